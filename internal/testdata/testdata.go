@@ -1,0 +1,41 @@
+// Package testdata finds the golden files and the public test data that tests compare with; neither lies in the repository.
+package testdata
+
+import (
+	"os"
+	"path/filepath"
+	"runtime"
+	"testing"
+)
+
+// Goldens returns the path below $WEFT_GOLDENS (default ../shared/goldens beside the repository); the test is skipped where it is absent.
+func Goldens(t testing.TB, elem ...string) string {
+	t.Helper()
+	return find(t, "WEFT_GOLDENS", filepath.Join("shared", "goldens"), elem)
+}
+
+// Shared returns the path below $WEFT_TESTDATA (default ../shared beside the repository); paths in goldens that begin
+// with "data/" are relative to it. The test is skipped where it is absent.
+func Shared(t testing.TB, elem ...string) string {
+	t.Helper()
+	return find(t, "WEFT_TESTDATA", "shared", elem)
+}
+
+// Root returns the repository's root folder.
+func Root() string {
+	_, file, _, _ := runtime.Caller(0)
+	return filepath.Dir(filepath.Dir(filepath.Dir(file)))
+}
+
+func find(t testing.TB, env, def string, elem []string) string {
+	t.Helper()
+	base := os.Getenv(env)
+	if base == "" {
+		base = filepath.Join(filepath.Dir(Root()), def)
+	}
+	p := filepath.Join(append([]string{base}, elem...)...)
+	if _, err := os.Stat(p); err != nil {
+		t.Skipf("%s is absent: set %s to the folder that holds the test data", p, env)
+	}
+	return p
+}

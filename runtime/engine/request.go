@@ -1,0 +1,75 @@
+// Package engine is the one loop that owns scheduler, KV pages, model and device. Handlers Submit and read events; nothing
+// else touches the loop's state.
+package engine
+
+import (
+	"errors"
+	"time"
+
+	"weft/runtime/lora"
+	"weft/runtime/sample"
+)
+
+// Errors of Submit and of terminal events; server has the one table that maps them to HTTP.
+var (
+	ErrQueueFull     = errors.New("queue is full")
+	ErrDraining      = errors.New("server is shutting down")
+	ErrPromptTooLong = errors.New("prompt is too long")
+	ErrNoMemory      = errors.New("request cannot fit the KV cache")
+	ErrUnhealthy     = errors.New("engine has failed")
+	ErrInvalid       = errors.New("invalid request")
+)
+
+// FinishReason says why a request ended.
+type FinishReason uint8
+
+// Reasons. Every admitted request gets exactly one terminal event.
+const (
+	Running   FinishReason = iota
+	Stop                   // a stop id (EOS or the request's own)
+	Length                 // MaxTokens or the context length
+	Cancelled              // Cancel or a closed context
+	Failed                 // Err says what
+)
+
+// Request is one sequence to continue. The engine owns Prompt after Submit.
+type Request struct {
+	ID     string // for logs and traces
+	Prompt []int32
+	// Adapter is nil for the base model. AdapterKey is its digest; it and Salt are part of the prefix key.
+	Adapter    *lora.Weights
+	AdapterKey string
+	Salt       string
+	Sampling   sample.Params
+	MaxTokens  int // 0: only score the prompt
+	MinTokens  int // stop ids are masked before this many output tokens
+	StopIDs    []int32
+	// PromptLogprobs -1: none; k >= 0: each prompt token's log-probability and the k best at its place.
+	PromptLogprobs int
+}
+
+// TokenLogprobs are the log-probabilities at one place: of the token that stands there and of the best.
+type TokenLogprobs struct {
+	Token   int32
+	Logprob float64
+	Top     []sample.Logprob // best first; ties by lower id
+}
+
+// Event reports progress of one request. The first event (Token -1, Finish Running) reports a prefill that has ended and carries the prompt's
+// figures; then one event a token; then one terminal event, which carries the last token if Token >= 0.
+type Event struct {
+	Token          int32 // -1: none
+	Logprobs       *TokenLogprobs
+	PromptLogprobs []TokenLogprobs // first event only; entry 0 has no Logprob (NaN)
+	CachedTokens   int             // first event only: prompt tokens taken from the prefix cache
+	Finish         FinishReason
+	StopID         int32 // with Finish == Stop: the id that ended it, else -1
+	Err            error
+	Times          Times // terminal event only
+}
+
+// Times are the marks of one request, on one monotonic clock.
+type Times struct {
+	Submitted, Scheduled, FirstToken, Ended time.Time
+	Preemptions                             int
+}
