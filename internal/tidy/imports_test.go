@@ -1,0 +1,145 @@
+package tidy
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"weft/internal/testdata"
+)
+
+type pkg struct {
+	ImportPath string
+	Imports    []string
+	Doc        string
+	GoFiles    []string
+	CgoFiles   []string
+}
+
+// layers lists the folders from top to bottom; a package imports its own folder or one further down.
+var layers = []string{"cmd", "server", "finetune", "adapters", "runtime", "quant", "internal"}
+
+// extra lists imports that the order of layers alone would forbid or allow wrongly.
+var (
+	forbidden = []struct{ from, to, why string }{
+		{"server", "finetune", "server and finetune meet only in cmd"},
+		{"server/openai", "runtime/engine", "the wire types know neither gin nor the engine"},
+		{"server/openai", "github.com/gin-gonic/gin", "the wire types know neither gin nor the engine"},
+		{"server/chat", "runtime", "templates are shared with the trainer and know no engine"},
+		{"server/chat", "github.com/gin-gonic/gin", "templates are shared with the trainer and know no HTTP"},
+		{"quant", "weft", "quant is a leaf"},
+		{"runtime/sched", "runtime/device", "the scheduler is pure: no device"},
+		{"runtime/sched", "runtime/model", "the scheduler is pure: no model"},
+		{"runtime/kv", "runtime/device", "kv is bookkeeping: indices only"},
+		{"runtime/sched", "time", "the scheduler is pure: no clock"},
+		{"runtime/kv", "time", "kv is pure: no clock"},
+		{"runtime/tokenizer", "runtime/engine", "the tokenizer knows no engine"},
+	}
+	allowed = map[string]string{
+		"finetune": "server/chat", // the trainer renders prompts as the server does
+	}
+)
+
+func TestImportsPointDown(t *testing.T) {
+	for _, p := range list(t) {
+		for _, imp := range p.Imports {
+			if why := complaint(p.ImportPath, imp); why != "" {
+				t.Errorf("%s imports %s: %s", p.ImportPath, imp, why)
+			}
+		}
+	}
+}
+
+func TestComplaint(t *testing.T) {
+	for _, c := range []struct {
+		from, to string
+		bad      bool
+	}{
+		{"weft/server", "weft/runtime/engine", false},
+		{"weft/runtime/device/cpu", "weft/server", true},
+		{"weft/runtime/device/cpu", "weft/runtime/device", false},
+		{"weft/quant", "weft/runtime/tensor", true},
+		{"weft/internal/numtest", "weft/quant", true},
+		{"weft/server", "weft/finetune/train", true},
+		{"weft/finetune/train", "weft/server/chat", false},
+		{"weft/finetune/train", "weft/server/openai", true},
+		{"weft/runtime/sched", "time", true},
+		{"weft/server/openai", "github.com/gin-gonic/gin", true},
+	} {
+		if got := complaint(c.from, c.to); (got != "") != c.bad {
+			t.Errorf("%s → %s: %q", c.from, c.to, got)
+		}
+	}
+}
+
+func complaint(from, to string) string {
+	from = strings.TrimPrefix(from, "weft/")
+	for _, f := range forbidden {
+		if under(from, f.from) && under(strings.TrimPrefix(to, "weft/"), f.to) || under(from, f.from) && under(to, f.to) {
+			if !under(strings.TrimPrefix(to, "weft/"), f.from) {
+				return f.why
+			}
+		}
+	}
+	if !strings.HasPrefix(to, "weft/") {
+		return ""
+	}
+	to = strings.TrimPrefix(to, "weft/")
+	top, _, _ := strings.Cut(from, "/")
+	if a := allowed[top]; a != "" && under(to, a) {
+		return ""
+	}
+	rf, rt := rank(from), rank(to)
+	switch {
+	case rf < 0:
+		return "folder " + top + " is not one of " + strings.Join(layers, " ")
+	case rt < 0:
+		return "the imported folder is not one of " + strings.Join(layers, " ")
+	case rt < rf:
+		return "imports point down: " + strings.Join(layers, " → ")
+	}
+	return ""
+}
+
+func under(path, folder string) bool { return path == folder || strings.HasPrefix(path, folder+"/") }
+
+func rank(path string) int {
+	top, _, _ := strings.Cut(path, "/")
+	for i, l := range layers {
+		if l == top {
+			return i
+		}
+	}
+	return -1
+}
+
+func list(t *testing.T) []pkg {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-json=ImportPath,Imports,Doc,GoFiles,CgoFiles", "./...")
+	cmd.Dir = testdata.Root()
+	out, err := cmd.Output()
+	if err != nil {
+		var ee *exec.ExitError
+		if errors.As(err, &ee) {
+			t.Fatalf("go list: %v\n%s", err, ee.Stderr)
+		}
+		t.Fatal(err)
+	}
+	var pkgs []pkg
+	for dec := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p pkg
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		pkgs = append(pkgs, p)
+	}
+	if len(pkgs) < 5 {
+		t.Fatalf("go list found %d packages: the rules would prove nothing", len(pkgs))
+	}
+	return pkgs
+}
