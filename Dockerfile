@@ -1,0 +1,21 @@
+# The default model travels inside the image; weft runs as a user without rights, with no shell and no Python.
+FROM golang:1.26-bookworm AS build
+WORKDIR /src
+RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates gcc libc6-dev python3 python3-pip python3-venv
+COPY go.mod go.sum ./
+RUN go mod download
+COPY . .
+RUN go build -buildvcs=false -trimpath -ldflags "-s -w -linkmode external -extldflags -static" -tags netgo,osusergo -o /out/weft ./cmd/weft
+RUN XDG_CACHE_HOME=/out/cache scripts/fetch-model
+
+FROM scratch AS nonroot
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
+COPY --from=build /out/weft /weft
+COPY --from=build --chown=65532:65532 /out/cache /cache
+ENV XDG_CACHE_HOME=/cache
+EXPOSE 8000
+USER 65532:65532
+HEALTHCHECK --interval=10s --timeout=3s --start-period=10s CMD ["/weft", "doctor", "--url", "http://127.0.0.1:8000"]
+ENTRYPOINT ["/weft"]
+# Inside a container loopback is of no use to anybody outside. Put keys in a file and add --api-key-file, or say --insecure where the network is yours.
+CMD ["serve", "--listen", "0.0.0.0:8000", "--api-key-file", "/run/secrets/weft-keys"]
