@@ -3,7 +3,27 @@
 // size does not justify. Errors name the file, the place and the reason.
 package weights
 
-import "weft/quant"
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"weft/quant"
+)
+
+// Errors of this package; every error that a file causes wraps one of them.
+var (
+	// ErrFormat says that a file breaks the rules of its format.
+	ErrFormat = errors.New("malformed model file")
+	// ErrUnsupported says that a file may be sound but holds something that is not read here.
+	ErrUnsupported = errors.New("unsupported model file")
+	// ErrNoTensor says that no tensor has the name.
+	ErrNoTensor = errors.New("no such tensor")
+	// ErrKind says that a tensor exists but has another rank or type than was asked for.
+	ErrKind = errors.New("tensor has another kind")
+	// ErrChanged says that a file shrank or vanished under its mapping.
+	ErrChanged = errors.New("model file changed while in use")
+)
 
 // Source is an opened model: a Hugging Face folder or a GGUF file. Tensor names are Hugging Face names
 // ("model.layers.0.self_attn.q_proj.weight") whatever the file; GGUF's own names and its row order of llama's q and k are translated, so that
@@ -26,4 +46,46 @@ type Info struct {
 	Format string // as the file spells it: "BF16", "Q4_1", …
 	Bytes  int64
 	File   string
+}
+
+// Open opens a model for reading: a folder with model.safetensors or a sharded set, one .safetensors file, or a GGUF file.
+// Files are told apart by their first bytes, not by their names.
+//
+// The files are mapped read-only. If one is truncated while it is open, a read inside this package returns ErrChanged; a read of a Matrix whose
+// Data aliases the mapping (F32, F16, BF16) by others then ends the process, as any mapping does: replace model files by renaming, never in place.
+func Open(path string) (Source, error) {
+	st, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("open model: %w", err)
+	}
+	if st.IsDir() {
+		return source(OpenDir(path))
+	}
+	gguf, err := isGGUF(path)
+	if err != nil {
+		return nil, fmt.Errorf("open model: %w", err)
+	}
+	if gguf {
+		return source(OpenGGUF(path))
+	}
+	return source(OpenSafetensors(path))
+}
+
+// source keeps a nil *T from becoming a non-nil Source.
+func source[T Source](s T, err error) (Source, error) {
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func isGGUF(path string) (bool, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	var magic [4]byte
+	n, _ := f.Read(magic[:])
+	return string(magic[:n]) == ggufMagic, nil
 }

@@ -1,0 +1,93 @@
+package weights
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"sync"
+)
+
+// mapping is a file as read-only bytes. data is unmapped by close.
+type mapping struct {
+	path string
+	file *os.File
+	data []byte
+	free func() error
+
+	once sync.Once
+	err  error
+}
+
+func openMapping(path string) (*mapping, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	st, err := f.Stat()
+	if err == nil && !st.Mode().IsRegular() {
+		err = fmt.Errorf("%s: %w: not a regular file", path, ErrFormat)
+	}
+	if err == nil && st.Size() == 0 {
+		err = fmt.Errorf("%s: %w: the file is empty", path, ErrFormat)
+	}
+	if err == nil && st.Size() != int64(int(st.Size())) {
+		err = fmt.Errorf("%s: %w: %d bytes do not fit this machine's address space", path, ErrUnsupported, st.Size())
+	}
+	var m *mapping
+	if err == nil {
+		m = &mapping{path: path, file: f}
+		m.data, m.free, err = mapFile(f, int(st.Size()))
+		if err != nil {
+			err = fmt.Errorf("%s: map: %w", path, err)
+		}
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return m, nil
+}
+
+func (m *mapping) close() error {
+	m.once.Do(func() {
+		m.err = m.free()
+		if err := m.file.Close(); m.err == nil {
+			m.err = err
+		}
+	})
+	return m.err
+}
+
+// check refuses a file that is no longer as long as its mapping.
+func (m *mapping) check() error {
+	st, err := m.file.Stat()
+	if err != nil {
+		return fmt.Errorf("%s: %w: %w", m.path, ErrChanged, err)
+	}
+	if st.Size() < int64(len(m.data)) {
+		return fmt.Errorf("%s: %w: %d bytes now, %d when it was opened", m.path, ErrChanged, st.Size(), len(m.data))
+	}
+	return nil
+}
+
+// read runs f, which reads m.data on this goroutine only; a page that can no longer be read becomes ErrChanged instead of a crash.
+func (m *mapping) read(f func() error) (err error) {
+	if err := m.check(); err != nil {
+		return err
+	}
+	old := debug.SetPanicOnFault(true)
+	defer debug.SetPanicOnFault(old)
+	defer func() {
+		r := recover()
+		if r == nil {
+			return
+		}
+		fault, ok := r.(interface{ Addr() uintptr })
+		if _, isRuntime := r.(runtime.Error); !ok || !isRuntime {
+			panic(r)
+		}
+		err = fmt.Errorf("%s: %w: address %#x cannot be read", m.path, ErrChanged, fault.Addr())
+	}()
+	return f()
+}
