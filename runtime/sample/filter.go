@@ -1,0 +1,119 @@
+package sample
+
+import (
+	"cmp"
+	"math"
+	"slices"
+)
+
+// Top-p looks for its cut in a histogram of mass over the distance below the largest logit, so that only the tokens of
+// one bucket are sorted, never the vocabulary.
+const (
+	buckets        = 256
+	bucketsPerUnit = 8
+)
+
+// filter divides by the temperature and fills w.kept with what top-k, top-p and min-p leave, at least one.
+func (s *Sampler) filter(w *workspace) {
+	t := s.p.Temperature
+	w.max /= t
+	floor := math.Inf(-1)
+	if k := s.p.TopK; k > 0 && k < len(w.z) {
+		floor = w.kthLargest(k) / t
+	}
+	w.kept = w.kept[:0]
+	for i, z := range w.z {
+		if z /= t; z >= floor && !math.IsInf(z, -1) {
+			w.kept = append(w.kept, candidate{z: z, id: int32(i), mass: math.Exp(z - w.max)})
+		}
+	}
+	if s.p.TopP < 1 {
+		w.topP(s.p.TopP)
+	}
+	if s.p.MinP > 0 {
+		kept := w.kept[:0]
+		for _, c := range w.kept {
+			if c.mass >= s.p.MinP { // the largest mass is exp(0) = 1
+				kept = append(kept, c)
+			}
+		}
+		w.kept = kept
+	}
+}
+
+// kthLargest returns the k-th largest of w.z, counting equal values apart, with a heap of k.
+func (w *workspace) kthLargest(k int) float64 {
+	h := append(w.heap[:0], w.z[:k]...)
+	for i := k/2 - 1; i >= 0; i-- {
+		siftDown(h, i)
+	}
+	for _, z := range w.z[k:] {
+		if z > h[0] {
+			h[0] = z
+			siftDown(h, 0)
+		}
+	}
+	w.heap = h
+	return h[0]
+}
+
+// siftDown restores the min-heap h below i.
+func siftDown(h []float64, i int) {
+	for {
+		child := 2*i + 1
+		if child >= len(h) {
+			return
+		}
+		if child+1 < len(h) && h[child+1] < h[child] {
+			child++
+		}
+		if h[i] <= h[child] {
+			return
+		}
+		h[i], h[child] = h[child], h[i]
+		i = child
+	}
+}
+
+func (w *workspace) bucket(c candidate) int {
+	return min(int((w.max-c.z)*bucketsPerUnit), buckets-1)
+}
+
+// topP removes, from the least probable up, tokens whose cumulative mass does not exceed 1-p of the whole; among equals the higher id goes first.
+func (w *workspace) topP(p float64) {
+	var hist [buckets]float64
+	var total float64
+	for _, c := range w.kept {
+		hist[w.bucket(c)] += c.mass
+		total += c.mass
+	}
+	limit := (1 - p) * total
+	cut, tail := buckets-1, 0.0
+	for cut > 0 && tail+hist[cut] <= limit {
+		tail += hist[cut]
+		cut--
+	}
+	kept, edge := w.kept[:0], w.edge[:0]
+	for _, c := range w.kept {
+		switch b := w.bucket(c); {
+		case b < cut:
+			kept = append(kept, c)
+		case b == cut:
+			edge = append(edge, c)
+		}
+	}
+	slices.SortFunc(edge, func(a, b candidate) int {
+		return cmp.Or(cmp.Compare(b.z, a.z), cmp.Compare(a.id, b.id))
+	})
+	w.edge = edge
+	for n := len(edge) - 1; n >= 0; n-- {
+		if len(kept) == 0 && n == 0 {
+			break // always keep one
+		}
+		if tail += edge[n].mass; tail > limit {
+			break
+		}
+		edge = edge[:n]
+	}
+	w.kept = append(kept, edge...)
+}

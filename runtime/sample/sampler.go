@@ -1,0 +1,195 @@
+package sample
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"sync"
+)
+
+// ErrNonFinite is returned where logits hold NaN or +Inf, or no finite value at all: the model's numbers are broken for this sequence.
+var ErrNonFinite = errors.New("logits are not finite")
+
+// Sampler draws the tokens of one sequence. It remembers which tokens the penalties concern; it is not safe for concurrent use.
+type Sampler struct {
+	p     Params
+	plain bool            // no bias and no penalty: logits are used as they are
+	seen  map[int32]bool  // ids in prompt or output, for the repetition penalty
+	count map[int32]int32 // occurrences in the output, for presence and frequency
+}
+
+// New returns a Sampler for a sequence that begins with prompt, which it does not keep.
+func New(p Params, prompt []int32) *Sampler {
+	s := &Sampler{p: p}
+	repetition := p.RepetitionPenalty != 1 && p.RepetitionPenalty != 0
+	s.plain = !repetition && p.PresencePenalty == 0 && p.FrequencyPenalty == 0 && len(p.LogitBias) == 0
+	if repetition {
+		s.seen = make(map[int32]bool, len(prompt))
+		for _, id := range prompt {
+			s.seen[id] = true
+		}
+	}
+	if p.PresencePenalty != 0 || p.FrequencyPenalty != 0 {
+		s.count = map[int32]int32{}
+	}
+	return s
+}
+
+// Accept tells the sampler that token was appended to the output.
+func (s *Sampler) Accept(token int32) {
+	if s.seen != nil {
+		s.seen[token] = true
+	}
+	if s.count != nil {
+		s.count[token]++
+	}
+}
+
+// Sample returns the token at output position, never one of banned. logits [V] are left as they are.
+func (s *Sampler) Sample(logits []float32, position int, banned []int32) (int32, error) {
+	if s.plain && s.p.Temperature == 0 && len(banned) == 0 {
+		return argmax(logits)
+	}
+	w := workspaces.Get().(*workspace)
+	defer workspaces.Put(w)
+	if err := s.adjust(w, logits, banned); err != nil {
+		return -1, err
+	}
+	if s.p.Temperature == 0 {
+		return w.best(), nil
+	}
+	s.filter(w)
+	return w.draw(uniform(s.p.Seed, uint64(position))), nil
+}
+
+// Distribution returns the ids that can be drawn and their probabilities, which sum to 1. The order of ids is the order in which Sample walks them.
+func (s *Sampler) Distribution(logits []float32) (ids []int32, probs []float64, err error) {
+	w := workspaces.Get().(*workspace)
+	defer workspaces.Put(w)
+	if err := s.adjust(w, logits, nil); err != nil {
+		return nil, nil, err
+	}
+	if s.p.Temperature == 0 {
+		return []int32{w.best()}, []float64{1}, nil
+	}
+	s.filter(w)
+	var total float64
+	for _, c := range w.kept {
+		total += c.mass
+	}
+	for _, c := range w.kept {
+		ids, probs = append(ids, c.id), append(probs, c.mass/total)
+	}
+	return ids, probs, nil
+}
+
+// argmax returns the lowest id among the largest logits.
+func argmax(logits []float32) (int32, error) {
+	best, at := float32(math.Inf(-1)), -1
+	for i, l := range logits {
+		if l > best {
+			best, at = l, i
+		} else if l != l {
+			return -1, fmt.Errorf("%w: NaN at token %d", ErrNonFinite, i)
+		}
+	}
+	if at < 0 || math.IsInf(float64(best), 1) {
+		return -1, fmt.Errorf("%w: the largest is %v", ErrNonFinite, best)
+	}
+	return int32(at), nil
+}
+
+// candidate is a token with its scaled logit and, once filtered, its unnormalized probability exp(z - max).
+type candidate struct {
+	z, mass float64
+	id      int32
+}
+
+// workspace is scratch of one call; a pool keeps them so that a step allocates nothing.
+type workspace struct {
+	z    []float64 // adjusted logits [V]
+	max  float64
+	kept []candidate
+	edge []candidate
+	heap []float64
+}
+
+var workspaces = sync.Pool{New: func() any { return new(workspace) }}
+
+// adjust fills w.z with the logits after bias, penalties and bans.
+func (s *Sampler) adjust(w *workspace, logits []float32, banned []int32) error {
+	w.z = slices.Grow(w.z[:0], len(logits))[:len(logits)]
+	for i, l := range logits {
+		if l != l || l > math.MaxFloat32 {
+			return fmt.Errorf("%w: %v at token %d", ErrNonFinite, l, i)
+		}
+		w.z[i] = float64(l)
+	}
+	s.penalize(w.z)
+	for _, id := range banned {
+		if uint(id) < uint(len(w.z)) {
+			w.z[id] = math.Inf(-1)
+		}
+	}
+	w.max = math.Inf(-1)
+	for _, z := range w.z {
+		w.max = max(w.max, z)
+	}
+	if math.IsInf(w.max, 0) || w.max != w.max {
+		return fmt.Errorf("%w: no token can be drawn", ErrNonFinite)
+	}
+	return nil
+}
+
+// penalize applies logit bias, then the repetition, frequency and presence penalties, each to its own few ids.
+func (s *Sampler) penalize(z []float64) {
+	if s.plain {
+		return
+	}
+	for id, b := range s.p.LogitBias {
+		if uint(id) < uint(len(z)) {
+			z[id] += b
+		}
+	}
+	for id := range s.seen {
+		if uint(id) >= uint(len(z)) {
+			continue
+		}
+		if z[id] > 0 {
+			z[id] /= s.p.RepetitionPenalty
+		} else {
+			z[id] *= s.p.RepetitionPenalty
+		}
+	}
+	for id, n := range s.count {
+		if uint(id) < uint(len(z)) {
+			z[id] -= s.p.FrequencyPenalty*float64(n) + s.p.PresencePenalty
+		}
+	}
+}
+
+// best returns the lowest id among the largest adjusted logits.
+func (w *workspace) best() int32 { return int32(slices.Index(w.z, w.max)) }
+
+// draw walks the kept candidates until their mass exceeds u of the whole; u in [0, 1).
+func (w *workspace) draw(u float64) int32 {
+	var total float64
+	for i := range w.kept {
+		total += w.kept[i].mass
+	}
+	target := u * total
+	for i := range w.kept {
+		target -= w.kept[i].mass
+		if target < 0 {
+			return w.kept[i].id
+		}
+	}
+	// Rounding left a remainder: the last token with any mass.
+	for i := len(w.kept) - 1; i > 0; i-- {
+		if w.kept[i].mass > 0 {
+			return w.kept[i].id
+		}
+	}
+	return w.kept[0].id
+}

@@ -1,0 +1,197 @@
+package sample
+
+import (
+	"errors"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"testing"
+)
+
+func randomLogits(n int, seed uint64) []float32 {
+	rng := rand.New(rand.NewPCG(seed, 1))
+	out := make([]float32, n)
+	for i := range out {
+		out[i] = float32(rng.NormFloat64() * 3)
+	}
+	return out
+}
+
+var neutral = Params{Temperature: 1, TopP: 1, RepetitionPenalty: 1, Logprobs: -1}
+
+func TestDrawsFollowTheDistribution(t *testing.T) {
+	logits := randomLogits(50, 3)
+	p := neutral
+	p.TopP, p.Seed = 0.9, 42
+	s := New(p, nil)
+	ids, probs, err := s.Distribution(logits)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const draws = 200_000
+	count := map[int32]int{}
+	for i := range draws {
+		id, err := s.Sample(logits, i, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		count[id]++
+	}
+	// Pearson's statistic: its mean is len-1 and its deviation sqrt(2(len-1)); 6 deviations fail once in some 10^8 seeds.
+	var chi2 float64
+	for i, id := range ids {
+		e := probs[i] * draws
+		d := float64(count[id]) - e
+		chi2 += d * d / e
+		delete(count, id)
+	}
+	if len(count) > 0 {
+		t.Errorf("drew what cannot be drawn: %v", count)
+	}
+	free := float64(len(ids) - 1)
+	if !(chi2 < free+6*math.Sqrt(2*free)) {
+		t.Errorf("chi-square %.1f with %v degrees of freedom", chi2, free)
+	}
+}
+
+func TestSeedAndPositionAloneDecide(t *testing.T) {
+	logits := randomLogits(1000, 4)
+	draw := func(seed uint64, from int) []int32 {
+		p := neutral
+		p.Seed = seed
+		s := New(p, nil)
+		var out []int32
+		for i := from; i < from+20; i++ {
+			id, err := s.Sample(logits, i, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			out = append(out, id)
+		}
+		return out
+	}
+	a, b := draw(1, 0), draw(1, 10)
+	if !slices.Equal(a[10:], b[:10]) {
+		t.Error("a draw depends on earlier draws")
+	}
+	if slices.Equal(a, draw(2, 0)) {
+		t.Error("two seeds draw the same")
+	}
+	if ChoiceSeed(7, 0) != 7 || ChoiceSeed(7, 1) == ChoiceSeed(7, 2) {
+		t.Error("choices share a seed")
+	}
+}
+
+func TestGreedy(t *testing.T) {
+	p := neutral
+	p.Temperature = 0
+	s := New(p, nil)
+	logits := []float32{1, 5, 5, 2}
+	for _, c := range []struct {
+		banned []int32
+		want   int32
+	}{{nil, 1}, {[]int32{1}, 2}, {[]int32{1, 2, 99, -1}, 3}} {
+		if id, err := s.Sample(logits, 0, c.banned); err != nil || id != c.want {
+			t.Errorf("banned %v: %d, %v; want %d", c.banned, id, err, c.want)
+		}
+	}
+}
+
+func TestNonFinite(t *testing.T) {
+	nan, inf := float32(math.NaN()), float32(math.Inf(1))
+	for _, temperature := range []float64{0, 1} {
+		p := neutral
+		p.Temperature = temperature
+		for _, logits := range [][]float32{{1, nan}, {nan, 1}, {1, inf}, {-inf, -inf}, {}} {
+			if id, err := New(p, nil).Sample(logits, 0, nil); !errors.Is(err, ErrNonFinite) {
+				t.Errorf("temperature %v, %v: %d, %v", temperature, logits, id, err)
+			}
+		}
+		if _, err := New(p, nil).Sample([]float32{1}, 0, []int32{0}); !errors.Is(err, ErrNonFinite) {
+			t.Error("everything banned, yet no error")
+		}
+	}
+}
+
+func TestTopPEqualsSorting(t *testing.T) {
+	for seed := range uint64(50) {
+		logits := randomLogits(300, seed)
+		p := neutral
+		p.TopP = rand.New(rand.NewPCG(seed, 9)).Float64()
+		ids, _, err := New(p, nil).Distribution(logits)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := naiveTopP(logits, p.TopP); len(ids) != want {
+			t.Errorf("seed %d, top_p %v: kept %d, want %d", seed, p.TopP, len(ids), want)
+		}
+	}
+}
+
+// naiveTopP sorts everything and returns how many tokens stay.
+func naiveTopP(logits []float32, p float64) int {
+	var mass []float64
+	var total float64
+	for _, l := range logits {
+		mass = append(mass, math.Exp(float64(l)))
+		total += mass[len(mass)-1]
+	}
+	slices.Sort(mass)
+	var tail float64
+	for i, m := range mass[:len(mass)-1] {
+		if tail += m; tail > (1-p)*total {
+			return len(mass) - i
+		}
+	}
+	return 1
+}
+
+func TestSteadyStateAllocatesNothing(t *testing.T) {
+	logits := randomLogits(5000, 5)
+	for name, edit := range map[string]func(*Params){
+		"greedy": func(p *Params) { p.Temperature = 0 }, "top_p": func(p *Params) { p.TopP = 0.9 }, "top_k": func(p *Params) { p.TopK = 40 },
+		"penalties": func(p *Params) { p.RepetitionPenalty, p.FrequencyPenalty = 1.1, 0.5 },
+	} {
+		p := neutral
+		edit(&p)
+		s := New(p, []int32{1, 2, 3})
+		i := 0
+		if n := testing.AllocsPerRun(100, func() {
+			id, err := s.Sample(logits, i, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.seenOnce(id)
+			i++
+		}); n >= 1 {
+			t.Errorf("%s: %v allocations a token", name, n)
+		}
+	}
+}
+
+// seenOnce counts the token without growing the maps, which would be an allocation of the test's own.
+func (s *Sampler) seenOnce(id int32) {
+	if s.count != nil && s.count[id] > 0 {
+		s.count[id]++
+	}
+}
+
+func BenchmarkSample(b *testing.B) {
+	logits := randomLogits(49152, 6)
+	for name, edit := range map[string]func(*Params){
+		"greedy": func(p *Params) { p.Temperature = 0 }, "temperature": func(*Params) {},
+		"top_p=0.9": func(p *Params) { p.TopP = 0.9 }, "top_k=40": func(p *Params) { p.TopK = 40 },
+	} {
+		b.Run(name, func(b *testing.B) {
+			p := neutral
+			edit(&p)
+			s := New(p, nil)
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				if _, err := s.Sample(logits, i, nil); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
