@@ -1,0 +1,207 @@
+package openai
+
+import (
+	"bytes"
+	"encoding/json"
+	"unicode/utf8"
+)
+
+// body is one request's JSON object. Members are read by name; the first error stays.
+type body struct {
+	members map[string]json.RawMessage
+	limits  Limits
+	err     *Error
+}
+
+// parseBody checks what holds for every body: UTF-8, bounded nesting, one JSON object and nothing behind it.
+func parseBody(data []byte, limits Limits) (*body, *Error) {
+	if !utf8.Valid(data) {
+		return nil, Invalid("", "invalid_utf8", "The body is not valid UTF-8.")
+	}
+	data = bytes.TrimLeft(data, " \t\r\n")
+	if len(data) == 0 {
+		return nil, Invalid("", "invalid_json", "The body is empty; a JSON object is expected.")
+	}
+	if depth(data) > MaxDepth {
+		return nil, Invalid("", "too_deep", "The body is nested more than %d levels deep.", MaxDepth)
+	}
+	if !json.Valid(data) {
+		var v any
+		return nil, Invalid("", "invalid_json", "The body is not valid JSON: %s.", json.Unmarshal(data, &v))
+	}
+	if data[0] != '{' {
+		return nil, Invalid("", "invalid_type", "The body must be a JSON object, not %s.", kindOf(data))
+	}
+	b := &body{limits: limits}
+	if err := json.Unmarshal(data, &b.members); err != nil {
+		return nil, Invalid("", "invalid_json", "The body is not valid JSON: %s.", err)
+	}
+	return b, nil
+}
+
+// depth returns the deepest nesting of brackets outside strings; it stops counting beyond MaxDepth.
+func depth(data []byte) int {
+	deepest, level := 0, 0
+	inString := false
+	for i := 0; i < len(data); i++ {
+		switch c := data[i]; {
+		case inString && c == '\\':
+			i++
+		case c == '"':
+			inString = !inString
+		case inString:
+		case c == '{' || c == '[':
+			if level++; level > deepest {
+				if deepest = level; deepest > MaxDepth {
+					return deepest
+				}
+			}
+		case c == '}' || c == ']':
+			level--
+		}
+	}
+	return deepest
+}
+
+// get returns a member that is there and not null.
+func (b *body) get(name string) (json.RawMessage, bool) {
+	raw, ok := b.members[name]
+	return raw, ok && !isNull(raw)
+}
+
+// fail keeps the first error.
+func (b *body) fail(err *Error) {
+	if b.err == nil {
+		b.err = err
+	}
+}
+
+// text reads a string of at most limit bytes.
+func (b *body) text(name string, limit int) string {
+	raw, ok := b.get(name)
+	if !ok {
+		return ""
+	}
+	s, err := textOf(name, raw)
+	if err == nil && len(s) > limit {
+		err = badValue(name, "is longer than %d bytes.", limit)
+	}
+	b.fail(err)
+	return s
+}
+
+// flag reads a boolean.
+func (b *body) flag(name string, def bool) bool {
+	raw, ok := b.get(name)
+	if !ok {
+		return def
+	}
+	v, err := flagOf(name, raw)
+	b.fail(err)
+	return v
+}
+
+// params reads every row of the two tables that belongs to the API.
+func (b *body) params(p *Params, of api) {
+	for _, row := range numbers {
+		if raw, ok := b.get(row.name); ok && row.api&of != 0 {
+			v, err := checkNumber(row.name, raw, row.integer, row.min, row.max, row.above)
+			if err != nil {
+				b.fail(err)
+				continue
+			}
+			row.set(p, v)
+		}
+	}
+	for _, row := range booleans {
+		if raw, ok := b.get(row.name); ok && row.api&of != 0 {
+			v, err := flagOf(row.name, raw)
+			if err != nil {
+				b.fail(err)
+				continue
+			}
+			row.set(p, v)
+		}
+	}
+}
+
+func textOf(name string, raw json.RawMessage) (string, *Error) {
+	var s string
+	if raw[0] != '"' || json.Unmarshal(raw, &s) != nil {
+		return "", badType(name, "a string", raw)
+	}
+	return s, nil
+}
+
+func flagOf(name string, raw json.RawMessage) (bool, *Error) {
+	switch string(raw) {
+	case "true":
+		return true, nil
+	case "false":
+		return false, nil
+	}
+	return false, badType(name, "true or false", raw)
+}
+
+// elements splits a valid JSON array without building more than limit elements; more, or another kind of value, is an error.
+func elements(name string, raw json.RawMessage, limit int) ([]json.RawMessage, *Error) {
+	if raw[0] != '[' {
+		return nil, badType(name, "an array", raw)
+	}
+	var out []json.RawMessage
+	level, start, inString := 0, 1, false
+	for i := 1; i < len(raw); i++ {
+		switch c := raw[i]; {
+		case inString && c == '\\':
+			i++
+		case c == '"':
+			inString = !inString
+		case inString:
+		case c == '{' || c == '[':
+			level++
+		case c == '}', c == ']' && level > 0:
+			level--
+		case c == ',' && level == 0, c == ']':
+			item := json.RawMessage(bytes.Trim(raw[start:i], " \t\r\n"))
+			if len(item) == 0 {
+				return out, nil // an empty array
+			}
+			if len(out) == limit {
+				return nil, Invalid(name, "too_many", "%s has more than %d elements.", name, limit)
+			}
+			out, start = append(out, item), i+1
+		}
+	}
+	return out, nil
+}
+
+// object reads a JSON object's members.
+func object(name string, raw json.RawMessage) (map[string]json.RawMessage, *Error) {
+	var m map[string]json.RawMessage
+	if raw[0] != '{' || json.Unmarshal(raw, &m) != nil {
+		return nil, badType(name, "an object", raw)
+	}
+	return m, nil
+}
+
+func isNull(raw json.RawMessage) bool { return string(raw) == "null" }
+
+// kindOf names the JSON type of a value for a message.
+func kindOf(raw []byte) string {
+	if len(raw) == 0 {
+		return "nothing"
+	}
+	switch raw[0] {
+	case '{':
+		return "an object"
+	case '[':
+		return "an array"
+	case '"':
+		return "a string"
+	case 't', 'f':
+		return "a boolean"
+	case 'n':
+		return "null"
+	}
+	return "a number"
+}

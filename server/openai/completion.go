@@ -1,0 +1,120 @@
+package openai
+
+import (
+	"encoding/json"
+	"fmt"
+)
+
+// DefaultCompletionTokens is max_tokens of /v1/completions where the request names none.
+const DefaultCompletionTokens = 16
+
+// Prompt is one prompt: token ids, or text where IDs is nil.
+type Prompt struct {
+	Text string
+	IDs  []int32
+}
+
+// CompletionRequest is a checked body of /v1/completions.
+type CompletionRequest struct {
+	Params
+	Prompts []Prompt // at least one
+	Echo    bool     // the answer begins with the prompt
+}
+
+// ParseCompletion checks a body of /v1/completions. The error is an *Error with status 400 that names the member.
+func ParseCompletion(data []byte, limits Limits) (*CompletionRequest, error) {
+	b, err := parseBody(data, limits)
+	if err != nil {
+		return nil, err
+	}
+	r := &CompletionRequest{Params: defaults()}
+	r.AddSpecialTokens = true
+	most := DefaultCompletionTokens
+	r.MaxTokens = &most
+	b.common(&r.Params, completionAPI)
+	r.Echo = b.flag("echo", false)
+	r.Prompts = b.prompts("prompt")
+	if r.Echo && r.Logprobs >= 0 {
+		r.PromptLogprobs = max(r.PromptLogprobs, r.Logprobs)
+	}
+	b.choices(&r.Params, len(r.Prompts))
+	if b.err != nil {
+		return nil, b.err
+	}
+	return r, nil
+}
+
+// prompts reads a string, an array of strings, an array of token ids or an array of arrays of token ids.
+func (b *body) prompts(name string) []Prompt {
+	raw, ok := b.get(name)
+	if !ok {
+		b.fail(Invalid(name, "missing", "%s is missing; a string, an array of strings, of token ids or of arrays of token ids is expected.", name))
+		return nil
+	}
+	switch {
+	case raw[0] == '"':
+		s, err := textOf(name, raw)
+		b.fail(err)
+		return []Prompt{{Text: s}}
+	case raw[0] != '[':
+		b.fail(badType(name, "a string or an array", raw))
+		return nil
+	}
+	if isNumberArray(raw) {
+		return []Prompt{{IDs: b.promptIDs(name, raw)}}
+	}
+	items, err := elements(name, raw, MaxPrompts)
+	if err == nil && len(items) == 0 {
+		err = badValue(name, "is an empty array.")
+	}
+	if err != nil {
+		b.fail(err)
+		return nil
+	}
+	var out []Prompt
+	for i, item := range items {
+		at := fmt.Sprintf("%s[%d]", name, i)
+		switch {
+		case item[0] != items[0][0]:
+			b.fail(Invalid(name, "invalid_type", "%s mixes kinds: %s[0] is %s, %s is %s.", name, name, kindOf(items[0]), at, kindOf(item)))
+			return nil
+		case item[0] != '"' && item[0] != '[':
+			b.fail(badType(at, "a string or an array of token ids", item))
+		case item[0] == '"':
+			s, err := textOf(at, item)
+			b.fail(err)
+			out = append(out, Prompt{Text: s})
+		default:
+			out = append(out, Prompt{IDs: b.promptIDs(at, item)})
+		}
+		if b.err != nil {
+			return nil
+		}
+	}
+	return out
+}
+
+// isNumberArray looks at the first value of an array.
+func isNumberArray(raw json.RawMessage) bool {
+	for _, c := range raw[1:] {
+		switch c {
+		case ' ', '\t', '\r', '\n':
+			continue
+		}
+		return c == '-' || c >= '0' && c <= '9'
+	}
+	return false
+}
+
+// promptIDs reads token ids; what the context cannot hold is refused with the numbers.
+func (b *body) promptIDs(name string, raw json.RawMessage) []int32 {
+	most := b.limits.context()
+	ids := b.tokenIDs(name, raw, most)
+	if b.err != nil && b.err.Code == "too_many" && b.err.Param == name {
+		b.err = Invalid(name, "context_length_exceeded", "%s has more than the %d tokens of the model's context.", name, most)
+	}
+	if b.err == nil && len(ids) == 0 {
+		b.fail(badValue(name, "has no tokens."))
+	}
+	return ids
+}

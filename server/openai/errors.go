@@ -1,0 +1,66 @@
+// Package openai holds the wire types of the /v1 API and checks what clients send against one table of limits. It knows neither
+// the router nor the engine: bytes go in, a checked request or an *Error comes out.
+package openai
+
+import (
+	"fmt"
+	"net/http"
+)
+
+// Types of errors on the wire. Clients branch on the HTTP status; the type is for people.
+const (
+	TypeInvalidRequest = "invalid_request_error"
+	TypeAuthentication = "authentication_error"
+	TypePermission     = "permission_error"
+	TypeNotFound       = "not_found_error"
+	TypeRateLimit      = "rate_limit_error"
+	TypeServer         = "server_error"
+	TypeUnavailable    = "service_unavailable_error"
+)
+
+// Error is the error body of the API: {"error": {"message", "type", "param", "code"}}. Param and Code are null where they are empty.
+type Error struct {
+	Status  int // HTTP status; not on the wire
+	Message string
+	Type    string
+	Param   string
+	Code    string
+}
+
+// Error returns the message with the status.
+func (e *Error) Error() string { return fmt.Sprintf("%d: %s", e.Status, e.Message) }
+
+// MarshalJSON writes the four members, without the envelope.
+func (e *Error) MarshalJSON() ([]byte, error) {
+	return Marshal(struct {
+		Message string  `json:"message"`
+		Type    string  `json:"type"`
+		Param   *string `json:"param"`
+		Code    *string `json:"code"`
+	}{e.Message, e.Type, orNull(e.Param), orNull(e.Code)})
+}
+
+// ErrorBody is the envelope.
+type ErrorBody struct {
+	Error *Error `json:"error"`
+}
+
+// Invalid is a 400 that names the field param (empty: the body as a whole).
+func Invalid(param, code, format string, args ...any) *Error {
+	return &Error{Status: http.StatusBadRequest, Message: fmt.Sprintf(format, args...), Type: TypeInvalidRequest, Param: param, Code: code}
+}
+
+func badType(param, want string, raw []byte) *Error {
+	return Invalid(param, "invalid_type", "%s must be %s, not %s.", param, want, kindOf(raw))
+}
+
+func badValue(param, format string, args ...any) *Error {
+	return Invalid(param, "invalid_value", "%s", param+" "+fmt.Sprintf(format, args...))
+}
+
+func orNull(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}

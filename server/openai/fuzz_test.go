@@ -1,0 +1,79 @@
+package openai
+
+import (
+	"errors"
+	"strings"
+	"testing"
+)
+
+var seeds = []string{
+	`{` + hello + `}`,
+	`{"model":"m","messages":[{"role":"system","content":[{"type":"text","text":"a"}]},{"role":"assistant","tool_calls":[{"function":{"arguments":"{}"}}]},{"role":"tool","content":"1","tool_call_id":"x"}]}`,
+	`{"prompt":["a","b"],"n":2,"stop":["x"],"logit_bias":{"1":2},"seed":1e3,"top_p":0.5}`,
+	`{"prompt":[[1,2],[3]],"echo":true,"logprobs":1,"max_tokens":0}`,
+	`{"prompt":"a","temperature":1e400,"stream":true,"stream_options":{"include_usage":true}}`,
+	`{"prompt":"\ud800\u0000","stop_token_ids":[1,2]}`,
+	strings.Repeat(`{"a":[`, 70),
+	"{\"prompt\":\"\xc3\"}",
+}
+
+// checked fails on an error that is no *Error and on parameters outside their ranges.
+func checked(t *testing.T, p *Params, err error) {
+	if err != nil {
+		var e *Error
+		if !errors.As(err, &e) || e.Status != 400 || e.Message == "" {
+			t.Fatalf("not an API error: %v", err)
+		}
+		return
+	}
+	if !(p.Temperature >= 0 && p.Temperature <= 2) || !(p.TopP >= 0 && p.TopP <= 1) || p.TopK < 0 || p.N < 1 || p.N > MaxChoicesOfOne || len(p.Stop) > MaxStops ||
+		!(p.RepetitionPenalty > 0) || p.Logprobs < -1 || p.Logprobs > MaxTopLogprobs || p.MaxTokens != nil && *p.MaxTokens < 0 {
+		t.Fatalf("out of range: %+v", p)
+	}
+	for id, v := range p.LogitBias {
+		if id < 0 || int(id) >= testLimits.Vocab || !(v >= -100 && v <= 100) {
+			t.Fatalf("logit_bias %d: %v", id, v)
+		}
+	}
+}
+
+func FuzzChatBody(f *testing.F) {
+	for _, s := range seeds {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		r, err := ParseChat(data, testLimits)
+		if err != nil {
+			checked(t, nil, err)
+			return
+		}
+		if len(r.Messages) == 0 {
+			t.Fatal("accepted without messages")
+		}
+		checked(t, &r.Params, nil)
+	})
+}
+
+func FuzzCompletionBody(f *testing.F) {
+	for _, s := range seeds {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		r, err := ParseCompletion(data, testLimits)
+		if err != nil {
+			checked(t, nil, err)
+			return
+		}
+		if len(r.Prompts) == 0 || len(r.Prompts)*r.N > testLimits.MaxChoices {
+			t.Fatalf("%d prompts, n %d", len(r.Prompts), r.N)
+		}
+		for _, p := range r.Prompts {
+			for _, id := range p.IDs {
+				if id < 0 || int(id) >= testLimits.Vocab {
+					t.Fatalf("token id %d", id)
+				}
+			}
+		}
+		checked(t, &r.Params, nil)
+	})
+}

@@ -1,0 +1,126 @@
+package openai
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+)
+
+// stops reads "stop": a string or up to MaxStops strings.
+func (b *body) stops() []string {
+	raw, ok := b.get("stop")
+	if !ok {
+		return nil
+	}
+	items := []json.RawMessage{raw}
+	if raw[0] != '"' {
+		var err *Error
+		if raw[0] != '[' {
+			b.fail(badType("stop", "a string or an array of strings", raw))
+			return nil
+		}
+		if items, err = elements("stop", raw, MaxStops); err != nil {
+			b.fail(err)
+			return nil
+		}
+	}
+	var out []string
+	for i, item := range items {
+		name := fmt.Sprintf("stop[%d]", i)
+		s, err := textOf(name, item)
+		switch {
+		case err != nil:
+			b.fail(err)
+			return nil
+		case s == "":
+			b.fail(badValue(name, "is empty."))
+		case len(s) > MaxStopBytes:
+			b.fail(badValue(name, "is longer than %d bytes.", MaxStopBytes))
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+// tokenIDs reads an array of token ids of the vocabulary.
+func (b *body) tokenIDs(name string, raw json.RawMessage, limit int) []int32 {
+	items, err := elements(name, raw, limit)
+	if err != nil {
+		b.fail(err)
+		return nil
+	}
+	out := make([]int32, 0, len(items))
+	for i, item := range items {
+		v, err := checkNumber(fmt.Sprintf("%s[%d]", name, i), item, true, 0, float64(b.limits.Vocab-1), false)
+		if err != nil {
+			b.fail(err)
+			return nil
+		}
+		out = append(out, int32(v.Int))
+	}
+	return out
+}
+
+// logitBias reads an object from token ids, written as strings, to -100..100.
+func (b *body) logitBias() map[int32]float64 {
+	raw, ok := b.get("logit_bias")
+	if !ok {
+		return nil
+	}
+	m, err := object("logit_bias", raw)
+	if err != nil {
+		b.fail(err)
+		return nil
+	}
+	if len(m) > MaxLogitBias {
+		b.fail(Invalid("logit_bias", "too_many", "logit_bias has more than %d entries.", MaxLogitBias))
+		return nil
+	}
+	out := make(map[int32]float64, len(m))
+	for _, key := range slices.Sorted(maps.Keys(m)) {
+		name := "logit_bias[" + shorten(key) + "]"
+		id, convErr := strconv.ParseInt(key, 10, 32)
+		if convErr != nil || id < 0 || id >= int64(b.limits.Vocab) {
+			b.fail(Invalid("logit_bias", "invalid_value", "%s: the key must be a token id from 0 to %d.", name, b.limits.Vocab-1))
+			return nil
+		}
+		if isNull(m[key]) {
+			b.fail(badType(name, "a number", m[key]))
+			return nil
+		}
+		v, err := checkNumber(name, m[key], false, -100, 100, false)
+		if err != nil {
+			err.Param = "logit_bias"
+			b.fail(err)
+			return nil
+		}
+		out[int32(id)] = v.Float
+	}
+	return out
+}
+
+// streamOptions reads "stream_options", which only streams may carry.
+func (b *body) streamOptions(p *Params) {
+	raw, ok := b.get("stream_options")
+	if !ok {
+		return
+	}
+	m, err := object("stream_options", raw)
+	if err != nil {
+		b.fail(err)
+		return
+	}
+	if !p.Stream {
+		b.fail(badValue("stream_options", "is allowed only with stream: true."))
+		return
+	}
+	if raw, ok := m["include_usage"]; ok && !isNull(raw) {
+		p.IncludeUsage, err = flagOf("stream_options.include_usage", raw)
+		b.fail(err)
+	}
+	if raw, ok := m["continuous_usage_stats"]; ok && string(raw) != "false" && !isNull(raw) {
+		b.fail(unserved("stream_options.continuous_usage_stats", "include_usage gives the figures once, at the end"))
+	}
+}

@@ -1,0 +1,301 @@
+package openai
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"net/http"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+)
+
+var testLimits = Limits{Vocab: 1000, Context: 128, MaxChoices: 64}
+
+const hello = `"messages":[{"role":"user","content":"hi"}]`
+
+// parse runs the parser of an API on a body.
+func parse(of api, body string) (any, error) {
+	if of == chatAPI {
+		return ParseChat([]byte(body), testLimits)
+	}
+	return ParseCompletion([]byte(body), testLimits)
+}
+
+func wantInvalid(t *testing.T, err error, param, fragment string) {
+	t.Helper()
+	var e *Error
+	if !errors.As(err, &e) {
+		t.Fatalf("got %v, want an *Error on %q", err, param)
+	}
+	if e.Status != http.StatusBadRequest || e.Type != TypeInvalidRequest || e.Param != param || !strings.Contains(e.Message, fragment) {
+		t.Errorf("got %d %s param %q %q, want 400 on %q with %q", e.Status, e.Type, e.Param, e.Message, param, fragment)
+	}
+}
+
+// Every row of the table of numbers is tried at both ends of its range, just outside, and with other types.
+func TestEveryNumber(t *testing.T) {
+	for _, row := range numbers {
+		for _, of := range []api{chatAPI, completionAPI} {
+			if row.api&of == 0 {
+				continue
+			}
+			prefix := map[api]string{chatAPI: `{"logprobs":true,` + hello, completionAPI: `{"prompt":"x"`}[of]
+			try := func(v string) error {
+				_, err := parse(of, fmt.Sprintf(`%s,%q:%s}`, prefix, row.name, v))
+				return err
+			}
+			t.Run(fmt.Sprintf("%s/%d", row.name, of), func(t *testing.T) {
+				// best_of must equal n, min_tokens must not exceed max_tokens: both ends are not free.
+				free := row.name != "best_of" && row.name != "min_tokens"
+				for _, v := range []float64{row.min, row.max} {
+					if row.above && v == row.min || !free || math.Abs(v) > 1e18 {
+						continue
+					}
+					if err := try(plain(v)); err != nil {
+						t.Errorf("%v is within the range: %v", v, err)
+					}
+				}
+				outside := []string{"1e400", "-1e400"}
+				if math.Abs(row.min) < 1e18 {
+					outside = append(outside, plain(row.min-1), plain(row.max+1))
+				} else {
+					outside = append(outside, "9223372036854775808", "-9223372036854775809")
+				}
+				if row.above {
+					outside = append(outside, plain(row.min))
+				}
+				for _, v := range outside {
+					wantInvalid(t, try(v), row.name, row.name+" must be")
+				}
+				others := []string{`"1"`, `true`, `{}`, `[1]`}
+				if row.integer {
+					others = append(others, "1.5")
+				}
+				for _, v := range others {
+					wantInvalid(t, try(v), row.name, "must be")
+				}
+				if err := try("null"); err != nil {
+					t.Errorf("null means absent: %v", err)
+				}
+			})
+		}
+	}
+}
+
+func TestEveryBoolean(t *testing.T) {
+	for _, row := range booleans {
+		for _, of := range []api{chatAPI, completionAPI} {
+			prefix := map[api]string{chatAPI: `{` + hello, completionAPI: `{"prompt":"x"`}[of]
+			for _, v := range []string{`1`, `"true"`, `{}`} {
+				_, err := parse(of, fmt.Sprintf(`%s,%q:%s}`, prefix, row.name, v))
+				wantInvalid(t, err, row.name, "must be true or false")
+			}
+			if _, err := parse(of, fmt.Sprintf(`%s,%q:true}`, prefix, row.name)); err != nil {
+				t.Errorf("%s: %v", row.name, err)
+			}
+		}
+	}
+}
+
+func TestEveryRefusal(t *testing.T) {
+	asks := map[string]string{"response_format": `{"type":"json_schema","json_schema":{}}`, "priority": "3", "tool_choice": `"required"`, "modalities": `["text","audio"]`,
+		"functions": `[{}]`, "bad_words": `["x"]`, "allowed_token_ids": `[1]`, "logits_processors": `["x"]`, "lora": `[{"id":0}]`, "suffix": `"end"`, "adapter_id": `"a"`}
+	for _, row := range refusals {
+		for _, of := range []api{chatAPI, completionAPI} {
+			if row.api&of == 0 {
+				continue
+			}
+			prefix := map[api]string{chatAPI: `{` + hello, completionAPI: `{"prompt":"x"`}[of]
+			v := asks[row.name]
+			if v == "" {
+				v = `true`
+			}
+			_, err := parse(of, fmt.Sprintf(`%s,%q:%s}`, prefix, row.name, v))
+			wantInvalid(t, err, row.name, row.name+" is not served")
+			if _, err := parse(of, fmt.Sprintf(`%s,%q:null}`, prefix, row.name)); err != nil {
+				t.Errorf("%s null: %v", row.name, err)
+			}
+		}
+	}
+}
+
+func TestInvalidBodies(t *testing.T) {
+	long := strings.Repeat("s", MaxStopBytes+1)
+	for _, c := range []struct {
+		name     string
+		api      api
+		body     string
+		param    string
+		fragment string
+	}{
+		{"empty", chatAPI, ``, "", "empty"},
+		{"utf-8", chatAPI, "{\"messages\":[{\"role\":\"user\",\"content\":\"\xff\"}]}", "", "UTF-8"},
+		{"syntax", chatAPI, `{"messages":`, "", "not valid JSON"},
+		{"nan", chatAPI, `{"temperature":NaN,` + hello + `}`, "", "not valid JSON"},
+		{"trailing", chatAPI, `{` + hello + `} x`, "", "not valid JSON"},
+		{"array", chatAPI, `[1]`, "", "must be a JSON object, not an array"},
+		{"string", completionAPI, `"prompt"`, "", "not a string"},
+		{"deep", chatAPI, `{"x":` + strings.Repeat("[", 200000), "", "nested"},
+		{"deep closed", chatAPI, `{"x":` + strings.Repeat("[", 80) + strings.Repeat("]", 80) + `}`, "", "nested"},
+		{"no messages", chatAPI, `{}`, "messages", "missing"},
+		{"empty messages", chatAPI, `{"messages":[]}`, "messages", "empty"},
+		{"messages object", chatAPI, `{"messages":{}}`, "messages", "must be an array"},
+		{"too many messages", chatAPI, `{"messages":[` + strings.Repeat("1,", MaxMessages) + `1]}`, "messages", "more than"},
+		{"message string", chatAPI, `{"messages":["hi"]}`, "messages[0]", "must be an object"},
+		{"no role", chatAPI, `{"messages":[{"content":"x"}]}`, "messages[0].role", "missing"},
+		{"role", chatAPI, `{"messages":[{"role":"god","content":"x"}]}`, "messages[0].role", "god"},
+		{"role number", chatAPI, `{"messages":[{"role":1,"content":"x"}]}`, "messages[0].role", "string"},
+		{"no content", chatAPI, `{"messages":[{"role":"user"}]}`, "messages[0].content", "missing"},
+		{"null content", chatAPI, `{"messages":[{"role":"user","content":null}]}`, "messages[0].content", "missing"},
+		{"content number", chatAPI, `{"messages":[{"role":"user","content":1}]}`, "messages[0].content", "string or an array"},
+		{"no parts", chatAPI, `{"messages":[{"role":"user","content":[]}]}`, "messages[0].content", "empty array"},
+		{"part", chatAPI, `{"messages":[{"role":"user","content":[1]}]}`, "messages[0].content[0]", "object"},
+		{"image", chatAPI, `{"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"http://x"}}]}]}`, "messages[0].content[0].type", "image_url"},
+		{"no text", chatAPI, `{"messages":[{"role":"user","content":[{"type":"text"}]}]}`, "messages[0].content[0].text", "missing"},
+		{"name", chatAPI, `{"messages":[{"role":"user","content":"x","name":7}]}`, "messages[0].name", "string"},
+		{"tool calls", chatAPI, `{"messages":[{"role":"assistant","tool_calls":[7]}]}`, "messages[0].tool_calls[0]", "object"},
+		{"old function call", chatAPI, `{"messages":[{"role":"assistant","function_call":{}}]}`, "messages[0].function_call", "not served"},
+		{"second message", chatAPI, `{"messages":[{"role":"user","content":"x"},{}]}`, "messages[1].role", "missing"},
+		{"tools", chatAPI, `{"tools":[{"type":"function"}],` + hello + `}`, "tools", "not served"},
+		{"tools auto", chatAPI, `{"tools":[{"type":"function"}],"tool_choice":"auto",` + hello + `}`, "tools", "not served"},
+		{"tools type", chatAPI, `{"tools":[1],"tool_choice":"none",` + hello + `}`, "tools[0]", "object"},
+		{"tool choice", chatAPI, `{"tool_choice":{"type":"function"},` + hello + `}`, "tool_choice", "not served"},
+		{"documents", chatAPI, `{"documents":"x",` + hello + `}`, "documents", "array"},
+		{"continue and add", chatAPI, `{"continue_final_message":true,"add_generation_prompt":true,` + hello + `}`, "continue_final_message", "exclude"},
+		{"template vars", chatAPI, `{"chat_template_kwargs":[],` + hello + `}`, "chat_template_kwargs", "object"},
+		{"reserved var", chatAPI, `{"chat_template_kwargs":{"messages":[]},` + hello + `}`, "chat_template_kwargs", "messages"},
+		{"top_logprobs alone", chatAPI, `{"top_logprobs":2,` + hello + `}`, "top_logprobs", "logprobs"},
+		{"logprobs number", chatAPI, `{"logprobs":1,` + hello + `}`, "logprobs", "true or false"},
+		{"logprobs boolean", completionAPI, `{"prompt":"x","logprobs":true}`, "logprobs", "integer"},
+		{"model", chatAPI, `{"model":1,` + hello + `}`, "model", "string"},
+		{"model length", chatAPI, `{"model":"` + strings.Repeat("m", 300) + `",` + hello + `}`, "model", "longer"},
+		{"stop number", chatAPI, `{"stop":1,` + hello + `}`, "stop", "string"},
+		{"stop empty", chatAPI, `{"stop":"",` + hello + `}`, "stop[0]", "empty"},
+		{"stop element", chatAPI, `{"stop":["a",1],` + hello + `}`, "stop[1]", "string"},
+		{"stops", chatAPI, `{"stop":[` + strings.Repeat(`"a",`, MaxStops) + `"a"],` + hello + `}`, "stop", "more than 16"},
+		{"stop long", chatAPI, `{"stop":"` + long + `",` + hello + `}`, "stop[0]", "longer"},
+		{"stop id", chatAPI, `{"stop_token_ids":[1000],` + hello + `}`, "stop_token_ids[0]", "from 0 to 999"},
+		{"bias key", chatAPI, `{"logit_bias":{"x":1},` + hello + `}`, "logit_bias", "token id"},
+		{"bias id", chatAPI, `{"logit_bias":{"1000":1},` + hello + `}`, "logit_bias", "from 0 to 999"},
+		{"bias value", chatAPI, `{"logit_bias":{"1":101},` + hello + `}`, "logit_bias", "from -100 to 100"},
+		{"bias text", chatAPI, `{"logit_bias":{"1":"1"},` + hello + `}`, "logit_bias", "number"},
+		{"stream options", chatAPI, `{"stream_options":{"include_usage":true},` + hello + `}`, "stream_options", "stream: true"},
+		{"include usage", chatAPI, `{"stream":true,"stream_options":{"include_usage":1},` + hello + `}`, "stream_options.include_usage", "true or false"},
+		{"usage stats", chatAPI, `{"stream":true,"stream_options":{"continuous_usage_stats":true},` + hello + `}`, "stream_options.continuous_usage_stats", "not served"},
+		{"min above max", chatAPI, `{"min_tokens":5,"max_tokens":4,` + hello + `}`, "min_tokens", "more than the 4"},
+		{"best_of", completionAPI, `{"prompt":"x","n":2,"best_of":3}`, "best_of", "not served"},
+		{"no prompt", completionAPI, `{}`, "prompt", "missing"},
+		{"prompt object", completionAPI, `{"prompt":{}}`, "prompt", "string or an array"},
+		{"prompt empty", completionAPI, `{"prompt":[]}`, "prompt", "empty array"},
+		{"prompt empty ids", completionAPI, `{"prompt":[[]]}`, "prompt[0]", "no tokens"},
+		{"prompt mixed", completionAPI, `{"prompt":["a",[1]]}`, "prompt", "mixes"},
+		{"prompt mixed ids", completionAPI, `{"prompt":[1,"a"]}`, "prompt[1]", "integer"},
+		{"prompt null", completionAPI, `{"prompt":[null]}`, "prompt[0]", "must be"},
+		{"prompt id", completionAPI, `{"prompt":[-1]}`, "prompt[0]", "from 0 to 999"},
+		{"prompt fraction", completionAPI, `{"prompt":[1.5]}`, "prompt[0]", "integer"},
+		{"prompt too long", completionAPI, `{"prompt":[` + strings.Repeat("1,", 128) + `1]}`, "prompt", "128 tokens"},
+		{"prompts too many", completionAPI, `{"prompt":[` + strings.Repeat(`"a",`, MaxPrompts) + `"a"]}`, "prompt", "more than"},
+		{"sequences", completionAPI, `{"n":33,"prompt":["a","b"]}`, "n", "66 sequences"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := parse(c.api, c.body)
+			wantInvalid(t, err, c.param, c.fragment)
+		})
+	}
+}
+
+func TestChatDefaultsAndValues(t *testing.T) {
+	r, err := ParseChat([]byte(`{"unknown":{"x":1},"tools":[],"store":false,"temperature":null,`+hello+`}`), testLimits)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := defaults(); !reflect.DeepEqual(r.Params, want) || !r.AddGenerationPrompt || r.Tools != nil {
+		t.Errorf("got %+v, want %+v", r.Params, want)
+	}
+	r, err = ParseChat([]byte(`{"model":"m","temperature":0.5,"top_p":0.25,"top_k":-1,"min_p":0.1,"presence_penalty":1,"frequency_penalty":-1,"repetition_penalty":1.5,
+		"seed":-9223372036854775808,"n":2.0,"max_tokens":7,"max_completion_tokens":9,"min_tokens":1,"logit_bias":{"5":-100,"6":2.5},"stop":["a","b"],"stop_token_ids":[3],
+		"ignore_eos":true,"include_stop_str_in_output":true,"skip_special_tokens":false,"logprobs":true,"top_logprobs":4,"return_token_ids":true,"stream":true,
+		"stream_options":{"include_usage":true},"continue_final_message":true,"chat_template_kwargs":{"x":1},"tools":[{"b":1,"a":2}],"tool_choice":"none","response_format":{"type":"text"},`+hello+`}`), testLimits)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seed, most := int64(math.MinInt64), 9
+	want := Params{Model: "m", Temperature: 0.5, TopP: 0.25, MinP: 0.1, PresencePenalty: 1, FrequencyPenalty: -1, RepetitionPenalty: 1.5, Seed: &seed, N: 2, MaxTokens: &most, MinTokens: 1,
+		LogitBias: map[int32]float64{5: -100, 6: 2.5}, Stop: []string{"a", "b"}, StopTokenIDs: []int32{3}, IgnoreEOS: true, IncludeStop: true, Logprobs: 4, PromptLogprobs: -1,
+		ReturnTokenIDs: true, Stream: true, IncludeUsage: true}
+	if !reflect.DeepEqual(r.Params, want) {
+		t.Errorf("got  %+v\nwant %+v", r.Params, want)
+	}
+	if r.AddGenerationPrompt || !r.ContinueFinalMessage || string(r.Tools) != `[{"b":1,"a":2}]` || string(r.TemplateVars) != `{"x":1}` {
+		t.Errorf("got %+v", r)
+	}
+}
+
+func TestPromptForms(t *testing.T) {
+	for _, c := range []struct {
+		body string
+		want []Prompt
+	}{
+		{`"a"`, []Prompt{{Text: "a"}}},
+		{`""`, []Prompt{{Text: ""}}},
+		{`["a","b"]`, []Prompt{{Text: "a"}, {Text: "b"}}},
+		{` [ 1 , 2.0 ]`, []Prompt{{IDs: []int32{1, 2}}}},
+		{`[[1,2],[3]]`, []Prompt{{IDs: []int32{1, 2}}, {IDs: []int32{3}}}},
+		{`["[1,\"]"]`, []Prompt{{Text: `[1,"]`}}},
+	} {
+		r, err := ParseCompletion([]byte(`{"prompt":`+c.body+`}`), testLimits)
+		if err != nil || !reflect.DeepEqual(r.Prompts, c.want) {
+			t.Errorf("%s: %+v, %v; want %+v", c.body, r, err, c.want)
+		}
+	}
+	r, err := ParseCompletion([]byte(`{"prompt":"a","echo":true,"logprobs":3,"max_tokens":0}`), testLimits)
+	if err != nil || r.PromptLogprobs != 3 || *r.MaxTokens != 0 || !r.AddSpecialTokens {
+		t.Errorf("scoring: %+v, %v", r, err)
+	}
+}
+
+func TestTokenizeBodies(t *testing.T) {
+	for body, param := range map[string]string{
+		`{}`: "prompt", `{"prompt":1}`: "prompt", `{"prompt":"x",` + hello + `}`: "prompt", `{"messages":[]}`: "messages", `{"prompt":"x","add_special_tokens":1}`: "add_special_tokens",
+		`{"chat_template":"x",` + hello + `}`: "chat_template",
+	} {
+		_, err := ParseTokenize([]byte(body), testLimits)
+		wantInvalid(t, err, param, "")
+	}
+	r, err := ParseTokenize([]byte(`{"tools":[{}],`+hello+`}`), testLimits)
+	if err != nil || r.Chat == nil || r.AddSpecialTokens || r.Chat.Tools == nil {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if r, err := ParseTokenize([]byte(`{"prompt":"x","return_token_strs":true}`), testLimits); err != nil || !r.AddSpecialTokens || !r.ReturnTokenStrs {
+		t.Errorf("%+v, %v", r, err)
+	}
+	_, err = ParseDetokenize([]byte(`{"tokens":[1000]}`), testLimits)
+	wantInvalid(t, err, "tokens[0]", "from 0 to 999")
+	_, err = ParseDetokenize([]byte(`{}`), testLimits)
+	wantInvalid(t, err, "tokens", "missing")
+	if r, err := ParseDetokenize([]byte(`{"tokens":[1,2]}`), testLimits); err != nil || !slices.Equal(r.Tokens, []int32{1, 2}) {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
+func TestWire(t *testing.T) {
+	top := TopLogprobs{{Token: "a\"<", Logprob: -0.5}, {Token: "a\"<", Logprob: -1}, {Token: "b", Logprob: Logprob(math.Inf(-1))}}
+	empty := ""
+	for _, c := range []struct {
+		v    any
+		want string
+	}{
+		{top, `{"a\"<":-0.5,"b":-9999}`},
+		{TopLogprobs(nil), `null`},
+		{ErrorBody{Invalid("n", "", "bad")}, `{"error":{"message":"bad","type":"invalid_request_error","param":"n","code":null}}`},
+		{Delta{Role: "assistant", Content: &empty}, `{"role":"assistant","content":""}`},
+		{ChatChunk{Choices: []ChatChunkChoice{}, Usage: json.RawMessage("null")}, `{"id":"","object":"","created":0,"model":"","choices":[],"usage":null}`},
+	} {
+		if got, err := Marshal(c.v); err != nil || string(got) != c.want {
+			t.Errorf("got %s, %v; want %s", got, err, c.want)
+		}
+	}
+}

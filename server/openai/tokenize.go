@@ -1,0 +1,80 @@
+package openai
+
+// TokenizeRequest is a checked body of /tokenize: either Prompt or Chat.
+type TokenizeRequest struct {
+	Model            string
+	Prompt           string
+	Chat             *ChatRequest // nil: Prompt is the text
+	AddSpecialTokens bool         // default: true for a prompt, false for messages (the template has them)
+	ReturnTokenStrs  bool
+}
+
+// ParseTokenize checks a body of /tokenize.
+func ParseTokenize(data []byte, limits Limits) (*TokenizeRequest, error) {
+	b, err := parseBody(data, limits)
+	if err != nil {
+		return nil, err
+	}
+	r := &TokenizeRequest{Model: b.text("model", MaxNameBytes), ReturnTokenStrs: b.flag("return_token_strs", false)}
+	_, isChat := b.get("messages")
+	prompt, isPrompt := b.get("prompt")
+	switch {
+	case isChat && isPrompt:
+		b.fail(badValue("prompt", "and messages exclude each other."))
+	case isChat:
+		b.members["tool_choice"] = []byte(`"none"`)
+		r.Chat = &ChatRequest{Params: defaults()}
+		b.conversation(r.Chat)
+		if _, ok := b.get("chat_template"); ok {
+			b.fail(unserved("chat_template", "a template comes from the model, not from a request"))
+		}
+	case isPrompt:
+		s, err := textOf("prompt", prompt)
+		b.fail(err)
+		r.Prompt = s
+	default:
+		b.fail(Invalid("prompt", "missing", "prompt or messages is missing."))
+	}
+	r.AddSpecialTokens = b.flag("add_special_tokens", !isChat)
+	if b.err != nil {
+		return nil, b.err
+	}
+	return r, nil
+}
+
+// DetokenizeRequest is a checked body of /detokenize.
+type DetokenizeRequest struct {
+	Model  string
+	Tokens []int32
+}
+
+// ParseDetokenize checks a body of /detokenize.
+func ParseDetokenize(data []byte, limits Limits) (*DetokenizeRequest, error) {
+	b, err := parseBody(data, limits)
+	if err != nil {
+		return nil, err
+	}
+	r := &DetokenizeRequest{Model: b.text("model", MaxNameBytes)}
+	if raw, ok := b.get("tokens"); ok {
+		r.Tokens = b.tokenIDs("tokens", raw, 1<<20)
+	} else {
+		b.fail(Invalid("tokens", "missing", "tokens is missing; an array of token ids is expected."))
+	}
+	if b.err != nil {
+		return nil, b.err
+	}
+	return r, nil
+}
+
+// TokenizeResponse is the answer of /tokenize.
+type TokenizeResponse struct {
+	Count       int      `json:"count"`
+	MaxModelLen int      `json:"max_model_len"`
+	Tokens      []int32  `json:"tokens"`
+	TokenStrs   []string `json:"token_strs"` // null unless return_token_strs
+}
+
+// DetokenizeResponse is the answer of /detokenize.
+type DetokenizeResponse struct {
+	Prompt string `json:"prompt"`
+}
