@@ -75,7 +75,7 @@ func parseGGUF(data []byte) (*ggufHeader, error) {
 	switch v := h.version; {
 	case c.err != nil:
 		return nil, c.err
-	case v&0xffff == 0:
+	case v != 0 && v&0xffff == 0:
 		return nil, fmt.Errorf("version %#x: big-endian GGUF is not read", v)
 	case v != 2 && v != 3:
 		return nil, fmt.Errorf("version %d is not read; supported are 2 and 3", v)

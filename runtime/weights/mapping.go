@@ -20,14 +20,11 @@ type mapping struct {
 }
 
 func openMapping(path string) (*mapping, error) {
-	f, err := os.Open(path)
+	f, err := openRegular(path)
 	if err != nil {
 		return nil, err
 	}
 	st, err := f.Stat()
-	if err == nil && !st.Mode().IsRegular() {
-		err = fmt.Errorf("%s: %w: not a regular file", path, ErrFormat)
-	}
 	if err == nil && st.Size() == 0 {
 		err = fmt.Errorf("%s: %w: the file is empty", path, ErrFormat)
 	}
@@ -47,6 +44,18 @@ func openMapping(path string) (*mapping, error) {
 		return nil, err
 	}
 	return m, nil
+}
+
+// openRegular opens a file, and refuses pipes, devices and folders before it could wait for one.
+func openRegular(path string) (*os.File, error) {
+	st, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !st.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s: %w: not a regular file", path, ErrFormat)
+	}
+	return os.Open(path)
 }
 
 func (m *mapping) close() error {
@@ -71,11 +80,16 @@ func (m *mapping) check() error {
 	return nil
 }
 
-// read runs f, which reads m.data on this goroutine only; a page that can no longer be read becomes ErrChanged instead of a crash.
-func (m *mapping) read(f func() error) (err error) {
+// read runs f, which reads m.data on this goroutine only, where the file still is as long as it was.
+func (m *mapping) read(f func() error) error {
 	if err := m.check(); err != nil {
 		return err
 	}
+	return m.fault(f)
+}
+
+// fault runs f; a page of m.data that can no longer be read becomes ErrChanged instead of a crash.
+func (m *mapping) fault(f func() error) (err error) {
 	old := debug.SetPanicOnFault(true)
 	defer debug.SetPanicOnFault(old)
 	defer func() {

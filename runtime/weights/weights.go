@@ -80,7 +80,7 @@ func source[T Source](s T, err error) (Source, error) {
 }
 
 func isGGUF(path string) (bool, error) {
-	f, err := os.Open(path)
+	f, err := openRegular(path)
 	if err != nil {
 		return false, err
 	}
