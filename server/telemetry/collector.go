@@ -1,0 +1,77 @@
+package telemetry
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// EngineStats is what the engine reports at each scrape; the three counts never fall.
+type EngineStats struct {
+	Running, Waiting int
+	KVUsage          float64 // share of the KV pages in use, 0 to 1
+	PrefixQueries    uint64  // prompt tokens looked up in the prefix cache
+	PrefixHits       uint64  // of these, found
+	Preemptions      uint64
+	RunningAdapters  string // comma-separated names
+	WaitingAdapters  string
+	MaxAdapters      int
+	MemoryBytes      map[string]int64 // device memory in use by purpose
+}
+
+// Watch adds the engine's gauges; stats is called at each scrape, from any goroutine. Call it once.
+func (m *Metrics) Watch(stats func() EngineStats) {
+	l := prometheus.Labels{"model_name": m.cfg.Model, "engine": "0"}
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc(name, help, labels, l)
+	}
+	m.registry.MustRegister(&engineCollector{
+		stats:       stats,
+		running:     desc("vllm:num_requests_running", "Sequences in the running batch."),
+		waiting:     desc("vllm:num_requests_waiting", "Sequences waiting to be scheduled."),
+		usage:       desc("vllm:kv_cache_usage_perc", "Share of the KV cache in use; 1 is all of it."),
+		oldUsage:    desc("vllm:gpu_cache_usage_perc", "Older name of vllm:kv_cache_usage_perc."),
+		queries:     desc("vllm:prefix_cache_queries_total", "Prompt tokens looked up in the prefix cache."),
+		hits:        desc("vllm:prefix_cache_hits_total", "Prompt tokens found in the prefix cache."),
+		preemptions: desc("vllm:num_preemptions_total", "Sequences whose pages were taken, to be recomputed later."),
+		lora: prometheus.NewDesc("vllm:lora_requests_info", "Adapters at work; the value is the time in Unix seconds.",
+			[]string{"max_lora", "running_lora_adapters", "waiting_lora_adapters"}, nil),
+		memory: prometheus.NewDesc("weft:memory_bytes", "Device memory in use by purpose.", []string{"purpose"}, nil),
+	})
+}
+
+type engineCollector struct {
+	stats                                                               func() EngineStats
+	running, waiting, usage, oldUsage, queries, hits, preemptions, lora *prometheus.Desc
+	memory                                                              *prometheus.Desc
+}
+
+// Describe sends the descriptions of the metrics.
+func (c *engineCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{c.running, c.waiting, c.usage, c.oldUsage, c.queries, c.hits, c.preemptions, c.lora, c.memory} {
+		ch <- d
+	}
+}
+
+// Collect reads the engine's figures once and sends them.
+func (c *engineCollector) Collect(ch chan<- prometheus.Metric) {
+	s := c.stats()
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	counter := func(d *prometheus.Desc, v uint64) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v))
+	}
+	gauge(c.running, float64(s.Running))
+	gauge(c.waiting, float64(s.Waiting))
+	gauge(c.usage, s.KVUsage)
+	gauge(c.oldUsage, s.KVUsage)
+	counter(c.queries, s.PrefixQueries)
+	counter(c.hits, s.PrefixHits)
+	counter(c.preemptions, s.Preemptions)
+	gauge(c.lora, float64(time.Now().Unix()), strconv.Itoa(s.MaxAdapters), s.RunningAdapters, s.WaitingAdapters)
+	for purpose, bytes := range s.MemoryBytes {
+		gauge(c.memory, float64(bytes), purpose)
+	}
+}
