@@ -1,0 +1,359 @@
+package model
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+	"unsafe"
+
+	"weft/runtime/device"
+	"weft/runtime/lora"
+	"weft/runtime/tensor"
+)
+
+// layer is one decoder block on the device; absent biases and norms are nil.
+type layer struct {
+	attnNorm, mlpNorm, postAttn, postMLP     device.Buffer
+	q, k, v, o, gate, up, down               device.Weight
+	qBias, kBias, vBias, oBias               device.Buffer
+	gateBias, upBias, downBias, qNorm, kNorm device.Buffer
+}
+
+// decoder is every architecture's forward pass: what differs is in Config. Not safe for concurrent use.
+type decoder struct {
+	cfg    *Config
+	dev    device.Device
+	opt    Options
+	embed  device.Weight
+	head   device.Weight
+	norm   device.Buffer
+	layers []layer
+	ropes  []ropeTable
+	bytes  map[string]int64
+	free   []interface{ Free() }
+
+	// Activations, F32: x is the residual stream, y what joins it next, h its norm.
+	x, y, h, q, k, v, attn, gate, up, last, logits device.Buffer
+
+	tokens   int // of the last Forward
+	slots    []int32
+	rows     [][]int32 // per RoPE kind, the table row of each token
+	segments []device.LoRASegment
+	out      []float32
+	tap      func(stage string, v device.View) // tests look at the stages with it
+}
+
+// ropeTable is the cos and sin of each position, filled as positions appear. longrope's long half follows the short one.
+type ropeTable struct {
+	buf    device.Buffer
+	freq   [2][]float64
+	filled [2]int // positions, short and long
+	scale  float64
+}
+
+const ropeFill = 1024
+
+func (d *decoder) allocate(l *loader) error {
+	c, n := d.cfg, d.opt.MaxBatchTokens
+	q, kv := c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
+	for _, b := range []struct {
+		to         *device.Buffer
+		rows, cols int
+	}{
+		{&d.x, n, c.Hidden}, {&d.y, n, c.Hidden}, {&d.h, n, c.Hidden}, {&d.q, n, q}, {&d.k, n, kv}, {&d.v, n, kv}, {&d.attn, n, q},
+		{&d.gate, n, c.FFN}, {&d.up, n, c.FFN}, {&d.last, d.opt.MaxLogitRows, c.Hidden}, {&d.logits, d.opt.MaxLogitRows, c.Vocab},
+	} {
+		buf, err := d.dev.Alloc(device.Activations, 4*int64(b.rows)*int64(b.cols))
+		if err != nil {
+			return err
+		}
+		*b.to = buf
+		l.free = append(l.free, buf)
+	}
+	d.ropes = make([]ropeTable, len(c.Ropes))
+	d.rows = make([][]int32, len(c.Ropes))
+	for i := range c.Ropes {
+		r, t := &c.Ropes[i], &d.ropes[i]
+		t.freq[0], t.scale = r.frequencies(false), r.Scale
+		if t.scale == 0 {
+			t.scale = 1
+		}
+		variants := 1
+		if r.Long != nil {
+			t.freq[1], variants = r.frequencies(true), 2
+		}
+		buf, err := d.dev.Alloc(device.Activations, 4*int64(variants*d.opt.MaxContext)*int64(r.Rot))
+		if err != nil {
+			return err
+		}
+		t.buf = buf
+		l.free = append(l.free, buf)
+	}
+	return nil
+}
+
+// grow fills the table of variant up to position.
+func (t *ropeTable) grow(variant, position, context int) error {
+	if position < t.filled[variant] {
+		return nil
+	}
+	end := min((position/ropeFill+1)*ropeFill, context)
+	freq := t.freq[variant]
+	row := make([]byte, 0, 8*len(freq)*(end-t.filled[variant]))
+	for p := t.filled[variant]; p < end; p++ {
+		for _, f := range freq {
+			row = binary.LittleEndian.AppendUint32(row, math.Float32bits(float32(math.Cos(float64(p)*f)*t.scale)))
+		}
+		for _, f := range freq {
+			row = binary.LittleEndian.AppendUint32(row, math.Float32bits(float32(math.Sin(float64(p)*f)*t.scale)))
+		}
+	}
+	at := int64(variant*context+t.filled[variant]) * int64(8*len(freq))
+	t.filled[variant] = end
+	return t.buf.Write(at, row)
+}
+
+func (d *decoder) Config() *Config         { return d.cfg }
+func (d *decoder) MaxBatchTokens() int     { return d.opt.MaxBatchTokens }
+func (d *decoder) MaxLogitRows() int       { return d.opt.MaxLogitRows }
+func (d *decoder) Bytes() map[string]int64 { return d.bytes }
+
+func (d *decoder) KVConfig() device.KVConfig {
+	return device.KVConfig{Layers: d.cfg.Layers, KVHeads: d.cfg.KVHeads, HeadDim: d.cfg.HeadDim}
+}
+
+// RopeSwitch returns longrope's original context where the model may go beyond it.
+func (d *decoder) RopeSwitch() int {
+	for _, r := range d.cfg.Ropes {
+		if r.Long != nil && d.opt.MaxContext > r.Original {
+			return r.Original
+		}
+	}
+	return 0
+}
+
+func (d *decoder) Close() error {
+	err := d.dev.Sync()
+	for _, f := range d.free {
+		f.Free()
+	}
+	d.free = nil
+	return err
+}
+
+func view(b device.Buffer, rows, cols int) device.View {
+	return device.View{Buf: b, Rows: rows, Cols: cols, Stride: cols, DType: tensor.F32}
+}
+
+// check refuses a batch that contradicts itself, and works out slots and RoPE rows.
+func (d *decoder) check(b *Batch, cache device.KVCache) error {
+	n, pageLen := len(b.IDs), cache.Config().PageLen
+	if n > d.opt.MaxBatchTokens || len(b.Positions) != n || len(b.Indptr) != len(b.Lens)+1 || len(b.PageTables) != len(b.Lens) || int(b.Indptr[len(b.Lens)]) != n {
+		return fmt.Errorf("%w: batch of %d tokens (limit %d), %d positions, %d bounds, %d lengths, %d page tables",
+			device.ErrShape, n, d.opt.MaxBatchTokens, len(b.Positions), len(b.Indptr), len(b.Lens), len(b.PageTables))
+	}
+	d.slots = d.slots[:0]
+	for i := range d.rows {
+		d.rows[i] = d.rows[i][:0]
+	}
+	for s := range b.Lens {
+		for t := b.Indptr[s]; t < b.Indptr[s+1]; t++ {
+			p := int(b.Positions[t])
+			if p < 0 || p >= d.opt.MaxContext || p/pageLen >= len(b.PageTables[s]) {
+				return fmt.Errorf("%w: position %d of sequence %d with %d pages of %d in a context of %d", device.ErrShape, p, s, len(b.PageTables[s]), pageLen, d.opt.MaxContext)
+			}
+			d.slots = append(d.slots, b.PageTables[s][p/pageLen]*int32(pageLen)+int32(p%pageLen))
+			for i := range d.ropes {
+				variant := 0
+				if r := &d.cfg.Ropes[i]; r.Long != nil && int(b.Lens[s]) > r.Original {
+					variant = 1
+				}
+				if err := d.ropes[i].grow(variant, p, d.opt.MaxContext); err != nil {
+					return err
+				}
+				d.rows[i] = append(d.rows[i], int32(variant*d.opt.MaxContext+p))
+			}
+		}
+	}
+	return nil
+}
+
+// Forward records the whole pass; Logits, or the device's Sync, runs it.
+func (d *decoder) Forward(b *Batch, cache device.KVCache) error {
+	if err := d.check(b, cache); err != nil {
+		return err
+	}
+	c, n := d.cfg, len(b.IDs)
+	d.tokens = n
+	x := view(d.x, n, c.Hidden)
+	if err := d.dev.Embed(device.EmbedArgs{IDs: b.IDs, Table: d.embed, Scale: c.EmbedScale, Out: x}); err != nil {
+		return err
+	}
+	d.see("embed", x)
+	for l := range d.layers {
+		if err := d.layer(l, b, cache); err != nil {
+			return fmt.Errorf("layer %d: %w", l, err)
+		}
+	}
+	return d.dev.Add(device.AddArgs{X: x, Y: view(d.y, n, c.Hidden)})
+}
+
+func (d *decoder) see(stage string, v device.View) {
+	if d.tap != nil {
+		d.tap(stage, v)
+	}
+}
+
+// layer adds y of the layer before to the residual stream and leaves its own in y.
+func (d *decoder) layer(l int, b *Batch, cache device.KVCache) error {
+	c, w, n, dev := d.cfg, &d.layers[l], len(b.IDs), d.dev
+	x, y, h := view(d.x, n, c.Hidden), view(d.y, n, c.Hidden), view(d.h, n, c.Hidden)
+	q, k, v := view(d.q, n, c.Heads*c.HeadDim), view(d.k, n, c.KVHeads*c.HeadDim), view(d.v, n, c.KVHeads*c.HeadDim)
+	attn, gate, up := view(d.attn, n, c.Heads*c.HeadDim), view(d.gate, n, c.FFN), view(d.up, n, c.FFN)
+
+	norm := device.RMSNormArgs{X: x, Out: h, Weight: w.attnNorm, Eps: c.RMSEps}
+	if l > 0 {
+		norm.Add = y
+	}
+	if err := dev.RMSNorm(norm); err != nil {
+		return err
+	}
+	if l > 0 {
+		d.see("layer", x)
+	}
+	if err := d.linear(l, b, h,
+		part{w.q, w.qBias, q, lora.QProj}, part{w.k, w.kBias, k, lora.KProj}, part{w.v, w.vBias, v, lora.VProj}); err != nil {
+		return err
+	}
+	if c.QKNorm {
+		if err := dev.RMSNorm(device.RMSNormArgs{X: q, Out: q, Weight: w.qNorm, Parts: c.Heads, Eps: c.RMSEps}); err != nil {
+			return err
+		}
+		if err := dev.RMSNorm(device.RMSNormArgs{X: k, Out: k, Weight: w.kNorm, Parts: c.KVHeads, Eps: c.RMSEps}); err != nil {
+			return err
+		}
+	}
+	rope := c.RopeOf[l]
+	if err := dev.RoPE(device.RoPEArgs{
+		Q: q, K: k, V: v, HeadDim: c.HeadDim, Rot: c.Ropes[rope].Rot, Table: d.ropes[rope].buf, TableRows: d.rows[rope],
+		Cache: cache, Layer: l, Slots: d.slots,
+	}); err != nil {
+		return err
+	}
+	if err := dev.Attention(device.AttentionArgs{
+		Q: q, Out: attn, HeadDim: c.HeadDim, Cache: cache, Layer: l, Indptr: b.Indptr, Positions: b.Positions, PageTables: b.PageTables,
+		Scale: c.AttnScale, Softcap: c.AttnSoftcap, Window: c.Windows[l],
+	}); err != nil {
+		return err
+	}
+	if err := d.linear(l, b, attn, part{w.o, w.oBias, y, lora.OProj}); err != nil {
+		return err
+	}
+	if err := d.normed(y, w.postAttn); err != nil {
+		return err
+	}
+	if err := dev.RMSNorm(device.RMSNormArgs{X: x, Add: y, Out: h, Weight: w.mlpNorm, Eps: c.RMSEps}); err != nil {
+		return err
+	}
+	if err := d.linear(l, b, h, part{w.gate, w.gateBias, gate, lora.GateProj}, part{w.up, w.upBias, up, lora.UpProj}); err != nil {
+		return err
+	}
+	if err := dev.GLU(device.GLUArgs{Gate: gate, Up: up, Out: gate, Act: c.Act}); err != nil {
+		return err
+	}
+	if err := d.linear(l, b, gate, part{w.down, w.downBias, y, lora.DownProj}); err != nil {
+		return err
+	}
+	return d.normed(y, w.postMLP)
+}
+
+// normed normalizes y in place where the architecture has such a norm.
+func (d *decoder) normed(y device.View, weight device.Buffer) error {
+	if weight == nil {
+		return nil
+	}
+	return d.dev.RMSNorm(device.RMSNormArgs{X: y, Out: y, Weight: weight, Eps: d.cfg.RMSEps})
+}
+
+// part is one product of a linear layer and the name by which adapters know it.
+type part struct {
+	w      device.Weight
+	bias   device.Buffer
+	out    device.View
+	target lora.Target
+}
+
+// linear computes the parts over x and adds what the batch's adapters have for them.
+func (d *decoder) linear(l int, b *Batch, x device.View, parts ...part) error {
+	var buf [3]device.LinearPart
+	args := device.LinearArgs{X: x, Parts: buf[:0]}
+	for _, p := range parts {
+		args.Parts = append(args.Parts, device.LinearPart{W: p.w, Bias: p.bias, Out: p.out})
+	}
+	if err := d.dev.Linear(args); err != nil {
+		return err
+	}
+	if len(b.LoRA) == 0 {
+		return nil
+	}
+	for _, p := range parts {
+		d.segments = d.segments[:0]
+		for _, s := range b.LoRA {
+			if m := s.Weights.Layers[l][p.target]; m.Rank > 0 {
+				d.segments = append(d.segments, device.LoRASegment{Begin: s.Begin, End: s.End, M: m})
+			}
+		}
+		if len(d.segments) == 0 {
+			continue
+		}
+		if err := d.dev.LoRA(device.LoRAArgs{X: x, Out: p.out, Segments: d.segments}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Logits runs what Forward recorded and the head for rows.
+func (d *decoder) Logits(rows []int32) ([]float32, error) {
+	c, n := d.cfg, len(rows)
+	if n > d.opt.MaxLogitRows {
+		return nil, fmt.Errorf("%w: logits of %d rows, the limit is %d", device.ErrShape, n, d.opt.MaxLogitRows)
+	}
+	if n == 0 {
+		return nil, d.dev.Sync()
+	}
+	last, logits := view(d.last, n, c.Hidden), view(d.logits, n, c.Vocab)
+	err := d.dev.RMSNorm(device.RMSNormArgs{X: view(d.x, d.tokens, c.Hidden), Out: last, Weight: d.norm, Eps: c.RMSEps, Rows: rows})
+	if err != nil {
+		return nil, err
+	}
+	d.see("norm", last)
+	if err := d.dev.Linear(device.LinearArgs{X: last, Parts: []device.LinearPart{{W: d.head, Out: logits}}}); err != nil {
+		return nil, err
+	}
+	if c.FinalSoftcap > 0 {
+		if err := d.dev.Softcap(device.SoftcapArgs{X: logits, Cap: c.FinalSoftcap}); err != nil {
+			return nil, err
+		}
+	}
+	if err := d.dev.Sync(); err != nil {
+		return nil, err
+	}
+	return d.host(n * c.Vocab)
+}
+
+// host returns the first n logits: the device's own memory where the host can address it, else a copy.
+func (d *decoder) host(n int) ([]float32, error) {
+	if b := d.logits.Host(); b != nil {
+		return unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(b))), len(b)/4)[:n], nil
+	}
+	raw := make([]byte, 4*n)
+	if err := d.logits.Read(0, raw); err != nil {
+		return nil, err
+	}
+	d.out = d.out[:0]
+	for i := range n {
+		d.out = append(d.out, math.Float32frombits(binary.LittleEndian.Uint32(raw[4*i:])))
+	}
+	return d.out, nil
+}

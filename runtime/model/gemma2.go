@@ -1,0 +1,64 @@
+package model
+
+import (
+	"fmt"
+	"math"
+
+	"weft/runtime/device"
+)
+
+// Gemma 2: embeddings scaled by sqrt(H), norms of (1+w) around attention and MLP, GeGLU, soft caps on scores and logits, every second layer slides
+// (Gemma Team 2024, arXiv:2408.00118).
+var gemma2Arch = architecture{
+	name: "gemma2", hfTypes: []string{"gemma2"}, gguf: []string{"gemma2"},
+	configure: func(c *Config, h *hfConfig) error {
+		if err := c.gemma(h); err != nil {
+			return err
+		}
+		c.AttnSoftcap, c.FinalSoftcap = number(h.AttnSoftcap), number(h.FinalSoftcap)
+		if err := h.slidingLayers(c, func(l int) bool { return l%2 == 0 }); err != nil {
+			return err
+		}
+		return c.oneRope(h)
+	},
+	fromGGUF: func(c *Config, m ggufMeta) error {
+		c.gemmaGGUF(m)
+		c.AttnSoftcap, c.FinalSoftcap = float32(m.float("attn_logit_softcapping", 50)), float32(m.float("final_logit_softcapping", 30))
+		for l := range c.Windows {
+			if l%2 == 0 {
+				c.Windows[l] = m.integer("attention.sliding_window", 4096)
+			}
+		}
+		return c.oneRopeGGUF(m)
+	},
+}
+
+// gemma reads what all Gemmas share.
+func (c *Config) gemma(h *hfConfig) (err error) {
+	c.Tied, c.SandwichNorm, c.NormPlusOne = h.tied(true), true, true
+	c.EmbedScale = float32(math.Sqrt(float64(c.Hidden)))
+	if h.AttentionBias != nil {
+		c.QKVBias, c.OBias = *h.AttentionBias, *h.AttentionBias
+	}
+	if h.Bidirectional != nil && *h.Bidirectional {
+		return fmt.Errorf("%w: bidirectional attention", ErrUnsupported)
+	}
+	if h.QueryScalar != nil {
+		c.AttnScale = float32(1 / math.Sqrt(*h.QueryScalar))
+	}
+	if h.Activation == nil && h.Act == "" {
+		h.Act = "gelu_pytorch_tanh"
+	}
+	c.Act, err = h.activation()
+	return err
+}
+
+// gemmaGGUF is gemma for GGUF, whose files hold 1+w and leave the query scale to the size of the model: only the 27B ones use H/Hq instead of the head width.
+func (c *Config) gemmaGGUF(m ggufMeta) {
+	c.SandwichNorm = true
+	c.EmbedScale = float32(math.Sqrt(float64(c.Hidden)))
+	c.Act = device.GELUTanh
+	if c.Layers == 46 && c.Architecture == "gemma2" || c.Layers == 62 && c.Architecture == "gemma3" {
+		c.AttnScale = float32(1 / math.Sqrt(float64(c.Hidden)/float64(c.Heads)))
+	}
+}

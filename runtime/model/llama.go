@@ -1,0 +1,39 @@
+package model
+
+// Llama 1, 2, 3.x, Mistral and SmolLM2: pre-norm, grouped queries, SwiGLU, no norms of heads; biases and a sliding window where the configuration says so
+// (Touvron et al. 2023, arXiv:2302.13971; Jiang et al. 2023, arXiv:2310.06825).
+var llamaArch = architecture{
+	name: "llama", hfTypes: []string{"llama", "mistral"}, gguf: []string{"llama", "mistral"},
+	configure: func(c *Config, h *hfConfig) (err error) {
+		c.Tied = h.tied(false)
+		if h.AttentionBias != nil {
+			c.QKVBias, c.OBias = *h.AttentionBias, *h.AttentionBias
+		}
+		c.MLPBias = h.MLPBias
+		if c.Act, err = h.activation(); err != nil {
+			return err
+		}
+		if h.Window != nil && h.ModelType == "mistral" {
+			if err := h.slidingLayers(c, func(int) bool { return true }); err != nil {
+				return err
+			}
+		}
+		return c.oneRope(h)
+	},
+	fromGGUF: func(c *Config, m ggufMeta) error {
+		c.QKVBias, c.OBias = m.has("model.layers.0.self_attn.q_proj.bias"), m.has("model.layers.0.self_attn.o_proj.bias")
+		if w := m.integer("attention.sliding_window", 0); w > 0 {
+			for l := range c.Windows {
+				c.Windows[l] = w
+			}
+		}
+		return c.oneRopeGGUF(m)
+	},
+}
+
+// oneRope reads the RoPE of a model whose layers share one.
+func (c *Config) oneRope(h *hfConfig) error {
+	r, err := h.rope(c, "", h.Theta, true)
+	c.Ropes = []Rope{r}
+	return err
+}

@@ -1,0 +1,288 @@
+package model
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"weft/quant"
+	"weft/runtime/device"
+	"weft/runtime/weights"
+)
+
+// Options size a model's working memory.
+type Options struct {
+	MaxBatchTokens int // tokens of one Forward
+	MaxLogitRows   int // rows of one Logits
+	MaxContext     int // positions; 0: the configuration's
+}
+
+// Open reads the configuration and the weights of a Hugging Face folder or a GGUF file and loads them.
+func Open(path string, dev device.Device, opt Options) (Model, error) {
+	src, err := weights.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer src.Close()
+	cfg, err := configOf(path, src)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	m, err := Load(src, cfg, dev, opt)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return m, nil
+}
+
+func configOf(path string, src weights.Source) (*Config, error) {
+	if g, ok := src.(*weights.GGUF); ok {
+		has := func(name string) bool { _, ok := g.Info(name); return ok }
+		cfg, err := ConfigFromGGUF(g.Meta(), has, g.Vector)
+		if err == nil {
+			cfg.NormPlusOne = cfg.SandwichNorm && !g.NormsIncludeOne()
+		}
+		return cfg, err
+	}
+	if info, err := os.Stat(path); err == nil && !info.IsDir() {
+		path = filepath.Dir(path)
+	}
+	text, err := os.ReadFile(filepath.Join(path, "config.json"))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
+	}
+	return ParseConfig(text)
+}
+
+// loader moves tensors from a source to a device, one at a time, and remembers what it used.
+type loader struct {
+	src   weights.Source
+	dev   device.Device
+	cfg   *Config
+	used  map[string]bool
+	bytes map[string]int64
+	errs  []error
+	free  []interface{ Free() }
+}
+
+// Load puts the weights of src on dev. src may be closed afterwards.
+func Load(src weights.Source, cfg *Config, dev device.Device, opt Options) (Model, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	if opt.MaxContext <= 0 || opt.MaxContext > cfg.MaxContext {
+		opt.MaxContext = cfg.MaxContext
+	}
+	if opt.MaxBatchTokens < 1 || opt.MaxLogitRows < 1 {
+		return nil, fmt.Errorf("%w: %d batch tokens and %d logit rows must be positive", ErrConfig, opt.MaxBatchTokens, opt.MaxLogitRows)
+	}
+	l := &loader{src: src, dev: dev, cfg: cfg, used: map[string]bool{}, bytes: map[string]int64{}}
+	d := l.decoder(opt)
+	l.leftovers()
+	if err := errors.Join(l.errs...); err != nil {
+		for _, f := range l.free {
+			f.Free()
+		}
+		return nil, err
+	}
+	d.free = l.free
+	return d, nil
+}
+
+func (l *loader) fail(err error) {
+	if err != nil && len(l.errs) < 20 {
+		l.errs = append(l.errs, err)
+	}
+}
+
+func (l *loader) decoder(opt Options) *decoder {
+	c := l.cfg
+	d := &decoder{cfg: c, dev: l.dev, opt: opt, bytes: l.bytes}
+	d.embed = l.weight(l.matrix("model.embed_tokens.weight", c.Vocab, c.Hidden))
+	d.head = d.embed
+	if !c.Tied {
+		d.head = l.weight(l.matrix("lm_head.weight", c.Vocab, c.Hidden))
+	} else {
+		l.used["lm_head.weight"] = true // some files store the tied head a second time
+	}
+	d.norm = l.normWeight("model.norm.weight", c.Hidden)
+	d.layers = make([]layer, c.Layers)
+	for i := range d.layers {
+		l.layer(&d.layers[i], fmt.Sprintf("model.layers.%d.", i))
+	}
+	l.fail(d.allocate(l))
+	return d
+}
+
+func (l *loader) layer(y *layer, p string) {
+	c := l.cfg
+	q, kv := c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
+	y.attnNorm = l.normWeight(p+"input_layernorm.weight", c.Hidden)
+	if c.Fused {
+		l.fused(p+"self_attn.qkv_proj.weight", c.Hidden, []int{q, kv, kv}, []*device.Weight{&y.q, &y.k, &y.v})
+		l.fused(p+"mlp.gate_up_proj.weight", c.Hidden, []int{c.FFN, c.FFN}, []*device.Weight{&y.gate, &y.up})
+	} else {
+		y.q = l.weight(l.matrix(p+"self_attn.q_proj.weight", q, c.Hidden))
+		y.k = l.weight(l.matrix(p+"self_attn.k_proj.weight", kv, c.Hidden))
+		y.v = l.weight(l.matrix(p+"self_attn.v_proj.weight", kv, c.Hidden))
+		y.gate = l.weight(l.matrix(p+"mlp.gate_proj.weight", c.FFN, c.Hidden))
+		y.up = l.weight(l.matrix(p+"mlp.up_proj.weight", c.FFN, c.Hidden))
+	}
+	y.o = l.weight(l.matrix(p+"self_attn.o_proj.weight", c.Hidden, q))
+	y.down = l.weight(l.matrix(p+"mlp.down_proj.weight", c.Hidden, c.FFN))
+	if c.QKVBias {
+		y.qBias, y.kBias, y.vBias = l.vector(p+"self_attn.q_proj.bias", q), l.vector(p+"self_attn.k_proj.bias", kv), l.vector(p+"self_attn.v_proj.bias", kv)
+	}
+	if c.OBias {
+		y.oBias = l.vector(p+"self_attn.o_proj.bias", c.Hidden)
+	}
+	if c.MLPBias {
+		y.gateBias, y.upBias, y.downBias = l.vector(p+"mlp.gate_proj.bias", c.FFN), l.vector(p+"mlp.up_proj.bias", c.FFN), l.vector(p+"mlp.down_proj.bias", c.Hidden)
+	}
+	if c.QKNorm {
+		y.qNorm, y.kNorm = l.normWeight(p+"self_attn.q_norm.weight", c.HeadDim), l.normWeight(p+"self_attn.k_norm.weight", c.HeadDim)
+	}
+	if c.SandwichNorm {
+		y.postAttn = l.normWeight(p+"post_attention_layernorm.weight", c.Hidden)
+		y.mlpNorm = l.normWeight(p+"pre_feedforward_layernorm.weight", c.Hidden)
+		y.postMLP = l.normWeight(p+"post_feedforward_layernorm.weight", c.Hidden)
+	} else {
+		y.mlpNorm = l.normWeight(p+"post_attention_layernorm.weight", c.Hidden)
+	}
+}
+
+// matrix reads a tensor of the given shape, nil after a failure.
+func (l *loader) matrix(name string, rows, cols int) *quant.Matrix {
+	l.used[name] = true
+	info, ok := l.src.Info(name)
+	if !ok {
+		l.fail(fmt.Errorf("%w: tensor %s is missing", ErrConfig, name))
+		return nil
+	}
+	if !slices.Equal(info.Shape, []int{rows, cols}) {
+		l.fail(fmt.Errorf("%w: tensor %s has shape %v, the configuration asks for [%d %d]", ErrConfig, name, info.Shape, rows, cols))
+		return nil
+	}
+	m, err := l.src.Matrix(name)
+	l.fail(err)
+	return m
+}
+
+// weight packs a matrix on the device.
+func (l *loader) weight(m *quant.Matrix) device.Weight {
+	if m == nil || len(l.errs) > 0 {
+		return nil
+	}
+	w, err := l.dev.LoadMatrix(device.Weights, m)
+	if err != nil {
+		l.fail(err)
+		return nil
+	}
+	l.bytes[w.Layout().String()] += w.Bytes()
+	l.free = append(l.free, w)
+	return w
+}
+
+// fused splits the rows of one stored matrix into several weights.
+func (l *loader) fused(name string, cols int, rows []int, to []*device.Weight) {
+	total := 0
+	for _, n := range rows {
+		total += n
+	}
+	m := l.matrix(name, total, cols)
+	if m == nil {
+		return
+	}
+	at := 0
+	for i, n := range rows {
+		*to[i] = l.weight(sliceRows(m, at, at+n))
+		at += n
+	}
+}
+
+// sliceRows returns rows [begin, end) of m, sharing its memory.
+func sliceRows(m *quant.Matrix, begin, end int) *quant.Matrix {
+	s := *m
+	s.Rows = end - begin
+	row := len(m.Data) / max(m.Rows, 1)
+	s.Data = m.Data[begin*row : end*row]
+	g := m.Groups()
+	if m.Scales != nil {
+		s.Scales = m.Scales[begin*g : end*g]
+	}
+	if m.Mins != nil {
+		s.Mins = m.Mins[begin*g : end*g]
+	}
+	return &s
+}
+
+// values reads a vector of n values, nil after a failure.
+func (l *loader) values(name string, n int) []float32 {
+	l.used[name] = true
+	info, ok := l.src.Info(name)
+	if !ok {
+		l.fail(fmt.Errorf("%w: tensor %s is missing", ErrConfig, name))
+		return nil
+	}
+	if !slices.Equal(info.Shape, []int{n}) {
+		l.fail(fmt.Errorf("%w: tensor %s has shape %v, the configuration asks for [%d]", ErrConfig, name, info.Shape, n))
+		return nil
+	}
+	v, err := l.src.Vector(name)
+	l.fail(err)
+	return v
+}
+
+func (l *loader) normWeight(name string, n int) device.Buffer {
+	v := l.values(name, n)
+	if l.cfg.NormPlusOne {
+		v = slices.Clone(v)
+		for i := range v {
+			v[i]++
+		}
+	}
+	return l.upload(v)
+}
+
+func (l *loader) vector(name string, n int) device.Buffer { return l.upload(l.values(name, n)) }
+
+func (l *loader) upload(v []float32) device.Buffer {
+	if v == nil || len(l.errs) > 0 {
+		return nil
+	}
+	b, err := l.dev.Alloc(device.Weights, int64(4*len(v)))
+	if err == nil {
+		l.free = append(l.free, b)
+		l.bytes["f32"] += int64(4 * len(v))
+		err = b.Write(0, floatBytes(v))
+	}
+	l.fail(err)
+	return b
+}
+
+func floatBytes(v []float32) []byte {
+	out := make([]byte, 0, 4*len(v))
+	for _, x := range v {
+		out = binary.LittleEndian.AppendUint32(out, math.Float32bits(x))
+	}
+	return out
+}
+
+// leftovers refuses tensors that no layer asked for: a model that silently ignores weights is another model.
+func (l *loader) leftovers() {
+	var extra []string
+	for _, name := range l.src.Names() {
+		if !l.used[name] && !strings.HasSuffix(name, "rotary_emb.inv_freq") && !strings.HasPrefix(name, "rope_") {
+			extra = append(extra, name)
+		}
+	}
+	if len(extra) > 0 {
+		n := len(extra)
+		l.fail(fmt.Errorf("%w: %d tensors belong to nothing in the configuration: %s", ErrConfig, n, strings.Join(extra[:min(n, 8)], ", ")))
+	}
+}
