@@ -62,7 +62,6 @@ type Engine struct {
 	batch model.Batch
 
 	mu       sync.Mutex
-	inbox    []func() // run by the loop between steps
 	stats    Stats
 	draining bool
 	closed   bool
@@ -82,9 +81,6 @@ type sequence struct {
 	prompt  []TokenLogprobs
 	began   bool
 	times   Times
-	err     error
-	finish  FinishReason
-	stopID  int32
 	unhook  func() bool
 }
 
@@ -146,7 +142,10 @@ func (e *Engine) Submit(ctx context.Context, reqs ...Request) ([]*Stream, error)
 	}
 	streams := make([]*Stream, len(reqs))
 	for i, id := range ids {
-		q := &sequence{id: id, req: reqs[i], sampler: sample.New(reqs[i].Sampling, reqs[i].Prompt), stopID: -1, times: Times{Submitted: now}}
+		q := &sequence{id: id, req: reqs[i], sampler: sample.New(reqs[i].Sampling, reqs[i].Prompt), times: Times{Submitted: now}}
+		if reqs[i].PromptLogprobs >= 0 {
+			q.prompt = unscored(reqs[i].Prompt)
+		}
 		q.stream = newStream(func() { e.cancel(id) })
 		streams[i] = q.stream
 		e.live[id] = q
@@ -351,7 +350,7 @@ func (e *Engine) readLogits(p *sched.Plan) ([]result, time.Duration, error) {
 		if q != nil {
 			for j := range c.Tokens {
 				last := j == len(c.Tokens)-1 && c.Sample && q.req.MaxTokens > 0
-				if last || c.Score && c.Start+j+1 < len(q.req.Prompt) {
+				if last || c.Score && !q.began && c.Start+j+1 < len(q.req.Prompt) {
 					rows = append(rows, int32(at+j))
 					want = append(want, wanted{i, c.Start + j, last})
 				}
@@ -374,7 +373,7 @@ func (e *Engine) readLogits(p *sched.Plan) ([]result, time.Duration, error) {
 		for k, w := range want[begin:end] {
 			row := logits[k*vocab : (k+1)*vocab]
 			r := &results[w.chunk]
-			if w.pos+1 < len(r.seq.req.Prompt) {
+			if r.seq.prompt != nil && w.pos+1 < len(r.seq.req.Prompt) {
 				r.seq.scorePrompt(row, w.pos+1)
 			}
 			if w.sample {
@@ -386,14 +385,17 @@ func (e *Engine) readLogits(p *sched.Plan) ([]result, time.Duration, error) {
 	return results, time.Since(start) - host, nil
 }
 
+// unscored returns a place for the log-probability of each prompt token; the first has none.
+func unscored(prompt []int32) []TokenLogprobs {
+	out := make([]TokenLogprobs, len(prompt))
+	for i, id := range prompt {
+		out[i] = TokenLogprobs{Token: id, Logprob: math.NaN()}
+	}
+	return out
+}
+
 // scorePrompt records the log-probability of the prompt token at pos, seen from the one before.
 func (q *sequence) scorePrompt(logits []float32, pos int) {
-	if q.prompt == nil {
-		q.prompt = make([]TokenLogprobs, len(q.req.Prompt))
-		for i, id := range q.req.Prompt {
-			q.prompt[i] = TokenLogprobs{Token: id, Logprob: math.NaN()}
-		}
-	}
 	lp, top := sample.Logprobs(logits, q.req.Prompt[pos], q.req.PromptLogprobs)
 	q.prompt[pos] = TokenLogprobs{Token: q.req.Prompt[pos], Logprob: lp, Top: top}
 }

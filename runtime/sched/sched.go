@@ -46,16 +46,16 @@ type Seq struct {
 
 // Chunk is a run of consecutive tokens of one sequence within a step.
 type Chunk struct {
-	Seq     SeqID
-	Start   int         // position of its first token
-	Tokens  []int32     // read-only; owned by the scheduler until Commit
-	Known   int         // known tokens of the sequence
-	Pages   []kv.PageID // pages that hold [0, Start+len(Tokens))
-	Key     string
-	Sample  bool // ends at the last known token: its logits give the next one
-	Score   bool // logits of all its tokens are wanted
-	Cached  int  // with the first chunk: prompt tokens taken from the prefix cache
-	First   bool // the sequence's first chunk since it was admitted (again after a preemption)
+	Seq    SeqID
+	Start  int         // position of its first token
+	Tokens []int32     // read-only; owned by the scheduler until Commit
+	Known  int         // known tokens of the sequence
+	Pages  []kv.PageID // pages that hold [0, Start+len(Tokens))
+	Key    string
+	Sample bool // ends at the last known token: its logits give the next one
+	Score  bool // logits of all its tokens are wanted
+	Cached int  // with the first chunk: prompt tokens taken from the prefix cache
+	First  bool // the sequence's first chunk since it was admitted (again after a preemption)
 }
 
 // Plan is one step. It is read-only and valid until Commit.
@@ -73,7 +73,7 @@ const (
 )
 
 type seq struct {
-	id       SeqID
+	id SeqID
 	Seq
 	tokens   []int32 // prompt and output so far
 	computed int

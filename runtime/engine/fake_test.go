@@ -1,0 +1,134 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"sync/atomic"
+	"testing"
+
+	"weft/runtime/device"
+	"weft/runtime/device/ref"
+	"weft/runtime/model"
+	"weft/runtime/tensor"
+)
+
+const fakeVocab = 61
+
+// fakeModel's logits are a pure function of the tokens that it reads back through the page tables, so a wrong page, a stale one or a lost write shows.
+type fakeModel struct {
+	dev      device.Device
+	slots    []int32
+	last     []uint64 // hash of the history at each token of the last batch
+	ropeAt   int
+	maxBatch int
+	maxRows  int
+	broken   atomic.Pointer[string] // when set, the next Forward fails so: "error" or "panic"
+	poison   int32                  // a history that ends with this token gives NaN; 0: none
+	nan      []bool
+	forwards atomic.Int64
+}
+
+func newFakeModel(t testing.TB) *fakeModel {
+	return &fakeModel{dev: ref.New(ref.Options{}), maxBatch: 64, maxRows: 8}
+}
+
+func (m *fakeModel) Config() *model.Config   { return &model.Config{Vocab: fakeVocab, MaxContext: 4096} }
+func (m *fakeModel) RopeSwitch() int         { return m.ropeAt }
+func (m *fakeModel) MaxBatchTokens() int     { return m.maxBatch }
+func (m *fakeModel) MaxLogitRows() int       { return m.maxRows }
+func (m *fakeModel) Bytes() map[string]int64 { return nil }
+func (m *fakeModel) Close() error            { return nil }
+
+func (m *fakeModel) KVConfig() device.KVConfig {
+	return device.KVConfig{Layers: 1, KVHeads: 1, HeadDim: 1}
+}
+
+func mixHash(h uint64, v uint64) uint64 {
+	h = (h ^ v) * 0x9e3779b97f4a7c15
+	return h ^ h>>29
+}
+
+// step is the hash that the fake keeps; variant is the RoPE table in use.
+func step(h uint64, token int32, variant int) uint64 {
+	return mixHash(h, uint64(token)+1+uint64(variant)<<32)
+}
+
+func (m *fakeModel) Forward(b *model.Batch, cache device.KVCache) error {
+	m.forwards.Add(1)
+	if how := m.broken.Load(); how != nil {
+		if *how == "panic" {
+			panic("the fake model panics")
+		}
+		return errors.New("the fake model fails")
+	}
+	c := cache.Config()
+	if len(m.slots) != c.NumPages*c.PageLen {
+		m.slots = make([]int32, c.NumPages*c.PageLen)
+	}
+	m.last, m.nan = m.last[:0], m.nan[:0]
+	for s := range b.Lens {
+		variant := 0
+		if m.ropeAt > 0 && int(b.Lens[s]) > m.ropeAt {
+			variant = 1
+		}
+		slot := func(p int32) int { return int(b.PageTables[s][int(p)/c.PageLen])*c.PageLen + int(p)%c.PageLen }
+		for t := b.Indptr[s]; t < b.Indptr[s+1]; t++ {
+			if t > b.Indptr[s] && b.Positions[t] != b.Positions[t-1]+1 {
+				return fmt.Errorf("positions of sequence %d are not consecutive", s)
+			}
+			// What is stored holds the variant under which it was computed: stale RoPE shows.
+			m.slots[slot(b.Positions[t])] = b.IDs[t] + int32(variant)<<16
+			var h uint64
+			for p := int32(0); p <= b.Positions[t]; p++ {
+				h = step(h, m.slots[slot(p)]&0xffff, int(m.slots[slot(p)]>>16))
+			}
+			m.last = append(m.last, h)
+			m.nan = append(m.nan, m.poison != 0 && b.IDs[t] == m.poison)
+		}
+	}
+	return nil
+}
+
+func fakeLogits(h uint64) []float32 {
+	out := make([]float32, fakeVocab)
+	for i := range out {
+		h = mixHash(h, uint64(i))
+		out[i] = float32(h>>40) / (1 << 22)
+	}
+	return out
+}
+
+func (m *fakeModel) Logits(rows []int32) ([]float32, error) {
+	var out []float32
+	for _, r := range rows {
+		l := fakeLogits(m.last[r])
+		if m.nan[r] {
+			l[3] = float32(math.NaN())
+		}
+		out = append(out, l...)
+	}
+	return out, nil
+}
+
+// config returns small limits for the fake.
+func (m *fakeModel) config() Config {
+	return Config{Model: m, Device: m.dev, PageLen: 16, NumPages: 64, KVDType: tensor.F32, MaxSeqs: 8, MaxQueued: 64, MaxBatchTokens: 32, MaxContext: 512, PrefixCache: true}
+}
+
+func start(t testing.TB, cfg Config) *Engine {
+	t.Helper()
+	e, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := e.Close(); err != nil {
+			t.Error(err)
+		}
+		if n := cfg.Device.InUse(device.KV); n != 0 {
+			t.Errorf("%d bytes of KV cache after Close", n)
+		}
+	})
+	return e
+}

@@ -1,0 +1,255 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+
+	"weft/runtime/sample"
+)
+
+// outcome is what a client sees of one request.
+type outcome struct {
+	tokens   []int32
+	logprobs []TokenLogprobs
+	prompt   []TokenLogprobs
+	finish   FinishReason
+	stopID   int32
+	err      error
+	cached   int
+	events   int
+	ends     int
+}
+
+func collect(s *Stream) outcome {
+	o := outcome{stopID: -1}
+	for ev := range s.Events() {
+		o.events++
+		if ev.Token >= 0 {
+			o.tokens = append(o.tokens, ev.Token)
+			if ev.Logprobs != nil {
+				o.logprobs = append(o.logprobs, *ev.Logprobs)
+			}
+		} else if ev.Finish == Running {
+			o.prompt, o.cached = ev.PromptLogprobs, ev.CachedTokens
+		}
+		if ev.Finish != Running {
+			o.finish, o.stopID, o.err = ev.Finish, ev.StopID, ev.Err
+			o.ends++
+		}
+	}
+	return o
+}
+
+// plain is the oracle: one sequence alone, its history hashed directly, no pages, no batch.
+func plain(r Request, context, ropeAt int) outcome {
+	history := slices.Clone(r.Prompt)
+	logitsAt := func(n int) []float32 {
+		variant := 0
+		if ropeAt > 0 && len(history) > ropeAt {
+			variant = 1
+		}
+		var h uint64
+		for _, id := range history[:n] {
+			h = step(h, id, variant)
+		}
+		return fakeLogits(h)
+	}
+	o := outcome{stopID: -1}
+	if r.PromptLogprobs >= 0 {
+		o.prompt = []TokenLogprobs{{Token: r.Prompt[0], Logprob: math.NaN()}}
+		for i := 1; i < len(r.Prompt); i++ {
+			lp, top := sample.Logprobs(logitsAt(i), r.Prompt[i], r.PromptLogprobs)
+			o.prompt = append(o.prompt, TokenLogprobs{r.Prompt[i], lp, top})
+		}
+	}
+	o.finish = Length
+	s := sample.New(r.Sampling, r.Prompt)
+	for n := 0; n < r.MaxTokens; n++ {
+		var banned []int32
+		if n < r.MinTokens {
+			banned = r.StopIDs
+		}
+		logits := logitsAt(len(history))
+		id, err := s.Sample(logits, n, banned)
+		if err != nil {
+			return outcome{finish: Failed, err: err}
+		}
+		s.Accept(id)
+		if k := r.Sampling.Logprobs; k >= 0 {
+			lp, top := sample.Logprobs(logits, id, k)
+			o.logprobs = append(o.logprobs, TokenLogprobs{id, lp, top})
+		}
+		o.tokens, history = append(o.tokens, id), append(history, id)
+		if slices.Contains(r.StopIDs, id) {
+			o.finish, o.stopID = Stop, id
+			break
+		}
+		if len(history) >= context {
+			break
+		}
+	}
+	return o
+}
+
+func randomRequest(rng *rand.Rand, i int) Request {
+	n := 1 + rng.IntN(90)
+	prompt := make([]int32, n)
+	shared := rng.IntN(n + 1)
+	for j := range prompt {
+		if j < shared { // beginnings in common, so that the prefix cache has something to find
+			prompt[j] = int32(j*7+shared%2) % fakeVocab
+		} else {
+			prompt[j] = int32(rng.IntN(fakeVocab))
+		}
+	}
+	r := Request{ID: fmt.Sprint(i), Prompt: prompt, MaxTokens: rng.IntN(40), PromptLogprobs: -1, Salt: []string{"", "tenant"}[rng.IntN(2)],
+		Sampling: sample.Params{TopP: 1, RepetitionPenalty: 1, Logprobs: -1, Seed: rng.Uint64()}}
+	if rng.IntN(2) == 0 {
+		r.Sampling.Temperature, r.Sampling.TopP = 0.9, 0.8
+		r.Sampling.RepetitionPenalty = 1.2
+	}
+	if rng.IntN(3) == 0 {
+		r.Sampling.Logprobs = rng.IntN(4)
+	}
+	if rng.IntN(4) == 0 || r.MaxTokens == 0 {
+		r.PromptLogprobs = rng.IntN(3)
+	}
+	for range rng.IntN(4) {
+		r.StopIDs = append(r.StopIDs, int32(rng.IntN(fakeVocab)))
+	}
+	r.MinTokens = rng.IntN(4)
+	return r
+}
+
+func equalLogprobs(a, b []TokenLogprobs) bool {
+	return slices.EqualFunc(a, b, func(x, y TokenLogprobs) bool {
+		return x.Token == y.Token && math.Float64bits(x.Logprob) == math.Float64bits(y.Logprob) && slices.Equal(x.Top, y.Top)
+	})
+}
+
+// TestMetamorphic runs random requests under random limits, with cancels, and holds each against its lone run, bit for bit.
+func TestMetamorphic(t *testing.T) {
+	seeds := 60
+	if testing.Short() {
+		seeds = 15
+	}
+	preempted, hits := uint64(0), uint64(0)
+	for seed := range uint64(seeds) {
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			rng := rand.New(rand.NewPCG(seed, 77))
+			m := newFakeModel(t)
+			cfg := m.config()
+			cfg.PageLen = []int{16, 32, 64}[rng.IntN(3)]
+			cfg.NumPages = 160/cfg.PageLen + rng.IntN(20)
+			cfg.MaxSeqs, cfg.MaxBatchTokens = 1+rng.IntN(8), 1+rng.IntN(48)
+			cfg.PrefixCache = rng.IntN(3) > 0
+			cfg.MaxContext = 100 + rng.IntN(50)
+			if rng.IntN(3) == 0 {
+				m.ropeAt = 20 + rng.IntN(60)
+			}
+			e := start(t, cfg)
+			var wg sync.WaitGroup
+			for i := range 24 {
+				r := randomRequest(rng, i)
+				cancelAfter := -1
+				if rng.IntN(5) == 0 {
+					cancelAfter = rng.IntN(10)
+				}
+				streams, err := e.Submit(t.Context(), r)
+				if len(r.Prompt) >= cfg.MaxContext {
+					if !errors.Is(err, ErrPromptTooLong) {
+						t.Errorf("a prompt of %d tokens: %v", len(r.Prompt), err)
+					}
+					continue
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				wg.Go(func() {
+					if cancelAfter >= 0 {
+						checkCancelled(t, streams[0], cancelAfter, plain(r, cfg.MaxContext, m.ropeAt))
+						return
+					}
+					compare(t, r, collect(streams[0]), plain(r, cfg.MaxContext, m.ropeAt))
+				})
+			}
+			wg.Wait()
+			s := e.Stats()
+			preempted, hits = preempted+s.Preemptions, hits+s.PrefixHits
+			if s.Pages.InUse != 0 || s.Running != 0 || s.Waiting != 0 {
+				t.Errorf("after all requests: %+v", s)
+			}
+		})
+	}
+	if preempted == 0 || hits == 0 {
+		t.Errorf("%d preemptions and %d prefix hits: the schedules prove too little", preempted, hits)
+	}
+}
+
+func compare(t *testing.T, r Request, got, want outcome) {
+	t.Helper()
+	if !slices.Equal(got.tokens, want.tokens) || got.finish != want.finish || got.stopID != want.stopID {
+		t.Errorf("request %s: %v (%d, %v), alone %v (%d)", r.ID, got.tokens, got.finish, got.err, want.tokens, want.finish)
+	}
+	if !equalLogprobs(got.logprobs, want.logprobs) || !equalLogprobs(got.prompt, want.prompt) {
+		t.Errorf("request %s (%d prompt tokens, max %d): log-probabilities differ from the lone run: %d and %d, alone %d and %d", r.ID, len(r.Prompt), r.MaxTokens,
+			len(got.logprobs), len(got.prompt), len(want.logprobs), len(want.prompt))
+	}
+	if got.ends != 1 {
+		t.Errorf("request %s: %d terminal events", r.ID, got.ends)
+	}
+}
+
+// checkCancelled cancels after some tokens: what came before must still be the lone run's.
+func checkCancelled(t *testing.T, s *Stream, after int, want outcome) {
+	t.Helper()
+	var tokens []int32
+	ends := 0
+	for ev := range s.Events() {
+		if ev.Token >= 0 {
+			tokens = append(tokens, ev.Token)
+		}
+		if len(tokens) >= after {
+			s.Cancel()
+		}
+		if ev.Finish != Running {
+			ends++
+		}
+	}
+	if ends != 1 || len(tokens) > len(want.tokens) || !slices.Equal(tokens, want.tokens[:len(tokens)]) {
+		t.Errorf("cancelled: %d terminal events, tokens %v, alone %v", ends, tokens, want.tokens)
+	}
+}
+
+func TestQueueFullIsAllOrNothing(t *testing.T) {
+	m := newFakeModel(t)
+	cfg := m.config()
+	cfg.MaxQueued = 3
+	e := start(t, cfg)
+	r := Request{Prompt: []int32{1}, MaxTokens: 1, PromptLogprobs: -1, Sampling: sample.Params{TopP: 1, RepetitionPenalty: 1, Logprobs: -1}}
+	if _, err := e.Submit(t.Context(), r, r, r, r); !errors.Is(err, ErrQueueFull) {
+		t.Errorf("four into a queue of three: %v", err)
+	}
+	if n := e.Stats().Waiting; n != 0 {
+		t.Errorf("%d wait after a refusal", n)
+	}
+}
+
+func TestContextCancels(t *testing.T) {
+	e := start(t, newFakeModel(t).config())
+	ctx, cancel := context.WithCancel(t.Context())
+	streams, err := e.Submit(ctx, Request{Prompt: []int32{1, 2}, MaxTokens: 400, PromptLogprobs: -1, Sampling: sample.Params{TopP: 1, RepetitionPenalty: 1, Logprobs: -1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	if o := collect(streams[0]); o.finish != Cancelled && o.finish != Length {
+		t.Errorf("finish %d", o.finish)
+	}
+}
