@@ -1,0 +1,55 @@
+// Package cpu is the device of C kernels: one file per family and instruction set, chosen at run time, run by a small pool of threads.
+//
+// # Recording
+//
+// A Device method checks its arguments and appends a record to memory that C can read; no call crosses into C until Sync, which runs the whole list
+// in one call. An operation is one or more phases of independent chunks: outputs, heads or rows, never parts of a sum, so that results do not depend on
+// who computes what. In the steady state recording and running allocate nothing.
+//
+// # Packed weights
+//
+// A matrix [N, K] is packed once into panels of 16 output rows, the inner loop running along the outputs:
+//
+//	F32, F16   [N/16][K][16]
+//	BF16       [N/16][ceil(K/2)][16][2]
+//	Int8       [N/16][K/32] of [8][16][4] codes, stored plus 128 where the integer kernels multiply unsigned by signed (avx512)
+//	Int4       [N/16][K/32] of 256 bytes: byte [j][row][i] holds the codes of columns 4j+i (low) and 16+4j+i (high), j < 4
+//	Lookup4    as Int4, the codes being indices
+//
+// 16 scales (and 16 mins) of a group, binary16 where ScalesF16 allows, lie beside the 32 columns that they belong to when groups have 16 or 32
+// columns, else behind the panel's codes. Rows are padded to 16 and columns to 32 with values that contribute nothing.
+//
+// # Numbers
+//
+// With Float activations acc = fma(x[k], w[k], acc) for ascending k, one chain per output, w widened or dequantized to float32 as quant.Matrix
+// says. With Fast, Int8 and Int4 matrices whose groups are a multiple of 32 columns, 16, or the whole row, multiply the codes of quant.QuantizeActs:
+// for each 32 columns, in ascending order, the exact integer sum (minus Zero times the sum of q) enters as acc = fma(sum, scale*ascale, acc), then, where there are mins, acc = fma(min,
+// ascale*sum(q), acc); groups of 16 do so for each half. Other layouts and group lengths take the float path.
+// All of this gives the same bits on every instruction set, alone and in any batch. The exception: with Fast on avx512, BF16 matrices use the bf16 dot
+// products of the processor (activations rounded to bf16, pairs of products, subnormals flushed), still the same alone and in any batch.
+package cpu
+
+// Activations says in which precision activations enter matrix products.
+type Activations uint8
+
+// Activation precisions.
+const (
+	Float Activations = iota // float32
+	Fast                     // int8 groups for Int8 and Int4 weights, bf16 for BF16 weights where the processor multiplies it
+)
+
+// String returns the value of the --activations flag.
+func (a Activations) String() string {
+	if a == Fast {
+		return "fast"
+	}
+	return "float"
+}
+
+// Options of New. The zero value takes all usable processors, the best instruction set and float activations, without a limit of memory.
+type Options struct {
+	Threads     int         // 0: as many as the process may use
+	ISA         string      // "scalar", "avx2", "avx512"; "": $WEFT_ISA, else the best that the processor has
+	Activations Activations //
+	MemoryLimit int64       // bytes over all purposes; 0: none
+}

@@ -1,0 +1,58 @@
+//go:build cgo
+
+package cpu
+
+/*
+#include <string.h>
+#include "kernels.h"
+*/
+import "C"
+
+import (
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// MeasureReadBandwidth returns the GB/s (10^9 bytes) at which that many threads together read memory, each its own part of a buffer of the given
+// bytes, for about d. 0 where there is no memory for it. Take a buffer well above the caches.
+func MeasureReadBandwidth(threads int, bytes int64, d time.Duration) float64 {
+	threads = max(threads, 1)
+	part := max(bytes/int64(threads), 1<<20) &^ 4095
+	size := part * int64(threads)
+	p := C.mem_alloc(C.int64_t(size))
+	if p == nil {
+		return 0
+	}
+	defer C.mem_free(p, C.int64_t(size))
+	C.memset(p, 1, C.size_t(size)) // pages that were never written would be one and the same page of zeros
+	var wg sync.WaitGroup
+	var total atomic.Int64
+	const piece = 1 << 20
+	begin := time.Now()
+	for i := range threads {
+		wg.Go(func() {
+			for off := int64(0); time.Since(begin) < d; off = (off + piece) % part {
+				n := min(piece, part-off)
+				C.mem_read_at(p, C.int64_t(int64(i)*part+off), C.int64_t(n))
+				total.Add(n)
+			}
+		})
+	}
+	wg.Wait()
+	return float64(total.Load()) / time.Since(begin).Seconds() / 1e9
+}
+
+// HugePages says how the kernel offers transparent huge pages: "always", "madvise", "never" or "unknown". The device asks for them with both of the
+// first two.
+func HugePages() string {
+	text, err := os.ReadFile("/sys/kernel/mm/transparent_hugepage/enabled")
+	_, rest, ok := strings.Cut(string(text), "[")
+	mode, _, closed := strings.Cut(rest, "]")
+	if err != nil || !ok || !closed {
+		return "unknown"
+	}
+	return mode
+}

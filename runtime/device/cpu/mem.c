@@ -1,0 +1,62 @@
+// Off-heap memory: zeroed, 64-byte aligned; large pieces are mapped and offered to huge pages.
+#define _DEFAULT_SOURCE
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include "kernels.h"
+
+enum { HUGE_BYTES = 2 << 20 };
+
+static int64_t rounded(int64_t bytes, int64_t to) { return (bytes + to - 1) / to * to; }
+
+void *mem_alloc(int64_t bytes) {
+	if (bytes < HUGE_BYTES) {
+		size_t n = (size_t)rounded(bytes > 0 ? bytes : 1, 64);
+		void *p = aligned_alloc(64, n);
+		if (p != NULL) {
+			memset(p, 0, n);
+		}
+		return p;
+	}
+	// map one huge page more than needed and give back what lies outside the aligned part
+	size_t want = (size_t)rounded(bytes, HUGE_BYTES), all = want + HUGE_BYTES;
+	uint8_t *base = mmap(NULL, all, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (base == MAP_FAILED) {
+		return NULL;
+	}
+	uint8_t *p = (uint8_t *)(((uintptr_t)base + HUGE_BYTES - 1) / HUGE_BYTES * HUGE_BYTES);
+	if (p > base) {
+		munmap(base, (size_t)(p - base));
+	}
+	if (base + all > p + want) {
+		munmap(p + want, (size_t)(base + all - (p + want)));
+	}
+#ifdef MADV_HUGEPAGE
+	madvise(p, want, MADV_HUGEPAGE);
+#endif
+	return p;
+}
+
+void mem_free(void *p, int64_t bytes) {
+	if (bytes < HUGE_BYTES) {
+		free(p);
+	} else {
+		munmap(p, (size_t)rounded(bytes, HUGE_BYTES));
+	}
+}
+
+// Reads bytes (a multiple of 512) of p from off and returns a sum of them, so that the reading happens.
+uint64_t mem_read_at(const void *p, int64_t off, int64_t bytes) {
+	const uint64_t *v = (const uint64_t *)p + off / 8;
+	uint64_t sum[16] = {0};
+	for (int64_t i = 0; i < bytes / 8; i += 64) {
+		__builtin_prefetch(v + i + 256);
+		for (int j = 0; j < 64; j++) {
+			sum[j % 16] += v[i + j];
+		}
+	}
+	for (int i = 1; i < 16; i++) {
+		sum[0] += sum[i];
+	}
+	return sum[0];
+}

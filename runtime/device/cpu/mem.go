@@ -1,0 +1,192 @@
+//go:build cgo
+
+package cpu
+
+/*
+#include "kernels.h"
+*/
+import "C"
+
+import (
+	"fmt"
+	"sync/atomic"
+	"unsafe"
+
+	"weft/runtime/device"
+)
+
+// block is a piece of C memory; the zero block holds nothing.
+type block struct {
+	ptr  unsafe.Pointer
+	size int64
+}
+
+// memory counts bytes per purpose and keeps their sum below a limit. Safe for concurrent use.
+type memory struct {
+	limit int64
+	total atomic.Int64
+	used  [device.NumPurposes]atomic.Int64
+}
+
+// obtain returns zeroed, 64-byte aligned memory.
+func (m *memory) obtain(p device.Purpose, size int64) (block, error) {
+	total := m.total.Add(size)
+	if m.limit > 0 && (total > m.limit || total < 0) {
+		m.total.Add(-size)
+		return block{}, fmt.Errorf("%w: %d bytes for %s, %d of %d in use; raise the memory limit or use less", device.ErrOutOfMemory, size, p, total-size, m.limit)
+	}
+	ptr := C.mem_alloc(C.int64_t(size))
+	if ptr == nil {
+		m.total.Add(-size)
+		return block{}, fmt.Errorf("%w: the system gave no %d bytes for %s, %d are in use", device.ErrOutOfMemory, size, p, total-size)
+	}
+	m.used[p].Add(size)
+	return block{ptr, size}, nil
+}
+
+func (m *memory) release(p device.Purpose, b block) {
+	if b.ptr == nil {
+		return
+	}
+	C.mem_free(b.ptr, C.int64_t(b.size))
+	m.used[p].Add(-b.size)
+	m.total.Add(-b.size)
+}
+
+// owned is device memory that is freed once; further calls of Free do nothing.
+type owned struct {
+	dev     *cpuDevice
+	purpose device.Purpose
+	mem     block
+	gone    atomic.Bool
+}
+
+func (o *owned) Bytes() int64 { return o.mem.size }
+
+func (o *owned) Free() {
+	if !o.gone.Swap(true) {
+		o.dev.memory.release(o.purpose, o.mem)
+	}
+}
+
+type buffer struct{ owned }
+
+func (d *cpuDevice) Alloc(p device.Purpose, bytes int64) (device.Buffer, error) {
+	if d.closed.Load() {
+		return nil, fmt.Errorf("alloc: %w", device.ErrClosed)
+	}
+	if err := device.CheckAlloc(p, bytes); err != nil {
+		return nil, err
+	}
+	m, err := d.memory.obtain(p, bytes)
+	if err != nil {
+		return nil, fmt.Errorf("alloc: %w", err)
+	}
+	return &buffer{owned{dev: d, purpose: p, mem: m}}, nil
+}
+
+// Host returns the memory itself; what recorded operations write is there after Sync.
+func (b *buffer) Host() []byte {
+	if b.gone.Load() {
+		return nil
+	}
+	return unsafe.Slice((*byte)(b.mem.ptr), b.mem.size)
+}
+
+func (b *buffer) Write(off int64, p []byte) error {
+	if err := b.ready("write", off, len(p)); err != nil {
+		return err
+	}
+	copy(b.Host()[off:], p)
+	return nil
+}
+
+func (b *buffer) Read(off int64, p []byte) error {
+	if err := b.ready("read", off, len(p)); err != nil {
+		return err
+	}
+	copy(p, b.Host()[off:])
+	return nil
+}
+
+func (b *buffer) ready(op string, off int64, n int) error {
+	if b.gone.Load() {
+		return fmt.Errorf("%s: %w: the buffer is freed", op, device.ErrClosed)
+	}
+	if err := device.CheckRange(op, off, n, b.mem.size); err != nil {
+		return err
+	}
+	return b.dev.Sync()
+}
+
+// Bounds of the memory of records: one block, and what may be recorded before it is run.
+const (
+	arenaBlock = 256 << 10
+	arenaLimit = 32 << 20
+)
+
+// arena is C memory for records and the slices in them. It is reused after each run.
+type arena struct {
+	memory *memory
+	blocks []block
+	start  int64 // what keep keeps in the first block
+	at     int   // current block
+	off    int64 // in it
+	used   int64 // bytes given out since reset
+}
+
+// bytes returns n zeroed bytes, 64-byte aligned, that live until reset.
+func (a *arena) bytes(n int64) (unsafe.Pointer, error) {
+	n = (n + 63) &^ 63
+	for a.at < len(a.blocks) && a.off+n > a.blocks[a.at].size {
+		a.at++
+		a.off = 0
+	}
+	if a.at == len(a.blocks) {
+		b, err := a.memory.obtain(device.Scratch, max(n, arenaBlock))
+		if err != nil {
+			return nil, err
+		}
+		a.blocks = append(a.blocks, b)
+		a.off = 0
+	}
+	p := unsafe.Add(a.blocks[a.at].ptr, a.off)
+	clear(unsafe.Slice((*byte)(p), n))
+	a.off += n
+	a.used += n
+	return p, nil
+}
+
+func (a *arena) keep() { a.start = a.off }
+
+func (a *arena) reset() { a.at, a.off, a.used = 0, a.start, 0 }
+
+func (a *arena) free() {
+	for _, b := range a.blocks {
+		a.memory.release(device.Scratch, b)
+	}
+	a.blocks = nil
+}
+
+// room returns a zeroed array of n T in the arena.
+func room[T any](a *arena, n int) ([]T, error) {
+	var t T
+	p, err := a.bytes(int64(unsafe.Sizeof(t)) * int64(n))
+	if err != nil {
+		return nil, err
+	}
+	return unsafe.Slice((*T)(p), n), nil
+}
+
+// ints copies s into the arena; nil stays nil.
+func (a *arena) ints(s []int32) (*C.int32_t, error) {
+	if len(s) == 0 {
+		return nil, nil
+	}
+	p, err := room[int32](a, len(s))
+	if err != nil {
+		return nil, err
+	}
+	copy(p, s)
+	return (*C.int32_t)(unsafe.Pointer(unsafe.SliceData(p))), nil
+}

@@ -1,0 +1,194 @@
+// How each operation falls into phases of independent chunks. Chunks divide outputs, heads and rows; no sum is ever divided.
+#include "kernels.h"
+
+enum { CHUNKS_MAX = 1 << 16, MACRO_BYTES = 384 << 10 };
+
+static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Pieces of at least per elements' work out of total, not too many; sets o->split to the elements of one piece.
+static int64_t pieces(op *o, int64_t total, int64_t per) {
+	if (per < 1) {
+		per = 1;
+	}
+	if (ceil_div(total, per) > CHUNKS_MAX) {
+		per = ceil_div(total, CHUNKS_MAX);
+	}
+	o->split = (int32_t)per;
+	return ceil_div(total, per);
+}
+
+static int64_t plan_linear(linear_op *o, int phase, int threads) {
+	if (o->shared != NULL && phase == 0) {
+		return pieces(&o->head, o->tiles, 1);
+	}
+	if (phase != (o->shared != NULL)) {
+		return 0;
+	}
+	int64_t macro = MACRO_BYTES / o->tile_bytes;
+	o->macro_tiles = (int32_t)(macro < 1 ? 1 : macro > o->tiles ? o->tiles : macro);
+	int64_t macros = ceil_div(o->tiles, o->macro_tiles);
+	int64_t per = threads == 1 ? o->panels : ceil_div(o->panels, threads * (macros > 2 ? 2 : 6));
+	o->head.split = (int32_t)per;
+	o->panel_chunks = (int32_t)ceil_div(o->panels, per);
+	return macros * o->panel_chunks;
+}
+
+// Rows of cols columns with about work elements a chunk: whole rows (split > 0) or runs of -split columns of one row.
+static int64_t plan_rows(rows_op *o, int64_t work) {
+	if (o->cols >= 2 * work) {
+		int64_t per = ceil_div(o->cols, ceil_div(o->cols, work));
+		per = ceil_div(per, 16) * 16;
+		int64_t blocks = ceil_div(o->cols, per);
+		if (blocks * o->rows <= CHUNKS_MAX) {
+			o->head.split = (int32_t)-per;
+			return blocks * o->rows;
+		}
+	}
+	return pieces(&o->head, o->rows, o->cols ? work / o->cols : o->rows);
+}
+
+static int64_t lora_rows(const lora_op *o) {
+	int64_t rows = 0;
+	for (int i = 0; i < o->segments; i++) {
+		rows += o->segment[i].end - o->segment[i].begin;
+	}
+	return rows;
+}
+
+static int64_t plan_lora(lora_op *o, int phase, int threads) {
+	int64_t rows = lora_rows(o);
+	if (phase == 0) { // rows times splits of the rank
+		o->splits = rows >= 4 * threads ? 1 : threads;
+		o->head.split = (int32_t)ceil_div(rows * o->splits, CHUNKS_MAX);
+		return ceil_div(rows * o->splits, o->head.split);
+	}
+	if (phase == 1) { // segments times splits of the output
+		o->splits = o->segments >= 4 * threads ? 1 : 2 * threads;
+		o->head.split = (int32_t)ceil_div((int64_t)o->segments * o->splits, CHUNKS_MAX);
+		return ceil_div((int64_t)o->segments * o->splits, o->head.split);
+	}
+	return 0;
+}
+
+int64_t op_chunks(op *o, int phase, int threads) {
+	switch (o->kind) {
+	case OP_LINEAR: return plan_linear((linear_op *)o, phase, threads);
+	case OP_LORA: return plan_lora((lora_op *)o, phase, threads);
+	}
+	if (phase > 0) {
+		return 0;
+	}
+	switch (o->kind) {
+	case OP_EMBED: {
+		embed_op *e = (embed_op *)o;
+		return pieces(o, e->rows, 2048 / (e->table->cols + 1));
+	}
+	case OP_RMSNORM: {
+		rmsnorm_op *r = (rmsnorm_op *)o;
+		return pieces(o, r->rows, 8192 / ((int64_t)r->parts * r->width + 1));
+	}
+	case OP_ROPE: {
+		rope_op *r = (rope_op *)o;
+		return pieces(o, r->rows, 4096 / ((int64_t)(r->q_heads + 2 * r->kv.kv_heads) * r->kv.head_dim + 1));
+	}
+	case OP_ATTENTION: return pieces(o, ((attention_op *)o)->items, 1);
+	case OP_GLU: return plan_rows((rows_op *)o, 2048);
+	case OP_ADD: return plan_rows((rows_op *)o, 16384);
+	case OP_SOFTCAP: return plan_rows((rows_op *)o, 4096);
+	case OP_LOGSOFTMAX: return pieces(o, ((rows_op *)o)->rows, 1);
+	}
+	return 0;
+}
+
+static void run_linear(const linear_op *o, int phase, int64_t chunk, const kernel_table *k, uint8_t *scratch, int fresh) {
+	int64_t tile = o->tile;
+	if (o->shared == NULL) {
+		for (int64_t i = 0; fresh && i < o->tiles; i++) {
+			int64_t left = o->rows - i * tile;
+			k->prepare[o->prep](o, i * tile, (int)(left < tile ? left : tile), scratch + i * o->tile_bytes);
+		}
+	} else if (phase == 0) {
+		for (int64_t i = chunk * o->head.split; i < (chunk + 1) * o->head.split && i < o->tiles; i++) {
+			int64_t left = o->rows - i * tile;
+			k->prepare[o->prep](o, i * tile, (int)(left < tile ? left : tile), *o->shared + i * o->tile_bytes);
+		}
+		return;
+	} else {
+		scratch = *o->shared;
+	}
+	int64_t first = chunk / o->panel_chunks * o->macro_tiles, last = first + o->macro_tiles;
+	last = last < o->tiles ? last : o->tiles;
+	int64_t begin = chunk % o->panel_chunks * o->head.split, end = begin + o->head.split;
+	end = end < o->panels ? end : o->panels;
+	int part = 0;
+	for (int64_t panel = begin; panel < end; panel++) {
+		while (part + 1 < o->parts && o->part[part + 1].first_panel <= panel) {
+			part++;
+		}
+		const linear_part *p = &o->part[part];
+		for (int64_t i = first; i < last; i++) {
+			int64_t left = o->rows - i * tile;
+			k->product[o->prep](o, p, panel - p->first_panel, scratch + i * o->tile_bytes, i * tile, (int)(left < tile ? left : tile));
+		}
+	}
+}
+
+static void run_lora(const lora_op *o, int phase, int64_t chunk, const kernel_table *k, uint8_t *scratch) {
+	for (int64_t i = chunk * o->head.split; i < (chunk + 1) * o->head.split; i++) {
+		int64_t at = i / o->splits, piece = i % o->splits;
+		if (phase == 0) {
+			int s = 0;
+			while (s < o->segments && at >= o->segment[s].end - o->segment[s].begin) {
+				at -= o->segment[s].end - o->segment[s].begin;
+				s++;
+			}
+			if (s < o->segments) {
+				const lora_segment *g = &o->segment[s];
+				k->lora_shrink(o, g, at, g->rank * piece / o->splits, g->rank * (piece + 1) / o->splits);
+			}
+		} else if (at < o->segments) {
+			int64_t panels = ceil_div(o->n, PANEL);
+			k->lora_expand(o, &o->segment[at], panels * piece / o->splits, panels * (piece + 1) / o->splits, (float *)scratch);
+		}
+	}
+}
+
+static void run_rows(const rows_op *o, int64_t chunk, void (*f)(const rows_op *, int64_t, int64_t, int64_t)) {
+	if (o->head.split < 0) {
+		int64_t per = -o->head.split, blocks = ceil_div(o->cols, per);
+		int64_t begin = chunk % blocks * per, end = begin + per < o->cols ? begin + per : o->cols;
+		f(o, chunk / blocks, begin, end);
+		return;
+	}
+	int64_t end = (chunk + 1) * o->head.split;
+	for (int64_t row = chunk * o->head.split; row < end && row < o->rows; row++) {
+		f(o, row, 0, o->cols);
+	}
+}
+
+void op_run(const op *o, int phase, int64_t chunk, const kernel_table *k, uint8_t *scratch, int fresh) {
+	int64_t begin = chunk * o->split, end = begin + o->split;
+#define UNTIL(n) (end < (n) ? end : (n))
+	switch (o->kind) {
+	case OP_LINEAR: run_linear((const linear_op *)o, phase, chunk, k, scratch, fresh); break;
+	case OP_LORA: run_lora((const lora_op *)o, phase, chunk, k, scratch); break;
+	case OP_EMBED: embed_rows((const embed_op *)o, begin, UNTIL(((const embed_op *)o)->rows)); break;
+	case OP_RMSNORM: k->rmsnorm((const rmsnorm_op *)o, begin, UNTIL(((const rmsnorm_op *)o)->rows)); break;
+	case OP_ROPE: k->rope((const rope_op *)o, begin, UNTIL(((const rope_op *)o)->rows)); break;
+	case OP_ATTENTION: {
+		const attention_op *a = (const attention_op *)o;
+		for (int64_t i = begin; i < UNTIL(a->items); i++) {
+			k->attention(a, &a->item[i], (float *)scratch);
+		}
+		break;
+	}
+	case OP_GLU: run_rows((const rows_op *)o, chunk, k->glu); break;
+	case OP_ADD: run_rows((const rows_op *)o, chunk, k->add); break;
+	case OP_SOFTCAP: run_rows((const rows_op *)o, chunk, k->softcap); break;
+	case OP_LOGSOFTMAX:
+		for (int64_t row = begin; row < UNTIL(((const rows_op *)o)->rows); row++) {
+			k->logsoftmax((const rows_op *)o, row);
+		}
+		break;
+	}
+}

@@ -1,0 +1,205 @@
+// Operations over rows, written once over v16. A sum over a row is 16 partial sums (lane = column % 16) and a fixed tree.
+#include "math_body.h"
+
+#define SPANS(begin, end) for (int64_t c = (begin), n; n = (end) - c < 16 ? (end) - c : 16, c < (end); c += 16)
+ALWAYS v16 take(const float *p, int64_t n) { return n == 16 ? v_load(p) : v_load_part(p, (int)n); }
+ALWAYS void put(float *p, v16 v, int64_t n) {
+	if (n == 16) {
+		v_store(p, v);
+	} else {
+		v_store_part(p, v, (int)n);
+	}
+}
+
+static void FN(rmsnorm)(const rmsnorm_op *o, int64_t begin, int64_t end) {
+	int64_t d = o->width;
+	for (int64_t i = begin; i < end; i++) {
+		float *x = o->x + (o->index ? o->index[i] : i) * o->x_stride;
+		for (int part = 0; part < o->parts; part++, x += d) {
+			v16 sum = v_set1(0);
+			if (o->add) {
+				const float *add = o->add + i * o->add_stride + part * d;
+				SPANS(0, d) {
+					v16 v = v_add(take(x + c, n), take(add + c, n));
+					put(x + c, v, n);
+					sum = v_fma(v, v, sum);
+				}
+			} else {
+				SPANS(0, d) {
+					v16 v = take(x + c, n);
+					sum = v_fma(v, v, sum);
+				}
+			}
+			v16 inverse = v_set1(1 / sqrtf(v_hsum(sum) / (float)d + o->eps));
+			float *out = o->out + i * o->out_stride + part * d;
+			SPANS(0, d) {
+				put(out + c, v_mul(v_mul(take(x + c, n), inverse), take(o->weight + c, n)), n);
+			}
+		}
+	}
+}
+
+static void FN(glu)(const rows_op *o, int64_t row, int64_t begin, int64_t end) {
+	const float *gate = o->gate + row * o->gate_stride, *up = o->up + row * o->up_stride;
+	float *out = o->out + row * o->out_stride;
+	int act = o->act;
+	SPANS(begin, end) {
+		v16 g = take(gate + c, n);
+		if (act == ACT_SILU) {
+			g = v_swish(g, g);
+		} else if (act == ACT_GELU_TANH) {
+			g = v_gelu_tanh(g);
+		} else {
+			g = v_gelu_erf(g);
+		}
+		put(out + c, v_mul(g, take(up + c, n)), n);
+	}
+}
+
+static void FN(add)(const rows_op *o, int64_t row, int64_t begin, int64_t end) {
+	const float *y = o->up + row * o->up_stride;
+	float *x = o->out + row * o->out_stride;
+	SPANS(begin, end) {
+		put(x + c, v_add(take(x + c, n), take(y + c, n)), n);
+	}
+}
+
+static void FN(softcap)(const rows_op *o, int64_t row, int64_t begin, int64_t end) {
+	float *x = o->out + row * o->out_stride;
+	v16 cap = v_set1(o->cap);
+	SPANS(begin, end) {
+		put(x + c, v_mul(cap, v_tanh(v_div(take(x + c, n), cap))), n);
+	}
+}
+
+// x - max - log(sum of exp(x - max)); the sum runs in blocks of 1024 columns.
+static void FN(logsoftmax)(const rows_op *o, int64_t row) {
+	const float *x = o->gate + row * o->gate_stride;
+	float *out = o->out + row * o->out_stride;
+	int64_t cols = o->cols;
+	v16 m = v_set1(-INFINITY);
+	SPANS(0, cols) {
+		v16 v = take(x + c, n);
+		m = v_max(m, n == 16 ? v : v_keep(v, 0, (int)n, -INFINITY));
+	}
+	v16 top = v_set1(v_hmax(m)), total = v_set1(0);
+	for (int64_t b = 0; b < cols; b += 1024) {
+		v16 sum = v_set1(0);
+		SPANS(b, b + 1024 < cols ? b + 1024 : cols) {
+			v16 e = v_exp(v_sub(take(x + c, n), top));
+			sum = v_add(sum, n == 16 ? e : v_keep(e, 0, (int)n, 0));
+		}
+		total = v_add(total, sum);
+	}
+	v16 shift = v_set1(logf(v_hsum(total)));
+	SPANS(0, cols) {
+		put(out + c, v_sub(v_sub(take(x + c, n), top), shift), n);
+	}
+}
+
+ALWAYS void rotate(float *x, const float *table, int half) {
+	const float *cosines = table, *sines = table + half;
+	SPANS(0, half) {
+		v16 a = take(x + c, n), b = take(x + half + c, n), cs = take(cosines + c, n), sn = take(sines + c, n);
+		put(x + c, v_fnma(b, sn, v_mul(a, cs)), n);
+		put(x + half + c, v_fma(a, sn, v_mul(b, cs)), n);
+	}
+}
+
+ALWAYS void write_kv(uint8_t *to, int64_t i, int dtype, float f) {
+	if (dtype == DTYPE_F32) {
+		((float *)to)[i] = f;
+	} else if (dtype == DTYPE_F16) {
+		((uint16_t *)to)[i] = f32_to_f16(f);
+	} else {
+		((uint16_t *)to)[i] = f32_to_bf16(f);
+	}
+}
+
+static void FN(rope)(const rope_op *o, int64_t begin, int64_t end) {
+	const kv_layer *kv = &o->kv;
+	int64_t d = kv->head_dim, head_elems = d * kv->page_len;
+	for (int64_t t = begin; t < end; t++) {
+		float *k = o->k + t * o->k_stride;
+		const float *v = o->v + t * o->v_stride;
+		if (o->rot > 0 && o->table_rows[t] >= 0) {
+			const float *table = o->table + (int64_t)o->table_rows[t] * o->rot;
+			for (int h = 0; h < o->q_heads; h++) {
+				rotate(o->q + t * o->q_stride + h * d, table, o->rot / 2);
+			}
+			for (int h = 0; h < kv->kv_heads; h++) {
+				rotate(k + h * d, table, o->rot / 2);
+			}
+		}
+		int64_t page = o->slots[t] / kv->page_len, at = o->slots[t] % kv->page_len;
+		for (int h = 0; h < kv->kv_heads; h++) {
+			int64_t base = page * kv->page_elems + h * head_elems, lane = base + at / 16 * 16 * d + at % 16, row = base + at * d;
+			for (int64_t i = 0; i < d; i++) {
+				write_kv(kv->k, lane + 16 * i, kv->dtype, k[h * d + i]);
+			}
+			if (kv->dtype == DTYPE_F32) {
+				memcpy((float *)kv->v + row, v + h * d, (size_t)d * 4);
+				continue;
+			}
+			int64_t i = 0;
+			for (; kv->dtype == DTYPE_F16 && i + 16 <= d; i += 16) {
+				v_store_f16((uint16_t *)kv->v + row + i, v_load(v + h * d + i));
+			}
+			for (; i < d; i++) {
+				write_kv(kv->v, row + i, kv->dtype, v[h * d + i]);
+			}
+		}
+	}
+}
+
+// y[t][r] for the row t of the segment and the rank indices [begin, end).
+static void FN(lora_shrink)(const lora_op *o, const lora_segment *s, int64_t row, int64_t begin, int64_t end) {
+	const float *x = o->x + (s->begin + row) * o->x_stride;
+	float *y = *o->y + s->y + row * s->rank;
+	for (int64_t r = begin; r < end; r++) {
+		const float *a = s->a + r * o->in;
+		v16 sum = v_set1(0);
+		SPANS(0, o->in) {
+			sum = v_fma(take(x + c, n), take(a + c, n), sum);
+		}
+		y[r] = v_hsum(sum);
+	}
+}
+
+// out[t][n] = fma(scale, sum over r ascending of b[n][r] y[t][r], out[t][n]) for all rows of the segment and the panels [begin, end) of 16 outputs.
+// scratch holds 16*rank floats: a panel of b transposed.
+static void FN(lora_expand)(const lora_op *o, const lora_segment *s, int64_t begin, int64_t end, float *scratch) {
+	int64_t rank = s->rank;
+	for (int64_t panel = begin; panel < end; panel++) {
+		int64_t lanes = o->n - panel * 16 < 16 ? o->n - panel * 16 : 16;
+		const float *b = s->b + panel * 16 * rank;
+		for (int64_t l = 0; l < lanes; l++) {
+			for (int64_t r = 0; r < rank; r++) {
+				scratch[r * 16 + l] = b[l * rank + r];
+			}
+		}
+		for (int64_t r = 0; lanes < 16 && r < rank; r++) {
+			memset(scratch + r * 16 + lanes, 0, (size_t)(16 - lanes) * 4);
+		}
+		for (int64_t t = 0; t < s->end - s->begin; t++) {
+			const float *y = *o->y + s->y + t * rank;
+			float *out = o->out + (s->begin + t) * o->out_stride + panel * 16;
+			v16 sum = v_set1(0);
+			for (int64_t r = 0; r < rank; r++) {
+				sum = v_fma(v_set1(y[r]), v_load(scratch + r * 16), sum);
+			}
+			put(out, v_fma(v_set1(s->scale), sum, take(out, lanes)), lanes);
+		}
+	}
+}
+
+void FN(rows)(kernel_table *k) {
+	k->rmsnorm = FN(rmsnorm);
+	k->rope = FN(rope);
+	k->glu = FN(glu);
+	k->add = FN(add);
+	k->softcap = FN(softcap);
+	k->logsoftmax = FN(logsoftmax);
+	k->lora_shrink = FN(lora_shrink);
+	k->lora_expand = FN(lora_expand);
+}

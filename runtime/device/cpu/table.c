@@ -1,0 +1,23 @@
+#include "kernels.h"
+#include "families.h"
+
+static kernel_table tables[3];
+
+// Each table starts as the scalar one: a family that an ISA lacks is a hole that scalar code fills.
+static void __attribute__((constructor)) fill(void) {
+	for (int i = 0; i < 3; i++) {
+		linear_scalar(&tables[i]);
+		rows_scalar(&tables[i]);
+		attention_table_scalar(&tables[i]);
+	}
+#ifdef __x86_64__
+	linear_avx2(&tables[ISA_AVX2]);
+	rows_avx2(&tables[ISA_AVX2]);
+	attention_table_avx2(&tables[ISA_AVX2]);
+	linear_avx512(&tables[ISA_AVX512]);
+	rows_avx512(&tables[ISA_AVX512]);
+	attention_table_avx512(&tables[ISA_AVX512]);
+#endif
+}
+
+const kernel_table *kernels_for(int isa) { return &tables[isa]; }
