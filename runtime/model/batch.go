@@ -34,7 +34,7 @@ type Model interface {
 	Logits(rows []int32) ([]float32, error)
 	MaxBatchTokens() int
 	MaxLogitRows() int
-	// Bytes returns the resident bytes of the weights by layout name ("Int4", "F32", …).
+	// Bytes returns the resident bytes of the weights by layout, as quant.Layout prints it ("int4", "f32", …).
 	Bytes() map[string]int64
 	Close() error
 }

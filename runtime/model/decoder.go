@@ -38,6 +38,7 @@ type decoder struct {
 	tokens   int // of the last Forward
 	slots    []int32
 	rows     [][]int32 // per RoPE kind, the table row of each token
+	parts    []device.LinearPart
 	segments []device.LoRASegment
 	out      []float32
 	tap      func(stage string, v device.View) // tests look at the stages with it
@@ -145,46 +146,16 @@ func view(b device.Buffer, rows, cols int) device.View {
 	return device.View{Buf: b, Rows: rows, Cols: cols, Stride: cols, DType: tensor.F32}
 }
 
-// check refuses a batch that contradicts itself, and works out slots and RoPE rows.
-func (d *decoder) check(b *Batch, cache device.KVCache) error {
-	n, pageLen := len(b.IDs), cache.Config().PageLen
-	if n > d.opt.MaxBatchTokens || len(b.Positions) != n || len(b.Indptr) != len(b.Lens)+1 || len(b.PageTables) != len(b.Lens) || int(b.Indptr[len(b.Lens)]) != n {
-		return fmt.Errorf("%w: batch of %d tokens (limit %d), %d positions, %d bounds, %d lengths, %d page tables",
-			device.ErrShape, n, d.opt.MaxBatchTokens, len(b.Positions), len(b.Indptr), len(b.Lens), len(b.PageTables))
-	}
-	d.slots = d.slots[:0]
-	for i := range d.rows {
-		d.rows[i] = d.rows[i][:0]
-	}
-	for s := range b.Lens {
-		for t := b.Indptr[s]; t < b.Indptr[s+1]; t++ {
-			p := int(b.Positions[t])
-			if p < 0 || p >= d.opt.MaxContext || p/pageLen >= len(b.PageTables[s]) {
-				return fmt.Errorf("%w: position %d of sequence %d with %d pages of %d in a context of %d", device.ErrShape, p, s, len(b.PageTables[s]), pageLen, d.opt.MaxContext)
-			}
-			d.slots = append(d.slots, b.PageTables[s][p/pageLen]*int32(pageLen)+int32(p%pageLen))
-			for i := range d.ropes {
-				variant := 0
-				if r := &d.cfg.Ropes[i]; r.Long != nil && int(b.Lens[s]) > r.Original {
-					variant = 1
-				}
-				if err := d.ropes[i].grow(variant, p, d.opt.MaxContext); err != nil {
-					return err
-				}
-				d.rows[i] = append(d.rows[i], int32(variant*d.opt.MaxContext+p))
-			}
-		}
-	}
-	return nil
-}
-
 // Forward records the whole pass; Logits, or the device's Sync, runs it.
 func (d *decoder) Forward(b *Batch, cache device.KVCache) error {
+	d.tokens = 0 // until all is recorded there is nothing to take logits of
 	if err := d.check(b, cache); err != nil {
 		return err
 	}
+	if err := d.place(b, cache.Config().PageLen); err != nil {
+		return err
+	}
 	c, n := d.cfg, len(b.IDs)
-	d.tokens = n
 	x := view(d.x, n, c.Hidden)
 	if err := d.dev.Embed(device.EmbedArgs{IDs: b.IDs, Table: d.embed, Scale: c.EmbedScale, Out: x}); err != nil {
 		return err
@@ -195,7 +166,12 @@ func (d *decoder) Forward(b *Batch, cache device.KVCache) error {
 			return fmt.Errorf("layer %d: %w", l, err)
 		}
 	}
-	return d.dev.Add(device.AddArgs{X: x, Y: view(d.y, n, c.Hidden)})
+	if err := d.dev.Add(device.AddArgs{X: x, Y: view(d.y, n, c.Hidden)}); err != nil {
+		return err
+	}
+	d.see("layer", x)
+	d.tokens = n
+	return nil
 }
 
 func (d *decoder) see(stage string, v device.View) {
@@ -285,12 +261,11 @@ type part struct {
 
 // linear computes the parts over x and adds what the batch's adapters have for them.
 func (d *decoder) linear(l int, b *Batch, x device.View, parts ...part) error {
-	var buf [3]device.LinearPart
-	args := device.LinearArgs{X: x, Parts: buf[:0]}
+	d.parts = d.parts[:0]
 	for _, p := range parts {
-		args.Parts = append(args.Parts, device.LinearPart{W: p.w, Bias: p.bias, Out: p.out})
+		d.parts = append(d.parts, device.LinearPart{W: p.w, Bias: p.bias, Out: p.out})
 	}
-	if err := d.dev.Linear(args); err != nil {
+	if err := d.dev.Linear(device.LinearArgs{X: x, Parts: d.parts}); err != nil {
 		return err
 	}
 	if len(b.LoRA) == 0 {
@@ -328,7 +303,8 @@ func (d *decoder) Logits(rows []int32) ([]float32, error) {
 		return nil, err
 	}
 	d.see("norm", last)
-	if err := d.dev.Linear(device.LinearArgs{X: last, Parts: []device.LinearPart{{W: d.head, Out: logits}}}); err != nil {
+	d.parts = append(d.parts[:0], device.LinearPart{W: d.head, Out: logits})
+	if err := d.dev.Linear(device.LinearArgs{X: last, Parts: d.parts}); err != nil {
 		return nil, err
 	}
 	if c.FinalSoftcap > 0 {

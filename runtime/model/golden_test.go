@@ -206,31 +206,34 @@ func checkGolden(t *testing.T, dir string, cfg *Config, dev device.Device) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		stage := 0
-		h.m.tap = func(what string, v device.View) {
-			name := map[string]string{"embed": "embed", "layer": fmt.Sprintf("layer.%d", stage)}[what]
-			if what == "layer" {
-				stage++
-			}
-			if name == "" || len(ids) == 0 {
-				return
-			}
-			ref, _, err := want.Floats(seq + name)
+		want := func(name string) []float32 {
+			v, _, err := want.Floats(seq + name)
 			if err != nil {
 				t.Fatal(err)
 			}
-			numtest.MaxAbs(t, seq+name, read(t, v), ref, hiddenTol)
+			return v
+		}
+		layers := 0
+		var normed []float32
+		h.m.tap = func(stage string, v device.View) {
+			switch stage {
+			case "embed":
+				numtest.MaxAbs(t, seq+stage, read(t, v), want(stage), hiddenTol)
+			case "layer":
+				name := fmt.Sprintf("layer.%d", layers)
+				numtest.MaxAbs(t, seq+name, read(t, v), want(name), hiddenTol)
+				layers++
+			case "norm":
+				normed = append(normed, read(t, v)...)
+			}
 		}
 		logits := h.forward(0, len(ids), ids...)
 		h.m.tap = nil
-		if stage != cfg.Layers-1 {
-			t.Errorf("saw %d layers, want %d", stage, cfg.Layers-1)
+		if layers != cfg.Layers {
+			t.Errorf("saw %d layers, want %d", layers, cfg.Layers)
 		}
-		ref, _, err := want.Floats(seq + "logits")
-		if err != nil {
-			t.Fatal(err)
-		}
-		numtest.MaxAbs(t, seq+"logits", slices.Concat(logits...), ref, tol)
+		numtest.MaxAbs(t, seq+"norm", normed, want("norm"), hiddenTol)
+		numtest.MaxAbs(t, seq+"logits", slices.Concat(logits...), want("logits"), tol)
 		if i == g.From {
 			checkGreedy(t, h, ids, g.GreedyIDs)
 		}

@@ -1,6 +1,7 @@
 package model
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -66,6 +67,7 @@ type loader struct {
 	cfg   *Config
 	used  map[string]bool
 	bytes map[string]int64
+	dry   bool // only look whether every tensor is there, in its shape
 	errs  []error
 	free  []interface{ Free() }
 }
@@ -81,10 +83,15 @@ func Load(src weights.Source, cfg *Config, dev device.Device, opt Options) (Mode
 	if opt.MaxBatchTokens < 1 || opt.MaxLogitRows < 1 {
 		return nil, fmt.Errorf("%w: %d batch tokens and %d logit rows must be positive", ErrConfig, opt.MaxBatchTokens, opt.MaxLogitRows)
 	}
-	l := &loader{src: src, dev: dev, cfg: cfg, used: map[string]bool{}, bytes: map[string]int64{}}
-	d := l.decoder(opt)
+	l := &loader{src: src, dev: dev, cfg: cfg, used: map[string]bool{}, bytes: map[string]int64{}, dry: true}
+	l.decoder(opt)
 	l.leftovers()
-	if err := errors.Join(l.errs...); err != nil {
+	if err := l.err(); err != nil {
+		return nil, err
+	}
+	l.dry = false
+	d := l.decoder(opt)
+	if err := l.err(); err != nil {
 		for _, f := range l.free {
 			f.Free()
 		}
@@ -94,10 +101,20 @@ func Load(src weights.Source, cfg *Config, dev device.Device, opt Options) (Mode
 	return d, nil
 }
 
+// maxErrors bounds how many complaints about tensors one error lists.
+const maxErrors = 20
+
 func (l *loader) fail(err error) {
-	if err != nil && len(l.errs) < 20 {
+	if err != nil {
 		l.errs = append(l.errs, err)
 	}
+}
+
+func (l *loader) err() error {
+	if n := len(l.errs); n > maxErrors {
+		l.errs = append(l.errs[:maxErrors:maxErrors], fmt.Errorf("and %d more", n-maxErrors))
+	}
+	return errors.Join(l.errs...)
 }
 
 func (l *loader) decoder(opt Options) *decoder {
@@ -108,15 +125,32 @@ func (l *loader) decoder(opt Options) *decoder {
 	if !c.Tied {
 		d.head = l.weight(l.matrix("lm_head.weight", c.Vocab, c.Hidden))
 	} else {
-		l.used["lm_head.weight"] = true // some files store the tied head a second time
+		l.sameAsEmbedding("lm_head.weight")
 	}
 	d.norm = l.normWeight("model.norm.weight", c.Hidden)
 	d.layers = make([]layer, c.Layers)
 	for i := range d.layers {
 		l.layer(&d.layers[i], fmt.Sprintf("model.layers.%d.", i))
 	}
-	l.fail(d.allocate(l))
+	if !l.dry && len(l.errs) == 0 {
+		l.fail(d.allocate(l))
+	}
 	return d
+}
+
+// sameAsEmbedding accepts a tied head that a file stores a second time, if it is the embedding indeed.
+func (l *loader) sameAsEmbedding(name string) {
+	if _, ok := l.src.Info(name); !ok {
+		return
+	}
+	head := l.matrix(name, l.cfg.Vocab, l.cfg.Hidden)
+	embed := l.matrix("model.embed_tokens.weight", l.cfg.Vocab, l.cfg.Hidden)
+	if head == nil || embed == nil {
+		return
+	}
+	if head.Layout != embed.Layout || !bytes.Equal(head.Data, embed.Data) || !slices.Equal(head.Scales, embed.Scales) || !slices.Equal(head.Mins, embed.Mins) {
+		l.fail(fmt.Errorf("%w: the configuration ties the head to the embedding, but %s differs from it: set tie_word_embeddings to false", ErrConfig, name))
+	}
 }
 
 func (l *loader) layer(y *layer, p string) {
@@ -166,6 +200,9 @@ func (l *loader) matrix(name string, rows, cols int) *quant.Matrix {
 	}
 	if !slices.Equal(info.Shape, []int{rows, cols}) {
 		l.fail(fmt.Errorf("%w: tensor %s has shape %v, the configuration asks for [%d %d]", ErrConfig, name, info.Shape, rows, cols))
+		return nil
+	}
+	if l.dry {
 		return nil
 	}
 	m, err := l.src.Matrix(name)
@@ -233,6 +270,9 @@ func (l *loader) values(name string, n int) []float32 {
 		l.fail(fmt.Errorf("%w: tensor %s has shape %v, the configuration asks for [%d]", ErrConfig, name, info.Shape, n))
 		return nil
 	}
+	if l.dry {
+		return nil
+	}
 	v, err := l.src.Vector(name)
 	l.fail(err)
 	return v
@@ -277,12 +317,27 @@ func floatBytes(v []float32) []byte {
 func (l *loader) leftovers() {
 	var extra []string
 	for _, name := range l.src.Names() {
-		if !l.used[name] && !strings.HasSuffix(name, "rotary_emb.inv_freq") && !strings.HasPrefix(name, "rope_") {
+		if !l.used[name] && !l.harmless(name) {
 			extra = append(extra, name)
 		}
 	}
-	if len(extra) > 0 {
-		n := len(extra)
-		l.fail(fmt.Errorf("%w: %d tensors belong to nothing in the configuration: %s", ErrConfig, n, strings.Join(extra[:min(n, 8)], ", ")))
+	if n := len(extra); n > 0 {
+		list := strings.Join(extra[:min(n, maxErrors)], ", ")
+		if n > maxErrors {
+			list += ", …"
+		}
+		l.fail(fmt.Errorf("%w: %d tensors belong to nothing in the configuration: %s", ErrConfig, n, list))
 	}
+}
+
+// harmless says of a tensor that nothing asked for whether the configuration already holds what it says: frequencies of RoPE.
+func (l *loader) harmless(name string) bool {
+	rope := &l.cfg.Ropes[0]
+	switch name {
+	case "rope_freqs.weight":
+		return rope.Kind != "longrope" && rope.Short != nil
+	case "rope_factors_short.weight", "rope_factors_long.weight":
+		return rope.Kind == "longrope"
+	}
+	return strings.HasSuffix(name, ".rotary_emb.inv_freq") // recomputed in float64
 }
