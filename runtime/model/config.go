@@ -1,10 +1,8 @@
 package model
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -108,6 +106,7 @@ type architecture struct {
 	name      string
 	hfTypes   []string // model_type of config.json
 	gguf      []string // general.architecture
+	headDim   int      // head_dim where config.json has none; 0: hidden size over heads
 	configure func(*Config, *hfConfig) error
 	fromGGUF  func(*Config, ggufMeta) error
 }
@@ -129,87 +128,6 @@ func unsupported(format string, args ...any) error {
 	return fmt.Errorf("%w: %s; supported are %s", ErrUnsupported, fmt.Sprintf(format, args...), strings.Join(Supported(), ", "))
 }
 
-// hfConfig is config.json in both spellings, transformers 4 and 5.
-type hfConfig struct {
-	ModelType     string          `json:"model_type"`
-	Architectures []string        `json:"architectures"`
-	Hidden        int             `json:"hidden_size"`
-	Layers        int             `json:"num_hidden_layers"`
-	Heads         int             `json:"num_attention_heads"`
-	KVHeads       *int            `json:"num_key_value_heads"`
-	HeadDim       *int            `json:"head_dim"`
-	FFN           int             `json:"intermediate_size"`
-	Vocab         int             `json:"vocab_size"`
-	MaxPositions  int             `json:"max_position_embeddings"`
-	RMSEps        *float64        `json:"rms_norm_eps"`
-	Tied          *bool           `json:"tie_word_embeddings"`
-	AttentionBias *bool           `json:"attention_bias"`
-	MLPBias       bool            `json:"mlp_bias"`
-	Act           string          `json:"hidden_act"`
-	Activation    *string         `json:"hidden_activation"`
-	Window        *int            `json:"sliding_window"`
-	UseWindow     *bool           `json:"use_sliding_window"`
-	MaxWindow     *int            `json:"max_window_layers"`
-	LayerTypes    []string        `json:"layer_types"`
-	WindowPattern *int            `json:"sliding_window_pattern"`
-	QueryScalar   *float64        `json:"query_pre_attn_scalar"`
-	AttnSoftcap   *float64        `json:"attn_logit_softcapping"`
-	FinalSoftcap  *float64        `json:"final_logit_softcapping"`
-	Theta         *float64        `json:"rope_theta"`
-	LocalTheta    *float64        `json:"rope_local_base_freq"`
-	Partial       *float64        `json:"partial_rotary_factor"`
-	Original      *int            `json:"original_max_position_embeddings"`
-	Scaling       json.RawMessage `json:"rope_scaling"`
-	Parameters    json.RawMessage `json:"rope_parameters"`
-	Experts       *int            `json:"num_local_experts"`
-	Experts2      *int            `json:"num_experts"`
-	Bidirectional *bool           `json:"use_bidirectional_attention"`
-	Quantization  json.RawMessage `json:"quantization_config"`
-}
-
-// ParseConfig reads a config.json.
-func ParseConfig(text []byte) (*Config, error) {
-	var h hfConfig
-	if err := json.Unmarshal(text, &h); err != nil {
-		return nil, fmt.Errorf("%w: config.json: %w", ErrConfig, err)
-	}
-	a := findArchitecture(h.ModelType, func(a *architecture) []string { return a.hfTypes })
-	if a == nil {
-		return nil, unsupported("model_type %q", h.ModelType)
-	}
-	if (h.Experts != nil && *h.Experts > 1) || (h.Experts2 != nil && *h.Experts2 > 1) {
-		return nil, unsupported("model_type %q with a mixture of experts", h.ModelType)
-	}
-	if q := string(h.Quantization); q != "" && q != "null" {
-		return nil, unsupported("a checkpoint with quantization_config")
-	}
-	c := &Config{
-		Architecture: a.name, Hidden: h.Hidden, Layers: h.Layers, Heads: h.Heads, KVHeads: h.Heads, FFN: h.FFN, Vocab: h.Vocab,
-		MaxContext: h.MaxPositions, RMSEps: 1e-6, EmbedScale: 1,
-	}
-	if h.KVHeads != nil {
-		c.KVHeads = *h.KVHeads
-	}
-	if h.RMSEps != nil {
-		c.RMSEps = float32(*h.RMSEps)
-	}
-	if c.Layers < 1 || c.Layers > maxLayers || c.Heads < 1 {
-		return nil, fmt.Errorf("%w: %d layers, %d attention heads", ErrConfig, c.Layers, c.Heads)
-	}
-	c.HeadDim = c.Hidden / c.Heads
-	if h.HeadDim != nil {
-		c.HeadDim = *h.HeadDim
-	} else if c.Hidden%c.Heads != 0 {
-		return nil, fmt.Errorf("%w: hidden size %d is no multiple of %d heads and head_dim is absent", ErrConfig, c.Hidden, c.Heads)
-	}
-	c.AttnScale = float32(1 / math.Sqrt(float64(c.HeadDim)))
-	c.Windows, c.RopeOf = make([]int, c.Layers), make([]int, c.Layers)
-	if err := a.configure(c, &h); err != nil {
-		return nil, err
-	}
-	return c, c.validate()
-}
-
 func findArchitecture(name string, names func(*architecture) []string) *architecture {
 	for i := range architectures {
 		if slices.Contains(names(&architectures[i]), name) {
@@ -217,63 +135,4 @@ func findArchitecture(name string, names func(*architecture) []string) *architec
 		}
 	}
 	return nil
-}
-
-// activation reads hidden_act (or Gemma's hidden_activation).
-func (h *hfConfig) activation() (device.Activation, error) {
-	name := h.Act
-	if h.Activation != nil {
-		name = *h.Activation
-	}
-	acts := map[string]device.Activation{"silu": device.SiLU, "swish": device.SiLU, "gelu_pytorch_tanh": device.GELUTanh, "gelu_new": device.GELUTanh, "gelu": device.GELUErf}
-	act, ok := acts[name]
-	if !ok {
-		return 0, fmt.Errorf("%w: activation %q; supported are %v", ErrUnsupported, name, slices.Sorted(maps.Keys(acts)))
-	}
-	return act, nil
-}
-
-func (h *hfConfig) tied(def bool) bool {
-	if h.Tied == nil {
-		return def
-	}
-	return *h.Tied
-}
-
-// slidingLayers sets the window of the layers that layer_types calls sliding_attention, or of those that alternate says.
-func (h *hfConfig) slidingLayers(c *Config, alternate func(layer int) bool) error {
-	window := 0
-	if h.Window != nil {
-		window = *h.Window
-	}
-	if h.LayerTypes != nil && len(h.LayerTypes) != c.Layers {
-		return fmt.Errorf("%w: %d layer_types for %d layers", ErrConfig, len(h.LayerTypes), c.Layers)
-	}
-	for l := range c.Windows {
-		sliding := alternate(l)
-		if h.LayerTypes != nil {
-			switch h.LayerTypes[l] {
-			case "sliding_attention":
-				sliding = true
-			case "full_attention":
-				sliding = false
-			default:
-				return fmt.Errorf("%w: layer type %q; supported are sliding_attention and full_attention", ErrUnsupported, h.LayerTypes[l])
-			}
-		}
-		if sliding {
-			if window < 1 {
-				return fmt.Errorf("%w: layer %d slides, but sliding_window is %d", ErrConfig, l, window)
-			}
-			c.Windows[l] = window
-		}
-	}
-	return nil
-}
-
-func number(p *float64) float32 {
-	if p == nil {
-		return 0
-	}
-	return float32(*p)
 }

@@ -10,13 +10,15 @@ import (
 // Gemma 2: embeddings scaled by sqrt(H), norms of (1+w) around attention and MLP, GeGLU, soft caps on scores and logits, every second layer slides
 // (Gemma Team 2024, arXiv:2408.00118).
 var gemma2Arch = architecture{
-	name: "gemma2", hfTypes: []string{"gemma2"}, gguf: []string{"gemma2"},
+	name: "gemma2", hfTypes: []string{"gemma2"}, gguf: []string{"gemma2"}, headDim: 256,
 	configure: func(c *Config, h *hfConfig) error {
 		if err := c.gemma(h); err != nil {
 			return err
 		}
-		c.AttnSoftcap, c.FinalSoftcap = number(h.AttnSoftcap), number(h.FinalSoftcap)
-		if err := h.slidingLayers(c, func(l int) bool { return l%2 == 0 }); err != nil {
+		if err := c.softcaps(h, 50, 30); err != nil {
+			return err
+		}
+		if err := h.slidingLayers(c, 4096, everyOther); err != nil {
 			return err
 		}
 		return c.oneRope(h)
@@ -24,13 +26,20 @@ var gemma2Arch = architecture{
 	fromGGUF: func(c *Config, m ggufMeta) error {
 		c.gemmaGGUF(m)
 		c.AttnSoftcap, c.FinalSoftcap = float32(m.float("attn_logit_softcapping", 50)), float32(m.float("final_logit_softcapping", 30))
-		for l := range c.Windows {
-			if l%2 == 0 {
-				c.Windows[l] = m.integer("attention.sliding_window", 4096)
-			}
-		}
+		c.slide(m.integer("attention.sliding_window", 4096), everyOther)
 		return c.oneRopeGGUF(m)
 	},
+}
+
+func everyOther(layer int) bool { return layer%2 == 0 }
+
+// softcaps reads both soft caps.
+func (c *Config) softcaps(h *hfConfig, attn, final float32) (err error) {
+	if c.AttnSoftcap, err = h.softcap("attn_logit_softcapping", h.AttnSoftcap, attn); err != nil {
+		return err
+	}
+	c.FinalSoftcap, err = h.softcap("final_logit_softcapping", h.FinalSoftcap, final)
+	return err
 }
 
 // gemma reads what all Gemmas share.
@@ -43,9 +52,11 @@ func (c *Config) gemma(h *hfConfig) (err error) {
 	if h.Bidirectional != nil && *h.Bidirectional {
 		return fmt.Errorf("%w: bidirectional attention", ErrUnsupported)
 	}
+	scalar := 256.0
 	if h.QueryScalar != nil {
-		c.AttnScale = float32(1 / math.Sqrt(*h.QueryScalar))
+		scalar = *h.QueryScalar
 	}
+	c.AttnScale = float32(1 / math.Sqrt(scalar))
 	if h.Activation == nil && h.Act == "" {
 		h.Act = "gelu_pytorch_tanh"
 	}

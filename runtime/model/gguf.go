@@ -1,55 +1,85 @@
 package model
 
 import (
+	"errors"
 	"fmt"
 	"math"
+	"reflect"
 
 	"weft/runtime/device"
 )
 
-// ggufMeta reads a GGUF's metadata by keys below its architecture's name; tensors tell what metadata does not.
+// ggufMeta reads a GGUF's metadata by keys below its architecture's name; tensors tell what metadata does not. It gathers what is wrong in errs.
 type ggufMeta struct {
 	arch   string
 	meta   map[string]any
 	has    func(tensor string) bool
 	vector func(tensor string) ([]float64, error)
+	errs   *[]error
 }
 
 func (m ggufMeta) get(key string) any { return m.meta[m.arch+"."+key] }
 
-// float returns a number of any stored type; an array gives its first element.
-func (m ggufMeta) float(key string, def float64) float64 {
-	switch v := m.get(key).(type) {
-	case float32:
-		return float64(v)
-	case float64:
-		return v
-	case nil:
-		return def
-	}
-	return float64(m.integer(key, int(def)))
+func (m ggufMeta) fail(kind error, key, format string, args ...any) {
+	*m.errs = append(*m.errs, fmt.Errorf("%w: %s.%s: %s", kind, m.arch, key, fmt.Sprintf(format, args...)))
 }
 
-func (m ggufMeta) integer(key string, def int) int {
-	switch v := m.get(key).(type) {
-	case uint8:
-		return int(v)
-	case int8:
-		return int(v)
-	case uint16:
-		return int(v)
-	case int16:
-		return int(v)
-	case uint32:
-		return int(v)
-	case int32:
-		return int(v)
-	case uint64:
-		return int(min(v, math.MaxInt32))
-	case int64:
-		return int(max(min(v, math.MaxInt32), math.MinInt32))
+// float returns a number of any stored type, def where the key is absent.
+func (m ggufMeta) float(key string, def float64) float64 {
+	v := reflect.ValueOf(m.get(key))
+	switch {
+	case !v.IsValid():
+		return def
+	case v.CanFloat():
+		return v.Float()
+	case v.CanInt():
+		return float64(v.Int())
+	case v.CanUint():
+		return float64(v.Uint())
 	}
+	m.fail(ErrConfig, key, "it is a %T, expected one number", m.get(key))
 	return def
+}
+
+// integer returns a whole number of any stored type, def where the key is absent.
+func (m ggufMeta) integer(key string, def int) int {
+	v := m.float(key, float64(def))
+	if v != math.Trunc(v) || math.Abs(v) > math.MaxInt32 {
+		m.fail(ErrConfig, key, "it is %v, expected a whole number of 32 bits", v)
+		return def
+	}
+	return int(v)
+}
+
+// noWindow refuses a sliding window for an architecture that has none in GGUF.
+func (m ggufMeta) noWindow(err error) error {
+	if w := m.integer("attention.sliding_window", 0); w > 0 && err == nil {
+		return fmt.Errorf("%w: %s with a sliding window of %d in GGUF", ErrUnsupported, m.arch, w)
+	}
+	return err
+}
+
+// refuse refuses metadata that changes the computation in a way that no architecture here knows.
+func (m ggufMeta) refuse() {
+	if causal, ok := m.get("attention.causal").(bool); ok && !causal {
+		m.fail(ErrUnsupported, "attention.causal", "attention is causal here")
+	}
+	for _, key := range []string{
+		"attention.scale", "logit_scale", "residual_scale", "embedding_scale", "rope.dimension_sections", "rope.scaling.yarn_log_multiplier", "rope.scaling.yarn_ext_factor",
+	} {
+		if m.get(key) != nil {
+			m.fail(ErrUnsupported, key, "this key is not understood")
+		}
+	}
+}
+
+// slide gives the layers that rule names the window w; 0 or less is none.
+func (c *Config) slide(w int, rule func(layer int) bool) {
+	for l := range c.Windows {
+		if w > 0 && rule(l) {
+			c.Windows[l] = w
+		}
+	}
 }
 
 // ConfigFromGGUF reads the shape of a model from its metadata. hasTensor and vector look at the file's tensors (Hugging Face names); either may be nil.
@@ -62,15 +92,18 @@ func ConfigFromGGUF(meta map[string]any, hasTensor func(string) bool, vector fun
 	if hasTensor == nil {
 		hasTensor = func(string) bool { return false }
 	}
-	m := ggufMeta{arch: name, meta: meta, has: hasTensor}
+	m := ggufMeta{arch: name, meta: meta, has: hasTensor, errs: new([]error)}
 	if vector != nil {
 		m.vector = func(t string) ([]float64, error) {
 			v, err := vector(t)
+			if err != nil {
+				return nil, err
+			}
 			out := make([]float64, len(v))
 			for i := range v {
 				out[i] = float64(v[i])
 			}
-			return out, err
+			return out, nil
 		}
 	}
 	if n := m.integer("expert_count", 0); n > 1 {
@@ -86,6 +119,10 @@ func ConfigFromGGUF(meta map[string]any, hasTensor func(string) bool, vector fun
 	if tokens, ok := meta["tokenizer.ggml.tokens"].([]string); ok {
 		c.Vocab = len(tokens)
 	}
+	m.refuse()
+	if err := errors.Join(*m.errs...); err != nil {
+		return nil, err
+	}
 	if c.Layers < 1 || c.Layers > maxLayers || c.Heads < 1 {
 		return nil, fmt.Errorf("%w: %d layers, %d attention heads", ErrConfig, c.Layers, c.Heads)
 	}
@@ -98,18 +135,34 @@ func ConfigFromGGUF(meta map[string]any, hasTensor func(string) bool, vector fun
 	if err := a.fromGGUF(c, m); err != nil {
 		return nil, err
 	}
-	return c, c.validate()
+	if err := errors.Join(*m.errs...); err != nil {
+		return nil, err
+	}
+	if err := c.validate(); err != nil {
+		return nil, err
+	}
+	return c, nil
 }
 
 // oneRopeGGUF reads the RoPE of a model whose layers share one; rope_freqs holds llama3's divisors, worked out.
 func (c *Config) oneRopeGGUF(m ggufMeta) error {
 	r := Rope{Rot: m.integer("rope.dimension_count", c.HeadDim), Theta: m.float("rope.freq_base", 10000), Kind: "default", Scale: 1}
-	switch kind, _ := m.get("rope.scaling.type").(string); kind {
-	case "", "none", "longrope":
-	case "linear":
-		r.Kind, r.Factor = "linear", m.float("rope.scaling.factor", 1)
+	factor := m.float("rope.scaling.factor", m.float("rope.scale_linear", 1))
+	if factor == 0 { // how some files write none
+		factor = 1
+	}
+	kind, _ := m.get("rope.scaling.type").(string)
+	switch {
+	case kind == "longrope", kind == "none", kind == "" && factor == 1:
+	case kind == "linear", kind == "":
+		r.Kind, r.Factor = "linear", factor
+	case kind == "yarn":
+		r.Kind, r.Factor, r.Truncate = "yarn", factor, true
+		r.Fast, r.Slow = m.float("rope.scaling.yarn_beta_fast", 32), m.float("rope.scaling.yarn_beta_slow", 1)
+		r.Original = m.integer("rope.scaling.original_context_length", c.MaxContext)
+		r.Scale = yarnMagnitude(factor, 1) * m.float("rope.scaling.attn_factor", 1)
 	default:
-		return fmt.Errorf("%w: RoPE scaling %q in GGUF; supported are none, linear, longrope", ErrUnsupported, kind)
+		return fmt.Errorf("%w: RoPE scaling %q in GGUF; supported are none, linear, yarn, longrope", ErrUnsupported, kind)
 	}
 	if m.vector != nil && m.has("rope_freqs.weight") {
 		f, err := m.vector("rope_freqs.weight")

@@ -13,8 +13,8 @@ var llamaArch = architecture{
 		if c.Act, err = h.activation(); err != nil {
 			return err
 		}
-		if h.Window != nil && h.ModelType == "mistral" {
-			if err := h.slidingLayers(c, func(int) bool { return true }); err != nil {
+		if h.ModelType == "mistral" {
+			if err := h.slidingLayers(c, 4096, func(int) bool { return true }); err != nil {
 				return err
 			}
 		}
@@ -22,11 +22,8 @@ var llamaArch = architecture{
 	},
 	fromGGUF: func(c *Config, m ggufMeta) error {
 		c.QKVBias, c.OBias = m.has("model.layers.0.self_attn.q_proj.bias"), m.has("model.layers.0.self_attn.o_proj.bias")
-		if w := m.integer("attention.sliding_window", 0); w > 0 {
-			for l := range c.Windows {
-				c.Windows[l] = w
-			}
-		}
+		c.MLPBias = m.has("model.layers.0.mlp.gate_proj.bias")
+		c.slide(m.integer("attention.sliding_window", 0), func(int) bool { return true })
 		return c.oneRopeGGUF(m)
 	},
 }

@@ -11,8 +11,11 @@ var phi3Arch = architecture{
 		if c.Act, err = h.activation(); err != nil {
 			return err
 		}
-		if h.Window != nil && *h.Window > 0 {
-			if err := h.slidingLayers(c, func(int) bool { return true }); err != nil {
+		if h.RMSEps == nil {
+			c.RMSEps = 1e-5
+		}
+		if h.Window != nil {
+			if err := h.slidingLayers(c, 0, func(int) bool { return true }); err != nil {
 				return err
 			}
 		}
@@ -20,26 +23,25 @@ var phi3Arch = architecture{
 	},
 	fromGGUF: func(c *Config, m ggufMeta) error {
 		c.Fused = true
-		if w := m.integer("attention.sliding_window", 0); w > 0 {
-			for l := range c.Windows {
-				c.Windows[l] = w
-			}
-		}
+		c.slide(m.integer("attention.sliding_window", 0), func(int) bool { return true })
 		if err := c.oneRopeGGUF(m); err != nil {
 			return err
 		}
-		if m.vector == nil {
-			return nil
+		if m.vector == nil || !m.has("rope_factors_short.weight") && !m.has("rope_factors_long.weight") {
+			return nil // a Phi-3 without longrope
 		}
 		short, err := m.vector("rope_factors_short.weight")
-		long, err2 := m.vector("rope_factors_long.weight")
-		if err != nil || err2 != nil {
-			return nil // a Phi-3 without longrope
+		if err != nil {
+			return err
+		}
+		long, err := m.vector("rope_factors_long.weight")
+		if err != nil {
+			return err
 		}
 		r := &c.Ropes[0]
 		r.Kind, r.Short, r.Long = "longrope", short, long
 		r.Original = m.integer("rope.scaling.original_context_length", 4096)
-		r.Scale = longropeScale(c.MaxContext, r.Original, 0)
+		r.Scale = longropeScale(c.MaxContext, r.Original)
 		if f := m.float("rope.scaling.attn_factor", 0); f != 0 {
 			if !(f > 0) {
 				return fmt.Errorf("%w: rope.scaling.attn_factor is %v", ErrConfig, f)

@@ -15,14 +15,18 @@ var qwen2Arch = architecture{
 	},
 	fromGGUF: func(c *Config, m ggufMeta) error {
 		c.QKVBias = true
-		return c.oneRopeGGUF(m)
+		return m.noWindow(c.oneRopeGGUF(m))
 	},
 }
 
 // qwenWindows slides the layers from max_window_layers on, if sliding is on at all.
 func (h *hfConfig) qwenWindows(c *Config) error {
-	if h.UseWindow == nil || !*h.UseWindow || h.Window == nil {
+	if h.UseWindow == nil || !*h.UseWindow {
 		return nil
 	}
-	return h.slidingLayers(c, func(l int) bool { return h.MaxWindow != nil && l >= *h.MaxWindow })
+	from := 28
+	if h.MaxWindow != nil {
+		from = *h.MaxWindow
+	}
+	return h.slidingLayers(c, 4096, func(l int) bool { return l >= from })
 }

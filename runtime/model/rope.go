@@ -1,7 +1,6 @@
 package model
 
 import (
-	"encoding/json"
 	"fmt"
 	"math"
 	"slices"
@@ -11,11 +10,14 @@ import (
 type Rope struct {
 	Rot      int // rotated width of a head
 	Theta    float64
-	Kind     string    // "default", "linear", "llama3", "longrope"
-	Factor   float64   // linear, llama3
+	Kind     string    // "default", "linear", "llama3", "yarn", "longrope"
+	Factor   float64   // linear, llama3, yarn
 	Low      float64   // llama3: low_freq_factor
 	High     float64   // llama3: high_freq_factor
-	Original int       // llama3, longrope: positions before scaling
+	Fast     float64   // yarn: beta_fast, full turns within the original context above which nothing is scaled
+	Slow     float64   // yarn: beta_slow, turns below which all is
+	Truncate bool      // yarn: the ramp begins and ends at whole dimensions
+	Original int       // llama3, yarn, longrope: positions before scaling
 	Short    []float64 // longrope, or any kind's divisors of the frequencies (GGUF's rope_freqs)
 	Long     []float64 // longrope: divisors once the sequence is longer than Original
 	Scale    float64   // cos and sin are multiplied by it; 0 means 1
@@ -31,8 +33,12 @@ func (r *Rope) validate(headDim int) error {
 		return bad("rotated width %d of heads of %d; an even number up to it is expected", r.Rot, headDim)
 	case !finite(r.Theta):
 		return bad("theta %v", r.Theta)
-	case (r.Kind == "linear" || r.Kind == "llama3") && !finite(r.Factor):
-		return bad("factor %v", r.Factor)
+	case (r.Kind == "linear" || r.Kind == "llama3" || r.Kind == "yarn") && !(r.Factor >= 1 && finite(r.Factor)):
+		return bad("factor %v, expected 1 or more", r.Factor)
+	case r.Kind == "yarn" && (!finite(r.Slow) || !finite(r.Fast) || r.Fast <= r.Slow || r.Original < 1 || r.Theta <= 1):
+		return bad("beta_fast %v, beta_slow %v, original context %d, theta %v", r.Fast, r.Slow, r.Original, r.Theta)
+	case r.Scale != 0 && !finite(r.Scale):
+		return bad("scale %v", r.Scale)
 	case r.Kind == "llama3" && (!finite(r.Low) || !finite(r.High) || r.High <= r.Low || r.Original < 1):
 		return bad("low %v, high %v, original context %d", r.Low, r.High, r.Original)
 	case r.Kind == "longrope" && (r.Long == nil || r.Short == nil || r.Original < 1):
@@ -52,6 +58,10 @@ func (r *Rope) validate(headDim int) error {
 // frequencies returns the angle per position of each rotated pair; long picks longrope's second set.
 func (r *Rope) frequencies(long bool) []float64 {
 	out := make([]float64, r.Rot/2)
+	var low, high float64
+	if r.Kind == "yarn" {
+		low, high = r.yarnRamp()
+	}
 	divisors := r.Short
 	if long {
 		divisors = r.Long
@@ -63,6 +73,9 @@ func (r *Rope) frequencies(long bool) []float64 {
 			f /= r.Factor
 		case "llama3":
 			f = r.llama3(f)
+		case "yarn":
+			scaled := min(1, max(0, (float64(i)-low)/(high-low)))
+			f = scaled*f/r.Factor + (1-scaled)*f
 		}
 		if divisors != nil {
 			f /= divisors[i]
@@ -86,96 +99,26 @@ func (r *Rope) llama3(f float64) float64 {
 	}
 }
 
-// ropeJSON is rope_scaling (transformers 4) or one entry of rope_parameters (5).
-type ropeJSON struct {
-	Type            string    `json:"rope_type"`
-	OldType         string    `json:"type"`
-	Theta           *float64  `json:"rope_theta"`
-	Factor          float64   `json:"factor"`
-	Low             float64   `json:"low_freq_factor"`
-	High            float64   `json:"high_freq_factor"`
-	Original        int       `json:"original_max_position_embeddings"`
-	Short           []float64 `json:"short_factor"`
-	Long            []float64 `json:"long_factor"`
-	AttentionFactor *float64  `json:"attention_factor"`
-	Partial         *float64  `json:"partial_rotary_factor"`
+// yarnRamp returns the pairs between which yarn goes from unscaled to scaled frequencies (Peng et al. 2023, arXiv:2309.00071).
+func (r *Rope) yarnRamp() (low, high float64) {
+	pair := func(turns float64) float64 {
+		return float64(r.Rot) * math.Log(float64(r.Original)/(turns*2*math.Pi)) / (2 * math.Log(r.Theta))
+	}
+	low, high = pair(r.Fast), pair(r.Slow)
+	if r.Truncate {
+		low, high = math.Floor(low), math.Ceil(high)
+	}
+	low, high = max(low, 0), min(high, float64(r.Rot-1))
+	if low == high {
+		high += 0.001
+	}
+	return low, high
 }
 
-// rope reads the parameters of one layer kind ("" for models with one kind); theta is transformers 4's for that kind, scaled says whether rope_scaling is for it.
-func (h *hfConfig) rope(c *Config, kind string, theta *float64, scaled bool) (Rope, error) {
-	r := Rope{Theta: 10000, Kind: "default", Rot: c.HeadDim}
-	var j ropeJSON
-	raw := h.Parameters
-	if isNull(raw) && scaled {
-		raw = h.Scaling
-	}
-	if !isNull(h.Parameters) && kind != "" {
-		var byKind map[string]json.RawMessage
-		if err := json.Unmarshal(raw, &byKind); err != nil {
-			return r, fmt.Errorf("%w: rope_parameters: %w", ErrConfig, err)
-		}
-		raw = byKind[kind]
-	}
-	if !isNull(raw) {
-		if err := json.Unmarshal(raw, &j); err != nil {
-			return r, fmt.Errorf("%w: RoPE parameters: %w", ErrConfig, err)
-		}
-	}
-	if theta != nil {
-		r.Theta = *theta
-	}
-	if j.Theta != nil {
-		r.Theta = *j.Theta
-	}
-	partial := h.Partial
-	if j.Partial != nil {
-		partial = j.Partial
-	}
-	if partial != nil {
-		if !(*partial > 0 && *partial <= 1) {
-			return r, fmt.Errorf("%w: partial_rotary_factor %v", ErrConfig, *partial)
-		}
-		r.Rot = int(float64(c.HeadDim) * *partial)
-	}
-	if j.Type == "" {
-		j.Type = j.OldType
-	}
-	r.Factor, r.Low, r.High, r.Original, r.Scale = j.Factor, j.Low, j.High, j.Original, 1
-	switch j.Type {
-	case "", "default", "mrope":
-		if j.Type == "mrope" {
-			return r, fmt.Errorf("%w: RoPE type mrope", ErrUnsupported)
-		}
-	case "linear", "llama3":
-		r.Kind = j.Type
-	case "longrope", "su":
-		r.Kind, r.Short, r.Long = "longrope", j.Short, j.Long
-		if h.Original != nil {
-			r.Original = *h.Original
-		}
-		if r.Original < 1 {
-			return r, fmt.Errorf("%w: longrope without original_max_position_embeddings", ErrConfig)
-		}
-		r.Scale = longropeScale(c.MaxContext, r.Original, j.Factor)
-		if j.AttentionFactor != nil {
-			r.Scale = *j.AttentionFactor
-		}
-	default:
-		return r, fmt.Errorf("%w: RoPE type %q; supported are default, linear, llama3, longrope", ErrUnsupported, j.Type)
-	}
-	return r, nil
-}
-
-// longropeScale is sqrt(1 + ln(max/original)/ln(original)).
-func longropeScale(maxPositions, original int, factor float64) float64 {
-	ratio := float64(maxPositions) / float64(original)
-	if factor > 0 && maxPositions == 0 {
-		ratio = factor
-	}
-	if ratio <= 1 || original < 2 {
+// yarnMagnitude is what yarn multiplies cos and sin by.
+func yarnMagnitude(factor, mscale float64) float64 {
+	if factor <= 1 {
 		return 1
 	}
-	return math.Sqrt(1 + math.Log(ratio)/math.Log(float64(original)))
+	return 0.1*mscale*math.Log(factor) + 1
 }
-
-func isNull(raw json.RawMessage) bool { return len(raw) == 0 || string(raw) == "null" }
