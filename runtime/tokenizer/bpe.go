@@ -1,0 +1,287 @@
+package tokenizer
+
+import (
+	"fmt"
+	"hash/maphash"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"unicode/utf8"
+)
+
+// bpe merges adjacent symbols, the pair of lowest rank first, of equal ranks the leftmost (Sennrich et al. 2016, arXiv:1508.07909).
+type bpe struct {
+	merges  map[uint64]merge
+	bytes   [256]int32     // byte-level: the token of each byte; else byte fallback, -1 where there is none
+	chars   map[rune]int32 // SentencePiece-style: single characters
+	unk     int32          // -1: unknown characters vanish
+	fuseUnk bool
+	whole   map[string]int32 // words taken whole where the model ignores merges; nil otherwise
+	cache   *wordCache
+}
+
+type merge struct{ rank, id int32 }
+
+func pairKey(a, b int32) uint64 { return uint64(uint32(a))<<32 | uint64(uint32(b)) }
+
+// addMerges fills the table from pairs in order of rank. A pair whose parts or result are not in the vocabulary means a damaged file.
+func (b *bpe) addMerges(ids map[string]int32, pairs [][2]string) error {
+	b.merges = make(map[uint64]merge, len(pairs))
+	for rank, p := range pairs {
+		left, okL := ids[p[0]]
+		right, okR := ids[p[1]]
+		id, ok := ids[p[0]+p[1]]
+		if !okL || !okR || !ok {
+			missing := p[0] + p[1]
+			if !okL {
+				missing = p[0]
+			} else if !okR {
+				missing = p[1]
+			}
+			return fmt.Errorf("%w: merge %d joins %q and %q, but %q is not in the vocabulary: the file is damaged", ErrFormat, rank, p[0], p[1], missing)
+		}
+		if _, twice := b.merges[pairKey(left, right)]; !twice {
+			b.merges[pairKey(left, right)] = merge{int32(rank), id}
+		}
+	}
+	return nil
+}
+
+// addScores fills the table as SentencePiece's BPE does: any two neighbours whose text together is a token may merge, the token of the highest score first.
+// usable says which tokens take part.
+func (b *bpe) addScores(pieces []string, scores []float32, usable func(id int32) bool) {
+	byText := make(map[string]int32, len(pieces))
+	var order []int32
+	for i, p := range pieces {
+		if p != "" && usable(int32(i)) {
+			if _, twice := byText[p]; !twice {
+				byText[p] = int32(i)
+				order = append(order, int32(i))
+			}
+		}
+	}
+	slices.SortStableFunc(order, func(x, y int32) int {
+		switch {
+		case scores[x] > scores[y]:
+			return -1
+		case scores[x] < scores[y]:
+			return 1
+		}
+		return 0
+	})
+	b.merges = map[uint64]merge{}
+	rank := int32(0)
+	for i, id := range order {
+		if i > 0 && scores[id] != scores[order[i-1]] {
+			rank++
+		}
+		p := pieces[id]
+		if len(p) > 256 {
+			continue
+		}
+		for at := range p {
+			if at == 0 {
+				continue
+			}
+			left, okL := byText[p[:at]]
+			right, okR := byText[p[at:]]
+			if okL && okR {
+				b.merges[pairKey(left, right)] = merge{rank, id}
+			}
+		}
+	}
+}
+
+// encodeBytes appends the tokens of a byte-level word.
+func (b *bpe) encodeBytes(out []int32, word string) []int32 {
+	if id, ok := b.whole[word]; ok {
+		return append(out, id)
+	}
+	if ids, ok := b.cache.get(word); ok {
+		return append(out, ids...)
+	}
+	var buf [64]int32
+	symbols := buf[:0]
+	for i := range len(word) {
+		if id := b.bytes[word[i]]; id >= 0 {
+			symbols = append(symbols, id)
+		} else if b.unk >= 0 {
+			symbols = append(symbols, b.unk)
+		}
+	}
+	begin := len(out)
+	out = b.mergeAll(out, symbols)
+	b.cache.put(word, out[begin:])
+	return out
+}
+
+// encodeChars appends the tokens of a SentencePiece-style run: characters, bytes for characters that are no token.
+func (b *bpe) encodeChars(out []int32, run string) []int32 {
+	symbols := make([]int32, 0, len(run))
+	for i, r := range run {
+		if id, ok := b.chars[r]; ok {
+			symbols = append(symbols, id)
+			continue
+		}
+		n := utf8.RuneLen(r)
+		fallback := true
+		for j := i; j < i+n; j++ {
+			fallback = fallback && b.bytes[run[j]] >= 0
+		}
+		switch {
+		case fallback:
+			for j := i; j < i+n; j++ {
+				symbols = append(symbols, b.bytes[run[j]])
+			}
+		case b.unk >= 0 && !(b.fuseUnk && len(symbols) > 0 && symbols[len(symbols)-1] == b.unk):
+			symbols = append(symbols, b.unk)
+		}
+	}
+	return b.mergeAll(out, symbols)
+}
+
+// mergeAll appends symbols after all merges. Short lists are searched again after each merge; long ones use a heap, so that hostile input costs n log n.
+func (b *bpe) mergeAll(out, symbols []int32) []int32 {
+	if len(symbols) > 24 {
+		return b.mergeHeap(out, symbols)
+	}
+	for {
+		best, at := merge{rank: 1<<31 - 1}, -1
+		for i := 0; i+1 < len(symbols); i++ {
+			if m, ok := b.merges[pairKey(symbols[i], symbols[i+1])]; ok && m.rank < best.rank {
+				best, at = m, i
+			}
+		}
+		if at < 0 {
+			return append(out, symbols...)
+		}
+		symbols[at] = best.id
+		symbols = append(symbols[:at+1], symbols[at+2:]...)
+	}
+}
+
+type heapItem struct {
+	rank, left int32 // the pair begins at symbol left
+	a, b       int32 // the symbols it had when it was found
+	id         int32
+}
+
+func (x heapItem) less(y heapItem) bool {
+	return x.rank < y.rank || x.rank == y.rank && x.left < y.left
+}
+
+// mergeHeap works on a linked list over symbols; entries of the heap that no longer fit are skipped.
+func (b *bpe) mergeHeap(out, symbols []int32) []int32 {
+	n := int32(len(symbols))
+	next, prev := make([]int32, n), make([]int32, n)
+	var heap []heapItem
+	push := func(i int32) {
+		j := next[i]
+		if j >= n {
+			return
+		}
+		if m, ok := b.merges[pairKey(symbols[i], symbols[j])]; ok {
+			heap = append(heap, heapItem{m.rank, i, symbols[i], symbols[j], m.id})
+			up(heap)
+		}
+	}
+	for i := range n {
+		next[i], prev[i] = i+1, i-1
+	}
+	for i := range n {
+		push(i)
+	}
+	for len(heap) > 0 {
+		top := heap[0]
+		heap = pop(heap)
+		i := top.left
+		j := next[i]
+		if symbols[i] != top.a || j >= n || symbols[j] != top.b {
+			continue
+		}
+		symbols[i], symbols[j] = top.id, -1
+		next[i] = next[j]
+		if next[i] < n {
+			prev[next[i]] = i
+		}
+		if prev[i] >= 0 {
+			push(prev[i])
+		}
+		push(i)
+	}
+	for i := int32(0); i < n; i = next[i] {
+		out = append(out, symbols[i])
+	}
+	return out
+}
+
+func up(h []heapItem) {
+	for i := len(h) - 1; i > 0; {
+		p := (i - 1) / 2
+		if !h[i].less(h[p]) {
+			return
+		}
+		h[i], h[p] = h[p], h[i]
+		i = p
+	}
+}
+
+func pop(h []heapItem) []heapItem {
+	last := len(h) - 1
+	h[0] = h[last]
+	h = h[:last]
+	for i := 0; ; {
+		c := 2*i + 1
+		if c >= last {
+			return h
+		}
+		if c+1 < last && h[c+1].less(h[c]) {
+			c++
+		}
+		if !h[c].less(h[i]) {
+			return h
+		}
+		h[i], h[c] = h[c], h[i]
+		i = c
+	}
+}
+
+// wordCache remembers the tokens of short words. It is a fixed table: a word replaces whatever else has its place.
+type wordCache struct {
+	seed  maphash.Seed
+	slots []atomic.Pointer[cachedWord]
+}
+
+type cachedWord struct {
+	word string
+	ids  []int32
+}
+
+const (
+	cacheSlots   = 1 << 14
+	cacheWordLen = 32
+)
+
+func newWordCache() *wordCache {
+	return &wordCache{seed: maphash.MakeSeed(), slots: make([]atomic.Pointer[cachedWord], cacheSlots)}
+}
+
+func (c *wordCache) slot(word string) *atomic.Pointer[cachedWord] {
+	return &c.slots[maphash.String(c.seed, word)%cacheSlots]
+}
+
+func (c *wordCache) get(word string) ([]int32, bool) {
+	if c == nil || len(word) > cacheWordLen {
+		return nil, false
+	}
+	if e := c.slot(word).Load(); e != nil && e.word == word {
+		return e.ids, true
+	}
+	return nil, false
+}
+
+func (c *wordCache) put(word string, ids []int32) {
+	if c != nil && len(word) <= cacheWordLen {
+		c.slot(word).Store(&cachedWord{strings.Clone(word), slices.Clone(ids)})
+	}
+}

@@ -1,0 +1,166 @@
+package tokenizer
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// Token types of GGUF's tokenizer.ggml.token_type, which are SentencePiece's.
+const (
+	typeNormal  = 1
+	typeUnknown = 2
+	typeControl = 3
+	typeUser    = 4
+	typeUnused  = 5
+	typeByte    = 6
+)
+
+// FromGGUF reads the tokenizer in a GGUF file's metadata.
+func FromGGUF(m map[string]any) (*Tokenizer, error) {
+	const p = "tokenizer.ggml."
+	kind, _ := m[p+"model"].(string)
+	pieces, _ := m[p+"tokens"].([]string)
+	types, _ := m[p+"token_type"].([]int32)
+	t, err := newTokenizer(slices.Clone(pieces))
+	if err != nil {
+		return nil, fmt.Errorf("%stokens: %w", p, err)
+	}
+	if types != nil && len(types) != len(pieces) {
+		return nil, fmt.Errorf("%w: %d token types for %d tokens", ErrFormat, len(types), len(pieces))
+	}
+	typeOf := func(id int32) int32 {
+		if types == nil {
+			return typeNormal
+		}
+		return types[id]
+	}
+	t.bos, t.eos = t.metaID(m, p+"bos_token_id"), t.metaID(m, p+"eos_token_id")
+	addBOS, addEOS := false, false
+	switch kind {
+	case "gpt2":
+		err = t.ggufByteLevel(m, p)
+	case "llama":
+		addBOS = true
+		err = t.ggufSentencePiece(m, p, typeOf)
+	default:
+		err = fmt.Errorf("%w: %smodel %q; supported are gpt2 and llama", ErrUnsupported, p, kind)
+	}
+	if err != nil {
+		return nil, err
+	}
+	for i := range pieces {
+		if ty := typeOf(int32(i)); pieces[i] != "" && (ty == typeControl || ty == typeUser || ty == typeUnknown && kind == "llama") {
+			if err := t.add(addedToken{id: int32(i), content: pieces[i], special: ty != typeUser}); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if v, ok := m[p+"add_bos_token"].(bool); ok {
+		addBOS = v
+	}
+	if v, ok := m[p+"add_eos_token"].(bool); ok {
+		addEOS = v
+	}
+	if addBOS && t.bos >= 0 {
+		t.before = []int32{t.bos}
+	}
+	if addEOS && t.eos >= 0 {
+		t.after = []int32{t.eos}
+	}
+	t.template, t.hasTemplate = m["tokenizer.chat_template"].(string)
+	t.finish()
+	for _, key := range []string{"eot_token_id", "eom_token_id"} {
+		t.addStop(t.metaID(m, p+key))
+	}
+	for _, name := range []string{"<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|eom_id|>"} {
+		if id, ok := t.ids[name]; ok && t.special[id] {
+			t.addStop(id)
+		}
+	}
+	return t, nil
+}
+
+// metaID returns a token id of the metadata, -1 where it is absent or no token.
+func (t *Tokenizer) metaID(m map[string]any, key string) int32 {
+	var id int64 = -1
+	switch v := m[key].(type) {
+	case uint32:
+		id = int64(v)
+	case int32:
+		id = int64(v)
+	case uint64:
+		id = int64(min(v, maxVocab))
+	case int64:
+		id = v
+	}
+	if id < 0 || id >= int64(len(t.pieces)) {
+		return -1
+	}
+	return int32(id)
+}
+
+func (t *Tokenizer) ggufByteLevel(m map[string]any, p string) error {
+	pre, _ := m[p+"pre"].(string)
+	if pre == "" {
+		pre = "default"
+	}
+	t.byteLevel, t.split = true, splitters[pre]
+	if t.split == nil {
+		return fmt.Errorf("%w: pre-tokenizer %q; supported are %s", ErrUnsupported, pre, strings.Join(slices.Sorted(maps.Keys(splitters)), ", "))
+	}
+	list, _ := m[p+"merges"].([]string)
+	pairs := make([][2]string, len(list))
+	for i, s := range list {
+		// A token may begin with the separator's own character only where the byte 0x20 is spelled so, which no byte-level vocabulary does.
+		left, right, ok := strings.Cut(s, " ")
+		if !ok {
+			return fmt.Errorf("%w: merge %d is %q, expected two tokens with a space between", ErrFormat, i, s)
+		}
+		pairs[i] = [2]string{left, right}
+	}
+	if err := t.bpe.addMerges(t.ids, pairs); err != nil {
+		return err
+	}
+	t.bpe.unk = -1
+	t.symbols(false)
+	if pre == "llama-bpe" || pre == "llama3" || pre == "llama-v3" {
+		t.wholeWords()
+	}
+	return nil
+}
+
+func (t *Tokenizer) ggufSentencePiece(m map[string]any, p string, typeOf func(int32) int32) error {
+	scores, _ := m[p+"scores"].([]float32)
+	if len(scores) != len(t.pieces) {
+		return fmt.Errorf("%w: %d scores for %d tokens", ErrFormat, len(scores), len(t.pieces))
+	}
+	prefix := true
+	if v, ok := m[p+"add_space_prefix"].(bool); ok {
+		prefix = v
+	}
+	t.sentencePiece(scores, typeOf, prefix)
+	t.bpe.unk = t.metaID(m, p+"unknown_token_id")
+	return nil
+}
+
+// sentencePiece sets up merging by scores.
+func (t *Tokenizer) sentencePiece(scores []float32, typeOf func(int32) int32, prefix bool) {
+	t.spaces, t.stripLead = true, prefix
+	if prefix {
+		t.prefix = prefixAlways
+	}
+	t.bpe.unk, t.bpe.fuseUnk = -1, true
+	t.symbols(true)
+	usable := func(id int32) bool {
+		ty := typeOf(id)
+		return ty == typeNormal || ty == typeUser
+	}
+	for r, id := range t.bpe.chars {
+		if !usable(id) {
+			delete(t.bpe.chars, r)
+		}
+	}
+	t.bpe.addScores(t.pieces, scores, usable)
+}

@@ -1,0 +1,279 @@
+package tokenizer
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"weft/internal/testdata"
+	"weft/runtime/weights"
+)
+
+type golden struct {
+	Source string
+	Cases  []struct {
+		Text                string
+		IDs                 []int32
+		IDsAddSpecial       []int32 `json:"ids_add_special"`
+		IDsSpecialAsText    []int32 `json:"ids_special_as_text"`
+		Decode              string
+		DecodeSkipSpecial   string  `json:"decode_skip_special"`
+		DecodeSpecialAsText *string `json:"decode_special_as_text"`
+	}
+	Streaming []struct {
+		Case         int
+		SkipSpecial  bool      `json:"skip_special"`
+		PrefixDecode []string  `json:"prefix_decode"`
+		DecodeStream []*string `json:"decode_stream"`
+	}
+	Single []struct {
+		ID     int32
+		Token  string
+		Decode string
+	}
+}
+
+func goldens(t *testing.T) map[string]*golden {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(testdata.Goldens(t, "serve", "tokenizers"), "*.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]*golden{}
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var g golden
+		if json.Unmarshal(text, &g) == nil && len(g.Cases) > 0 {
+			out[strings.TrimSuffix(filepath.Base(f), ".json")] = &g
+		}
+	}
+	if len(out) == 0 {
+		t.Fatal("no tokenizer golden found")
+	}
+	return out
+}
+
+// source finds the tokenizer file that a golden names: below the shared data, else below the goldens.
+func source(t *testing.T, name string) string {
+	t.Helper()
+	if p, ok := strings.CutPrefix(name, "data/"); ok {
+		return testdata.Shared(t, "data", p)
+	}
+	for _, p := range [][]string{{name}, {"serve", name}, {"serve", "tokenizers", name}} {
+		path := filepath.Join(append([]string{testdata.Goldens(t)}, p...)...)
+		if _, err := os.Stat(path); err == nil {
+			return path
+		}
+	}
+	t.Fatalf("source %q is nowhere", name)
+	return ""
+}
+
+func TestGoldens(t *testing.T) {
+	for name, g := range goldens(t) {
+		t.Run(name, func(t *testing.T) {
+			tok, err := Load(source(t, g.Source))
+			if err != nil {
+				t.Fatal(err)
+			}
+			checkGolden(t, tok, g)
+		})
+	}
+}
+
+func checkGolden(t *testing.T, tok *Tokenizer, g *golden) {
+	for i, c := range g.Cases {
+		check := func(what string, want []int32, o EncodeOptions) {
+			if got := tok.Encode(c.Text, o); !slices.Equal(got, want) {
+				t.Errorf("case %d %q %s: %v, want %v", i, c.Text, what, got, want)
+			}
+		}
+		check("encode", c.IDs, EncodeOptions{})
+		special, text := c.IDs, c.IDs
+		if c.IDsAddSpecial != nil {
+			special = c.IDsAddSpecial
+		}
+		if c.IDsSpecialAsText != nil {
+			text = c.IDsSpecialAsText
+		}
+		check("with special", special, EncodeOptions{AddSpecial: true})
+		check("special as text", text, EncodeOptions{SpecialAsText: true})
+		if got := tok.Decode(c.IDs, false); got != c.Decode {
+			t.Errorf("case %d: decode %q, want %q", i, got, c.Decode)
+		}
+		if got := tok.Decode(c.IDs, true); got != c.DecodeSkipSpecial {
+			t.Errorf("case %d: decode without special %q, want %q", i, got, c.DecodeSkipSpecial)
+		}
+		if c.DecodeSpecialAsText != nil {
+			if got := tok.Decode(text, false); got != *c.DecodeSpecialAsText {
+				t.Errorf("case %d: decode of special as text %q, want %q", i, got, *c.DecodeSpecialAsText)
+			}
+		}
+	}
+	for _, s := range g.Streaming {
+		ids := g.Cases[s.Case].IDs
+		stream := tok.NewStream(s.SkipSpecial)
+		all := ""
+		for k, id := range ids {
+			if got := tok.Decode(ids[:k+1], s.SkipSpecial); got != s.PrefixDecode[k] {
+				t.Errorf("case %d: prefix %d decodes to %q, want %q", s.Case, k, got, s.PrefixDecode[k])
+			}
+			want := ""
+			if s.DecodeStream[k] != nil {
+				want = *s.DecodeStream[k]
+			}
+			got := stream.Push(id)
+			if got != want {
+				t.Errorf("case %d: id %d streams %q, want %q", s.Case, k, got, want)
+			}
+			all += got
+		}
+		all += stream.Flush()
+		if len(ids) > 0 && all != s.PrefixDecode[len(ids)-1] {
+			t.Errorf("case %d: streamed %q, want %q", s.Case, all, s.PrefixDecode[len(ids)-1])
+		}
+	}
+	for _, s := range g.Single {
+		if got := tok.Decode([]int32{s.ID}, false); got != s.Decode {
+			t.Errorf("id %d (%q) decodes to %q, want %q", s.ID, s.Token, got, s.Decode)
+		}
+		if got, _ := tok.Token(s.ID); got != s.Token {
+			t.Errorf("id %d is %q, want %q", s.ID, got, s.Token)
+		}
+	}
+}
+
+func fromGGUF(t *testing.T, path string) *Tokenizer {
+	t.Helper()
+	g, err := weights.OpenGGUF(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	tok, err := FromGGUF(g.Meta())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tok
+}
+
+// TestGGUFEqualsJSON holds the tokenizers in GGUF files against the goldens of the same model's tokenizer.json.
+func TestGGUFEqualsJSON(t *testing.T) {
+	all := goldens(t)
+	t.Run("stories260K", func(t *testing.T) {
+		tok := fromGGUF(t, testdata.Shared(t, "data", "weights", "stories260K", "stories260K.gguf"))
+		g := all["stories260K"]
+		if g == nil {
+			t.Skip("no golden of stories260K in this set")
+		}
+		for i, c := range g.Cases {
+			if got := tok.Encode(c.Text, EncodeOptions{SpecialAsText: true}); !slices.Equal(got, or(c.IDsSpecialAsText, c.IDs)) {
+				t.Errorf("case %d %q: %v, want %v", i, c.Text, got, or(c.IDsSpecialAsText, c.IDs))
+			}
+		}
+	})
+	t.Run("smollm2", func(t *testing.T) {
+		cache, err := os.UserCacheDir()
+		if err != nil {
+			t.Skip(err)
+		}
+		path := filepath.Join(cache, "weft", "SmolLM2-135M-Instruct.Q4_1.gguf")
+		if _, err := os.Stat(path); err != nil || all["smollm2"] == nil {
+			t.Skip("the default model or its golden is absent: make model")
+		}
+		checkGolden(t, fromGGUF(t, path), all["smollm2"])
+	})
+}
+
+func or(a, b []int32) []int32 {
+	if a != nil {
+		return a
+	}
+	return b
+}
+
+// TestLlamaCppVectors runs the vectors beside each vocabulary file.
+func TestLlamaCppVectors(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join(testdata.Shared(t, "data", "tokenizers", "llamacpp_vocab"), "*.gguf"))
+	if err != nil || len(files) == 0 {
+		t.Fatal("no vocabulary", err)
+	}
+	for _, f := range files {
+		t.Run(filepath.Base(f), func(t *testing.T) { runVectors(t, fromGGUF(t, f), f) })
+	}
+}
+
+func runVectors(t *testing.T, tok *Tokenizer, base string) {
+	t.Helper()
+	in, err := os.ReadFile(base + ".inp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := os.ReadFile(base + ".out")
+	if err != nil {
+		t.Fatal(err)
+	}
+	texts := strings.Split(string(in), "\n__ggml_vocab_test__\n")
+	lines := strings.Split(string(out), "\n")
+	for i, text := range texts {
+		var want []int32
+		for _, f := range strings.Fields(lines[i]) {
+			id, err := strconv.Atoi(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want = append(want, int32(id))
+		}
+		if got := tok.Encode(text, EncodeOptions{SpecialAsText: true}); !slices.Equal(got, want) {
+			t.Errorf("vector %d %q: %v, want %v", i, text, got, want)
+		}
+	}
+}
+
+func TestLlama2Prompts(t *testing.T) {
+	text, err := os.ReadFile(testdata.Shared(t, "data", "goldens", "llama2_prompt_vectors.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var g struct {
+		Vectors []struct {
+			Text string
+			IDs  []int32 `json:"ids_with_bos"`
+		}
+	}
+	if err := json.Unmarshal(text, &g); err != nil || len(g.Vectors) == 0 {
+		t.Fatal("no vector", err)
+	}
+	tok, err := Load(testdata.Shared(t, "data", "tokenizers", "llama2", "tokenizer.model"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, v := range g.Vectors {
+		if got := tok.Encode(v.Text, EncodeOptions{AddSpecial: true}); !slices.Equal(got, v.IDs) {
+			t.Errorf("vector %d %q: %v, want %v", i, v.Text, got, v.IDs)
+		}
+	}
+	if g := goldens(t)["llama2"]; g != nil {
+		for i, c := range g.Cases {
+			if got := tok.Encode(c.Text, EncodeOptions{SpecialAsText: true}); !slices.Equal(got, or(c.IDsSpecialAsText, c.IDs)) {
+				t.Errorf("case %d %q: %v, want %v", i, c.Text, got, or(c.IDsSpecialAsText, c.IDs))
+			}
+		}
+	}
+}
+
+func TestDamagedFiles(t *testing.T) {
+	for path, want := range map[string]string{"llama2": "damaged", "added-tokens": "without merges"} {
+		_, err := Load(testdata.Shared(t, "data", "tokenizers", "hf", path, "tokenizer.json"))
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: error %v, want one that says %q", path, err, want)
+		}
+	}
+}

@@ -1,0 +1,313 @@
+package tokenizer
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// maxFileBytes bounds a tokenizer file.
+const maxFileBytes = 256 << 20
+
+// hfTokenizer is tokenizer.json of the tokenizers library.
+type hfTokenizer struct {
+	AddedTokens []struct {
+		ID         int32  `json:"id"`
+		Content    string `json:"content"`
+		Special    bool   `json:"special"`
+		LStrip     bool   `json:"lstrip"`
+		RStrip     bool   `json:"rstrip"`
+		Normalized bool   `json:"normalized"`
+		SingleWord bool   `json:"single_word"`
+	} `json:"added_tokens"`
+	Normalizer    *hfStep `json:"normalizer"`
+	PreTokenizer  *hfStep `json:"pre_tokenizer"`
+	PostProcessor *hfStep `json:"post_processor"`
+	Decoder       *hfStep `json:"decoder"`
+	Model         struct {
+		Type         string          `json:"type"`
+		Vocab        json.RawMessage `json:"vocab"`
+		Merges       json.RawMessage `json:"merges"`
+		UnkToken     *string         `json:"unk_token"`
+		FuseUnk      bool            `json:"fuse_unk"`
+		ByteFallback bool            `json:"byte_fallback"`
+		IgnoreMerges bool            `json:"ignore_merges"`
+		Prefix       *string         `json:"continuing_subword_prefix"`
+		Suffix       *string         `json:"end_of_word_suffix"`
+		Dropout      *float64        `json:"dropout"`
+	} `json:"model"`
+}
+
+// hfStep is any normalizer, pre-tokenizer, post-processor or decoder.
+type hfStep struct {
+	Type          string   `json:"type"`
+	Normalizers   []hfStep `json:"normalizers"`
+	PreTokenizers []hfStep `json:"pretokenizers"`
+	Processors    []hfStep `json:"processors"`
+	Decoders      []hfStep `json:"decoders"`
+
+	Prepend          string          `json:"prepend"`
+	Content          string          `json:"content"`
+	Pattern          json.RawMessage `json:"pattern"`
+	IndividualDigits bool            `json:"individual_digits"`
+	AddPrefixSpace   *bool           `json:"add_prefix_space"`
+	UseRegex         *bool           `json:"use_regex"`
+	Behavior         string          `json:"behavior"`
+	Scheme           string          `json:"prepend_scheme"`
+	Start            int             `json:"start"`
+	Single           []struct {
+		SpecialToken *struct {
+			ID string `json:"id"`
+		} `json:"SpecialToken"`
+		Sequence *struct {
+			ID string `json:"id"`
+		} `json:"Sequence"`
+	} `json:"single"`
+	SpecialTokens map[string]struct {
+		IDs []int32 `json:"ids"`
+	} `json:"special_tokens"`
+}
+
+// flat returns the steps of a sequence, or the step alone.
+func (s *hfStep) flat() []hfStep {
+	if s == nil {
+		return nil
+	}
+	var out []hfStep
+	for _, list := range [][]hfStep{s.Normalizers, s.PreTokenizers, s.Processors, s.Decoders} {
+		for i := range list {
+			out = append(out, list[i].flat()...)
+		}
+	}
+	if s.Type != "Sequence" {
+		out = append(out, *s)
+	}
+	return out
+}
+
+// pattern returns a step's string or regular expression.
+func (s *hfStep) pattern() (literal, regex string) {
+	var p struct {
+		String string `json:"String"`
+		Regex  string `json:"Regex"`
+	}
+	if json.Unmarshal(s.Pattern, &p) != nil {
+		return "", ""
+	}
+	return p.String, p.Regex
+}
+
+func readFile(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxFileBytes+1))
+	if err == nil && len(text) > maxFileBytes {
+		err = fmt.Errorf("%w: more than %d bytes", ErrFormat, maxFileBytes)
+	}
+	return text, err
+}
+
+// Load reads a tokenizer from a folder (tokenizer.json with its companions, else tokenizer.model) or from such a file.
+func Load(path string) (*Tokenizer, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	dir, file := path, ""
+	if info.IsDir() {
+		file = filepath.Join(path, "tokenizer.json")
+		if _, err := os.Stat(file); err != nil {
+			file = filepath.Join(path, "tokenizer.model")
+		}
+	} else {
+		dir, file = filepath.Dir(path), path
+	}
+	text, err := readFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	var t *Tokenizer
+	if strings.HasSuffix(file, ".json") {
+		t, err = parseHF(text)
+	} else {
+		t, err = parseSentencePiece(text)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	if err := t.companions(dir); err != nil {
+		return nil, err
+	}
+	t.finish()
+	return t, nil
+}
+
+// parseHF reads tokenizer.json; finish must follow.
+func parseHF(text []byte) (*Tokenizer, error) {
+	var h hfTokenizer
+	if err := json.Unmarshal(text, &h); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrFormat, err)
+	}
+	if h.Model.Type != "BPE" && !(h.Model.Type == "" && h.Model.Merges != nil) {
+		return nil, fmt.Errorf("%w: model type %q; supported is BPE", ErrUnsupported, h.Model.Type)
+	}
+	if deref(h.Model.Prefix) != "" || deref(h.Model.Suffix) != "" {
+		return nil, fmt.Errorf("%w: BPE with a subword prefix or word suffix", ErrUnsupported)
+	}
+	pieces, err := parseVocab(h.Model.Vocab)
+	if err != nil {
+		return nil, err
+	}
+	t, err := newTokenizer(pieces)
+	if err != nil {
+		return nil, err
+	}
+	pairs, err := parseMerges(h.Model.Merges)
+	if err != nil {
+		return nil, err
+	}
+	if len(pairs) == 0 {
+		return nil, fmt.Errorf("%w: a vocabulary of %d tokens without merges", ErrFormat, len(t.ids))
+	}
+	if err := t.bpe.addMerges(t.ids, pairs); err != nil {
+		return nil, err
+	}
+	if err := t.steps(&h); err != nil {
+		return nil, err
+	}
+	t.bpe.unk, t.bpe.fuseUnk = -1, h.Model.FuseUnk
+	if h.Model.UnkToken != nil {
+		if id, ok := t.ids[*h.Model.UnkToken]; ok {
+			t.bpe.unk = id
+		}
+	}
+	t.symbols(h.Model.ByteFallback)
+	if h.Model.IgnoreMerges && t.byteLevel {
+		t.wholeWords()
+	}
+	for _, a := range h.AddedTokens {
+		if err := t.add(addedToken{a.ID, a.Content, a.Special, a.LStrip, a.RStrip, a.Normalized, a.SingleWord}); err != nil {
+			return nil, err
+		}
+	}
+	return t, nil
+}
+
+func deref(s *string) string {
+	if s == nil {
+		return ""
+	}
+	return *s
+}
+
+// wholeWords lets a word that is a token be taken whole (ignore_merges of Llama 3).
+func (t *Tokenizer) wholeWords() {
+	t.bpe.whole = make(map[string]int32, len(t.ids))
+	for p, id := range t.ids {
+		t.bpe.whole[string(unspell(p))] = id
+	}
+}
+
+// symbols finds the tokens that BPE begins with: bytes or characters.
+func (t *Tokenizer) symbols(byteFallback bool) {
+	b := &t.bpe
+	for i := range b.bytes {
+		b.bytes[i] = -1
+	}
+	if t.byteLevel {
+		for i := range b.bytes {
+			if id, ok := t.ids[string(byteChars[i])]; ok {
+				b.bytes[i] = id
+			}
+		}
+		b.cache = newWordCache()
+		return
+	}
+	b.chars = map[rune]int32{}
+	for p, id := range t.ids {
+		if v, ok := fallbackByte(p); ok {
+			if byteFallback {
+				b.bytes[v] = id
+			}
+			continue
+		}
+		if r := []rune(p); len(r) == 1 {
+			b.chars[r[0]] = id
+		}
+	}
+}
+
+// parseVocab reads the token → id object; a token given twice means a damaged file.
+func parseVocab(raw json.RawMessage) ([]string, error) {
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	if tok, err := dec.Token(); err != nil || tok != json.Delim('{') {
+		return nil, fmt.Errorf("%w: model.vocab is no object", ErrFormat)
+	}
+	var pieces []string
+	seen := map[string]int32{}
+	for dec.More() {
+		key, err := dec.Token()
+		if err != nil {
+			return nil, fmt.Errorf("%w: model.vocab: %w", ErrFormat, err)
+		}
+		name, _ := key.(string)
+		var id int32
+		if err := dec.Decode(&id); err != nil {
+			return nil, fmt.Errorf("%w: model.vocab: token %q: %w", ErrFormat, name, err)
+		}
+		if other, twice := seen[name]; twice {
+			return nil, fmt.Errorf("%w: token %q stands twice in model.vocab, as %d and %d: the file is damaged", ErrFormat, name, other, id)
+		}
+		seen[name] = id
+		if id < 0 || id >= maxVocab || int(id) > 4*len(seen)+1<<16 {
+			return nil, fmt.Errorf("%w: token %q has id %d", ErrFormat, name, id)
+		}
+		for int(id) >= len(pieces) {
+			pieces = append(pieces, "")
+		}
+		if pieces[id] != "" {
+			return nil, fmt.Errorf("%w: tokens %q and %q share the id %d", ErrFormat, pieces[id], name, id)
+		}
+		pieces[id] = name
+	}
+	return pieces, nil
+}
+
+// parseMerges reads merges in both spellings: "a b" and ["a", "b"].
+func parseMerges(raw json.RawMessage) ([][2]string, error) {
+	if trimmed := bytes.TrimSpace(raw); len(trimmed) == 0 || trimmed[0] == '{' || string(trimmed) == "null" {
+		return nil, nil
+	}
+	var list []json.RawMessage
+	if err := json.Unmarshal(raw, &list); err != nil {
+		return nil, fmt.Errorf("%w: model.merges: %w", ErrFormat, err)
+	}
+	out := make([][2]string, len(list))
+	for i, item := range list {
+		var pair []string
+		if item[0] == '[' {
+			if err := json.Unmarshal(item, &pair); err != nil || len(pair) != 2 {
+				return nil, fmt.Errorf("%w: merge %d is %s, expected two tokens", ErrFormat, i, item)
+			}
+			out[i] = [2]string(pair)
+			continue
+		}
+		var s string
+		if err := json.Unmarshal(item, &s); err != nil {
+			return nil, fmt.Errorf("%w: merge %d: %w", ErrFormat, i, err)
+		}
+		left, right, ok := strings.Cut(s, " ")
+		if !ok || left == "" || right == "" || strings.Contains(right, " ") {
+			return nil, fmt.Errorf("%w: merge %d is %q, expected two tokens with one space between: the file is damaged", ErrFormat, i, s)
+		}
+		out[i] = [2]string{left, right}
+	}
+	return out, nil
+}

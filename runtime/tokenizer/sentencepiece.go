@@ -1,0 +1,167 @@
+package tokenizer
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+)
+
+// protobuf reads the wire format field by field; bounds are those of the slice.
+type protobuf struct {
+	data []byte
+	err  error
+}
+
+// next returns the next field: its number and, by wire type, a number or bytes. ok is false at the end or at an error.
+func (p *protobuf) next() (field int, value uint64, data []byte, ok bool) {
+	if len(p.data) == 0 || p.err != nil {
+		return 0, 0, nil, false
+	}
+	key := p.varint()
+	switch key & 7 {
+	case 0:
+		value = p.varint()
+	case 1:
+		data = p.take(8)
+	case 2:
+		data = p.take(p.varint())
+	case 5:
+		if data = p.take(4); data != nil {
+			value = uint64(binary.LittleEndian.Uint32(data))
+		}
+	default:
+		p.err = fmt.Errorf("%w: wire type %d", ErrFormat, key&7)
+	}
+	return int(key >> 3 & 0xffffff), value, data, p.err == nil
+}
+
+func (p *protobuf) varint() uint64 {
+	v, n := binary.Uvarint(p.data)
+	if n <= 0 {
+		p.err = fmt.Errorf("%w: a number is cut short", ErrFormat)
+		p.data = nil
+		return 0
+	}
+	p.data = p.data[n:]
+	return v
+}
+
+func (p *protobuf) take(n uint64) []byte {
+	if n > uint64(len(p.data)) {
+		p.err = fmt.Errorf("%w: a field of %d bytes, %d are left", ErrFormat, n, len(p.data))
+		p.data = nil
+		return nil
+	}
+	out := p.data[:n]
+	p.data = p.data[n:]
+	return out
+}
+
+// parseSentencePiece reads tokenizer.model, a ModelProto of sentencepiece_model.proto; finish must follow.
+func parseSentencePiece(text []byte) (*Tokenizer, error) {
+	var pieces []string
+	var scores []float32
+	var types []int32
+	special := map[int]int32{} // trainer_spec field → id
+	modelType, prefix := uint64(1), true
+	p := protobuf{data: text}
+	for {
+		field, _, data, ok := p.next()
+		if !ok {
+			break
+		}
+		switch field {
+		case 1:
+			piece, score, ty, err := parsePiece(data)
+			if err != nil {
+				return nil, fmt.Errorf("piece %d: %w", len(pieces), err)
+			}
+			if len(pieces) >= maxVocab {
+				return nil, fmt.Errorf("%w: more than %d pieces", ErrFormat, maxVocab)
+			}
+			pieces, scores, types = append(pieces, piece), append(scores, score), append(types, ty)
+		case 2:
+			q := protobuf{data: data}
+			for {
+				f, v, _, ok := q.next()
+				if !ok {
+					break
+				}
+				if f == 3 {
+					modelType = v
+				} else if f >= 40 && f <= 43 {
+					special[f] = int32(v)
+				}
+			}
+			if q.err != nil {
+				return nil, fmt.Errorf("trainer_spec: %w", q.err)
+			}
+		case 3:
+			q := protobuf{data: data}
+			for {
+				f, v, _, ok := q.next()
+				if !ok {
+					break
+				}
+				if f == 3 {
+					prefix = v != 0
+				}
+			}
+			if q.err != nil {
+				return nil, fmt.Errorf("normalizer_spec: %w", q.err)
+			}
+		}
+	}
+	if p.err != nil {
+		return nil, p.err
+	}
+	if modelType != 2 {
+		return nil, fmt.Errorf("%w: SentencePiece model type %d; supported is BPE (2)", ErrUnsupported, modelType)
+	}
+	t, err := newTokenizer(pieces)
+	if err != nil {
+		return nil, err
+	}
+	t.sentencePiece(scores, func(id int32) int32 { return types[id] }, prefix)
+	for i, ty := range types {
+		if ty == typeControl || ty == typeUser || ty == typeUnknown {
+			if err := t.add(addedToken{id: int32(i), content: pieces[i], special: ty != typeUser}); err != nil {
+				return nil, err
+			}
+		}
+	}
+	at := func(field int, def int32) int32 {
+		id, ok := special[field]
+		if !ok {
+			id = def
+		}
+		if id < 0 || int(id) >= len(pieces) {
+			return -1
+		}
+		return id
+	}
+	t.bpe.unk, t.bos, t.eos = at(40, 0), at(41, 1), at(42, 2)
+	if t.bos >= 0 {
+		t.before = []int32{t.bos}
+	}
+	return t, nil
+}
+
+func parsePiece(data []byte) (piece string, score float32, ty int32, err error) {
+	ty = typeNormal
+	p := protobuf{data: data}
+	for {
+		f, v, b, ok := p.next()
+		if !ok {
+			return piece, score, ty, p.err
+		}
+		switch f {
+		case 1:
+			piece = string(b)
+		case 2:
+			score = math.Float32frombits(uint32(v))
+		case 3:
+			ty = int32(v & 0xff)
+		}
+	}
+}

@@ -1,0 +1,243 @@
+// Package tokenizer turns text into token ids and back: byte-level BPE and SentencePiece-style BPE, read from tokenizer.json, tokenizer.model or GGUF, with an
+// incremental detokenizer that never emits half a character. Tokenizers are immutable and safe for concurrent use.
+package tokenizer
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"golang.org/x/text/unicode/norm"
+)
+
+// ErrFormat is returned for tokenizer files that are damaged; ErrUnsupported for sound ones of a kind that weft does not know.
+var (
+	ErrFormat      = errors.New("malformed tokenizer")
+	ErrUnsupported = errors.New("unsupported tokenizer")
+)
+
+// maxVocab bounds ids; no tokenizer in use comes near.
+const maxVocab = 1 << 22
+
+// prefixMode says where SentencePiece-style tokenizers put ▁ before a piece of text.
+type prefixMode uint8
+
+const (
+	prefixNone   prefixMode = iota
+	prefixFirst             // before the text only
+	prefixAlways            // before each run of text between added tokens
+)
+
+const meta = "▁" // SentencePiece's visible space
+
+// Tokenizer is a vocabulary with the rules to use it.
+type Tokenizer struct {
+	pieces  []string         // by id; "" where the id is unused
+	ids     map[string]int32 // of the model's vocabulary, then added tokens
+	special []bool
+	shown   map[int32]string // added tokens whose spelling normalization changes ("▁<s>"): their own text
+	added   []addedToken
+	raw     trie // added tokens matched in the text as it is
+	rawText trie // the same without the special ones
+	normed  trie // added tokens matched in normalized text
+	normTxt trie
+
+	bpe       bpe
+	byteLevel bool
+	split     splitter // byte-level: text into words
+	nfc       bool
+	prefix    prefixMode
+	stripLead bool // decoding drops the space that the prefix put
+	spaces    bool // spaces become ▁ and back
+
+	before, after []int32 // what AddSpecial puts around a text
+	bos, eos      int32   // -1: none
+	stops         []int32
+	template      string
+	hasTemplate   bool
+}
+
+// addedToken is found in the text before anything else is done with it.
+type addedToken struct {
+	id                                 int32
+	content                            string
+	special                            bool
+	lstrip, rstrip, normalized, single bool
+}
+
+// EncodeOptions say how to treat special tokens.
+type EncodeOptions struct {
+	AddSpecial    bool // put around the text what the model expects: BOS, EOS
+	SpecialAsText bool // special tokens inside the text are plain text
+}
+
+// Encode returns the ids of text. Invalid UTF-8 is read as U+FFFD, one for each invalid run.
+func (t *Tokenizer) Encode(text string, o EncodeOptions) []int32 {
+	text = strings.ToValidUTF8(text, "\uFFFD")
+	out := make([]int32, 0, len(text)/3+4)
+	if o.AddSpecial {
+		out = append(out, t.before...)
+	}
+	raw, normed := &t.raw, &t.normed
+	if o.SpecialAsText {
+		raw, normed = &t.rawText, &t.normTxt
+	}
+	first := true
+	raw.cut(text, t.added, func(run string, id int32) {
+		if run != "" {
+			run = t.normalize(run, first)
+			normed.cut(run, t.added, func(run string, id int32) {
+				if run != "" {
+					out = t.encodeRun(out, run)
+				}
+				if id >= 0 {
+					out = append(out, id)
+				}
+			})
+		}
+		if id >= 0 {
+			out = append(out, id)
+		}
+		first = false
+	})
+	if o.AddSpecial {
+		out = append(out, t.after...)
+	}
+	return out
+}
+
+// normalize is what happens to text between added tokens.
+func (t *Tokenizer) normalize(run string, first bool) string {
+	if t.nfc {
+		run = norm.NFC.String(run)
+	}
+	if t.spaces {
+		run = strings.ReplaceAll(run, " ", meta)
+	}
+	if t.prefix == prefixAlways || t.prefix == prefixFirst && first && !strings.HasPrefix(run, meta) {
+		run = meta + run
+	}
+	return run
+}
+
+func (t *Tokenizer) encodeRun(out []int32, run string) []int32 {
+	if !t.byteLevel {
+		return t.bpe.encodeChars(out, run)
+	}
+	t.split(run, func(word string) { out = t.bpe.encodeBytes(out, word) })
+	return out
+}
+
+// VocabSize returns one more than the largest id.
+func (t *Tokenizer) VocabSize() int { return len(t.pieces) }
+
+// Token returns a token as its file spells it; false for ids that have none.
+func (t *Tokenizer) Token(id int32) (string, bool) {
+	if id < 0 || int(id) >= len(t.pieces) {
+		return "", false
+	}
+	return t.pieces[id], t.pieces[id] != ""
+}
+
+// ID returns the id of a token by its spelling.
+func (t *Tokenizer) ID(piece string) (int32, bool) {
+	id, ok := t.ids[piece]
+	return id, ok
+}
+
+// IsSpecial says whether id marks structure rather than text.
+func (t *Tokenizer) IsSpecial(id int32) bool {
+	return id >= 0 && int(id) < len(t.special) && t.special[id]
+}
+
+// BOS returns the token that begins a text.
+func (t *Tokenizer) BOS() (int32, bool) { return t.bos, t.bos >= 0 }
+
+// EOS returns the token that ends a text.
+func (t *Tokenizer) EOS() (int32, bool) { return t.eos, t.eos >= 0 }
+
+// BOSText returns the spelling of BOS.
+func (t *Tokenizer) BOSText() (string, bool) { return t.text(t.bos) }
+
+// EOSText returns the spelling of EOS.
+func (t *Tokenizer) EOSText() (string, bool) { return t.text(t.eos) }
+
+func (t *Tokenizer) text(id int32) (string, bool) {
+	if s, ok := t.shown[id]; ok {
+		return s, true
+	}
+	return t.Token(id)
+}
+
+// StopIDs returns the tokens that end a generation: EOS and what the model's files name beside it. The caller must not change it.
+func (t *Tokenizer) StopIDs() []int32 { return t.stops }
+
+// ChatTemplate returns the Jinja source that came with the tokenizer.
+func (t *Tokenizer) ChatTemplate() (string, bool) { return t.template, t.hasTemplate }
+
+func (t *Tokenizer) addStop(id int32) {
+	if id >= 0 && int(id) < len(t.pieces) && !slices.Contains(t.stops, id) {
+		t.stops = append(t.stops, id)
+	}
+}
+
+// newTokenizer starts a tokenizer from its vocabulary; pieces[id] is the spelling.
+func newTokenizer(pieces []string) (*Tokenizer, error) {
+	if len(pieces) == 0 || len(pieces) > maxVocab {
+		return nil, fmt.Errorf("%w: %d tokens, expected 1 to %d", ErrFormat, len(pieces), maxVocab)
+	}
+	t := &Tokenizer{pieces: pieces, ids: make(map[string]int32, len(pieces)), special: make([]bool, len(pieces)), bos: -1, eos: -1}
+	for i, p := range pieces {
+		if p == "" {
+			continue
+		}
+		if _, twice := t.ids[p]; !twice {
+			t.ids[p] = int32(i)
+		}
+	}
+	return t, nil
+}
+
+// add makes a token one that is found before anything else. Its id may lie beyond the vocabulary.
+func (t *Tokenizer) add(a addedToken) error {
+	if a.id < 0 || a.id >= maxVocab || a.content == "" {
+		return fmt.Errorf("%w: added token %q has id %d, expected 0 to %d and a text", ErrFormat, a.content, a.id, maxVocab-1)
+	}
+	if grow := int(a.id) + 1 - len(t.pieces); grow > 0 {
+		if grow > 1<<16 {
+			return fmt.Errorf("%w: added token %q has id %d, the vocabulary ends at %d", ErrFormat, a.content, a.id, len(t.pieces)-1)
+		}
+		t.pieces = append(t.pieces, make([]string, grow)...)
+		t.special = append(t.special, make([]bool, grow)...)
+	}
+	t.pieces[a.id] = a.content
+	t.ids[a.content] = a.id
+	t.special[a.id] = t.special[a.id] || a.special
+	t.added = append(t.added, a)
+	return nil
+}
+
+// finish builds what searching needs, once all added tokens are known.
+func (t *Tokenizer) finish() {
+	for i := range t.added {
+		a := &t.added[i]
+		content, all, text := a.content, &t.raw, &t.rawText
+		if a.normalized {
+			content, all, text = t.normalize(a.content, true), &t.normed, &t.normTxt
+			if content != a.content {
+				if t.shown == nil {
+					t.shown = map[int32]string{}
+				}
+				t.shown[a.id], t.pieces[a.id] = a.content, content
+			}
+		}
+		all.insert(content, int32(i))
+		if !a.special {
+			text.insert(content, int32(i))
+		}
+	}
+	if t.eos >= 0 {
+		t.addStop(t.eos)
+	}
+}
