@@ -3,7 +3,7 @@
 package cpu
 
 /*
-#cgo CFLAGS: -std=c11 -O3 -Wall -Werror
+#cgo CFLAGS: -std=c11 -O3 -Wall -Werror -Wno-psabi
 #cgo LDFLAGS: -lm -lpthread
 #include "kernels.h"
 */

@@ -28,10 +28,10 @@ static void product_int8(const linear_op *o, const linear_part *p, int64_t panel
 			v16 scale, min;
 			scaled(w, at, u * UNIT + h * 16, &scale, &min);
 			for (int t = 0; t < count; t++) {
-				i16v sum = {{0}};
-				dot(w, at + u * w->code_stride, b.q + 32 * t, halves == 2 ? 16 * h : 0, halves == 2 ? 16 * h + 16 : 32, sum.i);
+				int32_t sum[16] = {0};
+				dot(w, at + u * w->code_stride, b.q + 32 * t, halves == 2 ? 16 * h : 0, halves == 2 ? 16 * h + 16 : 32, sum);
 				v16 a = v_load(acc + 16 * t);
-				a = v_fma(i_to_float(sum), v_mul(scale, v_set1(b.scale[t])), a);
+				a = v_fma(i_to_float(i_load(sum)), v_mul(scale, v_set1(b.scale[t])), a);
 				if (w->has_mins) {
 					a = v_fma(min, v_set1(b.sums[(halves == 2 ? 1 + h : 0) * o->tile + t]), a);
 				}
