@@ -19,6 +19,8 @@ type CompletionRequest struct {
 	Params
 	Prompts []Prompt // at least one
 	Echo    bool     // the answer begins with the prompt
+	// ReturnPromptLogprobs: the request names prompt_logprobs. Params.PromptLogprobs may also be set by echo with logprobs.
+	ReturnPromptLogprobs bool
 }
 
 // ParseCompletion checks a body of /v1/completions. The error is an *Error with status 400 that names the member.
@@ -34,6 +36,7 @@ func ParseCompletion(data []byte, limits Limits) (*CompletionRequest, error) {
 	b.common(&r.Params, completionAPI)
 	r.Echo = b.flag("echo", false)
 	r.Prompts = b.prompts("prompt")
+	r.ReturnPromptLogprobs = r.PromptLogprobs >= 0
 	if r.Echo && r.Logprobs >= 0 {
 		r.PromptLogprobs = max(r.PromptLogprobs, r.Logprobs)
 	}

@@ -1,0 +1,120 @@
+// Package server is the HTTP face of weft: routes, keys, limits, the one table from errors to statuses, event streams, drain. It reads
+// tokens from an engine that it knows by a small interface and holds no model state.
+package server
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"weft/runtime/engine"
+	"weft/server/openai"
+	"weft/server/telemetry"
+)
+
+// Engine continues sequences. Submit admits all requests or none; a closed context cancels them. Every stream yields exactly one
+// terminal event.
+type Engine interface {
+	Submit(ctx context.Context, reqs ...engine.Request) ([]Stream, error)
+	// Health returns nil while the engine can serve.
+	Health() error
+}
+
+// Stream is one admitted sequence. Its events must be read until the terminal one; Cancel may be called at any time, also twice.
+type Stream interface {
+	Events() <-chan engine.Event
+	Cancel()
+}
+
+// Tokenizer turns text into ids and back. Its methods may be called from any goroutine.
+type Tokenizer interface {
+	// Encode recognises special tokens in the text; addSpecial puts what the model wants around it (BOS).
+	Encode(text string, addSpecial bool) []int32
+	Decode(ids []int32, skipSpecial bool) string
+	NewStream(skipSpecial bool) TextStream
+	// Token is a token's name in the vocabulary.
+	Token(id int32) string
+	// TokenBytes are the bytes a token adds to a text; a byte token has one.
+	TokenBytes(id int32) []byte
+	// StopIDs end a generation.
+	StopIDs() []int32
+}
+
+// TextStream decodes one id after another and never returns half a character; Flush returns what is held back.
+type TextStream interface {
+	Push(id int32) string
+	Flush() string
+}
+
+// Renderer makes the prompt of a conversation with the model's chat template.
+type Renderer interface {
+	// Render returns an error that wraps openai.Error where the conversation is at fault.
+	Render(req *openai.ChatRequest) (string, error)
+}
+
+// Config are a server's settings. The zero value of a duration or count is replaced by its default.
+type Config struct {
+	Model        string // name in the API
+	Version      string
+	Vocab        int                 // token ids are below this
+	Context      int                 // longest sequence, prompt and answer together
+	Keys         [][sha256.Size]byte // HashKey of each API key; none: open to all
+	MaxBody      int64               // bytes of a request body; default 4 MiB
+	MaxChoices   int                 // sequences of one request, prompts · n; default 128
+	MaxRequests  int                 // requests at work at once, waiting ones too; default 1024
+	BodyTimeout  time.Duration       // to read a body; default 30 s
+	WriteTimeout time.Duration       // for one write to a client; default 30 s
+	PingInterval time.Duration       // comment lines in silent streams; default 15 s
+	DrainTimeout time.Duration       // for running requests after the drain has begun; default 30 s
+}
+
+// HashKey is how a key is kept.
+func HashKey(key string) [sha256.Size]byte { return sha256.Sum256([]byte(key)) }
+
+// Deps are what a server works with. Metrics, Traces and Log may be nil; Template is nil where the model has none.
+type Deps struct {
+	Engine    Engine
+	Tokenizer Tokenizer
+	Template  Renderer
+	Metrics   *telemetry.Metrics
+	Traces    *telemetry.Traces
+	Log       *slog.Logger
+}
+
+// Validate returns what is wrong with the settings.
+func (c Config) Validate() error {
+	var errs []error
+	if c.Model == "" {
+		errs = append(errs, errors.New("Model is empty"))
+	}
+	if c.Vocab < 1 || c.Context < 1 {
+		errs = append(errs, fmt.Errorf("Vocab %d and Context %d must be positive", c.Vocab, c.Context))
+	}
+	if c.MaxBody < 0 || c.MaxChoices < 0 || c.MaxRequests < 0 || c.BodyTimeout < 0 || c.WriteTimeout < 0 || c.PingInterval < 0 || c.DrainTimeout < 0 {
+		errs = append(errs, errors.New("limits and durations must not be negative"))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("server settings: %w", err)
+	}
+	return nil
+}
+
+func (c Config) withDefaults() Config {
+	setDefault(&c.MaxBody, 4<<20)
+	setDefault(&c.MaxChoices, 128)
+	setDefault(&c.MaxRequests, 1024)
+	setDefault(&c.BodyTimeout, 30*time.Second)
+	setDefault(&c.WriteTimeout, 30*time.Second)
+	setDefault(&c.PingInterval, 15*time.Second)
+	setDefault(&c.DrainTimeout, 30*time.Second)
+	return c
+}
+
+func setDefault[T int | int64 | time.Duration](v *T, def T) {
+	if *v == 0 {
+		*v = def
+	}
+}

@@ -1,0 +1,125 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"os"
+	"strconv"
+
+	"github.com/gin-gonic/gin"
+
+	"weft/runtime/engine"
+	"weft/server/openai"
+)
+
+// Errors of the server itself; the table below gives each its status.
+var (
+	errDraining    = errors.New("the server is shutting down")
+	errNotReady    = errors.New("the model is not ready yet")
+	errBusy        = errors.New("too many requests are at work")
+	errNoKey       = errors.New("a valid API key is needed: send Authorization: Bearer KEY")
+	errNoRoute     = errors.New("there is no such route")
+	errNoMethod    = errors.New("the route does not take this method")
+	errMediaType   = errors.New("the body must be JSON: send Content-Type: application/json, without compression")
+	errSlowBody    = errors.New("the body did not arrive in time")
+	errBrokenBody  = errors.New("the body could not be read")
+	errClientGone  = errors.New("the client has gone")
+	errNoTemplate  = errors.New("the model has no chat template: use /v1/completions")
+	errEngineEnded = errors.New("the engine ended a sequence without saying why")
+)
+
+// statusClientGone is nginx's status for a client that has gone; only logs and metrics see it.
+const statusClientGone = 499
+
+// errorTable is the one place where an error becomes a status, a type and a code. The first row that errors.Is finds wins; what no row
+// knows is a 500 without details, which are in the log.
+var errorTable = []struct {
+	err        error
+	status     int
+	kind, code string
+	retryAfter int // seconds; 0: no header
+}{
+	{engine.ErrQueueFull, http.StatusTooManyRequests, openai.TypeRateLimit, "queue_full", 1},
+	{errBusy, http.StatusTooManyRequests, openai.TypeRateLimit, "too_many_requests", 1},
+	{engine.ErrDraining, http.StatusServiceUnavailable, openai.TypeUnavailable, "draining", 5},
+	{errDraining, http.StatusServiceUnavailable, openai.TypeUnavailable, "draining", 5},
+	{errNotReady, http.StatusServiceUnavailable, openai.TypeUnavailable, "not_ready", 2},
+	{engine.ErrUnhealthy, http.StatusServiceUnavailable, openai.TypeUnavailable, "unhealthy", 10},
+	{engine.ErrPromptTooLong, http.StatusBadRequest, openai.TypeInvalidRequest, "context_length_exceeded", 0},
+	{engine.ErrNoMemory, http.StatusBadRequest, openai.TypeInvalidRequest, "out_of_memory", 0},
+	{engine.ErrInvalid, http.StatusBadRequest, openai.TypeInvalidRequest, "invalid_value", 0},
+	{errNoTemplate, http.StatusBadRequest, openai.TypeInvalidRequest, "no_chat_template", 0},
+	{errBrokenBody, http.StatusBadRequest, openai.TypeInvalidRequest, "invalid_body", 0},
+	{errNoKey, http.StatusUnauthorized, openai.TypeAuthentication, "invalid_api_key", 0},
+	{errNoRoute, http.StatusNotFound, openai.TypeNotFound, "not_found", 0},
+	{errNoMethod, http.StatusMethodNotAllowed, openai.TypeInvalidRequest, "method_not_allowed", 0},
+	{errSlowBody, http.StatusRequestTimeout, openai.TypeInvalidRequest, "timeout", 0},
+	{os.ErrDeadlineExceeded, http.StatusRequestTimeout, openai.TypeInvalidRequest, "timeout", 0},
+	{errMediaType, http.StatusUnsupportedMediaType, openai.TypeInvalidRequest, "unsupported_media_type", 0},
+	{errClientGone, statusClientGone, openai.TypeInvalidRequest, "client_closed_request", 0},
+	{context.Canceled, statusClientGone, openai.TypeInvalidRequest, "client_closed_request", 0},
+}
+
+// toAPI looks an error up; retryAfter is 0 where no header is due.
+func toAPI(err error) (e *openai.Error, retryAfter int) {
+	if errors.As(err, &e) {
+		return e, 0
+	}
+	var tooLarge *http.MaxBytesError
+	if errors.As(err, &tooLarge) {
+		return &openai.Error{Status: http.StatusRequestEntityTooLarge, Type: openai.TypeInvalidRequest, Code: "body_too_large",
+			Message: "The body is larger than the " + strconv.FormatInt(tooLarge.Limit, 10) + " bytes this server takes."}, 0
+	}
+	for _, row := range errorTable {
+		if errors.Is(err, row.err) {
+			return &openai.Error{Status: row.status, Type: row.kind, Code: row.code, Message: sentence(err.Error())}, row.retryAfter
+		}
+	}
+	return &openai.Error{Status: http.StatusInternalServerError, Type: openai.TypeServer, Code: "internal_error",
+		Message: "The server failed on this request; its log has the details under the request id."}, 0
+}
+
+// sentence makes an error's text one for people.
+func sentence(s string) string {
+	if s == "" {
+		return s
+	}
+	if s[0] >= 'a' && s[0] <= 'z' {
+		s = string(s[0]-'a'+'A') + s[1:]
+	}
+	return s + "."
+}
+
+// fail answers with an error; the first answer of a request stays.
+func (s *Server) fail(c *gin.Context, err error) {
+	e, retry := toAPI(err)
+	c.Abort()
+	_ = c.Error(err)
+	if c.Writer.Written() {
+		return
+	}
+	if retry > 0 {
+		c.Header("Retry-After", strconv.Itoa(retry))
+	}
+	if e.Status == http.StatusUnauthorized {
+		c.Header("WWW-Authenticate", "Bearer")
+	}
+	if s.draining() || e.Status == http.StatusRequestTimeout || e.Status == http.StatusRequestEntityTooLarge {
+		c.Header("Connection", "close")
+	}
+	s.reply(c, e.Status, openai.ErrorBody{Error: e})
+}
+
+// reply writes one JSON document with a deadline.
+func (s *Server) reply(c *gin.Context, status int, v any) {
+	body, err := openai.Marshal(v)
+	if err != nil {
+		s.log.Error("encode answer", "request_id", requestID(c), "error", err)
+		status, body = http.StatusInternalServerError, []byte(`{"error":{"message":"The answer could not be encoded.","type":"server_error","param":null,"code":null}}`)
+	}
+	s.extendWrite(c)
+	c.Header("Content-Length", strconv.Itoa(len(body)))
+	c.Data(status, "application/json", body)
+	c.Writer.Flush()
+}

@@ -1,0 +1,170 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"testing"
+
+	"weft/runtime/engine"
+	"weft/server/openai"
+)
+
+func TestErrorTable(t *testing.T) {
+	for _, c := range []struct {
+		err    error
+		status int
+		kind   string
+		retry  int
+	}{
+		{engine.ErrQueueFull, 429, openai.TypeRateLimit, 1},
+		{errBusy, 429, openai.TypeRateLimit, 1},
+		{engine.ErrDraining, 503, openai.TypeUnavailable, 5},
+		{errDraining, 503, openai.TypeUnavailable, 5},
+		{errNotReady, 503, openai.TypeUnavailable, 2},
+		{engine.ErrUnhealthy, 503, openai.TypeUnavailable, 10},
+		{engine.ErrPromptTooLong, 400, openai.TypeInvalidRequest, 0},
+		{engine.ErrNoMemory, 400, openai.TypeInvalidRequest, 0},
+		{engine.ErrInvalid, 400, openai.TypeInvalidRequest, 0},
+		{errNoTemplate, 400, openai.TypeInvalidRequest, 0},
+		{errBrokenBody, 400, openai.TypeInvalidRequest, 0},
+		{errNoKey, 401, openai.TypeAuthentication, 0},
+		{errNoRoute, 404, openai.TypeNotFound, 0},
+		{errNoMethod, 405, openai.TypeInvalidRequest, 0},
+		{errSlowBody, 408, openai.TypeInvalidRequest, 0},
+		{os.ErrDeadlineExceeded, 408, openai.TypeInvalidRequest, 0},
+		{&http.MaxBytesError{Limit: 5}, 413, openai.TypeInvalidRequest, 0},
+		{errMediaType, 415, openai.TypeInvalidRequest, 0},
+		{errClientGone, 499, openai.TypeInvalidRequest, 0},
+		{context.Canceled, 499, openai.TypeInvalidRequest, 0},
+		{openai.Invalid("n", "c", "bad"), 400, openai.TypeInvalidRequest, 0},
+		{errors.New("disk on fire"), 500, openai.TypeServer, 0},
+		{errEngineEnded, 500, openai.TypeServer, 0},
+	} {
+		e, retry := toAPI(fmt.Errorf("wrapped: %w", c.err))
+		if e.Status != c.status || e.Type != c.kind || retry != c.retry || e.Message == "" {
+			t.Errorf("%v: %d %s retry %d %q, want %d %s retry %d", c.err, e.Status, e.Type, retry, e.Message, c.status, c.kind, c.retry)
+		}
+		if strings.Contains(e.Message, "fire") {
+			t.Errorf("an unknown error's text goes to the client: %q", e.Message)
+		}
+	}
+	for _, row := range errorTable {
+		if row.status == 429 || row.status == 503 {
+			if row.retryAfter == 0 {
+				t.Errorf("%v: %d without Retry-After", row.err, row.status)
+			}
+		}
+	}
+}
+
+// wantError checks status and OpenAI's body.
+func wantError(t *testing.T, w *httptest.ResponseRecorder, status int, param, fragment string) {
+	t.Helper()
+	var body struct {
+		Error struct {
+			Message, Type string
+			Param, Code   *string
+		}
+	}
+	if err := json.Unmarshal(w.Body.Bytes(), &body); err != nil {
+		t.Fatalf("%d %q: %v", w.Code, w.Body, err)
+	}
+	got := ""
+	if body.Error.Param != nil {
+		got = *body.Error.Param
+	}
+	if w.Code != status || got != param || !strings.Contains(body.Error.Message, fragment) || body.Error.Type == "" {
+		t.Errorf("%d param %q %q; want %d on %q with %q", w.Code, got, body.Error.Message, status, param, fragment)
+	}
+	if w.Header().Get("X-Request-Id") == "" {
+		t.Error("no x-request-id")
+	}
+}
+
+func TestRefusedRequests(t *testing.T) {
+	s := newTest(t, &fakeEngine{reply: "a"}, func(c *Config, _ *Deps) { c.MaxBody = 1000 })
+	for _, c := range []struct {
+		name, path, body string
+		status           int
+		param, fragment  string
+	}{
+		{"field", "/v1/chat/completions", `{"temperature":3,` + hi + `}`, 400, "temperature", "from 0 to 2"},
+		{"model", "/v1/chat/completions", `{"model":"gpt-9",` + hi + `}`, 404, "model", "gpt-9"},
+		{"completion model", "/v1/completions", `{"model":"gpt-9","prompt":"x"}`, 404, "model", "gpt-9"},
+		{"tokenize model", "/tokenize", `{"model":"gpt-9","prompt":"x"}`, 404, "model", "gpt-9"},
+		{"detokenize model", "/detokenize", `{"model":"gpt-9","tokens":[]}`, 404, "model", "gpt-9"},
+		{"template", "/v1/chat/completions", `{"messages":[{"role":"user","content":"refuse please"}]}`, 400, "messages", "refused"},
+		{"long prompt", "/v1/completions", `{"prompt":"` + strings.Repeat("x", 63) + `"}`, 400, "prompt", "context is 64 tokens; prompt 0 has 64"},
+		{"long score", "/v1/completions", `{"max_tokens":0,"prompt":"` + strings.Repeat("x", 64) + `"}`, 400, "prompt", "has 65"},
+		{"no tokens", "/v1/completions", `{"add_special_tokens":false,"prompt":""}`, 400, "prompt", "no tokens"},
+		{"large", "/v1/completions", `{"prompt":"` + strings.Repeat("x", 1000) + `"}`, 413, "", "1000 bytes"},
+		{"route", "/v1/embeddings", `{}`, 404, "", "no such route"},
+		{"no json", "/v1/completions", `{`, 400, "", "not valid JSON"},
+	} {
+		t.Run(c.name, func(t *testing.T) { wantError(t, post(s, c.path, c.body), c.status, c.param, c.fragment) })
+	}
+	// A prompt that exactly fills the context can be scored.
+	if w := post(s, "/v1/completions", `{"max_tokens":0,"prompt":"`+strings.Repeat("x", 63)+`"}`); w.Code != 200 {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	wantError(t, get(s, "/v1/chat/completions"), 405, "", "method")
+	wantError(t, get(s, "/v1/models/none"), 404, "model", "none")
+	wantError(t, post(s, "/v1/completions", `{"prompt":"x"}`, "Content-Type", "text/plain"), 415, "", "application/json")
+	wantError(t, post(s, "/v1/completions", `{"prompt":"x"}`, "Content-Encoding", "gzip"), 415, "", "application/json")
+	noTemplate := newTest(t, &fakeEngine{}, func(_ *Config, d *Deps) { d.Template = nil })
+	wantError(t, post(noTemplate, "/v1/chat/completions", `{`+hi+`}`), 400, "", "template")
+}
+
+func TestEngineRefuses(t *testing.T) {
+	for err, status := range map[error]int{engine.ErrQueueFull: 429, engine.ErrDraining: 503, engine.ErrUnhealthy: 503, engine.ErrNoMemory: 400, errors.New("x"): 500} {
+		s := newTest(t, &fakeEngine{submit: fmt.Errorf("submit: %w", err)})
+		w := post(s, "/v1/chat/completions", `{`+hi+`}`)
+		wantError(t, w, status, "", "")
+		if retry := w.Header().Get("Retry-After"); (retry != "") != (status == 429 || status == 503) {
+			t.Errorf("%d with Retry-After %q", status, retry)
+		}
+		if err == engine.ErrQueueFull && !strings.Contains(get(s, "/metrics").Body.String(), `reason="max_num_queued_reqs"} 1`) {
+			t.Error("the refusal is not counted")
+		}
+	}
+}
+
+// An engine's failure after the first byte is an event; before it, a status.
+func TestEngineFails(t *testing.T) {
+	e := &fakeEngine{reply: "abc", fail: errors.New("secret detail")}
+	s := newTest(t, e)
+	wantError(t, post(s, "/v1/chat/completions", `{`+hi+`}`), 500, "", "failed")
+	w := post(s, "/v1/chat/completions", `{"stream":true,`+hi+`}`)
+	evs := streamOf(t, w.Body.String())
+	last := evs[len(evs)-1]
+	if w.Code != 200 || !strings.HasPrefix(last, `data: {"error":{"message":"The server failed`) || strings.Contains(w.Body.String(), "secret") || strings.Contains(w.Body.String(), "[DONE]") {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	if !strings.Contains(get(s, "/metrics").Body.String(), `finished_reason="error",model_name="org/tiny"} 2`) {
+		t.Error("the failures are not counted")
+	}
+}
+
+func TestPanicIsOneRequests500(t *testing.T) {
+	var log bytes.Buffer
+	s := newTest(t, &fakeEngine{reply: "a"}, logTo(&log))
+	wantError(t, post(s, "/v1/chat/completions", `{"messages":[{"role":"user","content":"panic please"}]}`), 500, "", "failed")
+	if !strings.Contains(log.String(), "panic in a request") || strings.Contains(log.String(), "secret prompt text") {
+		t.Errorf("log: %s", log.String())
+	}
+	if w := post(s, "/v1/chat/completions", `{`+hi+`}`); w.Code != 200 {
+		t.Errorf("the next request: %d", w.Code)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.working != 0 {
+		t.Errorf("%d requests at work after the panic", s.working)
+	}
+}

@@ -1,0 +1,273 @@
+package server
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"sync"
+	"time"
+
+	"github.com/gin-gonic/gin"
+
+	"weft/runtime/engine"
+	"weft/runtime/sample"
+	"weft/server/openai"
+	"weft/server/telemetry"
+)
+
+// waitTerminal bounds how long a finished request waits for the engine's last words about its sequences.
+const waitTerminal = 5 * time.Second
+
+// keyClientGone marks a request whose client has left.
+const keyClientGone = "client_gone"
+
+// prompt is one prompt of a request.
+type prompt struct {
+	ids    []int32
+	text   string // for echo
+	cached int    // tokens from the prefix cache; the least over the choices
+}
+
+// generation is the work of one request: prompts times n sequences, in that order.
+type generation struct {
+	s       *Server
+	p       *openai.Params
+	arrived time.Time
+	prompts []*prompt
+	choices []*choice
+	span    *telemetry.Span
+
+	ctx     context.Context //nolint:containedctx // of the request, with a cause; lives as long as the handler
+	cancel  context.CancelCauseFunc
+	unhook  func() bool
+	merged  chan indexed
+	stopped chan struct{} // closed when nobody reads merged any more
+	readers sync.WaitGroup
+}
+
+type indexed struct {
+	choice int
+	event  engine.Event
+}
+
+// start checks the prompts against the context, submits every sequence at once and merges their events.
+// param is the member that holds the prompts.
+func (s *Server) start(c *gin.Context, arrived time.Time, p *openai.Params, param string, prompts []*prompt, span *telemetry.Span) (*generation, error) {
+	g := &generation{s: s, p: p, arrived: arrived, prompts: prompts, span: span, merged: make(chan indexed, 64), stopped: make(chan struct{})}
+	base, err := seedOf(p.Seed)
+	if err != nil {
+		return nil, err
+	}
+	var reqs []engine.Request
+	for i, pr := range prompts {
+		most, err := s.maxTokens(param, i, len(pr.ids), p)
+		if err != nil {
+			return nil, err
+		}
+		for j := range p.N {
+			index := i*p.N + j
+			reqs = append(reqs, s.engineRequest(fmt.Sprintf("%s-%d", requestID(c), index), pr.ids, p, most, base, j))
+			g.choices = append(g.choices, s.newChoice(index, pr, p, arrived))
+		}
+	}
+	g.ctx, g.cancel = context.WithCancelCause(c.Request.Context())
+	g.unhook = context.AfterFunc(s.cut, func() { g.cancel(errDraining) })
+	streams, err := s.deps.Engine.Submit(g.ctx, reqs...)
+	if err == nil && len(streams) != len(reqs) {
+		err = fmt.Errorf("submit %d sequences: the engine returned %d streams", len(reqs), len(streams))
+	}
+	if err != nil {
+		g.unhook()
+		g.cancel(nil)
+		if errors.Is(err, engine.ErrQueueFull) {
+			s.metrics.Rejected("max_num_queued_reqs")
+		}
+		return nil, err
+	}
+	s.metrics.Params(p.N, ptrOr(p.MaxTokens, 0))
+	for i, st := range streams {
+		g.choices[i].stream = st
+		g.readers.Add(1)
+		go g.read(i, st)
+	}
+	return g, nil
+}
+
+// read passes events on until the terminal one; when nobody listens any more it only waits for that.
+func (g *generation) read(i int, st Stream) {
+	defer g.readers.Done()
+	for ev := range st.Events() {
+		if ev.Finish != engine.Running {
+			g.choices[i].times = ev.Times
+		}
+		g.pass(indexed{i, ev})
+		if ev.Finish != engine.Running {
+			return
+		}
+	}
+	g.pass(indexed{i, engine.Event{Token: -1, StopID: -1, Finish: engine.Failed, Err: errEngineEnded}})
+}
+
+func (g *generation) pass(it indexed) {
+	select {
+	case g.merged <- it:
+	case <-g.stopped:
+	}
+}
+
+// close ends what still runs, waits for the engine's terminal events and records every sequence.
+func (g *generation) close() {
+	g.unhook()
+	for _, ch := range g.choices {
+		ch.stream.Cancel()
+	}
+	g.cancel(errClientGone)
+	close(g.stopped)
+	ended := make(chan struct{})
+	go func() { g.readers.Wait(); close(ended) }()
+	timer := time.NewTimer(waitTerminal)
+	defer timer.Stop()
+	select {
+	case <-ended:
+	case <-timer.C:
+		g.s.log.Error("the engine did not end a cancelled sequence in time")
+		return
+	}
+	longest := 0
+	for _, ch := range g.choices {
+		r := ch.record(g.arrived)
+		g.s.metrics.Finished(r)
+		g.span.Stages(ch.index, r)
+		longest = max(longest, ch.tokens)
+	}
+	g.s.metrics.LongestChoice(longest)
+}
+
+// err says why the request's context has ended.
+func (g *generation) err() error {
+	if cause := context.Cause(g.ctx); errors.Is(cause, errDraining) {
+		return cause
+	}
+	return errClientGone
+}
+
+// next waits for one event; ping fires while nothing comes: then ok is false and the error nil.
+func (g *generation) next(ping <-chan time.Time) (d delta, ok bool, err error) {
+	select {
+	case it := <-g.merged:
+		d = g.take(it)
+		return d, true, d.err
+	case <-g.ctx.Done():
+		return delta{}, false, g.err()
+	case <-ping:
+		return delta{}, false, nil
+	}
+}
+
+// more returns an event that is already there.
+func (g *generation) more() (d delta, ok bool, err error) {
+	select {
+	case it := <-g.merged:
+		d = g.take(it)
+		return d, true, d.err
+	default:
+		return delta{}, false, nil
+	}
+}
+
+// take hands an event to its choice; where the request's context has ended, that is the reason of any failure.
+func (g *generation) take(it indexed) delta {
+	d := g.choices[it.choice].take(it.event)
+	if d.err != nil && g.ctx.Err() != nil {
+		d.err = g.err()
+	}
+	return d
+}
+
+// running counts choices that have not finished.
+func (g *generation) running() int {
+	n := 0
+	for _, ch := range g.choices {
+		if ch.finish == "" {
+			n++
+		}
+	}
+	return n
+}
+
+// usage adds up; each prompt counts once, however many choices it has.
+func (g *generation) usage() openai.Usage {
+	var u openai.Usage
+	for _, p := range g.prompts {
+		u.PromptTokens += len(p.ids)
+		u.PromptTokensDetails.CachedTokens += max(p.cached, 0)
+	}
+	for _, ch := range g.choices {
+		u.CompletionTokens += ch.tokens
+	}
+	u.TotalTokens = u.PromptTokens + u.CompletionTokens
+	return u
+}
+
+// maxTokens is how many tokens a prompt of n tokens may be followed by.
+func (s *Server) maxTokens(param string, i, n int, p *openai.Params) (int, error) {
+	if n == 0 {
+		return 0, openai.Invalid(param, "invalid_value", "Prompt %d has no tokens.", i)
+	}
+	scoring := p.MaxTokens != nil && *p.MaxTokens == 0
+	if n > s.cfg.Context || n == s.cfg.Context && !scoring {
+		return 0, openai.Invalid(param, "context_length_exceeded",
+			"The model's context is %d tokens; prompt %d has %d, which leaves none for an answer. Shorten the prompt.", s.cfg.Context, i, n)
+	}
+	return min(ptrOr(p.MaxTokens, math.MaxInt), s.cfg.Context-n), nil
+}
+
+func (s *Server) engineRequest(id string, ids []int32, p *openai.Params, most int, seed uint64, choice int) engine.Request {
+	var stops []int32
+	if !p.IgnoreEOS {
+		stops = append(stops, s.deps.Tokenizer.StopIDs()...)
+	}
+	topP := p.TopP
+	if topP == 0 {
+		topP = 1e-12 // the likeliest token alone
+	}
+	return engine.Request{
+		ID: id, Prompt: append([]int32(nil), ids...), MaxTokens: most, MinTokens: min(p.MinTokens, most), StopIDs: append(stops, p.StopTokenIDs...), PromptLogprobs: p.PromptLogprobs,
+		Sampling: sample.Params{Temperature: p.Temperature, TopK: p.TopK, TopP: topP, MinP: p.MinP, RepetitionPenalty: p.RepetitionPenalty, PresencePenalty: p.PresencePenalty,
+			FrequencyPenalty: p.FrequencyPenalty, LogitBias: p.LogitBias, Seed: choiceSeed(seed, choice), Logprobs: p.Logprobs},
+	}
+}
+
+// seedOf returns the client's seed or a random one.
+func seedOf(seed *int64) (uint64, error) {
+	if seed != nil {
+		return uint64(*seed), nil
+	}
+	var b [8]byte
+	if _, err := rand.Read(b[:]); err != nil {
+		return 0, fmt.Errorf("draw a seed: %w", err)
+	}
+	return binary.LittleEndian.Uint64(b[:]), nil
+}
+
+// choiceSeed keeps the choices of one prompt apart: the seed itself for the first, a hash of it (splitmix64's finalizer) for the others.
+// Prompts of one request share seeds, so that a prompt's answer does not depend on its neighbours.
+func choiceSeed(seed uint64, choice int) uint64 {
+	if choice == 0 {
+		return seed
+	}
+	z := seed + uint64(choice)*0x9e3779b97f4a7c15
+	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
+	z = (z ^ z>>27) * 0x94d049bb133111eb
+	return z ^ z>>31
+}
+
+func ptrOr[T any](p *T, def T) T {
+	if p == nil {
+		return def
+	}
+	return *p
+}
