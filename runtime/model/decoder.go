@@ -93,25 +93,27 @@ func (d *decoder) allocate(l *loader) error {
 	return nil
 }
 
-// grow fills the table of variant up to position.
+// grow fills the table of variant up to position, ropeFill rows at a time.
 func (t *ropeTable) grow(variant, position, context int) error {
-	if position < t.filled[variant] {
-		return nil
-	}
-	end := min((position/ropeFill+1)*ropeFill, context)
 	freq := t.freq[variant]
-	row := make([]byte, 0, 8*len(freq)*(end-t.filled[variant]))
-	for p := t.filled[variant]; p < end; p++ {
-		for _, f := range freq {
-			row = binary.LittleEndian.AppendUint32(row, math.Float32bits(float32(math.Cos(float64(p)*f)*t.scale)))
+	for position >= t.filled[variant] {
+		begin := t.filled[variant]
+		end := min(begin+ropeFill, context)
+		rows := make([]byte, 0, 8*len(freq)*(end-begin))
+		for p := begin; p < end; p++ {
+			for _, f := range freq {
+				rows = binary.LittleEndian.AppendUint32(rows, math.Float32bits(float32(math.Cos(float64(p)*f)*t.scale)))
+			}
+			for _, f := range freq {
+				rows = binary.LittleEndian.AppendUint32(rows, math.Float32bits(float32(math.Sin(float64(p)*f)*t.scale)))
+			}
 		}
-		for _, f := range freq {
-			row = binary.LittleEndian.AppendUint32(row, math.Float32bits(float32(math.Sin(float64(p)*f)*t.scale)))
+		if err := t.buf.Write(int64(variant*context+begin)*int64(8*len(freq)), rows); err != nil {
+			return err
 		}
+		t.filled[variant] = end
 	}
-	at := int64(variant*context+t.filled[variant]) * int64(8*len(freq))
-	t.filled[variant] = end
-	return t.buf.Write(at, row)
+	return nil
 }
 
 func (d *decoder) Config() *Config         { return d.cfg }

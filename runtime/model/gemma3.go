@@ -45,7 +45,8 @@ var gemma3Arch = architecture{
 	fromGGUF: func(c *Config, m ggufMeta) error {
 		c.gemmaGGUF(m)
 		c.QKNorm = true
-		c.slide(m.integer("attention.sliding_window", 1024), func(l int) bool { return (l+1)%6 != 0 })
+		pattern := max(1, m.integer("attention.sliding_window_pattern", 6))
+		c.slide(m.integer("attention.sliding_window", 1024), func(l int) bool { return (l+1)%pattern != 0 })
 		if err := c.oneRopeGGUF(m); err != nil {
 			return err
 		}

@@ -3,7 +3,7 @@ package model
 // Llama 1, 2, 3.x, Mistral and SmolLM2: pre-norm, grouped queries, SwiGLU, no norms of heads; biases and a sliding window where the configuration says so
 // (Touvron et al. 2023, arXiv:2302.13971; Jiang et al. 2023, arXiv:2310.06825).
 var llamaArch = architecture{
-	name: "llama", hfTypes: []string{"llama", "mistral"}, gguf: []string{"llama", "mistral"},
+	name: "llama", hfTypes: []string{"llama", "mistral"}, gguf: []string{"llama"},
 	configure: func(c *Config, h *hfConfig) (err error) {
 		c.Tied = h.tied(false)
 		if h.AttentionBias != nil {

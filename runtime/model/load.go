@@ -20,7 +20,7 @@ import (
 type Options struct {
 	MaxBatchTokens int // tokens of one Forward
 	MaxLogitRows   int // rows of one Logits
-	MaxContext     int // positions; 0: the configuration's
+	MaxContext     int // positions; 0, or more than the configuration has: the configuration's
 }
 
 // Open reads the configuration and the weights of a Hugging Face folder or a GGUF file and loads them.

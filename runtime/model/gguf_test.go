@@ -1,0 +1,220 @@
+package model
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"weft/internal/numtest"
+	"weft/runtime/tensor"
+	"weft/runtime/weights"
+)
+
+// ggufNames are GGUF's names of the modules of a block; Gemma's norms differ.
+var ggufNames = map[string]string{
+	"input_layernorm": "attn_norm", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output",
+	"self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm", "post_attention_layernorm": "ffn_norm", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
+	"mlp.down_proj": "ffn_down", "self_attn.qkv_proj": "attn_qkv", "mlp.gate_up_proj": "ffn_up",
+	"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output",
+}
+
+func ggufName(name string, gemma bool) string {
+	stem, kind := name[:strings.LastIndex(name, ".")], name[strings.LastIndex(name, "."):]
+	var layer int
+	if n, _ := fmt.Sscanf(stem, "model.layers.%d.", &layer); n == 0 {
+		return ggufNames[stem] + kind
+	}
+	module := strings.TrimPrefix(stem, fmt.Sprintf("model.layers.%d.", layer))
+	to := ggufNames[module]
+	if gemma {
+		if special := map[string]string{
+			"post_attention_layernorm": "post_attention_norm", "pre_feedforward_layernorm": "ffn_norm", "post_feedforward_layernorm": "post_ffw_norm",
+		}[module]; special != "" {
+			to = special
+		}
+	}
+	return fmt.Sprintf("blk.%d.%s%s", layer, to, kind)
+}
+
+// ggufMetadata says in GGUF's keys what c says, as llama.cpp's converter does.
+func ggufMetadata(c *Config) (arch string, meta map[string]any) {
+	arch = c.Architecture
+	full := c.Ropes[0]
+	meta = map[string]any{
+		"general.architecture": arch, arch + ".embedding_length": uint32(c.Hidden), arch + ".block_count": uint32(c.Layers), arch + ".attention.head_count": uint32(c.Heads),
+		arch + ".attention.head_count_kv": uint32(c.KVHeads), arch + ".attention.key_length": uint32(c.HeadDim), arch + ".attention.value_length": uint32(c.HeadDim),
+		arch + ".feed_forward_length": uint32(c.FFN), arch + ".context_length": uint32(c.MaxContext), arch + ".attention.layer_norm_rms_epsilon": c.RMSEps,
+		arch + ".vocab_size": uint32(c.Vocab), arch + ".rope.freq_base": float32(full.Theta), arch + ".rope.dimension_count": uint32(full.Rot),
+	}
+	if w := slices.Max(c.Windows); w > 0 {
+		meta[arch+".attention.sliding_window"] = uint32(w)
+	}
+	if c.AttnSoftcap > 0 {
+		meta[arch+".attn_logit_softcapping"], meta[arch+".final_logit_softcapping"] = c.AttnSoftcap, c.FinalSoftcap
+	}
+	if len(c.Ropes) > 1 {
+		meta[arch+".rope.freq_base_swa"] = float32(c.Ropes[1].Theta)
+		meta[arch+".attention.sliding_window_pattern"] = uint32(slices.Index(c.Windows, 0) + 1)
+	}
+	if full.Kind == "longrope" {
+		meta[arch+".rope.scaling.original_context_length"], meta[arch+".rope.scaling.attn_factor"] = uint32(full.Original), float32(full.Scale)
+	}
+	return arch, meta
+}
+
+// ggufTensors are the tensors of a folder as llama.cpp's converter writes them: 1 added to Gemma's norms, llama's q and k rows interleaved, factors of RoPE beside them.
+func ggufTensors(t *testing.T, dir string, c *Config) map[string]memoryTensor {
+	t.Helper()
+	src, err := weights.OpenDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer src.Close()
+	out := map[string]memoryTensor{}
+	for _, name := range src.Names() {
+		info, _ := src.Info(name)
+		var values []float32
+		if len(info.Shape) == 1 {
+			if values, err = src.Vector(name); err != nil {
+				t.Fatal(err)
+			}
+			values = slices.Clone(values)
+			for i := range values {
+				if c.NormPlusOne {
+					values[i]++
+				}
+			}
+		} else {
+			m, err := src.Matrix(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for r := range m.Rows {
+				row := make([]float32, m.Cols)
+				m.Row(r, row)
+				values = append(values, row...)
+			}
+		}
+		if c.Architecture == "llama" && (strings.Contains(name, ".q_proj") || strings.Contains(name, ".k_proj")) {
+			width := len(values) / info.Shape[0]
+			mixed := make([]float32, 0, len(values))
+			for r := range info.Shape[0] {
+				head, j := r/c.HeadDim*c.HeadDim, r%c.HeadDim
+				from := head + j/2 + j%2*c.HeadDim/2
+				mixed = append(mixed, values[from*width:(from+1)*width]...)
+			}
+			values = mixed
+		}
+		out[ggufName(name, c.SandwichNorm)] = memoryTensor{info.Shape, values}
+	}
+	factors := func(name string, divisors []float64) {
+		v := make([]float32, len(divisors))
+		for i := range v {
+			v[i] = float32(divisors[i])
+		}
+		out[name] = memoryTensor{[]int{len(v)}, v}
+	}
+	switch r := c.Ropes[0]; r.Kind {
+	case "longrope":
+		factors("rope_factors_short.weight", r.Short)
+		factors("rope_factors_long.weight", r.Long)
+	case "llama3":
+		plain, scaled := Rope{Kind: "default", Rot: r.Rot, Theta: r.Theta}, r.frequencies(false)
+		f := plain.frequencies(false)
+		for i := range f {
+			f[i] /= scaled[i]
+		}
+		factors("rope_freqs.weight", f)
+	}
+	return out
+}
+
+// encodeGGUF writes a version 3 file of float32 tensors.
+func encodeGGUF(meta map[string]any, tensors map[string]memoryTensor) []byte {
+	var b, data bytes.Buffer
+	put := func(v any) { binary.Write(&b, binary.LittleEndian, v) }
+	text := func(s string) { put(uint64(len(s))); b.WriteString(s) }
+	b.WriteString("GGUF")
+	put(uint32(3))
+	put(uint64(len(tensors)))
+	put(uint64(len(meta)))
+	for _, key := range slices.Sorted(maps.Keys(meta)) {
+		text(key)
+		switch v := meta[key].(type) {
+		case uint32:
+			put(uint32(4))
+			put(v)
+		case float32:
+			put(uint32(6))
+			put(v)
+		case string:
+			put(uint32(8))
+			text(v)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(tensors)) {
+		t := tensors[name]
+		text(name)
+		put(uint32(len(t.shape)))
+		for _, d := range slices.Backward(t.shape) { // innermost first
+			put(uint64(d))
+		}
+		put(uint32(0)) // F32
+		put(uint64(data.Len()))
+		data.Write(floatBytes(t.values))
+		data.Write(make([]byte, -data.Len()&31))
+	}
+	b.Write(make([]byte, -b.Len()&31))
+	b.Write(data.Bytes())
+	return b.Bytes()
+}
+
+// Every golden model, written as GGUF, means the same configuration and gives the same logits.
+func TestGoldenModelsAsGGUF(t *testing.T) {
+	for _, dir := range modelFolders(t) {
+		t.Run(filepath.Base(dir), func(t *testing.T) {
+			if isMoE(t, dir) {
+				t.Skip("a mixture of experts, which is refused")
+			}
+			dev := floatDevices(t)["ref"](t)
+			opt := Options{MaxBatchTokens: 128, MaxLogitRows: 64}
+			want := loadGolden(t, dir, dev, opt)
+			_, meta := ggufMetadata(want.cfg)
+			path := filepath.Join(t.TempDir(), "model.gguf")
+			if err := os.WriteFile(path, encodeGGUF(meta, ggufTensors(t, dir, want.cfg)), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			src, err := weights.Open(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer src.Close()
+			cfg, err := configOf(path, src)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if cfg.SandwichNorm {
+				cfg.AttnScale = want.cfg.AttnScale // GGUF has no key for it
+			}
+			if !slices.Equal(cfg.Windows, want.cfg.Windows) || !slices.Equal(cfg.RopeOf, want.cfg.RopeOf) || cfg.Tied != want.cfg.Tied || cfg.Act != want.cfg.Act {
+				t.Errorf("configuration %+v, want %+v", cfg, want.cfg)
+			}
+			m, err := Load(src, cfg, dev, opt)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer m.Close()
+			for _, ids := range goldenIDs(t, dir) {
+				a := newHarness(t, m, dev, 16, 128, tensor.F32).forward(0, len(ids), ids...)
+				b := newHarness(t, want, dev, 16, 128, tensor.F32).forward(0, len(ids), ids...)
+				numtest.MaxAbs(t, "logits", slices.Concat(a...), slices.Concat(b...), 2e-5)
+			}
+		})
+	}
+}
