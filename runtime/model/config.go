@@ -52,7 +52,7 @@ const (
 	maxHeads   = 4096
 	maxHeadDim = 1024
 	maxVocab   = 1 << 24
-	maxContext = 1 << 26
+	maxContext = 1 << 24
 )
 
 // validate refuses numbers that contradict each other, before anything is allocated.

@@ -85,6 +85,7 @@ func TestParseConfigRefuses(t *testing.T) {
 		{"negative hidden size", m{"hidden_size": -64}, ErrConfig, "hidden size"},
 		{"huge vocabulary", m{"vocab_size": 1 << 40}, ErrConfig, "vocabulary"},
 		{"no context", m{"max_position_embeddings": 0}, ErrConfig, "context"},
+		{"absurd context", m{"max_position_embeddings": 1 << 25}, ErrConfig, "context"},
 		{"no feed-forward", m{"intermediate_size": nil}, ErrConfig, "feed-forward"},
 		{"no kv heads", m{"num_key_value_heads": 0}, ErrConfig, "key/value heads"},
 		{"uneven kv heads", m{"num_key_value_heads": 3}, ErrConfig, "cannot share"},
@@ -142,6 +143,8 @@ func TestParseConfigDefaults(t *testing.T) {
 		{"mistral without window", m{"model_type": "mistral", "sliding_window": json.RawMessage("null")}, func(c *Config) bool { return c.Windows[1] == 0 }},
 		{"qwen2 slides in the upper layers", m{"model_type": "qwen2", "use_sliding_window": true, "sliding_window": 8, "max_window_layers": 1},
 			func(c *Config) bool { return c.Windows[0] == 0 && c.Windows[1] == 8 && c.QKVBias && !c.OBias }},
+		{"qwen2 slides from layer 28 on", m{"model_type": "qwen2", "use_sliding_window": true, "num_hidden_layers": 30},
+			func(c *Config) bool { return c.Windows[27] == 0 && c.Windows[28] == 4096 }},
 		{"qwen3", m{"model_type": "qwen3"}, func(c *Config) bool { return c.HeadDim == 128 && c.QKNorm && !c.QKVBias }},
 		{"gemma2", m{"model_type": "gemma2", "hidden_act": nil},
 			func(c *Config) bool {
