@@ -120,14 +120,12 @@ func Load(path string) (*Tokenizer, error) {
 	if err != nil {
 		return nil, err
 	}
-	dir, file := path, ""
+	dir, file := filepath.Dir(path), path
 	if info.IsDir() {
-		file = filepath.Join(path, "tokenizer.json")
+		dir, file = path, filepath.Join(path, "tokenizer.json")
 		if _, err := os.Stat(file); err != nil {
 			file = filepath.Join(path, "tokenizer.model")
 		}
-	} else {
-		dir, file = filepath.Dir(path), path
 	}
 	text, err := readFile(file)
 	if err != nil {

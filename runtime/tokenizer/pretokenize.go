@@ -91,7 +91,7 @@ func spaces(s string, i int) int {
 // splitGPT2 is 's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+ (Radford et al. 2019).
 func splitGPT2(s string, emit func(string)) {
 	for i := 0; i < len(s); {
-		end := i
+		var end int
 		if n := contraction(s[i:], false); n > 0 {
 			end = i + n
 		} else {
