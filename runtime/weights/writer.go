@@ -157,7 +157,7 @@ func writeAtomic(path string, write func(w io.Writer) error) (err error) {
 		return err
 	}
 	if d, err := os.Open(filepath.Dir(path)); err == nil {
-		d.Sync() // not every file system can; the rename itself has happened
+		_ = d.Sync() // not every file system can; the rename itself has happened
 		d.Close()
 	}
 	return nil
