@@ -1,0 +1,126 @@
+package kv
+
+import (
+	"errors"
+	"testing"
+)
+
+func tokens(from, n int) []int32 {
+	out := make([]int32, n)
+	for i := range out {
+		out[i] = int32(from + i)
+	}
+	return out
+}
+
+// fill allocates pages for toks and indexes the full ones.
+func fill(t *testing.T, p *Pool, root Key, toks []int32) []PageID {
+	t.Helper()
+	var pages []PageID
+	key := root
+	for at := 0; at < len(toks); at += p.PageLen() {
+		id, err := p.Alloc()
+		if err != nil {
+			t.Fatal(err)
+		}
+		pages = append(pages, id)
+		if at+p.PageLen() <= len(toks) {
+			key = p.Index(id, key, toks[at:at+p.PageLen()])
+		}
+	}
+	return pages
+}
+
+func want(t *testing.T, p *Pool, free, cached, inUse int) {
+	t.Helper()
+	if c := p.Counts(); c != (Counts{free, cached, inUse}) {
+		t.Errorf("%+v, want free %d, cached %d, in use %d", c, free, cached, inUse)
+	}
+}
+
+func TestPrefixIsFoundAndReclaimedFromItsTail(t *testing.T) {
+	p := NewPool(4, 16)
+	root := Root("", "", 0)
+	toks := tokens(0, 50)
+	pages := fill(t, p, root, toks)
+	want(t, p, 0, 0, 4)
+	p.Release(pages)
+	want(t, p, 1, 3, 0)
+
+	hit := p.Match(root, toks, len(toks)-1)
+	if len(hit) != 3 {
+		t.Fatalf("%d pages found, want 3", len(hit))
+	}
+	want(t, p, 1, 0, 3)
+	p.Release(hit)
+
+	// Two new pages take the free one and then the tail of the prefix.
+	for range 2 {
+		if _, err := p.Alloc(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if hit := p.Match(root, toks, len(toks)); len(hit) != 2 {
+		t.Errorf("%d pages left of the prefix, want its first 2", len(hit))
+	}
+	want(t, p, 0, 0, 4)
+	if _, err := p.Alloc(); !errors.Is(err, ErrNoPages) {
+		t.Errorf("error %v from a full pool", err)
+	}
+}
+
+func TestKeysKeepSequencesApart(t *testing.T) {
+	p := NewPool(8, 16)
+	toks := tokens(0, 32)
+	root := Root("", "", 0)
+	p.Release(fill(t, p, root, toks))
+	for name, c := range map[string]struct {
+		root Key
+		toks []int32
+		max  int
+		n    int
+	}{
+		"same":             {root, toks, 32, 2},
+		"last token kept":  {root, toks, 31, 1},
+		"other adapter":    {Root("x", "", 0), toks, 32, 0},
+		"other salt":       {Root("", "x", 0), toks, 32, 0},
+		"other rope":       {Root("", "", 1), toks, 32, 0},
+		"moved boundary":   {Root("x", "", 0), toks, 32, 0},
+		"other first page": {root, tokens(1, 32), 32, 0},
+		"other second":     {root, append(tokens(0, 16), tokens(99, 16)...), 32, 1},
+	} {
+		hit := p.Match(c.root, c.toks, c.max)
+		if len(hit) != c.n {
+			t.Errorf("%s: %d pages, want %d", name, len(hit), c.n)
+		}
+		p.Release(hit)
+	}
+	if Root("ab", "c", 0) == Root("a", "bc", 0) {
+		t.Error("adapter and salt run into one another")
+	}
+}
+
+// TestHitComparesTokens forges a colliding key: the tokens must tell.
+func TestHitComparesTokens(t *testing.T) {
+	p := NewPool(2, 16)
+	root := Root("", "", 0)
+	toks := tokens(0, 16)
+	pages := fill(t, p, root, toks)
+	p.pages[pages[0]].tokens[3]++ // as if another content had the same key
+	p.Release(pages)
+	if hit := p.Match(root, toks, 16); len(hit) != 0 {
+		t.Error("a page with other tokens was taken for a hit")
+	}
+}
+
+func TestDoubleReleasePanics(t *testing.T) {
+	defer func() {
+		if recover() == nil {
+			t.Error("a page was released twice without a panic")
+		}
+	}()
+	p := NewPool(1, 16)
+	id, _ := p.Alloc()
+	p.Release([]PageID{id})
+	p.Release([]PageID{id})
+}
