@@ -171,7 +171,7 @@ static void FN(prepare_int8)(const linear_op *o, int64_t first, int count, uint8
 				float absmax = v_hmax(bits), strange = v_hsum(odd);
 				if (strange != strange) {
 					s = NAN;
-				} else if (absmax >= 0x1p-126f) {
+				} else if (absmax >= 0x1p-121f) {
 					v16 inverse = v_set1(127 / absmax), top = v_set1(127), bottom = v_set1(-127);
 					s = absmax / 127;
 					a = v_max(v_min(v_round(v_mul(a, inverse)), top), bottom);
