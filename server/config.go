@@ -88,10 +88,10 @@ type Deps struct {
 func (c Config) Validate() error {
 	var errs []error
 	if c.Model == "" {
-		errs = append(errs, errors.New("Model is empty"))
+		errs = append(errs, errors.New("the model has no name"))
 	}
 	if c.Vocab < 1 || c.Context < 1 {
-		errs = append(errs, fmt.Errorf("Vocab %d and Context %d must be positive", c.Vocab, c.Context))
+		errs = append(errs, fmt.Errorf("vocabulary %d and context %d must be positive", c.Vocab, c.Context))
 	}
 	if c.MaxBody < 0 || c.MaxChoices < 0 || c.MaxRequests < 0 || c.BodyTimeout < 0 || c.WriteTimeout < 0 || c.PingInterval < 0 || c.DrainTimeout < 0 {
 		errs = append(errs, errors.New("limits and durations must not be negative"))

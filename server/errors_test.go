@@ -130,7 +130,7 @@ func TestEngineRefuses(t *testing.T) {
 		if retry := w.Header().Get("Retry-After"); (retry != "") != (status == 429 || status == 503) {
 			t.Errorf("%d with Retry-After %q", status, retry)
 		}
-		if err == engine.ErrQueueFull && !strings.Contains(get(s, "/metrics").Body.String(), `reason="max_num_queued_reqs"} 1`) {
+		if errors.Is(err, engine.ErrQueueFull) && !strings.Contains(get(s, "/metrics").Body.String(), `reason="max_num_queued_reqs"} 1`) {
 			t.Error("the refusal is not counted")
 		}
 	}

@@ -171,15 +171,17 @@ func (s *Server) readBody(c *gin.Context) ([]byte, error) {
 	if enc := c.GetHeader("Content-Encoding"); err != nil || media != "application/json" || enc != "" && enc != "identity" {
 		return nil, errMediaType
 	}
-	if c.Request.ContentLength > s.cfg.MaxBody {
-		return nil, &http.MaxBytesError{Limit: s.cfg.MaxBody}
-	}
 	control := http.NewResponseController(c.Writer)
 	_ = control.SetReadDeadline(time.Now().Add(s.cfg.BodyTimeout))
+	if c.Request.ContentLength > s.cfg.MaxBody {
+		s.discard(c)
+		return nil, &http.MaxBytesError{Limit: s.cfg.MaxBody}
+	}
 	body, err := io.ReadAll(http.MaxBytesReader(c.Writer, c.Request.Body, s.cfg.MaxBody))
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
+		s.discard(c)
 		return nil, err
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return nil, errSlowBody
@@ -188,6 +190,12 @@ func (s *Server) readBody(c *gin.Context) ([]byte, error) {
 	}
 	_ = control.SetReadDeadline(time.Time{}) // the connection is watched for the client's leaving
 	return body, nil
+}
+
+// discard reads on, within bounds, what a client sends too much of: a client that still writes sees a reset instead of an early answer.
+func (s *Server) discard(c *gin.Context) {
+	_, _ = io.CopyN(io.Discard, c.Request.Body, 16*s.cfg.MaxBody)
+	c.Header("Connection", "close")
 }
 
 // extendWrite gives the next write its time; a client that does not read is cut off.

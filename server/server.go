@@ -27,7 +27,7 @@ type Server struct {
 	created int64 // of the model's entry
 	router  *gin.Engine
 
-	cut    context.Context // ended, with errDraining, when the time of a drain is over
+	cut    context.Context //nolint:containedctx // ended, with errDraining, when the time of a drain is over; requests derive from it
 	cutNow context.CancelCauseFunc
 
 	mu      sync.Mutex
