@@ -20,13 +20,12 @@ func TestBrokenStepFailsTheLiveAndTurnsUnhealthy(t *testing.T) {
 	for _, how := range []string{"error", "panic"} {
 		t.Run(how, func(t *testing.T) {
 			m := newFakeModel(t)
+			m.broken = how
 			e := start(t, m.config())
 			streams, err := e.Submit(t.Context(), request([]int32{1, 2, 3}, 300), request([]int32{4}, 300))
 			if err != nil {
 				t.Fatal(err)
 			}
-			<-streams[0].Events()
-			m.broken.Store(&how)
 			for _, s := range streams {
 				if o := collect(s); o.finish != Failed || !errors.Is(o.err, ErrUnhealthy) || o.ends != 1 {
 					t.Errorf("finish %d, error %v, %d terminal events", o.finish, o.err, o.ends)
