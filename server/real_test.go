@@ -106,8 +106,8 @@ func TestRealEngine(t *testing.T) {
 	if !strings.HasPrefix(ch.Text, ", there was a") || ch.Finish != "length" || plain.Usage.Completion != 20 || len(ch.IDs) != 20 || strings.Join(ch.Logprobs.Tokens, "") != ch.Text {
 		t.Errorf("%+v", plain)
 	}
-	stop := complete(t, s, `{`+prompt+`,"max_tokens":20,"stop":["e was"],"logprobs":0}`)
-	if c := stop.Choices[0]; c.Text != ", ther" || c.Finish != "stop" || string(c.Reason) != `"e was"` || stop.Usage.Completion >= 20 {
+	stop := complete(t, s, `{`+prompt+`,"max_tokens":20,"stop":["re was"],"logprobs":0}`)
+	if c := stop.Choices[0]; c.Text != ", the" || c.Finish != "stop" || string(c.Reason) != `"re was"` || stop.Usage.Completion >= 20 {
 		t.Errorf("%+v", stop)
 	}
 	ended := complete(t, s, `{`+prompt+`,"max_tokens":20,"stop_token_ids":[`+idText(ch.IDs[3])+`]}`)
