@@ -1,0 +1,122 @@
+package main
+
+import (
+	"bufio"
+	"io"
+	"net/http"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"weft/internal/testdata"
+)
+
+func stories(t *testing.T) string {
+	return testdata.Shared(t, "data", "weights", "stories260K", "stories260K.gguf")
+}
+
+func TestUsage(t *testing.T) {
+	for _, c := range []struct {
+		args   string
+		status int
+		says   string
+	}{
+		{"nonsense", 2, `unknown command "nonsense"`},
+		{"serve --nonsense", 2, "nonsense"},
+		{"serve --max-seqs many", 2, "max-seqs"},
+		{"serve --listen 0.0.0.0:0", 2, "--insecure"},
+		{"serve --page-len 7 --model STORIES", 2, "multiple of 16"},
+		{"serve --kv-type f64 --model STORIES", 2, "f16, bf16, f32"},
+		{"serve --device tpu --model STORIES", 2, "--device"},
+		{"serve --isa sse9 --model STORIES", 1, "sse9"},
+		{"serve --memory 1KiB --model STORIES", 1, "1.0KiB"},
+		{"serve --model /does/not/exist", 1, "neither a path nor a name"},
+		{"serve --config /does/not/exist.yaml", 2, "--config"},
+		{"generate", 2, "--prompt"},
+		{"generate --prompt x --temperature 7", 2, "0 to 2"},
+		{"score", 2, "--file"},
+		{"inspect", 2, "arg"},
+		{"inspect /etc/passwd", 1, "/etc/passwd"},
+		{"tokenize --decode 999999999 --model STORIES", 2, "ids are 0 to"},
+		{"version", 0, ""},
+		{"help", 0, ""},
+	} {
+		t.Run(c.args, func(t *testing.T) {
+			args := c.args
+			if strings.Contains(args, "STORIES") {
+				args = strings.ReplaceAll(args, "STORIES", stories(t))
+			}
+			if strings.Contains(args, "--isa") && !haveCgo {
+				t.Skip("this build has no cgo, so no instruction sets")
+			}
+			_, stderr, status := run(t, "", strings.Fields(args)...)
+			if status != c.status || !strings.Contains(stderr, c.says) {
+				t.Errorf("status %d, want %d; stderr %q, want it to say %q", status, c.status, stderr, c.says)
+			}
+		})
+	}
+}
+
+func TestGenerate(t *testing.T) {
+	a, _, status := run(t, "", "generate", "--model", stories(t), "--prompt", "Once upon a time", "--max-tokens", "20")
+	if status != 0 || !strings.HasPrefix(a, ", there was a little girl named Lily.") {
+		t.Errorf("status %d, text %q", status, a)
+	}
+}
+
+func TestDrain(t *testing.T) {
+	p := startServer(t, "--model", stories(t), "--drain-timeout", "30s")
+	resp, err := p.post("/v1/completions", `{"model":"stories260K","prompt":"Once upon a time","max_tokens":400,"ignore_eos":true,"stream":true}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	r := bufio.NewReader(resp.Body)
+	if _, err := r.ReadString('\n'); err != nil {
+		t.Fatal(err)
+	}
+	p.signal(syscall.SIGTERM)
+	sawRefusal := false
+	for range 100 {
+		resp, err := p.post("/v1/completions", `{"model":"stories260K","prompt":"x","max_tokens":1}`)
+		if err != nil {
+			break // already gone: the stream below tells whether it was cut
+		}
+		io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
+		if resp.StatusCode == http.StatusServiceUnavailable {
+			sawRefusal = resp.Header.Get("Retry-After") != ""
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	rest, err := io.ReadAll(r)
+	if err != nil || !strings.HasSuffix(string(rest), "data: [DONE]\n\n") || !strings.Contains(string(rest), `"finish_reason":"length"`) {
+		t.Errorf("the running stream was cut: %v, ends %q", err, rest[max(0, len(rest)-300):])
+	}
+	if status := p.wait(30 * time.Second); status != 0 {
+		t.Errorf("exit status %d after SIGTERM", status)
+	}
+	if !sawRefusal {
+		t.Log("the stream ended before a new request could be refused")
+	}
+}
+
+func TestSecondSignalStopsAtOnce(t *testing.T) {
+	p := startServer(t, "--model", stories(t), "--device", "ref", "--drain-timeout", "10m")
+	resp, err := p.post("/v1/completions", `{"model":"stories260K","prompt":"Once","max_tokens":500,"ignore_eos":true,"stream":true}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if _, err := bufio.NewReader(resp.Body).ReadString('\n'); err != nil {
+		t.Fatal(err)
+	}
+	p.signal(syscall.SIGTERM)
+	time.Sleep(50 * time.Millisecond)
+	p.signal(syscall.SIGTERM)
+	if status := p.wait(5 * time.Second); status == 0 {
+		t.Log("the stream ended before the second signal")
+	}
+}

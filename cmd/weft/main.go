@@ -1,0 +1,84 @@
+// Command weft serves a language model with an OpenAI-compatible API. See `weft help`.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// version is set by the build (-ldflags -X main.version=…).
+var version = "unknown"
+
+// usageError is a mistake in how a command was called: exit status 2.
+type usageError struct{ err error }
+
+func (e usageError) Error() string { return e.err.Error() }
+func (e usageError) Unwrap() error { return e.err }
+
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := rootCommand().ExecuteContext(ctx)
+	stop()
+	os.Exit(exitStatus(err))
+}
+
+// exitStatus prints the error, if any, and returns 0, 1 (failed) or 2 (usage).
+func exitStatus(err error) int {
+	if err == nil {
+		return 0
+	}
+	fmt.Fprintln(os.Stderr, "weft:", err)
+	var u usageError
+	if errors.As(err, &u) {
+		fmt.Fprintln(os.Stderr, "weft: see `weft help`")
+		return 2
+	}
+	return 1
+}
+
+func rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "weft",
+		Short:         "Serve one language model to many, behind an OpenAI-compatible API",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usagef("unknown command %q", args[0])
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.AddCommand(
+		serveCommand(), chatCommand(), generateCommand(), scoreCommand(), benchCommand(),
+		inspectCommand(), tokenizeCommand(), versionCommand(), doctorCommand(), configCommand(),
+	)
+	root.PersistentFlags().String("config", "", "YAML `file` with the same keys as the flags")
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
+		_, err := resolve(cmd.Flags(), os.LookupEnv)
+		return err
+	}
+	for _, c := range root.Commands() {
+		if c.Args != nil {
+			inner := c.Args
+			c.Args = func(cmd *cobra.Command, args []string) error {
+				if err := inner(cmd, args); err != nil {
+					return usageError{err}
+				}
+				return nil
+			}
+		}
+	}
+	return root
+}

@@ -1,0 +1,135 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// serveFlags are the settings of `weft serve` beside the model's.
+type serveFlags struct {
+	stackFlags
+	Listen       string
+	Insecure     bool
+	KeyFile      string
+	ModelName    string
+	DrainTimeout time.Duration
+	MaxBody      byteSize
+	LogFormat    string
+}
+
+func serveCommand() *cobra.Command {
+	var f serveFlags
+	f.MaxBody = 4 << 20
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Serve a model behind an OpenAI-compatible API",
+		Long: "Serve a model behind an OpenAI-compatible API. With no --model the default one, " + defaultModelName + ".\n" +
+			"SIGTERM drains: new requests are answered 503, running ones finish within --drain-timeout; a second signal stops at once.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return f.serve(cmd.Context()) },
+	}
+	fs := cmd.Flags()
+	f.register(fs)
+	fs.StringVar(&f.Listen, "listen", "127.0.0.1:8000", "address to listen on")
+	fs.BoolVar(&f.Insecure, "insecure", false, "listen on another address than loopback without any key")
+	fs.StringVar(&f.KeyFile, "api-key-file", "", "`file` with one API key a line; requests then need Authorization: Bearer KEY")
+	fs.StringVar(&f.ModelName, "served-model-name", "", "name of the model in the API (default: its file's or folder's name)")
+	fs.DurationVar(&f.DrainTimeout, "drain-timeout", 30*time.Second, "how long running requests may finish after SIGTERM")
+	fs.Var(&f.MaxBody, "max-body", "largest request body")
+	fs.StringVar(&f.LogFormat, "log-format", "text", "text or json, to standard error")
+	return cmd
+}
+
+func (f *serveFlags) logger() (*slog.Logger, error) {
+	switch f.LogFormat {
+	case "text":
+		return slog.New(slog.NewTextHandler(os.Stderr, nil)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(os.Stderr, nil)), nil
+	}
+	return nil, usagef("--log-format %q: text or json", f.LogFormat)
+}
+
+// readKeys reads one key a line; blank lines and lines that begin with # are skipped.
+func readKeys(path string) ([]string, error) {
+	if path == "" {
+		return nil, nil
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, usagef("--api-key-file: %v", err)
+	}
+	defer file.Close()
+	var keys []string
+	sc := bufio.NewScanner(file)
+	for sc.Scan() {
+		key := strings.TrimSpace(sc.Text())
+		if key == "" || strings.HasPrefix(key, "#") {
+			continue
+		}
+		if len(key) < 8 {
+			return nil, usagef("%s: a key of %d characters is too short; use at least 8", path, len(key))
+		}
+		keys = append(keys, key)
+	}
+	if err := sc.Err(); err != nil {
+		return nil, err
+	}
+	if len(keys) == 0 {
+		return nil, usagef("%s: no key in it", path)
+	}
+	return keys, nil
+}
+
+// checkAddress refuses to offer the API to others without a key.
+func checkAddress(listen string, haveKeys, insecure bool) error {
+	host, _, err := net.SplitHostPort(listen)
+	if err != nil {
+		return usagef("--listen %q: write HOST:PORT, e.g. 127.0.0.1:8000", listen)
+	}
+	if haveKeys || insecure || host == "localhost" {
+		return nil
+	}
+	if ip := net.ParseIP(host); ip != nil && ip.IsLoopback() {
+		return nil
+	}
+	return usagef("--listen %s would let anybody who can reach this machine use the model: give --api-key-file FILE, or --insecure where that is meant", listen)
+}
+
+// serve runs until a signal; it returns nil after a clean drain.
+func (f *serveFlags) serve(ctx context.Context) error {
+	log, err := f.logger()
+	if err != nil {
+		return err
+	}
+	keys, err := readKeys(f.KeyFile)
+	if err != nil {
+		return err
+	}
+	if err := checkAddress(f.Listen, len(keys) > 0, f.Insecure); err != nil {
+		return err
+	}
+	// Listen before loading: a taken port is known at once, and /health answers while the model loads.
+	l, err := net.Listen("tcp", f.Listen)
+	if err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	defer l.Close()
+	log.Info("weft", "version", versionText(), "listen", l.Addr().String())
+	s, err := openStack(&f.stackFlags, log)
+	if err != nil {
+		return err
+	}
+	if f.ModelName != "" {
+		s.Name = f.ModelName
+	}
+	return f.run(ctx, s, l, log, keys)
+}

@@ -1,0 +1,174 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"gopkg.in/yaml.v3"
+)
+
+// setting is the value in force of one flag and where it came from.
+type setting struct {
+	Key    string `json:"key"`
+	Value  string `json:"value"`
+	Source string `json:"source"` // "flag", "environment WEFT_…", "file …" or "default"
+}
+
+// resolve fills each flag that the command line left alone from WEFT_<NAME>, then from the YAML file, and returns what is in force.
+// A flag wins over the environment, the environment over the file, the file over the default. Unknown keys of the file are errors.
+func resolve(flags *pflag.FlagSet, lookup func(string) (string, bool)) ([]setting, error) {
+	path := ""
+	if f := flags.Lookup("config"); f != nil {
+		path = f.Value.String()
+		if v, ok := lookup("WEFT_CONFIG"); ok && !f.Changed {
+			path = v
+		}
+	}
+	file, err := readConfig(path)
+	if err != nil {
+		return nil, err
+	}
+	var out []setting
+	var failed error
+	flags.VisitAll(func(f *pflag.Flag) {
+		if failed != nil || f.Name == "help" || f.Name == "config" {
+			return
+		}
+		s := setting{Key: f.Name, Source: "default"}
+		env := "WEFT_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+		if v, ok := lookup(env); f.Changed {
+			s.Source = "flag"
+		} else if ok && env != "WEFT_ISA" { // the device reads WEFT_ISA itself
+			s.Source = "environment " + env
+			failed = set(flags, f.Name, v, s.Source)
+		} else if v, ok := file[f.Name]; ok {
+			s.Source = "file " + path
+			failed = set(flags, f.Name, v, s.Source)
+		}
+		delete(file, f.Name)
+		s.Value = f.Value.String()
+		out = append(out, s)
+	})
+	if failed != nil {
+		return nil, failed
+	}
+	// A file may serve several commands: only keys that no command knows are errors.
+	for _, key := range slices.Sorted(maps.Keys(file)) {
+		if !knownKeys()[key] {
+			return nil, usagef("%s: unknown key %q%s", path, key, suggestion(key, flags))
+		}
+	}
+	return out, nil
+}
+
+func set(flags *pflag.FlagSet, name, value, source string) error {
+	if err := flags.Set(name, value); err != nil {
+		return usagef("%s: %v", source, err)
+	}
+	return nil
+}
+
+func readConfig(path string) (map[string]string, error) {
+	if path == "" {
+		return nil, nil
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, usagef("--config: %v", err)
+	}
+	var raw map[string]any
+	if err := yaml.Unmarshal(text, &raw); err != nil {
+		return nil, usagef("%s: %v", path, err)
+	}
+	out := make(map[string]string, len(raw))
+	for k, v := range raw {
+		k = strings.ReplaceAll(k, "_", "-")
+		switch v := v.(type) {
+		case []any:
+			parts := make([]string, len(v))
+			for i := range v {
+				parts[i] = fmt.Sprint(v[i])
+			}
+			out[k] = strings.Join(parts, ",")
+		case map[string]any:
+			return nil, usagef("%s: %s: a mapping where a value is expected", path, k)
+		case nil:
+		default:
+			out[k] = fmt.Sprint(v)
+		}
+	}
+	return out, nil
+}
+
+// knownKeys lists the flags of every command.
+func knownKeys() map[string]bool {
+	keys := map[string]bool{}
+	for _, c := range []*cobra.Command{serveCommand(), chatCommand(), generateCommand(), scoreCommand(), benchCommand(), tokenizeCommand()} {
+		c.Flags().VisitAll(func(f *pflag.Flag) { keys[f.Name] = true })
+	}
+	return keys
+}
+
+// suggestion returns ` (did you mean "x"?)` for the nearest flag within two edits.
+func suggestion(key string, flags *pflag.FlagSet) string {
+	best, bestDist := "", 3
+	flags.VisitAll(func(f *pflag.Flag) {
+		if d := editDistance(key, f.Name); d < bestDist {
+			best, bestDist = f.Name, d
+		}
+	})
+	if best == "" {
+		return ""
+	}
+	return fmt.Sprintf(" (did you mean %q?)", best)
+}
+
+func editDistance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diag := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := 1
+			if a[i] == b[j] {
+				cost = 0
+			}
+			diag, row[j+1] = row[j+1], min(row[j+1]+1, row[j]+1, diag+cost)
+		}
+	}
+	return row[len(b)]
+}
+
+func configCommand() *cobra.Command {
+	var asJSON bool
+	var inForce []setting
+	cmd := &cobra.Command{
+		Use:   "config",
+		Short: "Print the settings of `weft serve` in force and where each comes from",
+		Args:  cobra.NoArgs,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) (err error) {
+			inForce, err = resolve(cmd.Flags(), os.LookupEnv)
+			return err
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if asJSON {
+				return printJSON(cmd.OutOrStdout(), inForce)
+			}
+			for _, s := range inForce {
+				fmt.Fprintf(cmd.OutOrStdout(), "%-22s %-28q %s\n", s.Key, s.Value, s.Source)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON document")
+	cmd.Flags().AddFlagSet(serveCommand().Flags())
+	return cmd
+}

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func writeFile(t *testing.T, name, text string) string {
+	t.Helper()
+	p := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(p, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func TestResolvePrecedence(t *testing.T) {
+	path := writeFile(t, "weft.yaml", "max-seqs: 3\nmax_queued: 7\nkv-memory: 64MiB\nlisten: 127.0.0.1:9\n")
+	env := map[string]string{"WEFT_MAX_QUEUED": "8", "WEFT_MAX_SEQS": "4"}
+	cmd := serveCommand()
+	cmd.Flags().String("config", path, "")
+	if err := cmd.Flags().Parse([]string{"--max-seqs", "5"}); err != nil {
+		t.Fatal(err)
+	}
+	settings, err := resolve(cmd.Flags(), func(k string) (string, bool) { v, ok := env[k]; return v, ok })
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]setting{}
+	for _, s := range settings {
+		got[s.Key] = s
+	}
+	for key, want := range map[string][2]string{
+		"max-seqs": {"5", "flag"}, "max-queued": {"8", "environment WEFT_MAX_QUEUED"},
+		"kv-memory": {"64.0MiB", "file " + path}, "listen": {"127.0.0.1:9", "file " + path}, "page-len": {"16", "default"},
+	} {
+		if s := got[key]; s.Value != want[0] || s.Source != want[1] {
+			t.Errorf("%s = %q from %q, want %q from %q", key, s.Value, s.Source, want[0], want[1])
+		}
+	}
+}
+
+func TestResolveRefuses(t *testing.T) {
+	for name, c := range map[string]struct{ yaml, want string }{
+		"unknown key":   {"max-sequences: 3\n", `unknown key "max-sequences"`},
+		"suggestion":    {"max-seq: 3\n", `did you mean "max-seqs"?`},
+		"bad number":    {"max-seqs: many\n", "max-seqs"},
+		"bad size":      {"kv-memory: lots\n", "not a size"},
+		"nested":        {"model:\n  path: x\n", "a mapping where a value is expected"},
+		"broken yaml":   {"a: [\n", "weft.yaml"},
+		"not a mapping": {"- 1\n", "weft.yaml"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cmd := serveCommand()
+			cmd.Flags().String("config", writeFile(t, "weft.yaml", c.yaml), "")
+			_, err := resolve(cmd.Flags(), func(string) (string, bool) { return "", false })
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("error %v, want one with %q", err, c.want)
+			}
+		})
+	}
+}
+
+func TestByteSize(t *testing.T) {
+	for in, want := range map[string]int64{"0": 0, "17": 17, "1KiB": 1024, "1.5GiB": 3 << 29, "2MB": 2e6, "4 MiB": 4 << 20} {
+		var b byteSize
+		if err := b.Set(in); err != nil || int64(b) != want {
+			t.Errorf("%q = %d, %v; want %d", in, b, err, want)
+		}
+	}
+	for _, in := range []string{"", "x", "-1", "NaN", "1e30GiB", "1PiB", "Inf"} {
+		var b byteSize
+		if err := b.Set(in); err == nil {
+			t.Errorf("%q was taken as %d", in, b)
+		}
+	}
+}
+
+func TestCheckAddress(t *testing.T) {
+	for _, c := range []struct {
+		listen         string
+		keys, insecure bool
+		ok             bool
+	}{
+		{"127.0.0.1:8000", false, false, true},
+		{"localhost:0", false, false, true},
+		{"[::1]:8000", false, false, true},
+		{"0.0.0.0:8000", false, false, false},
+		{":8000", false, false, false},
+		{"192.0.2.1:8000", false, false, false},
+		{"example.org:80", false, false, false},
+		{"0.0.0.0:8000", true, false, true},
+		{"0.0.0.0:8000", false, true, true},
+		{"8000", true, true, false},
+	} {
+		if err := checkAddress(c.listen, c.keys, c.insecure); (err == nil) != c.ok {
+			t.Errorf("%+v: %v", c, err)
+		}
+	}
+}
+
+func TestReadKeys(t *testing.T) {
+	keys, err := readKeys(writeFile(t, "keys", "# ours\n\n sk-one-two-three \nsk-four-five\n"))
+	if err != nil || len(keys) != 2 || keys[0] != "sk-one-two-three" {
+		t.Errorf("%q, %v", keys, err)
+	}
+	for _, text := range []string{"", "# none\n", "short\n"} {
+		if _, err := readKeys(writeFile(t, "keys", text)); err == nil {
+			t.Errorf("%q was taken", text)
+		}
+	}
+}
+
+func contains(s string, parts ...string) bool {
+	for _, p := range parts {
+		if !strings.Contains(s, p) {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,70 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"weft/runtime/tokenizer"
+)
+
+func tokenizeCommand() *cobra.Command {
+	var ref string
+	var special, asText, asJSON bool
+	var decode []int32
+	cmd := &cobra.Command{
+		Use:   "tokenize [TEXT]",
+		Short: "Print the token ids of TEXT (or of standard input), or the text of --decode ids",
+		Args:  cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			path, _, err := modelPath(ref)
+			if err != nil {
+				return err
+			}
+			tok, _, err := loadTokenizer(path)
+			if err != nil {
+				return err
+			}
+			out := cmd.OutOrStdout()
+			if cmd.Flags().Changed("decode") {
+				for _, id := range decode {
+					if id < 0 || int(id) >= tok.VocabSize() {
+						return usagef("--decode %d: ids are 0 to %d", id, tok.VocabSize()-1)
+					}
+				}
+				_, err := fmt.Fprintln(out, tok.Decode(decode, false))
+				return err
+			}
+			text := strings.Join(args, "")
+			if len(args) == 0 {
+				b, err := io.ReadAll(cmd.InOrStdin())
+				if err != nil {
+					return err
+				}
+				text = string(b)
+			}
+			ids := tok.Encode(text, tokenizer.EncodeOptions{AddSpecial: special, SpecialAsText: asText})
+			if asJSON {
+				pieces := make([]string, len(ids))
+				for i, id := range ids {
+					pieces[i], _ = tok.Token(id)
+				}
+				return printJSON(out, map[string]any{"count": len(ids), "tokens": ids, "pieces": pieces})
+			}
+			for _, id := range ids {
+				piece, _ := tok.Token(id)
+				fmt.Fprintf(out, "%7d %q\n", id, piece)
+			}
+			return nil
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&ref, "model", "", "model, tokenizer.json, tokenizer.model or .gguf")
+	f.BoolVar(&special, "add-special", false, "add BOS/EOS as the model's tokenizer does")
+	f.BoolVar(&asText, "special-as-text", false, "treat special tokens inside TEXT as plain text")
+	f.Int32SliceVar(&decode, "decode", nil, "ids to turn into text, e.g. 1,2,3")
+	f.BoolVar(&asJSON, "json", false, "print one JSON document")
+	return cmd
+}
