@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -56,15 +57,17 @@ func (t tokenizerFace) Token(id int32) string {
 
 // renderer makes prompts with the model's chat template.
 type renderer struct {
-	template *chat.Template
-	bos, eos *string
+	template  *chat.Template
+	bos, eos  *string
+	developer bool // the template knows the role developer; others are given system instead
 }
 
 func newRenderer(t *chat.Template, tok *tokenizer.Tokenizer) server.Renderer {
 	if t == nil {
 		return nil
 	}
-	r := &renderer{template: t}
+	src, _ := tok.ChatTemplate()
+	r := &renderer{template: t, developer: strings.Contains(src, "developer")}
 	if s, ok := tok.BOSText(); ok {
 		r.bos = &s
 	}
@@ -95,6 +98,17 @@ func (r *renderer) Render(req *openai.ChatRequest) (string, error) {
 			return "", openai.Invalid("messages", "invalid_type", "an array is expected")
 		}
 		*part.to = list
+	}
+	if !r.developer {
+		for i, m := range in.Messages {
+			if m, ok := m.(*chat.Map); ok {
+				if role, _ := m.Get("role"); role == "developer" {
+					m = m.Clone()
+					m.Set("role", "system")
+					in.Messages[i] = m
+				}
+			}
+		}
 	}
 	if !r.template.IteratesContent() {
 		flat, err := chat.FlattenText(in.Messages)

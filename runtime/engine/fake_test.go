@@ -24,7 +24,7 @@ type fakeModel struct {
 	maxBatch int
 	maxRows  int
 	broken   string // how Forward fails from the third call on: "error" or "panic"; "": it does not
-	poison   int32                  // a history that ends with this token gives NaN; 0: none
+	poison   int32  // a history that ends with this token gives NaN; 0: none
 	nan      []bool
 	forwards atomic.Int64
 }
