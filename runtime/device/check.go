@@ -2,6 +2,7 @@ package device
 
 import (
 	"fmt"
+	"math"
 
 	"weft/quant"
 	"weft/runtime/tensor"
@@ -46,7 +47,7 @@ func CheckMatrix(p Purpose, m *quant.Matrix) error {
 }
 
 // CheckKVConfig checks the argument of Device.NewKVCache: positive dimensions, a page length that is a multiple of 16, a float type, a
-// total that fits in 2^62 bytes.
+// total that fits in 2^62 bytes, slots that fit in int32.
 func CheckKVConfig(c KVConfig) error {
 	const op = "new kv cache"
 	if c.Layers <= 0 || c.KVHeads <= 0 || c.HeadDim <= 0 || c.NumPages <= 0 {
@@ -57,6 +58,9 @@ func CheckKVConfig(c KVConfig) error {
 	}
 	if c.DType != tensor.F32 && c.DType != tensor.F16 && c.DType != tensor.BF16 {
 		return shapeErr(op, "element type %v; want F32, F16 or BF16", c.DType)
+	}
+	if int64(c.NumPages) > math.MaxInt32/int64(c.PageLen) {
+		return shapeErr(op, "%d pages of %d positions: slots are numbered by int32", c.NumPages, c.PageLen)
 	}
 	total := int64(2 * c.DType.Size())
 	for _, n := range [...]int{c.Layers, c.KVHeads, c.HeadDim, c.PageLen, c.NumPages} {

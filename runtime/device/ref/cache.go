@@ -1,6 +1,8 @@
 package ref
 
 import (
+	"fmt"
+
 	"weft/quant"
 	"weft/runtime/device"
 	"weft/runtime/tensor"
@@ -43,6 +45,15 @@ func (c *cache) Free() {
 	c.dev, c.f, c.h = nil, nil, nil
 }
 
+// own returns a cache of this device.
+func (d *Device) own(op string, k device.KVCache) (*cache, error) {
+	c, ok := k.(*cache)
+	if !ok || c.dev != d {
+		return nil, fmt.Errorf("%s: %w: the kv cache belongs to another device or is freed", op, device.ErrShape)
+	}
+	return c, nil
+}
+
 // at returns the index of a value; kind is 0 for keys, 1 for values.
 func (c *cache) at(kind, layer, head int, slot int32, i int) int {
 	slots := c.cfg.NumPages * c.cfg.PageLen
@@ -75,7 +86,13 @@ func (c *cache) get(kind, layer, head int, slot int32, i int) float64 {
 
 // CopyPages copies whole pages of all layers, in order.
 func (d *Device) CopyPages(k device.KVCache, dst, src []int32) error {
-	c := k.(*cache)
+	if err := d.ready("copy pages"); err != nil {
+		return err
+	}
+	c, err := d.own("copy pages", k)
+	if err != nil {
+		return err
+	}
 	if err := device.CheckCopyPages(c.cfg, dst, src); err != nil {
 		return err
 	}

@@ -8,6 +8,14 @@ import (
 
 // LoRA implements device.Device.
 func (d *Device) LoRA(a device.LoRAArgs) error {
+	if err := d.ready("lora", a.X.Buf, a.Out.Buf); err != nil {
+		return err
+	}
+	for _, s := range a.Segments {
+		if err := d.ready("lora", s.M.A, s.M.B); err != nil {
+			return err
+		}
+	}
 	if err := device.CheckLoRA(a); err != nil {
 		return err
 	}
@@ -45,10 +53,16 @@ func dot(x, y []float32) float64 {
 
 // RoPE implements device.Device.
 func (d *Device) RoPE(a device.RoPEArgs) error {
+	if err := d.ready("rope", a.Q.Buf, a.K.Buf, a.V.Buf, a.Table); err != nil {
+		return err
+	}
 	if err := device.CheckRoPE(a); err != nil {
 		return err
 	}
-	c := a.Cache.(*cache)
+	c, err := d.own("rope", a.Cache)
+	if err != nil {
+		return err
+	}
 	for t, slot := range a.Slots {
 		if a.Rot > 0 && a.TableRows[t] >= 0 {
 			half := a.Rot / 2
@@ -83,10 +97,16 @@ func rotate(x []float32, headDim int, cos, sin []float32) {
 
 // Attention implements device.Device.
 func (d *Device) Attention(a device.AttentionArgs) error {
+	if err := d.ready("attention", a.Q.Buf, a.Out.Buf); err != nil {
+		return err
+	}
 	if err := device.CheckAttention(a); err != nil {
 		return err
 	}
-	c := a.Cache.(*cache)
+	c, err := d.own("attention", a.Cache)
+	if err != nil {
+		return err
+	}
 	heads := a.Q.Cols / a.HeadDim
 	for s, pages := range a.PageTables {
 		for t := int(a.Indptr[s]); t < int(a.Indptr[s+1]); t++ {
@@ -139,6 +159,9 @@ func (c *cache) attend(a device.AttentionArgs, q, out []float32, kvHead int, pag
 
 // GLU implements device.Device.
 func (d *Device) GLU(a device.GLUArgs) error {
+	if err := d.ready("glu", a.Gate.Buf, a.Up.Buf, a.Out.Buf); err != nil {
+		return err
+	}
 	if err := device.CheckGLU(a); err != nil {
 		return err
 	}
@@ -164,6 +187,9 @@ func activate(act device.Activation, x float64) float64 {
 
 // Add implements device.Device.
 func (d *Device) Add(a device.AddArgs) error {
+	if err := d.ready("add", a.X.Buf, a.Y.Buf); err != nil {
+		return err
+	}
 	if err := device.CheckAdd(a); err != nil {
 		return err
 	}
@@ -178,6 +204,9 @@ func (d *Device) Add(a device.AddArgs) error {
 
 // Softcap implements device.Device.
 func (d *Device) Softcap(a device.SoftcapArgs) error {
+	if err := d.ready("softcap", a.X.Buf); err != nil {
+		return err
+	}
 	if err := device.CheckSoftcap(a); err != nil {
 		return err
 	}
@@ -191,6 +220,9 @@ func (d *Device) Softcap(a device.SoftcapArgs) error {
 
 // LogSoftmax implements device.Device.
 func (d *Device) LogSoftmax(a device.LogSoftmaxArgs) error {
+	if err := d.ready("logsoftmax", a.X.Buf, a.Out.Buf); err != nil {
+		return err
+	}
 	if err := device.CheckLogSoftmax(a); err != nil {
 		return err
 	}

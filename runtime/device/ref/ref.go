@@ -51,19 +51,26 @@ func (d *Device) Describe() string {
 	return "pure Go, float64 sums, float activations"
 }
 
+// mostBytes is the limit where none is set: more than this Go refuses by ending the program.
+const mostBytes = 1 << 40
+
 // charge counts n bytes, or refuses.
 func (d *Device) charge(p device.Purpose, n int64) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed {
-		return device.ErrClosed
+		return fmt.Errorf("allocate: %w", device.ErrClosed)
 	}
 	var total int64
 	for _, b := range d.inUse {
 		total += b
 	}
-	if d.opt.MemoryLimit > 0 && n > d.opt.MemoryLimit-total {
-		return fmt.Errorf("%w: %d bytes for %v, %d of %d in use", device.ErrOutOfMemory, n, p, total, d.opt.MemoryLimit)
+	limit := int64(mostBytes)
+	if d.opt.MemoryLimit > 0 {
+		limit = d.opt.MemoryLimit
+	}
+	if n > limit-total {
+		return fmt.Errorf("%w: %d bytes for %v, %d of %d in use", device.ErrOutOfMemory, n, p, total, limit)
 	}
 	d.inUse[p] += n
 	return nil
@@ -79,6 +86,9 @@ func (d *Device) release(p device.Purpose, n int64) {
 func (d *Device) InUse(p device.Purpose) int64 {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if p >= device.NumPurposes {
+		return 0
+	}
 	return d.inUse[p]
 }
 
@@ -165,6 +175,30 @@ func (b *buffer) Free() {
 // floats returns a buffer's values.
 func floats(b device.Buffer) []float32 { return b.(*buffer).f }
 
+// ready refuses an operation on a closed device, or one whose buffers are another device's or freed. Absent buffers are nil.
+func (d *Device) ready(op string, buffers ...device.Buffer) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return fmt.Errorf("%s: %w", op, device.ErrClosed)
+	}
+	for _, b := range buffers {
+		if own, ok := b.(*buffer); b != nil && (!ok || own.dev != d) {
+			return fmt.Errorf("%s: %w: a buffer belongs to another device or is freed", op, device.ErrShape)
+		}
+	}
+	return nil
+}
+
+// matrix returns a weight of this device.
+func (d *Device) matrix(op string, w device.Weight) (*weight, error) {
+	own, ok := w.(*weight)
+	if !ok || own.dev != d {
+		return nil, fmt.Errorf("%s: %w: a weight belongs to another device or is freed", op, device.ErrShape)
+	}
+	return own, nil
+}
+
 // row returns row r of a checked view.
 func row(v device.View, r int) []float32 {
 	at := v.Offset + int64(r)*int64(v.Stride)
@@ -187,6 +221,10 @@ func (d *Device) LoadMatrix(p device.Purpose, m *quant.Matrix) (device.Weight, e
 	w := &weight{dev: d, purpose: p, m: *m, bytes: int64(len(m.Data) + 4*len(m.Scales) + 4*len(m.Mins))}
 	if err := d.charge(p, w.bytes); err != nil {
 		return nil, err
+	}
+	if m.Codes != nil {
+		codes := *m.Codes
+		w.m.Codes = &codes
 	}
 	w.m.Data = append([]byte(nil), m.Data...)
 	w.m.Scales = append([]float32(nil), m.Scales...)
@@ -211,12 +249,20 @@ func (w *weight) Free() {
 
 // Embed implements device.Device.
 func (d *Device) Embed(a device.EmbedArgs) error {
+	const op = "embed"
+	if err := d.ready(op, a.Out.Buf); err != nil {
+		return err
+	}
 	if err := device.CheckEmbed(a); err != nil {
+		return err
+	}
+	w, err := d.matrix(op, a.Table)
+	if err != nil {
 		return err
 	}
 	for t, id := range a.IDs {
 		out := row(a.Out, t)
-		a.Table.(*weight).m.Row(int(id), out)
+		w.m.Row(int(id), out)
 		for i := range out {
 			out[i] *= a.Scale
 		}
@@ -226,6 +272,9 @@ func (d *Device) Embed(a device.EmbedArgs) error {
 
 // RMSNorm implements device.Device.
 func (d *Device) RMSNorm(a device.RMSNormArgs) error {
+	if err := d.ready("rmsnorm", a.X.Buf, a.Add.Buf, a.Out.Buf, a.Weight); err != nil {
+		return err
+	}
 	if err := device.CheckRMSNorm(a); err != nil {
 		return err
 	}
@@ -258,35 +307,48 @@ func (d *Device) RMSNorm(a device.RMSNormArgs) error {
 
 // Linear implements device.Device.
 func (d *Device) Linear(a device.LinearArgs) error {
+	const op = "linear"
+	if err := d.ready(op, a.X.Buf); err != nil {
+		return err
+	}
+	for _, p := range a.Parts {
+		if err := d.ready(op, p.Out.Buf, p.Bias); err != nil {
+			return err
+		}
+	}
 	if err := device.CheckLinear(a); err != nil {
 		return err
 	}
 	in := a.X.Cols
-	wide, rounded := make([]float64, in), make([]float64, in)
-	codes, scales := make([]int8, in), make([]float32, (in+quant.ActGroup-1)/quant.ActGroup)
+	ws := make([]*weight, len(a.Parts))
+	for i, p := range a.Parts {
+		var err error
+		if ws[i], err = d.matrix(op, p.W); err != nil {
+			return err
+		}
+	}
+	wide := make([]float64, 0, a.X.Rows*in)
+	for t := range a.X.Rows {
+		for _, v := range row(a.X, t) {
+			wide = append(wide, float64(v))
+		}
+	}
+	var rounded []float64 // what the int8 codes of X stand for
 	wrow := make([]float32, in)
-	for _, p := range a.Parts {
-		w := p.W.(*weight)
-		integer := d.opt.Activations == Int8 && w.m.Layout >= quant.Int8
-		for n := range w.m.Rows {
-			w.m.Row(n, wrow)
+	for i, p := range a.Parts {
+		x := wide
+		if d.opt.Activations == Int8 && ws[i].m.Layout >= quant.Int8 {
+			if rounded == nil {
+				rounded = roundActs(a.X)
+			}
+			x = rounded
+		}
+		for n := range ws[i].m.Rows {
+			ws[i].m.Row(n, wrow)
 			for t := range a.X.Rows {
-				x := row(a.X, t)
-				src := wide
-				if integer {
-					quant.QuantizeActs(x, codes, scales)
-					for i := range rounded {
-						rounded[i] = float64(scales[i/quant.ActGroup]) * float64(codes[i])
-					}
-					src = rounded
-				} else {
-					for i := range wide {
-						wide[i] = float64(x[i])
-					}
-				}
 				var sum float64
-				for i := range wrow {
-					sum += src[i] * float64(wrow[i])
+				for c, v := range x[t*in:][:in] {
+					sum += v * float64(wrow[c])
 				}
 				if p.Bias != nil {
 					sum += float64(floats(p.Bias)[n])
@@ -296,4 +358,17 @@ func (d *Device) Linear(a device.LinearArgs) error {
 		}
 	}
 	return nil
+}
+
+// roundActs returns the values that the codes of quant.QuantizeActs stand for.
+func roundActs(v device.View) []float64 {
+	codes, scales := make([]int8, v.Cols), make([]float32, (v.Cols+quant.ActGroup-1)/quant.ActGroup)
+	out := make([]float64, 0, v.Rows*v.Cols)
+	for t := range v.Rows {
+		quant.QuantizeActs(row(v, t), codes, scales)
+		for i, q := range codes {
+			out = append(out, float64(scales[i/quant.ActGroup])*float64(q))
+		}
+	}
+	return out
 }
