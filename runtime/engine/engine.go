@@ -438,7 +438,7 @@ func (e *Engine) commit(p *sched.Plan, results []result) {
 		case !c.Sample:
 			continue
 		default:
-			events[i] = q.advance(r, c, e.cfg.MaxContext)
+			events[i] = q.advance(r, c, e.sched.Limit())
 		}
 		tokens[i], ended[i] = r.token, events[i].Finish != Running
 	}

@@ -150,7 +150,7 @@ func TestRefusals(t *testing.T) {
 		"negative token":    {request([]int32{-1}, 1), ErrInvalid, "-1"},
 		"negative max":      {request([]int32{1}, -1), ErrInvalid, "negative"},
 		"beyond context":    {request(make([]int32, 513), 1), ErrPromptTooLong, "513 tokens in a context of 512"},
-		"beyond the memory": {request(make([]int32, 100), 100), ErrNoMemory, "there are 8"},
+		"beyond the memory": {request(make([]int32, 128), 100), ErrNoMemory, "need 9 KV pages of 16 tokens, there are 8"},
 	} {
 		_, err := e.Submit(t.Context(), c.r)
 		if !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.says) {

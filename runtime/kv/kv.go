@@ -1,16 +1,14 @@
 // Package kv decides which KV page belongs to which sequence: page allocator, page tables and the prefix index. Indices only: no storage,
 // no clock, no goroutine.
 //
-// Invariants, checked after every change under the tag invariants:
+// Invariants, which Verify checks:
 //
-//   - every page is in exactly one of three states: free (on the free list), cached (ref 0, indexed, on the LRU list), in use (ref > 0)
+//   - every page is in exactly one of three states: free (on the free list), cached (no reference, indexed, on the LRU list), in use (referenced)
 //   - free + cached + in use == total
-//   - an indexed page is full, and its tokens are those that its key was made of
+//   - an indexed page is full, and its tokens are those that its key was made of; the index holds nothing else
 package kv
 
 import (
-	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -24,34 +22,6 @@ var ErrNoPages = errors.New("no KV page is free")
 // PageID names a page of the cache.
 type PageID = int32
 
-// Key names the content of a full page: everything that its keys and values depend on.
-type Key [16]byte
-
-// Root returns the key from which a sequence's first page is derived: adapter digest, tenant salt and the RoPE table in use.
-func Root(adapter, salt string, rope int) Key {
-	h := sha256.New()
-	var n [8]byte
-	for _, part := range []string{adapter, salt} {
-		binary.LittleEndian.PutUint64(n[:], uint64(len(part)))
-		h.Write(n[:])
-		h.Write([]byte(part))
-	}
-	binary.LittleEndian.PutUint64(n[:], uint64(rope))
-	h.Write(n[:])
-	return Key(h.Sum(nil)[:16])
-}
-
-// Next returns the key of a full page of tokens that follows the page (or root) of key k.
-func (k Key) Next(tokens []int32) Key {
-	buf := make([]byte, 0, 512)
-	buf = append(buf, k[:]...)
-	for _, t := range tokens {
-		buf = binary.LittleEndian.AppendUint32(buf, uint32(t))
-	}
-	sum := sha256.Sum256(buf)
-	return Key(sum[:16])
-}
-
 const none = PageID(-1)
 
 type page struct {
@@ -59,11 +29,11 @@ type page struct {
 	indexed    bool
 	key        Key
 	parent     Key
-	tokens     []int32 // of an indexed page
+	tokens     []int32 // of an indexed page; the memory stays with the page
 	prev, next PageID  // LRU list of cached pages
 }
 
-// Pool owns the pages. It is not safe for concurrent use.
+// Pool owns the pages. What it holds is bounded by their number. It is not safe for concurrent use.
 type Pool struct {
 	pageLen int
 	pages   []page
@@ -74,8 +44,11 @@ type Pool struct {
 	cached  int
 }
 
-// NewPool returns a pool of total free pages of pageLen tokens.
+// NewPool returns a pool of total free pages of pageLen tokens; both must be positive.
 func NewPool(total, pageLen int) *Pool {
+	if total < 1 || pageLen < 1 {
+		panic(fmt.Sprintf("kv: a pool of %d pages of %d tokens; both must be positive", total, pageLen))
+	}
 	p := &Pool{pageLen: pageLen, pages: make([]page, total), free: make([]PageID, total), index: map[Key]PageID{}, oldest: none, newest: none}
 	for i := range p.free {
 		p.free[i] = PageID(total - 1 - i)
@@ -83,24 +56,24 @@ func NewPool(total, pageLen int) *Pool {
 	return p
 }
 
-// Match returns the cached pages of the longest run of full pages at the start of tokens, at most max tokens, and takes a reference to each.
-// A hit compares the tokens, not the key alone.
-func (p *Pool) Match(root Key, tokens []int32, max int) []PageID {
-	var out []PageID
-	key := root
-	for n := 0; n+p.pageLen <= min(max, len(tokens)); n += p.pageLen {
-		run := tokens[n : n+p.pageLen]
-		next := key.Next(run)
-		id, ok := p.index[next]
-		if !ok || p.pages[id].parent != key || !slices.Equal(p.pages[id].tokens, run) {
+// Match appends to dst the pages of the longest indexed run at the start of tokens, at most max tokens, and takes a reference to each.
+// keys are those of the full pages of tokens (Extend) under root. A hit compares parent and tokens, not the key alone.
+func (p *Pool) Match(dst []PageID, root Key, keys []Key, tokens []int32, max int) []PageID {
+	parent := root
+	for i, key := range keys {
+		end := (i + 1) * p.pageLen
+		if end > min(max, len(tokens)) {
+			break
+		}
+		id, ok := p.index[key]
+		if !ok || p.pages[id].parent != parent || !slices.Equal(p.pages[id].tokens, tokens[end-p.pageLen:end]) {
 			break
 		}
 		p.take(id)
-		out = append(out, id)
-		key = next
+		dst = append(dst, id)
+		parent = key
 	}
-	p.check()
-	return out
+	return dst
 }
 
 // take adds a reference to an indexed page.
@@ -125,23 +98,22 @@ func (p *Pool) Alloc() (PageID, error) {
 	default:
 		return none, ErrNoPages
 	}
+	invariant.Check(p.pages[id].ref == 0 && !p.pages[id].indexed, "page %d is handed out with %d references", id, p.pages[id].ref)
 	p.pages[id].ref = 1
-	p.check()
 	return id, nil
 }
 
-// Index makes a full page in use findable; tokens are its pageLen tokens, which the pool copies. It returns the page's key. Where another page already
-// holds the same content the page stays unindexed.
-func (p *Pool) Index(id PageID, parent Key, tokens []int32) Key {
-	key := parent.Next(tokens)
+// Index makes a full page in use findable under key, which is parent.Next(tokens); tokens are its pageLen tokens, which the pool copies. Where another
+// page already holds the same content the page stays unindexed.
+func (p *Pool) Index(id PageID, parent, key Key, tokens []int32) {
 	pg := &p.pages[id]
 	invariant.Check(pg.ref > 0 && len(tokens) == p.pageLen, "index page %d with %d references and %d tokens", id, pg.ref, len(tokens))
-	if _, taken := p.index[key]; !taken && !pg.indexed {
-		pg.indexed, pg.key, pg.parent = true, key, parent
-		pg.tokens = append(pg.tokens[:0], tokens...)
-		p.index[key] = id
+	if _, taken := p.index[key]; taken || pg.indexed {
+		return
 	}
-	return key
+	pg.indexed, pg.key, pg.parent = true, key, parent
+	pg.tokens = append(pg.tokens[:0], tokens...)
+	p.index[key] = id
 }
 
 // Release drops one reference to each page, the last page first, so that the tail of a prompt is reclaimed before its beginning.
@@ -160,7 +132,6 @@ func (p *Pool) Release(ids []PageID) {
 			p.free = append(p.free, id)
 		}
 	}
-	p.check()
 }
 
 // Reset forgets every cached page.
@@ -171,7 +142,6 @@ func (p *Pool) Reset() {
 		p.forget(id)
 		p.free = append(p.free, id)
 	}
-	p.check()
 }
 
 func (p *Pool) forget(id PageID) {
@@ -223,24 +193,3 @@ func (p *Pool) PageLen() int { return p.pageLen }
 
 // Total returns the number of pages.
 func (p *Pool) Total() int { return len(p.pages) }
-
-func (p *Pool) check() {
-	if !invariant.Enabled || len(p.pages) > 4096 { // a large pool is checked by its counts alone
-		return
-	}
-	inUse, cached := 0, 0
-	for i := range p.pages {
-		pg := &p.pages[i]
-		switch {
-		case pg.ref > 0:
-			inUse++
-		case pg.indexed:
-			cached++
-		}
-		if pg.indexed {
-			invariant.Check(p.index[pg.key] == PageID(i) && len(pg.tokens) == p.pageLen, "page %d is not what the index says", i)
-		}
-	}
-	invariant.Check(cached == p.cached && inUse+cached+len(p.free) == len(p.pages),
-		"%d in use, %d cached (list says %d), %d free of %d pages", inUse, cached, p.cached, len(p.free), len(p.pages))
-}

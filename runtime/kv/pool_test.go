@@ -25,10 +25,16 @@ func fill(t *testing.T, p *Pool, root Key, toks []int32) []PageID {
 		}
 		pages = append(pages, id)
 		if at+p.PageLen() <= len(toks) {
-			key = p.Index(id, key, toks[at:at+p.PageLen()])
+			run := toks[at : at+p.PageLen()]
+			p.Index(id, key, key.Next(run), run)
+			key = key.Next(run)
 		}
 	}
 	return pages
+}
+
+func match(p *Pool, root Key, toks []int32, max int) []PageID {
+	return p.Match(nil, root, Extend(nil, root, toks, p.PageLen()), toks, max)
 }
 
 func want(t *testing.T, p *Pool, free, cached, inUse int) {
@@ -47,7 +53,7 @@ func TestPrefixIsFoundAndReclaimedFromItsTail(t *testing.T) {
 	p.Release(pages)
 	want(t, p, 1, 3, 0)
 
-	hit := p.Match(root, toks, len(toks)-1)
+	hit := match(p, root, toks, len(toks)-1)
 	if len(hit) != 3 {
 		t.Fatalf("%d pages found, want 3", len(hit))
 	}
@@ -60,7 +66,7 @@ func TestPrefixIsFoundAndReclaimedFromItsTail(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if hit := p.Match(root, toks, len(toks)); len(hit) != 2 {
+	if hit := match(p, root, toks, len(toks)); len(hit) != 2 {
 		t.Errorf("%d pages left of the prefix, want its first 2", len(hit))
 	}
 	want(t, p, 0, 0, 4)
@@ -89,7 +95,7 @@ func TestKeysKeepSequencesApart(t *testing.T) {
 		"other first page": {root, tokens(1, 32), 32, 0},
 		"other second":     {root, append(tokens(0, 16), tokens(99, 16)...), 32, 1},
 	} {
-		hit := p.Match(c.root, c.toks, c.max)
+		hit := match(p, c.root, c.toks, c.max)
 		if len(hit) != c.n {
 			t.Errorf("%s: %d pages, want %d", name, len(hit), c.n)
 		}
@@ -108,7 +114,7 @@ func TestHitComparesTokens(t *testing.T) {
 	pages := fill(t, p, root, toks)
 	p.pages[pages[0]].tokens[3]++ // as if another content had the same key
 	p.Release(pages)
-	if hit := p.Match(root, toks, 16); len(hit) != 0 {
+	if hit := match(p, root, toks, 16); len(hit) != 0 {
 		t.Error("a page with other tokens was taken for a hit")
 	}
 }

@@ -8,82 +8,155 @@ import (
 	"weft/runtime/kv"
 )
 
-// FuzzSchedule drives the scheduler with bytes: each pair is an operation. Every page must be accounted for after each, every admitted sequence must end, and
-// every token must be computed exactly once in order between preemptions.
+// fuzzSeq is what the fuzz target knows of an admitted sequence.
+type fuzzSeq struct {
+	history  []int32
+	left     int // output tokens to come
+	computed int
+	score    bool
+}
+
+// FuzzSchedule drives the scheduler with bytes, each pair an operation. After each every page must be accounted for; every chunk must continue where
+// its sequence stood and hold the right tokens; every admitted sequence must end.
 func FuzzSchedule(f *testing.F) {
 	f.Add([]byte{0, 20, 0, 33, 1, 0, 1, 0, 2, 1, 1, 0, 1, 1}, uint8(6), uint8(10))
 	f.Add([]byte{0, 200, 0, 200, 0, 200, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0}, uint8(3), uint8(40))
 	f.Add([]byte{0, 1, 2, 1, 0, 1, 2, 2, 1, 0}, uint8(1), uint8(1))
+	f.Add([]byte{0, 90, 0, 91, 0, 92, 1, 5, 1, 3, 1, 0, 3, 1, 1, 2, 1, 9}, uint8(9), uint8(63))
 	f.Fuzz(func(t *testing.T, ops []byte, numPages, budget uint8) {
 		pool := kv.NewPool(int(numPages%32)+1, 16)
-		s := New(Config{MaxSeqs: 4, MaxQueued: 8, MaxBatchTokens: int(budget%64) + 1, MaxContext: 256, PrefixCache: budget%2 == 0, RopeSwitch: int(budget) % 3 * 20}, pool)
-		alive := map[SeqID]int{} // tokens still to come
-		step := func() bool {
-			p, ok := s.Next()
-			if !ok {
-				return false
-			}
-			tokens, ended := make([]int32, len(p.Chunks)), make([]bool, len(p.Chunks))
-			total := 0
-			for i, c := range p.Chunks {
-				total += len(c.Tokens)
-				if len(c.Tokens) == 0 || len(c.Pages)*16 < c.Start+len(c.Tokens) || c.Sample != (c.Start+len(c.Tokens) == c.Known) {
-					t.Fatalf("chunk %+v contradicts itself", c)
-				}
-				tokens[i] = -1
-				if _, ok := alive[c.Seq]; ok && c.Sample {
-					tokens[i] = int32(c.Known)
-					alive[c.Seq]--
-					ended[i] = alive[c.Seq] <= 0
-				}
-			}
-			if total != p.Tokens || total > s.cfg.MaxBatchTokens {
-				t.Fatalf("a plan of %d tokens, says %d, limit %d", total, p.Tokens, s.cfg.MaxBatchTokens)
-			}
-			s.Commit(p, tokens, ended)
-			for i, c := range p.Chunks {
-				if ended[i] {
-					delete(alive, c.Seq)
-				}
-			}
-			return true
-		}
+		r := &fuzzRun{t: t, pool: pool, alive: map[SeqID]*fuzzSeq{}, s: New(Config{MaxSeqs: int(numPages/32) + 1, MaxQueued: 8, MaxBatchTokens: int(budget%64) + 1,
+			MaxPrefillChunk: int(budget) % 5 * 9, MaxContext: 256, PrefixCache: budget%2 == 0, RopeSwitch: int(budget) % 3 * 20}, pool)}
 		for i := 0; i+1 < len(ops) && i < 400; i += 2 {
-			switch ops[i] % 3 {
-			case 0:
-				n := int(ops[i+1])%100 + 1
-				prompt := make([]int32, n)
-				for j := range prompt {
-					prompt[j] = int32(j % 7)
-				}
-				ids, err := s.Add(Seq{Prompt: prompt, MaxTokens: int(ops[i+1])%9 + 1, Key: string(rune('a' + ops[i+1]%2))})
-				if err == nil {
-					alive[ids[0]] = int(ops[i+1])%9 + 1
-				} else if !errors.Is(err, ErrQueueFull) && !errors.Is(err, ErrTooLong) {
-					t.Fatal(err)
-				}
-			case 1:
-				step()
-			case 2:
-				ids := make([]SeqID, 0, len(alive))
-				for id := range alive {
-					ids = append(ids, id)
-				}
-				slices.Sort(ids)
-				if len(ids) > 0 {
-					id := ids[int(ops[i+1])%len(ids)]
-					s.Cancel(id)
-					delete(alive, id)
-				}
+			r.op(ops[i], int(ops[i+1]))
+			if err := r.s.Verify(); err != nil {
+				t.Fatal(err)
 			}
 		}
-		for n := 0; step(); n++ {
+		for n := 0; r.step(0); n++ {
 			if n > 3000 {
-				t.Fatalf("no end: %d running, %d waiting, %+v", s.Running(), s.Waiting(), pool.Counts())
+				t.Fatalf("no end: %d running, %d waiting, %+v", r.s.Running(), r.s.Waiting(), pool.Counts())
 			}
 		}
-		if len(alive) > 0 || s.Running()+s.Waiting() > 0 || pool.Counts().InUse > 0 {
-			t.Fatalf("left over: %d alive, %d running, %d waiting, %+v", len(alive), s.Running(), s.Waiting(), pool.Counts())
+		if len(r.alive) > 0 || r.s.Running()+r.s.Waiting() > 0 || pool.Counts().InUse > 0 {
+			t.Fatalf("left over: %d alive, %d running, %d waiting, %+v", len(r.alive), r.s.Running(), r.s.Waiting(), pool.Counts())
 		}
 	})
+}
+
+type fuzzRun struct {
+	t     *testing.T
+	s     *Scheduler
+	pool  *kv.Pool
+	alive map[SeqID]*fuzzSeq
+}
+
+func (r *fuzzRun) op(op byte, arg int) {
+	switch op % 3 {
+	case 0:
+		prompt := make([]int32, arg%100+1)
+		for j := range prompt {
+			prompt[j] = int32(j % (3 + arg%2*4))
+		}
+		score := arg%7 == 0
+		ids, err := r.s.Add(Seq{Prompt: prompt, MaxTokens: arg%29 + 1, Key: []string{"", "a", "b"}[arg%3], ScoreAll: score})
+		if err == nil {
+			r.alive[ids[0]] = &fuzzSeq{history: slices.Clone(prompt), left: arg%29 + 1, score: score}
+		} else if !errors.Is(err, ErrQueueFull) && !errors.Is(err, ErrTooLong) {
+			r.t.Fatal(err)
+		}
+	case 1:
+		r.step(arg)
+	case 2:
+		r.cancel(arg)
+	}
+}
+
+// cancel ends one of the living.
+func (r *fuzzRun) cancel(arg int) {
+	ids := make([]SeqID, 0, len(r.alive))
+	for id := range r.alive {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	if len(ids) > 0 {
+		id := ids[arg%len(ids)]
+		r.s.Cancel(id)
+		delete(r.alive, id)
+	}
+}
+
+// step plans and commits; some arguments abandon the plan or cancel between the two.
+func (r *fuzzRun) step(arg int) bool {
+	p, ok := r.s.Next()
+	for _, id := range p.Preempted {
+		if q := r.alive[id]; q != nil {
+			q.computed = 0
+		}
+	}
+	if !ok {
+		return false
+	}
+	total := 0
+	for i := range p.Chunks {
+		c := &p.Chunks[i]
+		total += len(c.Tokens)
+		r.checkChunk(c)
+		if i > 0 && p.Chunks[i-1].Key > c.Key {
+			r.t.Fatalf("adapter %q after %q", c.Key, p.Chunks[i-1].Key)
+		}
+	}
+	if total != p.Tokens || total > r.s.cfg.MaxBatchTokens || len(p.Chunks) > r.s.cfg.MaxSeqs {
+		r.t.Fatalf("a plan of %d tokens in %d chunks, says %d, limits %d and %d", total, len(p.Chunks), p.Tokens, r.s.cfg.MaxBatchTokens, r.s.cfg.MaxSeqs)
+	}
+	if arg%5 == 3 {
+		r.cancel(arg)
+	}
+	if arg%11 == 10 {
+		r.s.Abandon(p)
+		return true
+	}
+	tokens, ended := make([]int32, len(p.Chunks)), make([]bool, len(p.Chunks))
+	for i := range p.Chunks {
+		c := &p.Chunks[i]
+		tokens[i] = -1
+		q := r.alive[c.Seq]
+		if q == nil {
+			continue
+		}
+		q.computed += len(c.Tokens)
+		if !c.Sample {
+			continue
+		}
+		tokens[i] = int32(c.Known)
+		q.history = append(q.history, tokens[i])
+		q.left--
+		if ended[i] = q.left <= 0 || len(q.history) >= r.s.Limit(); ended[i] {
+			delete(r.alive, c.Seq)
+		}
+	}
+	r.s.Commit(p, tokens, ended)
+	return true
+}
+
+// checkChunk holds a chunk against what is known of its sequence.
+func (r *fuzzRun) checkChunk(c *Chunk) {
+	if len(c.Tokens) == 0 || len(c.Pages)*16 < c.Start+len(c.Tokens) || c.Sample != (c.Start+len(c.Tokens) == c.Known) {
+		r.t.Fatalf("chunk %+v contradicts itself", c)
+	}
+	if limit := r.s.cfg.MaxPrefillChunk; limit > 0 && len(c.Tokens) > limit {
+		r.t.Fatalf("a chunk of %d tokens, the limit is %d", len(c.Tokens), limit)
+	}
+	q := r.alive[c.Seq]
+	if q == nil {
+		r.t.Fatalf("sequence %d is over and was planned", c.Seq)
+	}
+	if c.First {
+		if q.computed = c.Start; c.Start%16 != 0 || c.Start > 0 && (q.score || !r.s.cfg.PrefixCache) {
+			r.t.Fatalf("sequence %d begins at %d (scored: %v)", c.Seq, c.Start, q.score)
+		}
+	}
+	if c.Start != q.computed || c.Known != len(q.history) || !slices.Equal(c.Tokens, q.history[c.Start:c.Start+len(c.Tokens)]) {
+		r.t.Fatalf("sequence %d stood at %d of %d tokens, chunk %+v", c.Seq, q.computed, len(q.history), c)
+	}
 }

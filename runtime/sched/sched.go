@@ -4,10 +4,15 @@
 // A sequence has known tokens (prompt and output so far) and a count of computed ones, which must catch up; there is no separate prefill or decode phase.
 // Each step hands out a budget of tokens, running sequences first (decode before chunks of prompts), then waiting ones. When pages run out, the sequence
 // admitted last gives its pages back and waits to be recomputed.
+//
+// Invariants, checked after every Commit under the tag invariants:
+//
+//   - a waiting sequence holds no page; a running one holds pages for its computed tokens at least
+//   - the pool's references are those of the running sequences
+//   - no more than MaxSeqs run
 package sched
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -27,15 +32,16 @@ type SeqID int64
 
 // Config are the limits of a scheduler.
 type Config struct {
-	MaxSeqs        int  // sequences computed in one step
-	MaxQueued      int  // sequences waiting
-	MaxBatchTokens int  // tokens of one step
-	MaxContext     int  // tokens of one sequence
-	PrefixCache    bool // look prompts up and index full pages
-	RopeSwitch     int  // sequences longer than this are recomputed with another RoPE table; 0: none
+	MaxSeqs         int  // sequences computed in one step
+	MaxQueued       int  // sequences waiting
+	MaxBatchTokens  int  // tokens of one step
+	MaxPrefillChunk int  // tokens of one prompt in one step, so that a long one leaves room for others; 0: as many as the step has
+	MaxContext      int  // tokens of one sequence
+	PrefixCache     bool // look prompts up and index full pages
+	RopeSwitch      int  // sequences longer than this are recomputed with another RoPE table; 0: none
 }
 
-// Seq is what Add needs to know of a sequence. The scheduler owns Prompt afterwards.
+// Seq is what Add needs to know of a sequence. The scheduler reads Prompt and never writes to it.
 type Seq struct {
 	Prompt    []int32
 	MaxTokens int
@@ -54,14 +60,14 @@ type Chunk struct {
 	Key    string
 	Sample bool // ends at the last known token: its logits give the next one
 	Score  bool // logits of all its tokens are wanted
-	Cached int  // with the first chunk: prompt tokens taken from the prefix cache
+	Cached int  // prompt tokens that the prefix cache held when the sequence was first admitted
 	First  bool // the sequence's first chunk since it was admitted (again after a preemption)
 }
 
-// Plan is one step. It is read-only and valid until Commit.
+// Plan is one step. It is read-only and valid until the next Next.
 type Plan struct {
 	Chunks    []Chunk
-	Preempted []SeqID
+	Preempted []SeqID // since the last plan
 	Tokens    int
 }
 
@@ -79,14 +85,20 @@ type seq struct {
 	computed int
 	pages    []kv.PageID
 	root     kv.Key
-	keys     []kv.Key // of the full pages computed so far
+	keys     []kv.Key // of full pages of tokens, as many as were needed so far
+	rooted   bool     // root and keys are those of rope
 	rope     int
+	indexed  int // full pages offered to the index since the sequence was admitted
 	state    state
 	cancel   bool
 	first    bool
-	planned  int // tokens in the plan that is not committed yet
+	admitted bool // at least once
+	planned  int  // tokens in the plan that is not committed yet
 	cached   int
 }
+
+// lag is the number of tokens still to be computed.
+func (q *seq) lag() int { return len(q.tokens) - q.computed }
 
 // Scheduler is the state. It is not safe for concurrent use.
 type Scheduler struct {
@@ -97,13 +109,16 @@ type Scheduler struct {
 	waiting []*seq // the next first
 	last    SeqID
 	inPlan  bool
+	plan    Plan    // memory of the current plan
+	order   []*seq  // scratch of Next
+	moved   []SeqID // sent back to the queue by Commit, for the next plan's Preempted
 	stats   Stats
 }
 
 // Stats count since the start.
 type Stats struct {
 	Preemptions   uint64
-	PrefixQueries uint64 // prompt tokens looked up
+	PrefixQueries uint64 // prompt tokens looked up when first admitted
 	PrefixHits    uint64 // of these, found
 }
 
@@ -125,7 +140,7 @@ func (s *Scheduler) Add(in ...Seq) ([]SeqID, error) {
 	ids := make([]SeqID, len(in))
 	for i, a := range in {
 		s.last++
-		q := &seq{id: s.last, Seq: a, tokens: a.Prompt}
+		q := &seq{id: s.last, Seq: a, tokens: slices.Clip(a.Prompt)} // the first output token moves it to memory of its own
 		s.seqs[q.id] = q
 		s.waiting = append(s.waiting, q)
 		ids[i] = q.id
@@ -133,33 +148,37 @@ func (s *Scheduler) Add(in ...Seq) ([]SeqID, error) {
 	return ids, nil
 }
 
-// fits refuses what could never run alone: the sequence must fit the pages at its full length.
+// fits refuses what could never run: a prompt and its first output token must fit the context and, alone, the pages.
 func (s *Scheduler) fits(a *Seq) error {
 	n := len(a.Prompt)
 	if n == 0 {
 		return fmt.Errorf("%w: the prompt is empty", ErrTooLong)
 	}
-	if n > s.cfg.MaxContext || a.MaxTokens > 0 && n >= s.cfg.MaxContext {
+	least := n + min(a.MaxTokens, 1)
+	if least > s.cfg.MaxContext {
 		return fmt.Errorf("%w: a prompt of %d tokens leaves no room in a context of %d", ErrTooLong, n, s.cfg.MaxContext)
 	}
-	whole := min(n+a.MaxTokens, s.cfg.MaxContext)
-	if need := pages(whole, s.pool.PageLen()); need > s.pool.Total() {
-		return fmt.Errorf("%w: %d prompt and %d output tokens need %d KV pages of %d tokens, there are %d",
-			ErrTooLong, n, whole-n, need, s.pool.PageLen(), s.pool.Total())
+	if need := pages(least, s.pool.PageLen()); need > s.pool.Total() {
+		return fmt.Errorf("%w: a prompt of %d tokens and %d of output need %d KV pages of %d tokens, there are %d",
+			ErrTooLong, n, least-n, need, s.pool.PageLen(), s.pool.Total())
 	}
 	return nil
 }
 
+// Limit returns the tokens that one sequence can reach: its context, or what all pages together hold where that is less. Who commits tokens ends a
+// sequence there.
+func (s *Scheduler) Limit() int { return min(s.cfg.MaxContext, s.pool.Total()*s.pool.PageLen()) }
+
 func pages(tokens, pageLen int) int { return (tokens + pageLen - 1) / pageLen }
 
-// Cancel ends a sequence; its pages are free when the step that is under way is committed, or at once if none is.
+// Cancel ends a sequence; its pages are free when the step that is under way is committed, or at once if it has no part in one.
 func (s *Scheduler) Cancel(id SeqID) {
 	q := s.seqs[id]
 	if q == nil {
 		return
 	}
 	q.cancel = true
-	if !s.inPlan || q.planned == 0 {
+	if q.planned == 0 {
 		s.remove(q)
 	}
 }
@@ -179,139 +198,26 @@ func (s *Scheduler) remove(q *seq) {
 
 func (s *Scheduler) release(q *seq) {
 	s.pool.Release(q.pages)
-	q.pages, q.keys, q.computed = q.pages[:0], q.keys[:0], 0
+	q.pages, q.computed, q.indexed = q.pages[:0], 0, 0
 }
 
 // preempt sends a running sequence back to the head of the queue, to be recomputed from its first token (or what the cache still holds).
 func (s *Scheduler) preempt(q *seq) {
 	s.release(q)
-	s.running = slices.Delete(s.running, slices.Index(s.running, q), slices.Index(s.running, q)+1)
+	i := slices.Index(s.running, q)
+	s.running = slices.Delete(s.running, i, i+1)
 	q.state, q.planned = waiting, 0
 	s.waiting = slices.Insert(s.waiting, 0, q)
 	s.stats.Preemptions++
 }
 
-// Next plans a step; false where nothing can be computed. Commit must follow.
-func (s *Scheduler) Next() (*Plan, bool) {
-	invariant.Check(!s.inPlan, "Next before Commit")
-	p := &Plan{}
-	budget := s.cfg.MaxBatchTokens
-	// Decode first: running sequences that lack one token only, then those still in their prompt, each by admission.
-	order := slices.Clone(s.running)
-	slices.SortStableFunc(order, func(a, b *seq) int { return cmp.Compare(btoi(a.lag() > 1), btoi(b.lag() > 1)) })
-	for _, q := range order {
-		if q.state == running && budget > 0 { // a preemption below may have sent q back
-			budget -= s.plan(p, q, budget)
-		}
-	}
-	for len(s.waiting) > 0 && budget > 0 && len(s.running) < s.cfg.MaxSeqs && len(p.Preempted) == 0 {
-		q := s.waiting[0]
-		if !s.admit(q) {
-			break
-		}
-		budget -= s.plan(p, q, budget)
-	}
-	// Adapters side by side, so that a segment is a run; base first; admission order within.
-	slices.SortStableFunc(p.Chunks, func(a, b Chunk) int { return cmp.Compare(a.Key, b.Key) })
-	for i := range p.Chunks {
-		p.Tokens += len(p.Chunks[i].Tokens)
-	}
-	s.inPlan = len(p.Chunks) > 0
-	return p, s.inPlan
-}
-
-func btoi(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
-}
-
-func (q *seq) lag() int { return len(q.tokens) - q.computed }
-
-// admit moves the head of the queue to running if its first page can be had, taking what the prefix cache holds.
-func (s *Scheduler) admit(q *seq) bool {
-	if s.pool.Available() == 0 {
-		return false
-	}
-	q.rope = s.ropeOf(len(q.tokens))
-	q.root = kv.Root(q.Key, q.Salt, q.rope)
-	q.cached = 0
-	if s.cfg.PrefixCache && !q.ScoreAll {
-		q.pages = append(q.pages[:0], s.pool.Match(q.root, q.tokens, len(q.tokens)-1)...)
-		q.computed = len(q.pages) * s.pool.PageLen()
-		q.cached = q.computed
-		key := q.root
-		for n := 0; n < q.computed; n += s.pool.PageLen() {
-			key = key.Next(q.tokens[n : n+s.pool.PageLen()])
-			q.keys = append(q.keys, key)
-		}
-		s.stats.PrefixQueries += uint64(len(q.tokens))
-		s.stats.PrefixHits += uint64(q.computed)
-	}
-	if s.pool.Available() == 0 && q.computed%s.pool.PageLen() == 0 {
-		s.release(q)
-		return false
-	}
-	s.waiting = s.waiting[1:]
-	s.running = append(s.running, q)
-	q.state, q.first = running, true
-	return true
-}
-
-func (s *Scheduler) ropeOf(n int) int { return btoi(s.cfg.RopeSwitch > 0 && n > s.cfg.RopeSwitch) }
-
-// plan gives q up to budget tokens, preempting those admitted later (or q itself) where pages lack. It returns the tokens planned.
-func (s *Scheduler) plan(p *Plan, q *seq, budget int) int {
-	n := min(q.lag(), budget)
-	if n <= 0 {
-		return 0
-	}
-	for len(q.pages) < pages(q.computed+n, s.pool.PageLen()) {
-		id, err := s.pool.Alloc()
-		if err == nil {
-			q.pages = append(q.pages, id)
-			continue
-		}
-		victim := s.victim()
-		if victim == nil {
-			return 0
-		}
-		s.preempt(victim)
-		p.Preempted = append(p.Preempted, victim.id)
-		if victim == q {
-			return 0
-		}
-	}
-	q.planned = n
-	p.Chunks = append(p.Chunks, Chunk{
-		Seq: q.id, Start: q.computed, Tokens: q.tokens[q.computed : q.computed+n], Known: len(q.tokens), Pages: q.pages, Key: q.Key,
-		Sample: q.computed+n == len(q.tokens), Score: q.ScoreAll, Cached: q.cached, First: q.first,
-	})
-	q.first = false
-	return n
-}
-
-// victim is the running sequence admitted last that has no tokens in the plan.
-func (s *Scheduler) victim() *seq {
-	for _, q := range slices.Backward(s.running) {
-		if q.planned == 0 {
-			return q
-		}
-	}
-	return nil
-}
-
 // Commit says that the plan was computed: tokens[i] is the new token of Chunks[i], -1 for none; ended[i] that the sequence is over.
-// Canceled sequences of the plan are removed whatever their token.
+// Cancelled sequences of the plan are removed whatever their token.
 func (s *Scheduler) Commit(p *Plan, tokens []int32, ended []bool) {
 	invariant.Check(s.inPlan && len(tokens) == len(p.Chunks) && len(ended) == len(tokens), "Commit of %d chunks with %d tokens", len(p.Chunks), len(tokens))
 	s.inPlan = false
 	for i := range p.Chunks {
 		q := s.seqs[p.Chunks[i].Seq]
-		if q == nil || q.planned == 0 {
-			continue
-		}
 		q.computed += q.planned
 		q.planned = 0
 		s.indexPages(q)
@@ -319,32 +225,74 @@ func (s *Scheduler) Commit(p *Plan, tokens []int32, ended []bool) {
 			s.remove(q)
 			continue
 		}
-		if tokens[i] >= 0 {
-			q.tokens = append(q.tokens, tokens[i])
-			if s.ropeOf(len(q.tokens)) != q.rope {
-				s.preempt(q) // every position must be recomputed with the other table
-				s.stats.Preemptions--
-			}
+		if tokens[i] < 0 {
+			continue
+		}
+		q.tokens = append(q.tokens, tokens[i])
+		invariant.Check(len(q.tokens) <= s.Limit(), "sequence %d has %d tokens, the limit is %d", q.id, len(q.tokens), s.Limit())
+		if s.ropeOf(len(q.tokens)) != q.rope {
+			s.preempt(q) // every position must be recomputed with the other table
+			s.moved = append(s.moved, q.id)
+		}
+	}
+	if invariant.Enabled {
+		err := s.Verify()
+		invariant.Check(err == nil, "%v", err)
+	}
+}
+
+// Abandon says that the plan was not computed. Its sequences keep what they had before it; those cancelled meanwhile are removed.
+func (s *Scheduler) Abandon(p *Plan) {
+	s.inPlan = false
+	for i := range p.Chunks {
+		q := s.seqs[p.Chunks[i].Seq]
+		if q == nil {
+			continue
+		}
+		q.planned = 0
+		if q.cancel {
+			s.remove(q)
 		}
 	}
 }
 
 // indexPages makes the pages that became full findable.
 func (s *Scheduler) indexPages(q *seq) {
-	if !s.cfg.PrefixCache {
+	n := s.pool.PageLen()
+	if !s.cfg.PrefixCache || (q.indexed+1)*n > q.computed {
 		return
 	}
-	n := s.pool.PageLen()
-	for i := len(q.keys); (i+1)*n <= q.computed; i++ {
-		parent := q.root
+	q.keys = kv.Extend(q.keys, q.root, q.tokens[:q.computed], n)
+	for ; (q.indexed+1)*n <= q.computed; q.indexed++ {
+		i, parent := q.indexed, q.root
 		if i > 0 {
 			parent = q.keys[i-1]
 		}
-		q.keys = append(q.keys, s.pool.Index(q.pages[i], parent, q.tokens[i*n:(i+1)*n]))
+		s.pool.Index(q.pages[i], parent, q.keys[i], q.tokens[i*n:(i+1)*n])
 	}
 }
 
-// Running and Waiting count sequences.
+// Verify walks all sequences and pages and returns the first broken invariant of those at the head of this file.
+func (s *Scheduler) Verify() error {
+	refs := 0
+	for _, q := range s.running {
+		refs += len(q.pages)
+		if q.state != running || len(q.pages)*s.pool.PageLen() < q.computed || q.computed > len(q.tokens) {
+			return fmt.Errorf("sequence %d runs with %d pages for %d of %d tokens", q.id, len(q.pages), q.computed, len(q.tokens))
+		}
+	}
+	for _, q := range s.waiting {
+		if q.state != waiting || len(q.pages) != 0 || q.computed != 0 {
+			return fmt.Errorf("sequence %d waits with %d pages", q.id, len(q.pages))
+		}
+	}
+	if len(s.running) > s.cfg.MaxSeqs || len(s.running)+len(s.waiting) != len(s.seqs) {
+		return fmt.Errorf("%d run and %d wait of %d, at most %d may run", len(s.running), len(s.waiting), len(s.seqs), s.cfg.MaxSeqs)
+	}
+	return s.pool.Verify(refs)
+}
+
+// Running returns the number of admitted sequences that are being computed.
 func (s *Scheduler) Running() int { return len(s.running) }
 
 // Waiting returns the number of queued sequences.

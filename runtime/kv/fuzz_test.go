@@ -1,0 +1,90 @@
+package kv
+
+import (
+	"slices"
+	"testing"
+)
+
+// FuzzPool drives a pool with bytes, each pair an operation, beside a model that remembers what was written to each page: a hit must hold what was asked
+// for, no page in use may be handed out again, and every page is accounted for after each operation.
+func FuzzPool(f *testing.F) {
+	f.Add([]byte{0, 9, 0, 9, 1, 0, 0, 25, 1, 1, 1, 0, 0, 9}, uint8(5))
+	f.Add([]byte{0, 40, 1, 0, 0, 41, 1, 0, 0, 42, 2, 0, 0, 40}, uint8(3))
+	f.Add([]byte{0, 255, 0, 254, 0, 253, 3, 1, 3, 2, 1, 0}, uint8(31))
+	f.Fuzz(func(t *testing.T, ops []byte, total uint8) {
+		const pageLen = 4
+		p := NewPool(int(total%32)+1, pageLen)
+		type table struct {
+			pages []PageID
+		}
+		var held []table
+		content := make([][]int32, p.Total()) // what was computed into each page, beginning with a mark for the root
+		refs := 0
+		for i := 0; i+1 < len(ops) && i < 600; i += 2 {
+			arg := int(ops[i+1])
+			switch ops[i] % 4 {
+			case 0, 3: // a sequence: match, allocate what lacks, index what is full
+				mark := int32(arg % 3)
+				root := Root(string(rune('a'+mark)), "", 0)
+				toks := make([]int32, arg%23+1)
+				for j := range toks {
+					toks[j] = int32(j * (arg / 64)) // few distinct beginnings
+				}
+				keys := Extend(nil, root, toks, pageLen)
+				pages := p.Match(nil, root, keys, toks, len(toks)-1)
+				if len(pages)*pageLen >= len(toks) {
+					t.Fatalf("a hit covers all %d tokens", len(toks))
+				}
+				for j, id := range pages {
+					if want := append([]int32{mark}, toks[:(j+1)*pageLen]...); !slices.Equal(content[id], want) {
+						t.Fatalf("page %d found for %v holds %v", id, want, content[id])
+					}
+				}
+				for len(pages)*pageLen < len(toks) {
+					id, err := p.Alloc()
+					if err != nil {
+						if p.Available() != 0 {
+							t.Fatalf("%v, but %d are available", err, p.Available())
+						}
+						break
+					}
+					for _, h := range held {
+						if slices.Contains(h.pages, id) {
+							t.Fatalf("page %d is in use and was handed out again", id)
+						}
+					}
+					n := len(pages)
+					content[id] = append([]int32{mark}, toks[:min((n+1)*pageLen, len(toks))]...)
+					if n < len(keys) && ops[i]%4 == 0 {
+						parent := root
+						if n > 0 {
+							parent = keys[n-1]
+						}
+						p.Index(id, parent, keys[n], toks[n*pageLen:(n+1)*pageLen])
+					}
+					pages = append(pages, id)
+				}
+				held = append(held, table{pages})
+				refs += len(pages)
+			case 1:
+				if len(held) > 0 {
+					k := arg % len(held)
+					p.Release(held[k].pages)
+					refs -= len(held[k].pages)
+					held = slices.Delete(held, k, k+1)
+				}
+			case 2:
+				p.Reset()
+			}
+			if err := p.Verify(refs); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, h := range held {
+			p.Release(h.pages)
+		}
+		if err := p.Verify(0); err != nil || p.Counts().InUse != 0 {
+			t.Fatalf("%+v, %v", p.Counts(), err)
+		}
+	})
+}

@@ -1,0 +1,54 @@
+package kv
+
+import "fmt"
+
+// Verify walks all pages and returns the first broken invariant. refs is the number of references that the callers hold together.
+func (p *Pool) Verify(refs int) error {
+	const unknown, free, cached = 0, 1, 2
+	state := make([]uint8, len(p.pages))
+	for _, id := range p.free {
+		if pg := &p.pages[id]; state[id] != unknown || pg.ref != 0 || pg.indexed {
+			return fmt.Errorf("page %d on the free list: seen as %d, %d references, indexed %v", id, state[id], pg.ref, pg.indexed)
+		}
+		state[id] = free
+	}
+	walked, last := 0, none
+	for id := p.oldest; id != none; id = p.pages[id].next {
+		if pg := &p.pages[id]; state[id] != unknown || pg.ref != 0 || !pg.indexed || pg.prev != last {
+			return fmt.Errorf("page %d on the LRU list: seen as %d, %d references, indexed %v, after %d but says %d", id, state[id], pg.ref, pg.indexed, last, pg.prev)
+		}
+		state[id], last = cached, id
+		walked++
+	}
+	if walked != p.cached || last != p.newest {
+		return fmt.Errorf("the LRU list has %d pages and ends with %d, noted are %d and %d", walked, last, p.cached, p.newest)
+	}
+	inUse, indexed, held := 0, 0, 0
+	for i := range p.pages {
+		pg := &p.pages[i]
+		if pg.ref < 0 || (pg.ref > 0) != (state[i] == unknown) {
+			return fmt.Errorf("page %d has %d references and is on no list or on one too many", i, pg.ref)
+		}
+		if pg.ref > 0 {
+			inUse++
+		}
+		held += int(pg.ref)
+		if !pg.indexed {
+			continue
+		}
+		indexed++
+		if at, ok := p.index[pg.key]; !ok || at != PageID(i) || len(pg.tokens) != p.pageLen || pg.parent.Next(pg.tokens) != pg.key {
+			return fmt.Errorf("page %d is not what the index says of it (page %d, %d tokens)", i, at, len(pg.tokens))
+		}
+	}
+	if indexed != len(p.index) {
+		return fmt.Errorf("the index has %d entries for %d indexed pages", len(p.index), indexed)
+	}
+	if held != refs {
+		return fmt.Errorf("%d references are held, the callers hold %d", held, refs)
+	}
+	if c := p.Counts(); c.InUse != inUse || c.Free+c.Cached+c.InUse != len(p.pages) {
+		return fmt.Errorf("%+v of %d pages, counted are %d in use", c, len(p.pages), inUse)
+	}
+	return nil
+}
