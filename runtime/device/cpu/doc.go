@@ -29,6 +29,8 @@
 // products of the processor (activations rounded to bf16, pairs of products, subnormals flushed), still the same alone and in any batch.
 package cpu
 
+import "weft/quant"
+
 // Activations says in which precision activations enter matrix products.
 type Activations uint8
 
@@ -52,4 +54,10 @@ type Options struct {
 	ISA         string      // "scalar", "avx2", "avx512"; "": $WEFT_ISA, else the best that the processor has
 	Activations Activations //
 	MemoryLimit int64       // bytes over all purposes; 0: none
+}
+
+// Integer says whether Linear, with Fast activations, multiplies m with activations quantized by quant.QuantizeActs: Int8 and Int4 with groups of
+// 16 columns, of a multiple of 32, or of the whole row.
+func Integer(m *quant.Matrix) bool {
+	return (m.Layout == quant.Int8 || m.Layout == quant.Int4) && (m.GroupLen%quant.ActGroup == 0 || m.GroupLen == 16 || m.GroupLen >= m.Cols)
 }

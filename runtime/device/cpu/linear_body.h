@@ -26,7 +26,7 @@ static void FN(expand)(const weight *w, const uint8_t *panel, int64_t unit, int 
 		for (int k = 0; k < n; k += 2) {
 			i16v pair = i_load(codes + 32 * k);
 			v_store(to + 16 * k, i_as_float(i_shl(pair, 16)));
-			v_store(to + 16 * k + 16, i_as_float(i_field(i_shl(i_field(pair, 16, 0xffff), 16), 0, -1)));
+			v_store(to + 16 * k + 16, i_as_float(i_field(pair, 0, -0x10000)));
 		}
 		return;
 	}

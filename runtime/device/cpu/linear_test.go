@@ -150,3 +150,39 @@ func TestEmbed(t *testing.T) {
 		})
 	}
 }
+
+// The kernels quantize activations by the rule of quant.QuantizeActs, its edges included: with the unit matrix the product is what the codes stand for.
+func TestActivationsQuantized(t *testing.T) {
+	const n = 64
+	m := &quant.Matrix{Layout: quant.Int8, Rows: n, Cols: n, GroupLen: 32, Data: make([]byte, n*n), Scales: make([]float32, n*2)}
+	for i := range n {
+		m.Data[i*n+i] = 1
+		m.Scales[2*i], m.Scales[2*i+1] = 1, 1
+	}
+	r := rand.New(rand.NewPCG(10, 10))
+	eachISA(t, func(t *testing.T, isa string) {
+		d := open(t, Options{ISA: isa, Threads: 1, Activations: Fast})
+		w := load(t, d, m)
+		for i, scale := range []float32{1, 0, 0x1p-149, 0x1p-130, 0x1p-122, 0x1p-121, 0x1p-120, 0x1p+100, 0x1.fffffep+127} {
+			x := random(r, n)
+			for j := range x {
+				x[j] = min(max(x[j]/4, -1), 1) * scale
+			}
+			x[3], x[40] = scale, -scale
+			for j := range 12 { // halves: ties to even
+				x[5+j] = scale / 127 * (float32(j) - 5.5)
+			}
+			q, s, want := make([]int8, n), make([]float32, n/32), make([]float32, n)
+			quant.QuantizeActs(x, q, s)
+			for j := range want {
+				want[j] = float32(q[j]) * s[j/32]
+			}
+			got := linear(t, d, w, x, 1, nil)
+			for j := range want {
+				if got[j] != want[j] {
+					t.Fatalf("case %d, scale %v: column %d is %v, want %v", i, scale, j, got[j], want[j])
+				}
+			}
+		}
+	})
+}

@@ -20,7 +20,6 @@ void pack_shape(weight *w, int32_t layout, int32_t rows, int32_t cols, int32_t g
 	int32_t codes = layout == LAYOUT_INT8 ? UNIT * PANEL : UNIT * PANEL / 2;
 	w->scale_bytes = scales_f16 ? 32 : 64;
 	w->group_bytes = w->scale_bytes * (has_mins ? 2 : 1);
-	w->integer = layout != LAYOUT_LOOKUP4 && (group_len % UNIT == 0 || group_len == 16 || group_len >= cols);
 	if (group_len >= cols) {
 		group_len = w->units * UNIT;
 	}

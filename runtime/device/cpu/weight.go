@@ -45,7 +45,7 @@ func (d *cpuDevice) LoadMatrix(p device.Purpose, m *quant.Matrix) (device.Weight
 	}
 	var w C.weight
 	C.pack_shape(&w, C.int32_t(m.Layout), C.int32_t(m.Rows), C.int32_t(m.Cols), C.int32_t(min(m.GroupLen, most)), flag(m.Mins != nil), flag(m.ScalesF16))
-	w.zero = C.int32_t(m.Zero)
+	w.zero, w.integer = C.int32_t(m.Zero), flag(Integer(m))
 	if m.Layout == quant.Int8 {
 		w.flip = C.int32_t(C.kernels_for(C.int(d.isa)).flip)
 	}
