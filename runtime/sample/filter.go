@@ -13,18 +13,18 @@ const (
 	bucketsPerUnit = 8
 )
 
-// filter divides by the temperature and fills w.kept with what top-k, top-p and min-p leave, at least one.
+// filter divides by the temperature and fills w.kept with what top-k, top-p and min-p leave, at least one. Only distances below the largest logit are divided: those of a
+// tiny temperature end in -Inf, never in NaN.
 func (s *Sampler) filter(w *workspace) {
-	t := s.p.Temperature
-	w.max /= t
 	floor := math.Inf(-1)
 	if k := s.p.TopK; k > 0 && k < len(w.z) {
-		floor = w.kthLargest(k) / t
+		floor = w.kthLargest(k)
 	}
 	w.kept = w.kept[:0]
 	for i, z := range w.z {
-		if z /= t; z >= floor && !math.IsInf(z, -1) {
-			w.kept = append(w.kept, candidate{z: z, id: int32(i), mass: math.Exp(z - w.max)})
+		if z >= floor && !math.IsInf(z, -1) {
+			z = (z - w.max) / s.p.Temperature
+			w.kept = append(w.kept, candidate{z: z, id: int32(i), mass: math.Exp(z)})
 		}
 	}
 	if s.p.TopP < 1 {
@@ -75,8 +75,8 @@ func siftDown(h []float64, i int) {
 	}
 }
 
-func (w *workspace) bucket(c candidate) int {
-	return min(int((w.max-c.z)*bucketsPerUnit), buckets-1)
+func (c candidate) bucket() int {
+	return int(min(-c.z*bucketsPerUnit, buckets-1))
 }
 
 // topP removes, from the least probable up, tokens whose cumulative mass does not exceed 1-p of the whole; among equals the higher id goes first.
@@ -84,7 +84,7 @@ func (w *workspace) topP(p float64) {
 	var hist [buckets]float64
 	var total float64
 	for _, c := range w.kept {
-		hist[w.bucket(c)] += c.mass
+		hist[c.bucket()] += c.mass
 		total += c.mass
 	}
 	limit := (1 - p) * total
@@ -95,7 +95,7 @@ func (w *workspace) topP(p float64) {
 	}
 	kept, edge := w.kept[:0], w.edge[:0]
 	for _, c := range w.kept {
-		switch b := w.bucket(c); {
+		switch b := c.bucket(); {
 		case b < cut:
 			kept = append(kept, c)
 		case b == cut:

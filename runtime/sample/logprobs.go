@@ -17,6 +17,7 @@ func Logprobs(logits []float32, token int32, k int) (float64, []Logprob) {
 		sum += math.Exp(float64(l) - float64(largest))
 	}
 	norm := float64(largest) + math.Log(sum)
+	k = min(max(k, 0), len(logits))
 	top := make([]Logprob, 0, k+1)
 	for i, l := range logits {
 		if k == 0 || len(top) == k && float64(l) <= top[k-1].Logprob {

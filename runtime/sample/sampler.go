@@ -100,7 +100,7 @@ func argmax(logits []float32) (int32, error) {
 	return int32(at), nil
 }
 
-// candidate is a token with its scaled logit and, once filtered, its unnormalized probability exp(z - max).
+// candidate is a token with z, its adjusted logit less the largest over the temperature, and its unnormalized probability exp(z).
 type candidate struct {
 	z, mass float64
 	id      int32

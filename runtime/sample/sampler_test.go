@@ -115,6 +115,41 @@ func TestNonFinite(t *testing.T) {
 	}
 }
 
+// Temperatures and logits at the ends of their ranges still give a distribution, nearly greedy where the temperature is tiny.
+func TestExtremes(t *testing.T) {
+	for _, temperature := range []float64{5e-324, 1e-300, 1e-18, 1e-6, 1e300} {
+		for _, edit := range []func(*Params){func(*Params) {}, func(p *Params) { p.TopP = 0.5 }, func(p *Params) { p.TopK = 2 }, func(p *Params) { p.MinP = 0.1 }} {
+			p := neutral
+			p.Temperature = temperature
+			edit(&p)
+			logits := []float32{-math.MaxFloat32, 3, math.MaxFloat32, 0, float32(math.Inf(-1))}
+			ids, probs, err := New(p, nil).Distribution(logits)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var total, best float64
+			for i, id := range ids {
+				total += probs[i]
+				if id == 2 {
+					best = probs[i]
+				}
+			}
+			if !(math.Abs(total-1) < 1e-12) || slices.Contains(ids, 4) || temperature < 1 && best != 1 {
+				t.Errorf("%+v: %v with %v", p, ids, probs)
+			}
+			if id, err := New(p, nil).Sample(logits, 0, nil); err != nil || temperature < 1 && id != 2 {
+				t.Errorf("%+v: drew %d, %v", p, id, err)
+			}
+		}
+	}
+	if _, top := Logprobs([]float32{1, 2}, 0, -1); len(top) != 0 {
+		t.Errorf("-1 best logprobs are %v", top)
+	}
+	if _, top := Logprobs([]float32{1, 2}, 0, math.MaxInt); len(top) != 2 {
+		t.Errorf("all logprobs are %v", top)
+	}
+}
+
 func TestTopPEqualsSorting(t *testing.T) {
 	for seed := range uint64(50) {
 		logits := randomLogits(300, seed)
