@@ -5,6 +5,7 @@ import (
 	"slices"
 	"testing"
 
+	"weft/internal/invariant"
 	"weft/quant"
 	"weft/runtime/device"
 )
@@ -18,7 +19,7 @@ func testLinear(b *bench) {
 	for _, f := range forms {
 		b.sub(f.String(), func(b *bench) {
 			for _, s := range linearShapes {
-				if testing.Short() && s[1] > 500 {
+				if (testing.Short() || invariant.Race) && s[1] > 500 {
 					continue
 				}
 				b.linearCase(f, s[0], s[1], s[2])
