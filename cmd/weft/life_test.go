@@ -50,6 +50,9 @@ func TestUsage(t *testing.T) {
 			if strings.Contains(args, "--isa") && !haveCgo {
 				t.Skip("this build has no cgo, so no instruction sets")
 			}
+			if strings.HasPrefix(args, "serve ") && !strings.Contains(args, "--listen") {
+				args += " --listen 127.0.0.1:0"
+			}
 			_, stderr, status := run(t, "", strings.Fields(args)...)
 			if status != c.status || !strings.Contains(stderr, c.says) {
 				t.Errorf("status %d, want %d; stderr %q, want it to say %q", status, c.status, stderr, c.says)
