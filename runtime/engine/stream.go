@@ -1,25 +1,33 @@
 package engine
 
-import "sync"
+import (
+	"sync"
+	"time"
+)
 
-// Stream is one admitted request. Its events must be read until the terminal one.
+// abandonAfter is how long undelivered events are kept for a reader whose context has ended.
+const abandonAfter = 10 * time.Second
+
+// Stream is one admitted request. Its events must be read until the terminal one, or the context of Submit must end.
 type Stream struct {
 	cancel func()
 	once   sync.Once
 	out    chan Event
+	gone   <-chan struct{} // closed when the context of Submit ends
 
 	mu     sync.Mutex
-	queue  []Event // at most one event a token, so bounded by MaxTokens
+	queue  []Event // at most one event a token and two more, so bounded by MaxTokens
 	filled chan struct{}
 }
 
-func newStream(cancel func()) *Stream {
-	s := &Stream{cancel: cancel, out: make(chan Event, 16), filled: make(chan struct{}, 1)}
+func newStream(gone <-chan struct{}, cancel func()) *Stream {
+	s := &Stream{cancel: cancel, gone: gone, out: make(chan Event, 16), filled: make(chan struct{}, 1)}
 	go s.pump()
 	return s
 }
 
-// Events returns the channel of events; it is closed after the terminal one.
+// Events returns the channel of events; it is closed after the terminal one. Where nobody has read for some seconds after the context of Submit ended, it is
+// closed without what did not fit it.
 func (s *Stream) Events() <-chan Event { return s.out }
 
 // Cancel ends the request before its time; its pages are free within one step. It may be called at any time, also twice.
@@ -45,10 +53,32 @@ func (s *Stream) pump() {
 		batch, s.queue = s.queue, batch[:0]
 		s.mu.Unlock()
 		for i := range batch {
-			s.out <- batch[i]
-			if batch[i].Finish != Running {
+			if !s.send(batch[i]) || batch[i].Finish != Running {
 				return
 			}
 		}
+		clear(batch) // keeps no log-probabilities alive
+	}
+}
+
+// send passes an event on; false where there is no room and the reader is gone.
+func (s *Stream) send(ev Event) bool {
+	select {
+	case s.out <- ev:
+		return true
+	default:
+	}
+	select {
+	case s.out <- ev:
+		return true
+	case <-s.gone:
+	}
+	late := time.NewTimer(abandonAfter)
+	defer late.Stop()
+	select {
+	case s.out <- ev:
+		return true
+	case <-late.C:
+		return false
 	}
 }

@@ -1,0 +1,160 @@
+package engine
+
+import (
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"weft/internal/invariant"
+	"weft/runtime/lora"
+	"weft/runtime/sched"
+)
+
+// loop computes steps while there is something to compute.
+func (e *Engine) loop() {
+	defer close(e.done)
+	for {
+		worked, err := e.turn()
+		if e.over(err) {
+			return
+		}
+		if !worked {
+			<-e.wake
+		}
+	}
+}
+
+// over notes a failure and, where the engine is closed or has failed, ends whatever lives.
+func (e *Engine) over(err error) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if err != nil {
+		e.failure = err
+	}
+	if !e.closed && e.failure == nil {
+		return false
+	}
+	for _, q := range e.live {
+		e.sched.Cancel(q.id)
+		if e.failure != nil {
+			e.end(q, Event{Token: -1, Finish: Failed, StopID: -1, Err: fmt.Errorf("%w: %w", ErrUnhealthy, e.failure)})
+		} else {
+			e.end(q, Event{Token: -1, Finish: Cancelled, StopID: -1})
+		}
+	}
+	return true
+}
+
+// turn plans a step, computes it and delivers its tokens; false where there is nothing to compute. An error, or a panic turned into one, means that the
+// engine cannot go on.
+func (e *Engine) turn() (worked bool, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("panic in a step: %v\n%s", r, debug.Stack())
+		}
+	}()
+	start := time.Now()
+	plan, err := e.next(start)
+	if plan == nil {
+		return false, err
+	}
+	device, err := e.compute(plan)
+	if err != nil {
+		e.mu.Lock()
+		e.sched.Abandon(plan)
+		e.mu.Unlock()
+		return true, err
+	}
+	info := StepInfo{Tokens: plan.Tokens, Seqs: len(plan.Chunks), Preempted: len(plan.Preempted), Device: device}
+	e.commit(plan)
+	info.Duration = time.Since(start)
+	e.mu.Lock()
+	e.stats.Steps++
+	e.stats.StepTime += info.Duration
+	e.stats.DeviceTime += info.Device
+	e.mu.Unlock()
+	if e.cfg.OnStep != nil {
+		e.cfg.OnStep(info)
+	}
+	return true, nil
+}
+
+// next returns the plan of the next step, nil where nothing is to be computed.
+func (e *Engine) next(now time.Time) (*sched.Plan, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return nil, nil
+	}
+	plan, ok := e.sched.Next()
+	if !ok {
+		return nil, e.checkIdle()
+	}
+	for _, id := range plan.Preempted {
+		if q := e.live[id]; q != nil {
+			q.times.Preemptions++
+		}
+	}
+	e.results = e.results[:0]
+	for i := range plan.Chunks {
+		q := e.live[plan.Chunks[i].Seq]
+		if q.times.Scheduled.IsZero() {
+			q.times.Scheduled = now
+		}
+		e.results = append(e.results, result{seq: q, token: -1})
+	}
+	return plan, nil
+}
+
+// checkIdle is called when there is nothing to compute: then nobody may be waiting for it, and no page may be in use.
+func (e *Engine) checkIdle() error {
+	if n := len(e.live); n > 0 {
+		return fmt.Errorf("%d sequences live and none can be computed: %d run, %d wait, pages %+v", n, e.sched.Running(), e.sched.Waiting(), e.pool.Counts())
+	}
+	if invariant.Enabled {
+		c := e.pool.Counts()
+		err := e.sched.Verify()
+		invariant.Check(err == nil && c.InUse == 0, "idle with %d pages in use: %v", c.InUse, err)
+	}
+	return nil
+}
+
+// compute runs the model over the plan and fills e.results. It returns the time spent in the model and its device.
+func (e *Engine) compute(p *sched.Plan) (time.Duration, error) {
+	start := time.Now()
+	e.fill(p)
+	filled := time.Now()
+	if err := e.cfg.Model.Forward(&e.batch, e.cache); err != nil {
+		return 0, fmt.Errorf("forward of %d tokens: %w", p.Tokens, err)
+	}
+	host, err := e.readLogits(p)
+	return time.Since(start) - filled.Sub(start) - host, err
+}
+
+// fill writes the plan to the batch.
+func (e *Engine) fill(p *sched.Plan) {
+	b := &e.batch
+	b.IDs, b.Positions, b.Lens, b.PageTables, b.LoRA = b.IDs[:0], b.Positions[:0], b.Lens[:0], b.PageTables[:0], b.LoRA[:0]
+	b.Indptr = append(b.Indptr[:0], 0)
+	for i := range p.Chunks {
+		c := &p.Chunks[i]
+		begin := len(b.IDs)
+		b.IDs = append(b.IDs, c.Tokens...)
+		for j := range c.Tokens {
+			b.Positions = append(b.Positions, int32(c.Start+j))
+		}
+		end := len(b.IDs)
+		b.Indptr = append(b.Indptr, int32(end))
+		b.Lens = append(b.Lens, int32(c.Known))
+		b.PageTables = append(b.PageTables, c.Pages)
+		adapter := e.results[i].seq.req.Adapter
+		if adapter == nil {
+			continue
+		}
+		if n := len(b.LoRA); n > 0 && b.LoRA[n-1].Weights == adapter && b.LoRA[n-1].End == begin {
+			b.LoRA[n-1].End = end
+		} else {
+			b.LoRA = append(b.LoRA, lora.Segment{Begin: begin, End: end, Weights: adapter})
+		}
+	}
+}
