@@ -25,7 +25,7 @@ func FuzzPool(f *testing.F) {
 			switch ops[i] % 4 {
 			case 0, 3: // a sequence: match, allocate what lacks, index what is full
 				mark := int32(arg % 3)
-				root := Root(string(rune('a'+mark)), "", 0)
+				root := Root(string('a'+mark), "", 0)
 				toks := make([]int32, arg%23+1)
 				for j := range toks {
 					toks[j] = int32(j * (arg / 64)) // few distinct beginnings
