@@ -151,13 +151,13 @@ func (x *sliceExpr) cut(ev *evaluator, sc *scope, v any) (any, error) {
 			return nil, err
 		}
 		if args[i] = a; a != nil && !isInt(a) {
-			return &undefined{msg: "slice indices must be integers or None"}, nil
+			return nil, typeError("slice indices must be integers or None or have an __index__ method")
 		}
 	}
 	switch v.(type) {
 	case string, []any, Tuple, span:
 	default:
-		return &undefined{msg: "'" + typeName(v) + " object' cannot be sliced"}, nil
+		return nil, typeError("'%s' object is not subscriptable", typeName(v))
 	}
 	n, _ := length(v)
 	start, stop, step := sliceBounds(args, int64(n))

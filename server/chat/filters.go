@@ -63,10 +63,10 @@ func init() { // in init because map and select look into the table
 		"batch":      {spec: "linecount fill_with?", f: batchFilter},
 		"slice":      {spec: "slices fill_with?", f: sliceFilter},
 		"map":        {raw: mapFilter},
-		"select":     {raw: selector("select", true, false)},
-		"reject":     {raw: selector("reject", false, false)},
-		"selectattr": {raw: selector("selectattr", true, true)},
-		"rejectattr": {raw: selector("rejectattr", false, true)},
+		"select":     {raw: selector(true, false)},
+		"reject":     {raw: selector(false, false)},
+		"selectattr": {raw: selector(true, true)},
+		"rejectattr": {raw: selector(false, true)},
 	}
 	for alias, name := range map[string]string{"count": "length", "d": "default", "e": "escape", "forceescape": "escape"} {
 		filters[alias] = filters[name]

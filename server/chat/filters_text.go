@@ -79,7 +79,7 @@ func plainText(v any) (string, error) {
 }
 
 func truncateFilter(_ *evaluator, v any, args []any) (any, error) {
-	s, err := plainText(v)
+	size, err := length(v)
 	if err != nil {
 		return nil, err
 	}
@@ -100,8 +100,12 @@ func truncateFilter(_ *evaluator, v any, args []any) (any, error) {
 	switch {
 	case n < runeLen(end) || leeway < 0:
 		return nil, &failure{kind: "AssertionError", msg: fmt.Sprintf("expected length >= %d and leeway >= 0", runeLen(end))}
-	case runeLen(s) <= n+leeway:
-		return s, nil
+	case size <= n+leeway:
+		return v, nil
+	}
+	s, err := plainText(v)
+	if err != nil {
+		return nil, err
 	}
 	s = s[:byteOffset(s, n-runeLen(end))]
 	if i := strings.LastIndexByte(s, ' '); i >= 0 && !boolArg(args[1], false) {

@@ -79,9 +79,6 @@ func isSequence(v any) bool {
 }
 
 func isIterable(v any) bool {
-	if _, ok := v.(*loop); ok {
-		return true
-	}
 	_, err := iterate(v)
 	return err == nil
 }

@@ -235,7 +235,7 @@ func (e *jsonEncoder) list(open, end string, n, depth int, item func(int)) {
 }
 
 func (e *jsonEncoder) newline(depth int) {
-	if !e.pretty {
+	if !e.pretty || e.err != nil {
 		return
 	}
 	if e.err = e.ev.checkSize(e.b.Len() + depth*len(e.indent)); e.err == nil {

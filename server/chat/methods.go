@@ -56,7 +56,10 @@ func numberAttr(v any, name string) (any, bool) {
 	}
 	_, isFloat := v.(float64)
 	switch name {
-	case "real":
+	case "real", "numerator":
+		if isFloat && name == "numerator" {
+			return nil, false
+		}
 		if b, ok := v.(bool); ok {
 			return boolInt(b), true
 		}
@@ -73,14 +76,8 @@ func numberAttr(v any, name string) (any, bool) {
 			f := v.(float64)
 			return constant(f == float64(int64(f)))
 		}
-	case "numerator", "denominator":
-		if isFloat {
-			return nil, false
-		}
-		if name == "denominator" {
-			return int64(1), true
-		}
-		return v, true
+	case "denominator":
+		return int64(1), !isFloat
 	case "bit_length":
 		if !isFloat {
 			return constant(int64(toBig(v).BitLen()))
@@ -91,6 +88,9 @@ func numberAttr(v any, name string) (any, bool) {
 
 var dictMethods = map[string]methodFunc{
 	"get": func(_ *evaluator, recv any, a callArgs) (any, error) {
+		if len(a.names) > 0 {
+			return nil, typeError("dict.get() takes no keyword arguments")
+		}
 		args, err := a.bind("get", "key default?")
 		if err != nil {
 			return nil, err
@@ -367,39 +367,38 @@ func splitter(name string, fromRight bool) methodFunc {
 	})
 }
 
+// splitSpace splits at runs of white space; with a limit the rest keeps the white space at its far end.
 func splitSpace(ev *evaluator, s string, limit int, fromRight bool) (any, error) {
 	out := []any{}
 	for {
-		s = strings.TrimFunc(s, isSpace)
-		if fromRight && limit == 0 || s == "" {
-			break
+		if fromRight {
+			s = strings.TrimRightFunc(s, isSpace)
+		} else {
+			s = strings.TrimLeftFunc(s, isSpace)
 		}
-		if limit == 0 {
+		if s == "" {
 			break
 		}
 		if err := ev.grow(16); err != nil {
 			return nil, err
 		}
-		limit--
-		if fromRight {
-			at := strings.LastIndexFunc(s, isSpace)
-			if at < 0 {
-				out, s = append(out, s), ""
-				break
-			}
-			at += runeSize(s[at:])
-			out, s = append(out, s[at:]), s[:at]
-			continue
+		at := -1
+		if limit != 0 && fromRight {
+			at = strings.LastIndexFunc(s, isSpace)
+		} else if limit != 0 {
+			at = strings.IndexFunc(s, isSpace)
 		}
-		at := strings.IndexFunc(s, isSpace)
+		limit--
 		if at < 0 {
-			out, s = append(out, s), ""
+			out = append(out, s)
 			break
 		}
-		out, s = append(out, s[:at]), s[at:]
-	}
-	if s != "" {
-		out = append(out, s)
+		if fromRight {
+			at += runeSize(s[at:])
+			out, s = append(out, s[at:]), s[:at]
+		} else {
+			out, s = append(out, s[:at]), s[at:]
+		}
 	}
 	if fromRight {
 		slices.Reverse(out)

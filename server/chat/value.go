@@ -285,9 +285,6 @@ func length(v any) (int, error) {
 	case span:
 		return int(v.n), nil
 	case *undefined:
-		if v.unsafe {
-			return 0, v.err()
-		}
 		return 0, nil
 	case *loop:
 		return v.length()
@@ -322,12 +319,12 @@ func iterate(v any) (nextFunc, error) {
 	case *generator:
 		return v.next, nil
 	case *undefined:
-		if v.unsafe {
-			return nil, v.err()
-		}
 		return iterSlice(nil), nil
-	case *loop:
-		return nil, typeError("a loop can be iterated only by its own block")
+	case *loop: // as in Jinja, who reads the loop moves it on
+		return func() (any, bool, error) {
+			ok, err := v.advance()
+			return Tuple{v.cur, v}, ok, err
+		}, nil
 	}
 	return nil, typeError("'%s' object is not iterable", typeName(v))
 }
