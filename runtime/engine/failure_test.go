@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"weft/runtime/device"
@@ -181,5 +182,124 @@ func TestSlowReaderHoldsUpNobody(t *testing.T) {
 	}
 	if o := collect(streams[0]); len(o.tokens) != 400 {
 		t.Errorf("the slow reader got %d tokens", len(o.tokens))
+	}
+}
+
+// TestAbandonedStreamsLeaveNothing: streams that nobody reads end with their context, and their goroutines too.
+func TestAbandonedStreamsLeaveNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := start(t, newFakeModel(t).config())
+		ctx, cancel := context.WithCancel(t.Context())
+		streams, err := e.Submit(ctx, request([]int32{1}, 100), request([]int32{2}, 400))
+		if err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait() // both are through, each with far more events than a channel holds
+		cancel()
+		time.Sleep(abandonAfter + time.Second)
+		for _, s := range streams {
+			if o := collect(s); o.events > 16 || o.ends != 0 {
+				t.Errorf("%d events and %d terminal ones were kept for nobody", o.events, o.ends)
+			}
+		}
+	})
+}
+
+// TestReaderAfterItsContextGetsTheEnd: who still reads gets every event, the terminal one included.
+func TestReaderAfterItsContextGetsTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := start(t, newFakeModel(t).config())
+		ctx, cancel := context.WithCancel(t.Context())
+		r := request([]int32{1}, 100)
+		streams, err := e.Submit(ctx, r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		cancel()
+		time.Sleep(abandonAfter / 2)
+		compare(t, r, collect(streams[0]), plain(r, 512, 0))
+	})
+}
+
+// TestOutputEndsWhereThePagesDo: a sequence that fills all pages ends as one that fills its context.
+func TestOutputEndsWhereThePagesDo(t *testing.T) {
+	cfg := newFakeModel(t).config()
+	cfg.NumPages = 4
+	e := start(t, cfg)
+	r := request([]int32{1, 2, 3}, 400)
+	streams, err := e.Submit(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := collect(streams[0])
+	compare(t, r, o, plain(r, 64, 0))
+	if len(o.tokens) != 61 || o.finish != Length {
+		t.Errorf("%d tokens, finish %d", len(o.tokens), o.finish)
+	}
+}
+
+func TestConfigIsRefused(t *testing.T) {
+	for name, change := range map[string]func(*Config){
+		"no sequences":        func(c *Config) { c.MaxSeqs = 0 },
+		"no queue":            func(c *Config) { c.MaxQueued = -1 },
+		"no pages":            func(c *Config) { c.NumPages = 0 },
+		"no page length":      func(c *Config) { c.PageLen = 0 },
+		"negative chunk":      func(c *Config) { c.MaxPrefillChunk = -1 },
+		"more than the model": func(c *Config) { c.MaxBatchTokens = 65 },
+		"too long a context":  func(c *Config) { c.MaxContext = 4097 },
+	} {
+		cfg := newFakeModel(t).config()
+		change(&cfg)
+		if _, err := New(cfg); !errors.Is(err, ErrInvalid) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestScoringNonFiniteLogitsFailsOnlyItsRequest in the middle of a prompt that takes several steps.
+func TestScoringNonFiniteLogitsFailsOnlyItsRequest(t *testing.T) {
+	m := newFakeModel(t)
+	m.poison = 60
+	e := start(t, m.config())
+	good, bad := request([]int32{1, 2}, 10), request(append([]int32{1, 60}, make([]int32, 100)...), 0)
+	good.PromptLogprobs, bad.PromptLogprobs = 1, 1
+	streams, err := e.Submit(t.Context(), good, bad)
+	if err != nil {
+		t.Fatal(err)
+	}
+	compare(t, good, collect(streams[0]), plain(good, 512, 0))
+	if o := collect(streams[1]); o.finish != Failed || !errors.Is(o.err, sample.ErrNonFinite) || o.ends != 1 {
+		t.Errorf("finish %d, error %v, %d ends", o.finish, o.err, o.ends)
+	}
+	if s := e.Stats(); s.Pages.InUse != 0 {
+		t.Errorf("%d pages are still in use", s.Pages.InUse)
+	}
+}
+
+// TestPanicInSamplingFailsOnlyItsRequest: a sampler that breaks takes no neighbour with it.
+func TestPanicInSamplingFailsOnlyItsRequest(t *testing.T) {
+	e, err := prepare(newFakeModel(t).config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	good := request([]int32{1, 2}, 10)
+	streams, err := e.Submit(t.Context(), good, request([]int32{3}, 10))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, q := range e.live {
+		if q.stream == streams[1] {
+			q.sampler = nil
+		}
+	}
+	go e.loop()
+	defer e.Close()
+	compare(t, good, collect(streams[0]), plain(good, 512, 0))
+	if o := collect(streams[1]); o.finish != Failed || o.err == nil || !strings.Contains(o.err.Error(), "panic in sampling") {
+		t.Errorf("finish %d, error %v", o.finish, o.err)
+	}
+	if err := e.Health(); err != nil {
+		t.Error(err)
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"weft/runtime/device"
 	"weft/runtime/device/ref"
+	"weft/runtime/lora"
 	"weft/runtime/model"
 	"weft/runtime/tensor"
 )
@@ -26,7 +27,29 @@ type fakeModel struct {
 	broken   string // how Forward fails from the third call on: "error" or "panic"; "": it does not
 	poison   int32  // a history that ends with this token gives NaN; 0: none
 	nan      []bool
+	out      []float32
 	forwards atomic.Int64
+}
+
+// fakeAdapters are told apart by the rank of their first matrices.
+var fakeAdapters = map[string]*lora.Weights{"x": fakeAdapter(1), "y": fakeAdapter(2)}
+
+func fakeAdapter(rank int) *lora.Weights {
+	w := &lora.Weights{Layers: make([][lora.NumTargets]device.LoRAMatrices, 1)}
+	w.Layers[0][0].Rank = rank
+	return w
+}
+
+// fakeVariant is what the fake's keys and values depend on besides tokens: the RoPE table and the adapter.
+func fakeVariant(known, ropeAt int, adapter *lora.Weights) int {
+	v := 0
+	if ropeAt > 0 && known > ropeAt {
+		v = 1
+	}
+	if adapter != nil {
+		v += 2 * adapter.Layers[0][0].Rank
+	}
+	return v
 }
 
 func newFakeModel(t testing.TB) *fakeModel {
@@ -67,16 +90,21 @@ func (m *fakeModel) Forward(b *model.Batch, cache device.KVCache) error {
 	}
 	m.last, m.nan = m.last[:0], m.nan[:0]
 	for s := range b.Lens {
-		variant := 0
-		if m.ropeAt > 0 && int(b.Lens[s]) > m.ropeAt {
-			variant = 1
+		var adapter *lora.Weights
+		for _, seg := range b.LoRA {
+			if b0, b1 := int(b.Indptr[s]), int(b.Indptr[s+1]); seg.Begin <= b0 && b1 <= seg.End {
+				adapter = seg.Weights
+			} else if seg.Begin < b1 && b0 < seg.End {
+				return fmt.Errorf("segment [%d,%d) cuts the sequence [%d,%d)", seg.Begin, seg.End, b0, b1)
+			}
 		}
+		variant := fakeVariant(int(b.Lens[s]), m.ropeAt, adapter)
 		slot := func(p int32) int { return int(b.PageTables[s][int(p)/c.PageLen])*c.PageLen + int(p)%c.PageLen }
 		for t := b.Indptr[s]; t < b.Indptr[s+1]; t++ {
 			if t > b.Indptr[s] && b.Positions[t] != b.Positions[t-1]+1 {
 				return fmt.Errorf("positions of sequence %d are not consecutive", s)
 			}
-			// What is stored holds the variant under which it was computed: stale RoPE shows.
+			// What is stored holds the variant under which it was computed: stale RoPE or another adapter shows.
 			m.slots[slot(b.Positions[t])] = b.IDs[t] + int32(variant)<<16
 			var h uint64
 			for p := int32(0); p <= b.Positions[t]; p++ {
@@ -89,25 +117,28 @@ func (m *fakeModel) Forward(b *model.Batch, cache device.KVCache) error {
 	return nil
 }
 
-func fakeLogits(h uint64) []float32 {
-	out := make([]float32, fakeVocab)
-	for i := range out {
+func fakeLogits(h uint64) []float32 { return appendLogits(nil, h) }
+
+func appendLogits(out []float32, h uint64) []float32 {
+	for i := range fakeVocab {
 		h = mixHash(h, uint64(i))
-		out[i] = float32(h>>40) / (1 << 22)
+		out = append(out, float32(h>>40)/(1<<22))
 	}
 	return out
 }
 
 func (m *fakeModel) Logits(rows []int32) ([]float32, error) {
-	var out []float32
-	for _, r := range rows {
-		l := fakeLogits(m.last[r])
-		if m.nan[r] {
-			l[3] = float32(math.NaN())
-		}
-		out = append(out, l...)
+	if len(rows) > m.maxRows {
+		return nil, fmt.Errorf("%d rows, at most %d", len(rows), m.maxRows)
 	}
-	return out, nil
+	m.out = m.out[:0]
+	for _, r := range rows {
+		m.out = appendLogits(m.out, m.last[r])
+		if m.nan[r] {
+			m.out[len(m.out)-fakeVocab+3] = float32(math.NaN())
+		}
+	}
+	return m.out, nil
 }
 
 // config returns small limits for the fake.

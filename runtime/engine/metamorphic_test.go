@@ -9,7 +9,6 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"time"
 
 	"weft/runtime/sample"
 )
@@ -51,10 +50,7 @@ func collect(s *Stream) outcome {
 func plain(r Request, context, ropeAt int) outcome {
 	history := slices.Clone(r.Prompt)
 	logitsAt := func(n int) []float32 {
-		variant := 0
-		if ropeAt > 0 && len(history) > ropeAt {
-			variant = 1
-		}
+		variant := fakeVariant(len(history), ropeAt, r.Adapter)
 		var h uint64
 		for _, id := range history[:n] {
 			h = step(h, id, variant)
@@ -100,7 +96,7 @@ func plain(r Request, context, ropeAt int) outcome {
 
 func randomRequest(rng *rand.Rand, i int) Request {
 	n := 1 + rng.IntN(90)
-	prompt := make([]int32, n)
+	prompt := make([]int32, n, n+50) // with room behind, which nobody may write to for another
 	shared := rng.IntN(n + 1)
 	for j := range prompt {
 		if j < shared { // beginnings in common, so that the prefix cache has something to find
@@ -111,6 +107,9 @@ func randomRequest(rng *rand.Rand, i int) Request {
 	}
 	r := Request{ID: fmt.Sprint(i), Prompt: prompt, MaxTokens: rng.IntN(40), PromptLogprobs: -1, Salt: []string{"", "tenant"}[rng.IntN(2)],
 		Sampling: sample.Params{TopP: 1, RepetitionPenalty: 1, Logprobs: -1, Seed: rng.Uint64()}}
+	if key := []string{"", "", "x", "y"}[rng.IntN(4)]; key != "" {
+		r.AdapterKey, r.Adapter = key, fakeAdapters[key]
+	}
 	if rng.IntN(2) == 0 {
 		r.Sampling.Temperature, r.Sampling.TopP = 0.9, 0.8
 		r.Sampling.RepetitionPenalty = 1.2
@@ -134,65 +133,79 @@ func equalLogprobs(a, b []TokenLogprobs) bool {
 	})
 }
 
+// randomLimits returns the limits of a schedule; the pages are few enough that some requests are sent back, or refused.
+func randomLimits(rng *rand.Rand, m *fakeModel) Config {
+	cfg := m.config()
+	cfg.PageLen = []int{16, 32, 64}[rng.IntN(3)]
+	cfg.NumPages = 96/cfg.PageLen + 1 + rng.IntN(20)
+	cfg.MaxSeqs, cfg.MaxBatchTokens = 1+rng.IntN(8), 1+rng.IntN(48)
+	cfg.MaxPrefillChunk = rng.IntN(3) * rng.IntN(20)
+	cfg.PrefixCache = rng.IntN(3) > 0
+	cfg.MaxContext = 70 + rng.IntN(80)
+	m.maxRows = 1 + rng.IntN(12)
+	if rng.IntN(3) == 0 {
+		m.ropeAt = 20 + rng.IntN(60)
+	}
+	return cfg
+}
+
 // TestMetamorphic runs random requests under random limits, with cancels, and holds each against its lone run, bit for bit.
 func TestMetamorphic(t *testing.T) {
-	seeds := 60
+	seeds := 80
 	if testing.Short() {
-		seeds = 15
+		seeds = 20
 	}
-	preempted, hits := uint64(0), uint64(0)
+	preempted, hits, refused := uint64(0), uint64(0), 0
 	for seed := range uint64(seeds) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 77))
 			m := newFakeModel(t)
-			cfg := m.config()
-			cfg.PageLen = []int{16, 32, 64}[rng.IntN(3)]
-			cfg.NumPages = 160/cfg.PageLen + rng.IntN(20)
-			cfg.MaxSeqs, cfg.MaxBatchTokens = 1+rng.IntN(8), 1+rng.IntN(48)
-			cfg.PrefixCache = rng.IntN(3) > 0
-			cfg.MaxContext = 100 + rng.IntN(50)
-			if rng.IntN(3) == 0 {
-				m.ropeAt = 20 + rng.IntN(60)
-			}
+			cfg := randomLimits(rng, m)
+			limit := min(cfg.MaxContext, cfg.NumPages*cfg.PageLen)
 			e := start(t, cfg)
 			var wg sync.WaitGroup
 			for i := range 24 {
 				r := randomRequest(rng, i)
+				reqs := []Request{r}
+				for len(reqs) < 4 && rng.IntN(4) == 0 { // choices of one prompt, whose memory they share
+					r.Sampling.Seed = rng.Uint64()
+					reqs = append(reqs, r)
+				}
 				cancelAfter := -1
 				if rng.IntN(5) == 0 {
 					cancelAfter = rng.IntN(10)
 				}
-				streams, err := e.Submit(t.Context(), r)
-				if len(r.Prompt) >= cfg.MaxContext {
-					if !errors.Is(err, ErrPromptTooLong) {
-						t.Errorf("a prompt of %d tokens: %v", len(r.Prompt), err)
+				streams, err := e.Submit(t.Context(), reqs...)
+				if least := len(r.Prompt) + min(r.MaxTokens, 1); least > limit {
+					if want := map[bool]error{true: ErrPromptTooLong, false: ErrNoMemory}[least > cfg.MaxContext]; !errors.Is(err, want) {
+						t.Errorf("a prompt of %d tokens, context %d, %d pages of %d: %v, want %v", len(r.Prompt), cfg.MaxContext, cfg.NumPages, cfg.PageLen, err, want)
 					}
+					refused++
 					continue
 				}
 				if err != nil {
 					t.Fatal(err)
 				}
-				wg.Go(func() {
-					if cancelAfter >= 0 {
-						checkCancelled(t, streams[0], cancelAfter, plain(r, cfg.MaxContext, m.ropeAt))
-						return
-					}
-					compare(t, r, collect(streams[0]), plain(r, cfg.MaxContext, m.ropeAt))
-				})
+				for j, s := range streams {
+					wg.Go(func() {
+						if want := plain(reqs[j], limit, m.ropeAt); cancelAfter >= 0 {
+							checkCancelled(t, s, cancelAfter, want)
+						} else {
+							compare(t, reqs[j], collect(s), want)
+						}
+					})
+				}
 			}
 			wg.Wait()
 			s := e.Stats()
-			for end := time.Now().Add(5 * time.Second); s.Running > 0 && time.Now().Before(end); s = e.Stats() {
-				time.Sleep(time.Millisecond) // a cancelled sequence leaves with the step under way
-			}
 			preempted, hits = preempted+s.Preemptions, hits+s.PrefixHits
 			if s.Pages.InUse != 0 || s.Running != 0 || s.Waiting != 0 {
 				t.Errorf("after all requests: %+v", s)
 			}
 		})
 	}
-	if preempted == 0 || hits == 0 {
-		t.Errorf("%d preemptions and %d prefix hits: the schedules prove too little", preempted, hits)
+	if preempted == 0 || hits == 0 || refused == 0 {
+		t.Errorf("%d preemptions, %d prefix hits, %d refusals: the schedules prove too little", preempted, hits, refused)
 	}
 }
 
