@@ -9,6 +9,7 @@ import "C"
 
 import (
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"unsafe"
 
@@ -19,13 +20,30 @@ import (
 type block struct {
 	ptr  unsafe.Pointer
 	size int64
+	slab *slab // whose piece it is, or nil
 }
+
+// slab is a mapping of huge pages from which the matrices of a model are cut: each of its own would lie on small pages, and reading small pages in turn
+// costs a decoding step up to a tenth. It is unmapped with its last piece.
+type slab struct {
+	ptr  unsafe.Pointer
+	used int64
+	live int // pieces, and one while new pieces are cut from it
+}
+
+const (
+	slabBytes = 16 << 20
+	slabPiece = slabBytes / 4 // larger pieces are mapped apart
+)
 
 // memory counts bytes per purpose and keeps their sum below a limit. Safe for concurrent use.
 type memory struct {
 	limit int64
 	total atomic.Int64
 	used  [device.NumPurposes]atomic.Int64
+
+	mu   sync.Mutex
+	open *slab // from which the next pieces are cut
 }
 
 // obtain returns zeroed, 64-byte aligned memory.
@@ -35,20 +53,69 @@ func (m *memory) obtain(p device.Purpose, size int64) (block, error) {
 		m.total.Add(-size)
 		return block{}, fmt.Errorf("%w: %d bytes for %s, %d of %d in use; raise the memory limit or use less", device.ErrOutOfMemory, size, p, total-size, m.limit)
 	}
-	ptr := C.mem_alloc(C.int64_t(size))
-	if ptr == nil {
+	b := block{size: size}
+	if p == device.Weights && size <= slabPiece {
+		b.ptr, b.slab = m.cut(size)
+	} else {
+		b.ptr = C.mem_alloc(C.int64_t(size))
+	}
+	if b.ptr == nil {
 		m.total.Add(-size)
 		return block{}, fmt.Errorf("%w: the system gave no %d bytes for %s, %d are in use", device.ErrOutOfMemory, size, p, total-size)
 	}
 	m.used[p].Add(size)
-	return block{ptr, size}, nil
+	return b, nil
+}
+
+// cut returns a piece of the open slab, which is replaced when it is full; nil without memory. What a slab has left over counts nowhere.
+func (m *memory) cut(size int64) (unsafe.Pointer, *slab) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	size = (size + 63) &^ 63
+	if m.open == nil || m.open.used+size > slabBytes {
+		ptr := C.mem_alloc(slabBytes)
+		if ptr == nil {
+			return nil, nil
+		}
+		m.drop(m.open)
+		m.open = &slab{ptr: ptr, live: 1}
+	}
+	s := m.open
+	p := unsafe.Add(s.ptr, s.used)
+	s.used += size
+	s.live++
+	return p, s
+}
+
+// drop takes one piece, or the right to cut, from s. The caller holds mu.
+func (m *memory) drop(s *slab) {
+	if s == nil {
+		return
+	}
+	if s.live--; s.live == 0 {
+		C.mem_free(s.ptr, slabBytes)
+	}
+}
+
+// seal ends the cutting from the open slab.
+func (m *memory) seal() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.drop(m.open)
+	m.open = nil
 }
 
 func (m *memory) release(p device.Purpose, b block) {
 	if b.ptr == nil {
 		return
 	}
-	C.mem_free(b.ptr, C.int64_t(b.size))
+	if b.slab != nil {
+		m.mu.Lock()
+		m.drop(b.slab)
+		m.mu.Unlock()
+	} else {
+		C.mem_free(b.ptr, C.int64_t(b.size))
+	}
 	m.used[p].Add(-b.size)
 	m.total.Add(-b.size)
 }
