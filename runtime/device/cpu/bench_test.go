@@ -140,3 +140,17 @@ func BenchmarkReadBandwidth(b *testing.B) {
 		})
 	}
 }
+
+func BenchmarkPeaks(b *testing.B) {
+	for _, isa := range ISAs() {
+		b.Run(isa, func(b *testing.B) {
+			var p Peaks
+			for b.Loop() {
+				p, _ = MeasurePeaks(isa, 1, 100*time.Millisecond)
+			}
+			b.ReportMetric(p.Float, "GFLOP/s")
+			b.ReportMetric(p.Int8, "int8-GOP/s")
+			b.ReportMetric(p.BF16, "bf16-GFLOP/s")
+		})
+	}
+}

@@ -36,6 +36,7 @@ type cpuDevice struct {
 	sharedMem   block
 	scratch     block // one worker's part is scratchNeed bytes
 	scratchNeed int64
+	profile     map[opShape]*OpCost // nil: not measured
 	closed      atomic.Bool
 }
 
@@ -53,6 +54,9 @@ func New(o Options) (device.Device, error) {
 		o.Threads = min(runtime.GOMAXPROCS(0), runtime.NumCPU(), maxThreads)
 	}
 	d := &cpuDevice{isa: isa, activations: o.Activations, memory: memory{limit: o.MemoryLimit}}
+	if o.Profile {
+		d.profile = map[opShape]*OpCost{}
+	}
 	d.arena.memory = &d.memory
 	cell, err := d.arena.bytes(64)
 	if err != nil {
@@ -95,7 +99,10 @@ func (d *cpuDevice) run() {
 	if d.first == nil {
 		return
 	}
-	C.pool_run(d.pool, d.first, (*C.uint8_t)(d.scratch.ptr), C.int64_t(d.scratchNeed))
+	C.pool_run(d.pool, d.first, (*C.uint8_t)(d.scratch.ptr), C.int64_t(d.scratchNeed), C.int(flag(d.profile != nil)))
+	if d.profile != nil {
+		d.note()
+	}
 	d.first, d.last = nil, nil
 	d.arena.reset()
 }
@@ -111,6 +118,7 @@ func (d *cpuDevice) Close() error {
 	d.arena.free()
 	d.memory.release(device.Scratch, d.sharedMem)
 	d.memory.release(device.Scratch, d.scratch)
+	d.memory.seal()
 	var alive []string
 	for p := range device.NumPurposes {
 		if n := d.memory.used[p].Load(); n != 0 {

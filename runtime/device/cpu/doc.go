@@ -54,6 +54,26 @@ type Options struct {
 	ISA         string      // "scalar", "avx2", "avx512"; "": $WEFT_ISA, else the best that the processor has
 	Activations Activations //
 	MemoryLimit int64       // bytes over all purposes; 0: none
+	Profile     bool        // measure each operation; see Profiler
+}
+
+// Profiler is a device opened with Options.Profile.
+type Profiler interface {
+	// TakeProfile returns what operations cost since the last call, the dearest first. Not concurrently with operations.
+	TakeProfile() []OpCost
+}
+
+// OpCost is what the operations of one kind and shape cost together.
+type OpCost struct {
+	Op       string // "linear int8", "attention", …
+	Rows     int    // tokens
+	In, Out  int    // columns of x, and of all parts of a linear together
+	Calls    int
+	Nanos    int64
+	Bytes    int64   // read and written, each byte once a call
+	Ops      float64 // multiplications and additions
+	Integers bool    // Ops are integer products
+	Halves   bool    // Ops are bf16 products
 }
 
 // Integer says whether Linear, with Fast activations, multiplies m with activations quantized by quant.QuantizeActs: Int8 and Int4 with groups of

@@ -8,3 +8,6 @@ void rows_avx512(kernel_table *k);
 void attention_table_scalar(kernel_table *k);
 void attention_table_avx2(kernel_table *k);
 void attention_table_avx512(kernel_table *k);
+void peak_scalar(kernel_table *k);
+void peak_avx2(kernel_table *k);
+void peak_avx512(kernel_table *k);

@@ -40,6 +40,7 @@ typedef struct op {
 	struct op *next;
 	int32_t kind;
 	int32_t split; // set when the op is planned: rows, panels or columns of one chunk
+	int64_t ns;    // how long it took, where the pool is told to measure
 } op;
 
 typedef struct {
@@ -157,10 +158,13 @@ typedef struct {
 	void (*logsoftmax)(const rows_op *o, int64_t row);
 	void (*lora_shrink)(const lora_op *o, const lora_segment *s, int64_t row, int64_t begin, int64_t end);
 	void (*lora_expand)(const lora_op *o, const lora_segment *s, int64_t begin, int64_t end, float *scratch);
+	// The fastest that the products of a preparation can be: so many rounds in registers alone. Returns the multiplications and additions made.
+	int64_t (*peak[3])(int64_t rounds);
 	uint8_t flip; // of int8 codes as the integer kernel wants them
 } kernel_table;
 
 const kernel_table *kernels_for(int isa);
+int64_t peak_of(int isa, int prep, int64_t rounds);
 
 // The int8 form of a tile: for each unit a block of 64*tile bytes.
 typedef struct {
@@ -187,7 +191,7 @@ ALWAYS const uint8_t *group_at(const weight *w, const uint8_t *panel, int64_t g)
 typedef struct pool pool;
 pool *pool_new(int threads, const kernel_table *k);
 int pool_threads(const pool *p);
-void pool_run(pool *p, op *first, uint8_t *scratch, int64_t scratch_bytes);
+void pool_run(pool *p, op *first, uint8_t *scratch, int64_t scratch_bytes, int measure);
 void pool_free(pool *p);
 
 // plan.c: an op is one or more phases of independent chunks.

@@ -45,6 +45,34 @@ func MeasureReadBandwidth(threads int, bytes int64, d time.Duration) float64 {
 	return float64(total.Load()) / time.Since(begin).Seconds() / 1e9
 }
 
+// Peaks are the multiplications and additions a second (10^9) of the processor's products in registers, all threads together.
+type Peaks struct{ Float, Int8, BF16 float64 }
+
+// MeasurePeaks runs the products of an instruction set on that many threads for about d each.
+func MeasurePeaks(isa string, threads int, d time.Duration) (Peaks, error) {
+	at, err := chooseISA(isa)
+	if err != nil {
+		return Peaks{}, err
+	}
+	of := func(prep C.int) float64 { return measurePeak(C.int(at), prep, max(threads, 1), d) }
+	return Peaks{Float: of(C.PREP_FLOAT), Int8: of(C.PREP_INT8), BF16: of(C.PREP_BF16)}, nil
+}
+
+func measurePeak(isa, prep C.int, threads int, d time.Duration) float64 {
+	var wg sync.WaitGroup
+	var total atomic.Int64
+	begin := time.Now()
+	for range threads {
+		wg.Go(func() {
+			for time.Since(begin) < d {
+				total.Add(int64(C.peak_of(isa, prep, 10000)))
+			}
+		})
+	}
+	wg.Wait()
+	return float64(total.Load()) / time.Since(begin).Seconds() / 1e9
+}
+
 // HugePages says how the kernel offers transparent huge pages: "always", "madvise", "never" or "unknown". The device asks for them with both of the
 // first two.
 func HugePages() string {

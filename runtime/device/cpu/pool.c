@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <time.h>
 #include "kernels.h"
 
 // A ticket word: phase number (24 bits), chunks of the phase (20), next chunk (20). A list that has ended has no chunks.
@@ -27,6 +28,8 @@ struct pool {
 	_Alignas(64) op *current; // written between phases by the one thread that opens the next
 	int phase;
 	uint64_t serial;
+	int measure;
+	int64_t opened; // when the phase was opened, where measure is set
 	uint8_t *scratch;
 	int64_t scratch_bytes; // of one worker
 	const kernel_table *kernels;
@@ -53,10 +56,23 @@ static void wake(pool *p, _Atomic int *sleeping, pthread_cond_t *cond) {
 	}
 }
 
+static void measure(pool *p, op *ended) {
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	int64_t now = t.tv_sec * 1000000000ll + t.tv_nsec;
+	if (ended != NULL) {
+		ended->ns += now - p->opened;
+	}
+	p->opened = now;
+}
+
 // Opens the phase after (current, phase), or ends the list.
 static void open_next(pool *p, uint64_t number) {
 	op *o = p->current;
 	int phase = p->phase;
+	if (p->measure) {
+		measure(p, phase < 0 ? NULL : o);
+	}
 	int64_t chunks = 0;
 	while (o != NULL && (chunks = op_chunks(o, ++phase, p->threads)) == 0) {
 		o = o->next;
@@ -157,7 +173,8 @@ pool *pool_new(int threads, const kernel_table *k) {
 int pool_threads(const pool *p) { return p->threads; }
 
 // Runs the list and returns when all of it is done. scratch holds scratch_bytes for each thread.
-void pool_run(pool *p, op *first, uint8_t *scratch, int64_t scratch_bytes) {
+void pool_run(pool *p, op *first, uint8_t *scratch, int64_t scratch_bytes, int measure) {
+	p->measure = measure;
 	p->current = first;
 	p->phase = -1;
 	p->scratch = scratch;

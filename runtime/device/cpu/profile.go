@@ -1,0 +1,124 @@
+//go:build cgo
+
+package cpu
+
+/*
+#include "kernels.h"
+*/
+import "C"
+
+import (
+	"cmp"
+	"slices"
+	"unsafe"
+)
+
+// opShape tells operations apart in a profile.
+type opShape struct {
+	kind, prep, layout C.int32_t
+	rows, in, out      int
+}
+
+var opNames = [C.OP_KINDS]string{
+	C.OP_EMBED: "embed", C.OP_RMSNORM: "rmsnorm", C.OP_LINEAR: "linear", C.OP_LORA: "lora", C.OP_ROPE: "rope", C.OP_ATTENTION: "attention",
+	C.OP_GLU: "glu", C.OP_ADD: "add", C.OP_SOFTCAP: "softcap", C.OP_LOGSOFTMAX: "logsoftmax",
+}
+
+var layoutNames = map[C.int32_t]string{
+	C.LAYOUT_F32: "f32", C.LAYOUT_F16: "f16", C.LAYOUT_BF16: "bf16", C.LAYOUT_INT8: "int8", C.LAYOUT_INT4: "int4", C.LAYOUT_LOOKUP4: "lookup4",
+}
+
+// note adds what was just run to the profile.
+func (d *cpuDevice) note() {
+	for o := d.first; o != nil; o = o.next {
+		s, bytes, ops := costOf(o)
+		c := d.profile[s]
+		if c == nil {
+			c = &OpCost{Op: opNames[s.kind], Rows: s.rows, In: s.in, Out: s.out, Integers: s.prep == C.PREP_INT8, Halves: s.prep == C.PREP_BF16}
+			if s.kind == C.OP_LINEAR {
+				c.Op += " " + layoutNames[s.layout]
+			}
+			d.profile[s] = c
+		}
+		c.Calls++
+		c.Nanos += int64(o.ns)
+		c.Bytes += bytes
+		c.Ops += ops
+	}
+}
+
+// costOf returns the least that an operation has to read, write and compute.
+func costOf(o *C.op) (s opShape, bytes int64, ops float64) {
+	s.kind = o.kind
+	at := unsafe.Pointer(o)
+	switch o.kind {
+	case C.OP_LINEAR:
+		l := (*C.linear_op)(at)
+		s.prep, s.rows, s.in = l.prep, int(l.rows), int(l.cols)
+		for _, p := range unsafe.Slice(l.part, l.parts) {
+			s.layout = p.w.layout
+			s.out += int(p.w.rows)
+			bytes += int64(p.w.panel_bytes) * ((int64(p.w.rows) + C.PANEL - 1) / C.PANEL)
+		}
+		bytes += 4 * int64(s.rows) * int64(s.in+s.out)
+		ops = 2 * float64(s.rows) * float64(s.in) * float64(s.out)
+	case C.OP_EMBED:
+		e := (*C.embed_op)(at)
+		s.rows, s.out = int(e.rows), int(e.table.cols)
+		bytes = int64(s.rows) * (4*int64(s.out) + int64(e.table.panel_bytes)/C.PANEL)
+	case C.OP_RMSNORM:
+		r := (*C.rmsnorm_op)(at)
+		s.rows, s.in = int(r.rows), int(r.parts*r.width)
+		bytes, ops = 8*int64(s.rows)*int64(s.in), 4*float64(s.rows)*float64(s.in)
+	case C.OP_LORA:
+		l := (*C.lora_op)(at)
+		s.in, s.out = int(l.in), int(l.n)
+		for _, g := range unsafe.Slice(l.segment, l.segments) {
+			n := int(g.end - g.begin)
+			s.rows += n
+			bytes += 4 * int64(g.rank) * int64(s.in+s.out)
+			ops += 2 * float64(n) * float64(g.rank) * float64(s.in+s.out)
+		}
+	case C.OP_ROPE:
+		r := (*C.rope_op)(at)
+		s.rows, s.in = int(r.rows), int((r.q_heads+2*r.kv.kv_heads)*r.kv.head_dim)
+		bytes, ops = 8*int64(s.rows)*int64(s.in), 3*float64(s.rows)*float64(s.in)
+	case C.OP_ATTENTION:
+		bytes, ops = attentionCost((*C.attention_op)(at), &s)
+	default:
+		r := (*C.rows_op)(at)
+		s.rows, s.in = int(r.rows), int(r.cols)
+		bytes, ops = 12*int64(s.rows)*int64(s.in), 8*float64(s.rows)*float64(s.in)
+	}
+	return s, bytes, ops
+}
+
+func attentionCost(a *C.attention_op, s *opShape) (bytes int64, ops float64) {
+	d, elem := int64(a.kv.head_dim), int64(2)
+	if a.kv.dtype == C.DTYPE_F32 {
+		elem = 4
+	}
+	s.out = int(d)
+	for _, it := range unsafe.Slice(a.item, a.items) {
+		keys := int64(it.position) + int64(it.rows)
+		if a.window > 0 {
+			keys = min(keys, int64(a.window)+int64(it.rows))
+		}
+		s.rows += int(it.rows * it.heads)
+		bytes += 2 * elem * keys * d
+		ops += 4 * float64(it.rows*it.heads) * (float64(keys) - float64(it.rows-1)/2) * float64(d)
+	}
+	return bytes, ops
+}
+
+func (d *cpuDevice) TakeProfile() []OpCost {
+	out := make([]OpCost, 0, len(d.profile))
+	for _, c := range d.profile {
+		out = append(out, *c)
+	}
+	if d.profile != nil {
+		clear(d.profile)
+	}
+	slices.SortFunc(out, func(a, b OpCost) int { return cmp.Compare(b.Nanos, a.Nanos) })
+	return out
+}
