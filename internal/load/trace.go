@@ -1,0 +1,74 @@
+package load
+
+import (
+	"encoding/csv"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Scaling of a trace: factors on its lengths and on the speed at which it arrives, and bounds of what is left.
+type Scaling struct {
+	Prompt, Gen, Speed   float64
+	MinPrompt, MaxPrompt int
+	MaxGen               int
+}
+
+// ReadTrace reads the Azure LLM inference traces (2023): CSV with the columns TIMESTAMP, ContextTokens, GeneratedTokens.
+func ReadTrace(r io.Reader, s Scaling, limit int) ([]Arrival, error) {
+	rows := csv.NewReader(r)
+	head, err := rows.Read()
+	if err != nil {
+		return nil, fmt.Errorf("%w: trace: %w", ErrConfig, err)
+	}
+	at := map[string]int{}
+	for i, name := range head {
+		at[strings.TrimSpace(name)] = i
+	}
+	for _, name := range []string{"TIMESTAMP", "ContextTokens", "GeneratedTokens"} {
+		if _, ok := at[name]; !ok {
+			return nil, fmt.Errorf("%w: trace: no column %s in %q", ErrConfig, name, head)
+		}
+	}
+	if !(s.Speed > 0 && s.Prompt > 0 && s.Gen > 0) {
+		return nil, fmt.Errorf("%w: trace: factors must be positive", ErrConfig)
+	}
+	var out []Arrival
+	var start time.Time
+	for len(out) < limit {
+		row, err := rows.Read()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%w: trace: %w", ErrConfig, err)
+		}
+		line, _ := rows.FieldPos(0)
+		when, err := time.Parse("2006-01-02 15:04:05.9999999", row[at["TIMESTAMP"]])
+		if err != nil {
+			return nil, fmt.Errorf("%w: trace line %d: %w", ErrConfig, line, err)
+		}
+		prompt, err1 := strconv.ParseFloat(row[at["ContextTokens"]], 64)
+		gen, err2 := strconv.ParseFloat(row[at["GeneratedTokens"]], 64)
+		if err1 != nil || err2 != nil || !(prompt >= 0 && gen >= 0) {
+			return nil, fmt.Errorf("%w: trace line %d: lengths %q and %q", ErrConfig, line, row[at["ContextTokens"]], row[at["GeneratedTokens"]])
+		}
+		if len(out) == 0 {
+			start = when
+		}
+		a := Arrival{At: time.Duration(float64(when.Sub(start)) / s.Speed), Prompt: max(int(prompt*s.Prompt), s.MinPrompt, 1), Gen: max(int(gen*s.Gen), 1)}
+		if s.MaxPrompt > 0 {
+			a.Prompt = min(a.Prompt, s.MaxPrompt)
+		}
+		if s.MaxGen > 0 {
+			a.Gen = min(a.Gen, s.MaxGen)
+		}
+		out = append(out, a)
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("%w: the trace has no rows", ErrConfig)
+	}
+	return out, nil
+}
