@@ -31,6 +31,7 @@ type benchResult struct {
 	Device             string  `json:"device"`
 	Prompt             int     `json:"prompt"`
 	Gen                int     `json:"gen"`
+	Depth              int     `json:"depth"` // tokens in the cache before the first generated one
 	Streams            int     `json:"streams"`
 	Runs               int     `json:"runs"`
 	Prefill            float64 `json:"prefill_tokens_per_second"`
@@ -48,15 +49,15 @@ type benchResult struct {
 
 func benchCommand() *cobra.Command {
 	var f stackFlags
-	var prompt, gen, runs, streams int
+	var b benchShape
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "bench",
-		Short: "Measure prefill and decode of a model",
+		Short: "Measure prefill and decode of a model; bench ops: each operation; bench serve: any OpenAI-compatible server",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if prompt < 1 || gen < 2 || runs < 1 || streams < 1 {
-				return usagef("--prompt, --runs and --streams are at least 1, --gen at least 2")
+			if b.prompt < 1 || b.gen < 2 || b.runs < 1 || b.streams < 1 || b.depth < 1 {
+				return usagef("--prompt, --depth, --runs and --streams are at least 1, --gen at least 2")
 			}
 			f.PrefixCache = false
 			start := time.Now()
@@ -64,7 +65,7 @@ func benchCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			r, err := s.bench(cmd.Context(), start, prompt, gen, runs, streams, numThreads(&f))
+			r, err := s.bench(cmd.Context(), start, b, numThreads(&f))
 			if err = errors.Join(err, s.Close()); err != nil {
 				return err
 			}
@@ -73,8 +74,8 @@ func benchCommand() *cobra.Command {
 			}
 			w := cmd.OutOrStdout()
 			fmt.Fprintf(w, "%s on %s, %d stream(s), median of %d runs (min to max)\n", r.Model, r.Device, r.Streams, r.Runs)
-			fmt.Fprintf(w, "prefill of %4d tokens  %9.1f tokens/s  (%.1f to %.1f)\n", prompt, r.Prefill, r.PrefillSpread.Min, r.PrefillSpread.Max)
-			fmt.Fprintf(w, "decode of  %4d tokens  %9.1f tokens/s  (%.1f to %.1f)\n", gen, r.Decode, r.DecodeSpread.Min, r.DecodeSpread.Max)
+			fmt.Fprintf(w, "prefill of %4d tokens  %9.1f tokens/s  (%.1f to %.1f)\n", b.prompt, r.Prefill, r.PrefillSpread.Min, r.PrefillSpread.Max)
+			fmt.Fprintf(w, "decode of  %4d tokens  %9.1f tokens/s  (%.1f to %.1f)\n", b.gen, r.Decode, r.DecodeSpread.Min, r.DecodeSpread.Max)
 			fmt.Fprintf(w, "a decode step reads %s of weights; at %.1f GB/s measured that is %.0f %% of the bandwidth\n",
 				formatBytes(r.BytesPerToken), r.ReadBandwidth/1e9, 100*r.BandwidthShare)
 			fmt.Fprintf(w, "load %.2f s, start to first token %.2f s\n", r.LoadSeconds, r.FirstTokenSeconds)
@@ -82,29 +83,38 @@ func benchCommand() *cobra.Command {
 		},
 	}
 	f.register(cmd.Flags())
-	cmd.Flags().IntVar(&prompt, "prompt", 512, "prompt tokens")
-	cmd.Flags().IntVar(&gen, "gen", 128, "tokens to generate")
-	cmd.Flags().IntVar(&runs, "runs", 3, "measured runs after one warm-up")
-	cmd.Flags().IntVar(&streams, "streams", 1, "sequences at once")
+	cmd.Flags().IntVar(&b.prompt, "prompt", 512, "tokens of the prompt whose prefill is measured")
+	cmd.Flags().IntVar(&b.gen, "gen", 128, "tokens of the answer whose decoding is measured")
+	cmd.Flags().IntVar(&b.depth, "depth", 1, "tokens in front of the answer: decoding starts at this context")
+	cmd.Flags().IntVar(&b.runs, "runs", 3, "measured runs after one warm-up")
+	cmd.Flags().IntVar(&b.streams, "streams", 1, "sequences at once")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON document")
+	cmd.AddCommand(benchOpsCommand(), benchServeCommand())
 	return cmd
 }
 
-func (s *stack) bench(ctx context.Context, start time.Time, prompt, gen, runs, streams, threads int) (*benchResult, error) {
+// benchShape is what a bench measures: prefill of a prompt, and decoding of an answer after depth tokens, each by itself.
+type benchShape struct{ prompt, gen, depth, runs, streams int }
+
+func (s *stack) bench(ctx context.Context, start time.Time, b benchShape, threads int) (*benchResult, error) {
 	r := &benchResult{
-		Model: s.Name, Device: s.Device.Describe(), Prompt: prompt, Gen: gen, Streams: streams, Runs: runs,
+		Model: s.Name, Device: s.Device.Describe(), Prompt: b.prompt, Gen: b.gen, Depth: b.depth, Streams: b.streams, Runs: b.runs,
 		LoadSeconds: time.Since(start).Seconds(), WeightBytes: s.Device.InUse(device.Weights),
 	}
-	if prompt+gen > s.Context {
-		return nil, usagef("--prompt %d and --gen %d exceed the context of %d", prompt, gen, s.Context)
+	if n := max(b.prompt+1, b.depth+b.gen); n > s.Context {
+		return nil, usagef("%d tokens exceed the context of %d", n, s.Context)
 	}
 	if _, _, err := s.benchRun(ctx, 1, 2, 1); err != nil {
 		return nil, err
 	}
 	r.FirstTokenSeconds = time.Since(start).Seconds()
 	var prefill, decode []float64
-	for i := range runs + 1 {
-		p, d, err := s.benchRun(ctx, prompt, gen, streams)
+	for i := range b.runs + 1 {
+		p, _, err := s.benchRun(ctx, b.prompt, 1, b.streams)
+		if err != nil {
+			return nil, err
+		}
+		_, d, err := s.benchRun(ctx, b.depth, b.gen, b.streams)
 		if err != nil {
 			return nil, err
 		}
@@ -118,7 +128,7 @@ func (s *stack) bench(ctx context.Context, start time.Time, prompt, gen, runs, s
 	r.BytesPerToken = r.WeightBytes
 	if bw := readBandwidth(threads); bw > 0 {
 		r.ReadBandwidth = bw
-		r.BandwidthShare = r.Decode / float64(streams) * float64(r.BytesPerToken) / bw
+		r.BandwidthShare = r.Decode / float64(b.streams) * float64(r.BytesPerToken) / bw
 	}
 	return r, nil
 }

@@ -20,7 +20,7 @@ func openDevice(f *stackFlags) (device.Device, error) {
 	default:
 		return nil, usagef("--device %q: one of auto, cpu, ref", f.Device)
 	}
-	opt := cpu.Options{Threads: numThreads(f), ISA: f.ISA}
+	opt := cpu.Options{Threads: numThreads(f), ISA: f.ISA, Profile: f.profile}
 	switch f.Activations {
 	case "fast":
 		opt.Activations = cpu.Fast

@@ -69,9 +69,14 @@ func rootCommand() *cobra.Command {
 		_, err := resolve(cmd.Flags(), os.LookupEnv)
 		return err
 	}
-	for _, c := range root.Commands() {
-		if c.Args != nil {
-			inner := c.Args
+	countUsage(root.Commands())
+	return root
+}
+
+// countUsage makes wrong arguments of the commands and of those below them usage errors.
+func countUsage(commands []*cobra.Command) {
+	for _, c := range commands {
+		if inner := c.Args; inner != nil {
 			c.Args = func(cmd *cobra.Command, args []string) error {
 				if err := inner(cmd, args); err != nil {
 					return usageError{err}
@@ -79,6 +84,6 @@ func rootCommand() *cobra.Command {
 				return nil
 			}
 		}
+		countUsage(c.Commands())
 	}
-	return root
 }

@@ -44,6 +44,8 @@ type stackFlags struct {
 	MaxSeqs        int
 	MaxQueued      int
 	PrefixCache    bool
+	profile        bool                  // measure each operation of the device
+	onStep         func(engine.StepInfo) // called on the engine's loop after each step, or nil
 }
 
 func (f *stackFlags) register(fs *pflag.FlagSet) {
@@ -215,6 +217,9 @@ func (s *stack) startEngine(f *stackFlags, log *slog.Logger) error {
 		OnStep: func(i engine.StepInfo) {
 			if m := s.onStep.Load(); m != nil {
 				m.Step(i.Tokens)
+			}
+			if f.onStep != nil {
+				f.onStep(i)
 			}
 		},
 	})
