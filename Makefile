@@ -11,10 +11,11 @@ VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unk
 MODEL    ?=
 LISTEN   ?= 127.0.0.1:8000
 FUZZTIME ?= 5s
+CODE     := cmd internal quant runtime scripts server
 # packages that never reach C: the race detector watches them
 PURE = $(shell go list ./... | grep -v -e /device/cpu$$)
 
-.PHONY: help setup model build serve test test-race test-asan test-isa test-nocgo test-clients soak fuzz bench lint fmt docker-steps ci clean
+.PHONY: help setup model build serve test test-race test-asan test-isa test-nocgo test-clients soak fuzz bench microbench lint fmt docker-steps ci clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -59,7 +60,11 @@ soak: build model ## load for SOAK=60s: flat memory, no leaked page
 fuzz: setup ## every fuzz target for FUZZTIME=5s
 	scripts/fuzz $(FUZZTIME)
 
-bench: setup ## benchmarks of the hot paths
+bench: build model ## measure beside llama.cpp (PEER=folder of llama-bench and llama-server), write docs/benchmarks/cpu.md
+	go run ./scripts/bench $(if $(PEER),-peer $(PEER)) $(if $(PEER_AVX2),-peer-avx2 $(PEER_AVX2)) $(if $(TRACE),-trace $(TRACE)) \
+	  $(if $(MODELS),-models $(MODELS)) -out docs/benchmarks/cpu.md
+
+microbench: setup ## Go benchmarks of the hot paths
 	go test -run '^$$' -bench . -benchmem ./runtime/... ./quant
 
 $(LINT):
@@ -68,13 +73,13 @@ $(LINT):
 	mv $(CACHE)/bin/golangci-lint $@
 
 lint: $(LINT) ## gofmt, go vet, golangci-lint
-	@test -z "$$(gofmt -l cmd internal quant runtime server)" || { gofmt -l cmd internal quant runtime server; echo "run make fmt"; exit 1; }
+	@test -z "$$(gofmt -l $(CODE))" || { gofmt -l $(CODE); echo "run make fmt"; exit 1; }
 	go vet ./...
 	go vet -tags invariants ./...
 	$(LINT) run ./...
 
 fmt: ## format the Go code
-	gofmt -w cmd internal quant runtime server
+	gofmt -w $(CODE)
 
 docker-steps: ## run the Dockerfile's steps as a script (no container tool needed)
 	scripts/docker-steps

@@ -18,7 +18,7 @@ func TestPackagesHaveOneComment(t *testing.T) {
 	for _, p := range list(t) {
 		name := filepath.Base(p.ImportPath)
 		want := "Package " + name + " "
-		if strings.HasPrefix(p.ImportPath, "weft/cmd/") {
+		if strings.HasPrefix(p.ImportPath, "weft/cmd/") || strings.HasPrefix(p.ImportPath, "weft/scripts/") {
 			want = "Command " + name + " "
 		}
 		if !strings.HasPrefix(p.Doc, want) {
