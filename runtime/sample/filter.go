@@ -13,6 +13,11 @@ const (
 	bucketsPerUnit = 8
 )
 
+// unfiltered says whether every token of a vocabulary can be drawn.
+func (s *Sampler) unfiltered(vocab int) bool {
+	return (s.p.TopK <= 0 || s.p.TopK >= vocab) && s.p.TopP >= 1 && s.p.MinP <= 0
+}
+
 // filter divides by the temperature and fills w.kept with what top-k, top-p and min-p leave, at least one. Only distances below the largest logit are divided: those of a
 // tiny temperature end in -Inf, never in NaN.
 func (s *Sampler) filter(w *workspace) {
@@ -20,15 +25,13 @@ func (s *Sampler) filter(w *workspace) {
 	if k := s.p.TopK; k > 0 && k < len(w.z) {
 		floor = w.kthLargest(k)
 	}
-	w.kept = w.kept[:0]
-	for i, z := range w.z {
-		if z >= floor && !math.IsInf(z, -1) {
-			z = (z - w.max) / s.p.Temperature
-			w.kept = append(w.kept, candidate{z: z, id: int32(i), mass: math.Exp(z)})
-		}
-	}
 	if s.p.TopP < 1 {
-		w.topP(s.p.TopP)
+		w.topP(s.p.TopP, s.p.Temperature, floor)
+	} else {
+		if s.p.MinP > 0 { // a little lower than where the masses themselves decide
+			floor = max(floor, w.max+s.p.Temperature*(math.Log(s.p.MinP)-1e-6))
+		}
+		w.keep(s.p.Temperature, floor)
 	}
 	if s.p.MinP > 0 {
 		kept := w.kept[:0]
@@ -38,6 +41,17 @@ func (s *Sampler) filter(w *workspace) {
 			}
 		}
 		w.kept = kept
+	}
+}
+
+// keep fills w.kept with the tokens whose logit is at least floor.
+func (w *workspace) keep(temperature, floor float64) {
+	w.kept = w.kept[:0]
+	for i, z := range w.z {
+		if z >= floor && !math.IsInf(z, -1) {
+			z = (z - w.max) / temperature
+			w.kept = append(w.kept, candidate{z: z, id: int32(i), mass: expNeg(z)})
+		}
 	}
 }
 
@@ -75,17 +89,21 @@ func siftDown(h []float64, i int) {
 	}
 }
 
-func (c candidate) bucket() int {
-	return int(min(-c.z*bucketsPerUnit, buckets-1))
-}
+// bucket of a distance z <= 0 below the largest logit.
+func bucket(z float64) int { return int(min(-z*bucketsPerUnit, buckets-1)) }
 
-// topP removes, from the least probable up, tokens whose cumulative mass does not exceed 1-p of the whole; among equals the higher id goes first.
-func (w *workspace) topP(p float64) {
+// topP fills w.kept with the tokens from floor up, less those, from the least probable up, whose cumulative mass does not exceed 1-p of the whole; among
+// equals the higher id goes first.
+func (w *workspace) topP(p, temperature, floor float64) {
 	var hist [buckets]float64
 	var total float64
-	for _, c := range w.kept {
-		hist[c.bucket()] += c.mass
-		total += c.mass
+	for _, z := range w.z {
+		if z >= floor {
+			z = (z - w.max) / temperature
+			mass := expNeg(z)
+			hist[bucket(z)] += mass
+			total += mass
+		}
 	}
 	limit := (1 - p) * total
 	cut, tail := buckets-1, 0.0
@@ -94,8 +112,17 @@ func (w *workspace) topP(p float64) {
 		cut--
 	}
 	kept, edge := w.kept[:0], w.edge[:0]
-	for _, c := range w.kept {
-		switch b := c.bucket(); {
+	least := max(floor, w.max-temperature*(float64(cut+1)/bucketsPerUnit+1e-6)) // nothing below can be in the bucket cut
+	if cut == buckets-1 {
+		least = floor
+	}
+	for i, z := range w.z {
+		if z < least || math.IsInf(z, -1) {
+			continue
+		}
+		z = (z - w.max) / temperature
+		c := candidate{z: z, id: int32(i), mass: expNeg(z)}
+		switch b := bucket(z); {
 		case b < cut:
 			kept = append(kept, c)
 		case b == cut:

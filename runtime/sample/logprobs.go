@@ -10,11 +10,11 @@ import (
 func Logprobs(logits []float32, token int32, k int) (float64, []Logprob) {
 	largest := float32(math.Inf(-1))
 	for _, l := range logits {
-		largest = max(largest, l)
+		largest = max(largest, l) // NaN, where there is one
 	}
 	var sum float64
 	for _, l := range logits {
-		sum += math.Exp(float64(l) - float64(largest))
+		sum += expNeg(float64(l) - float64(largest))
 	}
 	norm := float64(largest) + math.Log(sum)
 	k = min(max(k, 0), len(logits))

@@ -59,8 +59,12 @@ func (s *Sampler) Sample(logits []float32, position int, banned []int32) (int32,
 	if s.p.Temperature == 0 {
 		return w.best(), nil
 	}
+	u := uniform(s.p.Seed, uint64(position))
+	if s.unfiltered(len(logits)) {
+		return w.drawAny(u, s.p.Temperature), nil
+	}
 	s.filter(w)
-	return w.draw(uniform(s.p.Seed, uint64(position))), nil
+	return w.draw(u), nil
 }
 
 // Distribution returns the ids that can be drawn and their probabilities, which sum to 1. The order of ids is the order in which Sample walks them.
@@ -88,11 +92,13 @@ func (s *Sampler) Distribution(logits []float32) (ids []int32, probs []float64, 
 func argmax(logits []float32) (int32, error) {
 	best, at := float32(math.Inf(-1)), -1
 	for i, l := range logits {
-		if l > best {
-			best, at = l, i
-		} else if l != l {
+		if l <= best {
+			continue
+		}
+		if l != l {
 			return -1, fmt.Errorf("%w: NaN at token %d", ErrNonFinite, i)
 		}
+		best, at = l, i
 	}
 	if at < 0 || math.IsInf(float64(best), 1) {
 		return -1, fmt.Errorf("%w: the largest is %v", ErrNonFinite, best)
@@ -113,6 +119,7 @@ type workspace struct {
 	kept []candidate
 	edge []candidate
 	heap []float64
+	sums []float64 // of the masses of each run of drawRun tokens
 }
 
 var workspaces = sync.Pool{New: func() any { return new(workspace) }}
@@ -120,11 +127,19 @@ var workspaces = sync.Pool{New: func() any { return new(workspace) }}
 // adjust fills w.z with the logits after bias, penalties and bans.
 func (s *Sampler) adjust(w *workspace, logits []float32, banned []int32) error {
 	w.z = slices.Grow(w.z[:0], len(logits))[:len(logits)]
+	z, top := w.z[:len(logits)], float32(math.Inf(-1))
 	for i, l := range logits {
-		if l != l || l > math.MaxFloat32 {
+		if !(l <= math.MaxFloat32) {
 			return fmt.Errorf("%w: %v at token %d", ErrNonFinite, l, i)
 		}
-		w.z[i] = float64(l)
+		if l > top {
+			top = l
+		}
+		z[i] = float64(l)
+	}
+	w.max = float64(top)
+	if s.plain && len(banned) == 0 {
+		return w.check()
 	}
 	s.penalize(w.z)
 	for _, id := range banned {
@@ -136,6 +151,10 @@ func (s *Sampler) adjust(w *workspace, logits []float32, banned []int32) error {
 	for _, z := range w.z {
 		w.max = max(w.max, z)
 	}
+	return w.check()
+}
+
+func (w *workspace) check() error {
 	if math.IsInf(w.max, 0) || w.max != w.max {
 		return fmt.Errorf("%w: no token can be drawn", ErrNonFinite)
 	}
@@ -171,6 +190,51 @@ func (s *Sampler) penalize(z []float64) {
 
 // best returns the lowest id among the largest adjusted logits.
 func (w *workspace) best() int32 { return int32(slices.Index(w.z, w.max)) }
+
+// drawRun is how many tokens' masses are added up before the draw looks among them.
+const drawRun = 256
+
+// drawAny draws from the whole vocabulary as draw does from what is kept, and keeps nothing but sums.
+func (w *workspace) drawAny(u, temperature float64) int32 {
+	w.sums = w.sums[:0]
+	inverse := 1 / temperature
+	if math.IsInf(inverse, 1) {
+		return w.best()
+	}
+	var total float64
+	for begin := 0; begin < len(w.z); begin += drawRun {
+		var sum float64
+		for _, z := range w.z[begin:min(begin+drawRun, len(w.z))] {
+			sum += expNeg((z - w.max) * inverse)
+		}
+		w.sums = append(w.sums, sum)
+		total += sum
+	}
+	target := u * total
+	last := 0 // the last run with any mass, where rounding leaves a remainder
+	for run, sum := range w.sums {
+		if sum == 0 {
+			continue
+		}
+		if last = run; target < sum {
+			break
+		}
+		target -= sum
+	}
+	begin := last * drawRun
+	at := begin
+	for i, z := range w.z[begin:min(begin+drawRun, len(w.z))] {
+		mass := expNeg((z - w.max) * inverse)
+		if mass == 0 {
+			continue
+		}
+		if at = begin + i; target < mass {
+			break
+		}
+		target -= mass
+	}
+	return int32(at)
+}
 
 // draw walks the kept candidates until their mass exceeds u of the whole; u in [0, 1).
 func (w *workspace) draw(u float64) int32 {

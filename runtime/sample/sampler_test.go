@@ -235,3 +235,54 @@ func BenchmarkSample(b *testing.B) {
 		})
 	}
 }
+
+func TestExpNeg(t *testing.T) {
+	worst := 0.0
+	for z := 0.0; z > -700; z -= 0.00137 {
+		worst = max(worst, math.Abs(expNeg(z)/math.Exp(z)-1))
+	}
+	if worst > 3e-12 {
+		t.Errorf("relative error %g", worst)
+	}
+	if expNeg(0) != 1 || expNeg(math.Inf(-1)) != 0 || expNeg(-1e300) != 0 || expNeg(-707.9) <= 0 {
+		t.Errorf("%g %g %g %g", expNeg(0), expNeg(math.Inf(-1)), expNeg(-1e300), expNeg(-707.9))
+	}
+}
+
+// TestDrawingFromAllEqualsWalkingAll: the draw that keeps sums alone, against the one that keeps every candidate.
+func TestDrawingFromAllEqualsWalkingAll(t *testing.T) {
+	rng := rand.New(rand.NewPCG(3, 4))
+	for range 300 {
+		logits := make([]float32, 1+rng.IntN(1000))
+		for i := range logits {
+			logits[i] = float32(rng.NormFloat64() * 5)
+			if rng.IntN(3) == 0 {
+				logits[i] = float32(math.Inf(-1))
+			}
+		}
+		logits[rng.IntN(len(logits))] = 3
+		s := New(Params{Temperature: 0.1 + 2*rng.Float64(), TopP: 1, RepetitionPenalty: 1}, nil)
+		var w workspace
+		if err := s.adjust(&w, logits, nil); err != nil {
+			t.Fatal(err)
+		}
+		s.filter(&w)
+		for _, u := range []float64{0, rng.Float64(), rng.Float64()} {
+			if got, want := w.drawAny(u, s.p.Temperature), w.draw(u); got != want {
+				t.Fatalf("u %v: token %d, walking all gives %d", u, got, want)
+			}
+		}
+		if id := w.drawAny(math.Nextafter(1, 0), s.p.Temperature); math.IsInf(float64(logits[id]), -1) {
+			t.Fatalf("the last draw is token %d, which cannot be drawn", id)
+		}
+	}
+}
+
+func TestLogprobsOfNaN(t *testing.T) {
+	nan := float32(math.NaN())
+	for _, logits := range [][]float32{{1, nan, 2}, {nan, 1, 2}, {1, 2, nan}} {
+		if lp, _ := Logprobs(logits, 0, 1); !math.IsNaN(lp) {
+			t.Errorf("%v: %v", logits, lp)
+		}
+	}
+}
