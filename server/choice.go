@@ -8,6 +8,7 @@ import (
 	"unicode/utf8"
 
 	"weft/runtime/engine"
+	"weft/server/chat"
 	"weft/server/openai"
 	"weft/server/telemetry"
 )
@@ -21,7 +22,7 @@ type choice struct {
 	prompt  *prompt
 	stream  Stream
 	decoder TextStream
-	stopper *stopper // nil without stop strings, and before min_tokens
+	stopper *chat.Stopper // nil without stop strings, and before min_tokens
 	arrived time.Time
 
 	decoded int // bytes of text decoded so far
@@ -143,14 +144,12 @@ func (ch *choice) search(text string) string {
 		return text
 	}
 	if ch.stopper == nil {
-		ch.stopper = newStopper(ch.p.Stop)
+		ch.stopper = chat.NewStopper(ch.p.Stop)
+		ch.stopper.IncludeStop = ch.p.IncludeStop
 	}
 	emit, stopped, stop := ch.stopper.Push(text)
 	if stopped {
 		ch.finish, ch.stopReason = "stop", stop
-		if ch.p.IncludeStop {
-			emit += stop
-		}
 		ch.stream.Cancel()
 	}
 	return emit
