@@ -99,6 +99,7 @@ func (r *renderer) Render(req *openai.ChatRequest) (string, error) {
 		}
 		*part.to = list
 	}
+	in.Messages = chat.ObjectArguments(in.Messages)
 	if !r.developer {
 		for i, m := range in.Messages {
 			if m, ok := m.(*chat.Map); ok {
