@@ -21,3 +21,18 @@ func TestPromptOfToolCalls(t *testing.T) {
 		t.Errorf("%q, want %q (%v)", text, want, err)
 	}
 }
+
+// TestPromptWithoutContent: the assistant's content is null beside tool calls; templates that add it to a string would fail.
+func TestPromptWithoutContent(t *testing.T) {
+	tmpl, err := chat.Parse(chat.ChatML)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &renderer{template: tmpl}
+	for _, content := range []string{``, `,"content":null`, `,"content":""`} {
+		text, err := r.Render(&openai.ChatRequest{Messages: []byte(`[{"role":"assistant","tool_calls":[{"id":"1","function":{"name":"f","arguments":"{}"}}]` + content + `}]`)})
+		if want := "<|im_start|>assistant\n<|im_end|>\n"; err != nil || text != want {
+			t.Errorf("%s: %q, want %q (%v)", content, text, want, err)
+		}
+	}
+}

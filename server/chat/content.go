@@ -5,9 +5,9 @@ import (
 	"strings"
 )
 
-// FlattenText returns the messages with every content that is a list of text parts replaced by one string, the parts joined by newlines.
-// It is for templates that expect a string (IteratesContent false). Parts of any other type are an error that names message, part and type;
-// messages are not changed, those without a list are shared with the result.
+// FlattenText returns the messages with every content that is a list of text parts replaced by one string, the parts joined by newlines; a content
+// that is missing or null, as beside tool calls, is an empty string. It is for templates that expect a string (IteratesContent false). Parts of any
+// other type are an error that names message, part and type; messages are not changed, those with a string are shared with the result.
 func FlattenText(messages []any) ([]any, error) {
 	out := make([]any, len(messages))
 	for i, msg := range messages {
@@ -18,7 +18,7 @@ func FlattenText(messages []any) ([]any, error) {
 		}
 		content, _ := m.Get("content")
 		parts, ok := content.([]any)
-		if !ok {
+		if !ok && content != nil {
 			continue
 		}
 		texts := make([]string, len(parts))
