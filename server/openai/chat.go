@@ -173,9 +173,37 @@ func checkToolCalls(name string, raw json.RawMessage) *Error {
 		return err
 	}
 	for i, item := range items {
-		if _, err := object(fmt.Sprintf("%s[%d]", name, i), item); err != nil {
+		at := fmt.Sprintf("%s[%d]", name, i)
+		m, err := object(at, item)
+		if err != nil {
 			return err
 		}
+		raw, ok := m["function"]
+		if !ok || isNull(raw) {
+			return Invalid(at+".function", "missing", "%s.function is missing; an object with name and arguments is expected.", at)
+		}
+		if err := checkFunction(at+".function", raw); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkFunction takes a name and arguments: a JSON object in a string, as the API has it, or the object itself.
+func checkFunction(at string, raw json.RawMessage) *Error {
+	f, err := object(at, raw)
+	if err != nil {
+		return err
+	}
+	name, ok := f["name"]
+	if !ok {
+		return Invalid(at+".name", "missing", "%s.name is missing.", at)
+	}
+	if _, err := textOf(at+".name", name); err != nil {
+		return err
+	}
+	if args, ok := f["arguments"]; ok && !isNull(args) && args[0] != '"' && args[0] != '{' {
+		return badType(at+".arguments", "a string or an object", args)
 	}
 	return nil
 }

@@ -8,7 +8,7 @@ import (
 
 var seeds = []string{
 	`{` + hello + `}`,
-	`{"model":"m","messages":[{"role":"system","content":[{"type":"text","text":"a"}]},{"role":"assistant","tool_calls":[{"function":{"arguments":"{}"}}]},{"role":"tool","content":"1","tool_call_id":"x"}]}`,
+	`{"model":"m","messages":[{"role":"system","content":[{"type":"text","text":"a"}]},{"role":"assistant","tool_calls":[{"function":{"name":"f","arguments":"{}"}}]},{"role":"tool","content":"1","tool_call_id":"x"}]}`,
 	`{"prompt":["a","b"],"n":2,"stop":["x"],"logit_bias":{"1":2},"seed":1e3,"top_p":0.5}`,
 	`{"prompt":[[1,2],[3]],"echo":true,"logprobs":1,"max_tokens":0}`,
 	`{"prompt":"a","temperature":1e400,"stream":true,"stream_options":{"include_usage":true}}`,
