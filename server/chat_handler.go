@@ -21,8 +21,7 @@ type chatReply struct {
 
 func (s *Server) chatCompletions(c *gin.Context) {
 	arrived := time.Now()
-	span := s.traces.Start(c.Request.Context(), c.Request.Header, "chat "+s.cfg.Model)
-	defer func() { span.End(c.Writer.Status()) }()
+	span := s.trace(c, "chat "+s.cfg.Model)
 	body, err := s.readBody(c)
 	if err != nil {
 		s.fail(c, err)
@@ -43,7 +42,7 @@ func (s *Server) chatCompletions(c *gin.Context) {
 	}
 	r := chatReply{s: s, req: req, id: "chatcmpl-" + randomID(), created: arrived.Unix()}
 	prompts := []*prompt{{text: text, ids: s.deps.Tokenizer.Encode(text, req.AddSpecialTokens)}}
-	s.describe(c, span, "chat", r.id, &req.Params)
+	s.describe(span, "chat", r.id, &req.Params)
 	g, err := s.start(c, arrived, &req.Params, "messages", prompts, span)
 	if err != nil {
 		s.fail(c, err)
@@ -58,7 +57,7 @@ func (s *Server) chatCompletions(c *gin.Context) {
 }
 
 // describe sets the span's attributes; none holds text of the prompt.
-func (s *Server) describe(c *gin.Context, span *telemetry.Span, operation, id string, p *openai.Params) {
+func (s *Server) describe(span *telemetry.Span, operation, id string, p *openai.Params) {
 	span.Set("gen_ai.operation.name", operation)
 	span.Set("gen_ai.provider.name", "weft")
 	span.Set("gen_ai.request.model", s.cfg.Model)
@@ -69,10 +68,6 @@ func (s *Server) describe(c *gin.Context, span *telemetry.Span, operation, id st
 	span.Set("gen_ai.request.choice.count", p.N)
 	if p.MaxTokens != nil {
 		span.Set("gen_ai.request.max_tokens", *p.MaxTokens)
-	}
-	span.Set("weft.request_id", requestID(c))
-	if id := span.TraceID(); id != "" {
-		note(c, "trace_id", id)
 	}
 }
 

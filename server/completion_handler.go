@@ -21,8 +21,7 @@ type completionReply struct {
 
 func (s *Server) completions(c *gin.Context) {
 	arrived := time.Now()
-	span := s.traces.Start(c.Request.Context(), c.Request.Header, "text_completion "+s.cfg.Model)
-	defer func() { span.End(c.Writer.Status()) }()
+	span := s.trace(c, "text_completion "+s.cfg.Model)
 	body, err := s.readBody(c)
 	if err != nil {
 		s.fail(c, err)
@@ -47,7 +46,7 @@ func (s *Server) completions(c *gin.Context) {
 		prompts = append(prompts, pr)
 	}
 	r := completionReply{s: s, req: req, id: "cmpl-" + randomID(), created: arrived.Unix()}
-	s.describe(c, span, "text_completion", r.id, &req.Params)
+	s.describe(span, "text_completion", r.id, &req.Params)
 	g, err := s.start(c, arrived, &req.Params, "prompt", prompts, span)
 	if err != nil {
 		s.fail(c, err)

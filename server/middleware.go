@@ -19,12 +19,14 @@ import (
 	"github.com/gin-gonic/gin"
 
 	"weft/server/openai"
+	"weft/server/telemetry"
 )
 
 const (
 	headerRequestID = "X-Request-Id"
 	keyRequestID    = "request_id"
 	keyLog          = "log_attrs"
+	keySpan         = "span"
 	maxRequestID    = 128
 )
 
@@ -67,7 +69,18 @@ func note(c *gin.Context, attrs ...any) {
 	c.Set(keyLog, append(list, attrs...))
 }
 
-// observe logs and measures each request when it has ended.
+// trace begins the request's span; observe ends it, when the status is known.
+func (s *Server) trace(c *gin.Context, name string) *telemetry.Span {
+	span := s.traces.Start(c.Request.Context(), c.Request.Header, name)
+	span.Set("weft.request_id", requestID(c))
+	if id := span.TraceID(); id != "" {
+		note(c, "trace_id", id)
+	}
+	c.Set(keySpan, span)
+	return span
+}
+
+// observe logs, measures and traces each request when it has ended.
 func (s *Server) observe(c *gin.Context) {
 	start := time.Now()
 	c.Next()
@@ -79,6 +92,9 @@ func (s *Server) observe(c *gin.Context) {
 	status := c.Writer.Status()
 	if c.GetBool(keyClientGone) {
 		status = statusClientGone
+	}
+	if span, ok := c.Get(keySpan); ok {
+		span.(*telemetry.Span).End(status)
 	}
 	s.metrics.HTTP(route, methodLabel(c.Request.Method), status, took)
 	level := slog.LevelInfo

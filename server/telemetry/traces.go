@@ -93,7 +93,7 @@ func (s *Span) Set(key string, v any) {
 	}
 }
 
-// Stages adds the children queue, prefill and decode of choice number index, from the marks of its record.
+// Stages adds the children queue, prefill and, where tokens were generated, decode of choice number index, from the marks of its record.
 func (s *Span) Stages(index int, q Sequence) {
 	if s == nil || !s.span.IsRecording() {
 		return
@@ -107,6 +107,9 @@ func (s *Span) Stages(index int, q Sequence) {
 	}
 	stage("queue", q.Queued, q.Scheduled)
 	stage("prefill", q.Scheduled, q.FirstToken, attribute.Int("gen_ai.usage.input_tokens", q.PromptTokens), attribute.Int("gen_ai.usage.cached_tokens", q.CachedTokens))
+	if q.GenerationTokens == 0 {
+		return // only scored, or ended before its first token
+	}
 	stage("decode", q.FirstToken, q.Ended, attribute.Int("gen_ai.usage.output_tokens", q.GenerationTokens))
 }
 
