@@ -61,11 +61,16 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	return s, nil
 }
 
-func (s *Server) routes() {
+func newRouter() *gin.Engine {
 	gin.SetMode(gin.ReleaseMode)
 	r := gin.New()
 	r.HandleMethodNotAllowed = true
 	r.RedirectTrailingSlash = false
+	return r
+}
+
+func (s *Server) routes() {
+	r := newRouter()
 	r.Use(s.requestIDs, s.observe, s.recoverPanics, s.authenticate)
 	r.NoRoute(func(c *gin.Context) { s.fail(c, fmt.Errorf("%w: %s", errNoRoute, shorten(c.Request.URL.Path))) })
 	r.NoMethod(func(c *gin.Context) { s.fail(c, fmt.Errorf("%w: %s", errNoMethod, methodLabel(c.Request.Method))) })
@@ -161,26 +166,5 @@ func (s *Server) Drain(ctx context.Context) {
 
 // Run serves on l until ctx ends, drains, and returns nil; an error means that serving failed. It closes l.
 func (s *Server) Run(ctx context.Context, l net.Listener) error {
-	srv := &http.Server{
-		Handler:           s.router,
-		ReadHeaderTimeout: 10 * time.Second,
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    64 << 10,
-		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
-	}
-	failed := make(chan error, 1)
-	go func() { failed <- srv.Serve(l) }()
-	select {
-	case err := <-failed:
-		return fmt.Errorf("serve: %w", err)
-	case <-ctx.Done():
-	}
-	// The listener stays open while requests finish: who comes now is told to come again, not refused.
-	s.Drain(context.WithoutCancel(ctx))
-	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
-	defer cancel()
-	if err := srv.Shutdown(end); err != nil {
-		return errors.Join(srv.Close())
-	}
-	return nil
+	return NewFront(l, s.log).Run(ctx, s)
 }

@@ -88,6 +88,14 @@ func (s *syncBuffer) String() string {
 // startServer runs `weft serve` with args on a free port and waits until it is ready.
 func startServer(t *testing.T, args ...string) *process {
 	t.Helper()
+	p := launchServer(t, args...)
+	p.await("/ready", http.StatusOK).Body.Close()
+	return p
+}
+
+// launchServer does not wait.
+func launchServer(t *testing.T, args ...string) *process {
+	t.Helper()
 	path, err := binary()
 	if err != nil {
 		t.Fatal(err)
@@ -111,20 +119,26 @@ func startServer(t *testing.T, args ...string) *process {
 			t.Logf("server log:\n%s", p.log)
 		}
 	})
+	return p
+}
+
+// await asks until the path answers with the status.
+func (p *process) await(path string, status int) *http.Response {
+	p.t.Helper()
 	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		if resp, err := http.Get(p.url + "/ready"); err == nil {
-			resp.Body.Close()
-			if resp.StatusCode == http.StatusOK {
-				return p
+		if resp, err := http.Get(p.url + path); err == nil {
+			if resp.StatusCode == status {
+				return resp
 			}
+			resp.Body.Close()
 		}
 		select {
 		case err := <-p.done:
-			t.Fatalf("the server ended before it was ready: %v\n%s", err, p.log)
+			p.t.Fatalf("the server ended before %s was %d: %v\n%s", path, status, err, p.log)
 		default:
 		}
 	}
-	t.Fatalf("not ready after a minute\n%s", p.log)
+	p.t.Fatalf("%s is not %d after a minute\n%s", path, status, p.log)
 	return nil
 }
 

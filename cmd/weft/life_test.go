@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"io"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -121,5 +122,24 @@ func TestSecondSignalStopsAtOnce(t *testing.T) {
 	p.signal(syscall.SIGTERM)
 	if status := p.wait(5 * time.Second); status == 0 {
 		t.Log("the stream ended before the second signal")
+	}
+}
+
+// A model that takes its time (here: a pipe that nobody writes to): alive, not ready, and a signal ends it.
+func TestLoading(t *testing.T) {
+	dir := t.TempDir()
+	if err := syscall.Mkfifo(filepath.Join(dir, "tokenizer.json"), 0o600); err != nil {
+		t.Skip(err)
+	}
+	p := launchServer(t, "--model", dir)
+	p.await("/health", http.StatusOK).Body.Close()
+	resp := p.await("/ready", http.StatusServiceUnavailable)
+	resp.Body.Close()
+	if resp.Header.Get("Retry-After") == "" {
+		t.Error("/ready: no Retry-After")
+	}
+	p.signal(syscall.SIGTERM)
+	if status := p.wait(10 * time.Second); status != 0 {
+		t.Errorf("exit status %d after SIGTERM", status)
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"weft/server"
 )
 
 // serveFlags are the settings of `weft serve` beside the model's.
@@ -122,14 +124,39 @@ func (f *serveFlags) serve(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
-	defer l.Close()
+	front := server.NewFront(l, log)
+	defer front.Close()
+	go stopOnSecondSignal(ctx, log)
 	log.Info("weft", "version", versionText(), "listen", l.Addr().String())
-	s, err := openStack(&f.stackFlags, log)
-	if err != nil {
+	s, err := f.load(ctx, log)
+	if s == nil {
 		return err
 	}
 	if f.ModelName != "" {
 		s.Name = f.ModelName
 	}
-	return f.run(ctx, s, l, log, keys)
+	return f.run(ctx, s, front, l.Addr(), log, keys)
+}
+
+// load opens the stack. It returns nil and no error where ctx ends first: the process ends then, and what is loaded so far with it.
+func (f *serveFlags) load(ctx context.Context, log *slog.Logger) (*stack, error) {
+	type result struct {
+		s   *stack
+		err error
+	}
+	loaded := make(chan result, 1)
+	go func() {
+		s, err := openStack(&f.stackFlags, log)
+		loaded <- result{s, err}
+	}()
+	select {
+	case r := <-loaded:
+		if r.err != nil {
+			return nil, r.err
+		}
+		return r.s, nil
+	case <-ctx.Done():
+		log.Info("stopped while loading")
+		return nil, nil
+	}
 }

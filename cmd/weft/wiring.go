@@ -192,7 +192,7 @@ func (s *stack) warm(ctx context.Context) error {
 }
 
 // run serves until the first signal, drains, and frees everything in order; a second signal ends the process at once.
-func (f *serveFlags) run(ctx context.Context, s *stack, l net.Listener, log *slog.Logger, keys []string) (err error) {
+func (f *serveFlags) run(ctx context.Context, s *stack, front *server.Front, addr net.Addr, log *slog.Logger, keys []string) (err error) {
 	defer func() { err = errors.Join(err, s.Close()) }()
 	traces, err := telemetry.NewTraces(ctx, versionText())
 	if err != nil {
@@ -213,13 +213,12 @@ func (f *serveFlags) run(ctx context.Context, s *stack, l net.Listener, log *slo
 	if err != nil {
 		return err
 	}
-	go stopOnSecondSignal(ctx, log)
 	if err := s.warm(ctx); err != nil {
 		return err
 	}
 	srv.SetReady()
-	log.Info("ready", "url", "http://"+l.Addr().String()+"/v1", "model", s.Name)
-	if err := srv.Run(ctx, l); err != nil {
+	log.Info("ready", "url", "http://"+addr.String()+"/v1", "model", s.Name)
+	if err := front.Run(ctx, srv); err != nil {
 		return err
 	}
 	if err := s.Engine.Health(); err != nil {
