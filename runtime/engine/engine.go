@@ -160,8 +160,6 @@ func (e *Engine) Submit(ctx context.Context, reqs ...Request) ([]*Stream, error)
 	}
 	ids, err := e.sched.Add(seqs...)
 	switch {
-	case errors.Is(err, sched.ErrQueueFull):
-		return nil, fmt.Errorf("%w: %w", ErrQueueFull, err)
 	case errors.Is(err, sched.ErrTooLong):
 		return nil, fmt.Errorf("%w: %w", ErrNoMemory, err)
 	case err != nil:

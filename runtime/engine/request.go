@@ -8,11 +8,12 @@ import (
 
 	"weft/runtime/lora"
 	"weft/runtime/sample"
+	"weft/runtime/sched"
 )
 
 // Errors of Submit and of terminal events; server has the one table that maps them to HTTP.
 var (
-	ErrQueueFull     = errors.New("queue is full")
+	ErrQueueFull     = sched.ErrQueueFull
 	ErrDraining      = errors.New("server is shutting down")
 	ErrPromptTooLong = errors.New("prompt is too long")
 	ErrNoMemory      = errors.New("request cannot fit the KV cache")
