@@ -55,6 +55,9 @@ type Renderer interface {
 	Render(req *openai.ChatRequest) (string, error)
 }
 
+// DefaultMaxChoices bounds the sequences of one request.
+const DefaultMaxChoices = 128
+
 // Config are a server's settings. The zero value of a duration or count is replaced by its default.
 type Config struct {
 	Model        string // name in the API
@@ -63,7 +66,7 @@ type Config struct {
 	Context      int                 // longest sequence, prompt and answer together
 	Keys         [][sha256.Size]byte // HashKey of each API key; none: open to all
 	MaxBody      int64               // bytes of a request body; default 4 MiB
-	MaxChoices   int                 // sequences of one request, prompts · n; default 128
+	MaxChoices   int                 // sequences of one request, prompts · n; the engine's queue must hold them; default DefaultMaxChoices
 	MaxRequests  int                 // requests at work at once, waiting ones too; default 1024
 	BodyTimeout  time.Duration       // to read a body; default 30 s
 	WriteTimeout time.Duration       // for one write to a client; default 30 s
@@ -104,7 +107,7 @@ func (c Config) Validate() error {
 
 func (c Config) withDefaults() Config {
 	setDefault(&c.MaxBody, 4<<20)
-	setDefault(&c.MaxChoices, 128)
+	setDefault(&c.MaxChoices, DefaultMaxChoices)
 	setDefault(&c.MaxRequests, 1024)
 	setDefault(&c.BodyTimeout, 30*time.Second)
 	setDefault(&c.WriteTimeout, 30*time.Second)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"fmt"
 	"io"
 	"net/http"
 	"path/filepath"
@@ -141,5 +142,41 @@ func TestLoading(t *testing.T) {
 	p.signal(syscall.SIGTERM)
 	if status := p.wait(10 * time.Second); status != 0 {
 		t.Errorf("exit status %d after SIGTERM", status)
+	}
+}
+
+// A request that the queue can never hold is the client's mistake; one that it cannot hold now may come again.
+func TestQueue(t *testing.T) {
+	p := startServer(t, "--model", stories(t), "--max-seqs", "1", "--max-queued", "2")
+	for n, want := range map[int]int{2: http.StatusOK, 3: http.StatusBadRequest} {
+		resp, err := p.post("/v1/completions", fmt.Sprintf(`{"prompt":"Once","max_tokens":1,"n":%d}`, n))
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, _ := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if resp.StatusCode != want || want != http.StatusOK && !strings.Contains(string(body), `"param":"n"`) {
+			t.Errorf("n = %d: %d %s, want %d", n, resp.StatusCode, body, want)
+		}
+	}
+	full := make(chan string, 20)
+	for range cap(full) {
+		go func() {
+			resp, err := p.post("/v1/completions", `{"prompt":"Once","max_tokens":300,"ignore_eos":true}`)
+			if err != nil {
+				full <- err.Error()
+				return
+			}
+			defer resp.Body.Close()
+			body, _ := io.ReadAll(resp.Body)
+			full <- fmt.Sprint(resp.StatusCode, resp.Header.Get("Retry-After") != "", strings.Contains(string(body), `"Queue is full: `), strings.Contains(string(body), "queue is full"))
+		}()
+	}
+	seen := map[string]int{}
+	for range cap(full) {
+		seen[<-full]++
+	}
+	if seen["200 false false false"] < 1 || seen["429 true true false"] < 1 || len(seen) != 2 {
+		t.Errorf("answers %v", seen)
 	}
 }

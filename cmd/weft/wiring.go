@@ -205,7 +205,7 @@ func (f *serveFlags) run(ctx context.Context, s *stack, front *server.Front, add
 			log.Warn("traces were not all sent", "error", err)
 		}
 	}()
-	cfg := server.Config{MaxBody: int64(f.MaxBody), DrainTimeout: f.DrainTimeout}
+	cfg := server.Config{MaxBody: int64(f.MaxBody), DrainTimeout: f.DrainTimeout, MaxChoices: min(f.MaxQueued, server.DefaultMaxChoices)}
 	for _, k := range keys {
 		cfg.Keys = append(cfg.Keys, server.HashKey(k))
 	}
