@@ -2,6 +2,7 @@ package server
 
 import (
 	"encoding/json"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -129,11 +130,16 @@ func (r *completionReply) logprobs(ch *choice, prompt []engine.TokenLogprobs, to
 	l := r.s.newCompletionLogprobs(&r.req.Params)
 	base := 0
 	if r.req.Echo {
-		decoder := r.s.deps.Tokenizer.NewStream(r.req.SkipSpecial)
-		offset := 0
+		skipping, whole := r.s.deps.Tokenizer.NewStream(true), r.s.deps.Tokenizer.NewStream(false)
+		offset, rest := 0, ch.prompt.text
 		for _, t := range prompt {
 			l.add(t, offset)
-			offset += utf8.RuneCountInString(decoder.Push(t.Token))
+			text := skipping.Push(t.Token)
+			if s := whole.Push(t.Token); strings.HasPrefix(rest, s) {
+				text = s // also where it is a special token that the text spells out; a BOS that was put before it is not in it
+			}
+			offset += utf8.RuneCountInString(text)
+			rest = rest[min(len(text), len(rest)):]
 		}
 		base = utf8.RuneCountInString(ch.prompt.text)
 	}

@@ -21,6 +21,8 @@ func TestCompletionAnswer(t *testing.T) {
 			`"finish_reason":"length","stop_reason":null}`, `"usage":{"prompt_tokens":3,"total_tokens":3,"completion_tokens":0,`},
 		{"echo and one token", `{"prompt":"h","add_special_tokens":false,"echo":true,"logprobs":0,"max_tokens":1}`, `{"index":0,"text":"ha","logprobs":{"text_offset":[0,1],"token_logprobs":[null,-0.97],` +
 			`"tokens":["h","a"],"top_logprobs":[null,{"a":-0.97}]},"finish_reason":"length","stop_reason":null}`, `"usage":{"prompt_tokens":1,`},
+		{"scoring special tokens", `{"prompt":"é<eos>!","echo":true,"logprobs":0,"max_tokens":0}`, `{"index":0,"text":"é<eos>!","logprobs":{"text_offset":[0,0,0,1,6],"token_logprobs":[null,-1.95,-1.69,-2.57,-0.33],` +
+			`"tokens":["<bos>","bytes:\\xc3","bytes:\\xa9","<eos>","!"],"top_logprobs":[null,{"bytes:\\xc3":-1.95},{"bytes:\\xa9":-1.69},{"<eos>":-2.57},{"!":-0.33}]},"finish_reason":"length","stop_reason":null}`, `"usage":`},
 		{"prompt logprobs", `{"prompt":[104,105],"prompt_logprobs":1,"max_tokens":1}`, `{"index":0,"text":"a","logprobs":null,"finish_reason":"length","stop_reason":null,` +
 			`"prompt_logprobs":[null,{"105":{"logprob":-1.05,"rank":1,"decoded_token":"i"}}]}`, `"usage":`},
 		{"ids back", `{"prompt":[104,105],"return_token_ids":true,"max_tokens":1}`, `{"index":0,"text":"a","logprobs":null,"finish_reason":"length","stop_reason":null,` +

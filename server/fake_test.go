@@ -34,8 +34,12 @@ func (fakeTokenizer) Encode(text string, addSpecial bool) []int32 {
 	if addSpecial {
 		ids = append(ids, fakeBOS)
 	}
-	for _, b := range []byte(text) {
-		ids = append(ids, int32(b))
+	for text != "" {
+		if rest, ok := strings.CutPrefix(text, "<eos>"); ok {
+			ids, text = append(ids, fakeEOS), rest
+			continue
+		}
+		ids, text = append(ids, int32(text[0])), text[1:]
 	}
 	return ids
 }
