@@ -140,6 +140,22 @@ func TestSlowBody(t *testing.T) {
 	}
 }
 
+// A client that asks before it sends too much is told at once, not after the body's time.
+func TestExpectTooLarge(t *testing.T) {
+	addr, _ := serveTest(t, newTest(t, &fakeEngine{reply: "a"}, func(c *Config, _ *Deps) { c.MaxBody = 100 }))
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprint(conn, "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nExpect: 100-continue\r\nContent-Length: 1000000\r\n\r\n")
+	_ = conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+	text, err := io.ReadAll(conn)
+	if err != nil || !strings.HasPrefix(string(text), "HTTP/1.1 413 ") {
+		t.Errorf("%v %q", err, text)
+	}
+}
+
 // A client that does not read is cut off and its sequence ended, though the connection stays open.
 func TestStuckReader(t *testing.T) {
 	e := &fakeEngine{reply: strings.Repeat("z", 100)}

@@ -208,9 +208,12 @@ func (s *Server) readBody(c *gin.Context) ([]byte, error) {
 	return body, nil
 }
 
-// discard reads on, within bounds, what a client sends too much of: a client that still writes sees a reset instead of an early answer.
+// discard reads on, within bounds, what a client sends too much of: a client that still writes sees a reset instead of an early answer. One that
+// asks first (Expect: 100-continue) has sent nothing yet.
 func (s *Server) discard(c *gin.Context) {
-	_, _ = io.CopyN(io.Discard, c.Request.Body, 16*s.cfg.MaxBody)
+	if c.GetHeader("Expect") == "" {
+		_, _ = io.CopyN(io.Discard, c.Request.Body, 16*s.cfg.MaxBody)
+	}
 	c.Header("Connection", "close")
 }
 
