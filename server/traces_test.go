@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -50,7 +51,7 @@ func traced(t *testing.T, s *Server, requests func()) (map[string][]*tracepb.Spa
 	srv := httptest.NewServer(o)
 	t.Cleanup(srv.Close)
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", srv.URL)
-	tr, err := telemetry.NewTraces(context.Background(), "v1")
+	tr, err := telemetry.NewTraces(context.Background(), "v1", slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

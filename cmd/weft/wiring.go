@@ -194,7 +194,7 @@ func (s *stack) warm(ctx context.Context) error {
 // run serves until the first signal, drains, and frees everything in order; a second signal ends the process at once.
 func (f *serveFlags) run(ctx context.Context, s *stack, front *server.Front, addr net.Addr, log *slog.Logger, keys []string) (err error) {
 	defer func() { err = errors.Join(err, s.Close()) }()
-	traces, err := telemetry.NewTraces(ctx, versionText())
+	traces, err := telemetry.NewTraces(ctx, versionText(), log)
 	if err != nil {
 		return err
 	}

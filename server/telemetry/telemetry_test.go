@@ -2,8 +2,10 @@ package telemetry
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
@@ -141,7 +143,7 @@ func TestTracesReachTheCollector(t *testing.T) {
 	srv := httptest.NewServer(s)
 	defer srv.Close()
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", srv.URL)
-	tr, err := NewTraces(context.Background(), "v1")
+	tr, err := NewTraces(context.Background(), "v1", slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -190,7 +192,7 @@ func TestTracesReachTheCollector(t *testing.T) {
 
 func TestNoEndpointNoTraces(t *testing.T) {
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "")
-	tr, err := NewTraces(context.Background(), "v1")
+	tr, err := NewTraces(context.Background(), "v1", slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -207,5 +209,22 @@ func TestNoEndpointNoTraces(t *testing.T) {
 	none.End(200)
 	if none.TraceID() != "" || tr.Shutdown(context.Background()) != nil {
 		t.Error("a nil span must do nothing")
+	}
+}
+
+// A collector that is not there is a line in the log, in its format.
+func TestNoCollector(t *testing.T) {
+	srv := httptest.NewServer(http.NotFoundHandler())
+	srv.Close()
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", srv.URL)
+	var log bytes.Buffer
+	tr, err := NewTraces(context.Background(), "v1", slog.New(slog.NewJSONHandler(&log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr.Start(context.Background(), http.Header{}, "chat tiny").End(200)
+	_ = tr.Shutdown(context.Background())
+	if !strings.HasPrefix(log.String(), "{") || !strings.Contains(log.String(), `"msg":"traces","error":`) {
+		t.Errorf("log %q", log.String())
 	}
 }

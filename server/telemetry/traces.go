@@ -3,10 +3,12 @@ package telemetry
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"os"
 	"time"
 
+	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
@@ -24,11 +26,12 @@ type Traces struct {
 }
 
 // NewTraces exports over OTLP/HTTP where OTEL_EXPORTER_OTLP_ENDPOINT or OTEL_EXPORTER_OTLP_TRACES_ENDPOINT is set; the exporter
-// reads the other OTEL_ variables. Otherwise it does nothing, at no cost.
-func NewTraces(ctx context.Context, version string) (*Traces, error) {
+// reads the other OTEL_ variables, and what it cannot send is a warning in log. Otherwise it does nothing, at no cost.
+func NewTraces(ctx context.Context, version string, log *slog.Logger) (*Traces, error) {
 	if os.Getenv("OTEL_EXPORTER_OTLP_ENDPOINT") == "" && os.Getenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") == "" {
 		return NoTraces(), nil
 	}
+	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { log.Warn("traces", "error", err) }))
 	exporter, err := otlptracehttp.New(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("open the OTLP exporter: %w", err)
