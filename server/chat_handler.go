@@ -40,8 +40,13 @@ func (s *Server) chatCompletions(c *gin.Context) {
 		s.fail(c, err)
 		return
 	}
+	ids, err := s.encode("messages", 0, text, req.AddSpecialTokens)
+	if err != nil {
+		s.fail(c, err)
+		return
+	}
 	r := chatReply{s: s, req: req, id: "chatcmpl-" + randomID(), created: arrived.Unix()}
-	prompts := []*prompt{{text: text, ids: s.deps.Tokenizer.Encode(text, req.AddSpecialTokens)}}
+	prompts := []*prompt{{text: text, ids: ids}}
 	s.describe(span, "chat", r.id, &req.Params)
 	g, err := s.start(c, arrived, &req.Params, "messages", prompts, span)
 	if err != nil {

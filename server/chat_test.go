@@ -2,6 +2,7 @@ package server
 
 import (
 	"encoding/json"
+	"net/http"
 	"regexp"
 	"strings"
 	"testing"
@@ -226,6 +227,31 @@ func TestEngineRequest(t *testing.T) {
 		t.Errorf("both drew seed %d", a)
 	}
 }
+
+func TestHopelessPromptsAreNotEncoded(t *testing.T) {
+	s := newTest(t, &fakeEngine{reply: "a"}, func(_ *Config, d *Deps) { d.Tokenizer, d.Template = noEncoding{}, plainTemplate{} })
+	long := strings.Repeat("a", 8*65)
+	for path, body := range map[string]string{
+		"/v1/chat/completions": `{"messages":[{"role":"user","content":"` + long + `"}]}`,
+		"/v1/completions":      `{"prompt":["` + long + `"]}`,
+	} {
+		w := post(s, path, body)
+		if w.Code != http.StatusBadRequest || !strings.Contains(w.Body.String(), "context_length_exceeded") || !strings.Contains(w.Body.String(), "at least 6") {
+			t.Errorf("%s: %d %s", path, w.Code, w.Body)
+		}
+	}
+}
+
+// plainTemplate renders the messages as they came.
+type plainTemplate struct{}
+
+func (plainTemplate) Render(req *openai.ChatRequest) (string, error) {
+	return string(req.Messages), nil
+}
+
+type noEncoding struct{ fakeTokenizer }
+
+func (noEncoding) Encode(string, bool) []int32 { panic("encoded a prompt that cannot fit") }
 
 func TestReturnTokenIDs(t *testing.T) {
 	s := newTest(t, &fakeEngine{reply: "ab"})

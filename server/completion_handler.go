@@ -37,10 +37,13 @@ func (s *Server) completions(c *gin.Context) {
 		return
 	}
 	var prompts []*prompt
-	for _, in := range req.Prompts {
+	for i, in := range req.Prompts {
 		pr := &prompt{ids: in.IDs, text: in.Text}
 		if in.IDs == nil {
-			pr.ids = s.deps.Tokenizer.Encode(in.Text, req.AddSpecialTokens)
+			if pr.ids, err = s.encode("prompt", i, in.Text, req.AddSpecialTokens); err != nil {
+				s.fail(c, err)
+				return
+			}
 		} else if req.Echo {
 			pr.text = s.deps.Tokenizer.Decode(in.IDs, req.SkipSpecial)
 		}

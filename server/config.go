@@ -33,6 +33,8 @@ type Stream interface {
 type Tokenizer interface {
 	// Encode recognises special tokens in the text; addSpecial puts what the model wants around it (BOS).
 	Encode(text string, addSpecial bool) []int32
+	// MinTokens is a number of tokens that text surely has, found without encoding it; 0 where nothing can be said.
+	MinTokens(text string) int
 	Decode(ids []int32, skipSpecial bool) string
 	NewStream(skipSpecial bool) TextStream
 	// Token is a token's name in the vocabulary.

@@ -29,6 +29,8 @@ const (
 
 type fakeTokenizer struct{}
 
+func (fakeTokenizer) MinTokens(text string) int { return len(text) / 8 }
+
 func (fakeTokenizer) Encode(text string, addSpecial bool) []int32 {
 	var ids []int32
 	if addSpecial {

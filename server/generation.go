@@ -212,6 +212,15 @@ func (g *generation) usage() openai.Usage {
 	return u
 }
 
+// encode returns the ids of prompt i. One that cannot fit is refused before time is spent on it.
+func (s *Server) encode(param string, i int, text string, addSpecial bool) ([]int32, error) {
+	if n := s.deps.Tokenizer.MinTokens(text); n > s.cfg.Context {
+		return nil, openai.Invalid(param, "context_length_exceeded",
+			"The model's context is %d tokens; prompt %d has %d bytes, which are at least %d tokens. Shorten the prompt.", s.cfg.Context, i, len(text), n)
+	}
+	return s.deps.Tokenizer.Encode(text, addSpecial), nil
+}
+
 // maxTokens is how many tokens a prompt of n tokens may be followed by.
 func (s *Server) maxTokens(param string, i, n int, p *openai.Params) (int, error) {
 	if n == 0 {

@@ -79,6 +79,9 @@ func FuzzEncodeDecode(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		for _, tok := range toks {
 			ids := tok.Encode(text, EncodeOptions{SpecialAsText: true})
+			if least := tok.MinTokens(text); least > len(ids) {
+				t.Errorf("%q has %d tokens, MinTokens says at least %d", text, len(ids), least)
+			}
 			valid := strings.ToValidUTF8(text, "\uFFFD")
 			complete := tok.byteLevel // a vocabulary may lack a byte, as SmolLM2's lacks 0x04, which then vanishes
 			for i := range len(valid) {
@@ -128,8 +131,12 @@ func TestHostileInput(t *testing.T) {
 	for _, tok := range realTokenizers(t) {
 		for _, s := range []string{"a", " ", "\n", "1", "'", "\u0301", "語", "ab", "<|", "<0x", "\xff"} {
 			text := strings.Repeat(s, n/len(s))
-			if ids := tok.Encode(text, EncodeOptions{}); len(ids) == 0 {
+			ids := tok.Encode(text, EncodeOptions{})
+			if len(ids) == 0 {
 				t.Errorf("%q: no ids", s)
+			}
+			if least := tok.MinTokens(text); least > len(ids) || tok.byteLevel && s != "\xff" && least < n/200 {
+				t.Errorf("%q: %d ids, MinTokens says at least %d", s, len(ids), least)
 			}
 		}
 	}

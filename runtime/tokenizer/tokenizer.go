@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/text/unicode/norm"
 )
@@ -50,6 +51,9 @@ type Tokenizer struct {
 	prefix    prefixMode
 	stripLead bool // decoding drops the space that the prefix put
 	spaces    bool // spaces become ▁ and back
+
+	longest   int    // bytes of text that one token can stand for; 0: no bound
+	vanishing []byte // bytes of text that are no token
 
 	before, after []int32 // what AddSpecial puts around a text
 	bos, eos      int32   // -1: none
@@ -105,6 +109,42 @@ func (t *Tokenizer) Encode(text string, o EncodeOptions) []int32 {
 		out = append(out, t.after...)
 	}
 	return out
+}
+
+// MinTokens returns a number of tokens that text surely has, without encoding it: what has more than a context can be refused at once.
+func (t *Tokenizer) MinTokens(text string) int {
+	if t.longest == 0 || !utf8.ValidString(text) { // a run of invalid bytes becomes one character
+		return 0
+	}
+	n := len(text)
+	for _, b := range t.vanishing {
+		n -= strings.Count(text, string([]byte{b}))
+	}
+	return n / t.longest
+}
+
+// bound finds the longest token, and the bytes that are no token and vanish. There is no bound where more can vanish: white space that an added token
+// swallows, or characters that are no token.
+func (t *Tokenizer) bound() {
+	for i := range t.added {
+		if t.added[i].lstrip || t.added[i].rstrip {
+			return
+		}
+	}
+	for b, id := range t.bpe.bytes {
+		if id < 0 && !t.byteLevel {
+			return
+		}
+		if id < 0 {
+			t.vanishing = append(t.vanishing, byte(b))
+		}
+	}
+	for _, p := range t.pieces { // byte-level tokens are spelled with a character of one byte or more for each byte
+		t.longest = max(t.longest, len(p))
+	}
+	if t.nfc {
+		t.longest *= 4 // composing shortens text to a third at most (Unicode Standard Annex 15)
+	}
 }
 
 // normalize is what happens to text between added tokens.
@@ -240,4 +280,5 @@ func (t *Tokenizer) finish() {
 	if t.eos >= 0 {
 		t.addStop(t.eos)
 	}
+	t.bound()
 }
