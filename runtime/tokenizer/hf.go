@@ -72,21 +72,34 @@ type hfStep struct {
 	} `json:"special_tokens"`
 }
 
+// maxSteps bounds the steps of a tokenizer.json; those in use have fewer than ten.
+const maxSteps = 1024
+
 // flat returns the steps of a sequence, or the step alone.
-func (s *hfStep) flat() []hfStep {
-	if s == nil {
+func (s *hfStep) flat() ([]hfStep, error) {
+	var out []hfStep
+	var walk func(s *hfStep) error
+	left := maxSteps
+	walk = func(s *hfStep) error {
+		if left--; left < 0 {
+			return fmt.Errorf("%w: more than %d steps in a normalizer, pre-tokenizer, post-processor or decoder", ErrFormat, maxSteps)
+		}
+		for _, list := range [][]hfStep{s.Normalizers, s.PreTokenizers, s.Processors, s.Decoders} {
+			for i := range list {
+				if err := walk(&list[i]); err != nil {
+					return err
+				}
+			}
+		}
+		if s.Type != "Sequence" {
+			out = append(out, *s)
+		}
 		return nil
 	}
-	var out []hfStep
-	for _, list := range [][]hfStep{s.Normalizers, s.PreTokenizers, s.Processors, s.Decoders} {
-		for i := range list {
-			out = append(out, list[i].flat()...)
-		}
+	if s == nil {
+		return nil, nil
 	}
-	if s.Type != "Sequence" {
-		out = append(out, *s)
-	}
-	return out
+	return out, walk(s)
 }
 
 // pattern returns a step's string or regular expression.
@@ -264,7 +277,7 @@ func parseVocab(raw json.RawMessage) ([]string, error) {
 			return nil, fmt.Errorf("%w: token %q stands twice in model.vocab, as %d and %d: the file is damaged", ErrFormat, name, other, id)
 		}
 		seen[name] = id
-		if id < 0 || id >= maxVocab || int(id) > 4*len(seen)+1<<16 {
+		if id < 0 || int(id) > mostID(len(seen)) {
 			return nil, fmt.Errorf("%w: token %q has id %d", ErrFormat, name, id)
 		}
 		for int(id) >= len(pieces) {

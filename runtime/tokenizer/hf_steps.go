@@ -15,6 +15,9 @@ var knownPatterns = map[string]splitter{
 	`(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`:      splitQwen2,
 }
 
+// maxAround bounds the tokens before, and those after, each text.
+const maxAround = 64
+
 // steps reads normalizer, pre-tokenizer, decoder and post-processor; a step that is not known is refused, for ignoring it would give other ids.
 func (t *Tokenizer) steps(h *hfTokenizer) error {
 	for _, f := range []func(*hfTokenizer) error{t.normalizerSteps, t.preTokenizerSteps, t.decoderSteps, t.postProcessorSteps} {
@@ -26,7 +29,11 @@ func (t *Tokenizer) steps(h *hfTokenizer) error {
 }
 
 func (t *Tokenizer) normalizerSteps(h *hfTokenizer) error {
-	for _, s := range h.Normalizer.flat() {
+	all, err := h.Normalizer.flat()
+	if err != nil {
+		return err
+	}
+	for _, s := range all {
 		switch literal, _ := s.pattern(); {
 		case s.Type == "NFC":
 			t.nfc = true
@@ -43,7 +50,11 @@ func (t *Tokenizer) normalizerSteps(h *hfTokenizer) error {
 
 func (t *Tokenizer) preTokenizerSteps(h *hfTokenizer) error {
 	digits := false
-	for _, s := range h.PreTokenizer.flat() {
+	all, err := h.PreTokenizer.flat()
+	if err != nil {
+		return err
+	}
+	for _, s := range all {
 		literal, regex := s.pattern()
 		switch {
 		case s.Type == "Digits" && s.IndividualDigits:
@@ -81,7 +92,11 @@ func (t *Tokenizer) preTokenizerSteps(h *hfTokenizer) error {
 }
 
 func (t *Tokenizer) decoderSteps(h *hfTokenizer) error {
-	for _, s := range h.Decoder.flat() {
+	all, err := h.Decoder.flat()
+	if err != nil {
+		return err
+	}
+	for _, s := range all {
 		switch literal, _ := s.pattern(); {
 		case s.Type == "ByteLevel" || s.Type == "ByteFallback" || s.Type == "Fuse":
 		case s.Type == "Replace" && literal == meta && s.Content == " ":
@@ -98,7 +113,11 @@ func (t *Tokenizer) decoderSteps(h *hfTokenizer) error {
 }
 
 func (t *Tokenizer) postProcessorSteps(h *hfTokenizer) error {
-	for _, s := range h.PostProcessor.flat() {
+	all, err := h.PostProcessor.flat()
+	if err != nil {
+		return err
+	}
+	for _, s := range all {
 		switch s.Type {
 		case "ByteLevel":
 		case "TemplateProcessing":
@@ -118,6 +137,9 @@ func (t *Tokenizer) postProcessorSteps(h *hfTokenizer) error {
 					if id < 0 || id >= maxVocab {
 						return fmt.Errorf("%w: the post-processor adds id %d", ErrFormat, id)
 					}
+				}
+				if len(*to)+len(tok.IDs) > maxAround {
+					return fmt.Errorf("%w: the post-processor adds more than %d tokens to each text", ErrFormat, maxAround)
 				}
 				*to = append(*to, tok.IDs...)
 			}

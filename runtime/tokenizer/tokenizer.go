@@ -18,8 +18,11 @@ var (
 	ErrUnsupported = errors.New("unsupported tokenizer")
 )
 
-// maxVocab bounds ids; no tokenizer in use comes near.
-const maxVocab = 1 << 22
+// Limits that no tokenizer in use comes near.
+const (
+	maxVocab      = 1 << 22 // ids
+	maxAddedBytes = 1024    // an added token's text: each byte of it is a node of a trie, and a step at each place of a text
+)
 
 // prefixMode says where SentencePiece-style tokenizers put ▁ before a piece of text.
 type prefixMode uint8
@@ -239,14 +242,20 @@ func newTokenizer(pieces []string) (*Tokenizer, error) {
 	return t, nil
 }
 
+// mostID is the largest id that so many tokens justify: a file's numbers alone allocate nothing.
+func mostID(tokens int) int { return min(4*tokens+1<<16, maxVocab-1) }
+
 // add makes a token one that is found before anything else. Its id may lie beyond the vocabulary.
 func (t *Tokenizer) add(a addedToken) error {
 	if a.id < 0 || a.id >= maxVocab || a.content == "" {
 		return fmt.Errorf("%w: added token %q has id %d, expected 0 to %d and a text", ErrFormat, a.content, a.id, maxVocab-1)
 	}
+	if len(a.content) > maxAddedBytes {
+		return fmt.Errorf("%w: the added token of id %d has %d bytes, more than %d", ErrFormat, a.id, len(a.content), maxAddedBytes)
+	}
 	if grow := int(a.id) + 1 - len(t.pieces); grow > 0 {
-		if grow > 1<<16 {
-			return fmt.Errorf("%w: added token %q has id %d, the vocabulary ends at %d", ErrFormat, a.content, a.id, len(t.pieces)-1)
+		if int(a.id) > mostID(len(t.ids)) {
+			return fmt.Errorf("%w: added token %q has id %d, of %d tokens", ErrFormat, a.content, a.id, len(t.ids))
 		}
 		t.pieces = append(t.pieces, make([]string, grow)...)
 		t.special = append(t.special, make([]bool, grow)...)
