@@ -85,9 +85,13 @@ func readConfig(path string) (map[string]string, error) {
 	if err := yaml.Unmarshal(text, &raw); err != nil {
 		return nil, usagef("%s: %v", path, err)
 	}
-	out := make(map[string]string, len(raw))
+	out, seen := make(map[string]string, len(raw)), map[string]bool{}
 	for k, v := range raw {
 		k = strings.ReplaceAll(k, "_", "-")
+		if seen[k] {
+			return nil, usagef("%s: key %q stands twice, with - and with _", path, k)
+		}
+		seen[k] = true
 		switch v := v.(type) {
 		case []any:
 			parts := make([]string, len(v))
@@ -156,6 +160,7 @@ func configCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) (err error) {
 			inForce, err = resolve(cmd.Flags(), os.LookupEnv)
+			inForce = slices.DeleteFunc(inForce, func(s setting) bool { return s.Key == "json" }) // this command's own
 			return err
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error {

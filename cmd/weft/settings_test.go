@@ -49,6 +49,7 @@ func TestResolveRefuses(t *testing.T) {
 		"bad number":    {"max-seqs: many\n", "max-seqs"},
 		"bad size":      {"kv-memory: lots\n", "not a size"},
 		"nested":        {"model:\n  path: x\n", "a mapping where a value is expected"},
+		"twice":         {"max-seqs: 3\nmax_seqs: 4\n", "stands twice"},
 		"broken yaml":   {"a: [\n", "weft.yaml"},
 		"not a mapping": {"- 1\n", "weft.yaml"},
 	} {
