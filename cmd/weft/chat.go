@@ -32,6 +32,9 @@ func chatCommand() *cobra.Command {
 			if !(temperature >= 0 && temperature <= 2) {
 				return usagef("--temperature %v: 0 to 2", temperature)
 			}
+			if maxTokens < 1 {
+				return usagef("--max-tokens %d: at least 1", maxTokens)
+			}
 			c := &conversation{
 				in: bufio.NewReader(cmd.InOrStdin()), out: cmd.OutOrStdout(), key: key, system: system,
 				temperature: temperature, maxTokens: maxTokens, color: isTerminal(cmd.OutOrStdout()) && os.Getenv("NO_COLOR") == "",
@@ -317,7 +320,7 @@ func (c *conversation) printStream(r io.Reader) (string, error) {
 	return answer.String(), sc.Err()
 }
 
-// printable drops control characters, so that an answer cannot command the terminal.
+// printable drops control characters, so that an answer or a foreign file cannot command the terminal.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r < ' ' && r != '\n' && r != '\t' || r >= 0x7f && r < 0xa0 {

@@ -65,6 +65,29 @@ func (f *stackFlags) register(fs *pflag.FlagSet) {
 	fs.BoolVar(&f.PrefixCache, "prefix-cache", true, "reuse the KV pages of equal prompt beginnings")
 }
 
+// check refuses values that make no sense, before anything is loaded.
+func (f *stackFlags) check() error {
+	for _, n := range []struct {
+		flag          string
+		value, lo, hi int
+	}{
+		{"threads", f.Threads, 0, 1024},
+		{"max-context", f.MaxContext, 0, 1 << 24},
+		{"max-batch-tokens", f.MaxBatchTokens, 1, 1 << 20},
+		{"max-seqs", f.MaxSeqs, 1, 1 << 16},
+		{"max-queued", f.MaxQueued, 1, 1 << 20},
+	} {
+		if n.value < n.lo || n.value > n.hi {
+			return usagef("--%s %d: %d to %d", n.flag, n.value, n.lo, n.hi)
+		}
+	}
+	if f.PageLen < 16 || f.PageLen%16 != 0 {
+		return usagef("--page-len %d: a multiple of 16 is needed", f.PageLen)
+	}
+	_, err := kvType(f.KVType)
+	return err
+}
+
 // stack is a model ready to run: everything that serve, generate, score and bench share.
 type stack struct {
 	Name      string
@@ -154,6 +177,9 @@ func loadTokenizer(path string) (*tokenizer.Tokenizer, *chat.Template, error) {
 
 // openStack loads the model and starts its engine; log may be nil.
 func openStack(f *stackFlags, log *slog.Logger) (s *stack, err error) {
+	if err := f.check(); err != nil {
+		return nil, err
+	}
 	path, name, err := modelPath(f.Model)
 	if err != nil {
 		return nil, err
@@ -199,9 +225,6 @@ func (s *stack) startEngine(f *stackFlags, log *slog.Logger) error {
 	}
 	kv := s.Model.KVConfig()
 	kv.PageLen, kv.DType = f.PageLen, dtype
-	if kv.PageLen <= 0 || kv.PageLen%16 != 0 {
-		return usagef("--page-len %d: a multiple of 16 is needed", f.PageLen)
-	}
 	budget := f.kvBudget(s.Device, kv, s.Context)
 	pages, err := engine.PlanPages(budget, kv)
 	if err != nil {
