@@ -30,7 +30,11 @@ func doctorCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if url != "" {
-				return checkServer(cmd.Context(), url)
+				err := checkServer(cmd.Context(), url)
+				if err == nil && asJSON {
+					return printJSON(cmd.OutOrStdout(), []check{{What: "server", Found: url + " is ready", OK: true}})
+				}
+				return err
 			}
 			checks := examine()
 			if asJSON {

@@ -63,7 +63,10 @@ func inspectCommand() *cobra.Command {
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), d)
 			}
-			return printDescription(cmd.OutOrStdout(), d, tensors)
+			var text strings.Builder
+			printDescription(&text, d, tensors)
+			_, err = io.WriteString(cmd.OutOrStdout(), printable(text.String()))
+			return err
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON document")
@@ -72,7 +75,7 @@ func inspectCommand() *cobra.Command {
 }
 
 // printDescription writes d for people: metadata, totals by format and, if asked, every tensor.
-func printDescription(w io.Writer, d *weights.Description, tensors bool) error {
+func printDescription(w io.Writer, d *weights.Description, tensors bool) {
 	fmt.Fprintf(w, "%s: %s", d.Path, d.Kind)
 	if d.Architecture != "" {
 		fmt.Fprintf(w, ", architecture %s", d.Architecture)
@@ -90,10 +93,9 @@ func printDescription(w io.Writer, d *weights.Description, tensors bool) error {
 	}
 	if !tensors {
 		fmt.Fprintln(w, "(--tensors lists every tensor)")
-		return nil
+		return
 	}
 	for _, t := range d.Tensors {
 		fmt.Fprintf(w, "  %-56s %-6s %-16s %10s  %s\n", t.Name, t.Format, fmt.Sprint(t.Shape), formatBytes(t.NumBytes), t.File)
 	}
-	return nil
 }

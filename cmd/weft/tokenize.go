@@ -34,7 +34,11 @@ func tokenizeCommand() *cobra.Command {
 						return usagef("--decode %d: ids are 0 to %d", id, tok.VocabSize()-1)
 					}
 				}
-				_, err := fmt.Fprintln(out, tok.Decode(decode, false))
+				text := tok.Decode(decode, false)
+				if asJSON {
+					return printJSON(out, map[string]any{"count": len(decode), "tokens": decode, "text": text})
+				}
+				_, err := fmt.Fprintln(out, text)
 				return err
 			}
 			text := strings.Join(args, "")
