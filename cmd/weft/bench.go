@@ -65,7 +65,9 @@ func benchCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			r, err := s.bench(cmd.Context(), start, b, numThreads(&f))
+			ctx, stop := untilSignal(cmd.Context())
+			defer stop()
+			r, err := s.bench(ctx, start, b, numThreads(&f))
 			if err = errors.Join(err, s.Close()); err != nil {
 				return err
 			}

@@ -162,7 +162,9 @@ func benchOpsCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			r, err := s.benchOps(cmd.Context(), m, prompt, gen, streams, &f)
+			ctx, stop := untilSignal(cmd.Context())
+			defer stop()
+			r, err := s.benchOps(ctx, m, prompt, gen, streams, &f)
 			if err = errors.Join(err, s.Close()); err != nil {
 				return err
 			}

@@ -53,7 +53,9 @@ trace in the format of the Azure LLM inference traces (CSV: TIMESTAMP, ContextTo
 			if !cmd.Flags().Changed("concurrency") && (f.Rate > 0 || f.Trace != nil) {
 				f.Concurrency = 0
 			}
-			ctx, cancel := context.WithTimeout(cmd.Context(), f.timeout)
+			ctx, stop := untilSignal(cmd.Context())
+			defer stop()
+			ctx, cancel := context.WithTimeout(ctx, f.timeout)
 			defer cancel()
 			outcomes, took, err := load.Run(ctx, f.Config)
 			if err != nil {

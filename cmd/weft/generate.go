@@ -47,7 +47,9 @@ func generateCommand() *cobra.Command {
 			if asJSON {
 				stream = io.Discard
 			}
-			r, err := s.generate(cmd.Context(), stream, prompt, maxTokens, temperature, seed)
+			ctx, stop := untilSignal(cmd.Context())
+			defer stop()
+			r, err := s.generate(ctx, stream, prompt, maxTokens, temperature, seed)
 			err = errors.Join(err, s.Close())
 			if err != nil {
 				return err
@@ -147,6 +149,9 @@ func scoreCommand() *cobra.Command {
 			if window < 2 {
 				return usagef("--window %d: at least 2 tokens", window)
 			}
+			if windows < 0 {
+				return usagef("--max-windows %d: 1 or more, or 0 for all", windows)
+			}
 			text, err := os.ReadFile(file)
 			if err != nil {
 				return err
@@ -155,7 +160,9 @@ func scoreCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			r, err := s.score(cmd.Context(), string(text), window, windows)
+			ctx, stop := untilSignal(cmd.Context())
+			defer stop()
+			r, err := s.score(ctx, string(text), window, windows)
 			if err = errors.Join(err, s.Close()); err != nil {
 				return err
 			}

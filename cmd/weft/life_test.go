@@ -2,9 +2,11 @@ package main
 
 import (
 	"bufio"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -29,6 +31,12 @@ func TestUsage(t *testing.T) {
 		{"serve --max-seqs many", 2, "max-seqs"},
 		{"serve --listen 0.0.0.0:0", 2, "--insecure"},
 		{"serve --page-len 7 --model STORIES", 2, "multiple of 16"},
+		{"serve --page-len -16 --model STORIES", 2, "--page-len -16"},
+		{"serve --threads -1 --model STORIES", 2, "--threads -1"},
+		{"serve --max-seqs 0 --model STORIES", 2, "--max-seqs 0"},
+		{"serve --max-queued -1 --model STORIES", 2, "--max-queued -1"},
+		{"serve --max-context -1 --model STORIES", 2, "--max-context -1"},
+		{"serve --max-batch-tokens 0 --model STORIES", 2, "--max-batch-tokens 0"},
 		{"serve --kv-type f64 --model STORIES", 2, "f16, bf16, f32"},
 		{"serve --device tpu --model STORIES", 2, "--device"},
 		{"serve --isa sse9 --model STORIES", 1, "sse9"},
@@ -38,11 +46,15 @@ func TestUsage(t *testing.T) {
 		{"generate", 2, "--prompt"},
 		{"generate --prompt x --temperature 7", 2, "0 to 2"},
 		{"score", 2, "--file"},
+		{"score --file x --max-windows -1", 2, "--max-windows -1"},
+		{"chat --max-tokens -1", 2, "--max-tokens -1"},
 		{"inspect", 2, "arg"},
 		{"inspect /etc/passwd", 1, "/etc/passwd"},
 		{"tokenize --decode 999999999 --model STORIES", 2, "ids are 0 to"},
 		{"version", 0, ""},
 		{"help", 0, ""},
+		{"help serve", 0, ""},
+		{"help nonsense", 2, "nonsense"},
 	} {
 		t.Run(c.args, func(t *testing.T) {
 			args := c.args
@@ -60,6 +72,54 @@ func TestUsage(t *testing.T) {
 				t.Errorf("status %d, want %d; stderr %q, want it to say %q", status, c.status, stderr, c.says)
 			}
 		})
+	}
+}
+
+// TestJSON: with --json standard output is one document, whatever else is asked.
+func TestJSON(t *testing.T) {
+	for _, args := range []string{
+		"version --json", "doctor --json", "config --json", "inspect --json MODEL", "inspect --json --tensors MODEL",
+		"tokenize --json --model MODEL hello", "tokenize --json --model MODEL --decode 1,2,300",
+		"generate --json --model MODEL --prompt Once --max-tokens 2",
+	} {
+		stdout, stderr, status := run(t, "", strings.Fields(strings.ReplaceAll(args, "MODEL", stories(t)))...)
+		if status != 0 || !json.Valid([]byte(stdout)) {
+			t.Errorf("%s: status %d, %q, %q", args, status, stdout, stderr)
+		}
+	}
+}
+
+// TestErrorsAreForTerminals: what a file or an argument says cannot command the terminal, nor flood it.
+func TestErrorsAreForTerminals(t *testing.T) {
+	_, stderr, _ := run(t, "", "inspect", "\x1b[31m/"+strings.Repeat("x", 1<<16))
+	if strings.Contains(stderr, "\x1b") || len(stderr) > 2*maxMessage {
+		t.Errorf("%d bytes: %.100q", len(stderr), stderr)
+	}
+}
+
+// TestSignalsEnd: a command that waits for a person ends at the first signal.
+func TestSignalsEnd(t *testing.T) {
+	path, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"tokenize", "--model", stories(t)}, {"chat", "--url", "http://127.0.0.1:1"}} {
+		cmd := exec.Command(path, args...)
+		in, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer in.Close()
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(300 * time.Millisecond)
+		late := time.AfterFunc(10*time.Second, func() { cmd.Process.Kill() })
+		cmd.Process.Signal(syscall.SIGTERM)
+		cmd.Wait()
+		if !late.Stop() {
+			t.Errorf("%v goes on after SIGTERM", args)
+		}
 	}
 }
 

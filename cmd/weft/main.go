@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -24,18 +25,30 @@ func (e usageError) Unwrap() error { return e.err }
 func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := rootCommand().ExecuteContext(ctx)
-	stop()
-	os.Exit(exitStatus(err))
+	os.Exit(exitStatus(rootCommand().ExecuteContext(context.Background())))
 }
+
+// untilSignal returns a context that the first SIGINT or SIGTERM ends; the next one then ends the process. Commands call it once they can stop
+// in order: before that, and in those that never call it, a signal ends the process at once.
+func untilSignal(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	return ctx, stop
+}
+
+// maxMessage bounds an error on the terminal: a hostile file's names may be long.
+const maxMessage = 8 << 10
 
 // exitStatus prints the error, if any, and returns 0, 1 (failed) or 2 (usage).
 func exitStatus(err error) int {
 	if err == nil {
 		return 0
 	}
-	fmt.Fprintln(os.Stderr, "weft:", err)
+	text := printable(err.Error())
+	if len(text) > maxMessage {
+		text = strings.ToValidUTF8(text[:maxMessage], "") + "…"
+	}
+	fmt.Fprintln(os.Stderr, "weft:", text)
 	var u usageError
 	if errors.As(err, &u) {
 		fmt.Fprintln(os.Stderr, "weft: see `weft help`")
@@ -69,6 +82,17 @@ func rootCommand() *cobra.Command {
 		_, err := resolve(cmd.Flags(), os.LookupEnv)
 		return err
 	}
+	root.SetHelpCommand(&cobra.Command{
+		Use:   "help [command]",
+		Short: "Help about any command",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, rest, err := root.Find(args)
+			if err != nil || len(rest) > 0 {
+				return usagef("unknown command %q", strings.Join(args, " "))
+			}
+			return c.Help()
+		},
+	})
 	countUsage(root.Commands())
 	return root
 }

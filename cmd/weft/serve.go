@@ -119,13 +119,15 @@ func (f *serveFlags) serve(ctx context.Context) error {
 	if err := checkAddress(f.Listen, len(keys) > 0, f.Insecure); err != nil {
 		return err
 	}
-	// Listen before loading: a taken port is known at once, and /health answers while the model loads.
+	// Listen before loading: a taken port is known at once, and who connects meanwhile waits for the model.
 	l, err := net.Listen("tcp", f.Listen)
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
 	front := server.NewFront(l, log)
 	defer front.Close()
+	ctx, stop := untilSignal(ctx)
+	defer stop()
 	go stopOnSecondSignal(ctx, log)
 	log.Info("weft", "version", versionText(), "listen", l.Addr().String())
 	s, err := f.load(ctx, log)
