@@ -184,6 +184,9 @@ func openStack(f *stackFlags, log *slog.Logger) (s *stack, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if f.Memory == 0 {
+		f.Memory = byteSize(availableMemory() / 2)
+	}
 	s = &stack{Name: name, Path: path}
 	defer func() {
 		if err != nil {
@@ -204,7 +207,7 @@ func openStack(f *stackFlags, log *slog.Logger) (s *stack, err error) {
 
 func (s *stack) loadModel(f *stackFlags) (err error) {
 	opt := model.Options{MaxBatchTokens: f.MaxBatchTokens, MaxLogitRows: max(f.MaxSeqs, 16), MaxContext: f.MaxContext}
-	if s.Model, err = model.Open(s.Path, s.Device, opt); err != nil {
+	if s.Model, err = model.Open(s.Path, budgeted{s.Device, int64(f.Memory)}, opt); err != nil {
 		return err
 	}
 	debug.FreeOSMemory() // what conversion left behind
@@ -228,7 +231,7 @@ func (s *stack) startEngine(f *stackFlags, log *slog.Logger) error {
 	budget := f.kvBudget(s.Device, kv, s.Context)
 	pages, err := engine.PlanPages(budget, kv)
 	if err != nil {
-		return fmt.Errorf("memory budget %s, of which weights and activations take %s: %w", formatBytes(f.budget()), formatBytes(used(s.Device)), err)
+		return fmt.Errorf("memory budget %s, of which weights and activations take %s: %w", formatBytes(int64(f.Memory)), formatBytes(used(s.Device)), err)
 	}
 	kv.NumPages = pages
 	s.kv, s.prefixCache = kv, f.PrefixCache
@@ -258,20 +261,12 @@ const maxDefaultKV = 4 << 30
 
 // kvBudget returns the bytes the KV cache may take.
 func (f *stackFlags) kvBudget(dev device.Device, kv device.KVConfig, context int) int64 {
-	left := max(f.budget()-used(dev), 0)
+	left := max(int64(f.Memory)-used(dev), 0)
 	if f.KVMemory > 0 {
 		return min(left, int64(f.KVMemory))
 	}
 	full := int64((context+kv.PageLen-1)/kv.PageLen) * int64(f.MaxSeqs) * kv.PageBytes()
 	return min(left, full, maxDefaultKV)
-}
-
-// budget returns the bytes for everything together.
-func (f *stackFlags) budget() int64 {
-	if f.Memory > 0 {
-		return int64(f.Memory)
-	}
-	return availableMemory() / 2
 }
 
 // used returns what a device holds.
