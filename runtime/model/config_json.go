@@ -2,6 +2,7 @@ package model
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -55,6 +56,19 @@ type hfConfig struct {
 // maxConfigBytes bounds config.json.
 const maxConfigBytes = 16 << 20
 
+// place says where in the text an error of encoding/json lies.
+func place(err error) string {
+	var syntax *json.SyntaxError
+	var kind *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &syntax):
+		return fmt.Sprintf("at byte %d: ", syntax.Offset)
+	case errors.As(err, &kind):
+		return fmt.Sprintf("at byte %d: ", kind.Offset)
+	}
+	return ""
+}
+
 // ParseConfig reads a config.json. An absent member has the default of transformers' class for the model; a member that asks for what weft does not
 // compute is ErrUnsupported, one that makes no sense ErrConfig.
 func ParseConfig(text []byte) (*Config, error) {
@@ -63,7 +77,7 @@ func ParseConfig(text []byte) (*Config, error) {
 		return nil, fmt.Errorf("%w: config.json has %d bytes, more than %d", ErrConfig, len(text), maxConfigBytes)
 	}
 	if err := json.Unmarshal(text, &h); err != nil {
-		return nil, fmt.Errorf("%w: config.json: %w", ErrConfig, err)
+		return nil, fmt.Errorf("%w: config.json: %s%w", ErrConfig, place(err), err)
 	}
 	if err := json.Unmarshal(text, &h.present); err != nil {
 		return nil, fmt.Errorf("%w: config.json: %w", ErrConfig, err)
@@ -97,7 +111,7 @@ func ParseConfig(text []byte) (*Config, error) {
 		c.RMSEps = float32(*h.RMSEps)
 	}
 	if c.Layers < 1 || c.Layers > maxLayers || c.Heads < 1 {
-		return nil, fmt.Errorf("%w: %d layers, %d attention heads", ErrConfig, c.Layers, c.Heads)
+		return nil, fmt.Errorf("%w: %d layers, expected 1 to %d; %d attention heads, expected at least 1", ErrConfig, c.Layers, maxLayers, c.Heads)
 	}
 	c.HeadDim = c.Hidden / c.Heads
 	if h.HeadDim != nil {

@@ -124,7 +124,7 @@ func ConfigFromGGUF(meta map[string]any, hasTensor func(string) bool, vector fun
 		return nil, err
 	}
 	if c.Layers < 1 || c.Layers > maxLayers || c.Heads < 1 {
-		return nil, fmt.Errorf("%w: %d layers, %d attention heads", ErrConfig, c.Layers, c.Heads)
+		return nil, fmt.Errorf("%w: %d layers, expected 1 to %d; %d attention heads, expected at least 1", ErrConfig, c.Layers, maxLayers, c.Heads)
 	}
 	c.HeadDim = m.integer("attention.key_length", c.Hidden/c.Heads)
 	if v := m.integer("attention.value_length", c.HeadDim); v != c.HeadDim {

@@ -41,6 +41,19 @@ func Open(path string, dev device.Device, opt Options) (Model, error) {
 	return m, nil
 }
 
+// Check says whether weft runs the model at path, from its configuration alone.
+func Check(path string) error {
+	src, err := weights.Open(path)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	if _, err := configOf(path, src); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}
+
 func configOf(path string, src weights.Source) (*Config, error) {
 	if g, ok := src.(*weights.GGUF); ok {
 		has := func(name string) bool { _, ok := g.Info(name); return ok }
@@ -53,11 +66,25 @@ func configOf(path string, src weights.Source) (*Config, error) {
 	if info, err := os.Stat(path); err == nil && !info.IsDir() {
 		path = filepath.Dir(path)
 	}
-	text, err := os.ReadFile(filepath.Join(path, "config.json"))
+	text, err := readConfig(filepath.Join(path, "config.json"))
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
 	}
 	return ParseConfig(text)
+}
+
+// readConfig reads a regular file of at most maxConfigBytes.
+func readConfig(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("%s: not a regular file", path)
+	case info.Size() > maxConfigBytes:
+		return nil, fmt.Errorf("%s: %d bytes, more than %d", path, info.Size(), maxConfigBytes)
+	}
+	return os.ReadFile(path)
 }
 
 // loader moves tensors from a source to a device, one at a time, and remembers what it used.

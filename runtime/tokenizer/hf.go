@@ -3,8 +3,10 @@ package tokenizer
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -114,7 +116,23 @@ func (s *hfStep) pattern() (literal, regex string) {
 	return p.String, p.Regex
 }
 
+// place says where in the text an error of encoding/json lies.
+func place(err error) string {
+	var syntax *json.SyntaxError
+	var kind *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &syntax):
+		return fmt.Sprintf("at byte %d: ", syntax.Offset)
+	case errors.As(err, &kind):
+		return fmt.Sprintf("at byte %d: ", kind.Offset)
+	}
+	return ""
+}
+
 func readFile(path string) ([]byte, error) {
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%w: not a regular file", ErrFormat)
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -138,6 +156,9 @@ func Load(path string) (*Tokenizer, error) {
 		dir, file = path, filepath.Join(path, "tokenizer.json")
 		if _, err := os.Stat(file); err != nil {
 			file = filepath.Join(path, "tokenizer.model")
+			if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
+				return nil, fmt.Errorf("%w: neither tokenizer.json nor tokenizer.model is there", ErrFormat)
+			}
 		}
 	}
 	text, err := readFile(file)
@@ -164,7 +185,7 @@ func Load(path string) (*Tokenizer, error) {
 func parseHF(text []byte) (*Tokenizer, error) {
 	var h hfTokenizer
 	if err := json.Unmarshal(text, &h); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrFormat, err)
+		return nil, fmt.Errorf("%w: %s%w", ErrFormat, place(err), err)
 	}
 	if h.Model.Type != "BPE" && !(h.Model.Type == "" && h.Model.Merges != nil) {
 		return nil, fmt.Errorf("%w: model type %q; supported is BPE", ErrUnsupported, h.Model.Type)

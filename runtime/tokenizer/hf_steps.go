@@ -241,7 +241,7 @@ func readJSON(path string, v any) error {
 		return err
 	}
 	if err := json.Unmarshal(text, v); err != nil {
-		return fmt.Errorf("%s: %w: %w", path, ErrFormat, err)
+		return fmt.Errorf("%s: %w: %s%w", path, ErrFormat, place(err), err)
 	}
 	return nil
 }

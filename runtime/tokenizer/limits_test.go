@@ -31,3 +31,18 @@ func TestSmallFilesCostLittle(t *testing.T) {
 		}
 	}
 }
+
+// TestErrorsSayWhere: an error of a file names the place in it.
+func TestErrorsSayWhere(t *testing.T) {
+	for text, place := range map[string]string{`{"model": [`: "at byte 11", `{"model": {"type": 1}}`: "at byte 20"} {
+		if _, err := parseHF([]byte(text)); err == nil || !strings.Contains(err.Error(), place) {
+			t.Errorf("%s: %v, want %s", text, err, place)
+		}
+	}
+	if _, err := parseSentencePiece([]byte("\x0a\x00\x0a\x09abc")); err == nil || !strings.Contains(err.Error(), "at byte 4 of 7: a field of 9 bytes, 3 are left") {
+		t.Error(err)
+	}
+	if _, err := Load(t.TempDir()); err == nil || !strings.Contains(err.Error(), "neither tokenizer.json nor tokenizer.model") {
+		t.Error(err)
+	}
+}

@@ -9,7 +9,15 @@ import (
 // protobuf reads the wire format field by field; bounds are those of the slice.
 type protobuf struct {
 	data []byte
+	size int // of data at the beginning
 	err  error
+}
+
+func newProtobuf(data []byte) protobuf { return protobuf{data: data, size: len(data)} }
+
+func (p *protobuf) fail(format string, args ...any) {
+	p.err = fmt.Errorf("%w: at byte %d of %d: %s", ErrFormat, p.size-len(p.data), p.size, fmt.Sprintf(format, args...))
+	p.data = nil
 }
 
 // next returns the next field: its number and, by wire type, a number or bytes. ok is false at the end or at an error.
@@ -30,7 +38,7 @@ func (p *protobuf) next() (field int, value uint64, data []byte, ok bool) {
 			value = uint64(binary.LittleEndian.Uint32(data))
 		}
 	default:
-		p.err = fmt.Errorf("%w: wire type %d", ErrFormat, key&7)
+		p.fail("wire type %d", key&7)
 	}
 	return int(key >> 3 & 0xffffff), value, data, p.err == nil
 }
@@ -38,8 +46,7 @@ func (p *protobuf) next() (field int, value uint64, data []byte, ok bool) {
 func (p *protobuf) varint() uint64 {
 	v, n := binary.Uvarint(p.data)
 	if n <= 0 {
-		p.err = fmt.Errorf("%w: a number is cut short", ErrFormat)
-		p.data = nil
+		p.fail("a number is cut short")
 		return 0
 	}
 	p.data = p.data[n:]
@@ -48,8 +55,7 @@ func (p *protobuf) varint() uint64 {
 
 func (p *protobuf) take(n uint64) []byte {
 	if n > uint64(len(p.data)) {
-		p.err = fmt.Errorf("%w: a field of %d bytes, %d are left", ErrFormat, n, len(p.data))
-		p.data = nil
+		p.fail("a field of %d bytes, %d are left", n, len(p.data))
 		return nil
 	}
 	out := p.data[:n]
@@ -64,7 +70,7 @@ func parseSentencePiece(text []byte) (*Tokenizer, error) {
 	var types []int32
 	special := map[int]int32{} // trainer_spec field → id
 	modelType, prefix := uint64(1), true
-	p := protobuf{data: text}
+	p := newProtobuf(text)
 	for {
 		field, _, data, ok := p.next()
 		if !ok {
@@ -81,7 +87,7 @@ func parseSentencePiece(text []byte) (*Tokenizer, error) {
 			}
 			pieces, scores, types = append(pieces, piece), append(scores, score), append(types, ty)
 		case 2:
-			q := protobuf{data: data}
+			q := newProtobuf(data)
 			for {
 				f, v, _, ok := q.next()
 				if !ok {
@@ -97,7 +103,7 @@ func parseSentencePiece(text []byte) (*Tokenizer, error) {
 				return nil, fmt.Errorf("trainer_spec: %w", q.err)
 			}
 		case 3:
-			q := protobuf{data: data}
+			q := newProtobuf(data)
 			for {
 				f, v, _, ok := q.next()
 				if !ok {
@@ -149,7 +155,7 @@ func parseSentencePiece(text []byte) (*Tokenizer, error) {
 
 func parsePiece(data []byte) (piece string, score float32, ty int32, err error) {
 	ty = typeNormal
-	p := protobuf{data: data}
+	p := newProtobuf(data)
 	for {
 		f, v, b, ok := p.next()
 		if !ok {
