@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -188,11 +189,15 @@ func TestSecondSignalStopsAtOnce(t *testing.T) {
 	}
 }
 
-// A model that takes its time (here: a pipe that nobody writes to): alive, not ready, and a signal ends it.
+// A model that takes its time (here: a vocabulary of a million tokens): alive, not ready, and a signal ends it.
 func TestLoading(t *testing.T) {
 	dir := t.TempDir()
-	if err := syscall.Mkfifo(filepath.Join(dir, "tokenizer.json"), 0o600); err != nil {
-		t.Skip(err)
+	vocab := []byte(`{"model":{"type":"BPE","merges":[],"vocab":{"a":0`)
+	for id := 1; id < 1_000_000; id++ {
+		vocab = fmt.Appendf(vocab, `,"a%d":%d`, id, id)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "tokenizer.json"), append(vocab, "}}}"...), 0o600); err != nil {
+		t.Fatal(err)
 	}
 	p := launchServer(t, "--model", dir)
 	p.await("/health", http.StatusOK).Body.Close()
@@ -240,5 +245,19 @@ func TestQueue(t *testing.T) {
 	}
 	if seen["200 false false false"] < 1 || seen["429 true true false"] < 1 || len(seen) != 2 {
 		t.Errorf("answers %v", seen)
+	}
+}
+
+// TestUnsupportedModel: a model that weft does not run says so, with the list, whatever its tokenizer is.
+func TestUnsupportedModel(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{"config.json": `{"model_type": "mixtral"}`, "model.safetensors": "\x02\x00\x00\x00\x00\x00\x00\x00{}"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, stderr, status := run(t, "", "generate", "--prompt", "x", "--model", dir)
+	if status != 1 || !strings.Contains(stderr, `"mixtral"; supported are gemma2, `) {
+		t.Errorf("status %d, %q", status, stderr)
 	}
 }

@@ -194,6 +194,9 @@ func openStack(f *stackFlags, log *slog.Logger) (s *stack, err error) {
 		}
 	}()
 	if s.Tokenizer, s.Template, err = loadTokenizer(path); err != nil {
+		if other := model.Check(path); errors.Is(other, model.ErrUnsupported) {
+			err = other // its tokenizer matters less
+		}
 		return s, err
 	}
 	if s.Device, err = openDevice(f); err != nil {
@@ -251,7 +254,7 @@ func (s *stack) startEngine(f *stackFlags, log *slog.Logger) error {
 	})
 	if err == nil && log != nil {
 		log.Info("model ready", "model", s.Name, "path", s.Path, "device", s.Device.Describe(),
-			"weights_bytes", s.Device.InUse(device.Weights), "kv_bytes", s.Device.InUse(device.KV), "kv_pages", pages, "context", s.Context)
+			"weights_bytes", s.Device.InUse(device.Weights), "layouts", s.Model.Bytes(), "kv_bytes", s.Device.InUse(device.KV), "kv_pages", pages, "context", s.Context)
 	}
 	return err
 }
