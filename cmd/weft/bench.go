@@ -27,24 +27,25 @@ func spreadOf(xs []float64) spread {
 }
 
 type benchResult struct {
-	Model              string  `json:"model"`
-	Device             string  `json:"device"`
-	Prompt             int     `json:"prompt"`
-	Gen                int     `json:"gen"`
-	Depth              int     `json:"depth"` // tokens in the cache before the first generated one
-	Streams            int     `json:"streams"`
-	Runs               int     `json:"runs"`
-	Prefill            float64 `json:"prefill_tokens_per_second"`
-	Decode             float64 `json:"decode_tokens_per_second"`
-	PrefillSpread      spread  `json:"prefill_spread"`
-	DecodeSpread       spread  `json:"decode_spread"`
-	WeightBytes        int64   `json:"weight_bytes"`
-	BytesPerToken      int64   `json:"bytes_per_token"` // weights read by one decode step of one stream
-	ReadBandwidth      float64 `json:"read_bandwidth_bytes_per_second"`
-	BandwidthShare     float64 `json:"decode_share_of_bandwidth"` // decode steps/s * bytes / bandwidth
-	FirstTokenSeconds  float64 `json:"start_to_first_token_seconds"`
-	LoadSeconds        float64 `json:"load_seconds"`
-	KVBytesPerPosition int64   `json:"kv_bytes_per_position"`
+	Model              string           `json:"model"`
+	Device             string           `json:"device"`
+	Prompt             int              `json:"prompt"`
+	Gen                int              `json:"gen"`
+	Depth              int              `json:"depth"` // tokens in the cache before the first generated one
+	Streams            int              `json:"streams"`
+	Runs               int              `json:"runs"`
+	Prefill            float64          `json:"prefill_tokens_per_second"`
+	Decode             float64          `json:"decode_tokens_per_second"`
+	PrefillSpread      spread           `json:"prefill_spread"`
+	DecodeSpread       spread           `json:"decode_spread"`
+	WeightBytes        int64            `json:"weight_bytes"`
+	LayoutBytes        map[string]int64 `json:"weight_bytes_by_layout"`
+	BytesPerToken      int64            `json:"bytes_per_token"` // weights read by one decode step of one stream
+	ReadBandwidth      float64          `json:"read_bandwidth_bytes_per_second"`
+	BandwidthShare     float64          `json:"decode_share_of_bandwidth"` // decode steps/s * bytes / bandwidth
+	FirstTokenSeconds  float64          `json:"start_to_first_token_seconds"`
+	LoadSeconds        float64          `json:"load_seconds"`
+	KVBytesPerPosition int64            `json:"kv_bytes_per_position"`
 }
 
 func benchCommand() *cobra.Command {
@@ -101,7 +102,7 @@ type benchShape struct{ prompt, gen, depth, runs, streams int }
 func (s *stack) bench(ctx context.Context, start time.Time, b benchShape, threads int) (*benchResult, error) {
 	r := &benchResult{
 		Model: s.Name, Device: s.Device.Describe(), Prompt: b.prompt, Gen: b.gen, Depth: b.depth, Streams: b.streams, Runs: b.runs,
-		LoadSeconds: time.Since(start).Seconds(), WeightBytes: s.Device.InUse(device.Weights),
+		LoadSeconds: time.Since(start).Seconds(), WeightBytes: s.Device.InUse(device.Weights), LayoutBytes: s.Model.Bytes(),
 	}
 	if n := max(b.prompt+1, b.depth+b.gen); n > s.Context {
 		return nil, usagef("%d tokens exceed the context of %d", n, s.Context)
