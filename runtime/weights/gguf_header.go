@@ -1,22 +1,24 @@
 package weights
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/binary"
 	"fmt"
 	"math"
 	"math/bits"
 	"slices"
+	"unicode"
 
 	"weft/quant"
 )
 
 const ggufMagic = "GGUF"
 
-// Limits of what is read; ggml's own are 4 dimensions and, for names, 64 bytes.
+// Limits of what is read; ggml's own are 4 dimensions and, for tensors' names, 64 bytes.
 const (
 	maxGGUFDims      = 4
-	maxGGUFNameBytes = 65535
+	maxGGUFNameBytes = 1024
 	maxGGUFNesting   = 4 // arrays within arrays
 	maxGGUFAlignment = 1 << 20
 )
@@ -311,7 +313,11 @@ func (c *cursor) name(what string) string {
 	if n > maxGGUFNameBytes {
 		c.fail("a %s of %d bytes is longer than %d", what, n, maxGGUFNameBytes)
 	}
-	return string(c.take(n, what))
+	name := c.take(n, what)
+	if i := bytes.IndexFunc(name, unicode.IsControl); i >= 0 {
+		c.fail("a %s holds control characters: %q", what, name)
+	}
+	return string(name)
 }
 
 // count reads how many things of at least minBytes each follow, and refuses what the rest of the file cannot hold.

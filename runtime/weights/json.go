@@ -22,6 +22,9 @@ func newJSONReader(text []byte) (*jsonReader, error) {
 	return &jsonReader{dec}, nil
 }
 
+// maxKeyBytes bounds a key, which may be a tensor's name.
+const maxKeyBytes = 1024
+
 // object calls field for each key; field reads the value.
 func (r *jsonReader) object(what string, field func(key string) error) error {
 	if err := r.delim('{', what); err != nil {
@@ -32,6 +35,9 @@ func (r *jsonReader) object(what string, field func(key string) error) error {
 		key, err := r.text("key of " + what)
 		if err != nil {
 			return err
+		}
+		if len(key) > maxKeyBytes {
+			return fmt.Errorf("%s: a key of %d bytes is longer than %d", what, len(key), maxKeyBytes)
 		}
 		if seen[key] {
 			return fmt.Errorf("%s: key %q occurs twice", what, key)

@@ -72,6 +72,7 @@ func TestSafetensorsRefuses(t *testing.T) {
 		{"empty", nil, "empty"},
 		{"short", []byte{1, 2, 3}, "too few"},
 		{"length only", claim(5, ""), "cut short"},
+		{"name too long", st(`{"`+strings.Repeat("a", 1<<20)+`":{"dtype":"U8","shape":[],"data_offsets":[0,1]}}`, 1), "a key of 1048576 bytes is longer than 1024"},
 		{"length over file", claim(1000, "{}"), "cut short"},
 		{"length over limit", claim(MaxHeaderBytes+1, "{}"), "hostile"},
 		{"length 100 MB", claim(MaxHeaderBytes, "{}"), "cut short"},
