@@ -218,3 +218,39 @@ func TestGoldenModelsAsGGUF(t *testing.T) {
 		})
 	}
 }
+
+// Whatever a sound GGUF file says about its model, the answer is a sound configuration or an error of this package.
+func FuzzConfigFromGGUF(f *testing.F) {
+	for _, arch := range []string{"llama", "qwen2", "qwen3", "gemma2", "gemma3", "phi3", "mamba"} {
+		meta := map[string]any{
+			"general.architecture": arch, arch + ".embedding_length": uint32(64), arch + ".block_count": uint32(2), arch + ".attention.head_count": uint32(4),
+			arch + ".attention.head_count_kv": uint32(2), arch + ".feed_forward_length": uint32(96), arch + ".context_length": uint32(128), arch + ".vocab_size": uint32(99),
+			arch + ".attention.sliding_window": uint32(16), arch + ".rope.scaling.type": "yarn", arch + ".rope.scaling.factor": float32(4),
+		}
+		f.Add(encodeGGUF(meta, map[string]memoryTensor{"rope_freqs.weight": {[]int{8}, make([]float32, 8)}}))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		path := filepath.Join(t.TempDir(), "x.gguf")
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		src, err := weights.Open(path)
+		if err != nil {
+			return
+		}
+		defer src.Close()
+		if _, ok := src.(*weights.GGUF); !ok {
+			return
+		}
+		cfg, err := configOf(path, src)
+		if err != nil {
+			return
+		}
+		if err := cfg.validate(); err != nil {
+			t.Error(err)
+		}
+		for i := range cfg.Ropes {
+			cfg.Ropes[i].frequencies(cfg.Ropes[i].Long != nil)
+		}
+	})
+}
