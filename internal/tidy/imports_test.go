@@ -53,6 +53,15 @@ func TestImportsPointDown(t *testing.T) {
 	}
 }
 
+// TestOneRoomForC: the rest builds and is raced without a C compiler.
+func TestOneRoomForC(t *testing.T) {
+	for _, p := range list(t) {
+		if len(p.CgoFiles) > 0 && p.ImportPath != "weft/runtime/device/cpu" {
+			t.Errorf("%s uses cgo in %v; only runtime/device/cpu may", p.ImportPath, p.CgoFiles)
+		}
+	}
+}
+
 func TestComplaint(t *testing.T) {
 	for _, c := range []struct {
 		from, to string
