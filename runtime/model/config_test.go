@@ -154,6 +154,8 @@ func TestParseConfigDefaults(t *testing.T) {
 			func(c *Config) bool {
 				return c.AttnSoftcap == 0 && c.Windows[5] == 0 && c.Windows[6] == 4096 && c.Ropes[c.RopeOf[5]].Theta == 1e6 && c.Ropes[c.RopeOf[6]].Theta == 10000
 			}},
+		{"gemma3 caps logits, never scores", m{"model_type": "gemma3_text", "attn_logit_softcapping": 3, "final_logit_softcapping": 7},
+			func(c *Config) bool { return c.AttnSoftcap == 0 && c.FinalSoftcap == 7 }},
 		{"gemma3 scales full layers only", m{"model_type": "gemma3_text", "rope_scaling": m{"rope_type": "linear", "factor": 8}},
 			func(c *Config) bool { return c.Ropes[0].Kind == "linear" && c.Ropes[1].Kind == "default" }},
 		{"yarn", m{"rope_scaling": m{"type": "yarn", "factor": 4, "original_max_position_embeddings": 256}},

@@ -15,7 +15,7 @@ var gemma2Arch = architecture{
 		if err := c.gemma(h); err != nil {
 			return err
 		}
-		if err := c.softcaps(h, 50, 30); err != nil {
+		if err := c.softcaps(h); err != nil {
 			return err
 		}
 		if err := h.slidingLayers(c, 4096, everyOther); err != nil {
@@ -34,11 +34,11 @@ var gemma2Arch = architecture{
 func everyOther(layer int) bool { return layer%2 == 0 }
 
 // softcaps reads both soft caps.
-func (c *Config) softcaps(h *hfConfig, attn, final float32) (err error) {
-	if c.AttnSoftcap, err = h.softcap("attn_logit_softcapping", h.AttnSoftcap, attn); err != nil {
+func (c *Config) softcaps(h *hfConfig) (err error) {
+	if c.AttnSoftcap, err = h.softcap("attn_logit_softcapping", h.AttnSoftcap, 50); err != nil {
 		return err
 	}
-	c.FinalSoftcap, err = h.softcap("final_logit_softcapping", h.FinalSoftcap, final)
+	c.FinalSoftcap, err = h.softcap("final_logit_softcapping", h.FinalSoftcap, 30)
 	return err
 }
 

@@ -2,16 +2,16 @@ package model
 
 import "fmt"
 
-// Gemma 3 (text): Gemma 2 without soft caps, with norms of query and key heads and two RoPE frequencies: sliding layers turn faster than the full ones
-// (Gemma Team 2025, arXiv:2503.19786).
+// Gemma 3 (text): Gemma 2 without its soft caps (attn_logit_softcapping has no effect, the one on logits is off unless the file has it), with norms of query and
+// key heads and two RoPE frequencies: sliding layers turn faster than the full ones (Gemma Team 2025, arXiv:2503.19786).
 var gemma3Arch = architecture{
 	name: "gemma3", hfTypes: []string{"gemma3_text"}, gguf: []string{"gemma3"}, headDim: 256,
-	configure: func(c *Config, h *hfConfig) error {
+	configure: func(c *Config, h *hfConfig) (err error) {
 		if err := c.gemma(h); err != nil {
 			return err
 		}
 		c.QKNorm = true
-		if err := c.softcaps(h, 0, 0); err != nil {
+		if c.FinalSoftcap, err = h.softcap("final_logit_softcapping", h.FinalSoftcap, 0); err != nil {
 			return err
 		}
 		pattern := 6
@@ -45,6 +45,7 @@ var gemma3Arch = architecture{
 	fromGGUF: func(c *Config, m ggufMeta) error {
 		c.gemmaGGUF(m)
 		c.QKNorm = true
+		c.FinalSoftcap = float32(m.float("final_logit_softcapping", 0))
 		pattern := max(1, m.integer("attention.sliding_window_pattern", 6))
 		c.slide(m.integer("attention.sliding_window", 1024), func(l int) bool { return (l+1)%pattern != 0 })
 		if err := c.oneRopeGGUF(m); err != nil {
