@@ -129,9 +129,18 @@ func TestParseConfigRefuses(t *testing.T) {
 	}
 }
 
+// edited is m with another member.
+func edited(m map[string]any, name string, value any) map[string]any {
+	m = maps.Clone(m)
+	m[name] = value
+	return m
+}
+
 // Absent members have the defaults of transformers' classes.
 func TestParseConfigDefaults(t *testing.T) {
 	type m = map[string]any
+	ones := []int{1, 1, 1, 1, 1, 1, 1, 1}
+	longrope := m{"type": "longrope", "short_factor": ones, "long_factor": ones}
 	for _, c := range []struct {
 		name string
 		edit m
@@ -160,6 +169,16 @@ func TestParseConfigDefaults(t *testing.T) {
 			func(c *Config) bool { return c.Ropes[0].Kind == "linear" && c.Ropes[1].Kind == "default" }},
 		{"yarn", m{"rope_scaling": m{"type": "yarn", "factor": 4, "original_max_position_embeddings": 256}},
 			func(c *Config) bool { return c.MaxContext == 1024 && math.Abs(c.Ropes[0].Scale-1.1386294) < 1e-6 }},
+		{"longrope", m{"model_type": "phi3", "max_position_embeddings": 256, "original_max_position_embeddings": 64, "rope_scaling": longrope},
+			func(c *Config) bool {
+				return c.Ropes[0].Original == 64 && math.Abs(c.Ropes[0].Scale-math.Sqrt(4.0/3)) < 1e-12
+			}},
+		{"longrope with a factor", m{"model_type": "phi3", "original_max_position_embeddings": 64, "rope_scaling": edited(longrope, "factor", 8)},
+			func(c *Config) bool { return math.Abs(c.Ropes[0].Scale-math.Sqrt(1.5)) < 1e-12 }},
+		{"longrope's outer original context wins", m{"model_type": "phi3", "original_max_position_embeddings": 64, "rope_scaling": edited(longrope, "original_max_position_embeddings", 32)},
+			func(c *Config) bool { return c.Ropes[0].Original == 64 }},
+		{"longrope's inner original context", m{"model_type": "phi3", "rope_scaling": edited(longrope, "original_max_position_embeddings", 32)},
+			func(c *Config) bool { return c.Ropes[0].Original == 32 }},
 		{"dynamic", m{"rope_scaling": m{"type": "dynamic", "factor": 4}}, func(c *Config) bool { return c.Ropes[0].Kind == "default" && c.MaxContext == 256 }},
 	} {
 		t.Run(c.name, func(t *testing.T) {

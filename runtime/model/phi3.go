@@ -41,7 +41,7 @@ var phi3Arch = architecture{
 		r := &c.Ropes[0]
 		r.Kind, r.Short, r.Long = "longrope", short, long
 		r.Original = m.integer("rope.scaling.original_context_length", 4096)
-		r.Scale = longropeScale(c.MaxContext, r.Original)
+		r.Scale = longropeScale(float64(c.MaxContext)/float64(r.Original), r.Original)
 		if f := m.float("rope.scaling.attn_factor", 0); f != 0 {
 			if !(f > 0) {
 				return fmt.Errorf("%w: rope.scaling.attn_factor is %v", ErrConfig, f)

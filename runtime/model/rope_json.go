@@ -75,7 +75,7 @@ func (h *hfConfig) rope(c *Config, kind string, theta *float64, scaled bool) (Ro
 		return Rope{}, err
 	}
 	r := Rope{
-		Kind: "default", Rot: c.HeadDim, Theta: or(j.Theta, or(theta, 10000)), Original: or(j.Original, or(h.Original, c.MaxContext)), Scale: 1,
+		Kind: "default", Rot: c.HeadDim, Theta: or(j.Theta, or(theta, 10000)), Original: or(h.Original, or(j.Original, c.MaxContext)), Scale: 1,
 	}
 	if partial := or(j.Partial, or(h.Partial, 1)); partial > 0 && partial <= 1 {
 		r.Rot = int(float64(c.HeadDim) * partial)
@@ -101,7 +101,7 @@ func (h *hfConfig) rope(c *Config, kind string, theta *float64, scaled bool) (Ro
 		if j.Original == nil && h.Original == nil {
 			return r, fmt.Errorf("%w: longrope without original_max_position_embeddings", ErrConfig)
 		}
-		r.Scale = longropeScale(c.MaxContext, r.Original)
+		r.Scale = longropeScale(or(j.Factor, float64(c.MaxContext)/float64(r.Original)), r.Original)
 	default:
 		return r, fmt.Errorf("%w: RoPE type %q; supported are default, linear, dynamic, llama3, yarn, longrope", ErrUnsupported, j.Type)
 	}
@@ -118,13 +118,12 @@ func or[T any](p *T, def T) T {
 	return *p
 }
 
-// longropeScale is sqrt(1 + ln(max/original)/ln(original)).
-func longropeScale(maxPositions, original int) float64 {
-	ratio := float64(maxPositions) / float64(original)
-	if ratio <= 1 || original < 2 {
+// longropeScale is sqrt(1 + ln(factor)/ln(original)), where factor is the file's or else the context over the original one.
+func longropeScale(factor float64, original int) float64 {
+	if factor <= 1 || original < 2 {
 		return 1
 	}
-	return math.Sqrt(1 + math.Log(ratio)/math.Log(float64(original)))
+	return math.Sqrt(1 + math.Log(factor)/math.Log(float64(original)))
 }
 
 func isNull(raw json.RawMessage) bool { return len(raw) == 0 || string(raw) == "null" }
