@@ -8,8 +8,6 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
-
-	"golang.org/x/text/unicode/norm"
 )
 
 // ErrFormat is returned for tokenizer files that are damaged; ErrUnsupported for sound ones of a kind that weft does not know.
@@ -153,7 +151,7 @@ func (t *Tokenizer) bound() {
 // normalize is what happens to text between added tokens.
 func (t *Tokenizer) normalize(run string, first bool) string {
 	if t.nfc {
-		run = norm.NFC.String(run)
+		run = nfc(run)
 	}
 	if t.spaces {
 		run = strings.ReplaceAll(run, " ", meta)
