@@ -1,6 +1,7 @@
 package model
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -43,13 +44,22 @@ func goldenIDs(t *testing.T, dir string) [][]int32 {
 	defer src.Close()
 	var out [][]int32
 	for i := range g.Sequences {
-		ids, _, err := src.Ints("seq" + string(rune('0'+i)) + ".ids")
+		ids, _, err := src.Ints(fmt.Sprintf("seq%d.ids", i))
 		if err != nil {
 			t.Fatal(err)
 		}
 		out = append(out, ids)
 	}
 	return out
+}
+
+// longest returns the length of the longest sequence.
+func longest(seqs [][]int32) int {
+	n := 0
+	for _, ids := range seqs {
+		n = max(n, len(ids))
+	}
+	return n
 }
 
 // A token's logits are bitwise the same in one go, token by token, in chunks, among other sequences, and with other pages.
@@ -62,8 +72,9 @@ func TestBatchingChangesNothing(t *testing.T) {
 				}
 				t.Run(filepath.Base(dir)+"/"+name+"/"+kv.String(), func(t *testing.T) {
 					dev := open(t)
-					m := loadGolden(t, dir, dev, Options{MaxBatchTokens: 192, MaxLogitRows: 64})
-					checkBatching(t, m, dev, goldenIDs(t, dir), kv)
+					seqs := goldenIDs(t, dir)
+					m := loadGolden(t, dir, dev, Options{MaxBatchTokens: max(longest(seqs), maxMixed*len(seqs)), MaxLogitRows: maxMixed * len(seqs)})
+					checkBatching(t, m, dev, seqs, kv)
 				})
 			}
 		}
@@ -73,24 +84,19 @@ func TestBatchingChangesNothing(t *testing.T) {
 func checkBatching(t *testing.T, m *decoder, dev device.Device, seqs [][]int32, kv tensor.DType) {
 	want := make([][][]float32, len(seqs)) // [sequence][token]
 	for s, ids := range seqs {
-		want[s] = newHarness(t, m, dev, 16, 128, kv).forward(0, len(ids), ids...)
+		want[s] = newHarness(t, m, dev, 16, len(ids), kv).forward(0, len(ids), ids...)
 	}
-	longest := 0
-	for s := range seqs {
-		if len(seqs[s]) > len(seqs[longest]) {
-			longest = s
-		}
-	}
-	ids := seqs[longest]
+	most := slices.IndexFunc(seqs, func(ids []int32) bool { return len(ids) == longest(seqs) })
+	ids, wantLogits := seqs[most], want[most]
 	for _, c := range []struct {
 		name           string
 		chunk, pageLen int
 	}{{"token by token", 1, 16}, {"chunks of 7", 7, 32}, {"chunks of 16", 16, 16}, {"whole, pages of 48", len(ids), 48}} {
-		h := newHarness(t, m, dev, c.pageLen, 128, kv)
+		h := newHarness(t, m, dev, c.pageLen, len(ids), kv)
 		at := 0
 		for part := range slices.Chunk(ids, c.chunk) {
 			for i, logits := range h.forward(at, len(ids), part...) {
-				numtest.Equal(t, c.name, logits, want[longest][at+i])
+				numtest.Equal(t, c.name, logits, wantLogits[at+i])
 			}
 			at += len(part)
 		}
@@ -98,9 +104,13 @@ func checkBatching(t *testing.T, m *decoder, dev device.Device, seqs [][]int32, 
 	checkMixed(t, m, dev, seqs, want, kv)
 }
 
+// maxMixed bounds a sequence's tokens in one batch of checkMixed.
+const maxMixed = 8
+
 // checkMixed runs all sequences together, in random chunks, some of them empty, over one cache.
 func checkMixed(t *testing.T, m *decoder, dev device.Device, seqs [][]int32, want [][][]float32, kv tensor.DType) {
-	const pageLen, perSeq = 16, 8
+	const pageLen = 16
+	perSeq := (longest(seqs) + pageLen - 1) / pageLen
 	c := m.KVConfig()
 	c.PageLen, c.NumPages, c.DType = pageLen, perSeq*len(seqs), kv
 	cache, err := dev.NewKVCache(c)
@@ -111,12 +121,18 @@ func checkMixed(t *testing.T, m *decoder, dev device.Device, seqs [][]int32, wan
 	rng := rand.New(rand.NewPCG(1, 2))
 	pages := rng.Perm(c.NumPages)
 	done := make([]int, len(seqs))
-	for slices.ContainsFunc([]int{0, 1, 2, 3, 4, 5, 6, 7}[:min(8, len(seqs))], func(s int) bool { return done[s] < len(seqs[s]) }) {
+	left := func() (n int) {
+		for s := range seqs {
+			n += len(seqs[s]) - done[s]
+		}
+		return n
+	}
+	for left() > 0 {
 		b := &Batch{Indptr: []int32{0}}
 		var rows []int32
 		var of [][2]int // sequence and position of each row
 		for s, ids := range seqs {
-			n := min(rng.IntN(9), len(ids)-done[s])
+			n := min(rng.IntN(maxMixed+1), len(ids)-done[s])
 			for p := done[s]; p < done[s]+n; p++ {
 				b.IDs, b.Positions = append(b.IDs, ids[p]), append(b.Positions, int32(p))
 				if rng.IntN(2) == 0 {
