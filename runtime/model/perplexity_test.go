@@ -109,8 +109,10 @@ func wikiTextIDs(t *testing.T, g *smollm2, path string) []int32 {
 		t.Fatal(err)
 	}
 	ids := tok.Encode(string(text), tokenizer.EncodeOptions{})
-	if head := g.WikiText.FirstIDs; len(ids) != g.WikiText.NumTokens || !slices.Equal(ids[:len(head)], head) {
-		t.Fatalf("%d ids beginning %v, want %d beginning %v", len(ids), ids[:min(len(ids), len(head))], g.WikiText.NumTokens, head)
+	w := &g.WikiText
+	first := ids[min(len(ids), w.Windows[0]*w.Stride):]
+	if head := first[:min(len(first), len(w.FirstIDs))]; len(ids) != w.NumTokens || !slices.Equal(head, w.FirstIDs) {
+		t.Fatalf("%d ids, the first window beginning %v, want %d and %v", len(ids), head, w.NumTokens, w.FirstIDs)
 	}
 	return ids
 }

@@ -103,7 +103,11 @@ func TestSmolLM2(t *testing.T) {
 		}
 		t.Run(isa, func(t *testing.T) {
 			dev := newCPU(t, isa, 0, cpu.Float)
-			m, err := Open(path, dev, Options{MaxBatchTokens: 256, MaxLogitRows: 64, MaxContext: 256})
+			context := 0
+			for _, p := range g.Prompts {
+				context = max(context, len(p.PromptIDs)+len(p.GreedyIDs))
+			}
+			m, err := Open(path, dev, Options{MaxBatchTokens: context, MaxLogitRows: 64, MaxContext: context})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -138,7 +142,7 @@ func checkPrompt(t *testing.T, g *smollm2, i int, want *weights.Safetensors, m M
 	steps := len(p.GreedyIDs)
 	top, topLogits := len(topIDs)/steps, floats("top_logits")
 	ids := slices.Concat(p.PromptIDs, p.GreedyIDs[:steps-1])
-	logits := newHarness(t, m, dev, 16, 256, tensor.F32).forward(0, len(ids), ids...)
+	logits := newHarness(t, m, dev, 16, len(ids), tensor.F32).forward(0, len(ids), ids...)
 	for k := range steps {
 		row := logits[len(p.PromptIDs)-1+k]
 		got := make([]float32, top)
