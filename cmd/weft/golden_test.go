@@ -20,6 +20,8 @@ type goldenPrompts struct {
 		PromptIDs []int32                          `json:"prompt_ids"`
 		GreedyIDs []int32                          `json:"greedy_ids"`
 		Text      string                           `json:"text"`
+		Gaps      []float64                        `json:"gaps"`
+		Error     float64                          `json:"f32_vs_f64_max_abs"`
 	} `json:"prompts"`
 }
 
@@ -84,10 +86,14 @@ func TestDefaultModelThroughTheGoClient(t *testing.T) {
 				if !slices.Equal(raw.PromptTokenIDs, c.PromptIDs) {
 					t.Errorf("prompt %d: prompt ids %v, want %v", i, raw.PromptTokenIDs, c.PromptIDs)
 				}
-				if len(raw.Choices) != 1 || !slices.Equal(raw.Choices[0].TokenIDs, c.GreedyIDs) {
+				sure := len(c.GreedyIDs) // ids before the first step whose best two logits are too close to tell apart
+				if n := slices.IndexFunc(c.Gaps, func(gap float64) bool { return gap <= 10*c.Error }); n >= 0 {
+					sure = n
+				}
+				if len(raw.Choices) != 1 || len(raw.Choices[0].TokenIDs) != len(c.GreedyIDs) || !slices.Equal(raw.Choices[0].TokenIDs[:sure], c.GreedyIDs[:sure]) {
 					t.Fatalf("prompt %d: ids %v, want %v", i, raw.Choices, c.GreedyIDs)
 				}
-				if got := answer.Choices[0].Message.Content; got != c.Text {
+				if got := answer.Choices[0].Message.Content; sure == len(c.GreedyIDs) && got != c.Text {
 					t.Errorf("prompt %d: text %q, want %q", i, got, c.Text)
 				}
 			})
