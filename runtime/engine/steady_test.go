@@ -79,14 +79,7 @@ func TestSoak(t *testing.T) {
 			clients.Go(func() { soakClient(t, e, rand.New(rand.NewPCG(seed, uint64(c))), 12) })
 		}
 		clients.Wait()
-		// what was cancelled last leaves with the step under way
-		busy := func() bool { s := e.Stats(); return s.Running != 0 || s.Waiting != 0 || s.Pages.InUse != 0 }
-		for end := time.Now().Add(10 * time.Second); busy() && time.Now().Before(end); {
-			time.Sleep(time.Millisecond)
-		}
-		if busy() {
-			t.Fatalf("after a round: %+v", e.Stats())
-		}
+		becomesIdle(t, e)
 	}
 	heap := func() int64 {
 		runtime.GC()
@@ -116,6 +109,20 @@ func TestSoak(t *testing.T) {
 	}
 	if n := runtime.NumGoroutine(); n > goroutines {
 		t.Errorf("%d goroutines, %d before", n, goroutines)
+	}
+}
+
+// becomesIdle waits until nothing runs, waits or holds a page, for a step or a little more: a cancelled sequence leaves with its step.
+func becomesIdle(t *testing.T, e *Engine) {
+	t.Helper()
+	for late := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+		s := e.Stats()
+		if s.Running == 0 && s.Waiting == 0 && s.Pages.InUse == 0 {
+			return
+		}
+		if time.Now().After(late) {
+			t.Fatalf("still not idle: %+v", s)
+		}
 	}
 }
 
