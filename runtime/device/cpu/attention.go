@@ -66,27 +66,45 @@ func (d *cpuDevice) RoPE(a device.RoPEArgs) error {
 	return nil
 }
 
-// tiling says how the query heads of a KV head and the rows of a sequence are grouped into work items of at most QUERIES_MAX queries.
-type tiling struct{ heads, rows int }
+// tiling says how the work of an attention is cut: query heads of a KV head and rows of a sequence into items of at most QUERIES_MAX queries, and, where
+// an item would have many keys, the spans of its keys too.
+type tiling struct{ heads, rows, spans int }
 
-// tilingOf takes as many heads of a KV head together as gives every thread work.
-func tilingOf(indptr []int32, kvHeads, group, threads int) tiling {
-	heads := min(group, C.QUERIES_MAX)
-	for {
-		t := tiling{heads, max(1, C.QUERIES_MAX/heads)}
-		if heads == 1 || t.items(indptr, kvHeads, group) >= 2*threads {
-			return t
+// tilingOf cuts so finely that the threads can share the work evenly: about eight items a thread by keys, none below one span.
+func tilingOf(a *device.AttentionArgs, kvHeads, group, threads int) tiling {
+	t := tiling{heads: min(group, C.QUERIES_MAX)}
+	t.rows = max(1, C.QUERIES_MAX/t.heads)
+	longest, sum, items := 0, 0, 0
+	for s := range len(a.Indptr) - 1 {
+		for row := int(a.Indptr[s]); row < int(a.Indptr[s+1]); row += t.rows {
+			last := min(row+t.rows, int(a.Indptr[s+1])) - 1
+			n := spansOf(a.Positions[row], a.Positions[last], a.Window)
+			longest, sum, items = max(longest, n), sum+n, items+kvHeads*((group+t.heads-1)/t.heads)
 		}
-		heads = (heads + 1) / 2
 	}
+	sum *= kvHeads * ((group + t.heads - 1) / t.heads)
+	t.spans = max(1, sum/(8*threads))
+	if longest <= t.spans {
+		t.spans = longest
+	}
+	for longest == 1 && t.heads > 1 && items < 2*threads {
+		t.heads = (t.heads + 1) / 2
+		items *= 2
+	}
+	return t
 }
 
-func (t tiling) items(indptr []int32, kvHeads, group int) int {
-	n := 0
-	for s := range len(indptr) - 1 {
-		n += (int(indptr[s+1]-indptr[s]) + t.rows - 1) / t.rows
+// spansOf returns how many spans hold keys that rows at the positions from first to last see.
+func spansOf(first, last int32, window int) int {
+	begin, _ := spanRange(first, last, window)
+	return int(last)/C.SPAN - begin + 1
+}
+
+func spanRange(first, last int32, window int) (begin, end int) {
+	if window > 0 {
+		begin = max(0, int(first)-window+1) / C.SPAN
 	}
-	return n * kvHeads * ((group + t.heads - 1) / t.heads)
+	return begin, int(last)/C.SPAN + 1
 }
 
 func (d *cpuDevice) Attention(a device.AttentionArgs) error {
@@ -117,49 +135,96 @@ func (d *cpuDevice) Attention(a device.AttentionArgs) error {
 		return fmt.Errorf("%s: %w", op, err)
 	}
 	group := a.Q.Cols / a.HeadDim / kv.config.KVHeads
-	t := tilingOf(a.Indptr, kv.config.KVHeads, group, d.threads)
-	items, err := room[C.attention_item](&d.arena, t.items(a.Indptr, kv.config.KVHeads, group))
-	if err != nil {
+	w := attentionWork{t: tilingOf(&a, kv.config.KVHeads, group, d.threads), group: group, kv: kv.config}
+	if err := d.attentionWork(&a, &w); err != nil {
 		return fmt.Errorf("%s: %w", op, err)
 	}
-	if err := d.attentionItems(a, t, group, kv.config, items); err != nil {
+	part := int64(a.HeadDim+15)&^15 + 16
+	if err := d.needScratch(4 * C.QUERIES_MAX * (C.SPAN + 2*part)); err != nil {
 		return fmt.Errorf("%s: %w", op, err)
 	}
-	if err := d.needScratch(4 * C.QUERIES_MAX * ((int64(a.HeadDim) + 15) &^ 15)); err != nil {
+	if err := d.needShared(4 * part * w.parts); err != nil {
 		return fmt.Errorf("%s: %w", op, err)
 	}
+	r.parts = (**C.float)(unsafe.Pointer(d.shared))
 	r.kv = kv.layer(a.Layer)
 	r.q, r.out, r.q_stride, r.out_stride = q, out, C.int64_t(a.Q.Stride), C.int64_t(a.Out.Stride)
-	r.item, r.items, r.window = unsafe.SliceData(items), C.int32_t(len(items)), C.int32_t(a.Window)
+	r.item, r.items, r.window = unsafe.SliceData(w.items), C.int32_t(len(w.items)), C.int32_t(a.Window)
+	r.merge, r.merges = unsafe.SliceData(w.merges), C.int32_t(len(w.merges))
 	r.scale, r.softcap = C.float(a.Scale), C.float(a.Softcap)
 	d.push(unsafe.Pointer(r), C.OP_ATTENTION)
 	return nil
 }
 
-// attentionItems fills the work items; those of a sequence's last rows, which see most keys, come first.
-func (d *cpuDevice) attentionItems(a device.AttentionArgs, t tiling, group int, c device.KVConfig, items []C.attention_item) error {
-	n := 0
-	for s, table := range a.PageTables {
-		begin, end := int(a.Indptr[s]), int(a.Indptr[s+1])
-		if begin == end {
-			continue
+// attentionWork is the items of an attention and, for queries whose keys several of them share, what merges their parts.
+type attentionWork struct {
+	t             tiling
+	group         int
+	kv            device.KVConfig
+	items, merges []C.attention_item
+	parts         int64
+}
+
+// attentionWork fills w; the items of a sequence's last rows, which see most keys, come first.
+func (d *cpuDevice) attentionWork(a *device.AttentionArgs, w *attentionWork) (err error) {
+	items, merges := 0, 0
+	w.each(a, func(_, _, _, _, begin, end int) {
+		n := (end - begin + w.t.spans - 1) / w.t.spans
+		items += n
+		if n > 1 {
+			merges++
 		}
-		pages, err := d.arena.ints(table[:int(a.Positions[end-1])/c.PageLen+1])
-		if err != nil {
+	})
+	if w.items, err = room[C.attention_item](&d.arena, items); err != nil {
+		return err
+	}
+	if merges > 0 {
+		if w.merges, err = room[C.attention_item](&d.arena, merges); err != nil {
 			return err
 		}
-		for tile := (end - begin - 1) / t.rows; tile >= 0; tile-- {
-			row := begin + tile*t.rows
-			for kvHead := range c.KVHeads {
-				for h := 0; h < group; h += t.heads {
-					items[n] = C.attention_item{
-						pages: pages, row: C.int32_t(row), rows: C.int32_t(min(t.rows, end-row)), position: C.int32_t(a.Positions[row]),
-						kv_head: C.int32_t(kvHead), head: C.int32_t(kvHead*group + h), heads: C.int32_t(min(t.heads, group-h)),
-					}
-					n++
+	}
+	w.items, w.merges = w.items[:0], w.merges[:0]
+	var pages *C.int32_t
+	of := -1 // the sequence of pages
+	w.each(a, func(s, row, rows, head, begin, end int) {
+		if s != of && err == nil {
+			of = s
+			pages, err = d.arena.ints(a.PageTables[s][:int(a.Positions[a.Indptr[s+1]-1])/w.kv.PageLen+1])
+		}
+		kvHead := head / w.group
+		heads := min(w.t.heads, (kvHead+1)*w.group-head)
+		it := C.attention_item{
+			pages: pages, row: C.int32_t(row), rows: C.int32_t(rows), position: C.int32_t(a.Positions[row]),
+			kv_head: C.int32_t(kvHead), head: C.int32_t(head), heads: C.int32_t(heads), span: C.int32_t(begin), spans: C.int32_t(end - begin), part: -1,
+		}
+		if end-begin <= w.t.spans {
+			w.items = append(w.items, it)
+			return
+		}
+		it.part = C.int64_t(w.parts)
+		w.merges = append(w.merges, it)
+		for span := begin; span < end; span += w.t.spans {
+			it.span, it.spans, it.part = C.int32_t(span), C.int32_t(min(w.t.spans, end-span)), C.int64_t(w.parts)
+			w.items = append(w.items, it)
+			w.parts += int64(it.spans) * int64(rows*heads)
+		}
+	})
+	return err
+}
+
+// each calls f for every tile of rows and heads with the spans of its keys.
+func (w *attentionWork) each(a *device.AttentionArgs, f func(seq, row, rows, head, begin, end int)) {
+	for s := range len(a.Indptr) - 1 {
+		first, last := int(a.Indptr[s]), int(a.Indptr[s+1])
+		for tile := (last - first - 1) / w.t.rows; tile >= 0 && first < last; tile-- {
+			row := first + tile*w.t.rows
+			rows := min(w.t.rows, last-row)
+			begin, end := spanRange(a.Positions[row], a.Positions[row+rows-1], a.Window)
+			for kvHead := range w.kv.KVHeads {
+				for h := 0; h < w.group; h += w.t.heads {
+					f(s, row, rows, kvHead*w.group+h, begin, end)
 				}
 			}
 		}
 	}
-	return nil
 }

@@ -17,6 +17,7 @@ import (
 // unused slots hold NaN.
 type attend struct {
 	heads, kvHeads, dim, pageLen, window, chunk int
+	rows                                        int // 0: 67
 	softcap                                     float32
 	dtype                                       tensor.DType
 }
@@ -107,6 +108,9 @@ func (a attend) reference(q, k, v []float32) []float64 {
 // Against float64, and the same bits for every page length, chunk, number of threads and instruction set.
 func TestAttention(t *testing.T) {
 	for i, a := range []attend{
+		{heads: 3, kvHeads: 1, dim: 16, dtype: tensor.F32, rows: 700}, // three spans
+		{heads: 2, kvHeads: 2, dim: 20, dtype: tensor.F16, rows: 600, window: 300},
+		{heads: 2, kvHeads: 1, dim: 8, dtype: tensor.F32, rows: 530, window: 5, softcap: 3},
 		{heads: 9, kvHeads: 3, dim: 64, dtype: tensor.F32},
 		{heads: 4, kvHeads: 1, dim: 20, dtype: tensor.F32, window: 7, softcap: 3},
 		{heads: 5, kvHeads: 5, dim: 33, dtype: tensor.F16, softcap: 50},
@@ -115,13 +119,16 @@ func TestAttention(t *testing.T) {
 	} {
 		t.Run(fmt.Sprintf("%+v", a), func(t *testing.T) {
 			r := rand.New(rand.NewPCG(4, uint64(i)))
-			const rows = 67
+			rows := max(a.rows, 67)
 			q, k, v := random(r, rows*a.heads*a.dim), random(r, rows*a.kvHeads*a.dim), random(r, rows*a.kvHeads*a.dim)
 			tolerance := map[tensor.DType]float64{tensor.F32: 1e-5, tensor.F16: 1e-2, tensor.BF16: 8e-2}[a.dtype]
 			var first []float32
 			for _, isa := range ISAs() {
 				for j, c := range [][3]int{{16, 67, 1}, {32, 1, 2}, {48, 17, 3}} {
 					a.pageLen, a.chunk = c[0], c[1]
+					if c[1] == 67 {
+						a.chunk = rows
+					}
 					d := open(t, Options{ISA: isa, Threads: c[2]})
 					got := a.run(t, d, q, k, v)
 					if j == 0 {

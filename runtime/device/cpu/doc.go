@@ -3,8 +3,8 @@
 // # Recording
 //
 // A Device method checks its arguments and appends a record to memory that C can read; no call crosses into C until Sync, which runs the whole list
-// in one call. An operation is one or more phases of independent chunks: outputs, heads or rows, never parts of a sum, so that results do not depend on
-// who computes what. In the steady state recording and running allocate nothing.
+// in one call. An operation is one or more phases of independent chunks: outputs, heads, rows, or spans of keys at fixed positions, never other parts of a sum, so
+// that results do not depend on who computes what. In the steady state recording and running allocate nothing.
 //
 // # Packed weights
 //

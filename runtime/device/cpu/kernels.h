@@ -8,7 +8,7 @@
 
 #define ALWAYS static inline __attribute__((always_inline))
 
-enum { PANEL = 16, UNIT = 32, TILE_MAX = 12, QUERIES_MAX = 16 };
+enum { PANEL = 16, UNIT = 32, TILE_MAX = 12, QUERIES_MAX = 16, SPAN = 256 };
 
 enum layout { LAYOUT_F32, LAYOUT_F16, LAYOUT_BF16, LAYOUT_INT8, LAYOUT_INT4, LAYOUT_LOOKUP4 };
 enum dtype { DTYPE_F32, DTYPE_F16, DTYPE_BF16 };
@@ -122,6 +122,8 @@ typedef struct {
 	const int32_t *pages;
 	int32_t row, rows, position; // first row, its position
 	int32_t kv_head, head, heads; // query heads [head, head+heads)
+	int32_t span, spans;          // spans of SPAN keys [span, span+spans)
+	int64_t part;                 // where its parts begin, one for each span and query; -1: it has all spans and writes the output
 } attention_item;
 
 typedef struct {
@@ -130,9 +132,10 @@ typedef struct {
 	const float *q;
 	float *out;
 	int64_t q_stride, out_stride;
-	const attention_item *item;
-	int32_t items, window;
+	const attention_item *item, *merge; // merge: queries whose spans several items share
+	int32_t items, merges, window;
 	float scale, softcap;
+	float **parts; // where the parts lie
 } attention_op;
 
 typedef struct {
@@ -152,6 +155,7 @@ typedef struct {
 	void (*rmsnorm)(const rmsnorm_op *o, int64_t begin, int64_t end);
 	void (*rope)(const rope_op *o, int64_t begin, int64_t end);
 	void (*attention)(const attention_op *o, const attention_item *it, float *scratch);
+	void (*attention_merge)(const attention_op *o, const attention_item *it, float *scratch);
 	void (*glu)(const rows_op *o, int64_t row, int64_t begin, int64_t end);
 	void (*add)(const rows_op *o, int64_t row, int64_t begin, int64_t end);
 	void (*softcap)(const rows_op *o, int64_t row, int64_t begin, int64_t end);
@@ -160,11 +164,14 @@ typedef struct {
 	void (*lora_expand)(const lora_op *o, const lora_segment *s, int64_t begin, int64_t end, float *scratch);
 	// The fastest that the products of a preparation can be: so many rounds in registers alone. Returns the multiplications and additions made.
 	int64_t (*peak[3])(int64_t rounds);
+	// Reads bytes, a multiple of 512, and returns something made of all of them.
+	uint64_t (*read)(const uint8_t *p, int64_t bytes);
 	uint8_t flip; // of int8 codes as the integer kernel wants them
 } kernel_table;
 
 const kernel_table *kernels_for(int isa);
 int64_t peak_of(int isa, int prep, int64_t rounds);
+uint64_t read_by(int isa, const void *p, int64_t off, int64_t bytes);
 
 // The int8 form of a tile: for each unit a block of 64*tile bytes.
 typedef struct {
@@ -206,6 +213,5 @@ void embed_rows(const embed_op *o, int64_t begin, int64_t end);
 // mem.c
 void *mem_alloc(int64_t bytes);
 void mem_free(void *p, int64_t bytes);
-uint64_t mem_read_at(const void *p, int64_t off, int64_t bytes);
 
 #endif

@@ -27,6 +27,10 @@ func MeasureReadBandwidth(threads int, bytes int64, d time.Duration) float64 {
 		return 0
 	}
 	defer C.mem_free(p, C.int64_t(size))
+	isa, err := chooseISA("")
+	if err != nil {
+		return 0
+	}
 	C.memset(p, 1, C.size_t(size)) // pages that were never written would be one and the same page of zeros
 	var wg sync.WaitGroup
 	var total atomic.Int64
@@ -36,7 +40,7 @@ func MeasureReadBandwidth(threads int, bytes int64, d time.Duration) float64 {
 		wg.Go(func() {
 			for off := int64(0); time.Since(begin) < d; off = (off + piece) % part {
 				n := min(piece, part-off)
-				C.mem_read_at(p, C.int64_t(int64(i)*part+off), C.int64_t(n))
+				C.read_by(C.int(isa), p, C.int64_t(int64(i)*part+off), C.int64_t(n))
 				total.Add(n)
 			}
 		})

@@ -44,19 +44,3 @@ void mem_free(void *p, int64_t bytes) {
 		munmap(p, (size_t)rounded(bytes, HUGE_BYTES));
 	}
 }
-
-// Reads bytes (a multiple of 512) of p from off and returns a sum of them, so that the reading happens.
-uint64_t mem_read_at(const void *p, int64_t off, int64_t bytes) {
-	const uint64_t *v = (const uint64_t *)p + off / 8;
-	uint64_t sum[16] = {0};
-	for (int64_t i = 0; i < bytes / 8; i += 64) {
-		__builtin_prefetch(v + i + 256);
-		for (int j = 0; j < 64; j++) {
-			sum[j % 16] += v[i + j];
-		}
-	}
-	for (int i = 1; i < 16; i++) {
-		sum[0] += sum[i];
-	}
-	return sum[0];
-}

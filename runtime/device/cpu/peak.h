@@ -1,21 +1,22 @@
-// A loop of independent products in registers: what bounds a matrix product from above. per is the multiplications and additions of one product.
+// Loops of independent products in registers, and of loads: what bounds a matrix product from above. per is the multiplications and additions of one product.
 #include "kernels.h"
 #include "families.h"
 
-enum { CHAINS = 10 };
+// Ten chains hide the latency of any product; the barriers keep the compiler from taking products out of the loop.
+#define CHAINS(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7) DO(8) DO(9)
 
 #define PEAK(name, vector, zero, product, per) \
 	static int64_t name(int64_t rounds) { \
-		vector acc[CHAINS], a = zero, b = zero; \
-		__asm__ volatile("" : "+v"(a), "+v"(b)); \
-		for (int i = 0; i < CHAINS; i++) { \
-			acc[i] = zero; \
-		} \
+		vector a = zero, b = zero, acc0 = zero, acc1 = zero, acc2 = zero, acc3 = zero, acc4 = zero, acc5 = zero, acc6 = zero, acc7 = zero, acc8 = zero, acc9 = zero; \
 		for (int64_t r = 0; r < rounds; r++) { \
-			_Pragma("GCC unroll 10") for (int i = 0; i < CHAINS; i++) { \
-				acc[i] = product(acc[i], a, b); \
-				__asm__ volatile("" : "+v"(acc[i])); \
-			} \
+			PEAK_BARRIER(a); \
+			CHAINS(PEAK_ROUND_##product) \
 		} \
-		return rounds * CHAINS * (per); \
+		return rounds * 10 * (per); \
 	}
+
+#if defined(__x86_64__)
+#define PEAK_BARRIER(x) __asm__ volatile("" : "+v"(x))
+#else
+#define PEAK_BARRIER(x) __asm__ volatile("" : "+m"(x))
+#endif

@@ -74,6 +74,10 @@ int64_t op_chunks(op *o, int phase, int threads) {
 	switch (o->kind) {
 	case OP_LINEAR: return plan_linear((linear_op *)o, phase, threads);
 	case OP_LORA: return plan_lora((lora_op *)o, phase, threads);
+	case OP_ATTENTION: {
+		attention_op *a = (attention_op *)o;
+		return phase == 0 ? pieces(o, a->items, 1) : phase == 1 ? pieces(o, a->merges, 1) : 0;
+	}
 	}
 	if (phase > 0) {
 		return 0;
@@ -91,7 +95,6 @@ int64_t op_chunks(op *o, int phase, int threads) {
 		rope_op *r = (rope_op *)o;
 		return pieces(o, r->rows, 4096 / ((int64_t)(r->q_heads + 2 * r->kv.kv_heads) * r->kv.head_dim + 1));
 	}
-	case OP_ATTENTION: return pieces(o, ((attention_op *)o)->items, 1);
 	case OP_GLU: return plan_rows((rows_op *)o, 2048);
 	case OP_ADD: return plan_rows((rows_op *)o, 16384);
 	case OP_SOFTCAP: return plan_rows((rows_op *)o, 4096);
@@ -177,8 +180,12 @@ void op_run(const op *o, int phase, int64_t chunk, const kernel_table *k, uint8_
 	case OP_ROPE: k->rope((const rope_op *)o, begin, UNTIL(((const rope_op *)o)->rows)); break;
 	case OP_ATTENTION: {
 		const attention_op *a = (const attention_op *)o;
-		for (int64_t i = begin; i < UNTIL(a->items); i++) {
-			k->attention(a, &a->item[i], (float *)scratch);
+		for (int64_t i = begin; i < UNTIL(phase ? a->merges : a->items); i++) {
+			if (phase == 0) {
+				k->attention(a, &a->item[i], (float *)scratch);
+			} else {
+				k->attention_merge(a, &a->merge[i], (float *)scratch);
+			}
 		}
 		break;
 	}

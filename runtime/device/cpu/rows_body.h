@@ -134,8 +134,16 @@ static void FN(rope)(const rope_op *o, int64_t begin, int64_t end) {
 		int64_t page = o->slots[t] / kv->page_len, at = o->slots[t] % kv->page_len;
 		for (int h = 0; h < kv->kv_heads; h++) {
 			int64_t base = page * kv->page_elems + h * head_elems, lane = base + at / 16 * 16 * d + at % 16, row = base + at * d;
-			for (int64_t i = 0; i < d; i++) {
-				write_kv(kv->k, lane + 16 * i, kv->dtype, k[h * d + i]);
+			int64_t done = 0;
+			for (; kv->dtype == DTYPE_F16 && done + 16 <= d; done += 16) {
+				uint16_t half[16], *to = (uint16_t *)kv->k + lane + 16 * done;
+				v_store_f16(half, v_load(k + h * d + done));
+				for (int i = 0; i < 16; i++) {
+					to[16 * i] = half[i];
+				}
+			}
+			for (; done < d; done++) {
+				write_kv(kv->k, lane + 16 * done, kv->dtype, k[h * d + done]);
 			}
 			if (kv->dtype == DTYPE_F32) {
 				memcpy((float *)kv->v + row, v + h * d, (size_t)d * 4);

@@ -26,3 +26,5 @@ static void __attribute__((constructor)) fill(void) {
 const kernel_table *kernels_for(int isa) { return &tables[isa]; }
 
 int64_t peak_of(int isa, int prep, int64_t rounds) { return tables[isa].peak[prep](rounds); }
+
+uint64_t read_by(int isa, const void *p, int64_t off, int64_t bytes) { return tables[isa].read((const uint8_t *)p + off, bytes); }

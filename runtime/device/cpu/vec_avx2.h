@@ -10,6 +10,7 @@ typedef struct { __m256i a, b; } i16v;
 #define FN(name) name##_avx2
 #define FLOAT_TOKENS 6
 #define ATTENTION_QUERIES 3
+#define ATTENTION_CHAINS 4
 #define ATTENTION_COLS 2
 #define BOTH(op, x, y) ((v16){op((x).a, (y).a), op((x).b, (y).b)})
 

@@ -10,6 +10,7 @@ typedef __m512i i16v;
 #define FN(name) name##_avx512
 #define FLOAT_TOKENS 12
 #define ATTENTION_QUERIES 4
+#define ATTENTION_CHAINS 16
 #define ATTENTION_COLS 4
 #define LOW_LANES(n) ((__mmask16)((1u << (n)) - 1))
 

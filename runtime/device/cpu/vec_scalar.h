@@ -12,6 +12,7 @@ typedef int32_t i16v __attribute__((vector_size(64)));
 #define FN(name) name##_scalar
 #define FLOAT_TOKENS 4
 #define ATTENTION_QUERIES 2
+#define ATTENTION_CHAINS 2
 #define ATTENTION_COLS 1
 #define LANES for (int l = 0; l < 16; l++)
 
