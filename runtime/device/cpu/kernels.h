@@ -152,6 +152,8 @@ typedef struct {
 	void (*prepare[3])(const linear_op *o, int64_t first, int count, uint8_t *dst);
 	// One panel times one prepared tile.
 	void (*product[3])(const linear_op *o, const linear_part *p, int64_t panel, const uint8_t *tile, int64_t first, int count);
+	// Two neighbouring panels times one prepared tile of TILE_MAX tokens; NULL where that gains nothing.
+	void (*pair[3])(const linear_op *o, const linear_part *p, int64_t panel, const uint8_t *tile, int64_t first, int count);
 	void (*rmsnorm)(const rmsnorm_op *o, int64_t begin, int64_t end);
 	void (*rope)(const rope_op *o, int64_t begin, int64_t end);
 	void (*attention)(const attention_op *o, const attention_item *it, float *scratch);
@@ -179,6 +181,7 @@ typedef struct {
 	const float *scale;   // [tile]
 	const float *sums;    // [3][tile]: scale * sum of q: of all 32 columns, of the first and of the last 16
 	const int32_t *isums; // [3][tile]: sum of q
+	const int32_t *shift; // [tile]: -128 * sum of all q, what codes stored plus 128 add too much
 } int8_block;
 
 ALWAYS int8_block block_of(const uint8_t *base, int tile) {
@@ -187,6 +190,7 @@ ALWAYS int8_block block_of(const uint8_t *base, int tile) {
 	b.scale = (const float *)(base + 32 * tile);
 	b.sums = b.scale + tile;
 	b.isums = (const int32_t *)(b.sums + 3 * tile);
+	b.shift = b.isums + 3 * tile;
 	return b;
 }
 

@@ -21,121 +21,124 @@ ALWAYS void load_scales(const weight *w, const uint8_t *g, __m512 *scale, __m512
 	}
 }
 
-// acc += (sum of codes*q) * (scale*ascale) + min*asum, for T tokens; which picks the sums of the unit or of one of its halves.
-ALWAYS void fold(const weight *w, const uint8_t *g, const int8_block *b, const int T, int which, const __m512i *sum, __m512 *acc) {
-	__m512 scale, min;
-	load_scales(w, g, &scale, &min);
-	for (int t = 0; t < T; t++) {
-		acc[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[t]), _mm512_mul_ps(scale, _mm512_set1_ps(b->scale[t])), acc[t]);
-	}
-	if (w->has_mins) {
+// Of P neighbouring panels times T tokens: sums and accumulators are [P][T].
+
+// acc += (sum of codes*q) * (scale*ascale) + min*asum; which picks the sums of the unit or of one of its halves.
+ALWAYS void fold(const weight *w, const uint8_t *group, const int8_block *b, const int tile, const int from, const int T, const int P, int which, const __m512i *sum, __m512 *acc) {
+	for (int p = 0; p < P; p++) {
+		__m512 scale, min;
+		load_scales(w, group + p * w->panel_bytes, &scale, &min);
 		for (int t = 0; t < T; t++) {
-			acc[t] = _mm512_fmadd_ps(min, _mm512_set1_ps(b->sums[which * T + t]), acc[t]);
+			acc[p * T + t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[p * T + t]), _mm512_mul_ps(scale, _mm512_set1_ps(b->scale[from + t])), acc[p * T + t]);
+		}
+		if (w->has_mins) {
+			for (int t = 0; t < T; t++) {
+				acc[p * T + t] = _mm512_fmadd_ps(min, _mm512_set1_ps(b->sums[which * tile + from + t]), acc[p * T + t]);
+			}
 		}
 	}
 }
 
-ALWAYS void start(const int8_block *b, const int T, int which, int zero, __m512i *sum) {
-	if (zero == 0) {
-		for (int t = 0; t < T; t++) {
-			sum[t] = _mm512_setzero_si512();
-		}
-		return;
-	}
-	__m512i z = _mm512_set1_epi32(-zero);
+// The sums begin with what the zero of the codes takes from them.
+ALWAYS void start(const weight *w, const int8_block *b, const int tile, const int from, const int T, const int P, const int bits, int which, __m512i *sum) {
 	for (int t = 0; t < T; t++) {
-		sum[t] = _mm512_mullo_epi32(_mm512_set1_epi32(b->isums[which * T + t]), z);
+		__m512i s;
+		if (bits == 4 && w->zero == 0) {
+			s = _mm512_setzero_si512();
+		} else if (bits == 8 && which == 0) {
+			s = _mm512_set1_epi32(b->shift[from + t]);
+		} else if (w->zero == 8 && which == 0) {
+			s = _mm512_srai_epi32(_mm512_set1_epi32(b->shift[from + t]), 4); // -8 times the sum
+		} else {
+			s = _mm512_mullo_epi32(_mm512_set1_epi32(b->isums[which * tile + from + t]), _mm512_set1_epi32(bits == 8 ? -128 : -w->zero));
+		}
+		for (int p = 0; p < P; p++) {
+			sum[p * T + t] = s;
+		}
 	}
 }
 
-ALWAYS void int8_tile(const weight *w, const uint8_t *panel, const uint8_t *x, const int T, const int bits, const int halves, float *out) {
-	__m512 acc[TILE_MAX];
-	for (int t = 0; t < T; t++) {
-		acc[t] = _mm512_setzero_ps();
-	}
-	int zero = bits == 8 ? 128 : w->zero;
+// sum += the products of 64 bytes of codes of each panel, or of one nibble of each, with four columns of each token.
+ALWAYS void multiply(const uint8_t *codes, int64_t panel_bytes, const int nibble, const int8_t *q, const int T, const int P, __m512i *sum) {
 	const __m512i low = _mm512_set1_epi8(15);
+	__m512i c[2];
+	for (int p = 0; p < P; p++) {
+		c[p] = _mm512_loadu_si512(codes + p * panel_bytes);
+		if (nibble >= 0) {
+			c[p] = _mm512_and_si512(nibble ? _mm512_srli_epi16(c[p], 4) : c[p], low);
+		}
+	}
+#pragma GCC unroll 12
+	for (int t = 0; t < T; t++) {
+		__m512i x = quad(q + 32 * t);
+		for (int p = 0; p < P; p++) {
+			sum[p * T + t] = _mm512_dpbusd_epi32(sum[p * T + t], c[p], x);
+		}
+	}
+}
+
+ALWAYS void join(const int n, __m512i *sum) {
+	for (int i = 0; i < n; i++) {
+		sum[i] = _mm512_add_epi32(sum[i], sum[n + i]);
+		sum[n + i] = _mm512_setzero_si512();
+	}
+}
+
+// The tokens [from, from+T) of a tile times P panels; out is [P][TILE_MAX][16].
+ALWAYS void int8_tile(const weight *w, const uint8_t *panel, const uint8_t *x, const int tile, const int from, const int T, const int P, const int bits, const int halves, float *out) {
+	__m512 acc[TILE_MAX];
+	// two sums a token where one chain of dot products would wait for itself; integers add up the same
+	const int n = P * T, chains = n <= 3 ? 2 : 1;
+	__m512i sum[2 * TILE_MAX];
+	for (int i = 0; i < n; i++) {
+		acc[i] = _mm512_setzero_ps();
+	}
+	for (int i = n; i < chains * n; i++) {
+		sum[i] = _mm512_setzero_si512();
+	}
 	int64_t since = 0;
 	const uint8_t *codes = panel, *group = panel + w->scale_off;
 	int unit_scales = halves == 2 ? 1 : w->group_len / UNIT; // units that share a scale
-	for (int64_t u = 0; u < w->units; u++, codes += w->code_stride, x += 64 * T) {
-		int8_block b = block_of(x, T);
-		if (T <= 4) {
+	for (int64_t u = 0; u < w->units; u++, codes += w->code_stride, x += 64 * tile) {
+		int8_block b = block_of(x, tile);
+		const int8_t *q = b.q + 32 * from;
+		if (P == 1 && T <= 8) { // few tokens: the codes come from memory
 			for (int i = 0; i < w->code_stride; i += 64) {
 				_mm_prefetch((const char *)codes + AHEAD + i, _MM_HINT_T0);
 			}
 		}
-		// two sums a token where one chain of dot products would wait for itself; integers add up the same
-		enum { ONE = 1, TWO = 2 };
-		const int chains = T <= 3 ? TWO : ONE;
-		__m512i sum[2 * TILE_MAX];
-		start(&b, T, halves == 2 ? 1 : 0, zero, sum);
-		for (int t = 0; chains == 2 && t < T; t++) {
-			sum[T + t] = _mm512_setzero_si512();
-		}
-		if (bits == 8) {
+		start(w, &b, tile, from, T, P, bits, halves == 2 ? 1 : 0, sum);
 #pragma GCC unroll 8
-			for (int j = 0; j < 8; j++) {
-				if (halves == 2 && j == 4) {
-					for (int t = 0; chains == 2 && t < T; t++) {
-						sum[t] = _mm512_add_epi32(sum[t], sum[T + t]);
-						sum[T + t] = _mm512_setzero_si512();
-					}
-					fold(w, group, &b, T, 1, sum, acc);
-					start(&b, T, 2, zero, sum);
+		for (int j = 0; j < 8; j++) {
+			if (halves == 2 && j == 4) {
+				if (chains == 2) {
+					join(n, sum);
 				}
-				__m512i c = _mm512_loadu_si512(codes + 64 * j);
-				__m512i *to = sum + (chains == 2 && j & 1 ? T : 0);
-#pragma GCC unroll 12
-				for (int t = 0; t < T; t++) {
-					to[t] = _mm512_dpbusd_epi32(to[t], c, quad(b.q + 32 * t + 4 * j));
-				}
+				fold(w, group, &b, tile, from, T, P, 1, sum, acc);
+				start(w, &b, tile, from, T, P, bits, 2, sum);
 			}
-		} else if (halves == 2) {
-#pragma GCC unroll 8
-			for (int j = 0; j < 8; j++) {
-				if (j == 4) {
-					for (int t = 0; chains == 2 && t < T; t++) {
-						sum[t] = _mm512_add_epi32(sum[t], sum[T + t]);
-						sum[T + t] = _mm512_setzero_si512();
-					}
-					fold(w, group, &b, T, 1, sum, acc);
-					start(&b, T, 2, zero, sum);
-				}
-				__m512i c = _mm512_loadu_si512(codes + 64 * (j & 3));
-				c = _mm512_and_si512(j < 4 ? c : _mm512_srli_epi16(c, 4), low);
-				__m512i *to = sum + (chains == 2 && j & 1 ? T : 0);
-				for (int t = 0; t < T; t++) {
-					to[t] = _mm512_dpbusd_epi32(to[t], c, quad(b.q + 32 * t + 4 * j));
-				}
-			}
-		} else {
-#pragma GCC unroll 4
-			for (int j = 0; j < 4; j++) {
-				__m512i c = _mm512_loadu_si512(codes + 64 * j);
-				__m512i first = _mm512_and_si512(c, low), second = _mm512_and_si512(_mm512_srli_epi16(c, 4), low);
-				__m512i *to = sum + (chains == 2 ? T : 0);
-#pragma GCC unroll 12
-				for (int t = 0; t < T; t++) {
-					sum[t] = _mm512_dpbusd_epi32(sum[t], first, quad(b.q + 32 * t + 4 * j));
-				}
-#pragma GCC unroll 12
-				for (int t = 0; t < T; t++) {
-					to[t] = _mm512_dpbusd_epi32(to[t], second, quad(b.q + 32 * t + 16 + 4 * j));
-				}
+			__m512i *to = sum + (chains == 2 && j & 1 ? n : 0);
+			if (bits == 8) {
+				multiply(codes + 64 * j, w->panel_bytes, -1, q + 4 * j, T, P, to);
+			} else if (halves == 2) {
+				multiply(codes + 64 * (j & 3), w->panel_bytes, j / 4, q + 4 * j, T, P, to);
+			} else { // both nibbles of a byte in turn
+				multiply(codes + 64 * (j / 2), w->panel_bytes, j & 1, q + 4 * (j / 2) + 16 * (j & 1), T, P, to);
 			}
 		}
-		for (int t = 0; chains == 2 && t < T; t++) {
-			sum[t] = _mm512_add_epi32(sum[t], sum[T + t]);
+		if (chains == 2) {
+			join(n, sum);
 		}
-		fold(w, group + (halves - 1) * w->group_bytes, &b, T, halves == 2 ? 2 : 0, sum, acc);
+		fold(w, group + (halves - 1) * w->group_bytes, &b, tile, from, T, P, halves == 2 ? 2 : 0, sum, acc);
 		if (++since == unit_scales) {
 			since = 0;
 			group += w->scale_stride;
 		}
 	}
-	for (int t = 0; t < T; t++) {
-		_mm512_storeu_ps(out + 16 * t, acc[t]);
+	for (int p = 0; p < P; p++) {
+		for (int t = 0; t < T; t++) {
+			_mm512_storeu_ps(out + 16 * (p * TILE_MAX + from + t), acc[p * T + t]);
+		}
 	}
 }
 
@@ -150,24 +153,44 @@ ALWAYS void int8_tile(const weight *w, const uint8_t *panel, const uint8_t *x, c
 	default: CALL(12); break; \
 	}
 
+// The layouts of integer codes: CALL(bits, halves).
+#define INTEGER(w, CALL) \
+	if ((w)->layout == LAYOUT_INT4 && (w)->unit_groups == 1) { \
+		CALL(4, 1) \
+	} else if ((w)->layout == LAYOUT_INT4) { \
+		CALL(4, 2) \
+	} else if ((w)->unit_groups == 1) { \
+		CALL(8, 1) \
+	} else { \
+		CALL(8, 2) \
+	}
+
 static void product_int8(const linear_op *o, const linear_part *p, int64_t panel, const uint8_t *tile, int64_t first, int count) {
 	float acc[TILE_MAX * 16] __attribute__((aligned(64)));
 	const weight *w = p->w;
 	const uint8_t *at = w->data + panel * w->panel_bytes;
-#define INT4(T) int8_tile(w, at, tile, T, 4, 1, acc)
-#define INT8(T) int8_tile(w, at, tile, T, 8, 1, acc)
-#define INT4_HALVES(T) int8_tile(w, at, tile, T, 4, 2, acc)
-#define INT8_HALVES(T) int8_tile(w, at, tile, T, 8, 2, acc)
-	if (w->layout == LAYOUT_INT4 && w->unit_groups == 1) {
-		TILES(INT4)
-	} else if (w->layout == LAYOUT_INT4) {
-		TILES(INT4_HALVES)
-	} else if (w->unit_groups == 1) {
-		TILES(INT8)
-	} else {
-		TILES(INT8_HALVES)
-	}
+#define SINGLE_4_1(T) int8_tile(w, at, tile, T, 0, T, 1, 4, 1, acc)
+#define SINGLE_4_2(T) int8_tile(w, at, tile, T, 0, T, 1, 4, 2, acc)
+#define SINGLE_8_1(T) int8_tile(w, at, tile, T, 0, T, 1, 8, 1, acc)
+#define SINGLE_8_2(T) int8_tile(w, at, tile, T, 0, T, 1, 8, 2, acc)
+#define SINGLE(bits, halves) TILES(SINGLE_##bits##_##halves)
+	INTEGER(w, SINGLE)
 	store_tile(p, panel, first, count, acc);
+}
+
+// Two panels, a tile of 12 tokens: six at a time, so that a token's codes are loaded once for both panels.
+static void pair_int8(const linear_op *o, const linear_part *p, int64_t panel, const uint8_t *tile, int64_t first, int count) {
+	float acc[2 * TILE_MAX * 16] __attribute__((aligned(64)));
+	const weight *w = p->w;
+	const uint8_t *at = w->data + panel * w->panel_bytes;
+#define PAIR(bits, halves) \
+	int8_tile(w, at, tile, TILE_MAX, 0, 6, 2, bits, halves, acc); \
+	if (count > 6) { \
+		int8_tile(w, at, tile, TILE_MAX, 6, 6, 2, bits, halves, acc); \
+	}
+	INTEGER(w, PAIR)
+	store_tile(p, panel, first, count, acc);
+	store_tile(p, panel + 1, first, count, acc + TILE_MAX * 16);
 }
 
 // x [tokens, cols] to [cols/2][tile][2] bf16, round to nearest even, missing columns and tokens zero.
@@ -223,5 +246,6 @@ void linear_avx512(kernel_table *k) {
 	k->product[PREP_FLOAT] = product_float_avx512;
 	k->product[PREP_INT8] = product_int8;
 	k->product[PREP_BF16] = product_bf16;
+	k->pair[PREP_INT8] = pair_int8;
 	k->flip = 0x80;
 }

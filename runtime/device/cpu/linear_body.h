@@ -157,7 +157,7 @@ static void FN(prepare_int8)(const linear_op *o, int64_t first, int count, uint8
 		int n = (int)(o->cols - u * UNIT < UNIT ? o->cols - u * UNIT : UNIT);
 		int8_t *codes = (int8_t *)base;
 		float *scale = (float *)(base + 32 * tile), *sums = scale + tile;
-		int32_t *isums = (int32_t *)(sums + 3 * tile);
+		int32_t *isums = (int32_t *)(sums + 3 * tile), *shift = isums + 3 * tile;
 		for (int t = 0; t < tile; t++) {
 			int8_t *q = codes + 32 * t;
 			int32_t half[2] = {0, 0};
@@ -189,12 +189,12 @@ static void FN(prepare_int8)(const linear_op *o, int64_t first, int count, uint8
 			}
 			scale[t] = s;
 			isums[t] = half[0] + half[1];
+			shift[t] = -128 * isums[t];
 			isums[tile + t] = half[0];
 			isums[2 * tile + t] = half[1];
 			for (int i = 0; i < 3; i++) {
 				sums[i * tile + t] = s * (float)isums[i * tile + t];
 			}
 		}
-		memset(base + 60 * tile, 0, 4 * (size_t)tile);
 	}
 }

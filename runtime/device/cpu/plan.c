@@ -124,15 +124,18 @@ static void run_linear(const linear_op *o, int phase, int64_t chunk, const kerne
 	int64_t begin = chunk % o->panel_chunks * o->head.split, end = begin + o->head.split;
 	end = end < o->panels ? end : o->panels;
 	int part = 0;
-	for (int64_t panel = begin; panel < end; panel++) {
+	for (int64_t panel = begin; panel < end;) {
 		while (part + 1 < o->parts && o->part[part + 1].first_panel <= panel) {
 			part++;
 		}
 		const linear_part *p = &o->part[part];
+		int64_t stop = part + 1 < o->parts && o->part[part + 1].first_panel < end ? o->part[part + 1].first_panel : end;
+		int two = panel + 1 < stop && tile == TILE_MAX && k->pair[o->prep] != NULL;
 		for (int64_t i = first; i < last; i++) {
 			int64_t left = o->rows - i * tile;
-			k->product[o->prep](o, p, panel - p->first_panel, scratch + i * o->tile_bytes, i * tile, (int)(left < tile ? left : tile));
+			(two ? k->pair : k->product)[o->prep](o, p, panel - p->first_panel, scratch + i * o->tile_bytes, i * tile, (int)(left < tile ? left : tile));
 		}
+		panel += 1 + two;
 	}
 }
 
