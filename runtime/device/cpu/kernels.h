@@ -62,6 +62,20 @@ typedef struct {
 	linear_part *part;
 } linear_op;
 
+// Panels [begin, end) of a part times the prepared tiles [first, last), which lie tile_bytes apart.
+typedef struct {
+	const linear_op *o;
+	const linear_part *p;
+	int64_t begin, end;
+	const uint8_t *tiles;
+	int64_t first, last;
+} linear_work;
+
+ALWAYS int tokens_of(const linear_op *o, int64_t tile) {
+	int64_t left = o->rows - tile * o->tile;
+	return (int)(left < o->tile ? left : o->tile);
+}
+
 typedef struct {
 	op head;
 	const int32_t *ids;
@@ -150,10 +164,7 @@ typedef struct {
 typedef struct {
 	// One tile of tokens [first, first+count) of x to dst (tile_bytes).
 	void (*prepare[3])(const linear_op *o, int64_t first, int count, uint8_t *dst);
-	// One panel times one prepared tile.
-	void (*product[3])(const linear_op *o, const linear_part *p, int64_t panel, const uint8_t *tile, int64_t first, int count);
-	// Two neighbouring panels times one prepared tile of TILE_MAX tokens; NULL where that gains nothing.
-	void (*pair[3])(const linear_op *o, const linear_part *p, int64_t panel, const uint8_t *tile, int64_t first, int count);
+	void (*product[3])(const linear_work *l);
 	void (*rmsnorm)(const rmsnorm_op *o, int64_t begin, int64_t end);
 	void (*rope)(const rope_op *o, int64_t begin, int64_t end);
 	void (*attention)(const attention_op *o, const attention_item *it, float *scratch);

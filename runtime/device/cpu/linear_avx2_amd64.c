@@ -121,7 +121,7 @@ ALWAYS void int8_tile(const weight *w, const uint8_t *panel, const uint8_t *x, c
 }
 
 #define TILES(CALL) \
-	switch (o->tile) { \
+	switch (l->o->tile) { \
 	case 1: CALL(1); break; \
 	case 2: CALL(2); break; \
 	case 3: CALL(3); break; \
@@ -131,9 +131,9 @@ ALWAYS void int8_tile(const weight *w, const uint8_t *panel, const uint8_t *x, c
 	default: CALL(12); break; \
 	}
 
-static void product_int8(const linear_op *o, const linear_part *p, int64_t panel, const uint8_t *tile, int64_t first, int count) {
+static void int8_product(const linear_work *l, int64_t panel, const uint8_t *tile, int64_t first, int count) {
 	float acc[TILE_MAX * 16] __attribute__((aligned(64))) = {0};
-	const weight *w = p->w;
+	const weight *w = l->p->w;
 	const uint8_t *at = w->data + panel * w->panel_bytes;
 #define INT4(T) int8_tile(w, at, tile, T, 4, 1, acc)
 #define INT8(T) int8_tile(w, at, tile, T, 8, 1, acc)
@@ -148,8 +148,10 @@ static void product_int8(const linear_op *o, const linear_part *p, int64_t panel
 	} else {
 		TILES(INT8_HALVES)
 	}
-	store_tile(p, panel, first, count, acc);
+	store_tile(l->p, panel, first, count, acc);
 }
+
+static void product_int8(const linear_work *l) { each_product(l, int8_product); }
 
 void linear_avx2(kernel_table *k) {
 	k->prepare[PREP_FLOAT] = prepare_float_avx2;

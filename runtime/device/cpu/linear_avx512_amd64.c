@@ -143,7 +143,7 @@ ALWAYS void int8_tile(const weight *w, const uint8_t *panel, const uint8_t *x, c
 }
 
 #define TILES(CALL) \
-	switch (o->tile) { \
+	switch (l->o->tile) { \
 	case 1: CALL(1); break; \
 	case 2: CALL(2); break; \
 	case 3: CALL(3); break; \
@@ -165,9 +165,9 @@ ALWAYS void int8_tile(const weight *w, const uint8_t *panel, const uint8_t *x, c
 		CALL(8, 2) \
 	}
 
-static void product_int8(const linear_op *o, const linear_part *p, int64_t panel, const uint8_t *tile, int64_t first, int count) {
+static void int8_product(const linear_work *l, int64_t panel, const uint8_t *tile, int64_t first, int count) {
 	float acc[TILE_MAX * 16] __attribute__((aligned(64)));
-	const weight *w = p->w;
+	const weight *w = l->p->w;
 	const uint8_t *at = w->data + panel * w->panel_bytes;
 #define SINGLE_4_1(T) int8_tile(w, at, tile, T, 0, T, 1, 4, 1, acc)
 #define SINGLE_4_2(T) int8_tile(w, at, tile, T, 0, T, 1, 4, 2, acc)
@@ -175,13 +175,13 @@ static void product_int8(const linear_op *o, const linear_part *p, int64_t panel
 #define SINGLE_8_2(T) int8_tile(w, at, tile, T, 0, T, 1, 8, 2, acc)
 #define SINGLE(bits, halves) TILES(SINGLE_##bits##_##halves)
 	INTEGER(w, SINGLE)
-	store_tile(p, panel, first, count, acc);
+	store_tile(l->p, panel, first, count, acc);
 }
 
 // Two panels, a tile of 12 tokens: six at a time, so that a token's codes are loaded once for both panels.
-static void pair_int8(const linear_op *o, const linear_part *p, int64_t panel, const uint8_t *tile, int64_t first, int count) {
+static void int8_pair(const linear_work *l, int64_t panel, const uint8_t *tile, int64_t first, int count) {
 	float acc[2 * TILE_MAX * 16] __attribute__((aligned(64)));
-	const weight *w = p->w;
+	const weight *w = l->p->w;
 	const uint8_t *at = w->data + panel * w->panel_bytes;
 #define PAIR(bits, halves) \
 	int8_tile(w, at, tile, TILE_MAX, 0, 6, 2, bits, halves, acc); \
@@ -189,8 +189,8 @@ static void pair_int8(const linear_op *o, const linear_part *p, int64_t panel, c
 		int8_tile(w, at, tile, TILE_MAX, 6, 6, 2, bits, halves, acc); \
 	}
 	INTEGER(w, PAIR)
-	store_tile(p, panel, first, count, acc);
-	store_tile(p, panel + 1, first, count, acc + TILE_MAX * 16);
+	store_tile(l->p, panel, first, count, acc);
+	store_tile(l->p, panel + 1, first, count, acc + TILE_MAX * 16);
 }
 
 // x [tokens, cols] to [cols/2][tile][2] bf16, round to nearest even, missing columns and tokens zero.
@@ -231,13 +231,25 @@ ALWAYS void bf16_tile(const weight *w, const uint8_t *panel, const uint8_t *x, c
 	}
 }
 
-static void product_bf16(const linear_op *o, const linear_part *p, int64_t panel, const uint8_t *tile, int64_t first, int count) {
+static void bf16_product(const linear_work *l, int64_t panel, const uint8_t *tile, int64_t first, int count) {
 	float acc[TILE_MAX * 16] __attribute__((aligned(64)));
-	const uint8_t *at = p->w->data + panel * p->w->panel_bytes;
-#define BF16(T) bf16_tile(p->w, at, tile, T, acc)
+	const uint8_t *at = l->p->w->data + panel * l->p->w->panel_bytes;
+#define BF16(T) bf16_tile(l->p->w, at, tile, T, acc)
 	TILES(BF16)
-	store_tile(p, panel, first, count, acc);
+	store_tile(l->p, panel, first, count, acc);
 }
+
+static void product_int8(const linear_work *l) {
+	linear_work rest = *l;
+	for (; l->o->tile == TILE_MAX && rest.begin + 2 <= rest.end; rest.begin += 2) {
+		for (int64_t i = l->first; i < l->last; i++) {
+			int8_pair(l, rest.begin, l->tiles + i * l->o->tile_bytes, i * TILE_MAX, tokens_of(l->o, i));
+		}
+	}
+	each_product(&rest, int8_product);
+}
+
+static void product_bf16(const linear_work *l) { each_product(l, bf16_product); }
 
 void linear_avx512(kernel_table *k) {
 	k->prepare[PREP_FLOAT] = prepare_float_avx512;
@@ -246,6 +258,5 @@ void linear_avx512(kernel_table *k) {
 	k->product[PREP_FLOAT] = product_float_avx512;
 	k->product[PREP_INT8] = product_int8;
 	k->product[PREP_BF16] = product_bf16;
-	k->pair[PREP_INT8] = pair_int8;
 	k->flip = 0x80;
 }

@@ -26,7 +26,7 @@ static void FN(expand)(const weight *w, const uint8_t *panel, int64_t unit, int 
 		for (int k = 0; k < n; k += 2) {
 			i16v pair = i_load(codes + 32 * k);
 			v_store(to + 16 * k, i_as_float(i_shl(pair, 16)));
-			v_store(to + 16 * k + 16, i_as_float(i_field(pair, 0, -0x10000)));
+			v_store(to + 16 * k + 16, i_as_float(i_and(pair, -0x10000)));
 		}
 		return;
 	}
@@ -73,29 +73,6 @@ ALWAYS void float_block(const float *w, const float *x, int n, const int tile, c
 	}
 }
 
-ALWAYS void float_tile(const weight *w, const uint8_t *panel, const float *x, const int tile, float *acc) {
-	float values[UNIT * 16] __attribute__((aligned(64)));
-	for (int64_t u = 0; u < w->units; u++) {
-		int n = (int)(w->cols - u * UNIT < UNIT ? w->cols - u * UNIT : UNIT);
-		const float *v = values;
-		if (w->layout == LAYOUT_F32) {
-			v = (const float *)(panel + u * w->code_stride);
-			__builtin_prefetch(v + 1024);
-		} else {
-			__builtin_prefetch(panel + u * w->code_stride + 2048);
-			__builtin_prefetch(panel + u * w->code_stride + 2112);
-			FN(expand)(w, panel, u, n, values);
-		}
-		int t = 0;
-		for (; t + FLOAT_TOKENS <= tile; t += FLOAT_TOKENS) {
-			float_block(v, x + u * UNIT * tile + t, n, tile, FLOAT_TOKENS, acc + 16 * t);
-		}
-		if (tile % FLOAT_TOKENS) {
-			float_block(v, x + u * UNIT * tile + t, n, tile, tile % FLOAT_TOKENS, acc + 16 * t);
-		}
-	}
-}
-
 ALWAYS void store_tile(const linear_part *p, int64_t panel, int64_t first, int count, const float *acc) {
 	int64_t n = p->w->rows - panel * PANEL;
 	int lanes = n < PANEL ? (int)n : PANEL;
@@ -112,21 +89,123 @@ ALWAYS void store_tile(const linear_part *p, int64_t panel, int64_t first, int c
 	}
 }
 
-static void FN(product_float)(const linear_op *o, const linear_part *p, int64_t panel, const uint8_t *tile, int64_t first, int count) {
-	float acc[TILE_MAX * 16] __attribute__((aligned(64))) = {0};
-	const weight *w = p->w;
-	const uint8_t *at = w->data + panel * w->panel_bytes;
-	const float *x = (const float *)tile;
-	switch (o->tile) {
-	case 1: float_tile(w, at, x, 1, acc); break;
-	case 2: float_tile(w, at, x, 2, acc); break;
-	case 3: float_tile(w, at, x, 3, acc); break;
-	case 4: float_tile(w, at, x, 4, acc); break;
-	case 6: float_tile(w, at, x, 6, acc); break;
-	case 8: float_tile(w, at, x, 8, acc); break;
-	default: float_tile(w, at, x, 12, acc); break;
+// The values of columns [from, from+n) of a panel, to[k][16] or where they lie; from is a multiple of UNIT.
+ALWAYS const float *columns(const weight *w, const uint8_t *panel, int64_t from, int n, float *to) {
+	const uint8_t *codes = panel + from / UNIT * w->code_stride;
+	if (w->layout == LAYOUT_F32) {
+		return (const float *)codes;
 	}
-	store_tile(p, panel, first, count, acc);
+	for (int i = 0; i < n; i += UNIT) {
+		FN(expand)(w, panel, (from + i) / UNIT, n - i < UNIT ? n - i : UNIT, to + 16 * i);
+	}
+	return to;
+}
+
+enum { COLUMNS = 128, TILES_AT_ONCE = 16, FEW_TOKENS = 4, FEW_AHEAD = 2048 };
+
+// One panel times the tiles [first, last), TILES_AT_ONCE at most: some columns are expanded, then all tiles take them.
+ALWAYS void float_panel(const linear_work *l, int64_t panel, int64_t first, int64_t last, const int tile) {
+	float values[COLUMNS * 16] __attribute__((aligned(64))), acc[TILES_AT_ONCE * TILE_MAX * 16] __attribute__((aligned(64)));
+	const weight *w = l->p->w;
+	memset(acc, 0, (size_t)((last - first) * tile * 16) * sizeof(float));
+	for (int64_t from = 0; from < w->cols; from += COLUMNS) {
+		int n = (int)(w->cols - from < COLUMNS ? w->cols - from : COLUMNS);
+		const float *v = columns(w, w->data + panel * w->panel_bytes, from, n, values);
+		for (int64_t i = first; i < last; i++) {
+			const float *x = (const float *)(l->tiles + i * l->o->tile_bytes) + from * tile;
+			float *to = acc + (i - first) * tile * 16;
+			int t = 0;
+			for (; t + FLOAT_TOKENS <= tile; t += FLOAT_TOKENS) {
+				float_block(v, x + t, n, tile, FLOAT_TOKENS, to + 16 * t);
+			}
+			if (tile % FLOAT_TOKENS) {
+				float_block(v, x + t, n, tile, tile % FLOAT_TOKENS, to + 16 * t);
+			}
+		}
+	}
+	for (int64_t i = first; i < last; i++) {
+		store_tile(l->p, panel, i * tile, tokens_of(l->o, i), acc + (i - first) * tile * 16);
+	}
+}
+
+// Column k of a panel of plain values; odd is k % 2.
+ALWAYS v16 column(const uint8_t *panel, int64_t k, const int odd, const int layout) {
+	if (layout == LAYOUT_BF16) {
+		i16v pair = i_load(panel + 32 * (k - odd));
+		return i_as_float(odd ? i_and(pair, -0x10000) : i_shl(pair, 16));
+	}
+	return layout == LAYOUT_F16 ? v_load_f16((const uint16_t *)panel + 16 * k) : v_load((const float *)panel + 16 * k);
+}
+
+// One panel of plain values times one tile of few tokens, from the panel to the sums without a detour through memory.
+ALWAYS void few_tokens(const linear_work *l, int64_t panel, const int T, const int layout) {
+	const weight *w = l->p->w;
+	const uint8_t *at = w->data + panel * w->panel_bytes;
+	const float *x = (const float *)(l->tiles + l->first * l->o->tile_bytes);
+	float acc[FLOAT_TOKENS * 16] __attribute__((aligned(64)));
+	v16 a[FLOAT_TOKENS];
+	for (int t = 0; t < T; t++) {
+		a[t] = v_set1(0);
+	}
+	int64_t k = 0;
+	for (; k + 2 <= w->cols; k += 2) {
+		__builtin_prefetch(at + (layout == LAYOUT_F32 ? 64 : 32) * k + FEW_AHEAD);
+		for (int odd = 0; odd < 2; odd++) {
+			v16 v = column(at, k + odd, odd, layout);
+			for (int t = 0; t < T; t++) {
+				a[t] = v_fma(v_set1(x[(k + odd) * T + t]), v, a[t]);
+			}
+		}
+	}
+	if (k < w->cols) {
+		v16 v = column(at, k, 0, layout);
+		for (int t = 0; t < T; t++) {
+			a[t] = v_fma(v_set1(x[k * T + t]), v, a[t]);
+		}
+	}
+	for (int t = 0; t < T; t++) {
+		v_store(acc + 16 * t, a[t]);
+	}
+	store_tile(l->p, panel, l->first * T, tokens_of(l->o, l->first), acc);
+}
+
+ALWAYS void float_panels(const linear_work *l, const int tile) {
+	int layout = l->p->w->layout;
+	int few = tile <= FEW_TOKENS && l->last - l->first == 1;
+	for (int64_t panel = l->begin; panel < l->end; panel++) {
+		if (few && layout == LAYOUT_BF16) {
+			few_tokens(l, panel, tile, LAYOUT_BF16);
+		} else if (few && layout == LAYOUT_F16) {
+			few_tokens(l, panel, tile, LAYOUT_F16);
+		} else if (few && layout == LAYOUT_F32) {
+			few_tokens(l, panel, tile, LAYOUT_F32);
+		} else {
+			for (int64_t i = l->first; i < l->last; i += TILES_AT_ONCE) {
+				float_panel(l, panel, i, i + TILES_AT_ONCE < l->last ? i + TILES_AT_ONCE : l->last, tile);
+			}
+		}
+	}
+}
+
+static void FN(product_float)(const linear_work *l) {
+	switch (l->o->tile) {
+	case 1: float_panels(l, 1); break;
+	case 2: float_panels(l, 2); break;
+	case 3: float_panels(l, 3); break;
+	case 4: float_panels(l, 4); break;
+	case 6: float_panels(l, 6); break;
+	case 8: float_panels(l, 8); break;
+	default: float_panels(l, 12); break;
+	}
+}
+
+// Calls f for every panel and tile of the work.
+ALWAYS void each_product(const linear_work *l, void (*f)(const linear_work *l, int64_t panel, const uint8_t *tile, int64_t first, int count)) {
+	for (int64_t panel = l->begin; panel < l->end; panel++) {
+		for (int64_t i = l->first; i < l->last; i++) {
+			f(l, panel, l->tiles + i * l->o->tile_bytes, i * l->o->tile, tokens_of(l->o, i));
+		}
+	}
 }
 
 // x [tokens, cols] to [cols][tile], missing tokens zero.

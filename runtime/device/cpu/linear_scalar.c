@@ -17,13 +17,13 @@ static void dot(const weight *w, const uint8_t *codes, const int8_t *q, int begi
 	}
 }
 
-static void product_int8(const linear_op *o, const linear_part *p, int64_t panel, const uint8_t *tile, int64_t first, int count) {
-	const weight *w = p->w;
+static void int8_product(const linear_work *l, int64_t panel, const uint8_t *tile, int64_t first, int count) {
+	const weight *w = l->p->w;
 	const uint8_t *at = w->data + panel * w->panel_bytes;
 	float acc[TILE_MAX * PANEL] = {0};
 	int halves = w->unit_groups;
 	for (int64_t u = 0; u < w->units; u++) {
-		int8_block b = block_of(tile + u * 64 * o->tile, o->tile);
+		int8_block b = block_of(tile + u * 64 * l->o->tile, l->o->tile);
 		for (int h = 0; h < halves; h++) {
 			v16 scale, min;
 			scaled(w, at, u * UNIT + h * 16, &scale, &min);
@@ -33,14 +33,16 @@ static void product_int8(const linear_op *o, const linear_part *p, int64_t panel
 				v16 a = v_load(acc + 16 * t);
 				a = v_fma(i_to_float(i_load(sum)), v_mul(scale, v_set1(b.scale[t])), a);
 				if (w->has_mins) {
-					a = v_fma(min, v_set1(b.sums[(halves == 2 ? 1 + h : 0) * o->tile + t]), a);
+					a = v_fma(min, v_set1(b.sums[(halves == 2 ? 1 + h : 0) * l->o->tile + t]), a);
 				}
 				v_store(acc + 16 * t, a);
 			}
 		}
 	}
-	store_tile(p, panel, first, count, acc);
+	store_tile(l->p, panel, first, count, acc);
 }
+
+static void product_int8(const linear_work *l) { each_product(l, int8_product); }
 
 void linear_scalar(kernel_table *k) {
 	k->prepare[PREP_FLOAT] = prepare_float_scalar;

@@ -104,16 +104,13 @@ int64_t op_chunks(op *o, int phase, int threads) {
 }
 
 static void run_linear(const linear_op *o, int phase, int64_t chunk, const kernel_table *k, uint8_t *scratch, int fresh) {
-	int64_t tile = o->tile;
 	if (o->shared == NULL) {
 		for (int64_t i = 0; fresh && i < o->tiles; i++) {
-			int64_t left = o->rows - i * tile;
-			k->prepare[o->prep](o, i * tile, (int)(left < tile ? left : tile), scratch + i * o->tile_bytes);
+			k->prepare[o->prep](o, i * o->tile, tokens_of(o, i), scratch + i * o->tile_bytes);
 		}
 	} else if (phase == 0) {
 		for (int64_t i = chunk * o->head.split; i < (chunk + 1) * o->head.split && i < o->tiles; i++) {
-			int64_t left = o->rows - i * tile;
-			k->prepare[o->prep](o, i * tile, (int)(left < tile ? left : tile), *o->shared + i * o->tile_bytes);
+			k->prepare[o->prep](o, i * o->tile, tokens_of(o, i), *o->shared + i * o->tile_bytes);
 		}
 		return;
 	} else {
@@ -123,19 +120,12 @@ static void run_linear(const linear_op *o, int phase, int64_t chunk, const kerne
 	last = last < o->tiles ? last : o->tiles;
 	int64_t begin = chunk % o->panel_chunks * o->head.split, end = begin + o->head.split;
 	end = end < o->panels ? end : o->panels;
-	int part = 0;
-	for (int64_t panel = begin; panel < end;) {
-		while (part + 1 < o->parts && o->part[part + 1].first_panel <= panel) {
-			part++;
+	for (int i = 0; i < o->parts; i++) {
+		int64_t base = o->part[i].first_panel, stop = i + 1 < o->parts ? o->part[i + 1].first_panel : o->panels;
+		int64_t from = begin > base ? begin : base, to = end < stop ? end : stop;
+		if (from < to) {
+			k->product[o->prep](&(linear_work){o, &o->part[i], from - base, to - base, scratch, first, last});
 		}
-		const linear_part *p = &o->part[part];
-		int64_t stop = part + 1 < o->parts && o->part[part + 1].first_panel < end ? o->part[part + 1].first_panel : end;
-		int two = panel + 1 < stop && tile == TILE_MAX && k->pair[o->prep] != NULL;
-		for (int64_t i = first; i < last; i++) {
-			int64_t left = o->rows - i * tile;
-			(two ? k->pair : k->product)[o->prep](o, p, panel - p->first_panel, scratch + i * o->tile_bytes, i * tile, (int)(left < tile ? left : tile));
-		}
-		panel += 1 + two;
 	}
 }
 

@@ -81,6 +81,7 @@ ALWAYS i16v i_field(i16v v, int shift, int mask) {
 	return (i16v){_mm256_and_si256(_mm256_srli_epi32(v.a, shift), m), _mm256_and_si256(_mm256_srli_epi32(v.b, shift), m)};
 }
 ALWAYS i16v i_shl(i16v v, int n) { return (i16v){_mm256_slli_epi32(v.a, n), _mm256_slli_epi32(v.b, n)}; }
+ALWAYS i16v i_and(i16v v, int mask) { __m256i m = _mm256_set1_epi32(mask); return (i16v){_mm256_and_si256(v.a, m), _mm256_and_si256(v.b, m)}; }
 ALWAYS i16v i_xor(i16v v, int x) { __m256i m = _mm256_set1_epi32(x); return (i16v){_mm256_xor_si256(v.a, m), _mm256_xor_si256(v.b, m)}; }
 ALWAYS v16 i_to_float(i16v v) { return (v16){_mm256_cvtepi32_ps(v.a), _mm256_cvtepi32_ps(v.b)}; }
 ALWAYS v16 i_as_float(i16v v) { return (v16){_mm256_castsi256_ps(v.a), _mm256_castsi256_ps(v.b)}; }

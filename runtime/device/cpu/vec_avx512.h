@@ -53,6 +53,7 @@ ALWAYS v16 v_load_bf16(const uint16_t *p) {
 ALWAYS i16v i_load(const void *p) { return _mm512_loadu_si512(p); }
 ALWAYS i16v i_field(i16v a, int shift, int mask) { return _mm512_and_si512(_mm512_srli_epi32(a, shift), _mm512_set1_epi32(mask)); }
 ALWAYS i16v i_shl(i16v a, int n) { return _mm512_slli_epi32(a, n); }
+ALWAYS i16v i_and(i16v a, int mask) { return _mm512_and_si512(a, _mm512_set1_epi32(mask)); }
 ALWAYS i16v i_xor(i16v a, int x) { return _mm512_xor_si512(a, _mm512_set1_epi32(x)); }
 ALWAYS v16 i_to_float(i16v a) { return _mm512_cvtepi32_ps(a); }
 ALWAYS v16 i_as_float(i16v a) { return _mm512_castsi512_ps(a); }

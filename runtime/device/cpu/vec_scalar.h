@@ -62,6 +62,7 @@ ALWAYS i16v i_load(const void *p) { i16v r; memcpy(&r, p, 64); return r; }
 typedef uint32_t u16v __attribute__((vector_size(64)));
 ALWAYS i16v i_field(i16v a, int shift, int mask) { return (i16v)((u16v)a >> (uint32_t)shift) & mask; }
 ALWAYS i16v i_shl(i16v a, int n) { return (i16v)((u16v)a << (uint32_t)n); }
+ALWAYS i16v i_and(i16v a, int mask) { return a & mask; }
 ALWAYS i16v i_xor(i16v a, int x) { return a ^ x; }
 ALWAYS v16 i_to_float(i16v a) { return __builtin_convertvector(a, v16); }
 ALWAYS v16 i_as_float(i16v a) { return (v16)a; }
