@@ -5,6 +5,9 @@
 
 enum { AHEAD = 1536 };
 
+// Keeps the instructions of one token together: mixed with those of the next they need more registers than there are.
+#define KEEP(v) __asm__ volatile("" : "+x"(v))
+
 ALWAYS __m256i quad(const int8_t *q) {
 	int32_t v;
 	memcpy(&v, q, 4);
@@ -68,27 +71,67 @@ ALWAYS void int4_side(const weight *w, const uint8_t *codes, const uint8_t *grou
 	}
 }
 
-// The same for signed 8-bit codes: |c| * (q with the sign of c); a pair of products is at most 128*127*2 and fits in 16 bits.
-ALWAYS void int8_side(const weight *w, const uint8_t *codes, const uint8_t *group, int8_block b, const int T, const int from, const int to, int which, int side, float *acc) {
+// |c| as min(c, -c) without sign: vpabsb and vpsignb share two pipes with the multiplications, these have four.
+ALWAYS __m256i size_of(__m256i c) { return _mm256_min_epu8(c, _mm256_sub_epi8(_mm256_setzero_si256(), c)); }
+
+// Columns [4*from, 4*to) of one unit of signed 8-bit codes: |c| * (q with the sign of c); a pair of products is at most 128*128*2 and fits in
+// 16 bits. Few tokens take both sides at once, to share the broadcasts of q.
+ALWAYS void int8_few(const weight *w, const uint8_t *codes, const uint8_t *group, int8_block b, const int T, const int from, const int to, int which, float *acc) {
 	const __m256i ones = _mm256_set1_epi16(1);
-	__m256 scale, min;
-	load_scales(w, group, side, &scale, &min);
-	const int width = T < 4 ? T : T % 4 == 0 ? 4 : 3;
-	for (int t0 = 0; t0 + width <= T; t0 += width) {
-		__m256i sum[4];
-		for (int t = 0; t < width; t++) {
-			sum[t] = _mm256_setzero_si256();
-		}
-		for (int j = from; j < to; j++) {
-			__m256i c = _mm256_loadu_si256((const __m256i *)(codes + 64 * j + 4 * side)), size = _mm256_abs_epi8(c);
-			for (int t = 0; t < width; t++) {
-				__m256i q = _mm256_sign_epi8(quad(b.q + 32 * (t0 + t) + 4 * j), c);
-				sum[t] = _mm256_add_epi32(sum[t], _mm256_madd_epi16(_mm256_maddubs_epi16(size, q), ones));
+	__m256i sum[2][FEW_TOKENS];
+	for (int j = from; j < to; j++) {
+		for (int s = 0; s < 2; s++) {
+			__m256i c = _mm256_loadu_si256((const __m256i *)(codes + 64 * j) + s), size = size_of(c);
+			for (int t = 0; t < T; t++) {
+				__m256i q = _mm256_sign_epi8(quad(b.q + 32 * t + 4 * j), c);
+				q = _mm256_madd_epi16(_mm256_maddubs_epi16(size, q), ones);
+				sum[s][t] = j == from ? q : _mm256_add_epi32(sum[s][t], q);
 			}
 		}
-		for (int t = 0; t < width; t++) {
-			fold(sum[t], scale, min, w->has_mins, b.scale[t0 + t], b.sums[which * T + t0 + t], acc + 16 * (t0 + t) + side);
+	}
+	for (int s = 0; s < 2; s++) {
+		__m256 scale, min;
+		load_scales(w, group, 8 * s, &scale, &min);
+		for (int t = 0; t < T; t++) {
+			fold(sum[s][t], scale, min, w->has_mins, b.scale[t], b.sums[which * T + t], acc + 16 * t + 8 * s);
 		}
+	}
+}
+
+// The same for one side and many tokens. Where c is negative q takes its sign as ~q, which is -q - 1: the ones are made up for once for all tokens.
+ALWAYS void int8_side(const weight *w, const uint8_t *codes, const uint8_t *group, int8_block b, const int T, const int from, const int to, int which, int side, float *acc) {
+	const __m256i ones = _mm256_set1_epi16(1), zero = _mm256_setzero_si256();
+	__m256 scale, min;
+	load_scales(w, group, side, &scale, &min);
+	__m256i sum[TILE_MAX], extra = zero;
+	for (int t = 0; t < T; t++) {
+		sum[t] = zero;
+	}
+#pragma GCC unroll 1
+	for (int j = from; j < to; j++) {
+		__m256i c = _mm256_loadu_si256((const __m256i *)(codes + 64 * j + 4 * side)), size = size_of(c), minus = _mm256_cmpgt_epi8(zero, c);
+		extra = _mm256_sub_epi32(extra, _mm256_madd_epi16(_mm256_maddubs_epi16(size, minus), ones));
+		for (int t = 0; t < T; t++) {
+			__m256i q = _mm256_xor_si256(quad(b.q + 32 * t + 4 * j), minus);
+			sum[t] = _mm256_add_epi32(sum[t], _mm256_madd_epi16(_mm256_maddubs_epi16(size, q), ones));
+			KEEP(sum[t]);
+		}
+	}
+	for (int t = 0; t < T; t++) {
+		sum[t] = _mm256_add_epi32(sum[t], extra);
+		KEEP(sum[t]);
+		fold(sum[t], scale, min, w->has_mins, b.scale[t], b.sums[which * T + t], acc + 16 * t + side);
+	}
+}
+
+ALWAYS void int8_unit(const weight *w, const uint8_t *codes, const uint8_t *group, int8_block b, const int T, const int from, const int to, int which, float *acc) {
+	if (T <= FEW_TOKENS) {
+		int8_few(w, codes, group, b, T, from, to, which, acc);
+		return;
+	}
+#pragma GCC unroll 1
+	for (int side = 0; side < 16; side += 8) {
+		int8_side(w, codes, group, b, T, from, to, which, side, acc);
 	}
 }
 
@@ -103,15 +146,14 @@ ALWAYS void int8_tile(const weight *w, const uint8_t *panel, const uint8_t *x, c
 				_mm_prefetch((const char *)codes + AHEAD + i, _MM_HINT_T0);
 			}
 		}
-		for (int side = 0; side < 16; side += 8) {
-			if (bits == 4) {
-				int4_side(w, codes, group, b, T, halves, side, acc);
-			} else if (halves == 1) {
-				int8_side(w, codes, group, b, T, 0, 8, 0, side, acc);
-			} else {
-				int8_side(w, codes, group, b, T, 0, 4, 1, side, acc);
-				int8_side(w, codes, group + w->group_bytes, b, T, 4, 8, 2, side, acc);
-			}
+		if (bits == 4) {
+			int4_side(w, codes, group, b, T, halves, 0, acc);
+			int4_side(w, codes, group, b, T, halves, 8, acc);
+		} else if (halves == 1) {
+			int8_unit(w, codes, group, b, T, 0, 8, 0, acc);
+		} else {
+			int8_unit(w, codes, group, b, T, 0, 4, 1, acc);
+			int8_unit(w, codes, group + w->group_bytes, b, T, 4, 8, 2, acc);
 		}
 		if (++since == unit_scales) {
 			since = 0;
