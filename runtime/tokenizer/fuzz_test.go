@@ -1,8 +1,6 @@
 package tokenizer
 
 import (
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -139,20 +137,5 @@ func TestHostileInput(t *testing.T) {
 				t.Errorf("%q: %d ids, MinTokens says at least %d", s, len(ids), least)
 			}
 		}
-	}
-}
-
-func BenchmarkEncode(b *testing.B) {
-	text, err := os.ReadFile(filepath.Join(testdata.Shared(b, "data", "corpora"), "tinyshakespeare_input.txt"))
-	if err != nil {
-		b.Fatal(err)
-	}
-	for _, tok := range realTokenizers(b) {
-		b.Run(map[bool]string{true: "bytelevel", false: "sentencepiece"}[tok.byteLevel], func(b *testing.B) {
-			b.SetBytes(int64(len(text)))
-			for b.Loop() {
-				tok.Encode(string(text), EncodeOptions{})
-			}
-		})
 	}
 }

@@ -151,7 +151,7 @@ func checkGolden(t *testing.T, tok *Tokenizer, g *golden) {
 	}
 }
 
-func fromGGUF(t *testing.T, path string) *Tokenizer {
+func fromGGUF(t testing.TB, path string) *Tokenizer {
 	t.Helper()
 	g, err := weights.OpenGGUF(path)
 	if err != nil {
@@ -279,66 +279,75 @@ func TestDamagedFiles(t *testing.T) {
 	}
 }
 
-// TestVectorsWithoutVocabulary runs the vectors whose GGUF is absent on the same vocabularies in other spellings: GPT-2's encoder.json with vocab.bpe, and tiktoken's ranks.
+// TestVectorsWithoutVocabulary runs the vectors whose GGUF is absent on the same vocabularies in other spellings.
 func TestVectorsWithoutVocabulary(t *testing.T) {
-	t.Run("llama-bpe", func(t *testing.T) {
-		var vocab map[string]int32
-		text, err := os.ReadFile(testdata.Shared(t, "data", "tokenizers", "llama3.2", "encoder.json"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := json.Unmarshal(text, &vocab); err != nil {
-			t.Fatal(err)
-		}
-		merges, err := os.ReadFile(testdata.Shared(t, "data", "tokenizers", "llama3.2", "vocab.bpe"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		pieces := make([]string, len(vocab))
-		for p, id := range vocab {
-			pieces[id] = p
-		}
-		var pairs [][2]string
-		for line := range strings.Lines(string(merges)) {
-			if left, right, ok := strings.Cut(strings.TrimSuffix(line, "\n"), " "); ok && !strings.HasPrefix(line, "#version") {
-				pairs = append(pairs, [2]string{left, right})
-			}
-		}
-		tok := byteLevelOf(t, pieces, splitLlama3)
-		if err := tok.bpe.addMerges(tok.ids, pairs); err != nil {
-			t.Fatal(err)
-		}
-		tok.wholeWords()
-		runVectors(t, tok, testdata.Shared(t, "data", "tokenizers", "llamacpp_vocab")+"/ggml-vocab-llama-bpe.gguf")
-	})
-	t.Run("qwen2", func(t *testing.T) {
-		text, err := os.ReadFile(testdata.Shared(t, "data", "tokenizers", "qwen", "qwen.tiktoken"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		var pieces []string
-		var scores []float32
-		for line := range strings.Lines(string(text)) {
-			b64, _, _ := strings.Cut(line, " ")
-			raw, err := base64.StdEncoding.DecodeString(b64)
-			if err != nil {
-				t.Fatal(err)
-			}
-			spelled := ""
-			for _, b := range raw {
-				spelled += string(byteChars[b])
-			}
-			scores = append(scores, -float32(len(pieces)))
-			pieces = append(pieces, spelled)
-		}
-		tok := byteLevelOf(t, pieces, splitQwen2)
-		tok.nfc = true
-		tok.bpe.addScores(pieces, scores, func(int32) bool { return true })
-		runVectors(t, tok, testdata.Shared(t, "data", "tokenizers", "llamacpp_vocab")+"/ggml-vocab-qwen2.gguf")
-	})
+	vectors := testdata.Shared(t, "data", "tokenizers", "llamacpp_vocab")
+	t.Run("llama-bpe", func(t *testing.T) { runVectors(t, llama3(t), vectors+"/ggml-vocab-llama-bpe.gguf") })
+	t.Run("qwen2", func(t *testing.T) { runVectors(t, qwen2(t), vectors+"/ggml-vocab-qwen2.gguf") })
 }
 
-func byteLevelOf(t *testing.T, pieces []string, split splitter) *Tokenizer {
+// llama3 reads GPT-2's encoder.json with vocab.bpe.
+func llama3(t testing.TB) *Tokenizer {
+	t.Helper()
+	var vocab map[string]int32
+	text, err := os.ReadFile(testdata.Shared(t, "data", "tokenizers", "llama3.2", "encoder.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(text, &vocab); err != nil {
+		t.Fatal(err)
+	}
+	merges, err := os.ReadFile(testdata.Shared(t, "data", "tokenizers", "llama3.2", "vocab.bpe"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pieces := make([]string, len(vocab))
+	for p, id := range vocab {
+		pieces[id] = p
+	}
+	var pairs [][2]string
+	for line := range strings.Lines(string(merges)) {
+		if left, right, ok := strings.Cut(strings.TrimSuffix(line, "\n"), " "); ok && !strings.HasPrefix(line, "#version") {
+			pairs = append(pairs, [2]string{left, right})
+		}
+	}
+	tok := byteLevelOf(t, pieces, splitLlama3)
+	if err := tok.bpe.addMerges(tok.ids, pairs); err != nil {
+		t.Fatal(err)
+	}
+	tok.wholeWords()
+	return tok
+}
+
+// qwen2 reads tiktoken's ranks.
+func qwen2(t testing.TB) *Tokenizer {
+	t.Helper()
+	text, err := os.ReadFile(testdata.Shared(t, "data", "tokenizers", "qwen", "qwen.tiktoken"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pieces []string
+	var scores []float32
+	for line := range strings.Lines(string(text)) {
+		b64, _, _ := strings.Cut(line, " ")
+		raw, err := base64.StdEncoding.DecodeString(b64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		spelled := ""
+		for _, b := range raw {
+			spelled += string(byteChars[b])
+		}
+		scores = append(scores, -float32(len(pieces)))
+		pieces = append(pieces, spelled)
+	}
+	tok := byteLevelOf(t, pieces, splitQwen2)
+	tok.nfc = true
+	tok.bpe.addScores(pieces, scores, func(int32) bool { return true })
+	return tok
+}
+
+func byteLevelOf(t testing.TB, pieces []string, split splitter) *Tokenizer {
 	t.Helper()
 	tok, err := newTokenizer(pieces)
 	if err != nil {
