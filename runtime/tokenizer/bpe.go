@@ -11,7 +11,7 @@ import (
 
 // bpe merges adjacent symbols, the pair of lowest rank first, of equal ranks the leftmost (Sennrich et al. 2016, arXiv:1508.07909).
 type bpe struct {
-	merges  map[uint64]merge
+	merges  *pairTable
 	bytes   [256]int32     // byte-level: the token of each byte; else byte fallback, -1 where there is none
 	chars   map[rune]int32 // SentencePiece-style: single characters
 	unk     int32          // -1: unknown characters vanish
@@ -22,11 +22,11 @@ type bpe struct {
 
 type merge struct{ rank, id int32 }
 
-func pairKey(a, b int32) uint64 { return uint64(uint32(a))<<32 | uint64(uint32(b)) }
+const noMerge = 1<<31 - 1 // the rank of what is no merge
 
 // addMerges fills the table from pairs in order of rank. A pair whose parts or result are not in the vocabulary means a damaged file.
 func (b *bpe) addMerges(ids map[string]int32, pairs [][2]string) error {
-	b.merges = make(map[uint64]merge, len(pairs))
+	b.merges = newPairTable(len(pairs))
 	for rank, p := range pairs {
 		left, okL := ids[p[0]]
 		right, okR := ids[p[1]]
@@ -40,8 +40,8 @@ func (b *bpe) addMerges(ids map[string]int32, pairs [][2]string) error {
 			}
 			return fmt.Errorf("%w: merge %d joins %q and %q, but %q is not in the vocabulary: the file is damaged", ErrFormat, rank, p[0], p[1], missing)
 		}
-		if _, twice := b.merges[pairKey(left, right)]; !twice {
-			b.merges[pairKey(left, right)] = merge{int32(rank), id}
+		if !b.merges.has(left, right) {
+			b.merges.put(left, right, merge{int32(rank), id})
 		}
 	}
 	return nil
@@ -69,7 +69,7 @@ func (b *bpe) addScores(pieces []string, scores []float32, usable func(id int32)
 		}
 		return 0
 	})
-	b.merges = map[uint64]merge{}
+	b.merges = newPairTable(len(order))
 	rank := int32(0)
 	for i, id := range order {
 		if i > 0 && scores[id] != scores[order[i-1]] {
@@ -86,7 +86,7 @@ func (b *bpe) addScores(pieces []string, scores []float32, usable func(id int32)
 			left, okL := byText[p[:at]]
 			right, okR := byText[p[at:]]
 			if okL && okR {
-				b.merges[pairKey(left, right)] = merge{rank, id}
+				b.merges.put(left, right, merge{rank, id})
 			}
 		}
 	}
@@ -140,23 +140,38 @@ func (b *bpe) encodeChars(out []int32, run string) []int32 {
 	return b.mergeAll(out, symbols)
 }
 
-// mergeAll appends symbols after all merges. Short lists are searched again after each merge; long ones use a heap, so that hostile input costs n log n.
+// maxScan is the length from which finding the best merge by a heap is faster than by looking at all of them.
+const maxScan = 128
+
+// mergeAll appends symbols after all merges, which it overwrites.
 func (b *bpe) mergeAll(out, symbols []int32) []int32 {
-	if len(symbols) > 24 {
+	if len(symbols) > maxScan {
 		return b.mergeHeap(out, symbols)
 	}
+	var all [maxScan]merge
+	next := all[:max(len(symbols)-1, 0)] // of symbols i and i+1
+	for i := range next {
+		next[i] = b.merges.get(symbols[i], symbols[i+1])
+	}
 	for {
-		best, at := merge{rank: 1<<31 - 1}, -1
-		for i := 0; i+1 < len(symbols); i++ {
-			if m, ok := b.merges[pairKey(symbols[i], symbols[i+1])]; ok && m.rank < best.rank {
-				best, at = m, i
+		best, at := int32(noMerge), -1
+		for i := range next {
+			if next[i].rank < best {
+				best, at = next[i].rank, i
 			}
 		}
 		if at < 0 {
 			return append(out, symbols...)
 		}
-		symbols[at] = best.id
+		symbols[at] = next[at].id
 		symbols = append(symbols[:at+1], symbols[at+2:]...)
+		next = append(next[:at], next[at+1:]...)
+		if at > 0 {
+			next[at-1] = b.merges.get(symbols[at-1], symbols[at])
+		}
+		if at < len(next) {
+			next[at] = b.merges.get(symbols[at], symbols[at+1])
+		}
 	}
 }
 
@@ -180,7 +195,7 @@ func (b *bpe) mergeHeap(out, symbols []int32) []int32 {
 		if j >= n {
 			return
 		}
-		if m, ok := b.merges[pairKey(symbols[i], symbols[j])]; ok {
+		if m := b.merges.get(symbols[i], symbols[j]); m.rank != noMerge {
 			heap = append(heap, heapItem{m.rank, i, symbols[i], symbols[j], m.id})
 			up(heap)
 		}
