@@ -17,6 +17,7 @@ type bpe struct {
 	unk     int32          // -1: unknown characters vanish
 	fuseUnk bool
 	whole   map[string]int32 // words taken whole where the model ignores merges; nil otherwise
+	cuts    *cuts            // SentencePiece-style: nil where a run must be encoded as a whole
 	cache   *wordCache
 }
 
@@ -115,9 +116,29 @@ func (b *bpe) encodeBytes(out []int32, word string) []int32 {
 	return out
 }
 
-// encodeChars appends the tokens of a SentencePiece-style run: characters, bytes for characters that are no token.
+// encodeChars appends the tokens of a SentencePiece-style run.
 func (b *bpe) encodeChars(out []int32, run string) []int32 {
-	symbols := make([]int32, 0, len(run))
+	if b.cuts == nil {
+		return b.encodePart(out, run)
+	}
+	for len(run) > 0 {
+		n := b.cuts.next(run)
+		if ids, ok := b.cache.get(run[:n]); ok {
+			out = append(out, ids...)
+		} else {
+			begin := len(out)
+			out = b.encodePart(out, run[:n])
+			b.cache.put(run[:n], out[begin:])
+		}
+		run = run[n:]
+	}
+	return out
+}
+
+// encodePart appends the tokens of a part that is merged as a whole: characters, bytes for characters that are no token.
+func (b *bpe) encodePart(out []int32, run string) []int32 {
+	var buf [maxScan]int32
+	symbols := buf[:0]
 	for i, r := range run {
 		if id, ok := b.chars[r]; ok {
 			symbols = append(symbols, id)

@@ -163,4 +163,5 @@ func (t *Tokenizer) sentencePiece(scores []float32, typeOf func(int32) int32, pr
 		}
 	}
 	t.bpe.addScores(t.pieces, scores, usable)
+	t.bpe.findCuts(t.pieces)
 }

@@ -221,7 +221,10 @@ func parseHF(text []byte) (*Tokenizer, error) {
 		}
 	}
 	t.symbols(h.Model.ByteFallback)
-	if h.Model.IgnoreMerges && t.byteLevel {
+	switch {
+	case !t.byteLevel:
+		t.bpe.findCuts(t.pieces)
+	case h.Model.IgnoreMerges:
 		t.wholeWords()
 	}
 	for _, a := range h.AddedTokens {
