@@ -1,6 +1,7 @@
 package tokenizer
 
 import (
+	"bytes"
 	"unicode"
 	"unicode/utf8"
 )
@@ -8,27 +9,36 @@ import (
 // trie finds the longest added token at a place of a text, byte by byte. Its zero value is empty.
 type trie struct {
 	nodes []trieNode
+	first [256]bool // bytes that begin a token
 }
 
 type trieNode struct {
-	next  map[byte]int32
-	added int32 // index into Tokenizer.added, plus 1; 0: none ends here
+	bytes []byte  // that may follow
+	next  []int32 // the node that each leads to
+	added int32   // index into Tokenizer.added, plus 1; 0: none ends here
+}
+
+// follow returns the node that b leads to.
+func (n *trieNode) follow(b byte) (int32, bool) {
+	if i := bytes.IndexByte(n.bytes, b); i >= 0 {
+		return n.next[i], true
+	}
+	return 0, false
 }
 
 func (t *trie) insert(content string, added int32) {
 	if len(t.nodes) == 0 {
 		t.nodes = append(t.nodes, trieNode{})
 	}
+	t.first[content[0]] = true
 	at := int32(0)
 	for i := range len(content) {
-		next, ok := t.nodes[at].next[content[i]]
+		next, ok := t.nodes[at].follow(content[i])
 		if !ok {
 			next = int32(len(t.nodes))
 			t.nodes = append(t.nodes, trieNode{})
-			if t.nodes[at].next == nil {
-				t.nodes[at].next = map[byte]int32{}
-			}
-			t.nodes[at].next[content[i]] = next
+			n := &t.nodes[at]
+			n.bytes, n.next = append(n.bytes, content[i]), append(n.next, next)
 		}
 		at = next
 	}
@@ -41,7 +51,7 @@ func (t *trie) insert(content string, added int32) {
 func (t *trie) longest(text string) (length int, added int32) {
 	at := int32(0)
 	for i := range len(text) {
-		next, ok := t.nodes[at].next[text[i]]
+		next, ok := t.nodes[at].follow(text[i])
 		if !ok {
 			break
 		}
@@ -57,9 +67,8 @@ func (t *trie) longest(text string) (length int, added int32) {
 func (t *trie) cut(text string, added []addedToken, emit func(run string, id int32)) {
 	begin, i := 0, 0
 	if len(t.nodes) > 0 {
-		first := t.nodes[0].next
 		for i < len(text) {
-			if _, ok := first[text[i]]; !ok {
+			if !t.first[text[i]] {
 				i++
 				continue
 			}
