@@ -169,29 +169,34 @@ func (b *bpe) mergeAll(out, symbols []int32) []int32 {
 	if len(symbols) > maxScan {
 		return b.mergeHeap(out, symbols)
 	}
-	var all [maxScan]merge
-	next := all[:max(len(symbols)-1, 0)] // of symbols i and i+1
-	for i := range next {
-		next[i] = b.merges.get(symbols[i], symbols[i+1])
+	var ranks, ids [maxScan]int32 // of what symbols i and i+1 become
+	last := max(len(symbols)-1, 0)
+	look := func(i int) {
+		m := b.merges.get(symbols[i], symbols[i+1])
+		ranks[i], ids[i] = m.rank, m.id
+	}
+	for i := range last {
+		look(i)
 	}
 	for {
-		best, at := int32(noMerge), -1
-		for i := range next {
-			if next[i].rank < best {
-				best, at = next[i].rank, i
-			}
+		best := int32(noMerge)
+		for _, r := range ranks[:last] {
+			best = min(best, r)
 		}
-		if at < 0 {
+		if best == noMerge {
 			return append(out, symbols...)
 		}
-		symbols[at] = next[at].id
+		at := slices.Index(ranks[:last], best)
+		symbols[at] = ids[at]
 		symbols = append(symbols[:at+1], symbols[at+2:]...)
-		next = append(next[:at], next[at+1:]...)
+		copy(ranks[at:last], ranks[at+1:last])
+		copy(ids[at:last], ids[at+1:last])
+		last--
 		if at > 0 {
-			next[at-1] = b.merges.get(symbols[at-1], symbols[at])
+			look(at - 1)
 		}
-		if at < len(next) {
-			next[at] = b.merges.get(symbols[at], symbols[at+1])
+		if at < last {
+			look(at)
 		}
 	}
 }
