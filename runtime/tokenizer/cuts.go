@@ -19,8 +19,8 @@ func (b *bpe) findCuts(pieces []string) {
 		whole[id] = true
 	}
 	joined := newPairTable(0)
-	for _, s := range b.merges.slots {
-		if s.key == freeSlot {
+	for i, s := range b.merges.slots {
+		if b.merges.tags[i] == 0 {
 			continue
 		}
 		left, right := int32(s.key>>32), int32(uint32(s.key))

@@ -8,16 +8,15 @@ import (
 // pairTable finds what two neighbours become: open addressing, at most two thirds full, of a hash that no file can foresee.
 type pairTable struct {
 	slots []pairSlot
+	tags  []uint8 // of each slot some bits of its hash, 0 where it is free: most pairs are absent, which the small table says alone
 	used  int
 	seed  uint64
 }
 
 type pairSlot struct {
-	key uint64 // freeSlot: none
+	key uint64
 	merge
 }
-
-const freeSlot = 1<<64 - 1 // no pair: ids are not negative
 
 func pairKey(a, b int32) uint64 { return uint64(uint32(a))<<32 | uint64(uint32(b)) }
 
@@ -28,25 +27,25 @@ func newPairTable(pairs int) *pairTable {
 }
 
 func (p *pairTable) resize(n int) {
-	old := p.slots
-	p.slots = make([]pairSlot, n)
-	for i := range p.slots {
-		p.slots[i].key = freeSlot
-	}
-	for i := range old {
-		if s := &old[i]; s.key != freeSlot {
-			*p.slot(s.key) = *s
+	old, tags := p.slots, p.tags
+	p.slots, p.tags = make([]pairSlot, n), make([]uint8, n)
+	for i, tag := range tags {
+		if tag != 0 {
+			at, _ := p.find(old[i].key)
+			p.slots[at], p.tags[at] = old[i], tag
 		}
 	}
 }
 
-// slot returns the place of key, or the free one where it belongs.
-func (p *pairTable) slot(key uint64) *pairSlot {
+// find returns the place of key, or the free one where it belongs, and its tag.
+func (p *pairTable) find(key uint64) (at uint64, tag uint8) {
 	mask := uint64(len(p.slots) - 1)
 	hi, lo := bits.Mul64(key^p.seed, 0x9e3779b97f4a7c15)
-	for i := hi ^ lo; ; i++ {
-		if s := &p.slots[i&mask]; s.key == key || s.key == freeSlot {
-			return s
+	hash := hi ^ lo
+	tag = uint8(hash>>56) | 1
+	for at = hash & mask; ; at = (at + 1) & mask {
+		if t := p.tags[at]; t == 0 || t == tag && p.slots[at].key == key {
+			return at, tag
 		}
 	}
 }
@@ -54,22 +53,25 @@ func (p *pairTable) slot(key uint64) *pairSlot {
 // put sets what a and b become.
 func (p *pairTable) put(a, b int32, m merge) {
 	key := pairKey(a, b)
-	s := p.slot(key)
-	if s.key != key {
+	at, tag := p.find(key)
+	if p.tags[at] == 0 {
 		if p.used++; p.used > len(p.slots)/3*2 {
 			p.resize(2 * len(p.slots))
-			s = p.slot(key)
+			at, tag = p.find(key)
 		}
 	}
-	*s = pairSlot{key, m}
+	p.slots[at], p.tags[at] = pairSlot{key, m}, tag
 }
 
 // get returns what a and b become; its rank is noMerge where they stay apart.
 func (p *pairTable) get(a, b int32) merge {
-	if s := p.slot(pairKey(a, b)); s.key != freeSlot {
-		return s.merge
+	if at, _ := p.find(pairKey(a, b)); p.tags[at] != 0 {
+		return p.slots[at].merge
 	}
 	return merge{rank: noMerge}
 }
 
-func (p *pairTable) has(a, b int32) bool { return p.slot(pairKey(a, b)).key != freeSlot }
+func (p *pairTable) has(a, b int32) bool {
+	at, _ := p.find(pairKey(a, b))
+	return p.tags[at] != 0
+}
