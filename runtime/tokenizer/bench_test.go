@@ -66,8 +66,8 @@ func benchEncode(b *testing.B, cold bool) {
 			b.Run(name+"/"+kind, func(b *testing.B) {
 				b.SetBytes(int64(len(text)))
 				for b.Loop() {
-					if cold && tok.bpe.cache != nil {
-						tok.bpe.cache = newWordCache()
+					if cold {
+						tok.bpe.cache, tok.bpe.parts = newWordCache(), newWordCache()
 					}
 					tok.Encode(text, EncodeOptions{})
 				}

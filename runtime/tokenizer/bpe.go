@@ -17,8 +17,9 @@ type bpe struct {
 	unk     int32          // -1: unknown characters vanish
 	fuseUnk bool
 	whole   map[string]int32 // words taken whole where the model ignores merges; nil otherwise
-	cuts    *cuts            // SentencePiece-style: nil where a run must be encoded as a whole
 	cache   *wordCache
+	cuts    *cuts // nil where a run must be merged as a whole
+	parts   *wordCache
 }
 
 type merge struct{ rank, id int32 }
@@ -98,20 +99,14 @@ func (b *bpe) encodeBytes(out []int32, word string) []int32 {
 	if id, ok := b.whole[word]; ok {
 		return append(out, id)
 	}
+	if len(word) > cacheWordLen && b.cuts != nil && b.complete(word) {
+		return b.encodeParts(out, word)
+	}
 	if ids, ok := b.cache.get(word); ok {
 		return append(out, ids...)
 	}
-	var buf [64]int32
-	symbols := buf[:0]
-	for i := range len(word) {
-		if id := b.bytes[word[i]]; id >= 0 {
-			symbols = append(symbols, id)
-		} else if b.unk >= 0 {
-			symbols = append(symbols, b.unk)
-		}
-	}
 	begin := len(out)
-	out = b.mergeAll(out, symbols)
+	out = b.encodePart(out, word)
 	b.cache.put(word, out[begin:])
 	return out
 }
@@ -121,44 +116,71 @@ func (b *bpe) encodeChars(out []int32, run string) []int32 {
 	if b.cuts == nil {
 		return b.encodePart(out, run)
 	}
+	return b.encodeParts(out, run)
+}
+
+// encodeParts appends the tokens of what lies between the cuts.
+func (b *bpe) encodeParts(out []int32, run string) []int32 {
 	for len(run) > 0 {
 		n := b.cuts.next(run)
-		if ids, ok := b.cache.get(run[:n]); ok {
+		if ids, ok := b.parts.get(run[:n]); ok {
 			out = append(out, ids...)
 		} else {
 			begin := len(out)
 			out = b.encodePart(out, run[:n])
-			b.cache.put(run[:n], out[begin:])
+			b.parts.put(run[:n], out[begin:])
 		}
 		run = run[n:]
 	}
 	return out
 }
 
-// encodePart appends the tokens of a part that is merged as a whole: characters, bytes for characters that are no token.
-func (b *bpe) encodePart(out []int32, run string) []int32 {
+// encodePart appends the tokens of what is merged as a whole.
+func (b *bpe) encodePart(out []int32, part string) []int32 {
 	var buf [maxScan]int32
-	symbols := buf[:0]
+	if b.chars == nil {
+		return b.mergeAll(out, b.byteSymbols(buf[:0], part))
+	}
+	return b.mergeAll(out, b.charSymbols(buf[:0], part))
+}
+
+// complete says whether each byte of word is a token.
+func (b *bpe) complete(word string) bool {
+	for i := range len(word) {
+		if b.bytes[word[i]] < 0 {
+			return false
+		}
+	}
+	return true
+}
+
+func (b *bpe) byteSymbols(symbols []int32, word string) []int32 {
+	for i := range len(word) {
+		if id := b.bytes[word[i]]; id >= 0 {
+			symbols = append(symbols, id)
+		} else if b.unk >= 0 {
+			symbols = append(symbols, b.unk)
+		}
+	}
+	return symbols
+}
+
+// charSymbols appends the characters of run, and bytes for characters that are no token.
+func (b *bpe) charSymbols(symbols []int32, run string) []int32 {
 	for i, r := range run {
 		if id, ok := b.chars[r]; ok {
 			symbols = append(symbols, id)
 			continue
 		}
-		n := utf8.RuneLen(r)
-		fallback := true
-		for j := i; j < i+n; j++ {
-			fallback = fallback && b.bytes[run[j]] >= 0
-		}
+		end := i + utf8.RuneLen(r)
 		switch {
-		case fallback:
-			for j := i; j < i+n; j++ {
-				symbols = append(symbols, b.bytes[run[j]])
-			}
+		case b.complete(run[i:end]):
+			symbols = b.byteSymbols(symbols, run[i:end])
 		case b.unk >= 0 && !(b.fuseUnk && len(symbols) > 0 && symbols[len(symbols)-1] == b.unk):
 			symbols = append(symbols, b.unk)
 		}
 	}
-	return b.mergeAll(out, symbols)
+	return symbols
 }
 
 // maxScan is the length from which finding the best merge by a heap is faster than by looking at all of them.

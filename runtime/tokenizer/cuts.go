@@ -2,15 +2,27 @@ package tokenizer
 
 import "unicode/utf8"
 
-// cuts says between which characters of a SentencePiece-style text no merge reaches: what lies on either side is encoded alone, and remembered. Its nil value
-// says nowhere.
+// cuts says between which characters of a text no merge reaches: what lies on either side is encoded alone, and remembered.
 type cuts struct {
-	joined *pairTable // pairs of characters over which some merge reaches
+	bytes  bool       // byte-level: places before characters that are not ASCII
+	joined *pairTable // what stands on the two sides of places that some merge may reach over
 }
 
-// findCuts fills b.cuts from the merges. A merge joins the last character of one token to the first of another, if tokens are made of characters alone: not
-// where bytes take part in merges, nor where unknown characters, for want of bytes, vanish or fuse.
+// cutSide is how many bytes on each side of a place byte-level cuts look at: a character of most scripts.
+const cutSide = 3
+
+// findCuts fills b.cuts, once symbols and merges are known.
 func (b *bpe) findCuts(pieces []string) {
+	if b.chars == nil {
+		b.findByteCuts(pieces)
+	} else {
+		b.findCharCuts(pieces)
+	}
+}
+
+// findCharCuts finds between which characters a merge reaches. A merge joins the last character of one token to the first of another, if tokens are made of characters alone:
+// not where bytes take part in merges, nor where unknown characters, for want of bytes, vanish or fuse.
+func (b *bpe) findCharCuts(pieces []string) {
 	whole := map[int32]bool{} // tokens whose spelling is not their text
 	for _, id := range b.bytes {
 		if id < 0 {
@@ -19,11 +31,7 @@ func (b *bpe) findCuts(pieces []string) {
 		whole[id] = true
 	}
 	joined := newPairTable(0)
-	for i, s := range b.merges.slots {
-		if b.merges.tags[i] == 0 {
-			continue
-		}
-		left, right := int32(s.key>>32), int32(uint32(s.key))
+	for left, right := range b.merges.all() {
 		if whole[left] || whole[right] || !utf8.ValidString(pieces[left]) || !utf8.ValidString(pieces[right]) {
 			return
 		}
@@ -31,12 +39,36 @@ func (b *bpe) findCuts(pieces []string) {
 		r, _ := utf8.DecodeRuneInString(pieces[right])
 		joined.put(l, r, merge{})
 	}
-	b.cuts = &cuts{joined}
-	b.cache = newWordCache()
+	b.cuts, b.parts = &cuts{joined: joined}, newWordCache()
+}
+
+// findByteCuts does it for byte-level words: a merge reaches over a place only if one token ends there and the other begins there.
+func (b *bpe) findByteCuts(pieces []string) {
+	joined := newPairTable(0)
+	for left, right := range b.merges.all() {
+		if first, _ := utf8.DecodeRuneInString(pieces[right]); charBytes[first] < utf8.RuneSelf { // also what is not spelled in bytes, and is no part of a word
+			continue
+		}
+		l, r := unspell(pieces[left]), unspell(pieces[right])
+		joined.put(packed(l[max(len(l)-cutSide, 0):]), packed(r[:min(len(r), cutSide)]), merge{})
+	}
+	b.cuts, b.parts = &cuts{bytes: true, joined: joined}, newWordCache()
+}
+
+// packed is at most cutSide bytes and their number.
+func packed[T string | []byte](side T) int32 {
+	n := int32(len(side))
+	for i := range len(side) {
+		n = n<<8 | int32(side[i])
+	}
+	return n
 }
 
 // next returns the end of the first part of run, which is not empty.
 func (c *cuts) next(run string) int {
+	if c.bytes {
+		return c.nextByte(run)
+	}
 	last, n := utf8.DecodeRuneInString(run)
 	for n < len(run) {
 		r, size := rune(run[n]), 1
@@ -49,4 +81,26 @@ func (c *cuts) next(run string) int {
 		last, n = r, n+size
 	}
 	return n
+}
+
+func (c *cuts) nextByte(word string) int {
+	for at := 1; at < len(word); at++ {
+		if word[at] >= utf8.RuneSelf && utf8.RuneStart(word[at]) && !c.reached(word, at) {
+			return at
+		}
+	}
+	return len(word)
+}
+
+// reached says whether some merge may join what ends and what begins at a place of word.
+func (c *cuts) reached(word string, at int) bool {
+	for i := 1; i <= min(cutSide, at); i++ {
+		left := packed(word[at-i : at])
+		for j := 1; j <= min(cutSide, len(word)-at); j++ {
+			if c.joined.has(left, packed(word[at:at+j])) {
+				return true
+			}
+		}
+	}
+	return false
 }

@@ -11,48 +11,65 @@ import (
 
 // TestCutsChangeNothing compares encoding part by part, twice for the cache's sake, with encoding as a whole, over vocabularies made at random.
 func TestCutsChangeNothing(t *testing.T) {
-	rng := rand.New(rand.NewPCG(5, 6))
-	letters := []string{"a", "b", "c", meta, "é", "語", ">"}
-	cut := 0
-	for range 300 {
-		tok := randomVocabulary(t, rng, letters)
-		if tok.bpe.cuts == nil {
-			t.Fatal("a vocabulary with all bytes has no cuts")
-		}
-		for range 30 {
-			var text strings.Builder
-			for range rng.IntN(40) {
-				text.WriteString(append(letters, "z", "\n", "<0x41>")[rng.IntN(len(letters)+3)])
-			}
-			want := tok.bpe.encodePart(nil, text.String())
-			for range 2 {
-				if got := tok.bpe.encodeChars(nil, text.String()); !slices.Equal(got, want) {
-					t.Fatalf("%q of %q: %v, want %v", text.String(), tok.pieces[256:], got, want)
+	for _, byteLevel := range []bool{false, true} {
+		rng := rand.New(rand.NewPCG(5, 6))
+		cut := 0
+		for range 300 {
+			tok := randomVocabulary(t, rng, byteLevel)
+			for range 30 {
+				text := randomText(rng)
+				want := tok.bpe.encodePart(nil, text)
+				for range 2 {
+					if got := tok.bpe.encodeParts(nil, text); !slices.Equal(got, want) {
+						t.Fatalf("%q of %q: %v, want %v", text, tok.pieces[256:], got, want)
+					}
+				}
+				if text != "" && tok.bpe.cuts.next(text) < len(text) {
+					cut++
 				}
 			}
-			if n := text.Len(); n > 0 && tok.bpe.cuts.next(text.String()) < n {
-				cut++
-			}
 		}
-	}
-	if cut < 1000 {
-		t.Errorf("%d texts were cut, that proves little", cut)
+		if cut < 1000 {
+			t.Errorf("%d texts were cut, that proves little", cut)
+		}
 	}
 }
 
-// randomVocabulary has all bytes, the letters, and merges of random tokens.
-func randomVocabulary(t *testing.T, rng *rand.Rand, letters []string) *Tokenizer {
-	var pieces []string
-	for i := range 256 {
-		pieces = append(pieces, fmt.Sprintf("<0x%02X>", i))
+var cutLetters = []string{"a", "b", "c", meta, "é", "è", "語", "誟", ">", "🐶"}
+
+func randomText(rng *rand.Rand) string {
+	var text strings.Builder
+	for range rng.IntN(40) {
+		text.WriteString(append(cutLetters, "z", "\n", "<0x41>")[rng.IntN(len(cutLetters)+3)])
 	}
-	pieces = append(pieces, letters...)
+	return text.String()
+}
+
+// randomVocabulary has all bytes, the letters, and merges of random tokens.
+func randomVocabulary(t *testing.T, rng *rand.Rand, byteLevel bool) *Tokenizer {
+	var pieces, parts []string
+	for i := range 256 {
+		if byteLevel {
+			pieces = append(pieces, string(byteChars[i]))
+		} else {
+			pieces = append(pieces, fmt.Sprintf("<0x%02X>", i))
+		}
+	}
+	if byteLevel {
+		for _, b := range []byte(strings.Join(cutLetters, "")) {
+			parts = append(parts, pieces[b])
+		}
+	} else {
+		parts = cutLetters
+		pieces = append(pieces, parts...)
+	}
 	var pairs [][2]string
-	for range 1 + rng.IntN(12) {
-		pair := [2]string{pieces[256+rng.IntN(len(pieces)-256)], pieces[256+rng.IntN(len(pieces)-256)]}
+	for range 1 + rng.IntN(20) {
+		pair := [2]string{parts[rng.IntN(len(parts))], parts[rng.IntN(len(parts))]}
 		if !slices.Contains(pieces, pair[0]+pair[1]) {
 			pieces = append(pieces, pair[0]+pair[1])
 		}
+		parts = append(slices.Clip(parts), pair[0]+pair[1])
 		pairs = append(pairs, pair)
 	}
 	tok, err := newTokenizer(pieces)
@@ -62,7 +79,7 @@ func randomVocabulary(t *testing.T, rng *rand.Rand, letters []string) *Tokenizer
 	if err := tok.bpe.addMerges(tok.ids, pairs); err != nil {
 		t.Fatal(err)
 	}
-	tok.bpe.unk = -1
+	tok.bpe.unk, tok.byteLevel = -1, byteLevel
 	tok.symbols(true)
 	tok.bpe.findCuts(tok.pieces)
 	return tok

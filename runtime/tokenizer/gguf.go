@@ -125,6 +125,7 @@ func (t *Tokenizer) ggufByteLevel(m map[string]any, p string) error {
 	}
 	t.bpe.unk = -1
 	t.symbols(false)
+	t.bpe.findCuts(t.pieces)
 	if pre == "llama-bpe" || pre == "llama3" || pre == "llama-v3" {
 		t.wholeWords()
 	}

@@ -315,6 +315,7 @@ func llama3(t testing.TB) *Tokenizer {
 	if err := tok.bpe.addMerges(tok.ids, pairs); err != nil {
 		t.Fatal(err)
 	}
+	tok.bpe.findCuts(tok.pieces)
 	tok.wholeWords()
 	return tok
 }
@@ -344,6 +345,7 @@ func qwen2(t testing.TB) *Tokenizer {
 	tok := byteLevelOf(t, pieces, splitQwen2)
 	tok.nfc = true
 	tok.bpe.addScores(pieces, scores, func(int32) bool { return true })
+	tok.bpe.findCuts(pieces)
 	return tok
 }
 

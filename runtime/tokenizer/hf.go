@@ -221,10 +221,8 @@ func parseHF(text []byte) (*Tokenizer, error) {
 		}
 	}
 	t.symbols(h.Model.ByteFallback)
-	switch {
-	case !t.byteLevel:
-		t.bpe.findCuts(t.pieces)
-	case h.Model.IgnoreMerges:
+	t.bpe.findCuts(t.pieces)
+	if h.Model.IgnoreMerges && t.byteLevel {
 		t.wholeWords()
 	}
 	for _, a := range h.AddedTokens {

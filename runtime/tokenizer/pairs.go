@@ -1,6 +1,7 @@
 package tokenizer
 
 import (
+	"iter"
 	"math/bits"
 	"math/rand/v2"
 )
@@ -74,4 +75,15 @@ func (p *pairTable) get(a, b int32) merge {
 func (p *pairTable) has(a, b int32) bool {
 	at, _ := p.find(pairKey(a, b))
 	return p.tags[at] != 0
+}
+
+// all yields the pairs.
+func (p *pairTable) all() iter.Seq2[int32, int32] {
+	return func(yield func(a, b int32) bool) {
+		for i := range p.slots {
+			if key := p.slots[i].key; p.tags[i] != 0 && !yield(int32(key>>32), int32(uint32(key))) {
+				return
+			}
+		}
+	}
 }
