@@ -223,54 +223,45 @@ func (b *bpe) mergeAll(out, symbols []int32) []int32 {
 	}
 }
 
-type heapItem struct {
-	rank, left int32 // the pair begins at symbol left
-	a, b       int32 // the symbols it had when it was found
-	id         int32
-}
-
-func (x heapItem) less(y heapItem) bool {
-	return x.rank < y.rank || x.rank == y.rank && x.left < y.left
-}
-
-// mergeHeap works on a linked list over symbols; entries of the heap that no longer fit are skipped.
+// mergeHeap works on a linked list over symbols. The heap holds ranks with, below them, the symbol that begins the pair; what is no longer so is skipped.
 func (b *bpe) mergeHeap(out, symbols []int32) []int32 {
 	n := int32(len(symbols))
 	next, prev := make([]int32, n), make([]int32, n)
-	var heap []heapItem
-	push := func(i int32) {
-		j := next[i]
-		if j >= n {
-			return
+	heap := make([]uint64, 0, n)
+	look := func(i int32) merge {
+		if j := next[i]; j < n && symbols[i] >= 0 {
+			return b.merges.get(symbols[i], symbols[j])
 		}
-		if m := b.merges.get(symbols[i], symbols[j]); m.rank != noMerge {
-			heap = append(heap, heapItem{m.rank, i, symbols[i], symbols[j], m.id})
-			up(heap)
+		return merge{rank: noMerge}
+	}
+	add := func(i int32) {
+		if m := look(i); m.rank != noMerge {
+			heap = push(heap, uint64(m.rank)<<32|uint64(i))
 		}
 	}
 	for i := range n {
 		next[i], prev[i] = i+1, i-1
 	}
 	for i := range n {
-		push(i)
+		add(i)
 	}
 	for len(heap) > 0 {
-		top := heap[0]
+		rank, i := int32(heap[0]>>32), int32(uint32(heap[0]))
 		heap = pop(heap)
-		i := top.left
-		j := next[i]
-		if symbols[i] != top.a || j >= n || symbols[j] != top.b {
+		m := look(i)
+		if m.rank != rank {
 			continue
 		}
-		symbols[i], symbols[j] = top.id, -1
+		j := next[i]
+		symbols[i], symbols[j] = m.id, -1
 		next[i] = next[j]
 		if next[i] < n {
 			prev[next[i]] = i
 		}
 		if prev[i] >= 0 {
-			push(prev[i])
+			add(prev[i])
 		}
-		push(i)
+		add(i)
 	}
 	for i := int32(0); i < n; i = next[i] {
 		out = append(out, symbols[i])
@@ -278,35 +269,35 @@ func (b *bpe) mergeHeap(out, symbols []int32) []int32 {
 	return out
 }
 
-func up(h []heapItem) {
-	for i := len(h) - 1; i > 0; {
-		p := (i - 1) / 2
-		if !h[i].less(h[p]) {
-			return
-		}
-		h[i], h[p] = h[p], h[i]
-		i = p
+func push(h []uint64, x uint64) []uint64 {
+	h = append(h, x)
+	i := len(h) - 1
+	for p := (i - 1) / 2; i > 0 && x < h[p]; p = (i - 1) / 2 {
+		h[i], i = h[p], p
 	}
+	h[i] = x
+	return h
 }
 
-func pop(h []heapItem) []heapItem {
+// pop removes the least.
+func pop(h []uint64) []uint64 {
 	last := len(h) - 1
-	h[0] = h[last]
+	x := h[last]
 	h = h[:last]
-	for i := 0; ; {
-		c := 2*i + 1
-		if c >= last {
-			return h
-		}
-		if c+1 < last && h[c+1].less(h[c]) {
+	i := 0
+	for c := 1; c < last; c = 2*i + 1 {
+		if c+1 < last && h[c+1] < h[c] {
 			c++
 		}
-		if !h[c].less(h[i]) {
-			return h
+		if x <= h[c] {
+			break
 		}
-		h[i], h[c] = h[c], h[i]
-		i = c
+		h[i], i = h[c], c
 	}
+	if last > 0 {
+		h[i] = x
+	}
+	return h
 }
 
 // wordCache remembers the tokens of short words. It is a fixed table: a word replaces whatever else has its place.

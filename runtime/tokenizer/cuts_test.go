@@ -76,7 +76,13 @@ func randomVocabulary(t *testing.T, rng *rand.Rand, byteLevel bool) *Tokenizer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := tok.bpe.addMerges(tok.ids, pairs); err != nil {
+	if rng.IntN(2) == 0 { // merges of one rank
+		scores := make([]float32, len(pieces))
+		for i := range scores {
+			scores[i] = float32(rng.IntN(3))
+		}
+		tok.bpe.addScores(pieces, scores, func(id int32) bool { return byteLevel || id >= 256 })
+	} else if err := tok.bpe.addMerges(tok.ids, pairs); err != nil {
 		t.Fatal(err)
 	}
 	tok.bpe.unk, tok.byteLevel = -1, byteLevel
@@ -130,5 +136,27 @@ func TestConcurrentEncode(t *testing.T) {
 			})
 		}
 		all.Wait()
+	}
+}
+
+// TestHeapIsScan: long lists of symbols are merged as short ones are.
+func TestHeapIsScan(t *testing.T) {
+	rng := rand.New(rand.NewPCG(7, 8))
+	for range 1000 {
+		tok := randomVocabulary(t, rng, rng.IntN(2) == 0)
+		text := randomText(rng) + strings.Repeat("a", rng.IntN(9))
+		part := tok.bpe.encodePart(nil, text)
+		var symbols []int32
+		if tok.byteLevel {
+			symbols = tok.bpe.byteSymbols(nil, text)
+		} else {
+			symbols = tok.bpe.charSymbols(nil, text)
+		}
+		if len(symbols) > maxScan {
+			continue
+		}
+		if got := tok.bpe.mergeHeap(nil, symbols); !slices.Equal(got, part) {
+			t.Fatalf("%q of %q: %v, want %v", text, tok.pieces[256:], got, part)
+		}
 	}
 }
