@@ -23,8 +23,8 @@ type served struct {
 	log strings.Builder
 }
 
-// serve starts a server on a free port and waits until it is ready.
-func serve(ctx context.Context, env []string, name string, args ...string) (*served, error) {
+// serve starts a server on a free port and waits until the path, asked of it, is 200.
+func serve(ctx context.Context, env []string, ready, name string, args ...string) (*served, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
@@ -44,7 +44,7 @@ func serve(ctx context.Context, env []string, name string, args ...string) (*ser
 	}
 	for range 600 {
 		time.Sleep(100 * time.Millisecond)
-		resp, err := http.Get(v.url + "/health")
+		resp, err := http.Get(v.url + ready)
 		if err != nil {
 			continue
 		}
@@ -79,11 +79,11 @@ func (v *served) memory() int64 {
 
 func (s *suite) serveOurs(ctx context.Context, env []string, model string, more ...string) (*served, error) {
 	args := append([]string{"serve", "--model", s.model(model), "--threads", fmt.Sprint(s.threads), "--listen", "ADDR"}, more...)
-	return serve(ctx, env, s.weft, args...)
+	return serve(ctx, env, "/ready", s.weft, args...)
 }
 
 func (s *suite) serveTheirs(ctx context.Context, bin, model string, slots int) (*served, error) {
-	return serve(ctx, nil, filepath.Join(bin, "llama-server"), "-m", s.model(model), "--host", "HOST", "--port", "PORT", "-t", fmt.Sprint(s.threads), "-tb", fmt.Sprint(s.threads),
+	return serve(ctx, nil, "/health", filepath.Join(bin, "llama-server"), "-m", s.model(model), "--host", "HOST", "--port", "PORT", "-t", fmt.Sprint(s.threads), "-tb", fmt.Sprint(s.threads),
 		"-np", fmt.Sprint(slots), "-c", fmt.Sprint(slots*1024), "-cb", "-fa", "on", "--cache-ram", "0", "--no-webui")
 }
 
