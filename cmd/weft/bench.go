@@ -128,7 +128,7 @@ func (s *stack) bench(ctx context.Context, start time.Time, b benchShape, thread
 	r.PrefillSpread, r.DecodeSpread = spreadOf(prefill), spreadOf(decode)
 	r.Prefill, r.Decode = r.PrefillSpread.Median, r.DecodeSpread.Median
 	r.KVBytesPerPosition = s.kv.PageBytes() / int64(s.kv.PageLen)
-	r.BytesPerToken = r.WeightBytes
+	r.BytesPerToken = r.WeightBytes - s.Model.GatheredBytes()
 	if bw := readBandwidth(threads); bw > 0 {
 		r.ReadBandwidth = bw
 		r.BandwidthShare = r.Decode / float64(b.streams) * float64(r.BytesPerToken) / bw

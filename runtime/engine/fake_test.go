@@ -61,6 +61,7 @@ func (m *fakeModel) RopeSwitch() int         { return m.ropeAt }
 func (m *fakeModel) MaxBatchTokens() int     { return m.maxBatch }
 func (m *fakeModel) MaxLogitRows() int       { return m.maxRows }
 func (m *fakeModel) Bytes() map[string]int64 { return nil }
+func (m *fakeModel) GatheredBytes() int64    { return 0 }
 func (m *fakeModel) Close() error            { return nil }
 
 func (m *fakeModel) KVConfig() device.KVConfig {

@@ -36,5 +36,7 @@ type Model interface {
 	MaxLogitRows() int
 	// Bytes returns the resident bytes of the weights by layout, as quant.Layout prints it ("int4", "f32", …).
 	Bytes() map[string]int64
+	// GatheredBytes of them are of a table of which a step reads only the rows of its tokens: the embedding, where it is not the head too.
+	GatheredBytes() int64
 	Close() error
 }

@@ -121,6 +121,13 @@ func (d *decoder) MaxBatchTokens() int     { return d.opt.MaxBatchTokens }
 func (d *decoder) MaxLogitRows() int       { return d.opt.MaxLogitRows }
 func (d *decoder) Bytes() map[string]int64 { return d.bytes }
 
+func (d *decoder) GatheredBytes() int64 {
+	if d.embed == d.head {
+		return 0
+	}
+	return d.embed.Bytes()
+}
+
 func (d *decoder) KVConfig() device.KVConfig {
 	return device.KVConfig{Layers: d.cfg.Layers, KVHeads: d.cfg.KVHeads, HeadDim: d.cfg.HeadDim}
 }
