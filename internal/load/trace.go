@@ -2,6 +2,7 @@ package load
 
 import (
 	"encoding/csv"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -39,7 +40,7 @@ func ReadTrace(r io.Reader, s Scaling, limit int) ([]Arrival, error) {
 	var start time.Time
 	for len(out) < limit {
 		row, err := rows.Read()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {

@@ -20,8 +20,8 @@ func (b *bpe) findCuts(pieces []string) {
 	}
 }
 
-// findCharCuts finds between which characters a merge reaches. A merge joins the last character of one token to the first of another, if tokens are made of characters alone:
-// not where bytes take part in merges, nor where unknown characters, for want of bytes, vanish or fuse.
+// findCharCuts finds over what a merge reaches: it joins the last character of one token to the first of another, if tokens are made of characters alone. There
+// are no cuts where bytes take part in merges, nor where unknown characters, for want of bytes, vanish or fuse.
 func (b *bpe) findCharCuts(pieces []string) {
 	whole := map[int32]bool{} // tokens whose spelling is not their text
 	for _, id := range b.bytes {
@@ -46,7 +46,7 @@ func (b *bpe) findCharCuts(pieces []string) {
 func (b *bpe) findByteCuts(pieces []string) {
 	joined := newPairTable(0)
 	for left, right := range b.merges.all() {
-		if first, _ := utf8.DecodeRuneInString(pieces[right]); charBytes[first] < utf8.RuneSelf { // also what is not spelled in bytes, and is no part of a word
+		if first, _ := utf8.DecodeRuneInString(pieces[right]); charBytes[first] < utf8.RuneSelf { // or not spelled in bytes: in no word
 			continue
 		}
 		l, r := unspell(pieces[left]), unspell(pieces[right])

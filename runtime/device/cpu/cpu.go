@@ -99,7 +99,7 @@ func (d *cpuDevice) run() {
 	if d.first == nil {
 		return
 	}
-	C.pool_run(d.pool, d.first, (*C.uint8_t)(d.scratch.ptr), C.int64_t(d.scratchNeed), C.int(flag(d.profile != nil)))
+	C.pool_run(d.pool, d.first, (*C.uint8_t)(d.scratch.ptr), C.int64_t(d.scratchNeed), flag(d.profile != nil))
 	if d.profile != nil {
 		d.note()
 	}
