@@ -186,3 +186,34 @@ func TestActivationsQuantized(t *testing.T) {
 		}
 	})
 }
+
+// Pairs of the largest products fit in what the integer kernels add them up in, for few tokens and for many.
+func TestLargestCodes(t *testing.T) {
+	const n, k = 16, 64
+	for _, code := range []int8{-128, -127, 127} {
+		m := &quant.Matrix{Layout: quant.Int8, Rows: n, Cols: k, GroupLen: 32, Data: make([]byte, n*k), Scales: make([]float32, n*2)}
+		for i := range m.Data {
+			m.Data[i] = byte(code)
+		}
+		for i := range m.Scales {
+			m.Scales[i] = 1
+		}
+		eachISA(t, func(t *testing.T, isa string) {
+			d := open(t, Options{ISA: isa, Threads: 1, Activations: Fast})
+			w := load(t, d, m)
+			for _, rows := range []int{1, 2, 4, 6, 12} {
+				for _, v := range []float32{127, -127} {
+					x := make([]float32, rows*k)
+					for i := range x {
+						x[i] = v
+					}
+					for i, y := range linear(t, d, w, x, rows, nil) {
+						if want := float32(code) * v * k; y != want {
+							t.Fatalf("%s, %d rows: output %d is %v, want %v", isa, rows, i, y, want)
+						}
+					}
+				}
+			}
+		})
+	}
+}
