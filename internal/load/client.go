@@ -28,7 +28,8 @@ const maxAnswer = 1 << 20
 func connect(ctx context.Context, cfg *Config) (*client, error) {
 	c := &client{cfg: cfg, url: strings.TrimSuffix(strings.TrimSuffix(cfg.URL, "/"), "/v1") + "/v1", http: cfg.Client}
 	if c.http == nil {
-		c.http = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: MaxConcurrency, DisableCompression: true}}
+		// A connection a request: some servers close idle ones just when the next request is written.
+		c.http = &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DisableCompression: true}}
 	}
 	if cfg.Model == "" {
 		var models struct {

@@ -51,9 +51,11 @@ func main() {
 	if err := s.makeModels(ctx); err != nil {
 		log.Fatal(err)
 	}
+	failed := false
 	for _, part := range []func(context.Context) error{s.kernels, s.ownKernels, s.servers, s.prefix} {
 		if err := part(ctx); err != nil {
-			log.Fatal(err)
+			log.Print(err) // the table has what was measured
+			failed = true
 		}
 	}
 	w := os.Stdout
@@ -67,6 +69,9 @@ func main() {
 	}
 	if err := w.Close(); err != nil {
 		log.Fatal(err)
+	}
+	if failed {
+		os.Exit(1)
 	}
 }
 
