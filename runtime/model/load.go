@@ -94,7 +94,8 @@ type loader struct {
 	cfg   *Config
 	used  map[string]bool
 	bytes map[string]int64
-	dry   bool // only look whether every tensor is there, in its shape
+	held  []string // read and not yet released
+	dry   bool     // only look whether every tensor is there, in its shape
 	errs  []error
 	free  []interface{ Free() }
 }
@@ -154,10 +155,12 @@ func (l *loader) decoder(opt Options) *decoder {
 	} else {
 		l.sameAsEmbedding("lm_head.weight")
 	}
+	l.release()
 	d.norm = l.normWeight("model.norm.weight", c.Hidden)
 	d.layers = make([]layer, c.Layers)
 	for i := range d.layers {
 		l.layer(&d.layers[i], fmt.Sprintf("model.layers.%d.", i))
+		l.release()
 	}
 	if !l.dry && len(l.errs) == 0 {
 		l.fail(d.allocate(l))
@@ -234,7 +237,16 @@ func (l *loader) matrix(name string, rows, cols int) *quant.Matrix {
 	}
 	m, err := l.src.Matrix(name)
 	l.fail(err)
+	l.held = append(l.held, name)
 	return m
+}
+
+// release gives back what the tensors read so far take outside the device, so that a loading model lies in memory once.
+func (l *loader) release() {
+	for _, name := range l.held {
+		l.src.Release(name)
+	}
+	l.held = l.held[:0]
 }
 
 // weight packs a matrix on the device.

@@ -42,6 +42,8 @@ func (m memory) Matrix(name string) (*quant.Matrix, error) {
 
 func (m memory) Vector(name string) ([]float32, error) { return m[name].values, nil }
 
+func (m memory) Release(string) {}
+
 func (m memory) Close() error { return nil }
 
 // random adds a tensor of small random values, norms near 1.

@@ -194,6 +194,13 @@ func (d *Dir) Vector(name string) ([]float32, error) {
 	return s.Vector(name)
 }
 
+// Release implements Source.
+func (d *Dir) Release(name string) {
+	if s := d.where[name]; s != nil {
+		s.Release(name)
+	}
+}
+
 // Path returns the folder.
 func (d *Dir) Path() string { return d.path }
 

@@ -128,6 +128,13 @@ func (g *GGUF) Vector(name string) ([]float32, error) {
 	return out, nil
 }
 
+// Release implements Source.
+func (g *GGUF) Release(name string) {
+	if t, ok := g.tensors[name]; ok {
+		forget(g.m.data[t.begin:t.end])
+	}
+}
+
 // Close unmaps the file.
 func (g *GGUF) Close() error { return g.m.close() }
 

@@ -4,6 +4,7 @@ package weights
 
 import (
 	"os"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,4 +15,16 @@ func mapFile(f *os.File, size int) ([]byte, func() error, error) {
 		return nil, nil, err
 	}
 	return data, func() error { return unix.Munmap(data) }, nil
+}
+
+// forget tells the system that the whole pages within data are not needed soon: they stay in the file's cache and are read again on use.
+func forget(data []byte) {
+	page := uintptr(os.Getpagesize())
+	at := uintptr(unsafe.Pointer(unsafe.SliceData(data)))
+	skip := (page - at%page) % page
+	if n := uintptr(len(data)); n > skip {
+		if n = (n - skip) / page * page; n > 0 {
+			_ = unix.Madvise(data[skip:skip+n], unix.MADV_DONTNEED) // advice only
+		}
+	}
 }

@@ -116,6 +116,13 @@ func (s *Safetensors) Ints(name string) ([]int32, []int, error) {
 	return out, slices.Clone(e.shape), nil
 }
 
+// Release implements Source.
+func (s *Safetensors) Release(name string) {
+	if e, ok := s.tensors[name]; ok {
+		forget(s.m.data[e.begin:e.end])
+	}
+}
+
 // Close unmaps the file.
 func (s *Safetensors) Close() error { return s.m.close() }
 

@@ -37,6 +37,8 @@ type Source interface {
 	Matrix(name string) (*quant.Matrix, error)
 	// Vector returns a one-dimensional tensor widened to float32.
 	Vector(name string) ([]float32, error)
+	// Release says that the named tensor is not needed soon: the memory that its mapping takes is given back. It may be read again.
+	Release(name string)
 	Close() error
 }
 
