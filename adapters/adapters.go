@@ -45,7 +45,9 @@ type Version struct {
 }
 
 // Ref returns tenant/name@digest with a digest shortened to twelve digits.
-func (v *Version) Ref() string { return v.Tenant + "/" + v.Name + "@" + v.Digest[:min(12, len(v.Digest))] }
+func (v *Version) Ref() string {
+	return v.Tenant + "/" + v.Name + "@" + v.Digest[:min(12, len(v.Digest))]
+}
 
 // State is where a version is now.
 type State string
