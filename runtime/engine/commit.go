@@ -10,7 +10,7 @@ import (
 // commit advances the scheduler and delivers events. Sequences that were cancelled during the step have had their terminal event and get no other.
 func (e *Engine) commit(p *sched.Plan) {
 	e.mu.Lock()
-	defer e.mu.Unlock()
+	defer e.unlock()
 	e.tokens, e.ended = e.tokens[:0], e.ended[:0]
 	for i := range e.results {
 		r, c := &e.results[i], &p.Chunks[i]
@@ -33,7 +33,7 @@ func (e *Engine) commit(p *sched.Plan) {
 			e.deliver(r, c, now)
 		}
 	}
-	clear(e.results) // keeps no ended sequence alive
+	e.settle()
 }
 
 // deliver sends the events of a chunk that ended its sequence's known tokens.

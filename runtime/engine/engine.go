@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"time"
 
@@ -86,6 +87,7 @@ type Engine struct {
 	pool     *kv.Pool
 	live     map[sched.SeqID]*sequence
 	stats    Stats
+	freed    []func() // Release of sequences that are over, to be called by unlock
 	draining bool
 	closed   bool
 	failure  error
@@ -103,6 +105,8 @@ type sequence struct {
 	out     int
 	prompt  []TokenLogprobs
 	began   bool
+	stepped bool // the step under way refers to it
+	ended   bool // its terminal event was sent
 	times   Times
 	unhook  func() bool
 }
@@ -193,6 +197,17 @@ func (e *Engine) validate(r *Request) error {
 	if r.MaxTokens < 0 || r.MinTokens < 0 {
 		return fmt.Errorf("%w: negative max or min tokens", ErrInvalid)
 	}
+	for i, u := range r.LoRA {
+		if s := float64(u.Scale); u.Weights == nil || s == 0 || math.IsNaN(s) || math.IsInf(s, 0) {
+			return fmt.Errorf("%w: adapter %d of the request has no weights or the scale %v; it must be finite and not 0", ErrInvalid, i, s)
+		}
+	}
+	if (len(r.LoRA) > 0) != (r.AdapterKey != "") {
+		return fmt.Errorf("%w: %d adapters with the key %q: a request with adapters has a key, one without has none", ErrInvalid, len(r.LoRA), r.AdapterKey)
+	}
+	if !(r.Weight >= 0) || math.IsInf(r.Weight, 0) {
+		return fmt.Errorf("%w: weight %v of tenant %q must be finite and not negative", ErrInvalid, r.Weight, r.Tenant)
+	}
 	for i, id := range r.Prompt {
 		if id < 0 || int(id) >= e.vocab {
 			return fmt.Errorf("%w: prompt token %d is %d, the vocabulary has %d", ErrInvalid, i, id, e.vocab)
@@ -211,7 +226,7 @@ func (e *Engine) nudge() {
 // cancel ends a sequence before its time: its terminal event comes at once, its pages are free when the step under way is over.
 func (e *Engine) cancel(id sched.SeqID) {
 	e.mu.Lock()
-	defer e.mu.Unlock()
+	defer e.unlock()
 	q := e.live[id]
 	if q == nil {
 		return
@@ -225,11 +240,45 @@ func (e *Engine) cancel(id sched.SeqID) {
 func (e *Engine) end(q *sequence, ev Event) {
 	invariant.Check(e.live[q.id] == q, "sequence %d ends twice", q.id)
 	delete(e.live, q.id)
+	q.ended = true
 	q.times.Ended = time.Now()
 	ev.Times = q.times
 	q.stream.push(ev)
 	q.unhook()
+	if !q.stepped {
+		e.letGo(q)
+	}
 	if e.draining && len(e.live) == 0 {
 		close(e.idle)
+	}
+}
+
+// letGo notes that nothing refers to the adapters of q any more. The caller holds mu and leaves it by unlock.
+func (e *Engine) letGo(q *sequence) {
+	if q.req.Release != nil {
+		e.freed = append(e.freed, q.req.Release)
+		q.req.Release = nil
+	}
+}
+
+// settle says that the step under way is over: of its sequences those that have ended are let go. The caller holds mu.
+func (e *Engine) settle() {
+	for i := range e.results {
+		q := e.results[i].seq
+		if q.stepped = false; q.ended {
+			e.letGo(q)
+		}
+	}
+	clear(e.results) // keeps no ended sequence alive
+	e.results = e.results[:0]
+}
+
+// unlock leaves mu and then calls what was let go under it, so that a Release may lock what it likes.
+func (e *Engine) unlock() {
+	freed := e.freed
+	e.freed = nil
+	e.mu.Unlock()
+	for _, release := range freed {
+		release()
 	}
 }

@@ -122,9 +122,9 @@ func TestPrefixCacheIsolation(t *testing.T) {
 	for _, c := range []struct {
 		salt, key string
 		cached    int
-	}{{"", "", 0}, {"", "", 64}, {"tenant-a", "", 0}, {"tenant-b", "", 0}, {"tenant-a", "", 64}, {"", "digest", 0}, {"", "digest", 64}} {
+	}{{"", "", 0}, {"", "", 64}, {"tenant-a", "", 0}, {"tenant-b", "", 0}, {"tenant-a", "", 64}, {"", "x", 0}, {"", "x", 64}} {
 		r := request(append([]int32{}, prompt...), 4)
-		r.Salt, r.AdapterKey = c.salt, c.key
+		r.Salt, r.AdapterKey, r.LoRA = c.salt, c.key, fakeAdapters[c.key]
 		streams, err := e.Submit(t.Context(), r)
 		if err != nil {
 			t.Fatal(err)

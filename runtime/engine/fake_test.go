@@ -27,12 +27,17 @@ type fakeModel struct {
 	broken   string // how Forward fails from the third call on: "error" or "panic"; "": it does not
 	poison   int32  // a history that ends with this token gives NaN; 0: none
 	nan      []bool
+	uses     []lora.Use
 	out      []float32
 	forwards atomic.Int64
+	during   func(*model.Batch) // called by each Forward, may be nil
 }
 
-// fakeAdapters are told apart by the rank of their first matrices.
-var fakeAdapters = map[string]*lora.Weights{"x": fakeAdapter(1), "y": fakeAdapter(2)}
+// fakeAdapters are told apart by the rank of their first matrices; the mix also by its order and scales.
+var fakeAdapters = map[string][]lora.Use{
+	"x": {{Weights: fakeAdapter(1), Scale: 1}}, "y": {{Weights: fakeAdapter(2), Scale: 1}},
+	"mix": {{Weights: fakeAdapter(2), Scale: 0.5}, {Weights: fakeAdapter(1), Scale: 1}},
+}
 
 func fakeAdapter(rank int) *lora.Weights {
 	w := &lora.Weights{Layers: make([][lora.NumTargets]device.LoRAMatrices, 1)}
@@ -40,14 +45,18 @@ func fakeAdapter(rank int) *lora.Weights {
 	return w
 }
 
-// fakeVariant is what the fake's keys and values depend on besides tokens: the RoPE table and the adapter.
-func fakeVariant(known, ropeAt int, adapter *lora.Weights) int {
+// fakeVariant is what the fake's keys and values depend on besides tokens: the RoPE table and the adapters in their order. It fits 15 bits.
+func fakeVariant(known, ropeAt int, uses []lora.Use) int {
 	v := 0
-	if ropeAt > 0 && known > ropeAt {
-		v = 1
+	for _, u := range uses {
+		v = 8*v + u.Weights.Layers[0][0].Rank
+		if u.Scale == 1 {
+			v += 4
+		}
 	}
-	if adapter != nil {
-		v += 2 * adapter.Layers[0][0].Rank
+	v *= 2
+	if ropeAt > 0 && known > ropeAt {
+		v++
 	}
 	return v
 }
@@ -79,7 +88,11 @@ func step(h uint64, token int32, variant int) uint64 {
 }
 
 func (m *fakeModel) Forward(b *model.Batch, cache device.KVCache) error {
-	if n := m.forwards.Add(1); n > 2 && m.broken != "" {
+	n := m.forwards.Add(1)
+	if m.during != nil {
+		m.during(b)
+	}
+	if n > 2 && m.broken != "" {
 		if m.broken == "panic" {
 			panic("the fake model panics")
 		}
@@ -91,15 +104,15 @@ func (m *fakeModel) Forward(b *model.Batch, cache device.KVCache) error {
 	}
 	m.last, m.nan = m.last[:0], m.nan[:0]
 	for s := range b.Lens {
-		var adapter *lora.Weights
+		m.uses = m.uses[:0]
 		for _, seg := range b.LoRA {
 			if b0, b1 := int(b.Indptr[s]), int(b.Indptr[s+1]); seg.Begin <= b0 && b1 <= seg.End {
-				adapter = seg.Weights
+				m.uses = append(m.uses, lora.Use{Weights: seg.Weights, Scale: seg.Scale})
 			} else if seg.Begin < b1 && b0 < seg.End {
 				return fmt.Errorf("segment [%d,%d) cuts the sequence [%d,%d)", seg.Begin, seg.End, b0, b1)
 			}
 		}
-		variant := fakeVariant(int(b.Lens[s]), m.ropeAt, adapter)
+		variant := fakeVariant(int(b.Lens[s]), m.ropeAt, m.uses)
 		slot := func(p int32) int { return int(b.PageTables[s][int(p)/c.PageLen])*c.PageLen + int(p)%c.PageLen }
 		for t := b.Indptr[s]; t < b.Indptr[s+1]; t++ {
 			if t > b.Indptr[s] && b.Positions[t] != b.Positions[t-1]+1 {

@@ -25,7 +25,7 @@ func (e *Engine) Drain(ctx context.Context) error {
 		e.sched.Cancel(q.id)
 		e.end(q, Event{Token: -1, Finish: Cancelled, StopID: -1})
 	}
-	e.mu.Unlock()
+	e.unlock()
 	return ctx.Err()
 }
 

@@ -26,10 +26,14 @@ func (e *Engine) loop() {
 
 // over notes a failure and, where the engine is closed or has failed, ends whatever lives.
 func (e *Engine) over(err error) bool {
+	if err != nil {
+		_ = e.cfg.Device.Sync() // what the broken step recorded may refer to adapters
+	}
 	e.mu.Lock()
-	defer e.mu.Unlock()
+	defer e.unlock()
 	if err != nil {
 		e.failure = err
+		e.settle()
 	}
 	if !e.closed && e.failure == nil {
 		return false
@@ -62,7 +66,7 @@ func (e *Engine) turn() (worked bool, err error) {
 	if err != nil {
 		e.mu.Lock()
 		e.sched.Abandon(plan)
-		e.mu.Unlock()
+		e.mu.Unlock() // over settles
 		return true, err
 	}
 	info := StepInfo{Tokens: plan.Tokens, Seqs: len(plan.Chunks), Preempted: len(plan.Preempted), Device: device}
@@ -98,6 +102,7 @@ func (e *Engine) next(now time.Time) (*sched.Plan, error) {
 	e.results = e.results[:0]
 	for i := range plan.Chunks {
 		q := e.live[plan.Chunks[i].Seq]
+		q.stepped = true
 		if q.times.Scheduled.IsZero() {
 			q.times.Scheduled = now
 		}
@@ -147,14 +152,24 @@ func (e *Engine) fill(p *sched.Plan) {
 		b.Indptr = append(b.Indptr, int32(end))
 		b.Lens = append(b.Lens, int32(c.Known))
 		b.PageTables = append(b.PageTables, c.Pages)
-		adapter := e.results[i].seq.req.Adapter
-		if adapter == nil {
-			continue
-		}
-		if n := len(b.LoRA); n > 0 && b.LoRA[n-1].Weights == adapter && b.LoRA[n-1].End == begin {
-			b.LoRA[n-1].End = end
+		b.LoRA = addSegments(b.LoRA, e.results[i].seq.req.LoRA, begin, end)
+	}
+}
+
+// addSegments applies uses to the tokens [begin, end), as longer segments where those before them use the same.
+func addSegments(segments []lora.Segment, uses []lora.Use, begin, end int) []lora.Segment {
+	n := len(segments) - len(uses)
+	same := n >= 0 && (n == 0 || segments[n-1].End != begin)
+	for i := 0; same && i < len(uses); i++ {
+		s := &segments[n+i]
+		same = s.End == begin && s.Weights == uses[i].Weights && s.Scale == uses[i].Scale
+	}
+	for i, u := range uses {
+		if same {
+			segments[n+i].End = end
 		} else {
-			b.LoRA = append(b.LoRA, lora.Segment{Begin: begin, End: end, Weights: adapter})
+			segments = append(segments, lora.Segment{Begin: begin, End: end, Weights: u.Weights, Scale: u.Scale})
 		}
 	}
+	return segments
 }

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"weft/runtime/sample"
@@ -50,7 +51,7 @@ func collect(s *Stream) outcome {
 func plain(r Request, context, ropeAt int) outcome {
 	history := slices.Clone(r.Prompt)
 	logitsAt := func(n int) []float32 {
-		variant := fakeVariant(len(history), ropeAt, r.Adapter)
+		variant := fakeVariant(len(history), ropeAt, r.LoRA)
 		var h uint64
 		for _, id := range history[:n] {
 			h = step(h, id, variant)
@@ -107,9 +108,10 @@ func randomRequest(rng *rand.Rand, i int) Request {
 	}
 	r := Request{ID: fmt.Sprint(i), Prompt: prompt, MaxTokens: rng.IntN(40), PromptLogprobs: -1, Salt: []string{"", "tenant"}[rng.IntN(2)],
 		Sampling: sample.Params{TopP: 1, RepetitionPenalty: 1, Logprobs: -1, Seed: rng.Uint64()}}
-	if key := []string{"", "", "x", "y"}[rng.IntN(4)]; key != "" {
-		r.AdapterKey, r.Adapter = key, fakeAdapters[key]
+	if key := []string{"", "", "x", "y", "mix"}[rng.IntN(5)]; key != "" {
+		r.AdapterKey, r.LoRA = key, fakeAdapters[key]
 	}
+	r.Tenant, r.Weight = []string{"", "a", "b"}[rng.IntN(3)], float64(rng.IntN(3))
 	if rng.IntN(2) == 0 {
 		r.Sampling.Temperature, r.Sampling.TopP = 0.9, 0.8
 		r.Sampling.RepetitionPenalty = 1.2
@@ -164,6 +166,8 @@ func TestMetamorphic(t *testing.T) {
 			limit := min(cfg.MaxContext, cfg.NumPages*cfg.PageLen)
 			e := start(t, cfg)
 			var wg sync.WaitGroup
+			var released atomic.Int32
+			admitted := 0
 			for i := range 24 {
 				r := randomRequest(rng, i)
 				reqs := []Request{r}
@@ -175,7 +179,11 @@ func TestMetamorphic(t *testing.T) {
 				if rng.IntN(5) == 0 {
 					cancelAfter = rng.IntN(10)
 				}
-				streams, err := e.Submit(t.Context(), reqs...)
+				lent := make([]Request, len(reqs))
+				for j := range reqs {
+					lent[j] = lend(reqs[j], &released)
+				}
+				streams, err := e.Submit(t.Context(), lent...)
 				if least := len(r.Prompt) + min(r.MaxTokens, 1); least > limit {
 					if want := map[bool]error{true: ErrPromptTooLong, false: ErrNoMemory}[least > cfg.MaxContext]; !errors.Is(err, want) {
 						t.Errorf("a prompt of %d tokens, context %d, %d pages of %d: %v, want %v", len(r.Prompt), cfg.MaxContext, cfg.NumPages, cfg.PageLen, err, want)
@@ -186,6 +194,7 @@ func TestMetamorphic(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
+				admitted += len(streams)
 				for j, s := range streams {
 					wg.Go(func() {
 						if want := plain(reqs[j], limit, m.ropeAt); cancelAfter >= 0 {
@@ -199,6 +208,9 @@ func TestMetamorphic(t *testing.T) {
 			wg.Wait()
 			becomesIdle(t, e)
 			s := e.Stats()
+			if err := e.Close(); err != nil || int(released.Load()) != admitted {
+				t.Errorf("%d of %d admitted sequences were released; close: %v", released.Load(), admitted, err)
+			}
 			preempted, hits = preempted+s.Preemptions, hits+s.PrefixHits
 		})
 	}

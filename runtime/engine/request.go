@@ -37,14 +37,21 @@ const (
 type Request struct {
 	ID     string // for logs and traces
 	Prompt []int32
-	// Adapter is nil for the base model. AdapterKey is its digest; it and Salt are part of the prefix key.
-	Adapter    *lora.Weights
+	// LoRA is empty for the base model, one adapter, or several whose changes are added in this order. AdapterKey names it: the adapter's digest, or one of the
+	// whole mix with its scales. Equal keys mean equal LoRA; AdapterKey and Salt are part of the prefix key.
+	LoRA       []lora.Use
 	AdapterKey string
 	Salt       string
-	Sampling   sample.Params
-	MaxTokens  int // 0: only score the prompt
-	MinTokens  int // stop ids are masked before this many output tokens
-	StopIDs    []int32
+	// Tenant shares steps and queue fairly with the others, in proportion to Weight; 0 is 1.
+	Tenant string
+	Weight float64
+	// Release, where not nil, is called once for an admitted request: after its terminal event was sent and when no step refers to LoRA any more. It is called
+	// outside of the engine's lock, on any goroutine, and must not block. Where Submit returns an error it is not called.
+	Release   func()
+	Sampling  sample.Params
+	MaxTokens int // 0: only score the prompt
+	MinTokens int // stop ids are masked before this many output tokens
+	StopIDs   []int32
 	// PromptLogprobs -1: none; k >= 0: each prompt token's log-probability and the k best at its place.
 	PromptLogprobs int
 }

@@ -24,8 +24,15 @@ type Weights struct {
 	Layers [][NumTargets]device.LoRAMatrices
 }
 
-// Segment applies an adapter to the tokens [Begin, End) of a batch.
+// Segment applies an adapter to the tokens [Begin, End) of a batch. Segments are sorted by Begin; several with the same bounds are a mix, added in their order.
 type Segment struct {
 	Begin, End int
 	Weights    *Weights // never nil: tokens of the base model are in no segment
+	Scale      float32  // factor on the adapter's own scale; 1 where it is used as it was trained
+}
+
+// Use is an adapter as a request wants it: Scale is a factor on the adapter's own scale, 1 where it is used as it was trained.
+type Use struct {
+	Weights *Weights
+	Scale   float32
 }
