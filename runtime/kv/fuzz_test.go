@@ -10,6 +10,7 @@ import (
 func FuzzPool(f *testing.F) {
 	f.Add([]byte{0, 9, 0, 9, 1, 0, 0, 25, 1, 1, 1, 0, 0, 9}, uint8(5))
 	f.Add([]byte{0, 40, 1, 0, 0, 41, 1, 0, 0, 42, 2, 0, 0, 40}, uint8(3))
+	f.Add([]byte{0, 9, 4, 3, 0, 20, 1, 0, 5, 2, 0, 21, 4, 1, 1, 0, 4, 7}, uint8(9))
 	f.Add([]byte{0, 255, 0, 254, 0, 253, 3, 1, 3, 2, 1, 0}, uint8(31))
 	f.Fuzz(func(t *testing.T, ops []byte, total uint8) {
 		const pageLen = 4
@@ -22,7 +23,7 @@ func FuzzPool(f *testing.F) {
 		refs := 0
 		for i := 0; i+1 < len(ops) && i < 600; i += 2 {
 			arg := int(ops[i+1])
-			switch ops[i] % 4 {
+			switch ops[i] % 6 {
 			case 0, 3: // a sequence: match, allocate what lacks, index what is full
 				mark := int32(arg % 3)
 				root := Root(string('a'+mark), "", 0)
@@ -53,9 +54,12 @@ func FuzzPool(f *testing.F) {
 							t.Fatalf("page %d is in use and was handed out again", id)
 						}
 					}
+					if n := p.Counts().Lent; int(id) >= p.Total()-n {
+						t.Fatalf("page %d is handed out, %d of %d are lent", id, n, p.Total())
+					}
 					n := len(pages)
 					content[id] = append([]int32{mark}, toks[:min((n+1)*pageLen, len(toks))]...)
-					if n < len(keys) && ops[i]%4 == 0 {
+					if n < len(keys) && ops[i]%6 == 0 {
 						parent := root
 						if n > 0 {
 							parent = keys[n-1]
@@ -75,6 +79,16 @@ func FuzzPool(f *testing.F) {
 				}
 			case 2:
 				p.Reset()
+			case 4:
+				n, before := arg%8, p.Counts()
+				inUse := slices.ContainsFunc(held, func(h table) bool {
+					return slices.ContainsFunc(h.pages, func(id PageID) bool { return int(id) >= p.Total()-before.Lent-n })
+				})
+				if want := !inUse && n <= p.Total()-before.Lent; p.Shrink(n) != want {
+					t.Fatalf("%d of %+v lent: %v, want %v", n, before, !want, want)
+				}
+			case 5:
+				p.Grow(min(arg%8, p.Counts().Lent))
 			}
 			if err := p.Verify(refs); err != nil {
 				t.Fatal(err)

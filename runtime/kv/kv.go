@@ -3,8 +3,9 @@
 //
 // Invariants, which Verify checks:
 //
-//   - every page is in exactly one of three states: free (on the free list), cached (no reference, indexed, on the LRU list), in use (referenced)
-//   - free + cached + in use == total
+//   - every page is in exactly one of four states: free, cached (no reference, indexed, on the LRU list), in use (referenced), lent (its memory serves another purpose)
+//   - free + cached + in use + lent == total
+//   - the lent pages are those with the highest ids
 //   - an indexed page is full, and its tokens are those that its key was made of; the index holds nothing else
 package kv
 
@@ -37,11 +38,12 @@ type page struct {
 type Pool struct {
 	pageLen int
 	pages   []page
-	free    []PageID // stack
+	free    bitset // the lowest is given first, so that the highest stay free to be lent
 	index   map[Key]PageID
 	oldest  PageID
 	newest  PageID
 	cached  int
+	lent    int
 }
 
 // NewPool returns a pool of total free pages of pageLen tokens; both must be positive.
@@ -49,9 +51,9 @@ func NewPool(total, pageLen int) *Pool {
 	if total < 1 || pageLen < 1 {
 		panic(fmt.Sprintf("kv: a pool of %d pages of %d tokens; both must be positive", total, pageLen))
 	}
-	p := &Pool{pageLen: pageLen, pages: make([]page, total), free: make([]PageID, total), index: map[Key]PageID{}, oldest: none, newest: none}
-	for i := range p.free {
-		p.free[i] = PageID(total - 1 - i)
+	p := &Pool{pageLen: pageLen, pages: make([]page, total), free: newBitset(total), index: map[Key]PageID{}, oldest: none, newest: none}
+	for i := range total {
+		p.free.add(PageID(i))
 	}
 	return p
 }
@@ -84,13 +86,13 @@ func (p *Pool) take(id PageID) {
 	p.pages[id].ref++
 }
 
-// Alloc returns a page with one reference: a free one, else the cached page that was released longest ago.
+// Alloc returns a page with one reference: the free one with the lowest id, else the cached page that was released longest ago.
 func (p *Pool) Alloc() (PageID, error) {
 	var id PageID
 	switch {
-	case len(p.free) > 0:
-		id = p.free[len(p.free)-1]
-		p.free = p.free[:len(p.free)-1]
+	case p.free.n > 0:
+		id = p.free.lowest()
+		p.free.remove(id)
 	case p.oldest != none:
 		id = p.oldest
 		p.unlink(id)
@@ -129,7 +131,7 @@ func (p *Pool) Release(ids []PageID) {
 		if pg.indexed {
 			p.push(id)
 		} else {
-			p.free = append(p.free, id)
+			p.free.add(id)
 		}
 	}
 }
@@ -140,7 +142,42 @@ func (p *Pool) Reset() {
 		id := p.oldest
 		p.unlink(id)
 		p.forget(id)
-		p.free = append(p.free, id)
+		p.free.add(id)
+	}
+}
+
+// Shrink lends n more pages, those with the highest ids; what is cached in them is forgotten. It refuses, and changes nothing, where one of them is in use
+// or there are not so many. The pages lent are [Total-Lent, Total).
+func (p *Pool) Shrink(n int) bool {
+	end := len(p.pages) - p.lent
+	if n < 0 || n > end {
+		return false
+	}
+	for i := end - n; i < end; i++ {
+		if p.pages[i].ref > 0 {
+			return false
+		}
+	}
+	for i := end - n; i < end; i++ {
+		if id := PageID(i); p.pages[i].indexed {
+			p.unlink(id)
+			p.forget(id)
+		} else {
+			p.free.remove(id)
+		}
+	}
+	p.lent += n
+	return true
+}
+
+// Grow takes back n lent pages, the lowest first; they are free.
+func (p *Pool) Grow(n int) {
+	if n < 0 || n > p.lent {
+		panic(fmt.Sprintf("kv: %d of %d lent pages come back", n, p.lent))
+	}
+	for range n {
+		p.free.add(PageID(len(p.pages) - p.lent))
+		p.lent--
 	}
 }
 
@@ -177,19 +214,19 @@ func (p *Pool) unlink(id PageID) {
 	p.cached--
 }
 
-// Counts are the pages by state; Free + Cached + InUse is the total.
-type Counts struct{ Free, Cached, InUse int }
+// Counts are the pages by state; Free + Cached + InUse + Lent is the total.
+type Counts struct{ Free, Cached, InUse, Lent int }
 
 // Counts returns the pages by state.
 func (p *Pool) Counts() Counts {
-	return Counts{Free: len(p.free), Cached: p.cached, InUse: len(p.pages) - len(p.free) - p.cached}
+	return Counts{Free: p.free.n, Cached: p.cached, InUse: len(p.pages) - p.free.n - p.cached - p.lent, Lent: p.lent}
 }
 
 // Available returns how many pages Alloc can still give.
-func (p *Pool) Available() int { return len(p.free) + p.cached }
+func (p *Pool) Available() int { return p.free.n + p.cached }
 
 // PageLen returns the tokens in a page.
 func (p *Pool) PageLen() int { return p.pageLen }
 
-// Total returns the number of pages.
+// Total returns the number of pages, the lent ones included.
 func (p *Pool) Total() int { return len(p.pages) }

@@ -2,6 +2,9 @@ package kv
 
 import (
 	"errors"
+	"maps"
+	"math/rand/v2"
+	"slices"
 	"testing"
 )
 
@@ -39,7 +42,7 @@ func match(p *Pool, root Key, toks []int32, max int) []PageID {
 
 func want(t *testing.T, p *Pool, free, cached, inUse int) {
 	t.Helper()
-	if c := p.Counts(); c != (Counts{free, cached, inUse}) {
+	if c := p.Counts(); c != (Counts{Free: free, Cached: cached, InUse: inUse}) {
 		t.Errorf("%+v, want free %d, cached %d, in use %d", c, free, cached, inUse)
 	}
 }
@@ -129,4 +132,34 @@ func TestDoubleReleasePanics(t *testing.T) {
 	id, _ := p.Alloc()
 	p.Release([]PageID{id})
 	p.Release([]PageID{id})
+}
+
+// TestBitsetKnowsItsLowest against a search, at sizes around the words of each level.
+func TestBitsetKnowsItsLowest(t *testing.T) {
+	for _, size := range []int{1, 63, 64, 65, 4096, 4097, 300_000} {
+		b, in := newBitset(size), map[PageID]bool{}
+		rng := rand.New(rand.NewPCG(1, uint64(size)))
+		for range 300 {
+			id := PageID(rng.IntN(size))
+			if b.has(id) != in[id] {
+				t.Fatalf("size %d: page %d in: %v", size, id, b.has(id))
+			}
+			if in[id] {
+				b.remove(id)
+				delete(in, id)
+			} else {
+				b.add(id)
+				in[id] = true
+			}
+			if b.n != len(in) {
+				t.Fatalf("size %d: %d members, want %d", size, b.n, len(in))
+			}
+			if len(in) == 0 {
+				continue
+			}
+			if want := slices.Min(slices.Collect(maps.Keys(in))); b.lowest() != want {
+				t.Fatalf("size %d: lowest %d, want %d", size, b.lowest(), want)
+			}
+		}
+	}
 }

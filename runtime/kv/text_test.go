@@ -2,6 +2,7 @@ package kv
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -15,6 +16,7 @@ import (
 //	match NAME tokens=N [max=N] ...                               takes references only to what is cached
 //	release NAME
 //	reset
+//	shrink N | grow N
 //
 // A prompt of N tokens is from, from+1, …; fork=K begins another run at token K.
 func TestText(t *testing.T) {
@@ -54,11 +56,21 @@ func TestText(t *testing.T) {
 				delete(held, c.Args[0])
 			case "reset":
 				p.Reset()
+			case "shrink":
+				if n, err := strconv.Atoi(c.Args[0]); err != nil || !p.Shrink(n) {
+					fmt.Fprintln(&out, "refused")
+				}
+			case "grow":
+				n, _ := strconv.Atoi(c.Args[0])
+				p.Grow(n)
 			default:
 				c.Fatalf("unknown command")
 			}
 			n := p.Counts()
 			fmt.Fprintf(&out, "free %d cached %d in use %d", n.Free, n.Cached, n.InUse)
+			if n.Lent > 0 {
+				fmt.Fprintf(&out, " lent %d", n.Lent)
+			}
 			refs := 0
 			for _, pages := range held {
 				refs += len(pages)

@@ -4,13 +4,25 @@ import "fmt"
 
 // Verify walks all pages and returns the first broken invariant. refs is the number of references that the callers hold together.
 func (p *Pool) Verify(refs int) error {
-	const unknown, free, cached = 0, 1, 2
+	const unknown, free, cached, lent = 0, 1, 2, 3
 	state := make([]uint8, len(p.pages))
-	for _, id := range p.free {
+	for i := len(p.pages) - p.lent; i < len(p.pages); i++ {
+		state[i] = lent
+	}
+	members := 0
+	for i := range p.pages {
+		id := PageID(i)
+		if !p.free.has(id) {
+			continue
+		}
 		if pg := &p.pages[id]; state[id] != unknown || pg.ref != 0 || pg.indexed {
-			return fmt.Errorf("page %d on the free list: seen as %d, %d references, indexed %v", id, state[id], pg.ref, pg.indexed)
+			return fmt.Errorf("page %d is free: seen as %d, %d references, indexed %v", id, state[id], pg.ref, pg.indexed)
 		}
 		state[id] = free
+		members++
+	}
+	if members != p.free.n {
+		return fmt.Errorf("%d pages are free, noted are %d", members, p.free.n)
 	}
 	walked, last := 0, none
 	for id := p.oldest; id != none; id = p.pages[id].next {
@@ -26,7 +38,7 @@ func (p *Pool) Verify(refs int) error {
 	inUse, indexed, held := 0, 0, 0
 	for i := range p.pages {
 		pg := &p.pages[i]
-		if pg.ref < 0 || (pg.ref > 0) != (state[i] == unknown) {
+		if pg.ref < 0 || (pg.ref > 0) != (state[i] == unknown) || state[i] == lent && pg.indexed {
 			return fmt.Errorf("page %d has %d references and is on no list or on one too many", i, pg.ref)
 		}
 		if pg.ref > 0 {
@@ -47,7 +59,7 @@ func (p *Pool) Verify(refs int) error {
 	if held != refs {
 		return fmt.Errorf("%d references are held, the callers hold %d", held, refs)
 	}
-	if c := p.Counts(); c.InUse != inUse || c.Free+c.Cached+c.InUse != len(p.pages) {
+	if c := p.Counts(); c.InUse != inUse || c.Free+c.Cached+c.InUse+c.Lent != len(p.pages) {
 		return fmt.Errorf("%+v of %d pages, counted are %d in use", c, len(p.pages), inUse)
 	}
 	return nil
