@@ -17,16 +17,24 @@ type fuzzSeq struct {
 }
 
 // FuzzSchedule drives the scheduler with bytes, each pair an operation. After each every page must be accounted for; every chunk must continue where
-// its sequence stood and hold the right tokens; every admitted sequence must end.
+// its sequence stood and hold the right tokens; every admitted sequence must end, however many pages are lent, whether they can be reclaimed or not.
 func FuzzSchedule(f *testing.F) {
 	f.Add([]byte{0, 20, 0, 33, 1, 0, 1, 0, 2, 1, 1, 0, 1, 1}, uint8(6), uint8(10))
 	f.Add([]byte{0, 200, 0, 200, 0, 200, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0}, uint8(3), uint8(40))
 	f.Add([]byte{0, 1, 2, 1, 0, 1, 2, 2, 1, 0}, uint8(1), uint8(1))
 	f.Add([]byte{0, 90, 0, 91, 0, 92, 1, 5, 1, 3, 1, 0, 3, 1, 1, 2, 1, 9}, uint8(9), uint8(63))
+	f.Add([]byte{0, 90, 3, 3, 4, 91, 8, 92, 1, 5, 3, 2, 1, 3, 1, 0, 7, 1, 1, 2, 1, 9}, uint8(60), uint8(63))
 	f.Fuzz(func(t *testing.T, ops []byte, numPages, budget uint8) {
 		pool := kv.NewPool(int(numPages%32)+1, 16)
-		r := &fuzzRun{t: t, pool: pool, alive: map[SeqID]*fuzzSeq{}, s: New(Config{MaxSeqs: int(numPages/32) + 1, MaxQueued: 8, MaxBatchTokens: int(budget%64) + 1,
-			MaxPrefillChunk: int(budget) % 5 * 9, MaxContext: 256, PrefixCache: budget%2 == 0, RopeSwitch: int(budget) % 3 * 20}, pool)}
+		cfg := Config{MaxSeqs: int(numPages/32) + 1, MaxQueued: 8, MaxBatchTokens: int(budget%64) + 1, MaxPrefillChunk: int(budget) % 5 * 9, MaxContext: 256,
+			PrefixCache: budget%2 == 0, RopeSwitch: int(budget) % 3 * 20}
+		if cfg.MaxContext = 256; budget%4 > 0 {
+			cfg.MaxContext = 130 // less than the larger pools, which therefore can lend
+		}
+		if budget%3 == 0 { // else what is lent does not come back for the asking
+			cfg.Reclaim = func(n int) { pool.Grow(min(n, pool.Counts().Lent)) }
+		}
+		r := &fuzzRun{t: t, pool: pool, alive: map[SeqID]*fuzzSeq{}, s: New(cfg, pool)}
 		for i := 0; i+1 < len(ops) && i < 400; i += 2 {
 			r.op(ops[i], int(ops[i+1]))
 			if err := r.s.Verify(); err != nil {
@@ -52,14 +60,15 @@ type fuzzRun struct {
 }
 
 func (r *fuzzRun) op(op byte, arg int) {
-	switch op % 3 {
+	switch op % 4 {
 	case 0:
 		prompt := make([]int32, arg%100+1)
 		for j := range prompt {
 			prompt[j] = int32(j % (3 + arg%2*4))
 		}
 		score := arg%7 == 0
-		ids, err := r.s.Add(Seq{Prompt: prompt, MaxTokens: arg%29 + 1, Key: []string{"", "a", "b"}[arg%3], ScoreAll: score})
+		ids, err := r.s.Add(Seq{Prompt: prompt, MaxTokens: arg%29 + 1, Key: []string{"", "a", "b"}[arg%3], ScoreAll: score,
+			Tenant: []string{"", "t", "u", "v"}[op/4%4], Weight: float64(op / 16 % 3)})
 		if err == nil {
 			r.alive[ids[0]] = &fuzzSeq{history: slices.Clone(prompt), left: arg%29 + 1, score: score}
 		} else if !errors.Is(err, ErrQueueFull) && !errors.Is(err, ErrTooLong) {
@@ -69,6 +78,12 @@ func (r *fuzzRun) op(op byte, arg int) {
 		r.step(arg)
 	case 2:
 		r.cancel(arg)
+	case 3:
+		if arg%2 == 0 {
+			r.s.Lend(arg / 2 % 8)
+		} else {
+			r.pool.Grow(min(arg/2%8, r.pool.Counts().Lent))
+		}
 	}
 }
 

@@ -15,26 +15,30 @@ func (s *Scheduler) Next() (*Plan, bool) {
 	p.Chunks, p.Tokens = p.Chunks[:0], 0
 	p.Preempted = append(p.Preempted[:0], s.moved...)
 	s.moved = s.moved[:0]
+	s.step++
+	s.allow()
+	s.makeRoom(p)
 	before := s.stats.Preemptions
 	budget := s.cfg.MaxBatchTokens
-	// Decode first: running sequences that lack one token only, then those still in their prompt, each by admission.
+	// Decode first: running sequences that lack one token only, then those still in their prompt, each by admission or, where not all take part, by when they last did.
 	s.order = append(s.order[:0], s.running...)
+	if len(s.active) > 1 || len(s.running) > min(shortStep, s.cfg.MaxSeqs) {
+		slices.SortStableFunc(s.order, func(a, b *seq) int { return cmp.Compare(a.served, b.served) })
+	}
 	for _, prefill := range []bool{false, true} {
 		for _, q := range s.order {
-			if budget > 0 && q.state == running && (q.lag() > 1) == prefill { // a preemption may have sent q back meanwhile
+			if budget > 0 && len(p.Chunks) < s.cfg.MaxSeqs && q.state == running && (q.lag() > 1) == prefill { // a preemption may have sent q back meanwhile
 				budget -= s.give(p, q, budget)
 			}
 		}
 	}
 	// Nobody is admitted in a step that had to take pages from somebody.
-	for budget > 0 && len(s.waiting) > 0 && len(s.running) < s.cfg.MaxSeqs && s.stats.Preemptions == before {
+	for budget > 0 && len(s.waiting) > 0 && len(p.Chunks) < s.cfg.MaxSeqs && s.stats.Preemptions == before {
 		i := s.head()
-		q := s.waiting[i]
-		if !s.admit(q) {
+		if i < 0 || !s.admit(s.waiting[i]) {
 			break
 		}
-		s.waiting = slices.Delete(s.waiting, i, i+1)
-		budget -= s.give(p, q, budget)
+		budget -= s.give(p, s.dequeue(i), budget)
 	}
 	clear(s.order)
 	// Adapters side by side, so that a segment is a run; base first; decode first and admission order within.
@@ -46,14 +50,31 @@ func (s *Scheduler) Next() (*Plan, bool) {
 	return p, s.inPlan
 }
 
-// head is the place in the queue of the sequence to be admitted next: the first. A fair share over tenants chooses here, and nowhere else.
-func (s *Scheduler) head() int { return 0 }
+// dequeue takes the admitted sequence at place i out of the queue and returns it.
+func (s *Scheduler) dequeue(i int) *seq {
+	q := s.waiting[i]
+	if i > 0 {
+		s.waiting[0].bypassed++
+	}
+	s.waiting = slices.Delete(s.waiting, i, i+1)
+	q.tenant.waiting--
+	return q
+}
+
+// reclaim asks for n lent pages; fewer may come.
+func (s *Scheduler) reclaim(n int) {
+	if n > 0 && s.cfg.Reclaim != nil && s.pool.Counts().Lent > 0 {
+		s.cfg.Reclaim(n)
+	}
+}
 
 // admit moves a waiting sequence to running, with what the prefix cache holds, if its known tokens fit the pages that can be had. While others run,
 // each is left a page to grow into: who is admitted should not be sent back a step later. It stays in the queue's list.
 func (s *Scheduler) admit(q *seq) bool {
 	if s.pool.Available() == 0 {
-		return false
+		if s.reclaim(pages(len(q.tokens), s.pool.PageLen())); s.pool.Available() == 0 {
+			return false
+		}
 	}
 	if rope := s.ropeOf(len(q.tokens)); !q.rooted || rope != q.rope {
 		q.rope, q.root, q.keys, q.rooted = rope, kv.Root(q.Key, q.Salt, rope), q.keys[:0], true
@@ -64,7 +85,8 @@ func (s *Scheduler) admit(q *seq) bool {
 		q.pages = s.pool.Match(q.pages[:0], q.root, q.keys, q.tokens, len(q.tokens)-1)
 		found = len(q.pages)
 	}
-	if pages(len(q.tokens), s.pool.PageLen())-found+len(s.running) > s.pool.Available() {
+	need := pages(len(q.tokens), s.pool.PageLen()) - found + len(s.running)
+	if s.reclaim(need - s.pool.Available()); need > s.pool.Available() {
 		s.release(q)
 		return false
 	}
@@ -77,6 +99,7 @@ func (s *Scheduler) admit(q *seq) bool {
 		}
 	}
 	s.running = append(s.running, q)
+	q.tenant.running++
 	q.state, q.first = running, true
 	return true
 }
@@ -88,24 +111,27 @@ func (s *Scheduler) ropeOf(n int) int {
 	return 0
 }
 
-// give plans up to budget tokens of q, preempting those admitted last where pages lack. It returns the tokens planned; none where q itself was sent back
-// or where all who were admitted after it already have their part in this step: then it waits for their pages.
+// give plans up to budget tokens of q, preempting others where pages lack. It returns the tokens planned; none where q itself was sent back, or where those from
+// whom pages could be taken already have their part in this step: then it waits for their pages.
 func (s *Scheduler) give(p *Plan, q *seq, budget int) int {
-	n := min(q.lag(), budget)
+	n := min(q.lag(), budget, q.tenant.may)
 	if s.cfg.MaxPrefillChunk > 0 {
 		n = min(n, s.cfg.MaxPrefillChunk)
 	}
 	if n <= 0 {
 		return 0
 	}
-	for len(q.pages) < pages(q.computed+n, s.pool.PageLen()) {
+	for need := pages(q.computed+n, s.pool.PageLen()); len(q.pages) < need; {
+		if s.pool.Available() == 0 {
+			s.reclaim(need - len(q.pages))
+		}
 		id, err := s.pool.Alloc()
 		if err == nil {
 			q.pages = append(q.pages, id)
 			continue
 		}
 		victim := s.victim()
-		if victim == q && s.running[len(s.running)-1] != q {
+		if victim == nil || victim == q && s.running[len(s.running)-1] != q {
 			return 0
 		}
 		s.preempt(victim)
@@ -114,21 +140,13 @@ func (s *Scheduler) give(p *Plan, q *seq, budget int) int {
 			return 0
 		}
 	}
-	q.planned = n
+	q.charge(n)
+	q.tenant.may -= n
+	q.planned, q.served = n, s.step
 	p.Chunks = append(p.Chunks, Chunk{
 		Seq: q.id, Start: q.computed, Tokens: q.tokens[q.computed : q.computed+n], Known: len(q.tokens), Pages: q.pages, Key: q.Key,
 		Sample: q.computed+n == len(q.tokens), Score: q.ScoreAll, Cached: q.cached, First: q.first,
 	})
 	q.first = false
 	return n
-}
-
-// victim is the running sequence admitted last that has no tokens in the plan; who asks for pages has none yet, so there is one.
-func (s *Scheduler) victim() *seq {
-	for _, q := range slices.Backward(s.running) {
-		if q.planned == 0 {
-			return q
-		}
-	}
-	panic("sched: a page was asked for by a sequence that does not run")
 }

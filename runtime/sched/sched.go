@@ -9,7 +9,7 @@
 //
 //   - a waiting sequence holds no page; a running one holds pages for its computed tokens at least
 //   - the pool's references are those of the running sequences
-//   - no more than MaxSeqs run
+//   - no more than MaxSeqs are in a step, and no more than twice as many run
 package sched
 
 import (
@@ -32,13 +32,15 @@ type SeqID int64
 
 // Config are the limits of a scheduler.
 type Config struct {
-	MaxSeqs         int  // sequences computed in one step
-	MaxQueued       int  // sequences waiting
+	MaxSeqs         int  // sequences computed in one step; with several tenants twice as many may hold pages
+	MaxQueued       int  // sequences waiting; see queueFull for tenants
 	MaxBatchTokens  int  // tokens of one step
 	MaxPrefillChunk int  // tokens of one prompt in one step, so that a long one leaves room for others; 0: as many as the step has
 	MaxContext      int  // tokens of one sequence
 	PrefixCache     bool // look prompts up and index full pages
 	RopeSwitch      int  // sequences longer than this are recomputed with another RoPE table; 0: none
+	// Reclaim takes back up to so many lent pages (Pool.Grow), before anybody is preempted for them. It must not call the scheduler. nil: none can be had.
+	Reclaim func(pages int)
 }
 
 // Seq is what Add needs to know of a sequence. The scheduler reads Prompt and never writes to it.
@@ -47,7 +49,9 @@ type Seq struct {
 	MaxTokens int
 	Key       string // the adapter's digest, part of the prefix key; batches are sorted by it, "" (the base) first
 	Salt      string
-	ScoreAll  bool // logits of every prompt token are wanted: no prefix hits, and every chunk is sampled
+	Tenant    string
+	Weight    float64 // the tenant's, the latest counts; 0: 1
+	ScoreAll  bool    // logits of every prompt token are wanted: no prefix hits, and every chunk is sampled
 }
 
 // Chunk is a run of consecutive tokens of one sequence within a step.
@@ -95,6 +99,10 @@ type seq struct {
 	admitted bool // at least once
 	planned  int  // tokens in the plan that is not committed yet
 	cached   int
+	tenant   *tenant
+	charged  int    // tokens of the prompt for which the tenant was charged
+	served   uint64 // the last step that it had a part in
+	bypassed int    // admissions of later sequences while it was the first that waits
 }
 
 // lag is the number of tokens still to be computed.
@@ -113,6 +121,12 @@ type Scheduler struct {
 	order   []*seq  // scratch of Next
 	moved   []SeqID // sent back to the queue by Commit, for the next plan's Preempted
 	stats   Stats
+
+	tenants map[string]*tenant // the active ones and, of the idle, those with a counter worth keeping
+	active  []*tenant          // with live sequences, by counter as of the last step
+	joined  uint64
+	step    uint64
+	shared  uint64 // the last step in which two tenants were active; 0: none
 }
 
 // Stats count since the start.
@@ -124,28 +138,51 @@ type Stats struct {
 
 // New returns an empty scheduler over pool.
 func New(cfg Config, pool *kv.Pool) *Scheduler {
-	return &Scheduler{cfg: cfg, pool: pool, seqs: map[SeqID]*seq{}}
+	return &Scheduler{cfg: cfg, pool: pool, seqs: map[SeqID]*seq{}, tenants: map[string]*tenant{}}
 }
 
 // Add queues sequences, all or none.
 func (s *Scheduler) Add(in ...Seq) ([]SeqID, error) {
-	if len(s.waiting)+len(in) > s.cfg.MaxQueued {
-		return nil, fmt.Errorf("%w: %d wait, %d more would exceed %d", ErrQueueFull, len(s.waiting), len(in), s.cfg.MaxQueued)
-	}
 	for i := range in {
 		if err := s.fits(&in[i]); err != nil {
 			return nil, err
 		}
 	}
+	if err := s.queueFull(in); err != nil {
+		return nil, err
+	}
 	ids := make([]SeqID, len(in))
 	for i, a := range in {
 		s.last++
-		q := &seq{id: s.last, Seq: a, tokens: slices.Clip(a.Prompt)} // the first output token moves it to memory of its own
+		q := &seq{id: s.last, Seq: a, tokens: slices.Clip(a.Prompt), tenant: s.join(a.Tenant, a.Weight)} // the first output token moves it to memory of its own
 		s.seqs[q.id] = q
+		q.tenant.waiting++
 		s.waiting = append(s.waiting, q)
 		ids[i] = q.id
 	}
 	return ids, nil
+}
+
+// queueFull refuses more sequences than may wait: MaxQueued in all, and beyond that as many again of tenants that fill no more than an eighth of it, so that a
+// tenant that fills the queue keeps nobody out.
+func (s *Scheduler) queueFull(in []Seq) error {
+	total := len(s.waiting) + len(in)
+	if total <= s.cfg.MaxQueued {
+		return nil
+	}
+	own := map[string]int{}
+	for i := range in {
+		own[in[i].Tenant]++
+	}
+	for name, n := range own {
+		if t := s.tenants[name]; t != nil {
+			n += t.waiting
+		}
+		if n > max(s.cfg.MaxQueued/8, 1) || total > 2*s.cfg.MaxQueued {
+			return fmt.Errorf("%w: %d wait, %d more would exceed %d", ErrQueueFull, len(s.waiting), len(in), s.cfg.MaxQueued)
+		}
+	}
+	return nil
 }
 
 // fits refuses what could never run: a prompt and its first output token must fit the context and, alone, the pages.
@@ -163,6 +200,13 @@ func (s *Scheduler) fits(a *Seq) error {
 			ErrTooLong, n, least-n, need, s.pool.PageLen(), s.pool.Total())
 	}
 	return nil
+}
+
+// Lend gives n more pages to another purpose: those with the highest ids of the pool, unless one of them is in use. What the longest sequence can need stays,
+// so that each sequence can go on when all others have ended, whether lent pages can be reclaimed or not.
+func (s *Scheduler) Lend(n int) bool {
+	keep := min(pages(s.cfg.MaxContext, s.pool.PageLen()), s.pool.Total())
+	return s.pool.Total()-s.pool.Counts().Lent-n >= keep && s.pool.Shrink(n)
 }
 
 // Limit returns the tokens that one sequence can reach: its context, or what all pages together hold where that is less. Who commits tokens ends a
@@ -187,10 +231,12 @@ func (s *Scheduler) Cancel(id SeqID) {
 func (s *Scheduler) remove(q *seq) {
 	s.release(q)
 	delete(s.seqs, q.id)
-	list := &s.running
+	list, count := &s.running, &q.tenant.running
 	if q.state == waiting {
-		list = &s.waiting
+		list, count = &s.waiting, &q.tenant.waiting
 	}
+	*count--
+	s.leave(q.tenant)
 	if i := slices.Index(*list, q); i >= 0 {
 		*list = slices.Delete(*list, i, i+1)
 	}
@@ -207,6 +253,8 @@ func (s *Scheduler) preempt(q *seq) {
 	i := slices.Index(s.running, q)
 	s.running = slices.Delete(s.running, i, i+1)
 	q.state, q.planned = waiting, 0
+	q.tenant.running--
+	q.tenant.waiting++
 	s.waiting = slices.Insert(s.waiting, 0, q)
 	s.stats.Preemptions++
 }
@@ -286,8 +334,11 @@ func (s *Scheduler) Verify() error {
 			return fmt.Errorf("sequence %d waits with %d pages", q.id, len(q.pages))
 		}
 	}
-	if len(s.running) > s.cfg.MaxSeqs || len(s.running)+len(s.waiting) != len(s.seqs) {
-		return fmt.Errorf("%d run and %d wait of %d, at most %d may run", len(s.running), len(s.waiting), len(s.seqs), s.cfg.MaxSeqs)
+	if err := s.verifyTenants(); err != nil {
+		return err
+	}
+	if len(s.running) > 2*s.cfg.MaxSeqs || len(s.running)+len(s.waiting) != len(s.seqs) {
+		return fmt.Errorf("%d run and %d wait of %d, at most %d may run", len(s.running), len(s.waiting), len(s.seqs), 2*s.cfg.MaxSeqs)
 	}
 	return s.pool.Verify(refs)
 }

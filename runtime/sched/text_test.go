@@ -2,6 +2,7 @@ package sched
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -11,9 +12,10 @@ import (
 
 // TestText runs testdata/*.txt. Commands:
 //
-//	new pages=N page-len=N seqs=N queued=N budget=N context=N [chunk=N] [rope=N] [cache]
-//	add NAME... prompt=N max=N [from=N] [key=K] [salt=S] [score]     the names are admitted together; the prompt is from, from+1, …
+//	new pages=N page-len=N seqs=N queued=N budget=N context=N [chunk=N] [rope=N] [cache] [reclaim]
+//	add NAME... prompt=N max=N [from=N] [key=K] [salt=S] [tenant=T] [weight=N] [score]     the names are admitted together; the prompt is from, from+1, …
 //	cancel NAME
+//	lend N | regain N     pages; new with reclaim: what is lent comes back for the asking
 //	step [n=N] [cancel=NAME] [abandon]     plan, then commit; cancel takes place between the two
 //
 // A step prints its chunks as NAME [start,end) pages, + where a token is sampled, and what was preempted and what ended. Sampled tokens are 1000, 1001, …
@@ -40,6 +42,9 @@ func (r *textRun) run(c *textcase.Command) string {
 		r.pool = kv.NewPool(c.Int("pages", 8), c.Int("page-len", 4))
 		r.s = New(Config{MaxSeqs: c.Int("seqs", 4), MaxQueued: c.Int("queued", 8), MaxBatchTokens: c.Int("budget", 8), MaxPrefillChunk: c.Int("chunk", 0),
 			MaxContext: c.Int("context", 64), RopeSwitch: c.Int("rope", 0), PrefixCache: c.Has("cache")}, r.pool)
+		if c.Has("reclaim") {
+			r.s.cfg.Reclaim = func(n int) { r.pool.Grow(min(n, r.pool.Counts().Lent)) }
+		}
 		r.names, r.left, r.out = map[SeqID]string{}, map[SeqID]int{}, map[SeqID]int{}
 	case "add":
 		var in []Seq
@@ -53,7 +58,8 @@ func (r *textRun) run(c *textcase.Command) string {
 			for i := range prompt {
 				prompt[i] = int32(c.Int("from", 0) + i)
 			}
-			in = append(in, Seq{Prompt: prompt, MaxTokens: c.Int("max", 4), Key: c.Opt("key", ""), Salt: c.Opt("salt", ""), ScoreAll: c.Has("score")})
+			in = append(in, Seq{Prompt: prompt, MaxTokens: c.Int("max", 4), Key: c.Opt("key", ""), Salt: c.Opt("salt", ""),
+				Tenant: c.Opt("tenant", ""), Weight: float64(c.Int("weight", 0)), ScoreAll: c.Has("score")})
 		}
 		ids, err := r.s.Add(in...)
 		if err != nil {
@@ -62,6 +68,13 @@ func (r *textRun) run(c *textcase.Command) string {
 		for i, id := range ids {
 			r.names[id], r.left[id] = names[i], c.Int("max", 4)
 		}
+	case "lend":
+		if n, err := strconv.Atoi(c.Args[0]); err != nil || !r.s.Lend(n) {
+			b.WriteString("refused\n")
+		}
+	case "regain":
+		n, _ := strconv.Atoi(c.Args[0])
+		r.pool.Grow(n)
 	case "cancel":
 		r.cancel(c.Args[0])
 	case "step":
@@ -137,6 +150,9 @@ func (r *textRun) step(c *textcase.Command, b *strings.Builder) {
 func (r *textRun) state() string {
 	n := r.pool.Counts()
 	state := fmt.Sprintf("running %d waiting %d, pages free %d cached %d in use %d", r.s.Running(), r.s.Waiting(), n.Free, n.Cached, n.InUse)
+	if n.Lent > 0 {
+		state += fmt.Sprintf(" lent %d", n.Lent)
+	}
 	if err := r.s.Verify(); err != nil {
 		state += fmt.Sprintf("\nBROKEN: %v", err)
 	}
