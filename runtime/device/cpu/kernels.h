@@ -228,5 +228,7 @@ void embed_rows(const embed_op *o, int64_t begin, int64_t end);
 // mem.c
 void *mem_alloc(int64_t bytes);
 void mem_free(void *p, int64_t bytes);
+// mem_release gives the system's pages that lie within [p, p + bytes) back; they read as zero.
+void mem_release(void *p, int64_t bytes);
 
 #endif

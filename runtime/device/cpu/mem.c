@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 #include "kernels.h"
 
 enum { HUGE_BYTES = 2 << 20 };
@@ -42,5 +43,13 @@ void mem_free(void *p, int64_t bytes) {
 		free(p);
 	} else {
 		munmap(p, (size_t)rounded(bytes, HUGE_BYTES));
+	}
+}
+
+void mem_release(void *p, int64_t bytes) {
+	uintptr_t unit = (uintptr_t)sysconf(_SC_PAGESIZE);
+	uintptr_t begin = ((uintptr_t)p + unit - 1) / unit * unit, end = ((uintptr_t)p + (uintptr_t)bytes) / unit * unit;
+	if (begin < end) {
+		madvise((void *)begin, end - begin, MADV_DONTNEED);
 	}
 }

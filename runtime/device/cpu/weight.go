@@ -101,6 +101,27 @@ func (c *cache) side(layer, which int) (unsafe.Pointer, int64) {
 	return unsafe.Add(c.mem.ptr, int64(2*layer+which)*page*int64(c.config.NumPages)), page
 }
 
+// ReleasePages implements device.PageReleaser: keys and values of a layer lie apart, each page after page.
+func (d *cpuDevice) ReleasePages(k device.KVCache, begin, end int) error {
+	if d.closed.Load() {
+		return fmt.Errorf("release pages: %w", device.ErrClosed)
+	}
+	c, err := d.ownCache("release pages", k)
+	if err != nil {
+		return err
+	}
+	if begin < 0 || end < begin || end > c.config.NumPages {
+		return fmt.Errorf("release pages: %w: [%d, %d) of %d", device.ErrShape, begin, end, c.config.NumPages)
+	}
+	for layer := range c.config.Layers {
+		for which := range 2 {
+			base, page := c.side(layer, which)
+			C.mem_release(unsafe.Add(base, int64(begin)*page), C.int64_t(int64(end-begin)*page))
+		}
+	}
+	return nil
+}
+
 func (c *cache) layer(layer int) C.kv_layer {
 	k, _ := c.side(layer, 0)
 	v, _ := c.side(layer, 1)
