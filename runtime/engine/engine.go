@@ -30,7 +30,10 @@ type Config struct {
 	MaxPrefillChunk int // tokens of one prompt in one step; 0: as many as the step has
 	MaxContext      int // tokens of one sequence; where all pages together hold less, sequences end there
 	PrefixCache     bool
-	OnStep          func(StepInfo) // called on the loop after each step; may be nil
+	// Reclaim frees up to the given bytes of what Borrow gave, and returns how many it freed: they are the engine's again, without a Return. It is called when pages
+	// lack, before anybody is sent back to the queue, under the engine's lock: it must not call the engine, and must not wait. May be nil.
+	Reclaim func(bytes int64) int64
+	OnStep  func(StepInfo) // called on the loop after each step; may be nil
 }
 
 // Validate says what is wrong with the limits.
@@ -60,6 +63,7 @@ type StepInfo struct {
 type Stats struct {
 	Running, Waiting           int
 	Pages                      kv.Counts
+	PageBytes, Borrowed        int64  // Borrowed is what Borrow gave and has not come back
 	PrefixQueries, PrefixHits  uint64 // prompt tokens
 	Preemptions                uint64
 	TokensIn, TokensOut, Steps uint64
@@ -69,9 +73,10 @@ type Stats struct {
 // Engine owns scheduler, pages, model and device; its loop is the only goroutine that calls model and device. mu guards the scheduler, the pages and what
 // Submit, Cancel and Stats share with the loop.
 type Engine struct {
-	cfg   Config
-	vocab int
-	cache device.KVCache
+	cfg       Config
+	vocab     int
+	cache     device.KVCache
+	pageBytes int64
 
 	// The memory of a step; the loop's alone.
 	batch   model.Batch
@@ -87,6 +92,7 @@ type Engine struct {
 	pool     *kv.Pool
 	live     map[sched.SeqID]*sequence
 	stats    Stats
+	borrowed int64
 	freed    []func() // Release of sequences that are over, to be called by unlock
 	draining bool
 	closed   bool
@@ -133,14 +139,19 @@ func prepare(cfg Config) (*Engine, error) {
 		return nil, fmt.Errorf("start engine: %d KV pages of %d bytes: %w", cfg.NumPages, kvc.PageBytes(), err)
 	}
 	pool := kv.NewPool(cfg.NumPages, cfg.PageLen)
-	return &Engine{
-		cfg: cfg, vocab: cfg.Model.Config().Vocab, cache: cache, pool: pool, live: map[sched.SeqID]*sequence{},
-		sched: sched.New(sched.Config{
-			MaxSeqs: cfg.MaxSeqs, MaxQueued: cfg.MaxQueued, MaxBatchTokens: cfg.MaxBatchTokens, MaxPrefillChunk: cfg.MaxPrefillChunk,
-			MaxContext: cfg.MaxContext, PrefixCache: cfg.PrefixCache, RopeSwitch: cfg.Model.RopeSwitch(),
-		}, pool),
+	e := &Engine{
+		cfg: cfg, vocab: cfg.Model.Config().Vocab, cache: cache, pageBytes: kvc.PageBytes(), pool: pool, live: map[sched.SeqID]*sequence{},
 		wake: make(chan struct{}, 1), idle: make(chan struct{}), done: make(chan struct{}),
-	}, nil
+	}
+	limits := sched.Config{
+		MaxSeqs: cfg.MaxSeqs, MaxQueued: cfg.MaxQueued, MaxBatchTokens: cfg.MaxBatchTokens, MaxPrefillChunk: cfg.MaxPrefillChunk,
+		MaxContext: cfg.MaxContext, PrefixCache: cfg.PrefixCache, RopeSwitch: cfg.Model.RopeSwitch(),
+	}
+	if cfg.Reclaim != nil {
+		limits.Reclaim = e.reclaim
+	}
+	e.sched = sched.New(limits, pool)
+	return e, nil
 }
 
 // Submit admits all of reqs or none and returns one stream each. When ctx ends they are cancelled.
@@ -151,7 +162,7 @@ func (e *Engine) Submit(ctx context.Context, reqs ...Request) ([]*Stream, error)
 		if err := e.validate(r); err != nil {
 			return nil, err
 		}
-		seqs[i] = sched.Seq{Prompt: r.Prompt, MaxTokens: r.MaxTokens, Key: r.AdapterKey, Salt: r.Salt, ScoreAll: r.PromptLogprobs >= 0}
+		seqs[i] = sched.Seq{Prompt: r.Prompt, MaxTokens: r.MaxTokens, Key: r.AdapterKey, Salt: r.Salt, Tenant: r.Tenant, Weight: r.Weight, ScoreAll: r.PromptLogprobs >= 0}
 	}
 	now := time.Now()
 	e.mu.Lock()

@@ -62,7 +62,28 @@ func fakeVariant(known, ropeAt int, uses []lora.Use) int {
 }
 
 func newFakeModel(t testing.TB) *fakeModel {
-	return &fakeModel{dev: ref.New(ref.Options{}), maxBatch: 64, maxRows: 8}
+	m := &fakeModel{maxBatch: 64, maxRows: 8}
+	m.dev = &fakeDevice{ref.New(ref.Options{}), m}
+	return m
+}
+
+// fakeDevice spoils the pages whose memory it gives back.
+type fakeDevice struct {
+	device.Device
+	m *fakeModel
+}
+
+func (d *fakeDevice) NewKVCache(c device.KVConfig) (device.KVCache, error) {
+	d.m.slots = make([]int32, c.NumPages*c.PageLen)
+	return d.Device.NewKVCache(c)
+}
+
+func (d *fakeDevice) ReleasePages(c device.KVCache, begin, end int) error {
+	n := c.Config().PageLen
+	for i := range d.m.slots[begin*n : end*n] {
+		d.m.slots[begin*n+i] = -1
+	}
+	return nil
 }
 
 func (m *fakeModel) Config() *model.Config   { return &model.Config{Vocab: fakeVocab, MaxContext: 4096} }
@@ -99,9 +120,6 @@ func (m *fakeModel) Forward(b *model.Batch, cache device.KVCache) error {
 		return errors.New("the fake model fails")
 	}
 	c := cache.Config()
-	if len(m.slots) != c.NumPages*c.PageLen {
-		m.slots = make([]int32, c.NumPages*c.PageLen)
-	}
 	m.last, m.nan = m.last[:0], m.nan[:0]
 	for s := range b.Lens {
 		m.uses = m.uses[:0]

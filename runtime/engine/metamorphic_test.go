@@ -151,20 +151,27 @@ func randomLimits(rng *rand.Rand, m *fakeModel) Config {
 	return cfg
 }
 
-// TestMetamorphic runs random requests under random limits, with cancels, and holds each against its lone run, bit for bit.
+// TestMetamorphic runs random requests of several tenants under random limits, with cancels, beside a borrower of memory, and holds each against its lone run,
+// bit for bit.
 func TestMetamorphic(t *testing.T) {
 	seeds := 80
 	if testing.Short() {
 		seeds = 20
 	}
-	preempted, hits, refused := uint64(0), uint64(0), 0
+	preempted, hits, refused, lent, reclaimed := uint64(0), uint64(0), 0, 0, 0
 	for seed := range uint64(seeds) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 77))
 			m := newFakeModel(t)
 			cfg := randomLimits(rng, m)
 			limit := min(cfg.MaxContext, cfg.NumPages*cfg.PageLen)
+			b := &borrower{idle: rng.IntN(3) > 0}
+			if rng.IntN(3) > 0 {
+				cfg.Reclaim = b.reclaim
+			}
 			e := start(t, cfg)
+			stop := b.run(t, e, rand.New(rand.NewPCG(seed, 5)))
+			defer stop()
 			var wg sync.WaitGroup
 			var released atomic.Int32
 			admitted := 0
@@ -206,16 +213,22 @@ func TestMetamorphic(t *testing.T) {
 				}
 			}
 			wg.Wait()
+			stop()
+			lent, reclaimed = lent+b.borrowed, reclaimed+b.reclaimed
 			becomesIdle(t, e)
 			s := e.Stats()
+			if s.Borrowed != b.held || s.Pages.Lent != e.lentPages(b.held) {
+				t.Errorf("%d bytes are borrowed, %d pages lent; the borrower holds %d bytes", s.Borrowed, s.Pages.Lent, b.held)
+			}
 			if err := e.Close(); err != nil || int(released.Load()) != admitted {
 				t.Errorf("%d of %d admitted sequences were released; close: %v", released.Load(), admitted, err)
 			}
 			preempted, hits = preempted+s.Preemptions, hits+s.PrefixHits
 		})
 	}
-	if preempted == 0 || hits == 0 || refused == 0 {
-		t.Errorf("%d preemptions, %d prefix hits, %d refusals: the schedules prove too little", preempted, hits, refused)
+	t.Logf("%d preemptions, %d prefix hits, %d refusals, %d loans, %d reclaimed", preempted, hits, refused, lent, reclaimed)
+	if preempted == 0 || hits == 0 || refused == 0 || lent == 0 || reclaimed == 0 {
+		t.Error("the schedules prove too little")
 	}
 }
 

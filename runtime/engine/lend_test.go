@@ -1,0 +1,170 @@
+package engine
+
+import (
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"weft/runtime/model"
+)
+
+// borrower uses the engine's memory as a cache of adapters does: what it holds is idle, and can be reclaimed, or in use, and cannot.
+type borrower struct {
+	idle bool
+
+	mu                  sync.Mutex
+	held                int64
+	borrowed, reclaimed int // calls that succeeded
+}
+
+func (b *borrower) reclaim(bytes int64) int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.idle {
+		return 0
+	}
+	n := min(bytes+bytes%7, b.held) // an adapter more than was asked for, or all
+	b.held -= n
+	b.reclaimed++
+	return n
+}
+
+// run borrows and returns at random until stop is called.
+func (b *borrower) run(t *testing.T, e *Engine, rng *rand.Rand) (stop func()) {
+	end, over := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(over)
+		for {
+			select {
+			case <-end:
+				return
+			case <-time.After(20 * time.Microsecond):
+			}
+			bytes := rng.Int64N(4 * e.pageBytes)
+			if rng.IntN(2) == 0 {
+				b.mu.Lock()
+				bytes = min(bytes, b.held)
+				b.held -= bytes
+				b.mu.Unlock()
+				e.Return(bytes)
+				continue
+			}
+			if !e.Borrow(bytes) {
+				continue
+			}
+			b.mu.Lock() // a reclaim in between finds less than there is
+			b.held += bytes
+			b.borrowed++
+			b.mu.Unlock()
+		}
+	}()
+	return sync.OnceFunc(func() {
+		close(end)
+		<-over
+	})
+}
+
+// TestBorrowingRoundsUpTheSum, not each call, and leaves what the longest sequence needs.
+func TestBorrowingRoundsUpTheSum(t *testing.T) {
+	cfg := newFakeModel(t).config()
+	cfg.NumPages, cfg.MaxContext = 20, 10*16
+	e := start(t, cfg)
+	page := e.pageBytes
+	for i, c := range []struct {
+		borrow, back int64
+		refused      bool
+		pages        int
+	}{
+		{borrow: 1, pages: 1}, {borrow: page - 1, pages: 1}, {borrow: 1, pages: 2}, {back: 2, pages: 1}, {borrow: 9*page + 1, pages: 10},
+		{borrow: 1, refused: true, pages: 10}, {borrow: -1, refused: true, pages: 10}, {back: page, pages: 9}, {borrow: page, pages: 10}, {back: 10 * page, pages: 0},
+	} {
+		if c.back > 0 {
+			e.Return(c.back)
+		} else if ok := e.Borrow(c.borrow); ok == c.refused {
+			t.Errorf("%d: borrow %d: %v", i, c.borrow, ok)
+		}
+		s := e.Stats()
+		if s.Pages.Lent != c.pages || s.Pages.Free != 20-c.pages || s.PageBytes != page {
+			t.Errorf("%d: %+v, want %d lent", i, s.Pages, c.pages)
+		}
+	}
+	if s := e.Stats(); s.Borrowed != 0 {
+		t.Errorf("%d bytes are left", s.Borrowed)
+	}
+	if err := e.Close(); err != nil || e.Borrow(1) {
+		t.Errorf("a closed engine lends (%v)", err)
+	}
+}
+
+// TestLentMemoryComesBackBeforeAnybodyIsSentBack; where it cannot come back, sequences are sent back and recomputed, and end the same.
+func TestLentMemoryComesBackBeforeAnybodyIsSentBack(t *testing.T) {
+	for _, idle := range []bool{true, false} {
+		m := newFakeModel(t)
+		cfg := m.config()
+		cfg.NumPages, cfg.MaxContext, cfg.PrefixCache = 30, 160, false
+		b := &borrower{idle: idle, held: 20}
+		cfg.Reclaim = b.reclaim
+		e, err := prepare(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.held = 20 * e.pageBytes
+		if !e.Borrow(b.held) {
+			t.Fatal("20 of 30 pages are not lent")
+		}
+		var reqs []Request
+		for i := range 3 {
+			reqs = append(reqs, request([]int32{int32(i), 5}, 140))
+		}
+		streams, err := e.Submit(t.Context(), reqs...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		go e.loop()
+		for i, s := range streams {
+			compare(t, reqs[i], collect(s), plain(reqs[i], 160, 0))
+		}
+		s := e.Stats()
+		if idle && (s.Preemptions != 0 || b.reclaimed == 0 || s.Borrowed != b.held) {
+			t.Errorf("%d preemptions, %d calls, %d bytes lent, %d held", s.Preemptions, b.reclaimed, s.Borrowed, b.held)
+		}
+		if !idle && (s.Preemptions == 0 || s.Pages.Lent != 20) {
+			t.Errorf("%d preemptions, %+v", s.Preemptions, s.Pages)
+		}
+		if err := e.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestAdaptersThatRunAndWait(t *testing.T) {
+	m := newFakeModel(t)
+	inside, goOn := make(chan struct{}), make(chan struct{})
+	m.during = func(*model.Batch) {
+		if m.forwards.Load() == 1 {
+			inside <- struct{}{}
+			<-goOn
+		}
+	}
+	cfg := m.config()
+	cfg.MaxSeqs = 3
+	e := start(t, cfg)
+	streams, err := e.Submit(t.Context(), adapted([]int32{1}, 3, "y"), adapted([]int32{1}, 3, "x"), adapted([]int32{2}, 3, "y"), request([]int32{1}, 3), adapted([]int32{1}, 3, "mix"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-inside
+	running, waiting := e.Adapters()
+	if !slices.Equal(running, []string{"x", "y"}) || !slices.Equal(waiting, []string{"mix"}) {
+		t.Errorf("run %v, wait %v", running, waiting)
+	}
+	close(goOn)
+	for _, s := range streams {
+		collect(s)
+	}
+	if running, waiting := e.Adapters(); running != nil || waiting != nil {
+		t.Errorf("run %v, wait %v when all have ended", running, waiting)
+	}
+}
