@@ -2,6 +2,7 @@ package telemetry
 
 import (
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -14,9 +15,9 @@ type EngineStats struct {
 	PrefixQueries    uint64  // prompt tokens looked up in the prefix cache
 	PrefixHits       uint64  // of these, found
 	Preemptions      uint64
-	RunningAdapters  string // comma-separated names
-	WaitingAdapters  string
-	MaxAdapters      int
+	RunningAdapters  []string         // names of the adapters of requests in the batch
+	WaitingAdapters  []string         // of requests that wait
+	MaxAdapters      int              // that can be in one batch
 	MemoryBytes      map[string]int64 // device memory in use by purpose
 }
 
@@ -70,8 +71,20 @@ func (c *engineCollector) Collect(ch chan<- prometheus.Metric) {
 	counter(c.queries, s.PrefixQueries)
 	counter(c.hits, s.PrefixHits)
 	counter(c.preemptions, s.Preemptions)
-	gauge(c.lora, float64(time.Now().Unix()), strconv.Itoa(s.MaxAdapters), s.RunningAdapters, s.WaitingAdapters)
+	gauge(c.lora, float64(time.Now().Unix()), strconv.Itoa(s.MaxAdapters), listed(s.RunningAdapters), listed(s.WaitingAdapters))
 	for purpose, bytes := range s.MemoryBytes {
 		gauge(c.memory, float64(bytes), purpose)
 	}
+}
+
+// maxListed bounds the names in a label of vllm:lora_requests_info.
+const maxListed = 128
+
+// listed joins names as the Kubernetes gateway reads them: with commas.
+func listed(names []string) string {
+	clean := make([]string, 0, min(len(names), maxListed))
+	for _, n := range names[:min(len(names), maxListed)] {
+		clean = append(clean, strings.ReplaceAll(strings.ToValidUTF8(n, "?"), ",", "_"))
+	}
+	return strings.Join(clean, ",")
 }

@@ -61,6 +61,7 @@ type Metrics struct {
 	paramN, paramMaxTokens, stepTokens, cachedTokens prometheus.Histogram
 	httpRequests                                     *prometheus.CounterVec
 	httpDuration                                     *prometheus.HistogramVec
+	adapters                                         adapterMetrics
 }
 
 // NewMetrics registers every metric, so that all names are there from the first scrape.
@@ -101,6 +102,7 @@ func NewMetrics(cfg Config) *Metrics {
 	m.httpDuration = register(m, prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "http_request_duration_seconds",
 		Help: "HTTP requests by route and method.", Buckets: latencyBuckets}, []string{"handler", "method"}))
 
+	m.adapters = newAdapterMetrics(m)
 	for _, reason := range []string{"stop", "length", "abort", "error"} {
 		m.success.WithLabelValues(reason)
 	}
@@ -135,6 +137,7 @@ func (m *Metrics) Handler() http.Handler {
 // Sequence is the record of one finished sequence. Zero times are marks it never reached.
 type Sequence struct {
 	Reason                                        string // stop, length, abort or error
+	Tenant                                        string // "": default
 	PromptTokens, CachedTokens, GenerationTokens  int
 	Arrived, Queued, Scheduled, FirstToken, Ended time.Time
 }
@@ -142,6 +145,7 @@ type Sequence struct {
 // Finished records a sequence.
 func (m *Metrics) Finished(s Sequence) {
 	m.success.WithLabelValues(s.Reason).Inc()
+	m.tenant(&s)
 	m.promptLen.Observe(float64(s.PromptTokens))
 	m.generationLen.Observe(float64(s.GenerationTokens))
 	m.cachedTokens.Observe(float64(s.CachedTokens))
