@@ -189,39 +189,6 @@ func CheckLinear(a LinearArgs) error {
 	return nil
 }
 
-// CheckLoRA checks LoRAArgs. A and B must have exactly R*In and N*R values; X and Out must be disjoint.
-func CheckLoRA(a LoRAArgs) error {
-	const op = "lora"
-	if err := checkView(op, "x", a.X, a.X.Rows, a.X.Cols); err != nil {
-		return err
-	}
-	if err := checkView(op, "out", a.Out, a.X.Rows, a.Out.Cols); err != nil {
-		return err
-	}
-	if overlap(a.Out, a.X) {
-		return shapeErr(op, "out overlaps x")
-	}
-	end := 0
-	for i := range a.Segments {
-		s := &a.Segments[i]
-		if s.Begin < end || s.End < s.Begin || s.End > a.X.Rows {
-			return shapeErr(op, "segment %d is [%d, %d): want ascending, disjoint segments in the rows [%d, %d)", i, s.Begin, s.End, end, a.X.Rows)
-		}
-		end = s.End
-		if s.M.Rank == 0 {
-			continue
-		}
-		if s.M.Rank < 0 || s.M.A == nil || s.M.B == nil {
-			return shapeErr(op, "segment %d: rank %d or a factor is missing", i, s.M.Rank)
-		}
-		if !isF32Matrix(s.M.A.Bytes(), s.M.Rank, a.X.Cols) || !isF32Matrix(s.M.B.Bytes(), s.M.Rank, a.Out.Cols) {
-			return shapeErr(op, "segment %d: A has %d bytes and B %d; rank %d of [%d, %d] needs %d and %d", i,
-				s.M.A.Bytes(), s.M.B.Bytes(), s.M.Rank, a.Out.Cols, a.X.Cols, 4*s.M.Rank*a.X.Cols, 4*s.M.Rank*a.Out.Cols)
-		}
-	}
-	return nil
-}
-
 // CheckRoPE checks RoPEArgs. Q, K and V must be disjoint. Q may be absent, and Table and TableRows empty, where Rot is 0.
 func CheckRoPE(a RoPEArgs) error {
 	const op = "rope"

@@ -132,10 +132,6 @@ func cacheConfig(op string, cache KVCache, layer, headDim int) (KVConfig, error)
 	return c, nil
 }
 
-func isF32Matrix(bytes int64, rows, cols int) bool {
-	return bytes%4 == 0 && (cols == 0 && bytes == 0 || cols > 0 && bytes/4%int64(cols) == 0 && bytes/4/int64(cols) == int64(rows))
-}
-
 func inRange(i int32, n int) bool { return i >= 0 && int64(i) < int64(n) }
 
 func isInf(x float32) bool { return math.IsInf(float64(x), 0) }

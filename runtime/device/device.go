@@ -133,26 +133,6 @@ type LinearArgs struct {
 	Parts []LinearPart
 }
 
-// LoRAMatrices are the factors of one adapter for one linear layer, F32 row-major: A [R, In], B [Out, R] (PEFT's layout).
-type LoRAMatrices struct {
-	A, B  Buffer
-	Rank  int
-	Scale float32 // alpha/r, or alpha/sqrt(r) for rsLoRA
-}
-
-// LoRASegment applies one adapter to the rows [Begin, End) of the batch. Segments are disjoint and ascending; rows in none keep the base result.
-type LoRASegment struct {
-	Begin, End int
-	M          LoRAMatrices // Rank 0: the adapter does not touch this layer
-}
-
-// LoRAArgs: Out[t] += Scale * B(A x[t]) for the rows of each segment, at the segment's own rank, without padding.
-// X [T, In], Out [T, N].
-type LoRAArgs struct {
-	X, Out   View
-	Segments []LoRASegment
-}
-
 // RoPEArgs rotates Q and K in place in the rotate-half convention (Su et al. 2021, arXiv:2104.09864; first half with second half of
 // the rotated part, the rest of the head untouched) and writes K and V to the cache.
 //

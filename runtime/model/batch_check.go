@@ -55,14 +55,7 @@ func (d *decoder) check(b *Batch, cache device.KVCache) error {
 			}
 		}
 	}
-	at := 0
-	for i, s := range b.LoRA {
-		if s.Begin < at || s.End < s.Begin || s.End > n || s.Weights == nil || len(s.Weights.Layers) != c.Layers {
-			return bad("adapter segment %d covers [%d, %d) after %d of %d tokens, or its adapter has not %d layers", i, s.Begin, s.End, at, n, c.Layers)
-		}
-		at = s.End
-	}
-	return nil
+	return d.checkAdapters(b.LoRA, n)
 }
 
 // place works out the cache slot and the RoPE row of each token of a checked batch.

@@ -35,13 +35,16 @@ type decoder struct {
 	// Activations, F32: x is the residual stream, y what joins it next, h its norm.
 	x, y, h, q, k, v, attn, gate, up, last, logits device.Buffer
 
-	tokens   int // of the last Forward
-	slots    []int32
-	rows     [][]int32 // per RoPE kind, the table row of each token
-	parts    []device.LinearPart
-	segments []device.LoRASegment
-	out      []float32
-	tap      func(stage string, v device.View) // tests look at the stages with it
+	tokens  int      // of the last Forward
+	lora    []placed // its adapters
+	passes  int      // over them
+	whole   bool     // one of them touches the embedding or the head
+	slots   []int32
+	rows    [][]int32 // per RoPE kind, the table row of each token
+	parts   []device.LinearPart
+	changes [3]device.LoRAPart // of the parts, as many as a linear layer has at most
+	out     []float32
+	tap     func(stage string, v device.View) // tests look at the stages with it
 }
 
 // ropeTable is the cos and sin of each position, filled as positions appear. longrope's long half follows the short one.
@@ -169,6 +172,9 @@ func (d *decoder) Forward(b *Batch, cache device.KVCache) error {
 	if err := d.dev.Embed(device.EmbedArgs{IDs: b.IDs, Table: d.embed, Scale: c.EmbedScale, Out: x}); err != nil {
 		return err
 	}
+	if err := d.embedAdapters(b, x); err != nil {
+		return err
+	}
 	d.see("embed", x)
 	for l := range d.layers {
 		if err := d.layer(l, b, cache); err != nil {
@@ -206,7 +212,7 @@ func (d *decoder) layer(l int, b *Batch, cache device.KVCache) error {
 	if l > 0 {
 		d.see("layer", x)
 	}
-	if err := d.linear(l, b, h,
+	if err := d.linear(l, h,
 		part{w.q, w.qBias, q, lora.QProj}, part{w.k, w.kBias, k, lora.KProj}, part{w.v, w.vBias, v, lora.VProj}); err != nil {
 		return err
 	}
@@ -231,7 +237,7 @@ func (d *decoder) layer(l int, b *Batch, cache device.KVCache) error {
 	}); err != nil {
 		return err
 	}
-	if err := d.linear(l, b, attn, part{w.o, w.oBias, y, lora.OProj}); err != nil {
+	if err := d.linear(l, attn, part{w.o, w.oBias, y, lora.OProj}); err != nil {
 		return err
 	}
 	if err := d.normed(y, w.postAttn); err != nil {
@@ -240,13 +246,13 @@ func (d *decoder) layer(l int, b *Batch, cache device.KVCache) error {
 	if err := dev.RMSNorm(device.RMSNormArgs{X: x, Add: y, Out: h, Weight: w.mlpNorm, Eps: c.RMSEps}); err != nil {
 		return err
 	}
-	if err := d.linear(l, b, h, part{w.gate, w.gateBias, gate, lora.GateProj}, part{w.up, w.upBias, up, lora.UpProj}); err != nil {
+	if err := d.linear(l, h, part{w.gate, w.gateBias, gate, lora.GateProj}, part{w.up, w.upBias, up, lora.UpProj}); err != nil {
 		return err
 	}
 	if err := dev.GLU(device.GLUArgs{Gate: gate, Up: up, Out: gate, Act: c.Act}); err != nil {
 		return err
 	}
-	if err := d.linear(l, b, gate, part{w.down, w.downBias, y, lora.DownProj}); err != nil {
+	if err := d.linear(l, gate, part{w.down, w.downBias, y, lora.DownProj}); err != nil {
 		return err
 	}
 	return d.normed(y, w.postMLP)
@@ -269,7 +275,7 @@ type part struct {
 }
 
 // linear computes the parts over x and adds what the batch's adapters have for them.
-func (d *decoder) linear(l int, b *Batch, x device.View, parts ...part) error {
+func (d *decoder) linear(l int, x device.View, parts ...part) error {
 	d.parts = d.parts[:0]
 	for _, p := range parts {
 		d.parts = append(d.parts, device.LinearPart{W: p.w, Bias: p.bias, Out: p.out})
@@ -277,24 +283,7 @@ func (d *decoder) linear(l int, b *Batch, x device.View, parts ...part) error {
 	if err := d.dev.Linear(device.LinearArgs{X: x, Parts: d.parts}); err != nil {
 		return err
 	}
-	if len(b.LoRA) == 0 {
-		return nil
-	}
-	for _, p := range parts {
-		d.segments = d.segments[:0]
-		for _, s := range b.LoRA {
-			if m := s.Weights.Layers[l][p.target]; m.Rank > 0 {
-				d.segments = append(d.segments, device.LoRASegment{Begin: s.Begin, End: s.End, M: m})
-			}
-		}
-		if len(d.segments) == 0 {
-			continue
-		}
-		if err := d.dev.LoRA(device.LoRAArgs{X: x, Out: p.out, Segments: d.segments}); err != nil {
-			return err
-		}
-	}
-	return nil
+	return d.adapt(l, x, parts)
 }
 
 // Logits runs what Forward recorded and the head for rows.
@@ -312,8 +301,7 @@ func (d *decoder) Logits(rows []int32) ([]float32, error) {
 		return nil, err
 	}
 	d.see("norm", last)
-	d.parts = append(d.parts[:0], device.LinearPart{W: d.head, Out: logits})
-	if err := d.dev.Linear(device.LinearArgs{X: last, Parts: d.parts}); err != nil {
+	if err := d.logitsOf(rows, last, logits); err != nil {
 		return nil, err
 	}
 	if c.FinalSoftcap > 0 {

@@ -201,6 +201,9 @@ func TestForwardRefuses(t *testing.T) {
 	}
 	defer other.Free()
 	adapter := &lora.Weights{Layers: make([][lora.NumTargets]device.LoRAMatrices, 2)}
+	withGain := &lora.Adapter{Layers: make([][lora.NumTargets]lora.Module, 2)}
+	withGain.Layers[1][lora.OProj].Gain = make([]float32, m.Config().Hidden)
+	dora := loadAdapter(t, dev, withGain)
 	for _, c := range []struct {
 		name string
 		edit func(b *Batch)
@@ -209,7 +212,7 @@ func TestForwardRefuses(t *testing.T) {
 		{"sound", func(*Batch) {}, ""},
 		{"nothing", func(b *Batch) { *b = Batch{Indptr: []int32{0}} }, ""},
 		{"adapter", func(b *Batch) {
-			b.LoRA = []lora.Segment{{Begin: 0, End: 2, Weights: adapter}, {Begin: 2, End: 4, Weights: adapter}}
+			b.LoRA = []lora.Segment{{Begin: 0, End: 2, Scale: 1, Weights: adapter}, {Begin: 2, End: 4, Scale: 1, Weights: adapter}}
 		}, ""},
 		{"page that is not written", func(b *Batch) {
 			b.Positions, b.Lens, b.PageTables[1] = []int32{0, 1, 16, 17}, []int32{2, 20}, []int32{1, 2}
@@ -230,10 +233,18 @@ func TestForwardRefuses(t *testing.T) {
 		{"no such page", func(b *Batch) { b.PageTables[1][0] = 4 }, "page 0 of sequence 1 is 4"},
 		{"negative page", func(b *Batch) { b.PageTables[0][0] = -1 }, "page 0 of sequence 0 is -1"},
 		{"adapters overlap", func(b *Batch) {
-			b.LoRA = []lora.Segment{{Begin: 0, End: 3, Weights: adapter}, {Begin: 2, End: 4, Weights: adapter}}
+			b.LoRA = []lora.Segment{{Begin: 0, End: 3, Scale: 1, Weights: adapter}, {Begin: 2, End: 4, Scale: 1, Weights: adapter}}
 		}, "adapter segment 1"},
-		{"no adapter", func(b *Batch) { b.LoRA = []lora.Segment{{Begin: 0, End: 3}} }, "adapter segment 0"},
-		{"adapter of another model", func(b *Batch) { b.LoRA = []lora.Segment{{Begin: 0, End: 3, Weights: &lora.Weights{}}} }, "adapter segment 0"},
+		{"no adapter", func(b *Batch) { b.LoRA = []lora.Segment{{Begin: 0, End: 3, Scale: 1}} }, "adapter segment 0"},
+		{"adapter of another model", func(b *Batch) { b.LoRA = []lora.Segment{{Begin: 0, End: 3, Scale: 1, Weights: &lora.Weights{}}} }, "adapter segment 0"},
+		{"adapters of nested runs", func(b *Batch) {
+			b.LoRA = []lora.Segment{{Begin: 0, End: 3, Scale: 1, Weights: adapter}, {Begin: 0, End: 2, Scale: 1, Weights: adapter}}
+		}, "adapter segment 1"},
+		{"scaled DoRA", func(b *Batch) { b.LoRA = []lora.Segment{{Begin: 0, End: 3, Scale: 0.5, Weights: dora}} }, "adapter segment 0: adapter cannot be mixed"},
+		{"mixed DoRA", func(b *Batch) {
+			b.LoRA = []lora.Segment{{Begin: 0, End: 3, Scale: 1, Weights: dora}, {Begin: 0, End: 3, Scale: 1, Weights: adapter}}
+		}, "adapter segment 0: adapter cannot be mixed"},
+		{"DoRA alone", func(b *Batch) { b.LoRA = []lora.Segment{{Begin: 0, End: 3, Scale: 1, Weights: dora}} }, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			b := &Batch{IDs: []int32{1, 2, 3, 4}, Positions: []int32{0, 1, 0, 1}, Indptr: []int32{0, 2, 4}, Lens: []int32{2, 2}, PageTables: [][]int32{{0}, {3}}}
@@ -270,91 +281,6 @@ func TestForwardRefuses(t *testing.T) {
 	if logits, err := m.Logits(nil); err != nil || len(logits) != 0 {
 		t.Errorf("no rows: %v, %v", logits, err)
 	}
-}
-
-// An adapter on every layer equals the model whose weights have it merged in, and only for its own tokens.
-func TestLoRAEqualsMerged(t *testing.T) {
-	names := [lora.NumTargets]string{"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"}
-	for name, open := range floatDevices(t) {
-		t.Run(name, func(t *testing.T) {
-			dev := open(t)
-			plain := loadTiny(t, dev)
-			merged, cfg := tiny(t)
-			rng := rand.New(rand.NewPCG(5, 6))
-			adapter := &lora.Weights{Layers: make([][lora.NumTargets]device.LoRAMatrices, cfg.Layers)}
-			for l := range cfg.Layers {
-				for target, module := range names {
-					if target == int(lora.OProj) && l == 0 {
-						continue // untouched: rank 0
-					}
-					key := fmt.Sprintf("model.layers.%d.%s.weight", l, module)
-					adapter.Layers[l][target] = mergeRandom(t, dev, rng, merged, key, 1+target)
-				}
-			}
-			m, err := Load(merged, cfg, dev, Options{MaxBatchTokens: 8, MaxLogitRows: 2})
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { m.Close() })
-			ids := []int32{7, 100, 3, 9}
-			want := newHarness(t, m, dev, 16, 16, tensor.F32).forward(0, 4, ids...)
-			base := newHarness(t, plain, dev, 16, 16, tensor.F32).forward(0, 4, ids...)
-
-			b := &Batch{
-				IDs: slices.Concat(ids, ids), Positions: []int32{0, 1, 2, 3, 0, 1, 2, 3}, Indptr: []int32{0, 4, 8}, Lens: []int32{4, 4},
-				PageTables: [][]int32{{1}, {0}}, LoRA: []lora.Segment{{Begin: 4, End: 8, Weights: adapter}},
-			}
-			h := newHarness(t, plain, dev, 16, 32, tensor.F32)
-			if err := plain.Forward(b, h.cache); err != nil {
-				t.Fatal(err)
-			}
-			logits, err := plain.Logits([]int32{3, 7})
-			if err != nil {
-				t.Fatal(err)
-			}
-			numtest.Equal(t, "neighbour without adapter", logits[:cfg.Vocab], base[3])
-			numtest.MaxAbs(t, "adapter", logits[cfg.Vocab:], want[3], 1e-4)
-			if numtest.RelRMS(base[3], want[3]) < 0.1 {
-				t.Error("the adapter changes next to nothing: the comparison proves nothing")
-			}
-		})
-	}
-}
-
-// mergeRandom makes random factors on dev and adds their product to the tensor key of src.
-func mergeRandom(t *testing.T, dev device.Device, rng *rand.Rand, src memory, key string, rank int) device.LoRAMatrices {
-	t.Helper()
-	w := src[key]
-	out, in := w.shape[0], w.shape[1]
-	values := func(n int) ([]float32, device.Buffer) {
-		v := make([]float32, n)
-		for i := range v {
-			v[i] = float32(rng.NormFloat64() / 4)
-		}
-		buf, err := dev.Alloc(device.Adapters, int64(4*n))
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(buf.Free)
-		if err := buf.Write(0, floatBytes(v)); err != nil {
-			t.Fatal(err)
-		}
-		return v, buf
-	}
-	a, bufA := values(rank * in)
-	b, bufB := values(out * rank)
-	w.values = slices.Clone(w.values)
-	for o := range out {
-		for i := range in {
-			sum := 0.0
-			for r := range rank {
-				sum += float64(b[o*rank+r]) * float64(a[r*in+i])
-			}
-			w.values[o*in+i] += float32(0.5 * sum)
-		}
-	}
-	src[key] = w
-	return device.LoRAMatrices{A: bufA, B: bufB, Rank: rank, Scale: 0.5}
 }
 
 // The table of cos and sin grows as positions appear and does not depend on the order in which they do.

@@ -3,6 +3,7 @@
 package cpu
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -169,5 +170,18 @@ func compare(t *testing.T, what string, got []float32, want, size []float64, tol
 		if !(math.Abs(float64(got[i])-want[i]) <= tolerance*(size[i]+1e-6)) {
 			t.Fatalf("%s: element %d is %v, want %v within %g of %v", what, i, got[i], want[i], tolerance, size[i])
 		}
+	}
+}
+
+// matrixBytes is one random element of a type.
+func matrixBytes(r *rand.Rand, dtype tensor.DType) []byte {
+	v := float32(r.NormFloat64())
+	switch dtype {
+	case tensor.F16:
+		return binary.LittleEndian.AppendUint16(nil, quant.F32ToF16(v))
+	case tensor.BF16:
+		return binary.LittleEndian.AppendUint16(nil, quant.F32ToBF16(v))
+	default:
+		return binary.LittleEndian.AppendUint32(nil, math.Float32bits(v))
 	}
 }

@@ -98,20 +98,25 @@ typedef struct {
 	float eps;
 } rmsnorm_op;
 
+// A segment of one part. See device.LoRAMatrices for the layouts.
 typedef struct {
-	const float *a, *b;
-	int32_t begin, end, rank;
-	float scale;
-	int64_t y; // where the segment's [end-begin, rank] products lie in y
+	const uint8_t *a, *b;     // a NULL: x holds the product with A
+	const float *gain, *bias; // or NULL
+	float *out;
+	int64_t out_stride;
+	int64_t y;     // where the segment's [end-begin, rank] products lie in y
+	int64_t first; // blocks of the segments before this one
+	int32_t a_dtype, b_dtype, begin, end, rank, n;
+	float scale, shift; // of the product, of the bias
 } lora_segment;
 
 typedef struct {
 	op head;
 	const float *x;
-	float *out;
-	float **y; // where the products with A lie
-	int64_t x_stride, out_stride;
-	int32_t in, n, segments, splits;
+	float **y;     // where the products with A lie, or NULL: each block of rows is one chunk's from A to B
+	int64_t x_stride;
+	int64_t blocks; // of at most block rows, over all segments
+	int32_t in, segments, block, splits;
 	lora_segment *segment;
 } lora_op;
 
@@ -173,8 +178,8 @@ typedef struct {
 	void (*add)(const rows_op *o, int64_t row, int64_t begin, int64_t end);
 	void (*softcap)(const rows_op *o, int64_t row, int64_t begin, int64_t end);
 	void (*logsoftmax)(const rows_op *o, int64_t row);
-	void (*lora_shrink)(const lora_op *o, const lora_segment *s, int64_t row, int64_t begin, int64_t end);
-	void (*lora_expand)(const lora_op *o, const lora_segment *s, int64_t begin, int64_t end, float *scratch);
+	void (*lora_shrink)(const lora_op *o, const lora_segment *s, int64_t row, int64_t rows, int64_t begin, int64_t end, float *y);
+	void (*lora_expand)(const lora_segment *s, int64_t row, int64_t rows, int64_t begin, int64_t end, const float *y, int64_t y_stride);
 	// The fastest that the products of a preparation can be: so many rounds in registers alone. Returns the multiplications and additions made.
 	int64_t (*peak[3])(int64_t rounds);
 	// Reads bytes, a multiple of 512, and returns something made of all of them.

@@ -47,27 +47,12 @@ static int64_t plan_rows(rows_op *o, int64_t work) {
 	return pieces(&o->head, o->rows, o->cols ? work / o->cols : o->rows);
 }
 
-static int64_t lora_rows(const lora_op *o) {
-	int64_t rows = 0;
-	for (int i = 0; i < o->segments; i++) {
-		rows += o->segment[i].end - o->segment[i].begin;
-	}
-	return rows;
-}
-
+// Blocks of rows from A to B; or, where few rows have much to read, segments times splits of the rank, then of the outputs.
 static int64_t plan_lora(lora_op *o, int phase, int threads) {
-	int64_t rows = lora_rows(o);
-	if (phase == 0) { // rows times splits of the rank
-		o->splits = rows >= 4 * threads ? 1 : threads;
-		o->head.split = (int32_t)ceil_div(rows * o->splits, CHUNKS_MAX);
-		return ceil_div(rows * o->splits, o->head.split);
+	if (o->y == NULL) {
+		return phase == 0 ? pieces(&o->head, o->blocks, o->blocks / (8 * threads)) : 0;
 	}
-	if (phase == 1) { // segments times splits of the output
-		o->splits = o->segments >= 4 * threads ? 1 : 2 * threads;
-		o->head.split = (int32_t)ceil_div((int64_t)o->segments * o->splits, CHUNKS_MAX);
-		return ceil_div((int64_t)o->segments * o->splits, o->head.split);
-	}
-	return 0;
+	return phase < 2 ? (int64_t)o->segments * o->splits : 0;
 }
 
 int64_t op_chunks(op *o, int phase, int threads) {
@@ -129,23 +114,35 @@ static void run_linear(const linear_op *o, int phase, int64_t chunk, const kerne
 	}
 }
 
+static void lora_block(const lora_op *o, const lora_segment *s, int64_t row, const kernel_table *k, float *y) {
+	int64_t rows = s->end - s->begin - row;
+	rows = rows < o->block ? rows : o->block;
+	if (s->a != NULL) {
+		k->lora_shrink(o, s, row, rows, 0, s->rank, y);
+		k->lora_expand(s, row, rows, 0, ceil_div(s->n, PANEL), y, s->rank);
+	} else {
+		k->lora_expand(s, row, rows, 0, ceil_div(s->n, PANEL), o->x + (s->begin + row) * o->x_stride, o->x_stride);
+	}
+}
+
 static void run_lora(const lora_op *o, int phase, int64_t chunk, const kernel_table *k, uint8_t *scratch) {
-	for (int64_t i = chunk * o->head.split; i < (chunk + 1) * o->head.split; i++) {
-		int64_t at = i / o->splits, piece = i % o->splits;
-		if (phase == 0) {
-			int s = 0;
-			while (s < o->segments && at >= o->segment[s].end - o->segment[s].begin) {
-				at -= o->segment[s].end - o->segment[s].begin;
+	if (o->y == NULL) {
+		int64_t i = chunk * o->head.split, end = i + o->head.split < o->blocks ? i + o->head.split : o->blocks;
+		for (int s = 0; i < end; i++) {
+			while (s + 1 < o->segments && i >= o->segment[s + 1].first) {
 				s++;
 			}
-			if (s < o->segments) {
-				const lora_segment *g = &o->segment[s];
-				k->lora_shrink(o, g, at, g->rank * piece / o->splits, g->rank * (piece + 1) / o->splits);
-			}
-		} else if (at < o->segments) {
-			int64_t panels = ceil_div(o->n, PANEL);
-			k->lora_expand(o, &o->segment[at], panels * piece / o->splits, panels * (piece + 1) / o->splits, (float *)scratch);
+			lora_block(o, &o->segment[s], (i - o->segment[s].first) * o->block, k, (float *)scratch);
 		}
+		return;
+	}
+	const lora_segment *s = &o->segment[chunk / o->splits];
+	int64_t piece = chunk % o->splits, rows = s->end - s->begin, panels = ceil_div(s->n, PANEL);
+	float *y = *o->y + s->y;
+	if (phase == 0) {
+		k->lora_shrink(o, s, 0, rows, s->rank * piece / o->splits, s->rank * (piece + 1) / o->splits, y);
+	} else {
+		k->lora_expand(s, 0, rows, panels * piece / o->splits, panels * (piece + 1) / o->splits, y, s->rank);
 	}
 }
 

@@ -71,14 +71,7 @@ func costOf(o *C.op) (s opShape, bytes int64, ops float64) {
 		s.rows, s.in = int(r.rows), int(r.parts*r.width)
 		bytes, ops = 8*int64(s.rows)*int64(s.in), 4*float64(s.rows)*float64(s.in)
 	case C.OP_LORA:
-		l := (*C.lora_op)(at)
-		s.in, s.out = int(l.in), int(l.n)
-		for _, g := range unsafe.Slice(l.segment, l.segments) {
-			n := int(g.end - g.begin)
-			s.rows += n
-			bytes += 4 * int64(g.rank) * int64(s.in+s.out)
-			ops += 2 * float64(n) * float64(g.rank) * float64(s.in+s.out)
-		}
+		bytes, ops = loraCost((*C.lora_op)(at), &s)
 	case C.OP_ROPE:
 		r := (*C.rope_op)(at)
 		s.rows, s.in = int(r.rows), int((r.q_heads+2*r.kv.kv_heads)*r.kv.head_dim)
@@ -93,11 +86,31 @@ func costOf(o *C.op) (s opShape, bytes int64, ops float64) {
 	return s, bytes, ops
 }
 
-func attentionCost(a *C.attention_op, s *opShape) (bytes int64, ops float64) {
-	d, elem := int64(a.kv.head_dim), int64(2)
-	if a.kv.dtype == C.DTYPE_F32 {
-		elem = 4
+// loraCost counts a factor once for each segment that it serves; rows and outputs are summed over the parts.
+func loraCost(l *C.lora_op, s *opShape) (bytes int64, ops float64) {
+	s.in = int(l.in)
+	for _, g := range unsafe.Slice(l.segment, l.segments) {
+		rows, rank, n, in := int64(g.end-g.begin), int64(g.rank), int64(g.n), int64(0)
+		s.rows += int(rows)
+		s.out = max(s.out, int(n))
+		if g.a != nil {
+			in = int64(l.in)
+		}
+		bytes += rank*(in*elementSize(g.a_dtype)+n*elementSize(g.b_dtype)) + 4*rows*(in+2*n)
+		ops += 2 * float64(rows) * float64(rank) * float64(in+n)
 	}
+	return bytes, ops
+}
+
+func elementSize(dtype C.int32_t) int64 {
+	if dtype == C.DTYPE_F32 {
+		return 4
+	}
+	return 2
+}
+
+func attentionCost(a *C.attention_op, s *opShape) (bytes int64, ops float64) {
+	d, elem := int64(a.kv.head_dim), elementSize(a.kv.dtype)
 	s.out = int(d)
 	for _, it := range unsafe.Slice(a.item, a.items) {
 		keys := int64(it.position) + int64(it.rows)

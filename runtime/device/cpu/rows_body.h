@@ -160,47 +160,6 @@ static void FN(rope)(const rope_op *o, int64_t begin, int64_t end) {
 	}
 }
 
-// y[t][r] for the row t of the segment and the rank indices [begin, end).
-static void FN(lora_shrink)(const lora_op *o, const lora_segment *s, int64_t row, int64_t begin, int64_t end) {
-	const float *x = o->x + (s->begin + row) * o->x_stride;
-	float *y = *o->y + s->y + row * s->rank;
-	for (int64_t r = begin; r < end; r++) {
-		const float *a = s->a + r * o->in;
-		v16 sum = v_set1(0);
-		SPANS(0, o->in) {
-			sum = v_fma(take(x + c, n), take(a + c, n), sum);
-		}
-		y[r] = v_hsum(sum);
-	}
-}
-
-// out[t][n] = fma(scale, sum over r ascending of b[n][r] y[t][r], out[t][n]) for all rows of the segment and the panels [begin, end) of 16 outputs.
-// scratch holds 16*rank floats: a panel of b transposed.
-static void FN(lora_expand)(const lora_op *o, const lora_segment *s, int64_t begin, int64_t end, float *scratch) {
-	int64_t rank = s->rank;
-	for (int64_t panel = begin; panel < end; panel++) {
-		int64_t lanes = o->n - panel * 16 < 16 ? o->n - panel * 16 : 16;
-		const float *b = s->b + panel * 16 * rank;
-		for (int64_t l = 0; l < lanes; l++) {
-			for (int64_t r = 0; r < rank; r++) {
-				scratch[r * 16 + l] = b[l * rank + r];
-			}
-		}
-		for (int64_t r = 0; lanes < 16 && r < rank; r++) {
-			memset(scratch + r * 16 + lanes, 0, (size_t)(16 - lanes) * 4);
-		}
-		for (int64_t t = 0; t < s->end - s->begin; t++) {
-			const float *y = *o->y + s->y + t * rank;
-			float *out = o->out + (s->begin + t) * o->out_stride + panel * 16;
-			v16 sum = v_set1(0);
-			for (int64_t r = 0; r < rank; r++) {
-				sum = v_fma(v_set1(y[r]), v_load(scratch + r * 16), sum);
-			}
-			put(out, v_fma(v_set1(s->scale), sum, take(out, lanes)), lanes);
-		}
-	}
-}
-
 void FN(rows)(kernel_table *k) {
 	k->rmsnorm = FN(rmsnorm);
 	k->rope = FN(rope);
@@ -208,6 +167,4 @@ void FN(rows)(kernel_table *k) {
 	k->add = FN(add);
 	k->softcap = FN(softcap);
 	k->logsoftmax = FN(logsoftmax);
-	k->lora_shrink = FN(lora_shrink);
-	k->lora_expand = FN(lora_expand);
 }

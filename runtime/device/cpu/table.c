@@ -8,16 +8,19 @@ static void __attribute__((constructor)) fill(void) {
 	for (int i = 0; i < 3; i++) {
 		linear_scalar(&tables[i]);
 		rows_scalar(&tables[i]);
+		lora_scalar(&tables[i]);
 		attention_table_scalar(&tables[i]);
 		peak_scalar(&tables[i]);
 	}
 #ifdef __x86_64__
 	linear_avx2(&tables[ISA_AVX2]);
 	rows_avx2(&tables[ISA_AVX2]);
+	lora_avx2(&tables[ISA_AVX2]);
 	attention_table_avx2(&tables[ISA_AVX2]);
 	peak_avx2(&tables[ISA_AVX2]);
 	linear_avx512(&tables[ISA_AVX512]);
 	rows_avx512(&tables[ISA_AVX512]);
+	lora_avx512(&tables[ISA_AVX512]);
 	attention_table_avx512(&tables[ISA_AVX512]);
 	peak_avx512(&tables[ISA_AVX512]);
 #endif

@@ -9,6 +9,8 @@ typedef struct { __m256i a, b; } i16v;
 
 #define FN(name) name##_avx2
 #define FLOAT_TOKENS 6
+#define LORA_TOKENS 2
+#define LORA_RANKS 2
 #define ATTENTION_QUERIES 3
 #define ATTENTION_CHAINS 4
 #define ATTENTION_COLS 2

@@ -9,6 +9,8 @@ typedef __m512i i16v;
 
 #define FN(name) name##_avx512
 #define FLOAT_TOKENS 12
+#define LORA_TOKENS 4
+#define LORA_RANKS 4
 #define ATTENTION_QUERIES 4
 #define ATTENTION_CHAINS 16
 #define ATTENTION_COLS 4

@@ -11,6 +11,8 @@ typedef int32_t i16v __attribute__((vector_size(64)));
 
 #define FN(name) name##_scalar
 #define FLOAT_TOKENS 4
+#define LORA_TOKENS 2
+#define LORA_RANKS 2
 #define ATTENTION_QUERIES 2
 #define ATTENTION_CHAINS 2
 #define ATTENTION_COLS 1

@@ -13,7 +13,6 @@ import (
 
 	"weft/quant"
 	"weft/runtime/device"
-	"weft/runtime/tensor"
 )
 
 // matrix is a packed weight. Its description lies in C memory in front of the panels.
@@ -125,17 +124,10 @@ func (d *cpuDevice) ReleasePages(k device.KVCache, begin, end int) error {
 func (c *cache) layer(layer int) C.kv_layer {
 	k, _ := c.side(layer, 0)
 	v, _ := c.side(layer, 1)
-	dtype := C.int32_t(C.DTYPE_F32)
-	switch c.config.DType {
-	case tensor.F16:
-		dtype = C.DTYPE_F16
-	case tensor.BF16:
-		dtype = C.DTYPE_BF16
-	}
 	return C.kv_layer{
 		k: (*C.uint8_t)(k), v: (*C.uint8_t)(v),
 		page_elems: C.int64_t(c.config.KVHeads) * C.int64_t(c.config.PageLen) * C.int64_t(c.config.HeadDim),
-		kv_heads:   C.int32_t(c.config.KVHeads), head_dim: C.int32_t(c.config.HeadDim), page_len: C.int32_t(c.config.PageLen), dtype: dtype,
+		kv_heads:   C.int32_t(c.config.KVHeads), head_dim: C.int32_t(c.config.HeadDim), page_len: C.int32_t(c.config.PageLen), dtype: elementType(c.config.DType),
 	}
 }
 

@@ -74,13 +74,16 @@ func (b *bench) operands() *operands {
 	const rows, cols = 3, 16
 	v := func() device.View { return b.view(b.normal(rows*cols), rows, cols) }
 	w := b.load(b.matrix(form{layout: quant.Int8, group: 16}, cols, cols))
-	ad := b.adapter(2, cols, cols)
+	ad := b.adapter(loraForm{rank: 2, a: tensor.F32, b: tensor.F32, gain: true, bias: true}, cols, cols).m
+	ad2 := b.adapter(loraForm{rank: 3, a: tensor.F16, b: tensor.BF16}, cols, cols).m
 	kv := b.cache(device.KVConfig{Layers: 1, KVHeads: 2, HeadDim: 8, PageLen: 16, NumPages: 3, DType: tensor.F32})
 	o := &operands{
 		embed:  device.EmbedArgs{IDs: []int32{0, 3, 15}, Table: w, Scale: 1, Out: v()},
 		norm:   device.RMSNormArgs{X: v(), Add: v(), Out: v(), Weight: b.buffer(device.Weights, b.normal(cols)), Eps: 1e-5},
 		linear: device.LinearArgs{X: v(), Parts: []device.LinearPart{{W: w, Bias: b.buffer(device.Weights, b.normal(cols)), Out: v()}, {W: w, Out: v()}}},
-		lora:   device.LoRAArgs{X: v(), Out: v(), Segments: []device.LoRASegment{{Begin: 0, End: 1, M: ad.m}, {Begin: 1, End: 3, M: ad.m}}},
+		lora: device.LoRAArgs{X: v(), Parts: []device.LoRAPart{
+			{Out: v(), Segments: []device.LoRASegment{{Begin: 0, End: 1, Scale: 1, M: &ad}, {Begin: 1, End: 3, Scale: 0.5, M: &ad2}}}, {Out: v(), Segments: []device.LoRASegment{{Begin: 1, End: 3, Scale: 1, M: &ad}}},
+		}},
 		rope: device.RoPEArgs{
 			Q: v(), K: v(), V: v(), HeadDim: 8, Rot: 4, Table: b.buffer(device.Weights, b.normal(4*5)), TableRows: []int32{-1, 0, 4}, Cache: kv, Slots: []int32{0, 1, 47},
 		},
@@ -132,13 +135,30 @@ func faults() []spoilt {
 		{"linear", "bias", func(o *operands) { o.linear.Parts[0].Bias = o.rope.Table }},
 		{"linear", "in place", func(o *operands) { o.linear.Parts[0].Out = o.linear.X }},
 		{"linear", "two parts into one", func(o *operands) { o.linear.Parts[1].Out = o.linear.Parts[0].Out }},
-		{"lora", "order", func(o *operands) { o.lora.Segments[0], o.lora.Segments[1] = o.lora.Segments[1], o.lora.Segments[0] }},
-		{"lora", "past the end", func(o *operands) { o.lora.Segments[1].End = 4 }},
-		{"lora", "reversed", func(o *operands) { o.lora.Segments[1].Begin, o.lora.Segments[1].End = 3, 1 }},
-		{"lora", "negative rank", func(o *operands) { o.lora.Segments[0].M.Rank = -1 }},
-		{"lora", "rank", func(o *operands) { o.lora.Segments[0].M.Rank = 3 }},
-		{"lora", "no factor", func(o *operands) { o.lora.Segments[0].M.B = nil }},
-		{"lora", "in place", func(o *operands) { o.lora.Out = o.lora.X }},
+		{"lora", "order", func(o *operands) { s := o.lora.Parts[0].Segments; s[0], s[1] = s[1], s[0] }},
+		{"lora", "past the end", func(o *operands) { o.lora.Parts[0].Segments[1].End = 4 }},
+		{"lora", "reversed", func(o *operands) { s := &o.lora.Parts[1].Segments[0]; s.Begin, s.End = 3, 1 }},
+		{"lora", "negative rank", func(o *operands) { o.lora.Parts[0].Segments[0].M.Rank = -1 }},
+		{"lora", "rank", func(o *operands) { o.lora.Parts[0].Segments[0].M.Rank = 1 << 20 }},
+		{"lora", "huge rank", func(o *operands) { o.lora.Parts[0].Segments[0].M.Rank = math.MaxInt }},
+		{"lora", "no b", func(o *operands) { o.lora.Parts[0].Segments[0].M.B = device.Span{} }},
+		{"lora", "a shorter x", func(o *operands) { m := o.lora.Parts[0].Segments[0].M; m.A, m.Rank = device.Span{}, 17 }},
+		{"lora", "another layer's in", func(o *operands) { o.lora.Parts[0].Segments[0].M.In = 15 }},
+		{"lora", "another layer's out", func(o *operands) { o.lora.Parts[0].Segments[0].M.Out = 17 }},
+		{"lora", "element type", func(o *operands) { o.lora.Parts[0].Segments[0].M.A.DType = tensor.F64 }},
+		{"lora", "no element type", func(o *operands) { o.lora.Parts[0].Segments[0].M.B.DType = tensor.Invalid }},
+		{"lora", "a past the end", func(o *operands) { o.lora.Parts[0].Segments[0].M.A.Offset += 1 << 12 }},
+		{"lora", "b past the end", func(o *operands) {
+			o.lora.Parts[0].Segments[1].M.B.Offset = o.lora.Parts[0].Segments[1].M.B.Buf.Bytes() - 2
+		}},
+		{"lora", "negative offset", func(o *operands) { o.lora.Parts[0].Segments[0].M.A.Offset = -4 }},
+		{"lora", "half an element", func(o *operands) { o.lora.Parts[0].Segments[0].M.A.Offset++ }},
+		{"lora", "gain past the end", func(o *operands) { o.lora.Parts[0].Segments[0].M.Gain.Offset = math.MaxInt64 - 3 }},
+		{"lora", "gain of F16", func(o *operands) { o.lora.Parts[0].Segments[0].M.Gain.DType = tensor.F16 }},
+		{"lora", "bias past the end", func(o *operands) { o.lora.Parts[0].Segments[0].M.Bias.Offset += 1 << 12 }},
+		{"lora", "scaled gain", func(o *operands) { o.lora.Parts[0].Segments[0].Scale = 0.5 }},
+		{"lora", "in place", func(o *operands) { o.lora.Parts[1].Out = o.lora.X }},
+		{"lora", "two parts into one", func(o *operands) { o.lora.Parts[1].Out = o.lora.Parts[0].Out }},
 		{"rope", "slot", func(o *operands) { o.rope.Slots = []int32{0, 1, 48} }},
 		{"rope", "negative slot", func(o *operands) { o.rope.Slots = []int32{0, -1, 1} }},
 		{"rope", "odd width", func(o *operands) { o.rope.Rot = 3 }},
@@ -179,7 +199,7 @@ func faults() []spoilt {
 		"embed":   {func(o *operands) *device.View { return &o.embed.Out }},
 		"rmsnorm": {func(o *operands) *device.View { return &o.norm.X }, func(o *operands) *device.View { return &o.norm.Out }},
 		"linear":  {func(o *operands) *device.View { return &o.linear.X }, func(o *operands) *device.View { return &o.linear.Parts[1].Out }},
-		"lora":    {func(o *operands) *device.View { return &o.lora.X }, func(o *operands) *device.View { return &o.lora.Out }},
+		"lora":    {func(o *operands) *device.View { return &o.lora.X }, func(o *operands) *device.View { return &o.lora.Parts[1].Out }},
 		"rope": {
 			func(o *operands) *device.View { return &o.rope.Q }, func(o *operands) *device.View { return &o.rope.K }, func(o *operands) *device.View { return &o.rope.V },
 		},
@@ -306,7 +326,7 @@ func testForeign(b *bench) {
 	}
 	other.close()
 	mine := b.operands()
-	mine.embed.Table, mine.linear.Parts[0].W, mine.norm.Weight, mine.rope.Cache, mine.attention.Cache, mine.lora.Segments[0].M = o.embed.Table, o.embed.Table, o.norm.Weight, o.kv, o.kv, o.lora.Segments[0].M
+	mine.embed.Table, mine.linear.Parts[0].W, mine.norm.Weight, mine.rope.Cache, mine.attention.Cache, mine.lora.Parts[1].Segments[0].M.Bias = o.embed.Table, o.embed.Table, o.norm.Weight, o.kv, o.kv, o.lora.Parts[1].Segments[0].M.Bias
 	for _, op := range []string{"embed", "linear", "rmsnorm", "rope", "attention", "lora"} {
 		if err := mine.one(b.d, op); !errors.Is(err, device.ErrShape) {
 			b.Errorf("%s with one freed operand: %v, want ErrShape", op, err)

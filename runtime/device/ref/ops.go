@@ -6,51 +6,6 @@ import (
 	"weft/runtime/device"
 )
 
-// LoRA implements device.Device.
-func (d *Device) LoRA(a device.LoRAArgs) error {
-	if err := d.ready("lora", a.X.Buf, a.Out.Buf); err != nil {
-		return err
-	}
-	for _, s := range a.Segments {
-		if err := d.ready("lora", s.M.A, s.M.B); err != nil {
-			return err
-		}
-	}
-	if err := device.CheckLoRA(a); err != nil {
-		return err
-	}
-	for _, s := range a.Segments {
-		if s.M.Rank == 0 {
-			continue
-		}
-		A, B := floats(s.M.A), floats(s.M.B)
-		low := make([]float64, s.M.Rank)
-		for t := s.Begin; t < s.End; t++ {
-			x, out := row(a.X, t), row(a.Out, t)
-			for r := range low {
-				low[r] = dot(x, A[r*len(x):])
-			}
-			for n := range out {
-				var sum float64
-				for r := range low {
-					sum += low[r] * float64(B[n*s.M.Rank+r])
-				}
-				out[n] = float32(float64(out[n]) + float64(s.M.Scale)*sum)
-			}
-		}
-	}
-	return nil
-}
-
-// dot sums x[i]*y[i] over len(x) in float64.
-func dot(x, y []float32) float64 {
-	var sum float64
-	for i := range x {
-		sum += float64(x[i]) * float64(y[i])
-	}
-	return sum
-}
-
 // RoPE implements device.Device.
 func (d *Device) RoPE(a device.RoPEArgs) error {
 	if err := d.ready("rope", a.Q.Buf, a.K.Buf, a.V.Buf, a.Table); err != nil {

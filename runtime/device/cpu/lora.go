@@ -1,0 +1,144 @@
+//go:build cgo
+
+package cpu
+
+/*
+#include "kernels.h"
+*/
+import "C"
+
+import (
+	"fmt"
+	"unsafe"
+
+	"weft/runtime/device"
+	"weft/runtime/tensor"
+)
+
+// Bounds of how a LoRA operation falls into chunks.
+const (
+	loraBlock = 32      // rows of a chunk, at least and a multiple, and at most twice: below, factors are read too often
+	loraSplit = 1 << 16 // elements of the factors of a segment of few rows that are worth a second phase
+)
+
+func (d *cpuDevice) LoRA(a device.LoRAArgs) error {
+	const op = "lora"
+	if d.closed.Load() {
+		return closedErr(op)
+	}
+	if err := device.CheckLoRA(a); err != nil {
+		return err
+	}
+	x, err := d.floats(op, "x", a.X)
+	if err != nil {
+		return err
+	}
+	n, rows := 0, 0
+	for i := range a.Parts {
+		p := &a.Parts[i]
+		if _, err := d.floats(op, "out", p.Out); err != nil {
+			return err
+		}
+		if err := small(op, a.X.Rows, a.X.Cols, p.Out.Cols); err != nil {
+			return err
+		}
+		for j := range p.Segments {
+			s := &p.Segments[j]
+			if s.M.Empty() {
+				continue
+			}
+			if err := d.ownSpans(s.M); err != nil {
+				return err
+			}
+			if loraWork(p, s) {
+				n++
+				rows += s.End - s.Begin
+			}
+		}
+	}
+	if n == 0 {
+		return nil
+	}
+	r, err := record[C.lora_op](d)
+	if err != nil {
+		return fmt.Errorf("%s: %w", op, err)
+	}
+	segments, err := room[C.lora_segment](&d.arena, n)
+	if err != nil {
+		return fmt.Errorf("%s: %w", op, err)
+	}
+	r.x, r.x_stride, r.in, r.segments, r.segment = x, C.int64_t(a.X.Stride), C.int32_t(a.X.Cols), C.int32_t(n), unsafe.SliceData(segments)
+	if err := d.planLoRA(r, a.Parts, segments, rows); err != nil {
+		return fmt.Errorf("%s: %w", op, err)
+	}
+	d.push(unsafe.Pointer(r), C.OP_LORA)
+	return nil
+}
+
+func loraWork(p *device.LoRAPart, s *device.LoRASegment) bool {
+	return s.End > s.Begin && p.Out.Cols > 0 && !s.M.Empty()
+}
+
+func (d *cpuDevice) ownSpans(m *device.LoRAMatrices) error {
+	for _, s := range [...]*device.Span{&m.A, &m.B, &m.Gain, &m.Bias} {
+		if _, err := d.data("lora", "a factor, gain or bias", s.Buf); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// span returns the address of a span that ownSpans has seen; nil for an absent one.
+func (d *cpuDevice) span(s device.Span) unsafe.Pointer {
+	p, _ := d.data("", "", s.Buf)
+	if p == nil {
+		return nil
+	}
+	return unsafe.Add(unsafe.Pointer(p), s.Offset)
+}
+
+// planLoRA fills the segments and settles how they are cut and what memory that needs.
+func (d *cpuDevice) planLoRA(r *C.lora_op, parts []device.LoRAPart, segments []C.lora_segment, rows int) error {
+	block := min(max(rows/(8*d.threads)/loraBlock, 1), 2) * loraBlock
+	n, rank := 0, 0
+	var blocks, y, most int64
+	absent := false
+	for i := range parts {
+		out, _ := d.floats("", "", parts[i].Out)
+		for j := range parts[i].Segments {
+			s := &parts[i].Segments[j]
+			if !loraWork(&parts[i], s) {
+				continue
+			}
+			m := s.M
+			segments[n] = C.lora_segment{
+				a: (*C.uint8_t)(d.span(m.A)), b: (*C.uint8_t)(d.span(m.B)), gain: (*C.float)(d.span(m.Gain)), bias: (*C.float)(d.span(m.Bias)),
+				a_dtype: elementType(m.A.DType), b_dtype: elementType(m.B.DType), out: out, out_stride: C.int64_t(parts[i].Out.Stride), y: C.int64_t(y), first: C.int64_t(blocks),
+				begin: C.int32_t(s.Begin), end: C.int32_t(s.End), rank: C.int32_t(m.Rank), n: C.int32_t(m.Out), scale: C.float(m.Scale * s.Scale), shift: C.float(s.Scale),
+			}
+			n++
+			blocks += int64((s.End - s.Begin + block - 1) / block)
+			y += int64(s.End-s.Begin) * int64(m.Rank)
+			most = max(most, int64(m.Rank)*int64(m.In+m.Out))
+			rank = max(rank, m.Rank)
+			absent = absent || m.A.Buf == nil
+		}
+	}
+	r.blocks, r.block = C.int64_t(blocks), C.int32_t(block)
+	if d.threads > 1 && blocks < int64(2*d.threads) && most >= loraSplit && !absent {
+		r.y, r.splits = (**C.float)(unsafe.Pointer(d.shared)), C.int32_t(2*d.threads)
+		return d.needShared(4 * y)
+	}
+	return d.needScratch(4 * int64(block) * int64(rank))
+}
+
+func elementType(t tensor.DType) C.int32_t {
+	switch t {
+	case tensor.F16:
+		return C.DTYPE_F16
+	case tensor.BF16:
+		return C.DTYPE_BF16
+	default:
+		return C.DTYPE_F32
+	}
+}

@@ -1,0 +1,160 @@
+package device
+
+import (
+	"weft/runtime/tensor"
+)
+
+// Span is memory inside a Buffer, from the byte Offset on, which is a multiple of the element's size. The zero Span is absent. Several spans may lie in one Buffer.
+type Span struct {
+	Buf    Buffer
+	Offset int64
+	DType  tensor.DType
+}
+
+// LoRAMatrices is what one adapter does to one linear layer. Its memory is read only; the adapter's owner frees it.
+//
+//	A     [Rank, In] row-major, F32, F16 or BF16. Absent: the rows of X hold the product with A in their first Rank columns
+//	B     [ceil(Out/16)][Rank][16], F32, F16 or BF16: runs of LoRAPanel outputs side by side, the last filled up with zeros; PackLoRAB makes it of [Out, Rank]
+//	Gain  F32 [Out] or absent (DoRA)
+//	Bias  F32 [Out] or absent
+type LoRAMatrices struct {
+	A, B, Gain, Bias Span
+	In, Out          int
+	Rank             int     // 0: no factors
+	Scale            float32 // alpha/r, or alpha/sqrt(r) for rsLoRA
+}
+
+// Empty says that the layer is not touched. m may be nil.
+func (m *LoRAMatrices) Empty() bool {
+	return m == nil || m.Rank == 0 && m.Gain.Buf == nil && m.Bias.Buf == nil
+}
+
+// LoRASegment applies one adapter to the rows [Begin, End) of the batch.
+type LoRASegment struct {
+	Begin, End int
+	Scale      float32       // multiplies M.Scale and M.Bias: 1 but for a mix of adapters. M.Gain goes with 1 only
+	M          *LoRAMatrices // nil or empty: the adapter does not touch this layer
+}
+
+// LoRAPart is the change of one linear layer.
+type LoRAPart struct {
+	Out      View          // [T, N]
+	Segments []LoRASegment // disjoint and ascending; rows in none keep their bits
+}
+
+// LoRAArgs: Out[t] = Gain ⊙ (Out[t] + Scale·B(A x[t])) + Bias for the rows of each segment of each part, at the segment's own rank, without padding. The parts share
+// X [T, In]; their Outs are disjoint from it and from one another.
+type LoRAArgs struct {
+	X     View
+	Parts []LoRAPart
+}
+
+// LoRAPanel is how many outputs lie side by side in B.
+const LoRAPanel = 16
+
+// LoRABBytes returns the bytes of a packed B.
+func LoRABBytes(out, rank int, t tensor.DType) int64 {
+	return (int64(out) + LoRAPanel - 1) / LoRAPanel * LoRAPanel * int64(rank) * int64(t.Size())
+}
+
+// PackLoRAB writes src, B [out, rank] row-major with elements of size bytes, to dst, which has LoRABBytes, in the order of LoRAMatrices.
+func PackLoRAB(dst, src []byte, out, rank, size int) {
+	if size == 2 {
+		packB[[2]byte](dst, src, out, rank)
+	} else {
+		packB[[4]byte](dst, src, out, rank)
+	}
+}
+
+func packB[E [2]byte | [4]byte](dst, src []byte, out, rank int) {
+	var zero E
+	size := len(zero)
+	for panel := 0; panel < out; panel += LoRAPanel {
+		lanes := min(LoRAPanel, out-panel)
+		from := src[panel*rank*size:]
+		for r := range rank {
+			to := dst[(panel*rank+r*LoRAPanel)*size:][:LoRAPanel*size]
+			for l := range lanes {
+				copy(to[l*size:][:size], from[(l*rank+r)*size:])
+			}
+			clear(to[lanes*size:])
+		}
+	}
+}
+
+// CheckLoRA checks LoRAArgs.
+func CheckLoRA(a LoRAArgs) error {
+	const op = "lora"
+	if err := checkView(op, "x", a.X, a.X.Rows, a.X.Cols); err != nil {
+		return err
+	}
+	for i := range a.Parts {
+		p := &a.Parts[i]
+		if err := checkView(op, "out", p.Out, a.X.Rows, p.Out.Cols); err != nil {
+			return err
+		}
+		if overlap(p.Out, a.X) {
+			return shapeErr(op, "out of part %d overlaps x", i)
+		}
+		for j := range i {
+			if overlap(p.Out, a.Parts[j].Out) {
+				return shapeErr(op, "the outs of parts %d and %d overlap", j, i)
+			}
+		}
+		end := 0
+		for j := range p.Segments {
+			s := &p.Segments[j]
+			if s.Begin < end || s.End < s.Begin || s.End > a.X.Rows {
+				return shapeErr(op, "segment %d of part %d is [%d, %d): want ascending, disjoint segments in the rows [%d, %d)", j, i, s.Begin, s.End, end, a.X.Rows)
+			}
+			end = s.End
+			if err := checkLoRAMatrices(s, j, a.X.Cols, p.Out.Cols); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func checkLoRAMatrices(s *LoRASegment, i, in, out int) error {
+	const op = "lora"
+	m := s.M
+	if m.Empty() {
+		return nil
+	}
+	if m.Rank < 0 || m.Out != out || m.A.Buf != nil && m.In != in || m.A.Buf == nil && m.Rank > in {
+		return shapeErr(op, "segment %d: rank %d of a layer [%d, %d]; x has %d columns, out %d", i, m.Rank, m.Out, m.In, in, out)
+	}
+	if m.Gain.Buf != nil && s.Scale != 1 {
+		return shapeErr(op, "segment %d: scale %v with a gain, which no sum of adapters has", i, s.Scale)
+	}
+	if m.Rank > 0 {
+		if m.B.Buf == nil {
+			return shapeErr(op, "segment %d: rank %d without B", i, m.Rank)
+		}
+		if m.A.Buf != nil && !m.A.holds(int64(m.Rank), int64(in)) {
+			return shapeErr(op, "segment %d: A %v of [%d, %d] is no F32, F16 or BF16 inside its buffer of %d bytes, at an offset of whole elements (%d)", i,
+				m.A.DType, m.Rank, in, m.A.Buf.Bytes(), m.A.Offset)
+		}
+		if !m.B.holds(int64(m.Rank), (int64(out)+LoRAPanel-1)/LoRAPanel*LoRAPanel) {
+			return shapeErr(op, "segment %d: B %v of [%d, %d] is no F32, F16 or BF16 inside its buffer of %d bytes, at an offset of whole elements (%d)", i,
+				m.B.DType, out, m.Rank, m.B.Buf.Bytes(), m.B.Offset)
+		}
+	}
+	for _, v := range [...]Span{m.Gain, m.Bias} {
+		if v.Buf != nil && (v.DType != tensor.F32 || !v.holds(1, int64(out))) {
+			return shapeErr(op, "segment %d: a gain or bias at %d of its buffer of %d bytes is not [%d] of F32", i, v.Offset, v.Buf.Bytes(), out)
+		}
+	}
+	return nil
+}
+
+// holds says whether a float matrix [rows, cols] lies inside the span's buffer.
+func (s *Span) holds(rows, cols int64) bool {
+	if s.DType != tensor.F32 && s.DType != tensor.F16 && s.DType != tensor.BF16 {
+		return false
+	}
+	size := int64(s.DType.Size())
+	elems := (s.Buf.Bytes() - s.Offset) / size
+	return s.Offset >= 0 && s.Offset <= s.Buf.Bytes() && s.Offset%size == 0 && (cols == 0 || rows <= elems/cols)
+}
