@@ -252,7 +252,7 @@ func TestGoldenModelsAsGGUF(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer src.Close()
-			cfg, err := configOf(path, src)
+			cfg, err := ConfigOf(path, src)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -299,7 +299,7 @@ func FuzzConfigFromGGUF(f *testing.F) {
 		if _, ok := src.(*weights.GGUF); !ok {
 			return
 		}
-		cfg, err := configOf(path, src)
+		cfg, err := ConfigOf(path, src)
 		if err != nil {
 			return
 		}

@@ -30,7 +30,7 @@ func Open(path string, dev device.Device, opt Options) (Model, error) {
 		return nil, err
 	}
 	defer src.Close()
-	cfg, err := configOf(path, src)
+	cfg, err := ConfigOf(path, src)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
@@ -48,13 +48,14 @@ func Check(path string) error {
 		return err
 	}
 	defer src.Close()
-	if _, err := configOf(path, src); err != nil {
+	if _, err := ConfigOf(path, src); err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	return nil
 }
 
-func configOf(path string, src weights.Source) (*Config, error) {
+// ConfigOf reads the configuration of the model that src was opened from: GGUF metadata, or the config.json in or beside path. No tensor is read, save RoPE's factors.
+func ConfigOf(path string, src weights.Source) (*Config, error) {
 	if g, ok := src.(*weights.GGUF); ok {
 		has := func(name string) bool { _, ok := g.Info(name); return ok }
 		cfg, err := ConfigFromGGUF(g.Meta(), has, g.Vector)
