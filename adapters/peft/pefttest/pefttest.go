@@ -1,0 +1,170 @@
+// Package pefttest makes random LoRA adapters that fit a model: for tests, and for benchmarks of many adapters.
+package pefttest
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"weft/quant"
+	"weft/runtime/lora"
+	"weft/runtime/model"
+	"weft/runtime/tensor"
+	"weft/runtime/weights"
+)
+
+// Options say what Random makes; the zero value is a rank 8 adapter in F32 on every linear layer of every block.
+type Options struct {
+	Seed    uint64
+	Rank    int          // 0: 8
+	Alpha   int          // 0: 2·Rank
+	DType   tensor.DType // F32, F16 or BF16; Invalid: F32
+	Targets []string     // names such as "q_proj"; nil: every linear layer of a block, in the model's own spelling
+	Layers  []int        // nil: all
+	Base    string       // base_model_name_or_path
+	// Strength is the adapter's change of a layer's output, as a share of its input's size; 0: 0.2. From about 0.5 on a model writes something else.
+	Strength float64
+}
+
+func (o Options) filled(cfg *model.Config) Options {
+	if o.Rank == 0 {
+		o.Rank = 8
+	}
+	if o.Alpha == 0 {
+		o.Alpha = 2 * o.Rank
+	}
+	if o.DType == tensor.Invalid {
+		o.DType = tensor.F32
+	}
+	if o.Targets == nil {
+		for _, l := range linears(cfg) {
+			o.Targets = append(o.Targets, l.name)
+		}
+	}
+	if o.Strength == 0 {
+		o.Strength = 0.2
+	}
+	return o
+}
+
+// linear is one linear layer of a block, stored as [out, in].
+type linear struct {
+	block, name string
+	out, in     int
+	targets     []lora.Target // more than one: fused
+	rows        []int         // of each target
+}
+
+func linears(c *model.Config) []linear {
+	q, kv := c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
+	one := func(block, name string, out, in int, t lora.Target) linear {
+		return linear{block, name, out, in, []lora.Target{t}, []int{out}}
+	}
+	o := one("self_attn", "o_proj", c.Hidden, q, lora.OProj)
+	down := one("mlp", "down_proj", c.Hidden, c.FFN, lora.DownProj)
+	if c.Fused {
+		return []linear{
+			{"self_attn", "qkv_proj", q + 2*kv, c.Hidden, []lora.Target{lora.QProj, lora.KProj, lora.VProj}, []int{q, kv, kv}}, o,
+			{"mlp", "gate_up_proj", 2 * c.FFN, c.Hidden, []lora.Target{lora.GateProj, lora.UpProj}, []int{c.FFN, c.FFN}}, down,
+		}
+	}
+	return []linear{
+		one("self_attn", "q_proj", q, c.Hidden, lora.QProj), one("self_attn", "k_proj", kv, c.Hidden, lora.KProj), one("self_attn", "v_proj", kv, c.Hidden, lora.VProj), o,
+		one("mlp", "gate_proj", c.FFN, c.Hidden, lora.GateProj), one("mlp", "up_proj", c.FFN, c.Hidden, lora.UpProj), down,
+	}
+}
+
+// each calls do for every adapted layer with its two factors, A [R, in] and B [out, R]. Equal options give equal factors.
+func each(cfg *model.Config, o Options, do func(layer int, l linear, a, b lora.Factor)) {
+	for layer := range cfg.Layers {
+		if o.Layers != nil && !slices.Contains(o.Layers, layer) {
+			continue
+		}
+		for i, l := range linears(cfg) {
+			if !slices.Contains(o.Targets, l.name) {
+				continue
+			}
+			rng := rand.New(rand.NewPCG(o.Seed, uint64(layer)<<8|uint64(i)))
+			scale := float64(o.Alpha) / float64(o.Rank)
+			a := factor(rng, o.DType, o.Rank, l.in, 1/math.Sqrt(float64(l.in)))
+			b := factor(rng, o.DType, l.out, o.Rank, o.Strength/scale/math.Sqrt(float64(o.Rank)))
+			do(layer, l, a, b)
+		}
+	}
+}
+
+// factor returns normal numbers of the given standard deviation.
+func factor(rng *rand.Rand, dtype tensor.DType, rows, cols int, std float64) lora.Factor {
+	data := make([]byte, 0, rows*cols*dtype.Size())
+	for range rows * cols {
+		v := float32(rng.NormFloat64() * std)
+		switch dtype {
+		case tensor.F16:
+			data = binary.LittleEndian.AppendUint16(data, quant.F32ToF16(v))
+		case tensor.BF16:
+			data = binary.LittleEndian.AppendUint16(data, quant.F32ToBF16(v))
+		default:
+			data = binary.LittleEndian.AppendUint32(data, math.Float32bits(v))
+		}
+	}
+	return lora.Factor{DType: dtype, Rows: rows, Cols: cols, Data: data}
+}
+
+// Adapter returns a random adapter in host memory: the one that Write writes for the same arguments.
+func Adapter(cfg *model.Config, o Options) *lora.Adapter {
+	o = o.filled(cfg)
+	out := &lora.Adapter{Layers: make([][lora.NumTargets]lora.Module, cfg.Layers)}
+	each(cfg, o, func(layer int, l linear, a, b lora.Factor) {
+		row, at := len(b.Data)/b.Rows, 0
+		for i, t := range l.targets {
+			part := lora.Factor{DType: b.DType, Rows: l.rows[i], Cols: b.Cols, Data: b.Data[at*row : (at+l.rows[i])*row]}
+			out.Layers[layer][t] = lora.Module{A: a, B: part, Scale: float32(float64(o.Alpha) / float64(o.Rank))}
+			at += l.rows[i]
+		}
+	})
+	return out
+}
+
+// Write makes the folder dir (its parent must exist) and puts a PEFT adapter into it: adapter_config.json and adapter_model.safetensors.
+func Write(dir string, cfg *model.Config, o Options) error {
+	o = o.filled(cfg)
+	tensors := map[string]weights.Tensor{}
+	each(cfg, o, func(layer int, l linear, a, b lora.Factor) {
+		name := fmt.Sprintf("base_model.model.model.layers.%d.%s.%s.", layer, l.block, l.name)
+		tensors[name+"lora_A.weight"] = weights.Tensor{DType: a.DType.String(), Shape: []int{a.Rows, a.Cols}, Data: a.Data}
+		tensors[name+"lora_B.weight"] = weights.Tensor{DType: b.DType.String(), Shape: []int{b.Rows, b.Cols}, Data: b.Data}
+	})
+	if len(tensors) == 0 {
+		return fmt.Errorf("no layer of the model is among targets %q, layers %v", o.Targets, o.Layers)
+	}
+	config := map[string]any{
+		"peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": o.Base, "r": o.Rank, "lora_alpha": o.Alpha, "lora_dropout": 0.0,
+		"bias": "none", "target_modules": o.Targets, "layers_to_transform": o.Layers,
+	}
+	text, err := json.MarshalIndent(config, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "adapter_config.json"), append(text, '\n'), 0o644); err != nil {
+		return err
+	}
+	return weights.WriteSafetensors(filepath.Join(dir, "adapter_model.safetensors"), tensors, map[string]string{"format": "pt"})
+}
+
+// Config reads the configuration of the model at path, a Hugging Face folder or a GGUF file.
+func Config(path string) (*model.Config, error) {
+	src, err := weights.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer src.Close()
+	return model.ConfigOf(path, src)
+}
