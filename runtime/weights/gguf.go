@@ -3,6 +3,7 @@ package weights
 import (
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 
@@ -23,14 +24,27 @@ func OpenGGUF(path string) (*GGUF, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open GGUF: %w", err)
 	}
+	return openedGGUF(m)
+}
+
+// NewGGUF is OpenGGUF for a regular file that the caller has opened, and checked in ways of its own. It owns f from then on, also after an error.
+func NewGGUF(f *os.File) (*GGUF, error) {
+	m, err := newMapping(f)
+	if err != nil {
+		return nil, fmt.Errorf("open GGUF: %w", err)
+	}
+	return openedGGUF(m)
+}
+
+func openedGGUF(m *mapping) (*GGUF, error) {
 	g := &GGUF{m: m, tensors: map[string]ggufTensor{}}
-	err = m.read(func() (err error) {
+	err := m.read(func() (err error) {
 		g.header, err = parseGGUF(m.data)
 		if err == nil {
 			err = g.rename()
 		}
 		if err != nil {
-			err = fmt.Errorf("%s: %w: %w", path, ErrFormat, err)
+			err = fmt.Errorf("%s: %w: %w", m.path, ErrFormat, err)
 		}
 		return err
 	})
@@ -45,7 +59,7 @@ func OpenGGUF(path string) (*GGUF, error) {
 func (g *GGUF) rename() error {
 	arch := g.Architecture()
 	for _, t := range g.header.tensors {
-		name := huggingFaceName(arch, t.name)
+		name := HuggingFaceName(arch, t.name)
 		if other, taken := g.tensors[name]; taken {
 			return fmt.Errorf("tensors %q and %q both mean %q", other.name, t.name, name)
 		}
@@ -128,6 +142,16 @@ func (g *GGUF) Vector(name string) ([]float32, error) {
 	return out, nil
 }
 
+// Bytes lets use look at the stored blocks of a tensor, with rows in rotate-half order. They must not be kept; where the file is cut short meanwhile the result
+// is ErrChanged.
+func (g *GGUF) Bytes(name string, use func(data []byte) error) error {
+	t, ok := g.tensors[name]
+	if !ok {
+		return fmt.Errorf("%s: %w: %q", g.m.path, ErrNoTensor, name)
+	}
+	return g.m.read(func() error { return use(g.rows(t)) })
+}
+
 // Release implements Source.
 func (g *GGUF) Release(name string) {
 	if t, ok := g.tensors[name]; ok {
@@ -159,14 +183,17 @@ func (g *GGUF) rows(t ggufTensor) []byte {
 	rows := t.shape[0]
 	size := len(stored) / rows
 	for r := range rows {
-		copy(out[r*size:][:size], stored[interleavedRow(r, rows/t.heads)*size:])
+		copy(out[r*size:][:size], stored[InterleavedRow(r, rows/t.heads)*size:])
 	}
 	return out
 }
 
-// interleavedRow returns where GGUF keeps row r of a q or k of heads with headDim rows: rotate-half pairs rows j and j+headDim/2 of a head,
+// Interleaved says whether GGUF files of the architecture store the rows of q and k in the interleaved order of RoPE.
+func Interleaved(architecture string) bool { return architecture == "llama" }
+
+// InterleavedRow returns where GGUF keeps row r of a q or k of heads with headDim rows: rotate-half pairs rows j and j+headDim/2 of a head,
 // which the interleaved order stores as 2j and 2j+1.
-func interleavedRow(r, headDim int) int {
+func InterleavedRow(r, headDim int) int {
 	inHead := r % headDim
 	half, j := inHead/(headDim/2), inHead%(headDim/2)
 	return r - inHead + 2*j + half

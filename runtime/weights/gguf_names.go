@@ -45,9 +45,9 @@ var (
 	}
 )
 
-// huggingFaceName translates a GGUF tensor name. Names without a counterpart come back unchanged: "rope_freqs.weight",
+// HuggingFaceName translates a GGUF tensor name. Names without a counterpart come back unchanged: "rope_freqs.weight",
 // "rope_factors_long.weight", "rope_factors_short.weight", and whatever is unknown.
-func huggingFaceName(arch, name string) string {
+func HuggingFaceName(arch, name string) string {
 	special, ok := ggufArchitectures[arch]
 	if !ok {
 		return name
@@ -100,7 +100,7 @@ func cutLast(s, sep string) (before, after string, found bool) {
 func interleavedHeads(arch, name string, meta map[string]any) (int, error) {
 	stem, _, _ := cutLast(name, ".")
 	layer, part, ok := layerPart(stem)
-	if !ok || arch != "llama" || part != "attn_q" && part != "attn_k" {
+	if !ok || !Interleaved(arch) || part != "attn_q" && part != "attn_k" {
 		return 0, nil
 	}
 	key := arch + ".attention.head_count"

@@ -357,7 +357,7 @@ func TestHuggingFaceNames(t *testing.T) {
 		{"phi3", "rope_factors_short.weight", "rope_factors_short.weight"},
 		{"bert", "blk.1.ffn_up.weight", "blk.1.ffn_up.weight"},
 	} {
-		if got := huggingFaceName(c.arch, c.from); got != c.to {
+		if got := HuggingFaceName(c.arch, c.from); got != c.to {
 			t.Errorf("%s %s → %s, want %s", c.arch, c.from, got, c.to)
 		}
 	}

@@ -24,6 +24,12 @@ func openMapping(path string) (*mapping, error) {
 	if err != nil {
 		return nil, err
 	}
+	return newMapping(f)
+}
+
+// newMapping maps an opened regular file and owns it from then on; after an error it is closed.
+func newMapping(f *os.File) (*mapping, error) {
+	path := f.Name()
 	st, err := f.Stat()
 	if err == nil && st.Size() == 0 {
 		err = fmt.Errorf("%s: %w: the file is empty", path, ErrFormat)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"os"
 	"slices"
 
 	"weft/quant"
@@ -24,11 +25,24 @@ func OpenSafetensors(path string) (*Safetensors, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open safetensors: %w", err)
 	}
+	return openedSafetensors(m)
+}
+
+// NewSafetensors is OpenSafetensors for a regular file that the caller has opened, and checked in ways of its own. It owns f from then on, also after an error.
+func NewSafetensors(f *os.File) (*Safetensors, error) {
+	m, err := newMapping(f)
+	if err != nil {
+		return nil, fmt.Errorf("open safetensors: %w", err)
+	}
+	return openedSafetensors(m)
+}
+
+func openedSafetensors(m *mapping) (*Safetensors, error) {
 	s := &Safetensors{m: m}
-	err = m.read(func() (err error) {
+	err := m.read(func() (err error) {
 		s.tensors, s.meta, err = parseHeader(m.data)
 		if err != nil {
-			err = fmt.Errorf("%s: %w: %w", path, ErrFormat, err)
+			err = fmt.Errorf("%s: %w: %w", m.path, ErrFormat, err)
 		}
 		return err
 	})
@@ -114,6 +128,16 @@ func (s *Safetensors) Ints(name string) ([]int32, []int, error) {
 		return nil, nil, fmt.Errorf("%s: tensor %q: %w", s.m.path, name, err)
 	}
 	return out, slices.Clone(e.shape), nil
+}
+
+// Bytes lets use look at the stored values of a tensor of any type and shape, little-endian and row-major. They must not be kept; where the file is cut short
+// meanwhile the result is ErrChanged.
+func (s *Safetensors) Bytes(name string, use func(data []byte) error) error {
+	e, err := s.find(name)
+	if err != nil {
+		return err
+	}
+	return s.m.read(func() error { return use(s.m.data[e.begin:e.end:e.end]) })
 }
 
 // Release implements Source.
