@@ -1,0 +1,352 @@
+package peft
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"math"
+	"slices"
+
+	"weft/quant"
+	"weft/runtime/lora"
+	"weft/runtime/model"
+	"weft/runtime/tensor"
+	"weft/runtime/weights"
+)
+
+// Load opens the adapter at path, checks it against base and returns it in host memory, with all that is wrong in one error.
+func Load(path string, base Base) (*lora.Adapter, error) {
+	a, err := open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer a.Close()
+	return a.Build(base)
+}
+
+// Check says whether the adapter fits a base of the configuration; the error is a *RefusedError. No weight of the base is needed.
+func (a *Adapter) Check(c *model.Config) error { return a.check(c).err(a.path) }
+
+// check returns what is wrong with the adapter by itself and with this base.
+func (a *Adapter) check(c *model.Config) *reasons {
+	r := &reasons{list: slices.Clip(slices.Clone(a.wrong.list)), more: a.wrong.more}
+	if a.file != nil {
+		a.checkBase(c, r)
+	}
+	return r
+}
+
+// Build checks the adapter against base and returns it in host memory. Everything is copied: afterwards the adapter's files may vanish. DoRA reads each adapted
+// weight of the base once, a row at a time in float64.
+func (a *Adapter) Build(base Base) (*lora.Adapter, error) {
+	c := base.Config()
+	if err := a.Check(c); err != nil {
+		return nil, err
+	}
+	b := &builder{a: a, base: base, out: &lora.Adapter{Layers: make([][lora.NumTargets]lora.Module, c.Layers)}}
+	for _, s := range sites(c) {
+		if m := a.modules[s.path]; m != nil {
+			if err := b.site(&s, m); err != nil {
+				return nil, fmt.Errorf("%s: %s: %w", a.path, s.path, err)
+			}
+		}
+	}
+	if m := a.modules[embedPath]; m != nil {
+		if err := b.embedding(m); err != nil {
+			return nil, fmt.Errorf("%s: %s: %w", a.path, embedPath, err)
+		}
+	}
+	if err := b.wrong.err(a.path); err != nil {
+		return nil, err
+	}
+	return b.out, nil
+}
+
+// builder fills a lora.Adapter.
+type builder struct {
+	a     *Adapter
+	base  Base
+	out   *lora.Adapter
+	wrong reasons
+}
+
+// site makes the modules of one linear layer.
+func (b *builder) site(s *site, m map[kind]stored) error {
+	whole, err := b.module(s, m)
+	if err != nil {
+		return err
+	}
+	if s.path == headPath {
+		b.out.Head = whole
+		b.out.HeadTable, err = b.table(headPath, m)
+		return err
+	}
+	for _, p := range s.parts {
+		b.out.Layers[s.layer][p.target] = cut(whole, p.begin, p.end)
+	}
+	return nil
+}
+
+// cut returns the module of rows [begin, end) of a fused layer: A is shared.
+func cut(m lora.Module, begin, end int) lora.Module {
+	if m.B.Rows > 0 {
+		row := len(m.B.Data) / m.B.Rows
+		m.B.Data, m.B.Rows = m.B.Data[begin*row:end*row:end*row], end-begin
+	}
+	if m.Gain != nil {
+		m.Gain = m.Gain[begin:end:end]
+	}
+	if m.Bias != nil {
+		m.Bias = m.Bias[begin:end:end]
+	}
+	return m
+}
+
+func (b *builder) module(s *site, m map[kind]stored) (out lora.Module, err error) {
+	if fa, fb, ok, _ := pair(m); ok {
+		if out, err = b.pair(s.path, fa, fb); err != nil {
+			return out, err
+		}
+		if b.interleaved(s) {
+			if out.B.Data, err = undoInterleaving(out.B.Data, out.B.Rows, b.base.Config().HeadDim); err != nil {
+				return out, err
+			}
+		}
+	}
+	if r, ok := m[kindMagnitude]; ok {
+		if out.Gain, err = b.gain(s, r, &out); err != nil {
+			return out, err
+		}
+	}
+	out.Bias, err = b.bias(s, m, &out)
+	return out, err
+}
+
+// interleaved says whether the rows of the layer's B lie in GGUF's order.
+func (b *builder) interleaved(s *site) bool {
+	if !b.a.gguf || !weights.Interleaved(b.a.arch) || len(s.parts) != 1 {
+		return false
+	}
+	t := s.parts[0].target
+	return t == lora.QProj || t == lora.KProj
+}
+
+// pair reads A and B and works out the scale.
+func (b *builder) pair(path string, fa, fb stored) (m lora.Module, err error) {
+	if m.A, err = b.a.factor(fa); err != nil {
+		return m, err
+	}
+	if m.B, err = b.a.factor(fb); err != nil {
+		return m, err
+	}
+	m.Scale = float32(b.a.scale(path, m.A.Rows))
+	return m, nil
+}
+
+// scale returns what BA is multiplied by.
+func (a *Adapter) scale(path string, rank int) float64 {
+	if a.gguf {
+		if a.Config.Alpha == 0 {
+			return 1
+		}
+		return a.Config.Alpha / float64(rank)
+	}
+	alpha := a.match.alpha(path)
+	if a.Config.RSLoRA {
+		return alpha / math.Sqrt(float64(rank))
+	}
+	return alpha / float64(rank)
+}
+
+// bias returns trained bias + scale · lora_B's bias − gain ⊙ the base's bias, where the trained bias is the base's if the file has none: what is left to add after
+// the layer has added its own and the gain was applied. nil where nothing is.
+func (b *builder) bias(s *site, m map[kind]stored, mod *lora.Module) ([]float32, error) {
+	trained, hasTrained := m[kindBias]
+	loraBias, hasLoRA := m[kindLoRABias]
+	if !hasTrained && !hasLoRA && (mod.Gain == nil || !s.bias) {
+		return nil, nil
+	}
+	sum := make([]float64, s.out)
+	if s.bias && (hasTrained || mod.Gain != nil) {
+		name := s.path + ".bias"
+		own, err := b.base.Vector(name)
+		if err != nil {
+			return nil, err
+		}
+		b.base.Release(name)
+		if len(own) != s.out {
+			return nil, fmt.Errorf("the base's %s has %d values, expected %d", name, len(own), s.out)
+		}
+		for i, v := range own {
+			if !hasTrained {
+				sum[i] = float64(v)
+			}
+			gain := 1.0
+			if mod.Gain != nil {
+				gain = float64(mod.Gain[i])
+			}
+			sum[i] -= gain * float64(v)
+		}
+	}
+	if hasTrained {
+		if err := b.a.addFloats(sum, trained, 1); err != nil {
+			return nil, err
+		}
+	}
+	if hasLoRA {
+		if err := b.a.addFloats(sum, loraBias, float64(mod.Scale)); err != nil {
+			return nil, err
+		}
+	}
+	out := make([]float32, len(sum))
+	for i, v := range sum {
+		out[i] = float32(v)
+	}
+	return out, nil
+}
+
+// addFloats adds scale times a vector of the file to sum.
+func (a *Adapter) addFloats(sum []float64, r stored, scale float64) error {
+	f, err := a.factor(stored{name: r.name, shape: []int{1, r.shape[0]}, format: r.format})
+	if err != nil {
+		return err
+	}
+	v := make([]float32, len(sum))
+	matrix(f).Row(0, v)
+	for i := range sum {
+		sum[i] += scale * float64(v[i])
+	}
+	return nil
+}
+
+// embedding fills what the adapter does to the embedding.
+func (b *builder) embedding(m map[kind]stored) (err error) {
+	if fa, fb, ok, _ := pair(m); ok {
+		if b.out.Embed, err = b.pair(embedPath, fa, fb); err != nil {
+			return err
+		}
+	}
+	b.out.EmbedTable, err = b.table(embedPath, m)
+	return err
+}
+
+// table returns the weight that replaces the base's embedding or head, nil where there is none. A saved weight that is the base's own needs no table; another one is
+// refused, for PEFT would compute with it.
+func (b *builder) table(path string, m map[kind]stored) (*quant.Matrix, error) {
+	if r, ok := m[kindBase]; ok {
+		same, err := b.sameAsBase(path, r)
+		if err != nil {
+			return nil, err
+		}
+		if !same {
+			b.wrong.add(b.a.otherBase(), "tensor %q should be the base's own weight, but differs from it", r.name)
+		}
+	}
+	r, ok := m[kindWeight]
+	if !ok {
+		return nil, nil
+	}
+	f, err := b.a.factor(r)
+	if err != nil {
+		return nil, err
+	}
+	return matrix(f), nil
+}
+
+// sameAsBase compares a saved weight with the base's: values may differ by the rounding of either type; a quantized base by a tenth of the size of the whole.
+func (b *builder) sameAsBase(path string, r stored) (bool, error) {
+	if path == headPath && b.base.Config().Tied {
+		path = embedPath
+	}
+	name := path + ".weight"
+	w, err := b.base.Matrix(name)
+	if err != nil {
+		return false, err
+	}
+	defer b.base.Release(name)
+	f, err := b.a.factor(r)
+	if err != nil {
+		return false, err
+	}
+	saved := matrix(f)
+	x, y := make([]float32, w.Cols), make([]float32, w.Cols)
+	var diff, size float64
+	close := true
+	for i := range w.Rows {
+		w.Row(i, x)
+		saved.Row(i, y)
+		for j := range x {
+			d, s := float64(x[j])-float64(y[j]), float64(y[j])
+			diff += d * d
+			size += s * s
+			close = close && math.Abs(d) <= 0x1p-7*math.Abs(s)+1e-7
+		}
+	}
+	if w.Layout >= quant.Int8 {
+		return diff <= 0.01*size, nil
+	}
+	return close, nil
+}
+
+// factor copies a matrix of the file; GGUF's quantized ones become F32. The embedding's A of a GGUF is turned round.
+func (a *Adapter) factor(r stored) (lora.Factor, error) {
+	f := lora.Factor{Rows: r.shape[0], Cols: r.shape[1]}
+	switch r.format {
+	case "F32":
+		f.DType = tensor.F32
+	case "F16":
+		f.DType = tensor.F16
+	case "BF16":
+		f.DType = tensor.BF16
+	default:
+		return a.dequantized(r)
+	}
+	err := a.file.Bytes(r.name, func(data []byte) error {
+		f.Data = bytes.Clone(data)
+		return nil
+	})
+	if r.flipped {
+		f.Data = transposed(f.Data, f.Rows, f.DType.Size())
+	}
+	return f, err
+}
+
+func (a *Adapter) dequantized(r stored) (lora.Factor, error) {
+	m, err := a.file.Matrix(r.name)
+	if err != nil {
+		return lora.Factor{}, err
+	}
+	f := lora.Factor{DType: tensor.F32, Rows: r.shape[0], Cols: r.shape[1], Data: make([]byte, 0, 4*m.Rows*m.Cols)}
+	row := make([]float32, m.Cols)
+	for i := range m.Rows {
+		m.Row(i, row)
+		for _, v := range row {
+			f.Data = binary.LittleEndian.AppendUint32(f.Data, math.Float32bits(v))
+		}
+	}
+	if i := notFinite("F32", f.Data); i >= 0 {
+		return f, fmt.Errorf("%w: tensor %q holds NaN or an infinity at value %d", ErrRefused, r.name, i)
+	}
+	if r.flipped {
+		f.Data = transposed(f.Data, f.Rows, 4)
+	}
+	return f, nil
+}
+
+// transposed turns [cols, rows] values of size bytes into [rows, cols].
+func transposed(data []byte, rows, size int) []byte {
+	out := make([]byte, len(data))
+	cols := len(data) / size / rows
+	for i := range rows {
+		for j := range cols {
+			copy(out[(i*cols+j)*size:][:size], data[(j*rows+i)*size:])
+		}
+	}
+	return out
+}
+
+// matrix views a factor as a matrix, to read its rows.
+func matrix(f lora.Factor) *quant.Matrix {
+	layout := map[tensor.DType]quant.Layout{tensor.F32: quant.F32, tensor.F16: quant.F16, tensor.BF16: quant.BF16}[f.DType]
+	return &quant.Matrix{Layout: layout, Rows: f.Rows, Cols: f.Cols, Data: f.Data}
+}

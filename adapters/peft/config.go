@@ -1,0 +1,362 @@
+package peft
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"unicode/utf8"
+)
+
+// Limits of adapter_config.json; no real file comes near them.
+const (
+	maxConfigBytes  = 1 << 20
+	maxPatterns     = 4096
+	maxPatternBytes = 16 << 10
+	maxRank         = 1 << 16
+	maxAlpha        = 1e9
+)
+
+// AllLinear as a target's pattern means every linear layer of the blocks.
+const AllLinear = "all-linear"
+
+// The values of Config.Bias.
+const (
+	BiasNone     = "none"
+	BiasAll      = "all"
+	BiasLoRAOnly = "lora_only"
+)
+
+// Config is what adapter_config.json says about a LoRA adapter: the members of PEFT's LoraConfig that change what it computes, and the few that Write keeps for
+// others. The zero value of every member but Rank, Alpha and Targets is PEFT's default.
+type Config struct {
+	Base          string    // base_model_name_or_path: a name, never opened
+	Rank          int       // r
+	Alpha         float64   // lora_alpha
+	RankPattern   []Pattern // in the order of the file: the first whose key matches a module wins
+	AlphaPattern  []Pattern
+	Targets       Modules  // target_modules
+	Exclude       Modules  // exclude_modules
+	Layers        []int    // layers_to_transform; nil: all
+	LayersPattern []string // what stands before a layer's number; nil: any word
+	RSLoRA        bool     // scale = alpha / sqrt(r)
+	DoRA          bool
+	LoRABias      bool     // lora_B has a bias
+	Bias          string   // BiasNone, BiasAll or BiasLoRAOnly; "": none
+	Save          []string // modules_to_save
+	TieWeights    bool     // ensure_weight_tying
+	Dropout       float64  // lora_dropout: training only
+}
+
+// Pattern is a member of rank_pattern or alpha_pattern: Key is a regular expression that the end of a module's path must match.
+type Pattern struct {
+	Key   string
+	Value float64
+}
+
+// Modules chooses modules of the base: either Names, each a path or the end of one, or Pattern, a regular expression for the whole path (or AllLinear).
+type Modules struct {
+	Names   []string
+	Pattern string
+}
+
+func (m Modules) empty() bool { return len(m.Names) == 0 && m.Pattern == "" }
+
+// harmless lists members that do not change what a trained adapter computes: how it was initialized, trained, or is to be found.
+var harmless = map[string]bool{
+	"task_type": true, "peft_version": true, "inference_mode": true, "revision": true, "auto_mapping": true, "lora_dropout": true, "init_lora_weights": true,
+	"loftq_config": true, "eva_config": true, "corda_config": true, "lora_ga_config": true, "megatron_core": true, "qalora_group_size": true,
+	"fan_in_fan_out": true, // PEFT itself sets it to false for linear layers, and all are here
+	"runtime_config": true, "merge_weights": true, "enable_lora": true, "unsloth_fixed": true,
+}
+
+// changing lists members that, once set, change the computation in a way that is not served.
+var changing = map[string]string{
+	"alora_invocation_tokens": "an activated LoRA works only after its invocation tokens; plain LoRA would compute something else",
+	"alora_invocation_string": "an activated LoRA works only after its invocation string; plain LoRA would compute something else",
+	"layer_replication":       "it changes the number of the model's layers",
+	"trainable_token_indices": "the adapter replaces rows of the embedding",
+	"target_parameters":       "the adapter changes parameters that belong to no linear layer",
+	"megatron_config":         "the adapter was made for Megatron's parallel layers",
+	"use_qalora":              "QALoRA pools the inputs of A",
+	"use_bdlora":              "block-diagonal LoRA has other shapes",
+	"arrow_config":            "Arrow routes between several adapters",
+	"kasa_config":             "KaSA scales the inner dimension by singular values",
+}
+
+// ParseConfig reads an adapter_config.json. Everything that cannot be honoured is in the error, a *RefusedError; the Config then holds what could be read.
+func ParseConfig(text []byte) (Config, error) {
+	var r reasons
+	c, _ := parseConfig(text, &r)
+	return c, r.err("adapter_config.json")
+}
+
+// parseConfig says false where the text is no LoRA's configuration at all, so that there is no use in looking at the tensors.
+func parseConfig(text []byte, r *reasons) (Config, bool) {
+	c := Config{Rank: 8, Alpha: 8, Bias: BiasNone}
+	if len(text) > maxConfigBytes {
+		r.add("", "adapter_config.json has %d bytes, more than %d", len(text), maxConfigBytes)
+		return c, false
+	}
+	if !utf8.Valid(text) {
+		r.add("", "adapter_config.json is not valid UTF-8")
+		return c, false
+	}
+	m, err := members(text)
+	if err != nil {
+		r.add("it must be one JSON object as PEFT's save_pretrained writes it", "adapter_config.json: %v", err)
+		return c, false
+	}
+	if !c.checkKind(m, r) {
+		return c, false
+	}
+	for _, f := range m {
+		if err := c.set(f.name, f.value); err != nil {
+			r.add("", "%s: %v", f.name, err)
+		}
+		c.refuseMember(f, r)
+	}
+	c.validate(r)
+	return c, true
+}
+
+// member is one member of a JSON object.
+type member struct {
+	name  string
+	value json.RawMessage
+}
+
+// members reads a JSON object in its order; a name that occurs twice is an error, as is anything after the object.
+func members(text []byte) ([]member, error) {
+	dec := json.NewDecoder(bytes.NewReader(text))
+	if t, err := dec.Token(); err != nil || t != json.Delim('{') {
+		return nil, errors.Join(err, errors.New("it does not begin with '{'"))
+	}
+	var out []member
+	seen := map[string]bool{}
+	for dec.More() {
+		t, err := dec.Token()
+		if err != nil {
+			return nil, err
+		}
+		name, _ := t.(string)
+		if seen[name] {
+			return nil, fmt.Errorf("%q occurs twice", name)
+		}
+		seen[name] = true
+		var value json.RawMessage
+		if err := dec.Decode(&value); err != nil {
+			return nil, fmt.Errorf("%q: %w", name, err)
+		}
+		out = append(out, member{name, value})
+	}
+	if _, err := dec.Token(); err != nil {
+		return nil, err
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return nil, errors.New("something follows the closing '}'")
+	}
+	return out, nil
+}
+
+// checkKind refuses everything but LoRA for a causal language model; the members of another method would only add noise.
+func (c *Config) checkKind(m []member, r *reasons) bool {
+	var kind, task string
+	for _, f := range m {
+		switch f.name {
+		case "peft_type":
+			kind = plainText(f.value)
+		case "task_type":
+			task = plainText(f.value)
+		}
+	}
+	if kind != "LORA" {
+		r.add("train a LoRA adapter (peft.LoraConfig)", "peft_type is %s; only LORA is served", orAbsent(kind))
+		return false
+	}
+	if task != "" && task != "CAUSAL_LM" {
+		r.add("train with task_type CAUSAL_LM", "task_type is %q; only CAUSAL_LM is served", task)
+	}
+	return true
+}
+
+func orAbsent(s string) string {
+	if s == "" {
+		return "absent"
+	}
+	return fmt.Sprintf("%q", s)
+}
+
+// plainText returns a JSON string's text, and any other value as it is written; null is "".
+func plainText(v json.RawMessage) string {
+	var s string
+	if json.Unmarshal(v, &s) == nil {
+		return s
+	}
+	return string(v)
+}
+
+// set takes over a member that changes the arithmetic; others pass.
+func (c *Config) set(name string, v json.RawMessage) (err error) {
+	if string(v) == "null" {
+		return nil // PEFT's way of writing the default
+	}
+	switch name {
+	case "base_model_name_or_path":
+		err = json.Unmarshal(v, &c.Base)
+	case "r":
+		err = json.Unmarshal(v, &c.Rank)
+	case "lora_alpha":
+		err = json.Unmarshal(v, &c.Alpha)
+	case "lora_dropout":
+		err = json.Unmarshal(v, &c.Dropout)
+	case "rank_pattern":
+		c.RankPattern, err = patterns(v)
+	case "alpha_pattern":
+		c.AlphaPattern, err = patterns(v)
+	case "target_modules":
+		c.Targets, err = modules(v)
+	case "exclude_modules":
+		c.Exclude, err = modules(v)
+	case "layers_to_transform":
+		c.Layers, err = oneOrMore[int](v)
+	case "layers_pattern":
+		c.LayersPattern, err = oneOrMore[string](v)
+		c.LayersPattern = slices.DeleteFunc(c.LayersPattern, func(s string) bool { return s == "" })
+	case "use_rslora":
+		err = json.Unmarshal(v, &c.RSLoRA)
+	case "use_dora":
+		err = json.Unmarshal(v, &c.DoRA)
+	case "lora_bias":
+		err = json.Unmarshal(v, &c.LoRABias)
+	case "bias":
+		err = json.Unmarshal(v, &c.Bias)
+	case "modules_to_save":
+		c.Save, err = oneOrMore[string](v)
+	case "ensure_weight_tying":
+		err = json.Unmarshal(v, &c.TieWeights)
+	}
+	return err
+}
+
+// honoured lists what set takes over.
+var honoured = map[string]bool{
+	"peft_type": true, "base_model_name_or_path": true, "r": true, "lora_alpha": true, "rank_pattern": true, "alpha_pattern": true, "target_modules": true,
+	"exclude_modules": true, "layers_to_transform": true, "layers_pattern": true, "use_rslora": true, "use_dora": true, "lora_bias": true, "bias": true,
+	"modules_to_save": true, "ensure_weight_tying": true,
+}
+
+// refuseMember refuses a member that is set and neither honoured nor harmless.
+func (c *Config) refuseMember(f member, r *reasons) {
+	if honoured[f.name] || harmless[f.name] || isOff(f.value) {
+		return
+	}
+	if why := changing[f.name]; why != "" {
+		r.add("train without it", "%s is set: %s", f.name, why)
+		return
+	}
+	r.add("remove it if it does not change what the adapter computes", "%.200q is set in adapter_config.json and not known here: it could change what the adapter computes", f.name)
+}
+
+// isOff says that a member of any type is switched off: null, false, 0, "", [] or {}.
+func isOff(v json.RawMessage) bool {
+	var compact bytes.Buffer
+	if json.Compact(&compact, v) != nil {
+		return false
+	}
+	return slices.Contains([]string{"null", "false", "0", "0.0", `""`, "[]", "{}"}, compact.String())
+}
+
+// oneOrMore reads a value or a list of them.
+func oneOrMore[T any](v json.RawMessage) ([]T, error) {
+	var one T
+	if json.Unmarshal(v, &one) == nil {
+		return []T{one}, nil
+	}
+	var many []T
+	if err := json.Unmarshal(v, &many); err != nil {
+		return nil, err
+	}
+	if len(many) > maxPatterns {
+		return nil, fmt.Errorf("%d entries, more than %d", len(many), maxPatterns)
+	}
+	return many, nil
+}
+
+func modules(v json.RawMessage) (m Modules, err error) {
+	if json.Unmarshal(v, &m.Pattern) == nil {
+		return m, nil
+	}
+	m.Names, err = oneOrMore[string](v)
+	if slices.Contains(m.Names, "") {
+		err = errors.New("a name is empty")
+	}
+	return m, err
+}
+
+func patterns(v json.RawMessage) ([]Pattern, error) {
+	m, err := members(v)
+	if err != nil {
+		return nil, err
+	}
+	if len(m) > maxPatterns {
+		return nil, fmt.Errorf("%d entries, more than %d", len(m), maxPatterns)
+	}
+	var out []Pattern
+	for _, f := range m {
+		p := Pattern{Key: f.name}
+		if err := json.Unmarshal(f.value, &p.Value); err != nil || string(f.value) == "null" {
+			return nil, fmt.Errorf("%.200q: %s is no number", f.name, f.value)
+		}
+		out = append(out, p)
+	}
+	return out, nil
+}
+
+// validate refuses numbers and combinations that PEFT would not accept either.
+func (c *Config) validate(r *reasons) {
+	if c.Rank < 1 || c.Rank > maxRank {
+		r.add("", "r is %d, expected 1 to %d", c.Rank, maxRank)
+	}
+	for _, p := range c.RankPattern {
+		if p.Value != math.Trunc(p.Value) || p.Value < 1 || p.Value > maxRank {
+			r.add("", "rank_pattern: %.200q is %v, expected a whole number from 1 to %d", p.Key, p.Value, maxRank)
+		}
+	}
+	for _, p := range append([]Pattern{{"lora_alpha", c.Alpha}}, c.AlphaPattern...) {
+		if !(math.Abs(p.Value) <= maxAlpha) {
+			r.add("", "alpha of %.200q is %v, expected a number of a size up to %g", p.Key, p.Value, maxAlpha)
+		}
+	}
+	if c.Targets.empty() {
+		r.add("write the names of the adapted modules", "target_modules is absent or empty")
+	}
+	if !slices.Contains([]string{BiasNone, BiasAll, BiasLoRAOnly}, c.Bias) {
+		r.add("", "bias is %.200q, expected none, all or lora_only", c.Bias)
+	}
+	if c.DoRA && c.LoRABias {
+		r.add("train without one of them", "use_dora and lora_bias exclude each other")
+	}
+	if c.Layers != nil && c.Targets.Pattern != "" {
+		r.add("write the layers into the pattern, or list the targets", "layers_to_transform works only with a list of target_modules, and they are the pattern %.200q", c.Targets.Pattern)
+	}
+	for _, s := range c.Save {
+		if saved(s) == "" {
+			r.add("save only these, or merge the adapter into its base", "modules_to_save names %.200q; only lm_head and embed_tokens can be replaced", s)
+		}
+	}
+}
+
+// saved returns the module path that a name of modules_to_save stands for, "" where it is not served.
+func saved(name string) string {
+	switch name {
+	case "lm_head":
+		return headPath
+	case "embed_tokens", embedPath:
+		return embedPath
+	}
+	return ""
+}

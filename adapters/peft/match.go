@@ -1,0 +1,138 @@
+package peft
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// matcher answers what a Config says about a module path of the base ("model.layers.0.self_attn.q_proj"), as PEFT's check_target_module_exists and
+// get_pattern_key do. Patterns are Python's; those that Go's regular expressions cannot express are refused.
+type matcher struct {
+	c               *Config
+	target, exclude *regexp.Regexp // of Targets.Pattern and Exclude.Pattern, or nil
+	layer           []*regexp.Regexp
+	ranks, alphas   []*regexp.Regexp
+}
+
+// newMatcher compiles every pattern of c and adds those that cannot be to r.
+func newMatcher(c *Config, r *reasons) *matcher {
+	m := &matcher{c: c}
+	compile := func(what, pattern, expr string) *regexp.Regexp {
+		if len(pattern) > maxPatternBytes {
+			r.add("", "%s: a pattern has %d bytes, more than %d", what, len(pattern), maxPatternBytes)
+			return nil
+		}
+		re, err := regexp.Compile(expr)
+		if err != nil {
+			r.add("list the names instead", "%s: the pattern %.200q cannot be read by Go's regular expressions: %v", what, pattern, err)
+		}
+		return re
+	}
+	whole := func(what, pattern string) *regexp.Regexp {
+		if pattern == "" || pattern == AllLinear {
+			return nil
+		}
+		return compile(what, pattern, `\A(?:`+pattern+`)\z`)
+	}
+	ends := func(what string, p []Pattern) (out []*regexp.Regexp) {
+		for _, p := range p {
+			out = append(out, compile(what, p.Key, `\A(?:.*\.)?(?:`+p.Key+`)\z`))
+		}
+		return out
+	}
+	m.target, m.exclude = whole("target_modules", c.Targets.Pattern), whole("exclude_modules", c.Exclude.Pattern)
+	m.ranks, m.alphas = ends("rank_pattern", c.RankPattern), ends("alpha_pattern", c.AlphaPattern)
+	layers := c.LayersPattern
+	if len(layers) == 0 {
+		layers = []string{`[^.]*`}
+	}
+	for _, p := range layers {
+		m.layer = append(m.layer, compile("layers_pattern", p, `\A.*\.(?:`+p+`)\.(\d+)\.`))
+	}
+	return m
+}
+
+// targets says whether the module is to be adapted.
+func (m *matcher) targets(path string) bool {
+	if m.excluded(path) {
+		return false
+	}
+	t := m.c.Targets
+	switch {
+	case t.Pattern == AllLinear:
+		return path != headPath && path != embedPath
+	case t.Pattern != "":
+		return m.target != nil && m.target.MatchString(path)
+	case slices.Contains(t.Names, path):
+		return true
+	}
+	return slices.ContainsFunc(t.Names, func(n string) bool { return strings.HasSuffix(path, "."+n) }) && m.inLayers(path)
+}
+
+func (m *matcher) excluded(path string) bool {
+	if m.saves(path) {
+		return true
+	}
+	if m.c.Exclude.Pattern == AllLinear { // a pattern like any other there, which no path matches
+		return false
+	}
+	return m.exclude != nil && m.exclude.MatchString(path) || named(m.c.Exclude.Names, path)
+}
+
+// saves says whether modules_to_save replaces the whole module.
+func (m *matcher) saves(path string) bool {
+	return slices.ContainsFunc(m.c.Save, func(s string) bool { return saved(s) == path })
+}
+
+// named says whether the path is one of names, or ends in one.
+func named(names []string, path string) bool {
+	return slices.ContainsFunc(names, func(n string) bool { return path == n || strings.HasSuffix(path, "."+n) })
+}
+
+// inLayers says whether layers_to_transform allows the layer whose number is in the path.
+func (m *matcher) inLayers(path string) bool {
+	if len(m.c.Layers) == 0 {
+		return true
+	}
+	for _, re := range m.layer {
+		if re == nil {
+			continue
+		}
+		if found := re.FindStringSubmatch(path); found != nil {
+			n, err := strconv.Atoi(found[len(found)-1])
+			return err == nil && slices.Contains(m.c.Layers, n)
+		}
+	}
+	return false
+}
+
+// rankFits says whether the configuration allows a rank for the module: the value of any pattern that matches, for the order in which PEFT saw them may be lost
+// (it sorts them when it saves), else r. want says what it does allow.
+func (m *matcher) rankFits(path string, rank int) (want string, ok bool) {
+	var all []string
+	for i, p := range m.c.RankPattern {
+		if re := m.ranks[i]; re != nil && re.MatchString(path) {
+			if int(p.Value) == rank {
+				return "", true
+			}
+			all = append(all, fmt.Sprintf("rank_pattern %q says %v", p.Key, p.Value))
+		}
+	}
+	if all == nil {
+		return fmt.Sprintf("r is %d", m.c.Rank), rank == m.c.Rank
+	}
+	return strings.Join(all, ", "), false
+}
+
+// alpha returns the module's alpha: the first pattern that matches, else lora_alpha.
+func (m *matcher) alpha(path string) float64 {
+	for i, p := range m.c.AlphaPattern {
+		if re := m.alphas[i]; re != nil && re.MatchString(path) {
+			return p.Value
+		}
+	}
+	return m.c.Alpha
+}
