@@ -145,17 +145,21 @@ func (b *builder) pair(path string, fa, fb stored) (m lora.Module, err error) {
 
 // scale returns what BA is multiplied by.
 func (a *Adapter) scale(path string, rank int) float64 {
-	if a.gguf {
-		if a.Config.Alpha == 0 {
-			return 1
-		}
-		return a.Config.Alpha / float64(rank)
-	}
-	alpha := a.match.alpha(path)
-	if a.Config.RSLoRA {
+	alpha := a.alpha(path)
+	switch {
+	case a.gguf && alpha == 0:
+		return 1
+	case a.Config.RSLoRA:
 		return alpha / math.Sqrt(float64(rank))
 	}
 	return alpha / float64(rank)
+}
+
+func (a *Adapter) alpha(path string) float64 {
+	if a.match == nil { // GGUF has one for all
+		return a.Config.Alpha
+	}
+	return a.match.alpha(path)
 }
 
 // bias returns trained bias + scale · lora_B's bias − gain ⊙ the base's bias, where the trained bias is the base's if the file has none: what is left to add after

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -303,6 +302,3 @@ func (a *Adapter) addTensor(name, path string, k kind, ok bool) {
 	}
 	m[k] = r
 }
-
-// paths lists the modules, sorted.
-func (a *Adapter) paths() []string { return slices.Sorted(maps.Keys(a.modules)) }

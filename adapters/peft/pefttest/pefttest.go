@@ -3,14 +3,12 @@ package pefttest
 
 import (
 	"encoding/binary"
-	"encoding/json"
 	"fmt"
 	"math"
 	"math/rand/v2"
-	"os"
-	"path/filepath"
 	"slices"
 
+	"weft/adapters/peft"
 	"weft/quant"
 	"weft/runtime/lora"
 	"weft/runtime/model"
@@ -130,7 +128,7 @@ func Adapter(cfg *model.Config, o Options) *lora.Adapter {
 	return out
 }
 
-// Write makes the folder dir (its parent must exist) and puts a PEFT adapter into it: adapter_config.json and adapter_model.safetensors.
+// Write writes a PEFT adapter to the folder dir, which must not exist; its parent must.
 func Write(dir string, cfg *model.Config, o Options) error {
 	o = o.filled(cfg)
 	tensors := map[string]weights.Tensor{}
@@ -142,21 +140,8 @@ func Write(dir string, cfg *model.Config, o Options) error {
 	if len(tensors) == 0 {
 		return fmt.Errorf("no layer of the model is among targets %q, layers %v", o.Targets, o.Layers)
 	}
-	config := map[string]any{
-		"peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": o.Base, "r": o.Rank, "lora_alpha": o.Alpha, "lora_dropout": 0.0,
-		"bias": "none", "target_modules": o.Targets, "layers_to_transform": o.Layers,
-	}
-	text, err := json.MarshalIndent(config, "", "  ")
-	if err != nil {
-		return err
-	}
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		return err
-	}
-	if err := os.WriteFile(filepath.Join(dir, "adapter_config.json"), append(text, '\n'), 0o644); err != nil {
-		return err
-	}
-	return weights.WriteSafetensors(filepath.Join(dir, "adapter_model.safetensors"), tensors, map[string]string{"format": "pt"})
+	c := peft.Config{Base: o.Base, Rank: o.Rank, Alpha: float64(o.Alpha), Targets: peft.Modules{Names: o.Targets}, Layers: o.Layers}
+	return peft.Write(dir, c, tensors)
 }
 
 // Config reads the configuration of the model at path, a Hugging Face folder or a GGUF file.

@@ -1,0 +1,132 @@
+package peft
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// Report is what Inspect finds out about an adapter: everything that somebody may want to know before uploading it.
+type Report struct {
+	Path    string    `json:"path"`
+	Format  string    `json:"format"` // "peft" or "gguf"
+	Digest  string    `json:"digest,omitempty"`
+	Base    string    `json:"base,omitempty"` // for which it says that it was made
+	Ranks   []int     `json:"ranks"`          // all that occur, ascending
+	Alphas  []float64 `json:"alphas"`
+	Scales  []float64 `json:"scales"` // what BA is multiplied by
+	RSLoRA  bool      `json:"rslora"`
+	DoRA    bool      `json:"dora"`
+	Bias    string    `json:"bias"`
+	Targets []string  `json:"targets"` // last elements of the adapted modules' paths
+	Saved   []string  `json:"saved"`   // modules that are replaced as a whole
+	Layers  []int     `json:"layers"`
+	Types   []string  `json:"types"`
+	Tensors int       `json:"tensors"`
+	Params  int64     `json:"params"` // trained numbers
+	Bytes   int64     `json:"bytes"`  // on a device
+
+	Model    string   `json:"model,omitempty"` // against which it was checked
+	Verdict  string   `json:"verdict"`         // "fits", "refused", or "sound": by itself, with no model to check against
+	Reasons  []Reason `json:"reasons"`
+	More     int      `json:"more_reasons,omitempty"`
+	Warnings []string `json:"warnings"`
+}
+
+// The verdicts of a Report.
+const (
+	Fits    = "fits"
+	Refused = "refused"
+	Sound   = "sound"
+)
+
+// Inspect reports on the adapter at path and, unless base is nil, whether it fits. Nothing is loaded on a device; base's weights are read only as Build reads them.
+// A refused adapter is no error: the reasons are in the report.
+func Inspect(path string, base Base) (*Report, error) {
+	a, err := open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer a.Close()
+	r := a.describe()
+	verdict, err := a.verdict(base)
+	var refused *RefusedError
+	switch {
+	case errors.As(err, &refused):
+		r.Verdict, r.Reasons, r.More = Refused, refused.Reasons, refused.More
+	case err != nil:
+		return nil, err
+	default:
+		r.Verdict = verdict
+		if r.Digest, err = a.Digest(); err != nil {
+			return nil, err
+		}
+	}
+	if base != nil {
+		r.Model = base.Name()
+		r.Warnings = append(r.Warnings, a.warnings(base)...)
+	}
+	return r, nil
+}
+
+func (a *Adapter) verdict(base Base) (string, error) {
+	if base == nil {
+		return Sound, a.wrong.err(a.path)
+	}
+	_, err := a.Build(base)
+	return Fits, err
+}
+
+// describe fills what the files themselves say.
+func (a *Adapter) describe() *Report {
+	c := &a.Config
+	r := &Report{
+		Path: a.path, Format: "peft", Base: c.Base, RSLoRA: c.RSLoRA, DoRA: c.DoRA, Bias: c.Bias,
+		Ranks: []int{}, Alphas: []float64{}, Scales: []float64{}, Targets: []string{}, Saved: []string{}, Layers: []int{}, Types: []string{}, Reasons: []Reason{}, Warnings: []string{},
+	}
+	if a.gguf {
+		r.Format = "gguf"
+	}
+	ranks, layers := map[int]bool{}, map[int]bool{}
+	alphas, scales := map[float64]bool{}, map[float64]bool{}
+	targets, types := map[string]bool{}, map[string]bool{}
+	for _, path := range a.paths() {
+		m := a.modules[path]
+		r.Tensors += len(m)
+		for k, t := range m {
+			types[t.format] = true
+			if k != kindBase {
+				r.Params += t.values()
+				r.Bytes += t.bytes
+			}
+		}
+		if _, ok := m[kindWeight]; ok {
+			r.Saved = append(r.Saved, path)
+		}
+		var layer int
+		if n, _ := fmt.Sscanf(path, "model.layers.%d.", &layer); n == 1 {
+			layers[layer] = true
+		}
+		if fa, _, ok, _ := pair(m); ok && len(fa.shape) == 2 && fa.shape[0] > 0 {
+			targets[path[strings.LastIndex(path, ".")+1:]] = true
+			ranks[fa.shape[0]] = true
+			alphas[a.alpha(path)] = true
+			scales[a.scale(path, fa.shape[0])] = true
+		}
+	}
+	r.Ranks, r.Layers = append(r.Ranks, slices.Sorted(maps.Keys(ranks))...), append(r.Layers, slices.Sorted(maps.Keys(layers))...)
+	r.Alphas, r.Scales = append(r.Alphas, slices.Sorted(maps.Keys(alphas))...), append(r.Scales, slices.Sorted(maps.Keys(scales))...)
+	r.Targets, r.Types = append(r.Targets, slices.Sorted(maps.Keys(targets))...), append(r.Types, slices.Sorted(maps.Keys(types))...)
+	return r
+}
+
+// values returns how many numbers the tensor holds.
+func (s stored) values() int64 {
+	n := int64(1)
+	for _, d := range s.shape {
+		n *= int64(d)
+	}
+	return n
+}
