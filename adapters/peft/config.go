@@ -331,9 +331,6 @@ func (c *Config) validate(r *reasons) {
 			r.add("", "alpha of %.200q is %v, expected a number of a size up to %g", p.Key, p.Value, maxAlpha)
 		}
 	}
-	if c.Targets.empty() {
-		r.add("write the names of the adapted modules", "target_modules is absent or empty")
-	}
 	if !slices.Contains([]string{BiasNone, BiasAll, BiasLoRAOnly}, c.Bias) {
 		r.add("", "bias is %.200q, expected none, all or lora_only", c.Bias)
 	}

@@ -12,7 +12,9 @@ import (
 	"weft/internal/numtest"
 	"weft/internal/testdata"
 	"weft/runtime/device"
+	"weft/runtime/device/cpu"
 	"weft/runtime/device/ref"
+	"weft/runtime/lora"
 	"weft/runtime/model"
 	"weft/runtime/tensor"
 	"weft/runtime/weights"
@@ -73,70 +75,93 @@ func openBase(t *testing.T, g *golden) *ModelFile {
 	return base
 }
 
-// What must be refused is, with its reason; the rest is read, and merged into its base computes PEFT's logits.
+// goldenDevices are all devices with float activations.
+func goldenDevices(t *testing.T) map[string]device.Device {
+	t.Helper()
+	out := map[string]device.Device{"ref": ref.New(ref.Options{})}
+	for _, isa := range cpu.ISAs() {
+		dev, err := cpu.New(cpu.Options{ISA: isa, Threads: 2, Activations: cpu.Float})
+		if err != nil {
+			t.Logf("%s: %v", isa, err)
+			continue
+		}
+		out["cpu-"+isa] = dev
+	}
+	for _, dev := range out {
+		t.Cleanup(func() {
+			if err := dev.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	return out
+}
+
+// What must be refused is, with its reason; the rest computes PEFT's logits, and the base's once it is off. What is optional is served here, so it must, too.
 func TestGoldenAdapters(t *testing.T) {
 	goldenAdapters(t, func(t *testing.T, dir string, g *golden) {
-		if strings.Contains(g.Base, "moe") || g.Base == "mixtral" {
-			t.Skip("its base is not served")
-		}
 		base := openBase(t, g)
 		a, err := Load(dir, base)
-		var refused *RefusedError
-		if errors.As(err, &refused) {
-			t.Log(err)
-		}
 		if g.Expect == "refuse" {
-			if !errors.Is(err, ErrRefused) || len(refused.Reasons) == 0 {
+			var refused *RefusedError
+			if !errors.As(err, &refused) || len(refused.Reasons) == 0 {
 				t.Fatalf("error %v, want a refusal: %s", err, g.Reason)
 			}
+			t.Log(err)
 			return
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
-		m, err := merged(base, a)
-		if err != nil {
-			t.Fatal(err)
+		for name, dev := range goldenDevices(t) {
+			t.Run(name, func(t *testing.T) { checkLogits(t, filepath.Join(dir, "golden.safetensors"), g, base, a, dev) })
 		}
-		checkLogits(t, dir, g, func(dev device.Device, opt model.Options) (model.Model, error) {
-			return model.Load(m, &m.cfg, dev, opt)
-		})
 	})
 }
 
-func checkLogits(t *testing.T, dir string, g *golden, load func(device.Device, model.Options) (model.Model, error)) {
+func checkLogits(t *testing.T, path string, g *golden, base *ModelFile, a *lora.Adapter, dev device.Device) {
 	t.Helper()
-	file, err := weights.OpenSafetensors(filepath.Join(dir, "golden.safetensors"))
+	file, err := weights.OpenSafetensors(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	dev := ref.New(ref.Options{})
-	defer dev.Close()
-	m, err := load(dev, model.Options{MaxBatchTokens: 128, MaxLogitRows: 128})
+	m, err := model.Load(base.Source, base.Config(), dev, model.Options{MaxBatchTokens: 128, MaxLogitRows: 128})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer m.Close()
+	w, err := lora.Load(dev, a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Free()
+	sequences := 0
 	for _, name := range file.Names() {
 		seq, ok := strings.CutSuffix(name, ".ids")
 		if !ok {
 			continue
 		}
+		sequences++
 		ids, _, err := file.Ints(name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		want, _, err := file.Floats(seq + ".logits")
-		if err != nil {
-			t.Fatal(err)
+		for what, adapter := range map[string]*lora.Weights{".logits": w, ".base_logits": nil} {
+			want, _, err := file.Floats(seq + what)
+			if err != nil {
+				t.Fatal(err)
+			}
+			numtest.MaxAbs(t, seq+what, forward(t, m, dev, adapter, ids), want, 5*g.Error)
 		}
-		numtest.MaxAbs(t, seq+".logits", forward(t, m, dev, ids), want, 5*g.Error)
+	}
+	if sequences == 0 {
+		t.Fatal("no sequence in the golden file")
 	}
 }
 
-// forward returns the logits of every token of one sequence.
-func forward(t *testing.T, m model.Model, dev device.Device, ids []int32) []float32 {
+// forward returns the logits of every token of one sequence; w may be nil.
+func forward(t *testing.T, m model.Model, dev device.Device, w *lora.Weights, ids []int32) []float32 {
 	t.Helper()
 	kv := m.KVConfig()
 	kv.PageLen, kv.NumPages, kv.DType = 16, (len(ids)+15)/16, tensor.F32
@@ -146,6 +171,9 @@ func forward(t *testing.T, m model.Model, dev device.Device, ids []int32) []floa
 	}
 	defer cache.Free()
 	b := &model.Batch{IDs: ids, Indptr: []int32{0, int32(len(ids))}, Lens: []int32{int32(len(ids))}, PageTables: [][]int32{make([]int32, kv.NumPages)}}
+	if w != nil {
+		b.LoRA = []lora.Segment{{Begin: 0, End: len(ids), Scale: 1, Weights: w}}
+	}
 	rows := make([]int32, len(ids))
 	for i := range ids {
 		rows[i] = int32(i)
@@ -157,9 +185,13 @@ func forward(t *testing.T, m model.Model, dev device.Device, ids []int32) []floa
 	if err := m.Forward(b, cache); err != nil {
 		t.Fatal(err)
 	}
-	logits, err := m.Logits(rows)
-	if err != nil {
-		t.Fatal(err)
+	var out []float32
+	for block := range slices.Chunk(rows, m.MaxLogitRows()) {
+		logits, err := m.Logits(block)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, logits...)
 	}
-	return slices.Clone(logits)
+	return out
 }

@@ -61,6 +61,9 @@ func (m *matcher) targets(path string) bool {
 		return false
 	}
 	t := m.c.Targets
+	if t.empty() {
+		t.Names = []string{"q_proj", "v_proj"}
+	}
 	switch {
 	case t.Pattern == AllLinear:
 		return path != headPath && path != embedPath
