@@ -317,7 +317,7 @@ func basePaths(c *model.Config) []string {
 func (a *Adapter) warnings(base Base) []string {
 	var out []string
 	if n := a.Config.Base; n != "" && base.Name() != "" && !sameName(n, base.Name()) {
-		out = append(out, fmt.Sprintf("it was made for %.200q, the base is %q: it fits in shape, but was it trained on this model?", n, base.Name()))
+		out = append(out, fmt.Sprintf("it was made for %.200q, the base is called %q: is it the same model?", n, base.Name()))
 	}
 	for _, t := range a.Config.Targets.Names {
 		if !slices.ContainsFunc(basePaths(base.Config()), func(p string) bool { return named([]string{t}, p) }) {

@@ -6,6 +6,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"weft/runtime/lora"
 )
 
 // Report is what Inspect finds out about an adapter: everything that somebody may want to know before uploading it.
@@ -51,18 +53,13 @@ func Inspect(path string, base Base) (*Report, error) {
 	}
 	defer a.Close()
 	r := a.describe()
-	verdict, err := a.verdict(base)
+	err = a.judge(base, r)
 	var refused *RefusedError
 	switch {
 	case errors.As(err, &refused):
 		r.Verdict, r.Reasons, r.More = Refused, refused.Reasons, refused.More
 	case err != nil:
 		return nil, err
-	default:
-		r.Verdict = verdict
-		if r.Digest, err = a.Digest(); err != nil {
-			return nil, err
-		}
 	}
 	if base != nil {
 		r.Model = base.Name()
@@ -71,12 +68,21 @@ func Inspect(path string, base Base) (*Report, error) {
 	return r, nil
 }
 
-func (a *Adapter) verdict(base Base) (string, error) {
+// judge fills the verdict on an adapter that is not refused, and what only such a one has.
+func (a *Adapter) judge(base Base, r *Report) (err error) {
+	r.Verdict = Sound
 	if base == nil {
-		return Sound, a.wrong.err(a.path)
+		err = a.wrong.err(a.path)
+	} else {
+		var built *lora.Adapter
+		if built, err = a.Build(base); err == nil {
+			r.Verdict, r.Bytes = Fits, lora.DeviceBytes(built)
+		}
 	}
-	_, err := a.Build(base)
-	return Fits, err
+	if err == nil {
+		r.Digest, err = a.Digest()
+	}
+	return err
 }
 
 // describe fills what the files themselves say.
