@@ -168,21 +168,35 @@ func (a *Adapter) checkValues(r stored) {
 	}
 }
 
-// notFinite returns the index of the first NaN or infinity, -1 where all are finite.
+// exponents are the masks of the exponent bits in eight bytes of values, and the lowest of these bits.
+var exponents = map[string]struct {
+	mask, low uint64
+	size      int
+}{
+	"F32":  {0x7f8000007f800000, 0x0080000000800000, 4},
+	"F16":  {0x7c007c007c007c00, 0x0400040004000400, 2},
+	"BF16": {0x7f807f807f807f80, 0x0080008000800080, 2},
+}
+
+// notFinite returns the index of the first NaN or infinity, whose exponent bits are all set, -1 where all values are finite or the type is another. Eight bytes are
+// looked at together: adding the lowest bit of an exponent carries into the sign's place exactly where all of its bits are set.
 func notFinite(format string, data []byte) int {
-	switch format {
-	case "F32":
-		for i := 0; i+4 <= len(data); i += 4 {
-			if binary.LittleEndian.Uint32(data[i:])&0x7f800000 == 0x7f800000 {
-				return i / 4
-			}
+	e, ok := exponents[format]
+	if !ok {
+		return -1
+	}
+	carry := (e.mask + e.low) &^ e.mask
+	at := 0
+	for ; at+8 <= len(data); at += 8 {
+		if (binary.LittleEndian.Uint64(data[at:])&e.mask+e.low)&carry != 0 {
+			break
 		}
-	case "F16", "BF16":
-		mask := map[string]uint16{"F16": 0x7c00, "BF16": 0x7f80}[format]
-		for i := 0; i+2 <= len(data); i += 2 {
-			if binary.LittleEndian.Uint16(data[i:])&mask == mask {
-				return i / 2
-			}
+	}
+	for ; at+e.size <= len(data); at += e.size {
+		var b [8]byte
+		copy(b[:], data[at:at+e.size])
+		if (binary.LittleEndian.Uint64(b[:])&e.mask+e.low)&carry != 0 {
+			return at / e.size
 		}
 	}
 	return -1

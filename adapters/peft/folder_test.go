@@ -380,3 +380,33 @@ func TestInspect(t *testing.T) {
 		}
 	}
 }
+
+// Every place of a value in the eight bytes that are looked at together, and the ends that are not eight bytes long.
+func TestNotFinite(t *testing.T) {
+	for format, c := range map[string]struct {
+		size                   int
+		largest, infinity, nan uint32
+	}{
+		"F32": {4, 0xff7fffff, 0xff800000, 0x7fc00000}, "F16": {2, 0xfbff, 0x7c00, 0xfe01}, "BF16": {2, 0x7f7f, 0xff80, 0x7f81},
+	} {
+		for n := range 9 {
+			data := make([]byte, 0, n*4)
+			put := func(v uint32) []byte { return binary.LittleEndian.AppendUint32(nil, v)[:c.size] }
+			for range n {
+				data = append(data, put(c.largest)...)
+			}
+			if i := notFinite(format, data); i != -1 {
+				t.Errorf("%s, %d largest values: %d is said to be infinite", format, n, i)
+			}
+			for i := range n {
+				for _, bad := range []uint32{c.infinity, c.nan} {
+					spoiled := slices.Clone(data)
+					copy(spoiled[i*c.size:], put(bad))
+					if got := notFinite(format, spoiled); got != i {
+						t.Errorf("%s, %#x at %d of %d: found at %d", format, bad, i, n, got)
+					}
+				}
+			}
+		}
+	}
+}
