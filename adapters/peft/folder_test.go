@@ -410,3 +410,72 @@ func TestNotFinite(t *testing.T) {
 		}
 	}
 }
+
+// What depends on the base: its biases, its embedding, and whether its head is the embedding.
+func TestSmallBase(t *testing.T) {
+	const (
+		plain = iota
+		dora
+		embed
+		saved
+	)
+	k0 := prefix + "model.layers.0.self_attn.k_proj"
+	for name, c := range map[string]struct {
+		folder int
+		tied   bool
+		change func(*folder)
+		want   []string
+	}{
+		"tied":             {embed, true, func(*folder) {}, nil},
+		"tied together":    {embed, true, func(f *folder) { f.config["ensure_weight_tying"] = true }, []string{"ensure_weight_tying is set"}},
+		"tied, elsewhere":  {plain, true, func(f *folder) { f.config["ensure_weight_tying"] = true }, nil},
+		"untied":           {embed, false, func(f *folder) { f.config["ensure_weight_tying"] = true }, nil},
+		"biases forgotten": {dora, false, func(f *folder) { f.drop("bias") }, []string{"k_proj: bias is lora_only, but the file holds no trained bias"}},
+		"all biases":       {dora, false, func(f *folder) { f.config["bias"] = "all" }, []string{"layers.0.self_attn.q_proj: bias is all", "layers.1.self_attn.v_proj: bias is all"}},
+		"a bias alone":     {dora, false, func(f *folder) { f.config["bias"] = "all"; allBiases(f) }, nil},
+		"bias of a base without": {plain, false, func(f *folder) {
+			f.config["bias"] = "lora_only"
+			f.tensors[prefix+"model.layers.0.self_attn.q_proj.bias"] = f32(4)
+			f.tensors[prefix+"model.layers.1.mlp.down_proj.bias"] = f32(4)
+		}, []string{"down_proj has a bias, but the base's layer has none"}},
+		"bias's shape": {dora, false, func(f *folder) { f.tensors[k0+".base_layer.bias"] = f32(3) }, []string{"the base's layer has 2 outputs"}},
+		"embedding's bias": {embed, false, func(f *folder) {
+			f.config["bias"] = "all"
+			f.tensors[prefix+"model.embed_tokens.bias"] = f32(4)
+			allBiases(f)
+		}, []string{"an embedding has no bias"}},
+		"embedding's shape": {embed, false, func(f *folder) { f.tensors[prefix+"model.embed_tokens.base_layer.weight"] = f32(8, 5) }, []string{"but the base's is [8 4]"}},
+		"embedding's pair":  {embed, false, func(f *folder) { f.tensors[prefix+"model.embed_tokens.lora_embedding_A"] = f32(2, 9) }, []string{"the base's embedding is [8 4]"}},
+		"DoRA on embedding": {embed, false, func(f *folder) {
+			f.config["use_dora"] = true
+			f.tensors[prefix+"model.embed_tokens.lora_magnitude_vector"] = f32(4)
+		}, []string{"DoRA on the embedding is not served"}},
+		"nothing is left of a row": {dora, false, func(f *folder) {
+			f.tensors[k0+".lora_B.weight"] = weights.Tensor{DType: "F32", Shape: []int{2, 2}, Data: make([]byte, 16)}
+		}, []string{"has norm 0"}},
+		"head": {saved, false, func(f *folder) { f.tensors[prefix+"lm_head.weight"] = f32(8, 3) }, []string{"but the base's is [8 4]"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f, base := smallFolders()[c.folder], newSmallBase()
+			base.cfg.Tied = c.tied
+			base.zero = name == "nothing is left of a row"
+			c.change(f)
+			_, err := Load(f.write(t), base)
+			checkRefusal(t, err, c.want)
+		})
+	}
+	r, err := Inspect(smallFolders()[embed].write(t), nil)
+	if err != nil || r.Verdict != Sound || r.Params != 2*8+4*2 {
+		t.Errorf("%d trained numbers, want those of A and B without the base's weight: %v", r.Params, err)
+	}
+}
+
+// allBiases adds the biases of the small base that the folder lacks.
+func allBiases(f *folder) {
+	for _, s := range sites(&newSmallBase().cfg) {
+		name := prefix + s.path + ".bias"
+		if _, ok := f.tensors[strings.TrimSuffix(name, ".bias")+".base_layer.bias"]; s.bias && !ok {
+			f.tensors[name] = f32(s.out)
+		}
+	}
+}

@@ -17,11 +17,14 @@ import (
 	"weft/runtime/weights"
 )
 
-// smallBase is a base of hidden size 4 whose weights are all the same.
-type smallBase struct{ cfg model.Config }
+// smallBase is a base of hidden size 4, with equal layers; with zero, all of its linear layers are 0.
+type smallBase struct {
+	cfg  model.Config
+	zero bool
+}
 
 func newSmallBase() *smallBase {
-	return &smallBase{model.Config{Architecture: "llama", Hidden: 4, Layers: 2, Heads: 2, KVHeads: 1, HeadDim: 2, FFN: 6, Vocab: 8, QKVBias: true}}
+	return &smallBase{cfg: model.Config{Architecture: "llama", Hidden: 4, Layers: 2, Heads: 2, KVHeads: 1, HeadDim: 2, FFN: 6, Vocab: 8, QKVBias: true}}
 }
 
 func (b *smallBase) Name() string          { return "small" }
@@ -34,7 +37,11 @@ func (b *smallBase) Matrix(name string) (*quant.Matrix, error) {
 	}
 	for _, s := range sites(&b.cfg) {
 		if s.path+".weight" == name {
-			return &quant.Matrix{Layout: quant.F32, Rows: s.out, Cols: s.in, Data: f32(s.out, s.in).Data}, nil
+			data := f32(s.out, s.in).Data
+			if b.zero {
+				clear(data)
+			}
+			return &quant.Matrix{Layout: quant.F32, Rows: s.out, Cols: s.in, Data: data}, nil
 		}
 	}
 	return nil, fmt.Errorf("%w: %s", weights.ErrNoTensor, name)

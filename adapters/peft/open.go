@@ -252,10 +252,8 @@ func (a *Adapter) advice(name string) string {
 // checkHeaderLength refuses a safetensors header that is far longer than an adapter's, before any of it is read.
 func checkHeaderLength(f *os.File) error {
 	var b [8]byte
-	if _, err := f.ReadAt(b[:], 0); err != nil {
-		return nil // too short: the parser has the better message
-	}
-	if n := binary.LittleEndian.Uint64(b[:]); n > maxHeaderBytes {
+	read, _ := f.ReadAt(b[:], 0) // of a file that is too short the parser says so
+	if n := binary.LittleEndian.Uint64(b[:]); read == len(b) && n > maxHeaderBytes {
 		return fmt.Errorf("it says that its header has %d bytes, more than %d: no adapter, or a hostile one", n, maxHeaderBytes)
 	}
 	return nil

@@ -120,11 +120,17 @@ func TestWriteRefuses(t *testing.T) {
 	if err := Write(filepath.Join(parent, "y"), sound, newFolder().tensors); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("error %v, want that it exists", err)
 	}
+	if err := os.Mkdir(filepath.Join(parent, "empty"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := Write(filepath.Join(parent, "empty"), sound, newFolder().tensors); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("error %v, want that even an empty folder exists", err)
+	}
 	if err := Write(filepath.Join(parent, "none", "z"), sound, newFolder().tensors); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("error %v, want that the parent does not exist", err)
 	}
-	if entries, _ := os.ReadDir(parent); len(entries) != 1 {
-		t.Errorf("%v is in the folder, want y alone", entries)
+	if entries, _ := os.ReadDir(parent); len(entries) != 2 {
+		t.Errorf("%v is in the folder, want y and empty", entries)
 	}
 }
 
@@ -230,15 +236,17 @@ func TestSavedBaseWeight(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer quantized.Close()
-	b := &builder{a: withEmbedding(t, quantized), base: quantized}
-	same, err := b.sameAsBase(embedPath, b.a.modules[embedPath][kindBase])
-	if err != nil || !same {
-		t.Errorf("the embedding of the 4-bit file, rounded to BF16, is not recognized: %v", err)
+	for noise, same := range map[float32]bool{0: true, 0.05: true, 0.2: false} {
+		b := &builder{a: withEmbedding(t, quantized, noise), base: quantized}
+		got, err := b.sameAsBase(embedPath, b.a.modules[embedPath][kindBase])
+		if err != nil || got != same {
+			t.Errorf("the embedding of the 4-bit file, off by %v of each value: recognized %v, want %v: %v", noise, got, same, err)
+		}
 	}
 }
 
-// withEmbedding opens an adapter that brings base's embedding along, as BF16.
-func withEmbedding(t *testing.T, base *ModelFile) *Adapter {
+// withEmbedding opens an adapter that brings base's embedding along, as BF16, each value bigger or smaller by a share of it.
+func withEmbedding(t *testing.T, base *ModelFile, noise float32) *Adapter {
 	t.Helper()
 	own, err := base.Matrix("model.embed_tokens.weight")
 	if err != nil {
@@ -248,8 +256,8 @@ func withEmbedding(t *testing.T, base *ModelFile) *Adapter {
 	row := make([]float32, own.Cols)
 	for i := range own.Rows {
 		own.Row(i, row)
-		for _, v := range row {
-			x.Data = binary.LittleEndian.AppendUint16(x.Data, quant.F32ToBF16(v))
+		for j, v := range row {
+			x.Data = binary.LittleEndian.AppendUint16(x.Data, quant.F32ToBF16(v*(1+noise*float32(1-j%2*2))))
 		}
 	}
 	f := newFolder()
