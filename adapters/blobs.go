@@ -1,0 +1,118 @@
+package adapters
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"iter"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// Blobs keeps files under the SHA-256 of their bytes. Implementations are safe for concurrent use, by several processes too.
+type Blobs interface {
+	// Put stores the file at path, which has that digest and is synced, and may take it away. Putting what is there already is fine.
+	Put(ctx context.Context, digest, path string) error
+	// Open reads a blob; fs.ErrNotExist where there is none. The reader is not trusted: the caller checks the digest.
+	Open(ctx context.Context, digest string) (io.ReadCloser, error)
+	// Delete removes a blob; one that is not there is fine.
+	Delete(ctx context.Context, digest string) error
+	// All lists the digests and when each blob was last put.
+	All(ctx context.Context) iter.Seq2[Blob, error]
+}
+
+// Blob is an entry of a blob store.
+type Blob struct {
+	Digest string
+	Put    time.Time
+}
+
+// linker is a blob store on the same file system as the data directory: a version's folder takes no second copy.
+type linker interface {
+	Link(digest, path string) error
+}
+
+// FolderBlobs keeps blobs as files ROOT/ab/abcdef…, written elsewhere and renamed into place.
+type FolderBlobs struct{ root string }
+
+// NewFolderBlobs returns the blob store in the folder root, which is made when first written to.
+func NewFolderBlobs(root string) *FolderBlobs { return &FolderBlobs{root} }
+
+func (b *FolderBlobs) path(digest string) string {
+	return filepath.Join(b.root, digest[:2], digest)
+}
+
+// Put renames path into place. A blob that is there is replaced, so that adding an adapter again heals a damaged one.
+func (b *FolderBlobs) Put(_ context.Context, digest, path string) error {
+	to := b.path(digest)
+	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
+		return err
+	}
+	if err := os.Chmod(path, 0o400); err != nil {
+		return err
+	}
+	if err := os.Rename(path, to); err != nil {
+		return err
+	}
+	return errors.Join(syncDir(filepath.Dir(to)), syncDir(b.root))
+}
+
+// Open opens a blob's file.
+func (b *FolderBlobs) Open(_ context.Context, digest string) (io.ReadCloser, error) {
+	return os.Open(b.path(digest))
+}
+
+// Link makes path a hard link to a blob.
+func (b *FolderBlobs) Link(digest, path string) error { return os.Link(b.path(digest), path) }
+
+// Delete removes a blob's file.
+func (b *FolderBlobs) Delete(_ context.Context, digest string) error {
+	if err := os.Remove(b.path(digest)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// All walks the folder; files that are no blobs are left out.
+func (b *FolderBlobs) All(ctx context.Context) iter.Seq2[Blob, error] {
+	return func(yield func(Blob, error) bool) {
+		err := filepath.WalkDir(b.root, func(path string, d fs.DirEntry, err error) error {
+			switch {
+			case errors.Is(err, fs.ErrNotExist):
+				return nil // nothing stored yet, or deleted meanwhile
+			case err != nil:
+				return err
+			case ctx.Err() != nil:
+				return ctx.Err()
+			case !d.Type().IsRegular() || len(d.Name()) != 64 || !isDigestPrefix(d.Name()):
+				return nil
+			}
+			info, err := d.Info()
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			if !yield(Blob{Digest: d.Name(), Put: info.ModTime()}, nil) {
+				return fs.SkipAll
+			}
+			return nil
+		})
+		if err != nil {
+			yield(Blob{}, fmt.Errorf("list blobs: %w", err))
+		}
+	}
+}
+
+// syncDir makes the names in a folder durable.
+func syncDir(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}

@@ -1,0 +1,126 @@
+package adapters
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"iter"
+	"net/http"
+	"os"
+	"path"
+	"strings"
+
+	"github.com/minio/minio-go/v7"
+	"github.com/minio/minio-go/v7/pkg/credentials"
+)
+
+// BucketConfig says where an S3-compatible bucket is.
+type BucketConfig struct {
+	Endpoint  string // host[:port]
+	Insecure  bool   // http instead of https
+	Region    string // "" asks the server
+	Bucket    string // exists already
+	Prefix    string // of every object's key; one prefix belongs to one database
+	AccessKey string
+	SecretKey string
+}
+
+// BucketBlobs keeps blobs as objects PREFIX/ab/abcdef… of an S3-compatible bucket.
+type BucketBlobs struct {
+	client *minio.Client
+	cfg    BucketConfig
+}
+
+// NewBucketBlobs connects to a bucket and checks that it is there.
+func NewBucketBlobs(ctx context.Context, cfg BucketConfig) (*BucketBlobs, error) {
+	client, err := minio.New(cfg.Endpoint, &minio.Options{
+		Creds:  credentials.NewStaticV4(cfg.AccessKey, cfg.SecretKey, ""),
+		Secure: !cfg.Insecure,
+		Region: cfg.Region,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("bucket %s at %s: %w", cfg.Bucket, cfg.Endpoint, err)
+	}
+	ok, err := client.BucketExists(ctx, cfg.Bucket)
+	if err == nil && !ok {
+		err = fmt.Errorf("no such bucket: make it first: %w", fs.ErrNotExist)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("bucket %s at %s: %w", cfg.Bucket, cfg.Endpoint, err)
+	}
+	return &BucketBlobs{client, cfg}, nil
+}
+
+func (b *BucketBlobs) key(digest string) string { return path.Join(b.cfg.Prefix, digest[:2], digest) }
+
+// absent says whether the server answered that there is no such object.
+func absent(err error) bool {
+	var answer minio.ErrorResponse
+	return errors.As(err, &answer) && (answer.StatusCode == http.StatusNotFound || answer.Code == "NoSuchKey")
+}
+
+// Put uploads the file at path unless an object of its size is there.
+func (b *BucketBlobs) Put(ctx context.Context, digest, path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	have, err := b.client.StatObject(ctx, b.cfg.Bucket, b.key(digest), minio.StatObjectOptions{})
+	if err == nil && have.Size == info.Size() {
+		return nil
+	}
+	if err != nil && !absent(err) {
+		return err
+	}
+	_, err = b.client.FPutObject(ctx, b.cfg.Bucket, b.key(digest), path, minio.PutObjectOptions{ContentType: "application/octet-stream"})
+	return err
+}
+
+// Open downloads a blob.
+func (b *BucketBlobs) Open(ctx context.Context, digest string) (io.ReadCloser, error) {
+	obj, err := b.client.GetObject(ctx, b.cfg.Bucket, b.key(digest), minio.GetObjectOptions{})
+	if err != nil {
+		return nil, err
+	}
+	if _, err := obj.Stat(); err != nil {
+		obj.Close()
+		if absent(err) {
+			return nil, fmt.Errorf("blob %s: %w", digest, fs.ErrNotExist)
+		}
+		return nil, err
+	}
+	return obj, nil
+}
+
+// Delete removes an object.
+func (b *BucketBlobs) Delete(ctx context.Context, digest string) error {
+	err := b.client.RemoveObject(ctx, b.cfg.Bucket, b.key(digest), minio.RemoveObjectOptions{})
+	if absent(err) {
+		return nil
+	}
+	return err
+}
+
+// All lists the objects below the prefix; those that are no blobs are left out.
+func (b *BucketBlobs) All(ctx context.Context) iter.Seq2[Blob, error] {
+	return func(yield func(Blob, error) bool) {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		prefix := strings.Trim(b.cfg.Prefix, "/")
+		if prefix != "" {
+			prefix += "/"
+		}
+		for obj := range b.client.ListObjects(ctx, b.cfg.Bucket, minio.ListObjectsOptions{Prefix: prefix, Recursive: true}) {
+			if obj.Err != nil {
+				yield(Blob{}, fmt.Errorf("list blobs: %w", obj.Err))
+				return
+			}
+			digest := path.Base(obj.Key)
+			if len(digest) == 64 && isDigestPrefix(digest) && !yield(Blob{Digest: digest, Put: obj.LastModified}, nil) {
+				return
+			}
+		}
+	}
+}

@@ -1,0 +1,291 @@
+package adapters
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// File is a file of a version.
+type File struct {
+	Name   string
+	Digest string // SHA-256 of its bytes, and its name in the blob store
+	Bytes  int64
+}
+
+// Names of the files that belong to an adapter; whatever else lies beside them is not copied.
+const (
+	configFile   = "adapter_config.json"
+	tensorsFile  = "adapter_model.safetensors"
+	ggufFile     = "adapter.gguf"
+	templateFile = "chat_template.jinja"
+	parityFile   = "parity.json"
+)
+
+// MaxAdapterBytes is the largest file of tensors that is accepted.
+const MaxAdapterBytes = 8 << 30
+
+// maxFileBytes says how long each file may be.
+var maxFileBytes = map[string]int64{
+	configFile: 1 << 20, tensorsFile: MaxAdapterBytes, ggufFile: MaxAdapterBytes, templateFile: 1 << 20, parityFile: 16 << 20,
+}
+
+// copyAdapter copies the files of the adapter in the folder dir, or the GGUF file dir, into the folder work and syncs them.
+func copyAdapter(ctx context.Context, dir, work string) ([]File, error) {
+	st, err := os.Stat(dir)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	if !st.IsDir() {
+		if !strings.HasSuffix(dir, ".gguf") {
+			return nil, fmt.Errorf("%w: %s: neither a folder nor a .gguf file", ErrInvalid, Quote(dir))
+		}
+		f, err := copyRegular(ctx, dir, work, ggufFile)
+		return []File{f}, err
+	}
+	var files []File
+	for name := range maxFileBytes {
+		f, err := copyRegular(ctx, filepath.Join(dir, name), work, name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, f)
+	}
+	return files, complete(files, func(name string) bool {
+		_, err := os.Lstat(filepath.Join(dir, name))
+		return err == nil
+	})
+}
+
+// complete refuses a set of files that is no adapter; beside says whether another file lies there.
+func complete(files []File, beside func(name string) bool) error {
+	have := map[string]bool{}
+	for _, f := range files {
+		have[f.Name] = true
+	}
+	switch {
+	case have[configFile] && have[tensorsFile] && !have[ggufFile], have[ggufFile] && !have[configFile] && !have[tensorsFile]:
+		return nil
+	case have[ggufFile]:
+		return fmt.Errorf("%w: both %s and a PEFT adapter: keep one of them", ErrInvalid, ggufFile)
+	case !have[tensorsFile] && beside("adapter_model.bin"):
+		return fmt.Errorf("%w: adapter_model.bin is a pickle, which can run code: save it as %s (safe_serialization=True)", ErrInvalid, tensorsFile)
+	case !have[configFile]:
+		return fmt.Errorf("%w: %s is missing: a PEFT adapter has it beside %s", ErrInvalid, configFile, tensorsFile)
+	}
+	return fmt.Errorf("%w: %s is missing beside %s", ErrInvalid, tensorsFile, configFile)
+}
+
+// copyRegular copies the regular file from to work/name. Links are refused: they may lead anywhere, and elsewhere tomorrow.
+func copyRegular(ctx context.Context, from, work, name string) (File, error) {
+	st, err := os.Lstat(from)
+	if err != nil {
+		return File{}, err
+	}
+	if !st.Mode().IsRegular() {
+		return File{}, fmt.Errorf("%w: %s is no regular file: copy what it stands for (cp -L)", ErrInvalid, Quote(from))
+	}
+	in, err := os.Open(from)
+	if err != nil {
+		return File{}, err
+	}
+	defer in.Close()
+	opened, err := in.Stat()
+	if err != nil {
+		return File{}, err
+	}
+	if !os.SameFile(st, opened) {
+		return File{}, fmt.Errorf("%w: %s was replaced while it was read", ErrInvalid, Quote(from))
+	}
+	return writeFile(ctx, in, work, name)
+}
+
+// writeFile copies in, up to the limit of a file of that name, to a new file work/name, and syncs it.
+func writeFile(ctx context.Context, in io.Reader, work, name string) (File, error) {
+	limit := maxFileBytes[name]
+	out, err := os.OpenFile(filepath.Join(work, name), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return File{}, err
+	}
+	defer out.Close()
+	h := sha256.New()
+	n, err := io.Copy(io.MultiWriter(out, h), io.LimitReader(&ctxReader{ctx.Err, in}, limit+1))
+	if err != nil {
+		return File{}, fmt.Errorf("copy %s: %w", name, err)
+	}
+	if n > limit {
+		return File{}, fmt.Errorf("%w: %s is longer than %d bytes", ErrInvalid, name, limit)
+	}
+	return File{Name: name, Digest: hex.EncodeToString(h.Sum(nil)), Bytes: n}, errors.Join(out.Sync(), out.Close())
+}
+
+// ctxReader ends a copy when its context ends.
+type ctxReader struct {
+	ended func() error
+	r     io.Reader
+}
+
+func (c *ctxReader) Read(p []byte) (int, error) {
+	if err := c.ended(); err != nil {
+		return 0, err
+	}
+	return c.r.Read(p)
+}
+
+func readIfThere(path string) (string, error) {
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	return string(text), err
+}
+
+// Dir returns a folder of the data directory that holds the version's files, each found to have its digest. A folder that is not there yet is made from the blob store.
+// Files are read for that once in a process, and again when their size, time or inode have changed: what rewrites a file's bytes in place and puts its time back is
+// seen by the next process only. ErrNotFound, ErrCorrupt.
+func (r *Registry) Dir(ctx context.Context, v Version) (string, error) {
+	files, manifest, err := r.files(ctx, v)
+	if err != nil {
+		return "", err
+	}
+	dir := filepath.Join(r.cfg.Dir, "versions", manifest)
+	for attempt := 0; ; attempt++ {
+		err := r.verify(ctx, dir, files)
+		if err == nil {
+			return dir, nil
+		}
+		if attempt == 2 || !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, ErrCorrupt) {
+			return "", fmt.Errorf("version %s: %w", v.Ref(), err)
+		}
+		if err := r.materialize(ctx, dir, files); err != nil {
+			return "", fmt.Errorf("version %s: %w", v.Ref(), explain(err))
+		}
+	}
+}
+
+// files lists the files of a version and their manifest's digest, which names the folder.
+func (r *Registry) files(ctx context.Context, v Version) (files []File, manifest string, err error) {
+	rows, err := r.cfg.DB.Query(ctx, `SELECT f.file, f.blob, f.bytes, v.manifest FROM adapter_files f
+		JOIN adapter_versions v ON v.tenant = f.tenant AND v.name = f.name AND v.digest = f.digest
+		WHERE f.tenant = ? AND f.name = ? AND f.digest = ?`, v.Tenant, v.Name, v.Digest)
+	if err != nil {
+		return nil, "", err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var f File
+		if err := rows.Scan(&f.Name, &f.Digest, &f.Bytes, &manifest); err != nil {
+			return nil, "", err
+		}
+		files = append(files, f)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, "", err
+	}
+	if len(files) == 0 {
+		return nil, "", fmt.Errorf("%w: %s was removed", ErrNotFound, v.Ref())
+	}
+	return files, manifest, nil
+}
+
+// verify reads the files that it has not read as they are now. fs.ErrNotExist, ErrCorrupt.
+func (r *Registry) verify(ctx context.Context, dir string, files []File) error {
+	for _, f := range files {
+		path := filepath.Join(dir, f.Name)
+		st, err := os.Lstat(path)
+		if err != nil {
+			return err
+		}
+		if known, ok := r.verified.Get(path); ok && os.SameFile(known, st) && known.Size() == st.Size() && known.ModTime().Equal(st.ModTime()) {
+			continue
+		}
+		if !st.Mode().IsRegular() || st.Size() != f.Bytes {
+			return fmt.Errorf("%w: %s has %d bytes, not %d: add the adapter again", ErrCorrupt, f.Name, st.Size(), f.Bytes)
+		}
+		got, err := fileDigest(ctx, path)
+		if err != nil {
+			return err
+		}
+		if got != f.Digest {
+			return fmt.Errorf("%w: %s has SHA-256 %.12s…, not %.12s…: add the adapter again", ErrCorrupt, f.Name, got, f.Digest)
+		}
+		r.verified.Add(path, st)
+	}
+	return nil
+}
+
+func fileDigest(ctx context.Context, path string) (string, error) {
+	in, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer in.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, &ctxReader{ctx.Err, in}); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// materialize makes the folder dir from the blob store, in the place of a damaged one: a link to each blob where that is possible, else a copy.
+func (r *Registry) materialize(ctx context.Context, dir string, files []File) error {
+	work, err := r.workDir()
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(work)
+	for _, f := range files {
+		if err := r.fetch(ctx, f, work); err != nil {
+			return err
+		}
+		r.step("file fetched")
+	}
+	if err := syncDir(work); err != nil {
+		return err
+	}
+	old := work + "-old"
+	if err := os.Rename(dir, old); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	defer os.RemoveAll(old)
+	r.step("old folder gone")
+	// Another process may have put its folder there meanwhile: as good as ours, and the caller verifies it.
+	if err := os.Rename(work, dir); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	r.step("folder there")
+	return syncDir(filepath.Dir(dir))
+}
+
+// fetch brings a blob to work; its digest is checked by the caller.
+func (r *Registry) fetch(ctx context.Context, f File, work string) error {
+	if l, ok := r.cfg.Blobs.(linker); ok {
+		err := l.Link(f.Digest, filepath.Join(work, f.Name))
+		if err == nil {
+			return nil
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("%w: the blob of %s is gone: add the adapter again", ErrCorrupt, f.Name)
+		}
+	}
+	in, err := r.cfg.Blobs.Open(ctx, f.Digest)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: the blob of %s is gone: add the adapter again", ErrCorrupt, f.Name)
+	}
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	_, err = writeFile(ctx, in, work, f.Name)
+	return err
+}

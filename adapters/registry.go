@@ -1,0 +1,390 @@
+package adapters
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"database/sql"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+
+	"weft/internal/store"
+)
+
+// Meta is what a Checker finds out about an adapter.
+type Meta struct {
+	Digest  string // over the canonical configuration and the tensors, 64 hexadecimal digits
+	Base    string // digest of the base for which it was checked, "" for none
+	Rank    int
+	Targets []string
+	Params  int64
+	Bytes   int64 // on a device
+}
+
+// Checker reads the adapter in a folder and refuses, with every reason, what cannot be served. The folder vanishes afterwards.
+type Checker func(ctx context.Context, dir string) (Meta, error)
+
+// RegistryConfig says what a Registry works with.
+type RegistryConfig struct {
+	DB    *store.DB
+	Blobs Blobs
+	Dir   string  // the data directory: folders tmp and versions are made in it
+	Check Checker // needed by Add only
+}
+
+// Registry holds the versions of all tenants' adapters: rows in a database, files in a blob store. Every change is atomic: a process that is killed at any moment
+// leaves the registry as before the change or as after it. Safe for concurrent use, by several processes on one data directory and several servers on one Postgres.
+type Registry struct {
+	cfg  RegistryConfig
+	step func(point string) // called around every durable step; tests end the process there
+	now  func() time.Time
+
+	verified *lru.Cache[string, os.FileInfo] // by path: the file as it was when its digest was last checked
+
+	mu       sync.Mutex
+	changes  int64     // the counter for which resolved holds
+	polled   time.Time // when the counter was last read
+	resolved *lru.Cache[[3]string, Version]
+}
+
+// maxResolved and maxVerified bound what a Registry remembers.
+const (
+	maxResolved = 1 << 14
+	maxVerified = 1 << 16
+)
+
+// pollEvery is how old the answer to Resolve may be after a change made by another process.
+const pollEvery = 250 * time.Millisecond
+
+// NewRegistry makes the data directory's folders and returns a Registry; the caller closes the database.
+func NewRegistry(cfg RegistryConfig) (*Registry, error) {
+	for _, dir := range []string{"tmp", "versions"} {
+		if err := os.MkdirAll(filepath.Join(cfg.Dir, dir), 0o700); err != nil {
+			return nil, fmt.Errorf("data directory: %w", err)
+		}
+	}
+	if err := syncDir(cfg.Dir); err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	r := &Registry{cfg: cfg, step: func(string) {}, now: time.Now}
+	var err error
+	if r.verified, err = lru.New[string, os.FileInfo](maxVerified); err != nil {
+		return nil, err
+	}
+	r.resolved, err = lru.New[[3]string, Version](maxResolved)
+	return r, err
+}
+
+// AddOptions are the wishes and limits of one Add; 0 means no limit.
+type AddOptions struct {
+	Tag      string // a further name for the version, or ""
+	MaxCount int64  // adapter names that the tenant may have
+	MaxBytes int64  // bytes of files that all versions of the tenant may take in the store
+}
+
+// Add copies the PEFT folder (or GGUF file) dir into the store as tenant/name, moves the name to it and returns the version. dir is never read again.
+// The same content again is the same version: only the name moves. ErrInvalid, ErrQuota, or the Checker's error.
+func (r *Registry) Add(ctx context.Context, tenant, name, dir string, opt AddOptions) (Version, error) {
+	return r.add(ctx, tenant, name, opt, func(work string) ([]File, error) { return copyAdapter(ctx, dir, work) })
+}
+
+// add brings the files of an adapter into a new folder with fill, checks them and publishes them.
+func (r *Registry) add(ctx context.Context, tenant, name string, opt AddOptions, fill func(work string) ([]File, error)) (v Version, err error) {
+	if err := errors.Join(CheckName("tenant", tenant), CheckName("adapter", name)); err != nil {
+		return v, err
+	}
+	if opt.Tag != "" {
+		if err := checkTag(opt.Tag); err != nil {
+			return v, err
+		}
+	}
+	if r.cfg.Check == nil {
+		return v, errors.New("this registry cannot add adapters: it has no checker")
+	}
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("add %s/%s: %w", tenant, name, explain(err))
+		}
+	}()
+	work, err := r.workDir()
+	if err != nil {
+		return v, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
+	files, err := fill(work)
+	r.step("files copied")
+	if err != nil {
+		return v, err
+	}
+	meta, err := r.cfg.Check(ctx, work)
+	if err != nil {
+		return v, err
+	}
+	p, err := newUpload(tenant, name, work, meta, files, r.now())
+	if err != nil {
+		return v, err
+	}
+	return r.publish(ctx, p, opt)
+}
+
+// explain says what to do about errors of the disk.
+func explain(err error) error {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return fmt.Errorf("the data directory's disk is full, nothing was added: %w", err)
+	}
+	return err
+}
+
+// workDir makes a folder of our own below DIR/tmp.
+func (r *Registry) workDir() (string, error) {
+	return os.MkdirTemp(filepath.Join(r.cfg.Dir, "tmp"), "work-")
+}
+
+// upload is an adapter about to become a version.
+type upload struct {
+	work     string
+	files    []File
+	version  Version
+	manifest string
+	bytes    int64 // of all files
+}
+
+// newUpload computes the version's digest: the Checker's, or, where the adapter carries a chat template or parity vectors of its own, SHA-256 over the lines
+// "weft adapter 1", the Checker's digest and "FILE SHA256" for each of these, by name.
+func newUpload(tenant, name, work string, meta Meta, files []File, now time.Time) (*upload, error) {
+	if len(meta.Digest) != 64 || !isDigestPrefix(meta.Digest) {
+		return nil, fmt.Errorf("the checker returned no digest: %s", Quote(meta.Digest))
+	}
+	slices.SortFunc(files, func(a, b File) int { return cmp.Compare(a.Name, b.Name) })
+	p := &upload{work: work, files: files, version: Version{
+		Tenant: tenant, Name: name, Digest: meta.Digest, Base: meta.Base, Rank: meta.Rank, Targets: meta.Targets,
+		Params: meta.Params, Bytes: meta.Bytes, Created: now,
+	}}
+	extra, manifest := sha256.New(), sha256.New()
+	fmt.Fprintf(extra, "weft adapter 1\n%s\n", meta.Digest)
+	extras := 0
+	for _, f := range files {
+		p.bytes += f.Bytes
+		fmt.Fprintf(manifest, "%s %s\n", f.Name, f.Digest)
+		if f.Name == templateFile || f.Name == parityFile {
+			extras++
+			fmt.Fprintf(extra, "%s %s\n", f.Name, f.Digest)
+		}
+	}
+	p.manifest = hex.EncodeToString(manifest.Sum(nil))
+	if extras > 0 {
+		p.version.Digest = hex.EncodeToString(extra.Sum(nil))
+	}
+	text, err := readIfThere(filepath.Join(work, templateFile))
+	p.version.ChatTemplate = text
+	return p, err
+}
+
+// publish puts the files into the store and then, in one transaction, the rows that refer to them. The claim made first keeps garbage collection, which may run in
+// another process, from the files until the rows are there.
+func (r *Registry) publish(ctx context.Context, p *upload, opt AddOptions) (Version, error) {
+	claim, err := r.claim(ctx, p, opt)
+	if err != nil {
+		return Version{}, err
+	}
+	r.step("files claimed")
+	for _, f := range p.files {
+		if err := r.cfg.Blobs.Put(ctx, f.Digest, filepath.Join(p.work, f.Name)); err != nil {
+			err = fmt.Errorf("store %s: %w", f.Name, err)
+			return Version{}, errors.Join(err, r.unclaim(context.WithoutCancel(ctx), claim))
+		}
+		r.step("file stored")
+	}
+	err = r.change(ctx, func(tx *store.Tx) error {
+		res, err := tx.Exec(ctx, "DELETE FROM adapter_claims WHERE id = ?", claim)
+		if err != nil {
+			return err
+		}
+		if n, err := res.RowsAffected(); err != nil || n == 0 {
+			return errors.Join(err, fmt.Errorf("%w: the upload took so long that its files were collected: add it again", ErrConflict))
+		}
+		return insertVersion(ctx, tx, p, opt)
+	})
+	if err != nil {
+		return Version{}, errors.Join(err, r.unclaim(context.WithoutCancel(ctx), claim))
+	}
+	return r.Resolve(ctx, p.version.Tenant, p.version.Name, p.version.Digest)
+}
+
+// claim marks the upload's files as needed, unless the tenant's quota is used up already.
+func (r *Registry) claim(ctx context.Context, p *upload, opt AddOptions) (string, error) {
+	id := rand.Text()
+	return id, r.cfg.DB.Tx(ctx, func(tx *store.Tx) error {
+		if err := checkQuota(ctx, tx, p, opt); err != nil {
+			return err
+		}
+		for _, blob := range distinct(p.files) {
+			if _, err := tx.Exec(ctx, "INSERT INTO adapter_claims (id, blob, at_ns) VALUES (?, ?, ?)", id, blob, r.now().UnixNano()); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func distinct(files []File) []string {
+	blobs := make([]string, len(files))
+	for i, f := range files {
+		blobs[i] = f.Digest
+	}
+	slices.Sort(blobs)
+	return slices.Compact(blobs)
+}
+
+func (r *Registry) unclaim(ctx context.Context, id string) error {
+	_, err := r.cfg.DB.Exec(ctx, "DELETE FROM adapter_claims WHERE id = ?", id)
+	return err
+}
+
+// checkQuota refuses an upload that would take its tenant over a limit. A version that is there already costs nothing.
+func checkQuota(ctx context.Context, tx *store.Tx, p *upload, opt AddOptions) error {
+	v := &p.version
+	var same, named, names, bytes int64
+	if err := tx.QueryRow(ctx, `SELECT
+		(SELECT COUNT(*) FROM adapter_versions WHERE tenant = ? AND name = ? AND digest = ?),
+		(SELECT COUNT(*) FROM adapter_names WHERE tenant = ? AND name = ?),
+		(SELECT COUNT(*) FROM adapter_names WHERE tenant = ?),
+		(SELECT CAST(COALESCE(SUM(bytes), 0) AS BIGINT) FROM adapter_versions WHERE tenant = ?)`,
+		v.Tenant, v.Name, v.Digest, v.Tenant, v.Name, v.Tenant, v.Tenant).Scan(&same, &named, &names, &bytes); err != nil {
+		return err
+	}
+	if opt.MaxCount > 0 && named == 0 && names >= opt.MaxCount {
+		return fmt.Errorf("%w: tenant %s has %d adapters of %d allowed: remove one first", ErrQuota, v.Tenant, names, opt.MaxCount)
+	}
+	if opt.MaxBytes > 0 && same == 0 && bytes+p.bytes > opt.MaxBytes {
+		return fmt.Errorf("%w: tenant %s stores %d bytes of %d allowed, this version takes %d: remove versions first", ErrQuota, v.Tenant, bytes, opt.MaxBytes, p.bytes)
+	}
+	return nil
+}
+
+// info is the part of a version that no query asks for.
+type info struct {
+	Base    string   `json:"base,omitempty"`
+	Rank    int      `json:"rank"`
+	Targets []string `json:"targets"`
+	Params  int64    `json:"params"`
+	Bytes   int64    `json:"bytes"`
+}
+
+// insertVersion writes the rows of a version, moves the name to it and tags it. Where the version is there its rows stay, save for its files: the same tensors may
+// come in a file with another header, and adding them again is how a damaged file is healed.
+func insertVersion(ctx context.Context, tx *store.Tx, p *upload, opt AddOptions) error {
+	v := &p.version
+	if err := checkQuota(ctx, tx, p, opt); err != nil {
+		return err
+	}
+	text, err := json.Marshal(info{v.Base, v.Rank, v.Targets, v.Params, v.Bytes})
+	if err != nil {
+		return err
+	}
+	if _, err := tx.Exec(ctx, `INSERT INTO adapter_versions (tenant, name, digest, created_ns, bytes, manifest, info, chat_template) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+		ON CONFLICT (tenant, name, digest) DO UPDATE SET bytes = excluded.bytes, manifest = excluded.manifest, info = excluded.info`,
+		v.Tenant, v.Name, v.Digest, v.Created.UnixNano(), p.bytes, p.manifest, string(text), v.ChatTemplate); err != nil {
+		return err
+	}
+	if _, err := tx.Exec(ctx, "DELETE FROM adapter_files WHERE tenant = ? AND name = ? AND digest = ?", v.Tenant, v.Name, v.Digest); err != nil {
+		return err
+	}
+	for _, f := range p.files {
+		if _, err := tx.Exec(ctx, "INSERT INTO adapter_files (tenant, name, digest, file, blob, bytes) VALUES (?, ?, ?, ?, ?, ?)",
+			v.Tenant, v.Name, v.Digest, f.Name, f.Digest, f.Bytes); err != nil {
+			return err
+		}
+	}
+	if opt.Tag != "" {
+		if err := setTag(ctx, tx, v.Tenant, v.Name, opt.Tag, v.Digest); err != nil {
+			return err
+		}
+	}
+	at, err := pointer(ctx, tx, v.Tenant, v.Name)
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return err
+	}
+	if at.digest == v.Digest {
+		return nil
+	}
+	return move(ctx, tx, v.Tenant, v.Name, v.Digest, at.seq, v.Created)
+}
+
+// change runs f in a transaction that counts as a change of the registry.
+func (r *Registry) change(ctx context.Context, f func(*store.Tx) error) error {
+	err := r.cfg.DB.Tx(ctx, func(tx *store.Tx) error {
+		if err := f(tx); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, "UPDATE adapter_changes SET n = n + 1 WHERE id = 1")
+		r.step("before commit")
+		return err
+	})
+	r.step("after commit")
+	r.mu.Lock()
+	r.polled = time.Time{}
+	r.mu.Unlock()
+	return err
+}
+
+// Changes returns a number that grows with every change of the registry, by whichever process.
+func (r *Registry) Changes(ctx context.Context) (int64, error) {
+	var n int64
+	err := r.cfg.DB.QueryRow(ctx, "SELECT n FROM adapter_changes WHERE id = 1").Scan(&n)
+	return n, err
+}
+
+// position is where a name points.
+type position struct {
+	digest string
+	seq    int64 // of the move that brought it there
+}
+
+// pointer reads where a name points. ErrNotFound.
+func pointer(ctx context.Context, tx *store.Tx, tenant, name string) (p position, err error) {
+	err = tx.QueryRow(ctx, "SELECT digest, seq FROM adapter_names WHERE tenant = ? AND name = ?", tenant, name).Scan(&p.digest, &p.seq)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = notFound(tenant, name, "")
+	}
+	return p, err
+}
+
+// move lets a name point to digest; back is the move to which a rollback returns.
+func move(ctx context.Context, tx *store.Tx, tenant, name, digest string, back int64, at time.Time) error {
+	var seq int64
+	if err := tx.QueryRow(ctx, "SELECT COALESCE(MAX(seq), 0) + 1 FROM adapter_history WHERE tenant = ? AND name = ?", tenant, name).Scan(&seq); err != nil {
+		return err
+	}
+	if _, err := tx.Exec(ctx, "INSERT INTO adapter_history (tenant, name, seq, digest, back, at_ns) VALUES (?, ?, ?, ?, ?, ?)",
+		tenant, name, seq, digest, back, at.UnixNano()); err != nil {
+		return err
+	}
+	_, err := tx.Exec(ctx, `INSERT INTO adapter_names (tenant, name, digest, seq, pinned) VALUES (?, ?, ?, ?, 0)
+		ON CONFLICT (tenant, name) DO UPDATE SET digest = excluded.digest, seq = excluded.seq`, tenant, name, digest, seq)
+	return err
+}
+
+func setTag(ctx context.Context, tx *store.Tx, tenant, name, tag, digest string) error {
+	_, err := tx.Exec(ctx, `INSERT INTO adapter_tags (tenant, name, tag, digest) VALUES (?, ?, ?, ?)
+		ON CONFLICT (tenant, name, tag) DO UPDATE SET digest = excluded.digest`, tenant, name, tag, digest)
+	return err
+}
+
+func notFound(tenant, name, version string) error {
+	if version != "" {
+		return fmt.Errorf("%w: %s/%s@%s", ErrNotFound, Quote(tenant), Quote(name), Quote(version))
+	}
+	return fmt.Errorf("%w: %s/%s", ErrNotFound, Quote(tenant), Quote(name))
+}
