@@ -165,35 +165,42 @@ func (r *Registry) Dir(ctx context.Context, v Version) (string, error) {
 			return dir, nil
 		}
 		if attempt == 2 || !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, ErrCorrupt) {
-			return "", fmt.Errorf("version %s: %w", v.Ref(), err)
+			return "", err
 		}
 		if err := r.materialize(ctx, dir, files); err != nil {
-			return "", fmt.Errorf("version %s: %w", v.Ref(), explain(err))
+			return "", explain(err)
 		}
 	}
 }
 
-// files lists the files of a version and their manifest's digest, which names the folder.
+// files lists the files of a version and their manifest's digest, which names the folder. Where the tenant has removed the version, another tenant's of the same digest does:
+// who may use it was decided when it was resolved, and a load may serve requests of both.
 func (r *Registry) files(ctx context.Context, v Version) (files []File, manifest string, err error) {
-	rows, err := r.cfg.DB.Query(ctx, `SELECT f.file, f.blob, f.bytes, v.manifest FROM adapter_files f
+	rows, err := r.cfg.DB.Query(ctx, `SELECT f.file, f.blob, f.bytes, v.manifest, v.tenant || '/' || v.name FROM adapter_files f
 		JOIN adapter_versions v ON v.tenant = f.tenant AND v.name = f.name AND v.digest = f.digest
-		WHERE f.tenant = ? AND f.name = ? AND f.digest = ?`, v.Tenant, v.Name, v.Digest)
+		WHERE f.digest = ? ORDER BY CASE WHEN f.tenant = ? AND f.name = ? THEN 0 ELSE 1 END, v.tenant, v.name`, v.Digest, v.Tenant, v.Name)
 	if err != nil {
 		return nil, "", err
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
-	for rows.Next() {
+	for first := ""; rows.Next(); {
 		var f File
-		if err := rows.Scan(&f.Name, &f.Digest, &f.Bytes, &manifest); err != nil {
+		var m, owner string
+		if err := rows.Scan(&f.Name, &f.Digest, &f.Bytes, &m, &owner); err != nil {
 			return nil, "", err
 		}
-		files = append(files, f)
+		if first == "" {
+			first, manifest = owner, m
+		}
+		if owner == first {
+			files = append(files, f)
+		}
 	}
 	if err := rows.Err(); err != nil {
 		return nil, "", err
 	}
 	if len(files) == 0 {
-		return nil, "", fmt.Errorf("%w: %s was removed", ErrNotFound, v.Ref())
+		return nil, "", fmt.Errorf("%w: version %.12s was removed", ErrNotFound, v.Digest)
 	}
 	return files, manifest, nil
 }

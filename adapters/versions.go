@@ -306,3 +306,23 @@ func deleteRows(ctx context.Context, tx *store.Tx, where string, tables []string
 	}
 	return nil
 }
+
+// Pins returns the digests of all versions, each with whether a pinned name points to it.
+func (r *Registry) Pins(ctx context.Context) (_ map[string]bool, err error) {
+	rows, err := r.cfg.DB.Query(ctx, `SELECT v.digest, COALESCE(n.pinned, 0) FROM adapter_versions v
+		LEFT JOIN adapter_names n ON n.tenant = v.tenant AND n.name = v.name AND n.digest = v.digest`)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	pins := map[string]bool{}
+	for rows.Next() {
+		var digest string
+		var pinned int64
+		if err := rows.Scan(&digest, &pinned); err != nil {
+			return nil, err
+		}
+		pins[digest] = pins[digest] || pinned != 0
+	}
+	return pins, rows.Err()
+}

@@ -20,6 +20,8 @@ CREATE TABLE adapter_files (
   bytes BIGINT NOT NULL,
   PRIMARY KEY (tenant, name, digest, file)
 );
+CREATE INDEX adapter_files_blob ON adapter_files (blob);
+CREATE INDEX adapter_files_digest ON adapter_files (digest);
 CREATE TABLE adapter_names (
   tenant TEXT NOT NULL,
   name TEXT NOT NULL,
