@@ -1,0 +1,558 @@
+package adapters
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"weft/runtime/lora"
+)
+
+// fakeSource is a registry in memory; digests are names.
+type fakeSource struct {
+	mu      sync.Mutex
+	changes int64
+	pins    map[string]bool
+}
+
+func (s *fakeSource) Dir(_ context.Context, v Version) (string, error) {
+	return "dir of " + v.Digest, nil
+}
+
+func (s *fakeSource) Changes(context.Context) (int64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.changes, nil
+}
+
+func (s *fakeSource) Pins(context.Context) (map[string]bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := map[string]bool{}
+	for d, p := range s.pins {
+		out[d] = p
+	}
+	return out, nil
+}
+
+func (s *fakeSource) set(digest string, there, pinned bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.changes++
+	if there {
+		s.pins[digest] = pinned
+	} else {
+		delete(s.pins, digest)
+	}
+}
+
+// fakeResident counts what is in memory.
+type fakeResident struct {
+	f      *fakes
+	digest string
+	bytes  int64
+	w      lora.Weights
+	freed  atomic.Bool
+}
+
+func (r *fakeResident) Weights() *lora.Weights {
+	if r.freed.Load() {
+		r.f.t.Errorf("%s is used after it was freed", r.digest)
+	}
+	return &r.w
+}
+func (r *fakeResident) Bytes() int64 { return r.bytes }
+func (r *fakeResident) Free() {
+	if r.freed.Swap(true) {
+		r.f.t.Errorf("%s is freed twice", r.digest)
+	}
+	r.f.live.Add(-r.bytes)
+}
+
+// fakes are a loader, a memory and a registry for one cache.
+type fakes struct {
+	t      *testing.T
+	source *fakeSource
+	live   atomic.Int64 // bytes of residents
+	loads  atomic.Int64
+	atOnce atomic.Int64
+	most   atomic.Int64
+	took   time.Duration
+	fail   func(v Version) error
+	actual func(v Version) int64
+}
+
+func newFakes(t *testing.T) *fakes {
+	return &fakes{t: t, source: &fakeSource{pins: map[string]bool{}}, took: time.Millisecond}
+}
+
+func (f *fakes) load(ctx context.Context, v Version, dir string) (Resident, error) {
+	if !strings.HasSuffix(dir, v.Digest) {
+		f.t.Errorf("%s is loaded from %s", v.Digest, dir)
+	}
+	f.loads.Add(1)
+	n := f.atOnce.Add(1)
+	defer f.atOnce.Add(-1)
+	for old := f.most.Load(); n > old && !f.most.CompareAndSwap(old, n); old = f.most.Load() {
+	}
+	select {
+	case <-time.After(f.took):
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if f.fail != nil {
+		if err := f.fail(v); err != nil {
+			return nil, err
+		}
+	}
+	bytes := v.Bytes
+	if f.actual != nil {
+		bytes = f.actual(v)
+	}
+	f.live.Add(bytes)
+	return &fakeResident{f: f, digest: v.Digest, bytes: bytes}, nil
+}
+
+func (f *fakes) cache(cfg CacheConfig) *Cache {
+	cfg.Registry, cfg.Load = f.source, f.load
+	c, err := NewCache(cfg)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return c
+}
+
+func (f *fakes) version(i int, bytes int64) Version {
+	d := fmt.Sprintf("%064x", i)
+	f.source.set(d, true, false)
+	return Version{Tenant: "t", Name: fmt.Sprintf("a%d", i), Digest: d, Bytes: bytes}
+}
+
+func mustAcquire(t *testing.T, c *Cache, v Version) Lease {
+	t.Helper()
+	l, err := c.Acquire(context.Background(), v)
+	if err != nil {
+		t.Fatalf("%s: %v", v.Name, err)
+	}
+	return l
+}
+
+// closeAll closes a cache and checks that nothing is left.
+func (f *fakes) closeAll(c *Cache) {
+	f.t.Helper()
+	c.Close()
+	if n := f.live.Load(); n != 0 {
+		f.t.Errorf("%d bytes are left after Close", n)
+	}
+	if s := c.Stats(); s.Bytes != 0 || s.Queued != 0 || c.spare != 0 {
+		f.t.Errorf("after Close: %+v, spare %d", s, c.spare)
+	}
+}
+
+func TestCacheSingleFlight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakes(t)
+		c := f.cache(CacheConfig{MaxLoads: 2})
+		a := f.version(1, 10)
+		var wg sync.WaitGroup
+		for i := range 50 {
+			wg.Go(func() {
+				v := a
+				v.Tenant = fmt.Sprint(i % 2) // two tenants, one digest
+				l := mustAcquire(t, c, v)
+				if l.Version().Tenant != v.Tenant || l.Weights() == nil {
+					t.Error("a lease of another tenant's version")
+				}
+				l.Release()
+				l.Release()
+			})
+		}
+		for i := range 10 {
+			wg.Go(func() { mustAcquire(t, c, f.version(2+i, 10)).Release() })
+		}
+		wg.Wait()
+		if s := c.Stats(); f.loads.Load() != 11 || s.Loads != 11 || s.Bytes != 110 || s.Count != 11 || s.InUse != 0 || s.Hits+s.Misses != 60 {
+			t.Errorf("%d loads, %+v", f.loads.Load(), s)
+		}
+		if f.most.Load() != 2 {
+			t.Errorf("%d loads at once, want 2", f.most.Load())
+		}
+		if st, _ := c.State(a); st != Device {
+			t.Errorf("state %s", st)
+		}
+		if st, _ := c.State(f.version(99, 1)); st != Disk {
+			t.Errorf("state %s", st)
+		}
+		f.closeAll(c)
+	})
+}
+
+func TestCacheHitAllocates(t *testing.T) {
+	f := newFakes(t)
+	c := f.cache(CacheConfig{})
+	v := f.version(1, 10)
+	defer mustAcquire(t, c, v).Release() // in use: a hit touches no list
+	if n := testing.AllocsPerRun(100, func() { mustAcquire(t, c, v).Release() }); n > 1 {
+		t.Errorf("%v allocations for a hit, want the lease only", n)
+	}
+}
+
+// The hit rate of working sets of 1, 2 and 10 times the cache is LRU's own, and every miss is one load.
+func TestCacheWorkingSets(t *testing.T) {
+	for _, times := range []int{1, 2, 10} {
+		synctest.Test(t, func(t *testing.T) {
+			const room = 20
+			f := newFakes(t)
+			c := f.cache(CacheConfig{Limit: room * 10})
+			var order []int // LRU by hand, the newest last
+			hits := 0
+			rng := rand.New(rand.NewPCG(1, uint64(times)))
+			versions := make([]Version, room*times)
+			for i := range versions {
+				versions[i] = f.version(i, 10)
+			}
+			const requests = 2000
+			for range requests {
+				i := int(rng.Float64() * rng.Float64() * float64(len(versions)))
+				for k, o := range order {
+					if o == i {
+						hits++
+						order = append(order[:k], order[k+1:]...)
+						break
+					}
+				}
+				if order = append(order, i); len(order) > room {
+					order = order[1:]
+				}
+				mustAcquire(t, c, versions[i]).Release()
+			}
+			s := c.Stats()
+			if int(s.Hits) != hits || s.Hits+s.Misses != requests || s.Loads != s.Misses || s.Loads-s.Evictions != int64(s.Count) || s.Bytes > room*10 {
+				t.Errorf("%d times: LRU has %d hits of %d: %+v", times, hits, requests, s)
+			}
+			f.closeAll(c)
+		})
+	}
+}
+
+func TestCacheLeasesAndPinsStay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakes(t)
+		c := f.cache(CacheConfig{Limit: 30, LoadTimeout: 5 * time.Second, AgeAfter: time.Hour})
+		used, pinned, idle := f.version(1, 10), f.version(2, 10), f.version(3, 10)
+		l := mustAcquire(t, c, used)
+		f.source.set(pinned.Digest, true, true)
+		mustAcquire(t, c, pinned).Release()
+		time.Sleep(time.Second) // the pin is seen
+		mustAcquire(t, c, idle).Release()
+		if n := c.Reclaim(1000); n != 10 {
+			t.Errorf("reclaimed %d bytes, want those of the idle one", n)
+		}
+		mustAcquire(t, c, idle).Release()
+		_, err := c.Acquire(t.Context(), f.version(4, 20))
+		wants(t, "no room while in use", err, ErrLoadTimeout)
+		mustAcquire(t, c, f.version(5, 10)).Release() // idle made room
+		f.source.set(used.Digest, false, false)       // removed: goes at the last release
+		f.source.set(pinned.Digest, true, false)
+		time.Sleep(time.Second)
+		if s := c.Stats(); s.Count != 3 || s.Pinned != 0 {
+			t.Errorf("%+v", s)
+		}
+		l.Weights()
+		l.Release()
+		if st, _ := c.State(used); st != Disk {
+			t.Errorf("a removed version is in state %s after its last release", st)
+		}
+		mustAcquire(t, c, f.version(6, 30)).Release()
+		f.closeAll(c)
+	})
+}
+
+func TestCacheFailures(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakes(t)
+		c := f.cache(CacheConfig{Limit: 100, RetryAfter: 5 * time.Second, LoadTimeout: 3 * time.Second})
+		bad, good := f.version(1, 10), f.version(2, 10)
+		broken := true
+		f.fail = func(v Version) error {
+			if v.Digest == bad.Digest && broken {
+				return fmt.Errorf("%w: bit 7", ErrCorrupt)
+			}
+			return nil
+		}
+		for range 3 {
+			_, err := c.Acquire(t.Context(), bad)
+			if !errors.Is(err, ErrLoadFailed) || !errors.Is(err, ErrCorrupt) || strings.Contains(err.Error(), "t/") {
+				t.Errorf("%v", err)
+			}
+		}
+		if st, why := c.State(bad); st != Failed || !strings.Contains(why, "bit 7") {
+			t.Errorf("state %s: %s", st, why)
+		}
+		if n := f.loads.Load(); n != 1 {
+			t.Errorf("%d loads of a broken adapter at once", n)
+		}
+		mustAcquire(t, c, good).Release()
+		broken = false
+		time.Sleep(5 * time.Second)
+		mustAcquire(t, c, bad).Release()
+		f.fail = func(v Version) error { panic("the loader") }
+		_, err := c.Acquire(t.Context(), f.version(3, 10))
+		if !errors.Is(err, ErrLoadFailed) || !strings.Contains(err.Error(), "the loader") {
+			t.Errorf("a panic: %v", err)
+		}
+		f.fail = nil
+		_, err = c.Acquire(t.Context(), f.version(4, 101))
+		wants(t, "larger than the limit", err, ErrLoadFailed)
+		f.took = 10 * time.Second
+		_, err = c.Acquire(t.Context(), f.version(5, 10))
+		wants(t, "a slow store", err, ErrLoadTimeout)
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(time.Second, cancel)
+		_, err = c.Acquire(ctx, f.version(6, 10))
+		wants(t, "a request that went away", err, context.Canceled)
+		time.Sleep(time.Minute)
+		if s := c.Stats(); s.Queued != 0 || s.Loading != 0 || s.Waiting != 0 {
+			t.Errorf("%+v", s)
+		}
+		f.closeAll(c)
+		_, err = c.Acquire(t.Context(), f.version(7, 10))
+		wants(t, "after Close", err, ErrLoadTimeout)
+	})
+}
+
+// An adapter may take more or less than its version says.
+func TestCacheTrueSize(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakes(t)
+		m := &fakeMemory{t: t, free: 100}
+		c := f.cache(CacheConfig{Memory: m, Limit: 90})
+		f.actual = func(v Version) int64 { return 40 }
+		small, large := f.version(1, 0), f.version(2, 80)
+		mustAcquire(t, c, small).Release()
+		if n := f.loads.Load(); n != 2 || m.lent() != 40 {
+			t.Errorf("%d loads, %d bytes lent", n, m.lent())
+		}
+		mustAcquire(t, c, large).Release()
+		if s := c.Stats(); s.Bytes != 40 || m.lent() != 40 || s.Evictions != 1 { // 80 were announced
+			t.Errorf("%+v, %d bytes lent", s, m.lent())
+		}
+		mustAcquire(t, c, small).Release()
+		if s := c.Stats(); s.Bytes != 80 || m.lent() != 80 || s.Evictions != 1 || f.loads.Load() != 4 {
+			t.Errorf("its size was not remembered: %+v, %d loads", s, f.loads.Load())
+		}
+		f.closeAll(c)
+		if m.lent() != 0 {
+			t.Errorf("%d bytes are still borrowed", m.lent())
+		}
+	})
+}
+
+// A small adapter that is asked for without pause does not keep a large one from its memory for long.
+func TestCacheAgeing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakes(t)
+		c := f.cache(CacheConfig{Limit: 20, LoadTimeout: time.Minute, AgeAfter: time.Second})
+		a, b, big := f.version(1, 10), f.version(2, 10), f.version(3, 20)
+		stop := make(chan struct{})
+		var wg sync.WaitGroup
+		var served [2]atomic.Int64
+		for i, v := range []Version{a, b} {
+			for k := range 2 { // overlapping leases: never idle by itself
+				wg.Go(func() {
+					time.Sleep(time.Duration(k) * 50 * time.Millisecond)
+					for {
+						select {
+						case <-stop:
+							return
+						default:
+						}
+						l := mustAcquire(t, c, v)
+						time.Sleep(100 * time.Millisecond)
+						l.Weights()
+						l.Release()
+						served[i].Add(1)
+					}
+				})
+			}
+		}
+		time.Sleep(time.Second)
+		for range 3 {
+			began := time.Now()
+			l := mustAcquire(t, c, big)
+			if took := time.Since(began); took > 1500*time.Millisecond {
+				t.Errorf("the large adapter waited %v", took)
+			}
+			before := [2]int64{served[0].Load(), served[1].Load()}
+			time.Sleep(100 * time.Millisecond)
+			l.Release()
+			time.Sleep(5 * time.Second)
+			for i := range served {
+				if served[i].Load() == before[i] {
+					t.Errorf("adapter %d starves after the large one", i)
+				}
+			}
+		}
+		close(stop)
+		wg.Wait()
+		f.closeAll(c)
+	})
+}
+
+// Where the large one goes away before it has room, those that waited behind it go on.
+func TestCacheAgeingGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakes(t)
+		c := f.cache(CacheConfig{Limit: 20, LoadTimeout: time.Minute, AgeAfter: time.Second})
+		a, big := f.version(1, 10), f.version(3, 20)
+		l := mustAcquire(t, c, a)
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			_, err := c.Acquire(ctx, big)
+			wants(t, "given up", err, context.Canceled)
+		})
+		time.Sleep(2 * time.Second)
+		got := make(chan Lease)
+		go func() { got <- mustAcquire(t, c, a) }()
+		synctest.Wait()
+		select {
+		case <-got:
+			t.Error("a new lease of an adapter in the way of an old request")
+		default:
+		}
+		cancel()
+		(<-got).Release()
+		l.Release()
+		wg.Wait()
+		f.closeAll(c)
+	})
+}
+
+// fakeMemory is the engine's side: one lock, held while it reclaims.
+type fakeMemory struct {
+	t    *testing.T
+	mu   sync.Mutex
+	free int64
+	out  int64
+}
+
+func (m *fakeMemory) Borrow(n int64) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.free < n {
+		return false
+	}
+	m.free -= n
+	m.out += n
+	return true
+}
+
+func (m *fakeMemory) Return(n int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.free += n
+	if m.out -= n; m.out < 0 {
+		m.t.Errorf("more is returned than was borrowed: %d", m.out)
+	}
+}
+
+func (m *fakeMemory) lent() int64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.out
+}
+
+// kv takes n bytes for pages, reclaiming adapters under the lock as the engine does.
+func (m *fakeMemory) kv(c *Cache, n int64) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.free < n {
+		got := c.Reclaim(n - m.free)
+		m.free += got
+		m.out -= got
+	}
+	if m.free < n {
+		return false
+	}
+	m.free -= n
+	return true
+}
+
+func (m *fakeMemory) kvDone(n int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.free += n
+}
+
+// Requests, KV pages and removals fight for one memory; nothing deadlocks, is used after its end, or leaks.
+func TestCacheSharesMemory(t *testing.T) {
+	f := newFakes(t)
+	f.took = 100 * time.Microsecond
+	const total = 200
+	m := &fakeMemory{t: t, free: total}
+	c := f.cache(CacheConfig{Memory: m, MaxLoads: 3, LoadTimeout: 20 * time.Second, AgeAfter: 20 * time.Millisecond, SyncEvery: 2 * time.Millisecond})
+	versions := make([]Version, 40)
+	for i := range versions {
+		versions[i] = f.version(i, int64(5+i%7*10))
+	}
+	var wg sync.WaitGroup
+	for g := range 8 {
+		wg.Go(func() {
+			rng := rand.New(rand.NewPCG(3, uint64(g)))
+			for range 300 {
+				v := versions[rng.IntN(len(versions))]
+				ctx, cancel := context.WithCancel(context.Background())
+				if rng.IntN(10) == 0 {
+					time.AfterFunc(time.Duration(rng.IntN(300))*time.Microsecond, cancel)
+				}
+				l, err := c.Acquire(ctx, v)
+				if err == nil {
+					l.Weights()
+					time.Sleep(time.Duration(rng.IntN(100)) * time.Microsecond)
+					l.Weights()
+					l.Release()
+				} else if !errors.Is(err, context.Canceled) {
+					t.Errorf("%s: %v", v.Name, err)
+				}
+				cancel()
+			}
+		})
+	}
+	stop := make(chan struct{})
+	var others sync.WaitGroup
+	others.Go(func() {
+		rng := rand.New(rand.NewPCG(4, 4))
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(time.Duration(rng.IntN(500)) * time.Microsecond):
+			}
+			if n := int64(rng.IntN(total)); m.kv(c, n) {
+				time.Sleep(time.Duration(rng.IntN(200)) * time.Microsecond)
+				m.kvDone(n)
+			}
+			v := versions[rng.IntN(len(versions))]
+			f.source.set(v.Digest, rng.IntN(3) > 0, rng.IntN(20) == 0)
+		}
+	})
+	wg.Wait()
+	close(stop)
+	others.Wait()
+	s := c.Stats()
+	if s.Reclaims == 0 || s.Evictions == 0 || s.Hits == 0 {
+		t.Errorf("the test does not come by everything: %+v", s)
+	}
+	f.closeAll(c)
+	if m.lent() != 0 || m.free != total {
+		t.Errorf("%d lent, %d free of %d", m.lent(), m.free, total)
+	}
+}
