@@ -1,0 +1,269 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"weft/adapters"
+)
+
+// collectAfter is how long garbage is kept: longer than any upload takes.
+const collectAfter = time.Hour
+
+func adaptersCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "adapters",
+		Short: "Add, list and remove the adapters of tenants; a running server sees it within a second",
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usagef("unknown command %q of `weft adapters`", args[0])
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(adaptersAddCommand(), adaptersListCommand(), adaptersRemoveCommand(), adaptersPinCommand(), adaptersAliasCommand(), adaptersRollbackCommand())
+	return cmd
+}
+
+// adaptersFlags are those of every command below `weft adapters`.
+type adaptersFlags struct {
+	dataFlags
+	asJSON bool
+}
+
+func (f *adaptersFlags) register(cmd *cobra.Command) *cobra.Command {
+	f.dataFlags.register(cmd.Flags())
+	cmd.Flags().BoolVar(&f.asJSON, "json", false, "print one JSON document")
+	return cmd
+}
+
+// with opens the registry for one operation.
+func (f *adaptersFlags) with(ctx context.Context, check adapters.Checker, do func(r *adapters.Registry) error) (err error) {
+	d, err := f.open(ctx, check)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, d.Close()) }()
+	return do(d.Registry)
+}
+
+// parseRef reads TENANT/NAME[@VERSION]; mistakes are usage errors.
+func parseRef(ref string, versionAllowed bool) (tenant, name, version string, err error) {
+	tenant, name, version, err = adapters.ParseRef(ref)
+	if err != nil {
+		return "", "", "", usageError{err}
+	}
+	if version != "" && !versionAllowed {
+		return "", "", "", usagef("%s: TENANT/NAME without a version is expected", adapters.Quote(ref))
+	}
+	return tenant, name, version, nil
+}
+
+// adapterRow is a version as the commands print it.
+type adapterRow struct {
+	Tenant  string    `json:"tenant"`
+	Name    string    `json:"name"`
+	Digest  string    `json:"digest"`
+	Current bool      `json:"current"`
+	Tags    []string  `json:"tags"`
+	Pinned  bool      `json:"pinned"`
+	Rank    int       `json:"rank"`
+	Targets []string  `json:"targets"`
+	Params  int64     `json:"parameters"`
+	Bytes   int64     `json:"bytes"`
+	Base    string    `json:"base"`
+	Created time.Time `json:"created"`
+}
+
+func rowOf(v adapters.Version) adapterRow {
+	return adapterRow{v.Tenant, v.Name, v.Digest, v.Current, append([]string{}, v.Tags...), v.Pinned, v.Rank, append([]string{}, v.Targets...), v.Params, v.Bytes, v.Base, v.Created.UTC()}
+}
+
+// printVersion prints what a command did to one version.
+func (f *adaptersFlags) printVersion(w io.Writer, what string, v adapters.Version) error {
+	if f.asJSON {
+		return printJSON(w, rowOf(v))
+	}
+	_, err := fmt.Fprintf(w, "%s %s\n", what, v.Ref())
+	return err
+}
+
+func adaptersListCommand() *cobra.Command {
+	var f adaptersFlags
+	cmd := &cobra.Command{
+		Use:   "list [TENANT]",
+		Short: "List the versions of a tenant's adapters, or of all",
+		Args:  cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			tenant := strings.Join(args, "")
+			if tenant != "" {
+				if err := adapters.CheckName("tenant", tenant); err != nil {
+					return usageError{err}
+				}
+			}
+			return f.with(cmd.Context(), nil, func(r *adapters.Registry) error {
+				all, err := r.List(cmd.Context(), tenant)
+				if err != nil {
+					return err
+				}
+				return f.printList(cmd.OutOrStdout(), all)
+			})
+		},
+	}
+	return f.register(cmd)
+}
+
+func (f *adaptersFlags) printList(w io.Writer, all []adapters.Version) error {
+	if f.asJSON {
+		rows := make([]adapterRow, len(all))
+		for i, v := range all {
+			rows[i] = rowOf(v)
+		}
+		return printJSON(w, rows)
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "ADAPTER\tVERSION\tCURRENT\tPINNED\tRANK\tBYTES\tADDED\tTAGS")
+	for _, v := range all {
+		fmt.Fprintf(t, "%s/%s\t%.12s\t%s\t%s\t%d\t%s\t%s\t%s\n", v.Tenant, v.Name, v.Digest, yes(v.Current), yes(v.Pinned), v.Rank,
+			formatBytes(v.Bytes), v.Created.UTC().Format(time.DateTime), strings.Join(v.Tags, " "))
+	}
+	return t.Flush()
+}
+
+func yes(b bool) string {
+	if b {
+		return "yes"
+	}
+	return ""
+}
+
+func adaptersRemoveCommand() *cobra.Command {
+	var f adaptersFlags
+	cmd := &cobra.Command{
+		Use:   "remove TENANT/NAME[@VERSION]",
+		Short: "Remove an adapter with all its versions, or one version; running requests finish",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			tenant, name, version, err := parseRef(args[0], true)
+			if err != nil {
+				return err
+			}
+			return f.with(cmd.Context(), nil, func(r *adapters.Registry) error {
+				if err := r.Remove(cmd.Context(), tenant, name, version); err != nil {
+					return err
+				}
+				if _, err := r.GarbageCollect(cmd.Context(), collectAfter); err != nil {
+					return err
+				}
+				if f.asJSON {
+					return printJSON(cmd.OutOrStdout(), map[string]string{"removed": args[0]})
+				}
+				_, err := fmt.Fprintf(cmd.OutOrStdout(), "removed %s\n", args[0])
+				return err
+			})
+		},
+	}
+	return f.register(cmd)
+}
+
+func adaptersPinCommand() *cobra.Command {
+	var f adaptersFlags
+	var off bool
+	cmd := &cobra.Command{
+		Use:   "pin TENANT/NAME",
+		Short: "Keep an adapter in memory once it has been loaded",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			tenant, name, _, err := parseRef(args[0], false)
+			if err != nil {
+				return err
+			}
+			what := "pinned"
+			if off {
+				what = "no longer pinned"
+			}
+			return f.with(cmd.Context(), nil, func(r *adapters.Registry) error {
+				if err := r.Pin(cmd.Context(), tenant, name, !off); err != nil {
+					return err
+				}
+				return f.show(cmd, r, what, tenant, name, "")
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&off, "off", false, "no longer")
+	return f.register(cmd)
+}
+
+// show prints a version as it is after a change.
+func (f *adaptersFlags) show(cmd *cobra.Command, r *adapters.Registry, what, tenant, name, version string) error {
+	v, err := r.Resolve(cmd.Context(), tenant, name, version)
+	if err != nil {
+		return err
+	}
+	return f.printVersion(cmd.OutOrStdout(), what, v)
+}
+
+func adaptersAliasCommand() *cobra.Command {
+	var f adaptersFlags
+	var remove bool
+	cmd := &cobra.Command{
+		Use:   "alias TENANT/NAME TAG [VERSION]",
+		Short: "Give a version (default: the current one) a further name, usable as NAME@TAG",
+		Args:  cobra.RangeArgs(2, 3),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			tenant, name, _, err := parseRef(args[0], false)
+			if err != nil {
+				return err
+			}
+			if remove && len(args) > 2 {
+				return usagef("--remove takes no version")
+			}
+			return f.with(cmd.Context(), nil, func(r *adapters.Registry) error {
+				if remove {
+					if err := r.Untag(cmd.Context(), tenant, name, args[1]); err != nil {
+						return err
+					}
+					return f.show(cmd, r, "alias removed; current is", tenant, name, "")
+				}
+				if err := r.Tag(cmd.Context(), tenant, name, args[1], strings.Join(args[2:], "")); err != nil {
+					return err
+				}
+				return f.show(cmd, r, args[1]+" is", tenant, name, args[1])
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&remove, "remove", false, "remove the tag instead")
+	return f.register(cmd)
+}
+
+func adaptersRollbackCommand() *cobra.Command {
+	var f adaptersFlags
+	cmd := &cobra.Command{
+		Use:   "rollback TENANT/NAME[@VERSION]",
+		Short: "Let a name point to the version before, or to the one given",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			tenant, name, version, err := parseRef(args[0], true)
+			if err != nil {
+				return err
+			}
+			return f.with(cmd.Context(), nil, func(r *adapters.Registry) error {
+				v, err := r.Rollback(cmd.Context(), tenant, name, version)
+				if err != nil {
+					return err
+				}
+				return f.printVersion(cmd.OutOrStdout(), "current is", v)
+			})
+		},
+	}
+	return f.register(cmd)
+}
+
