@@ -221,7 +221,7 @@ func (c *Cache) read(ctx context.Context, v Version) (res Resident, err error) {
 }
 
 func (c *Cache) loadFailed(e *entry, err error) {
-	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) || errors.Is(err, ErrLoadTimeout) {
 		err = fmt.Errorf("%w: version %.12s: %w", ErrLoadTimeout, e.version.Digest, err)
 	} else {
 		err = fmt.Errorf("%w: version %.12s: %w", ErrLoadFailed, e.version.Digest, err)

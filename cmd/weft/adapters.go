@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"weft/adapters"
+	"weft/adapters/peft"
 )
 
 // collectAfter is how long garbage is kept: longer than any upload takes.
@@ -29,7 +30,7 @@ func adaptersCommand() *cobra.Command {
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(adaptersAddCommand(), adaptersListCommand(), adaptersRemoveCommand(), adaptersPinCommand(), adaptersAliasCommand(), adaptersRollbackCommand())
+	cmd.AddCommand(adaptersAddCommand(), adaptersInspectCommand(), adaptersListCommand(), adaptersRemoveCommand(), adaptersPinCommand(), adaptersAliasCommand(), adaptersRollbackCommand())
 	return cmd
 }
 
@@ -267,3 +268,51 @@ func adaptersRollbackCommand() *cobra.Command {
 	return f.register(cmd)
 }
 
+func adaptersAddCommand() *cobra.Command {
+	var f adaptersFlags
+	var model, tag string
+	cmd := &cobra.Command{
+		Use:   "add TENANT/NAME DIR",
+		Short: "Copy a PEFT folder or a GGUF adapter into the store and let TENANT/NAME point to it",
+		Long: "Copy a PEFT folder or a GGUF adapter into the store and let TENANT/NAME point to it. DIR is not read again afterwards.\n" +
+			"With --model it is checked against that model as a server would do it; without, only by itself: a server that it does not fit refuses it when it is used.",
+		Args: cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			tenant, name, _, err := parseRef(args[0], false)
+			if err != nil {
+				return err
+			}
+			check, done, err := adapterChecker(model)
+			if err != nil {
+				return err
+			}
+			defer done()
+			return f.with(cmd.Context(), check, func(r *adapters.Registry) error {
+				v, err := r.Add(cmd.Context(), tenant, name, args[1], adapters.AddOptions{Tag: tag})
+				if err != nil {
+					return err
+				}
+				return f.printVersion(cmd.OutOrStdout(), "added", v)
+			})
+		},
+	}
+	cmd.Flags().StringVar(&model, "model", "", "Hugging Face folder, .gguf file or a `name` in the model cache that the adapter shall fit")
+	cmd.Flags().StringVar(&tag, "tag", "", "a further `name` of the version, usable as NAME@TAG")
+	return f.register(cmd)
+}
+
+// adapterChecker checks adapters against the model REF, or by themselves where it is "". done closes the model.
+func adapterChecker(ref string) (check adapters.Checker, done func(), err error) {
+	if ref == "" {
+		return adapters.CheckPEFT(nil, ""), func() {}, nil
+	}
+	path, name, err := modelPath(ref)
+	if err != nil {
+		return nil, nil, err
+	}
+	base, err := peft.OpenModel(path, name)
+	if err != nil {
+		return nil, nil, err
+	}
+	return adapters.CheckPEFT(base, name), func() { base.Close() }, nil
+}

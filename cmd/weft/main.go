@@ -75,7 +75,7 @@ func rootCommand() *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(
 		serveCommand(), chatCommand(), generateCommand(), scoreCommand(), benchCommand(),
-		inspectCommand(), tokenizeCommand(), versionCommand(), doctorCommand(), configCommand(),
+		inspectCommand(), adaptersCommand(), tokenizeCommand(), versionCommand(), doctorCommand(), configCommand(),
 	)
 	root.PersistentFlags().String("config", "", "YAML `file` with the same keys as the flags")
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {

@@ -112,7 +112,8 @@ func readConfig(path string) (map[string]string, error) {
 // knownKeys lists the flags of every command.
 func knownKeys() map[string]bool {
 	keys := map[string]bool{}
-	for _, c := range []*cobra.Command{serveCommand(), chatCommand(), generateCommand(), scoreCommand(), benchCommand(), tokenizeCommand()} {
+	commands := []*cobra.Command{serveCommand(), chatCommand(), generateCommand(), scoreCommand(), benchCommand(), tokenizeCommand()}
+	for _, c := range append(commands, adaptersCommand().Commands()...) {
 		c.Flags().VisitAll(func(f *pflag.Flag) { keys[f.Name] = true })
 	}
 	return keys
