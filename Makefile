@@ -11,11 +11,11 @@ VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unk
 MODEL    ?=
 LISTEN   ?= 127.0.0.1:8000
 FUZZTIME ?= 5s
-CODE     := cmd internal quant runtime scripts server
+CODE     := adapters cmd internal quant runtime scripts server
 # packages that never reach C: the race detector watches them
 PURE = $(shell go list ./... | grep -v -e /device/cpu$$)
 
-.PHONY: help setup model build serve test test-race test-asan test-isa test-nocgo test-clients soak fuzz bench microbench lint fmt docker-steps ci clean
+.PHONY: help setup model build serve test test-race test-asan test-isa test-nocgo test-stores test-clients soak fuzz bench microbench lint fmt docker-steps ci clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -51,6 +51,9 @@ test-nocgo: ## without cgo: everything builds, the ref device serves
 	CGO_ENABLED=0 go build ./...
 	CGO_ENABLED=0 go test -short -timeout 15m ./runtime/device/... ./cmd/weft
 
+test-stores: setup ## the registry over a real Postgres and a real S3-compatible server, both started for it
+	scripts/test-stores
+
 test-clients: build model ## the official Python and Node clients against the real server
 	scripts/clients/run
 
@@ -84,7 +87,7 @@ fmt: ## format the Go code
 docker-steps: ## run the Dockerfile's steps as a script (no container tool needed)
 	scripts/docker-steps
 
-ci: lint build test-nocgo test-race test-asan test-isa fuzz docker-steps test-clients test ## what CI runs
+ci: lint build test-nocgo test-race test-asan test-isa fuzz docker-steps test-stores test-clients test ## what CI runs
 
 clean: ## remove what was built here
 	rm -rf bin $(CACHE)

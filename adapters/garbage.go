@@ -48,14 +48,8 @@ func (r *Registry) GarbageCollect(ctx context.Context, grace time.Duration) (Gar
 // collect deletes those of the blobs that nobody refers to or claims, and folders of no version, while no claim can be made.
 func (r *Registry) collect(ctx context.Context, blobs []string, before time.Time, g *Garbage) error {
 	var done Garbage
-	err := r.cfg.DB.Tx(ctx, func(tx *store.Tx) error {
+	err := r.exclusive(ctx, func(tx *store.Tx) error {
 		done = Garbage{}
-		if r.cfg.DB.Postgres() {
-			// Before the first query, so that the transaction's snapshot is of after the lock. SQLite's transactions are exclusive anyway.
-			if _, err := tx.Exec(ctx, "LOCK TABLE adapter_claims IN ACCESS EXCLUSIVE MODE"); err != nil {
-				return err
-			}
-		}
 		if _, err := tx.Exec(ctx, "DELETE FROM adapter_claims WHERE at_ns <= ?", before.UnixNano()); err != nil {
 			return err
 		}

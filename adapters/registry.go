@@ -225,7 +225,7 @@ func (r *Registry) publish(ctx context.Context, p *upload, opt AddOptions) (Vers
 // claim marks the upload's files as needed, unless the tenant's quota is used up already.
 func (r *Registry) claim(ctx context.Context, p *upload, opt AddOptions) (string, error) {
 	id := rand.Text()
-	return id, r.cfg.DB.Tx(ctx, func(tx *store.Tx) error {
+	return id, r.exclusive(ctx, func(tx *store.Tx) error {
 		if err := checkQuota(ctx, tx, p, opt); err != nil {
 			return err
 		}
@@ -322,9 +322,22 @@ func insertVersion(ctx context.Context, tx *store.Tx, p *upload, opt AddOptions)
 	return move(ctx, tx, v.Tenant, v.Name, v.Digest, at.seq, v.Created)
 }
 
-// change runs f in a transaction that counts as a change of the registry.
+// exclusive runs f in a transaction beside which there is no other of this kind. SQLite's are so anyway; in Postgres they queue for a lock, which is taken before the
+// first query, so that f sees all that was committed before.
+func (r *Registry) exclusive(ctx context.Context, f func(*store.Tx) error) error {
+	return r.cfg.DB.Tx(ctx, func(tx *store.Tx) error {
+		if r.cfg.DB.Postgres() {
+			if _, err := tx.Exec(ctx, "LOCK TABLE adapter_changes IN EXCLUSIVE MODE"); err != nil {
+				return err
+			}
+		}
+		return f(tx)
+	})
+}
+
+// change runs f in an exclusive transaction that counts as a change of the registry.
 func (r *Registry) change(ctx context.Context, f func(*store.Tx) error) error {
-	err := r.cfg.DB.Tx(ctx, func(tx *store.Tx) error {
+	err := r.exclusive(ctx, func(tx *store.Tx) error {
 		if err := f(tx); err != nil {
 			return err
 		}
