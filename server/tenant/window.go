@@ -1,0 +1,95 @@
+package tenant
+
+import (
+	"math"
+	"time"
+)
+
+// spend is what a tenant used within one minute.
+type spend struct{ requests, prompt, output int64 }
+
+func (s spend) add(t spend) spend {
+	return spend{s.requests + t.requests, s.prompt + t.prompt, s.output + t.output}
+}
+
+func (s spend) tokens() int64 { return s.prompt + s.output }
+
+// window counts a tenant's spend over a sliding minute, out of two fixed minutes: the one before counts in the share of it that still lies within the last 60
+// seconds. Fixed minutes can be stored, and added up over servers.
+type window struct {
+	minute         int64 // of Unix time; now's
+	own, others    spend // of this minute: charged here, and by other servers as far as they have reported
+	ownPrev, prevs spend // of the minute before
+}
+
+func minuteOf(t time.Time) int64 { return t.Unix() / 60 }
+
+// elapsed is the part of t's minute that has passed, in [0, 1).
+func elapsed(t time.Time) float64 {
+	return float64(t.UnixNano()-minuteOf(t)*60e9) / 60e9
+}
+
+// advance moves to the minute of t; a clock that goes back moves nothing.
+func (w *window) advance(t time.Time) {
+	switch m := minuteOf(t); {
+	case m <= w.minute:
+	case m == w.minute+1:
+		w.minute, w.ownPrev, w.prevs, w.own, w.others = m, w.own, w.others, spend{}, spend{}
+	default:
+		*w = window{minute: m}
+	}
+}
+
+// report sets what other servers charged in a minute.
+func (w *window) report(minute int64, s spend) {
+	switch minute {
+	case w.minute:
+		w.others = s
+	case w.minute - 1:
+		w.prevs = s
+	}
+}
+
+// idle says that nothing of it counts any more.
+func (w *window) idle() bool {
+	return w.own.add(w.others).add(w.ownPrev).add(w.prevs) == spend{}
+}
+
+// Rate is a limit a minute and what is left of it. Limit 0: no limit.
+type Rate struct {
+	Limit, Remaining int64
+	Reset            time.Duration // until all of it is there again, if nothing more is used
+}
+
+// rate returns how much of limit is left at t, where prev and cur were used in the last minute and in this one.
+func rate(limit, prev, cur int64, at float64) Rate {
+	if limit == 0 {
+		return Rate{}
+	}
+	r := Rate{Limit: limit, Remaining: max(0, limit-used(prev, cur, at))}
+	switch {
+	case cur > 0:
+		r.Reset = minutes(2 - at)
+	case prev > 0:
+		r.Reset = minutes(1 - at)
+	}
+	return r
+}
+
+func used(prev, cur int64, at float64) int64 {
+	return cur + int64(math.Ceil(float64(prev)*(1-at)))
+}
+
+// wait returns how long until need more fit in limit, if nothing else is used meanwhile; need is at most limit.
+func wait(limit, need, prev, cur int64, at float64) time.Duration {
+	room := float64(limit - need)
+	if left := room - float64(cur); left >= 0 { // the last minute's share must fall to left
+		return minutes(math.Max(0, 1-left/float64(max(prev, 1))-at))
+	}
+	return minutes(1 - at + 1 - room/float64(cur))
+}
+
+// minutes rounds up to a millisecond.
+func minutes(m float64) time.Duration {
+	return time.Duration(math.Ceil(m*60_000)) * time.Millisecond
+}
