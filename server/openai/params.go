@@ -2,7 +2,9 @@ package openai
 
 // Params are what chat and completion requests share, checked and with defaults in place.
 type Params struct {
-	Model             string // empty: the served model
+	Model             string // empty: the caller's default
+	AdapterID         string // adapter_id; empty: none
+	LoRA              []LoRA // llama.cpp's lora: a mix of adapters; empty: none
 	Temperature       float64
 	TopP              float64
 	TopK              int // 0: off
@@ -40,6 +42,7 @@ func (b *body) common(p *Params, of api) {
 	b.refuse(of)
 	p.Model = b.text("model", MaxNameBytes)
 	b.text("user", MaxNameBytes)
+	b.adapters(p)
 	b.params(p, of)
 	p.LogitBias = b.logitBias()
 	p.Stop = b.stops()

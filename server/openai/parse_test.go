@@ -102,7 +102,7 @@ func TestEveryBoolean(t *testing.T) {
 
 func TestEveryRefusal(t *testing.T) {
 	asks := map[string]string{"response_format": `{"type":"json_schema","json_schema":{}}`, "priority": "3", "tool_choice": `"required"`, "modalities": `["text","audio"]`,
-		"functions": `[{}]`, "bad_words": `["x"]`, "allowed_token_ids": `[1]`, "logits_processors": `["x"]`, "lora": `[{"id":0}]`, "suffix": `"end"`, "adapter_id": `"a"`}
+		"functions": `[{}]`, "bad_words": `["x"]`, "allowed_token_ids": `[1]`, "logits_processors": `["x"]`, "suffix": `"end"`}
 	for _, row := range refusals {
 		for _, of := range []api{chatAPI, completionAPI} {
 			if row.api&of == 0 {

@@ -46,8 +46,6 @@ var refusals = []refusal{
 	{"structured_outputs", bothAPIs, never, ""},
 	{"priority", bothAPIs, oneOf("0"), ""},
 	{"cache_salt", bothAPIs, never, "the server derives what keeps the caches of its users apart"},
-	{"adapter_id", bothAPIs, oneOf(`""`), "this server has no adapters"},
-	{"lora", bothAPIs, emptyValue, "this server has no adapters"},
 }
 
 // refuse fails on each member of the table that asks for something.

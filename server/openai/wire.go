@@ -197,6 +197,7 @@ type Model struct {
 	OwnedBy     string  `json:"owned_by"`
 	Parent      *string `json:"parent"`
 	MaxModelLen int     `json:"max_model_len"`
+	State       string  `json:"state,omitempty"` // of an adapter: where it is now
 }
 
 // ModelList is the answer of /v1/models.

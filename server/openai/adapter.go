@@ -1,0 +1,68 @@
+package openai
+
+import (
+	"encoding/json"
+	"fmt"
+)
+
+// Bounds of the member "lora".
+const (
+	MaxMix       = 8  // adapters of one request
+	MaxMixFactor = 16 // size of a scale
+)
+
+// LoRA is one entry of the member "lora": an adapter of a mix, by name, and the factor on its own scale.
+type LoRA struct {
+	ID    string
+	Scale float64
+}
+
+// adapters reads the members that choose adapters beside model: adapter_id, and llama.cpp's lora, whose ids are names here.
+func (b *body) adapters(p *Params) {
+	p.AdapterID = b.text("adapter_id", MaxNameBytes)
+	raw, ok := b.get("lora")
+	if !ok {
+		return
+	}
+	items := b.objects("lora", raw, MaxMix)
+	for i, item := range items {
+		l, err := loraOf(fmt.Sprintf("lora[%d]", i), item)
+		if err != nil {
+			b.fail(err)
+			return
+		}
+		p.LoRA = append(p.LoRA, l)
+	}
+	if len(p.LoRA) > 0 && p.AdapterID != "" {
+		b.fail(badValue("adapter_id", "and lora exclude each other."))
+	}
+}
+
+func loraOf(at string, raw json.RawMessage) (LoRA, *Error) {
+	m, err := object(at, raw)
+	if err != nil {
+		return LoRA{}, err
+	}
+	l := LoRA{Scale: 1}
+	id, ok := m["id"]
+	switch {
+	case !ok || isNull(id):
+		return LoRA{}, Invalid(at+".id", "missing", "%s.id is missing; the name of an adapter is expected.", at)
+	case id[0] == '-' || id[0] >= '0' && id[0] <= '9':
+		return LoRA{}, Invalid(at+".id", "invalid_type", "%s.id must be the name of an adapter; numbers name nothing here, as every tenant has adapters of its own.", at)
+	}
+	if l.ID, err = textOf(at+".id", id); err == nil && (l.ID == "" || len(l.ID) > MaxNameBytes) {
+		err = badValue(at+".id", "must have 1 to %d bytes.", MaxNameBytes)
+	}
+	if err != nil {
+		return LoRA{}, err
+	}
+	if scale, ok := m["scale"]; ok && !isNull(scale) {
+		v, err := checkNumber(at+".scale", scale, false, -MaxMixFactor, MaxMixFactor, false)
+		if err != nil {
+			return LoRA{}, err
+		}
+		l.Scale = v.Float
+	}
+	return l, nil
+}
