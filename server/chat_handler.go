@@ -14,6 +14,7 @@ import (
 // chatReply is what all parts of one chat answer share.
 type chatReply struct {
 	s       *Server
+	model   string // that answers
 	req     *openai.ChatRequest
 	id      string
 	created int64
@@ -28,14 +29,15 @@ func (s *Server) chatCompletions(c *gin.Context) {
 		return
 	}
 	req, err := openai.ParseChat(body, s.limits)
+	var t *target
 	if err == nil {
-		err = s.checkModel(req.Model)
+		t, err = s.target(c, &req.Params)
 	}
 	if err != nil {
 		s.fail(c, err)
 		return
 	}
-	text, err := s.render(req)
+	text, err := s.render(t, req)
 	if err != nil {
 		s.fail(c, err)
 		return
@@ -45,12 +47,12 @@ func (s *Server) chatCompletions(c *gin.Context) {
 		s.fail(c, err)
 		return
 	}
-	r := chatReply{s: s, req: req, id: "chatcmpl-" + randomID(), created: arrived.Unix()}
+	r := chatReply{s: s, model: t.name, req: req, id: "chatcmpl-" + randomID(), created: arrived.Unix()}
 	prompts := []*prompt{{text: text, ids: ids}}
-	s.describe(span, "chat", r.id, &req.Params)
-	g, err := s.start(c, arrived, &req.Params, "messages", prompts, span)
+	s.describe(span, t, "chat", r.id, &req.Params)
+	g, err := s.start(c, arrived, &req.Params, t, "messages", prompts, span)
 	if err != nil {
-		s.fail(c, err)
+		s.abandon(c, err)
 		return
 	}
 	defer s.conclude(c, g)
@@ -62,11 +64,14 @@ func (s *Server) chatCompletions(c *gin.Context) {
 }
 
 // describe sets the span's attributes; none holds text of the prompt.
-func (s *Server) describe(span *telemetry.Span, operation, id string, p *openai.Params) {
+func (s *Server) describe(span *telemetry.Span, t *target, operation, id string, p *openai.Params) {
 	span.Set("gen_ai.operation.name", operation)
 	span.Set("gen_ai.provider.name", "weft")
 	span.Set("gen_ai.request.model", s.cfg.Model)
-	span.Set("gen_ai.response.model", s.cfg.Model)
+	span.Set("gen_ai.response.model", t.name)
+	if len(t.uses) > 0 {
+		span.Set("weft.adapter", t.describe())
+	}
 	span.Set("gen_ai.response.id", id)
 	span.Set("gen_ai.request.temperature", p.Temperature)
 	span.Set("gen_ai.request.top_p", p.TopP)
@@ -80,6 +85,7 @@ func (s *Server) describe(span *telemetry.Span, operation, id string, p *openai.
 func (s *Server) conclude(c *gin.Context, g *generation) {
 	g.close()
 	u := g.usage()
+	ticketOf(c).Output(u.CompletionTokens)
 	reasons := make([]string, len(g.choices))
 	for i, ch := range g.choices {
 		reasons[i] = ch.finish
@@ -113,7 +119,7 @@ func usageOf(p *openai.Params) json.RawMessage {
 }
 
 func (r *chatReply) event(choices []openai.ChatChunkChoice, usage json.RawMessage) *openai.ChatChunk {
-	return &openai.ChatChunk{ID: r.id, Object: "chat.completion.chunk", Created: r.created, Model: r.s.cfg.Model, Choices: choices, Usage: usage}
+	return &openai.ChatChunk{ID: r.id, Object: "chat.completion.chunk", Created: r.created, Model: r.model, Choices: choices, Usage: usage}
 }
 
 func (r *chatReply) opening(ch *choice, _ delta) any {
@@ -145,7 +151,7 @@ func (r *chatReply) figures(u json.RawMessage) any {
 }
 
 func (r *chatReply) whole(g *generation) any {
-	out := openai.ChatResponse{ID: r.id, Object: "chat.completion", Created: r.created, Model: r.s.cfg.Model, Usage: g.usage()}
+	out := openai.ChatResponse{ID: r.id, Object: "chat.completion", Created: r.created, Model: r.model, Usage: g.usage()}
 	for _, ch := range g.choices {
 		part := openai.ChatChoice{Index: ch.index, Message: openai.Message{Role: "assistant", Content: ch.text.String()}, FinishReason: ch.finish, StopReason: ch.stopReason,
 			Logprobs: r.s.chatLogprobs(&r.req.Params, ch.scored)}

@@ -6,15 +6,13 @@ import (
 	"strings"
 	"testing"
 
-	"crypto/sha256"
-
 	sdk "github.com/openai/openai-go"
 	"github.com/openai/openai-go/option"
 )
 
 // The official Go client reads everything that the server answers.
 func TestOfficialClient(t *testing.T) {
-	s := newTest(t, &fakeEngine{reply: "Hé!"}, func(c *Config, _ *Deps) { c.Keys = [][sha256.Size]byte{HashKey("the-key")} })
+	s := newTest(t, &fakeEngine{reply: "Hé!"}, func(_ *Config, d *Deps) { d.Tenants = withKeys("the-key") })
 	addr, _ := serveTest(t, s)
 	ctx := context.Background()
 	client := sdk.NewClient(option.WithBaseURL("http://"+addr+"/v1"), option.WithAPIKey("the-key"), option.WithMaxRetries(0))

@@ -15,6 +15,7 @@ import (
 // completionReply is what all parts of one completion answer share.
 type completionReply struct {
 	s       *Server
+	model   string // that answers
 	req     *openai.CompletionRequest
 	id      string
 	created int64
@@ -29,8 +30,9 @@ func (s *Server) completions(c *gin.Context) {
 		return
 	}
 	req, err := openai.ParseCompletion(body, s.limits)
+	var t *target
 	if err == nil {
-		err = s.checkModel(req.Model)
+		t, err = s.target(c, &req.Params)
 	}
 	if err != nil {
 		s.fail(c, err)
@@ -49,11 +51,11 @@ func (s *Server) completions(c *gin.Context) {
 		}
 		prompts = append(prompts, pr)
 	}
-	r := completionReply{s: s, req: req, id: "cmpl-" + randomID(), created: arrived.Unix()}
-	s.describe(span, "text_completion", r.id, &req.Params)
-	g, err := s.start(c, arrived, &req.Params, "prompt", prompts, span)
+	r := completionReply{s: s, model: t.name, req: req, id: "cmpl-" + randomID(), created: arrived.Unix()}
+	s.describe(span, t, "text_completion", r.id, &req.Params)
+	g, err := s.start(c, arrived, &req.Params, t, "prompt", prompts, span)
 	if err != nil {
-		s.fail(c, err)
+		s.abandon(c, err)
 		return
 	}
 	defer s.conclude(c, g)
@@ -65,7 +67,7 @@ func (s *Server) completions(c *gin.Context) {
 }
 
 func (r *completionReply) event(choices []openai.CompletionChoice, usage json.RawMessage) *openai.CompletionResponse {
-	return &openai.CompletionResponse{ID: r.id, Object: "text_completion", Created: r.created, Model: r.s.cfg.Model, Choices: choices, Usage: usage}
+	return &openai.CompletionResponse{ID: r.id, Object: "text_completion", Created: r.created, Model: r.model, Choices: choices, Usage: usage}
 }
 
 // opening echoes the prompt where the request asks for it.

@@ -4,7 +4,6 @@ package server
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -13,6 +12,7 @@ import (
 	"weft/runtime/engine"
 	"weft/server/openai"
 	"weft/server/telemetry"
+	"weft/server/tenant"
 )
 
 // Engine continues sequences. Submit admits all requests or none; a closed context cancels them. Every stream yields exactly one
@@ -64,29 +64,37 @@ const DefaultMaxChoices = 128
 type Config struct {
 	Model        string // name in the API
 	Version      string
-	Vocab        int                 // token ids are below this
-	Context      int                 // longest sequence, prompt and answer together
-	Keys         [][sha256.Size]byte // HashKey of each API key; none: open to all
-	MaxBody      int64               // bytes of a request body; default 4 MiB
-	MaxChoices   int                 // sequences of one request, prompts · n; the engine's queue must hold them; default DefaultMaxChoices
-	MaxRequests  int                 // requests at work at once, waiting ones too; default 1024
-	BodyTimeout  time.Duration       // to read a body; default 30 s
-	WriteTimeout time.Duration       // for one write to a client; default 30 s
-	PingInterval time.Duration       // comment lines in silent streams; default 15 s
-	DrainTimeout time.Duration       // for running requests after the drain has begun; default 30 s
+	Vocab        int           // token ids are below this
+	Context      int           // longest sequence, prompt and answer together
+	MaxBody      int64         // bytes of a request body; default 4 MiB
+	MaxUpload    int64         // bytes of an uploaded adapter; default 2 GiB
+	UploadDir    string        // where uploads wait until they are checked; default the system's folder for temporary files
+	AdapterDirs  []string      // folders below which /v1/load_lora_adapter may read; none: nowhere
+	MaxChoices   int           // sequences of one request, prompts · n; the engine's queue must hold them; default DefaultMaxChoices
+	MaxRequests  int           // requests at work at once, waiting ones too; default 1024
+	BodyTimeout  time.Duration // to read a body, or a piece of an upload; default 30 s
+	WriteTimeout time.Duration // for one write to a client; default 30 s
+	PingInterval time.Duration // comment lines in silent streams; default 15 s
+	DrainTimeout time.Duration // for running requests after the drain has begun; default 30 s
 }
 
-// HashKey is how a key is kept.
-func HashKey(key string) [sha256.Size]byte { return sha256.Sum256([]byte(key)) }
-
-// Deps are what a server works with. Metrics, Traces and Log may be nil; Template is nil where the model has none.
+// Deps are what a server works with. Metrics, Traces, Log and Status may be nil; Template is nil where the model has none.
 type Deps struct {
 	Engine    Engine
 	Tokenizer Tokenizer
 	Template  Renderer
-	Metrics   *telemetry.Metrics
-	Traces    *telemetry.Traces
-	Log       *slog.Logger
+	// ParseTemplate makes the Renderer of an adapter's own chat template; nil: adapters have none.
+	ParseTemplate func(source string) (Renderer, error)
+	// Tenants knows keys and quotas; nil lets everybody in as the tenant Default: for a server that nobody else can reach.
+	Tenants *tenant.Access
+	// Adapters is nil where only the base model is served.
+	Adapters Adapters
+	// Status returns more members for /admin/v1/status: the engine's and the cache's figures.
+	Status func() map[string]any
+
+	Metrics *telemetry.Metrics
+	Traces  *telemetry.Traces
+	Log     *slog.Logger
 }
 
 // Validate returns what is wrong with the settings.
@@ -98,7 +106,7 @@ func (c Config) Validate() error {
 	if c.Vocab < 1 || c.Context < 1 {
 		errs = append(errs, fmt.Errorf("vocabulary %d and context %d must be positive", c.Vocab, c.Context))
 	}
-	if c.MaxBody < 0 || c.MaxChoices < 0 || c.MaxRequests < 0 || c.BodyTimeout < 0 || c.WriteTimeout < 0 || c.PingInterval < 0 || c.DrainTimeout < 0 {
+	if c.MaxBody < 0 || c.MaxUpload < 0 || c.MaxChoices < 0 || c.MaxRequests < 0 || c.BodyTimeout < 0 || c.WriteTimeout < 0 || c.PingInterval < 0 || c.DrainTimeout < 0 {
 		errs = append(errs, errors.New("limits and durations must not be negative"))
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -109,6 +117,7 @@ func (c Config) Validate() error {
 
 func (c Config) withDefaults() Config {
 	setDefault(&c.MaxBody, 4<<20)
+	setDefault(&c.MaxUpload, 2<<30)
 	setDefault(&c.MaxChoices, DefaultMaxChoices)
 	setDefault(&c.MaxRequests, 1024)
 	setDefault(&c.BodyTimeout, 30*time.Second)

@@ -3,14 +3,19 @@ package server
 import (
 	"context"
 	"errors"
+	"math"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
+	"syscall"
 
 	"github.com/gin-gonic/gin"
 
+	"weft/adapters"
 	"weft/runtime/engine"
 	"weft/server/openai"
+	"weft/server/tenant"
 )
 
 // Errors of the server itself; the table below gives each its status.
@@ -18,7 +23,6 @@ var (
 	errDraining    = errors.New("the server is shutting down")
 	errNotReady    = errors.New("the model is not ready yet")
 	errBusy        = errors.New("too many requests are at work")
-	errNoKey       = errors.New("a valid API key is needed: send Authorization: Bearer KEY")
 	errNoRoute     = errors.New("there is no such route")
 	errNoMethod    = errors.New("the route does not take this method")
 	errMediaType   = errors.New("the body must be JSON: send Content-Type: application/json, without compression")
@@ -51,7 +55,21 @@ var errorTable = []struct {
 	{engine.ErrInvalid, http.StatusBadRequest, openai.TypeInvalidRequest, "invalid_value", 0},
 	{errNoTemplate, http.StatusBadRequest, openai.TypeInvalidRequest, "no_chat_template", 0},
 	{errBrokenBody, http.StatusBadRequest, openai.TypeInvalidRequest, "invalid_body", 0},
-	{errNoKey, http.StatusUnauthorized, openai.TypeAuthentication, "invalid_api_key", 0},
+	{errScope, http.StatusForbidden, openai.TypePermission, "insufficient_scope", 0},
+	{errOperator, http.StatusForbidden, openai.TypePermission, "operator_only", 0},
+	{tenant.ErrNoKey, http.StatusUnauthorized, openai.TypeAuthentication, "invalid_api_key", 0},
+	{errAdapterFails, http.StatusFailedDependency, openai.TypeServer, "adapter_failed", 0},
+	{tenant.ErrNotFound, http.StatusNotFound, openai.TypeNotFound, "not_found", 0},
+	{tenant.ErrInvalid, http.StatusBadRequest, openai.TypeInvalidRequest, "invalid_value", 0},
+	{tenant.ErrConflict, http.StatusConflict, openai.TypeInvalidRequest, "conflict", 0},
+	{adapters.ErrNotFound, http.StatusNotFound, openai.TypeNotFound, "adapter_not_found", 0},
+	{adapters.ErrInvalid, http.StatusBadRequest, openai.TypeInvalidRequest, "adapter_refused", 0},
+	{adapters.ErrConflict, http.StatusConflict, openai.TypeInvalidRequest, "conflict", 0},
+	{adapters.ErrQuota, http.StatusForbidden, openai.TypePermission, "adapter_quota_exceeded", 0},
+	{adapters.ErrLoadTimeout, http.StatusServiceUnavailable, openai.TypeUnavailable, "adapter_loading", 2},
+	{errNoTenants, http.StatusBadRequest, openai.TypeInvalidRequest, "no_tenants", 0},
+	{errNoAdapters, http.StatusBadRequest, openai.TypeInvalidRequest, "no_adapters", 0},
+	{syscall.ENOSPC, http.StatusInsufficientStorage, openai.TypeServer, "disk_full", 0},
 	{errNoRoute, http.StatusNotFound, openai.TypeNotFound, "not_found", 0},
 	{errNoMethod, http.StatusMethodNotAllowed, openai.TypeInvalidRequest, "method_not_allowed", 0},
 	{errSlowBody, http.StatusRequestTimeout, openai.TypeInvalidRequest, "timeout", 0},
@@ -61,10 +79,18 @@ var errorTable = []struct {
 	{context.Canceled, statusClientGone, openai.TypeInvalidRequest, "client_closed_request", 0},
 }
 
+// discreet are errors whose causes name files of this machine: clients see the first text only, the log has the rest.
+var discreet = []error{errAdapterFails, syscall.ENOSPC}
+
 // toAPI looks an error up; retryAfter is 0 where no header is due.
 func toAPI(err error) (e *openai.Error, retryAfter int) {
 	if errors.As(err, &e) {
 		return e, 0
+	}
+	var limit *tenant.Limit
+	if errors.As(err, &limit) {
+		return &openai.Error{Status: http.StatusTooManyRequests, Type: openai.TypeRateLimit, Code: "rate_limit_exceeded", Message: sentence(limit.Error())},
+			int(math.Ceil(limit.Retry.Seconds()))
 	}
 	var tooLarge *http.MaxBytesError
 	if errors.As(err, &tooLarge) {
@@ -73,6 +99,9 @@ func toAPI(err error) (e *openai.Error, retryAfter int) {
 	}
 	for _, row := range errorTable {
 		if errors.Is(err, row.err) {
+			if slices.Contains(discreet, row.err) {
+				err = row.err
+			}
 			return &openai.Error{Status: row.status, Type: row.kind, Code: row.code, Message: sentence(err.Error())}, row.retryAfter
 		}
 	}

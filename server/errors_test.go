@@ -10,10 +10,14 @@ import (
 	"net/http/httptest"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
+	"weft/adapters"
 	"weft/runtime/engine"
 	"weft/server/openai"
+	"weft/server/tenant"
 )
 
 func TestErrorTable(t *testing.T) {
@@ -34,7 +38,21 @@ func TestErrorTable(t *testing.T) {
 		{engine.ErrInvalid, 400, openai.TypeInvalidRequest, 0},
 		{errNoTemplate, 400, openai.TypeInvalidRequest, 0},
 		{errBrokenBody, 400, openai.TypeInvalidRequest, 0},
-		{errNoKey, 401, openai.TypeAuthentication, 0},
+		{tenant.ErrNoKey, 401, openai.TypeAuthentication, 0},
+		{errScope, 403, openai.TypePermission, 0},
+		{errOperator, 403, openai.TypePermission, 0},
+		{&tenant.Limit{Quota: "tokens_per_minute", Limit: 5, Retry: 1001 * time.Millisecond}, 429, openai.TypeRateLimit, 2},
+		{&tenant.Limit{Quota: "tokens_per_minute", Limit: 5}, 429, openai.TypeRateLimit, 0},
+		{tenant.ErrNotFound, 404, openai.TypeNotFound, 0},
+		{tenant.ErrInvalid, 400, openai.TypeInvalidRequest, 0},
+		{tenant.ErrConflict, 409, openai.TypeInvalidRequest, 0},
+		{adapters.ErrNotFound, 404, openai.TypeNotFound, 0},
+		{adapters.ErrInvalid, 400, openai.TypeInvalidRequest, 0},
+		{adapters.ErrConflict, 409, openai.TypeInvalidRequest, 0},
+		{adapters.ErrQuota, 403, openai.TypePermission, 0},
+		{adapters.ErrLoadTimeout, 503, openai.TypeUnavailable, 2},
+		{fmt.Errorf("%w: %w: disk on fire", errAdapterFails, adapters.ErrLoadFailed), 424, openai.TypeServer, 0},
+		{&os.PathError{Op: "write", Path: "/fire", Err: syscall.ENOSPC}, 507, openai.TypeServer, 0},
 		{errNoRoute, 404, openai.TypeNotFound, 0},
 		{errNoMethod, 405, openai.TypeInvalidRequest, 0},
 		{errSlowBody, 408, openai.TypeInvalidRequest, 0},

@@ -18,6 +18,7 @@ import (
 	"weft/runtime/engine"
 	"weft/runtime/sample"
 	"weft/server/openai"
+	"weft/server/tenant"
 )
 
 // The fake tokenizer has the 256 bytes, then <bos> and <eos>.
@@ -246,6 +247,15 @@ func newTest(t testing.TB, e *fakeEngine, change ...func(*Config, *Deps)) *Serve
 	}
 	s.SetReady()
 	return s
+}
+
+// withKeys serves the tenant default to those who have one of the keys.
+func withKeys(keys ...string) *tenant.Access {
+	a, err := tenant.NewAccess(context.Background(), tenant.Options{Keys: keys})
+	if err != nil {
+		panic(err)
+	}
+	return a
 }
 
 func logTo(w io.Writer) func(*Config, *Deps) {

@@ -16,6 +16,7 @@ import (
 	"weft/runtime/sample"
 	"weft/server/openai"
 	"weft/server/telemetry"
+	"weft/server/tenant"
 )
 
 // waitTerminal bounds how long a finished request waits for the engine's last words about its sequences.
@@ -55,15 +56,20 @@ type indexed struct {
 
 // start checks the prompts against the context, submits every sequence at once and merges their events.
 // param is the member that holds the prompts.
-func (s *Server) start(c *gin.Context, arrived time.Time, p *openai.Params, param string, prompts []*prompt, span *telemetry.Span) (*generation, error) {
+func (s *Server) start(c *gin.Context, arrived time.Time, p *openai.Params, t *target, param string, prompts []*prompt, span *telemetry.Span) (*generation, error) {
 	g := &generation{s: s, p: p, arrived: arrived, prompts: prompts, span: span, merged: make(chan indexed, 64), stopped: make(chan struct{})}
 	base, err := seedOf(p.Seed)
 	if err != nil {
 		return nil, err
 	}
+	grant := grantOf(c)
+	most, err := outputQuota(grant, p, len(prompts)*p.N)
+	if err != nil {
+		return nil, err
+	}
 	var reqs []engine.Request
 	for i, pr := range prompts {
-		most, err := s.maxTokens(param, i, len(pr.ids), p)
+		most, err := s.maxTokens(param, i, len(pr.ids), most, p)
 		if err != nil {
 			return nil, err
 		}
@@ -73,18 +79,18 @@ func (s *Server) start(c *gin.Context, arrived time.Time, p *openai.Params, para
 			g.choices = append(g.choices, s.newChoice(index, pr, p, arrived))
 		}
 	}
+	if err := s.chargePrompts(c, prompts); err != nil {
+		return nil, err
+	}
 	g.ctx, g.cancel = context.WithCancelCause(c.Request.Context())
 	g.unhook = context.AfterFunc(s.cut, func() { g.cancel(errDraining) })
-	streams, err := s.deps.Engine.Submit(g.ctx, reqs...)
-	if err == nil && len(streams) != len(reqs) {
-		err = fmt.Errorf("submit %d sequences: the engine returned %d streams", len(reqs), len(streams))
-	}
+	streams, err := g.submit(t, grant, reqs)
 	if err != nil {
+		if g.ctx.Err() != nil {
+			err = g.err()
+		}
 		g.unhook()
 		g.cancel(nil)
-		if errors.Is(err, engine.ErrQueueFull) {
-			s.metrics.Rejected("max_num_queued_reqs")
-		}
 		return nil, err
 	}
 	s.metrics.Params(p.N, ptrOr(p.MaxTokens, 0))
@@ -94,6 +100,35 @@ func (s *Server) start(c *gin.Context, arrived time.Time, p *openai.Params, para
 		go g.read(i, st)
 	}
 	return g, nil
+}
+
+// submit waits for the target's adapters and admits all sequences.
+func (g *generation) submit(t *target, grant *tenant.Grant, reqs []engine.Request) ([]Stream, error) {
+	held, err := g.s.acquire(g.ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	held.users.Store(int32(len(reqs)))
+	key, salt := t.key(), g.s.salt(grant)
+	for i := range reqs {
+		r := &reqs[i]
+		r.Tenant, r.Weight, r.Salt = grant.Tenant, grant.Settings.Weight, salt
+		if len(held.uses) > 0 {
+			r.LoRA, r.AdapterKey, r.Release = held.uses, key, held.done
+		}
+	}
+	streams, err := g.s.deps.Engine.Submit(g.ctx, reqs...)
+	if err != nil {
+		held.release()
+		if errors.Is(err, engine.ErrQueueFull) {
+			g.s.metrics.Rejected("max_num_queued_reqs")
+		}
+		return nil, err
+	}
+	if len(streams) != len(reqs) {
+		return nil, fmt.Errorf("submit %d sequences: the engine returned %d streams", len(reqs), len(streams))
+	}
+	return streams, nil
 }
 
 // read passes events on until the terminal one; when nobody listens any more it only waits for that.
@@ -221,8 +256,23 @@ func (s *Server) encode(param string, i int, text string, addSpecial bool) ([]in
 	return s.deps.Tokenizer.Encode(text, addSpecial), nil
 }
 
-// maxTokens is how many tokens a prompt of n tokens may be followed by.
-func (s *Server) maxTokens(param string, i, n int, p *openai.Params) (int, error) {
+// outputQuota is how many tokens each of a request's sequences may have by the tenant's limit for the whole request. A client that asks for more is told so; one
+// that names no number gets what the limit allows.
+func outputQuota(g *tenant.Grant, p *openai.Params, sequences int) (int, error) {
+	limit := g.Settings.MaxTokens
+	if limit == 0 {
+		return math.MaxInt, nil
+	}
+	each := limit / int64(sequences)
+	if each == 0 && ptrOr(p.MaxTokens, 1) > 0 || int64(ptrOr(p.MaxTokens, 0)) > each {
+		return 0, openai.Invalid("max_tokens", "tenant_limit", "The tenant's limit is %d generated tokens a request, which for %d sequences is %d each; set max_tokens to at most that.",
+			limit, sequences, each)
+	}
+	return int(each), nil
+}
+
+// maxTokens is how many tokens a prompt of n tokens may be followed by; most is the tenant's limit.
+func (s *Server) maxTokens(param string, i, n, most int, p *openai.Params) (int, error) {
 	if n == 0 {
 		return 0, openai.Invalid(param, "invalid_value", "Prompt %d has no tokens.", i)
 	}
@@ -231,7 +281,7 @@ func (s *Server) maxTokens(param string, i, n int, p *openai.Params) (int, error
 		return 0, openai.Invalid(param, "context_length_exceeded",
 			"The model's context is %d tokens; prompt %d has %d, which leaves none for an answer. Shorten the prompt.", s.cfg.Context, i, n)
 	}
-	return min(ptrOr(p.MaxTokens, math.MaxInt), s.cfg.Context-n), nil
+	return min(ptrOr(p.MaxTokens, math.MaxInt), s.cfg.Context-n, most), nil
 }
 
 func (s *Server) engineRequest(id string, ids []int32, p *openai.Params, most int, seed uint64, choice int) engine.Request {

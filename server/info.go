@@ -2,11 +2,13 @@ package server
 
 import (
 	_ "embed"
+	"fmt"
 	"net/http"
 	"strings"
 
 	"github.com/gin-gonic/gin"
 
+	"weft/adapters"
 	"weft/runtime/engine"
 	"weft/server/openai"
 )
@@ -59,8 +61,29 @@ func (s *Server) card() openai.Model {
 	return openai.Model{ID: s.cfg.Model, Object: "model", Created: s.created, OwnedBy: "weft", MaxModelLen: s.cfg.Context}
 }
 
+// adapterCard describes an adapter; no path and no other tenant is in it.
+func (s *Server) adapterCard(v *adapters.Version, id string) openai.Model {
+	state, _ := s.deps.Adapters.State(*v)
+	return openai.Model{ID: id, Object: "model", Created: v.Created.Unix(), OwnedBy: v.Tenant, Parent: &s.cfg.Model, MaxModelLen: s.cfg.Context, State: string(state)}
+}
+
+// models lists what the key may use: the base, and the adapters to which names point.
 func (s *Server) models(c *gin.Context) {
-	s.reply(c, http.StatusOK, openai.ModelList{Object: "list", Data: []openai.Model{s.card()}})
+	out := openai.ModelList{Object: "list", Data: []openai.Model{s.card()}}
+	if s.deps.Adapters != nil {
+		g := grantOf(c)
+		list, err := s.deps.Adapters.List(c.Request.Context(), g.Tenant)
+		if err != nil {
+			s.fail(c, fmt.Errorf("list adapters: %w", err))
+			return
+		}
+		for i := range list {
+			if v := &list[i]; v.Current && g.Settings.MayUse(v.Name) {
+				out.Data = append(out.Data, s.adapterCard(v, v.Name))
+			}
+		}
+	}
+	s.reply(c, http.StatusOK, out)
 }
 
 // model answers for one id, which may hold slashes.
@@ -70,11 +93,15 @@ func (s *Server) model(c *gin.Context) {
 		s.models(c)
 		return
 	}
-	if err := s.checkModel(id); err != nil {
+	t, err := s.target(c, &openai.Params{Model: id})
+	switch {
+	case err != nil:
 		s.fail(c, err)
-		return
+	case len(t.uses) == 0:
+		s.reply(c, http.StatusOK, s.card())
+	default:
+		s.reply(c, http.StatusOK, s.adapterCard(&t.uses[0].Version, id))
 	}
-	s.reply(c, http.StatusOK, s.card())
 }
 
 func (s *Server) tokenize(c *gin.Context) {
@@ -84,8 +111,9 @@ func (s *Server) tokenize(c *gin.Context) {
 		return
 	}
 	req, err := openai.ParseTokenize(body, s.limits)
+	var t *target
 	if err == nil {
-		err = s.checkModel(req.Model)
+		t, err = s.target(c, &openai.Params{Model: req.Model})
 	}
 	if err != nil {
 		s.fail(c, err)
@@ -93,7 +121,7 @@ func (s *Server) tokenize(c *gin.Context) {
 	}
 	text := req.Prompt
 	if req.Chat != nil {
-		if text, err = s.render(req.Chat); err != nil {
+		if text, err = s.render(t, req.Chat); err != nil {
 			s.fail(c, err)
 			return
 		}
@@ -119,7 +147,7 @@ func (s *Server) detokenize(c *gin.Context) {
 	}
 	req, err := openai.ParseDetokenize(body, s.limits)
 	if err == nil {
-		err = s.checkModel(req.Model)
+		_, err = s.target(c, &openai.Params{Model: req.Model})
 	}
 	if err != nil {
 		s.fail(c, err)
@@ -129,9 +157,10 @@ func (s *Server) detokenize(c *gin.Context) {
 }
 
 // render makes the prompt text of a conversation.
-func (s *Server) render(req *openai.ChatRequest) (string, error) {
-	if s.deps.Template == nil {
-		return "", errNoTemplate
+func (s *Server) render(t *target, req *openai.ChatRequest) (string, error) {
+	r, err := s.template(t)
+	if err != nil {
+		return "", err
 	}
-	return s.deps.Template.Render(req)
+	return r.Render(req)
 }

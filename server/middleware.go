@@ -2,8 +2,6 @@ package server
 
 import (
 	"crypto/rand"
-	"crypto/sha256"
-	"crypto/subtle"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -18,7 +16,6 @@ import (
 
 	"github.com/gin-gonic/gin"
 
-	"weft/server/openai"
 	"weft/server/telemetry"
 )
 
@@ -149,25 +146,6 @@ func (s *Server) recoverPanics(c *gin.Context) {
 	c.Next()
 }
 
-// open are the routes that need no key.
-var open = map[string]bool{"/health": true, "/ready": true}
-
-// authenticate denies by default: where keys are set, every route but the open ones needs one, unknown routes too.
-func (s *Server) authenticate(c *gin.Context) {
-	if len(s.cfg.Keys) == 0 || open[c.FullPath()] {
-		return
-	}
-	scheme, key, _ := strings.Cut(c.GetHeader("Authorization"), " ")
-	hash := sha256.Sum256([]byte(strings.TrimSpace(key)))
-	known := 0
-	for i := range s.cfg.Keys { // all of them, so that the time says nothing
-		known |= subtle.ConstantTimeCompare(hash[:], s.cfg.Keys[i][:])
-	}
-	if !strings.EqualFold(scheme, "Bearer") || known != 1 {
-		s.fail(c, errNoKey)
-	}
-}
-
 // admit counts the requests at work and refuses new ones before the server is ready, when it drains and above the limit.
 func (s *Server) admit(c *gin.Context) {
 	if err := s.enter(); err != nil {
@@ -220,13 +198,4 @@ func (s *Server) discard(c *gin.Context) {
 // extendWrite gives the next write its time; a client that does not read is cut off.
 func (s *Server) extendWrite(c *gin.Context) {
 	_ = http.NewResponseController(c.Writer).SetWriteDeadline(time.Now().Add(s.cfg.WriteTimeout))
-}
-
-// checkModel answers 404 for a model that is not served; an empty name means the served one.
-func (s *Server) checkModel(name string) error {
-	if name == "" || name == s.cfg.Model {
-		return nil
-	}
-	return &openai.Error{Status: http.StatusNotFound, Type: openai.TypeNotFound, Param: "model", Code: "model_not_found",
-		Message: fmt.Sprintf("The model %q does not exist; this server has %q.", name, s.cfg.Model)}
 }

@@ -2,6 +2,8 @@ package server
 
 import (
 	"context"
+	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,6 +16,7 @@ import (
 
 	"weft/server/openai"
 	"weft/server/telemetry"
+	"weft/server/tenant"
 )
 
 // Server answers HTTP requests for one model.
@@ -26,6 +29,12 @@ type Server struct {
 	limits  openai.Limits
 	created int64 // of the model's entry
 	router  *gin.Engine
+	tenants *tenant.Access
+	secret  []byte        // of this process: prefix salts come from it
+	uploads chan struct{} // a place for each upload at work
+
+	templatesMu sync.Mutex
+	templates   map[[sha256.Size]byte]Renderer // by the hash of their source
 
 	cut    context.Context //nolint:containedctx // ended, with errDraining, when the time of a drain is over; requests derive from it
 	cutNow context.CancelCauseFunc
@@ -45,7 +54,14 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	if deps.Engine == nil || deps.Tokenizer == nil {
 		return nil, errors.New("server: an engine and a tokenizer are needed")
 	}
-	s := &Server{cfg: cfg.withDefaults(), deps: deps, log: deps.Log, metrics: deps.Metrics, traces: deps.Traces, created: time.Now().Unix(), idle: make(chan struct{})}
+	s := &Server{cfg: cfg.withDefaults(), deps: deps, log: deps.Log, metrics: deps.Metrics, traces: deps.Traces, tenants: deps.Tenants, created: time.Now().Unix(),
+		idle: make(chan struct{}), secret: make([]byte, 32), uploads: make(chan struct{}, maxUploads), templates: map[[sha256.Size]byte]Renderer{}}
+	if _, err := rand.Read(s.secret); err != nil {
+		return nil, fmt.Errorf("server: %w", err)
+	}
+	if s.tenants == nil {
+		s.tenants = tenant.Open()
+	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -82,10 +98,11 @@ func (s *Server) routes() {
 	r.GET("/openapi.json", s.openAPI)
 	r.GET("/v1/models", s.models)
 	r.GET("/v1/models/*id", s.model)
-	r.POST("/v1/chat/completions", s.admit, s.chatCompletions)
-	r.POST("/v1/completions", s.admit, s.completions)
+	r.POST("/v1/chat/completions", s.admit, s.meter, s.chatCompletions)
+	r.POST("/v1/completions", s.admit, s.meter, s.completions)
 	r.POST("/tokenize", s.admit, s.tokenize)
 	r.POST("/detokenize", s.admit, s.detokenize)
+	s.adminRoutes(r)
 	s.router = r
 }
 
@@ -136,19 +153,23 @@ func (s *Server) leave() {
 	}
 }
 
-// Drain refuses new requests (503 with Retry-After), lets running ones finish until DrainTimeout or the end of ctx, then ends the rest
-// with an error. It returns when none is at work; a second call waits for the first.
-func (s *Server) Drain(ctx context.Context) {
+// beginDrain refuses requests from now on and returns how many are at work.
+func (s *Server) beginDrain() int {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	if !s.drain {
 		s.drain = true
 		if s.working == 0 {
 			close(s.idle)
 		}
 	}
-	n := s.working
-	s.mu.Unlock()
-	s.log.Info("draining", "requests", n, "timeout", s.cfg.DrainTimeout.String())
+	return s.working
+}
+
+// Drain refuses new requests (503 with Retry-After), lets running ones finish until DrainTimeout or the end of ctx, then ends the rest
+// with an error. It returns when none is at work; a second call waits for the first.
+func (s *Server) Drain(ctx context.Context) {
+	s.log.Info("draining", "requests", s.beginDrain(), "timeout", s.cfg.DrainTimeout.String())
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.DrainTimeout)
 	defer cancel()
 	select {

@@ -95,7 +95,7 @@ func TestTenants(t *testing.T) {
 	if strings.Join(names, " ") != "acme default" {
 		t.Errorf("tenants %v", names)
 	}
-	must(s.db.Exec(ctx, "INSERT INTO adapter_names (tenant, name, digest) VALUES ('acme', 'x', 'd')"))
+	must(s.db.Exec(ctx, "INSERT INTO adapter_names (tenant, name, digest, seq, pinned) VALUES ('acme', 'x', 'd', 1, 0)"))
 	if err := s.Delete(ctx, "acme"); !errors.Is(err, ErrConflict) || !strings.Contains(err.Error(), "1 adapters") {
 		t.Errorf("delete with an adapter: %v", err)
 	}

@@ -1,0 +1,140 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/gin-gonic/gin"
+
+	"weft/adapters"
+	"weft/server/openai"
+)
+
+// vLLM's routes to load and unload adapters, with its bodies and answers, for the tenant of the key.
+const (
+	routeLoadLoRA   = "/v1/load_lora_adapter"
+	routeUnloadLoRA = "/v1/unload_lora_adapter"
+)
+
+// vllmError has vLLM's types.
+func vllmError(status int, kind, format string, args ...any) *openai.Error {
+	return &openai.Error{Status: status, Type: kind, Message: fmt.Sprintf(format, args...)}
+}
+
+func (s *Server) success(c *gin.Context, name, what string) {
+	s.extendWrite(c)
+	c.String(http.StatusOK, "Success: LoRA adapter '%s' %s successfully.", name, what)
+}
+
+func (s *Server) loadLoRA(c *gin.Context) {
+	var in struct {
+		Name    string `json:"lora_name"`
+		Path    string `json:"lora_path"`
+		InPlace bool   `json:"load_inplace"`
+		Base    string `json:"base_model_name"`
+		Is3D    bool   `json:"is_3d_lora_weight"`
+	}
+	if !s.adminBody(c, &in, false) {
+		return
+	}
+	if in.Name == "" || in.Path == "" {
+		s.fail(c, vllmError(http.StatusBadRequest, "InvalidUserInput", "Both 'lora_name' and 'lora_path' must be provided."))
+		return
+	}
+	if err := adapters.CheckName("lora_name", in.Name); err != nil {
+		s.fail(c, vllmError(http.StatusBadRequest, "InvalidUserInput", "%s", sentence(err.Error())))
+		return
+	}
+	ctx, own := c.Request.Context(), grantOf(c).Tenant
+	_, err := s.deps.Adapters.Resolve(ctx, own, in.Name, "")
+	switch {
+	case err == nil && !in.InPlace:
+		s.fail(c, vllmError(http.StatusBadRequest, "InvalidUserInput",
+			"The lora adapter '%s' has already been loaded. If you want to load the adapter in place, set 'load_inplace' to True.", in.Name))
+		return
+	case err != nil && !errors.Is(err, adapters.ErrNotFound):
+		s.fail(c, err)
+		return
+	}
+	dir, err := s.adapterDir(in.Path)
+	if err != nil {
+		s.fail(c, err)
+		return
+	}
+	opt, err := s.addOptions(c, own)
+	if err == nil {
+		_, err = s.deps.Adapters.Add(ctx, own, in.Name, dir, opt)
+	}
+	if err != nil {
+		s.fail(c, err)
+		return
+	}
+	s.success(c, in.Name, "added")
+}
+
+// adapterDir returns the folder that a client names, without links, if it lies below one of AdapterDirs. Nothing is said about the rest of the machine.
+func (s *Server) adapterDir(path string) (string, error) {
+	outside := vllmError(http.StatusBadRequest, "InvalidUserInput", "'lora_path' must be an absolute path below one of the folders that this server was given with --adapter-dir.")
+	if !filepath.IsAbs(path) || strings.ContainsRune(path, 0) || !s.belowAdapterDirs(filepath.Clean(path)) {
+		return "", outside
+	}
+	real, err := filepath.EvalSymlinks(path)
+	if err == nil && !s.belowAdapterDirs(real) {
+		return "", outside
+	}
+	var info os.FileInfo
+	if err == nil {
+		info, err = os.Stat(real)
+	}
+	if err != nil || !info.IsDir() {
+		return "", vllmError(http.StatusNotFound, "NotFoundError", "No adapter found for '%s'", adapters.Quote(filepath.Base(path)))
+	}
+	return real, nil
+}
+
+// belowAdapterDirs compares with the folders as they were given and as they are without links.
+func (s *Server) belowAdapterDirs(path string) bool {
+	for _, dir := range s.cfg.AdapterDirs {
+		abs, err := filepath.Abs(dir)
+		if err != nil {
+			continue
+		}
+		roots := []string{abs}
+		if real, err := filepath.EvalSymlinks(abs); err == nil {
+			roots = append(roots, real)
+		}
+		for _, root := range roots {
+			if rel, err := filepath.Rel(root, path); err == nil && filepath.IsLocal(rel) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (s *Server) unloadLoRA(c *gin.Context) {
+	var in struct {
+		Name string `json:"lora_name"`
+		ID   *int64 `json:"lora_int_id"`
+	}
+	if !s.adminBody(c, &in, false) {
+		return
+	}
+	if in.Name == "" {
+		s.fail(c, vllmError(http.StatusBadRequest, "InvalidUserInput", "'lora_name' needs to be provided to unload a LoRA adapter."))
+		return
+	}
+	err := s.deps.Adapters.Remove(c.Request.Context(), grantOf(c).Tenant, in.Name, "")
+	switch {
+	case errors.Is(err, adapters.ErrNotFound):
+		s.fail(c, vllmError(http.StatusNotFound, "NotFoundError", "The lora adapter %s cannot be found.", strings.ReplaceAll(adapters.Quote(in.Name), `"`, `'`)))
+	case err != nil:
+		s.fail(c, err)
+	default:
+		s.success(c, in.Name, "removed")
+	}
+}
