@@ -22,6 +22,7 @@ import (
 	"weft/server/chat"
 	"weft/server/openai"
 	"weft/server/telemetry"
+	"weft/server/tenant"
 )
 
 // engineFace is the engine as the server knows it.
@@ -148,8 +149,8 @@ func (r *renderer) Render(req *openai.ChatRequest) (string, error) {
 	return text, nil
 }
 
-// newServer builds the HTTP face of a stack.
-func newServer(s *stack, cfg server.Config, traces *telemetry.Traces, log *slog.Logger) (*server.Server, error) {
+// newServer builds the HTTP face of a stack; tenants is nil where only this process can reach it.
+func newServer(s *stack, cfg server.Config, tenants *tenant.Access, traces *telemetry.Traces, log *slog.Logger) (*server.Server, error) {
 	cfg.Model, cfg.Version = s.Name, versionText()
 	cfg.Vocab, cfg.Context = s.Model.Config().Vocab, s.Context
 	metrics := telemetry.NewMetrics(telemetry.Config{
@@ -160,13 +161,13 @@ func newServer(s *stack, cfg server.Config, traces *telemetry.Traces, log *slog.
 	metrics.Watch(func() telemetry.EngineStats { return s.stats() })
 	return server.New(cfg, server.Deps{
 		Engine: engineFace{s.Engine}, Tokenizer: tokenizerFace{s.Tokenizer}, Template: newRenderer(s.Template, s.Tokenizer),
-		Metrics: metrics, Traces: traces, Log: log,
+		Tenants: tenants, Metrics: metrics, Traces: traces, Log: log,
 	})
 }
 
 // newHandler is the server of `weft chat`: ready at once, without keys, seen by this process alone.
 func newHandler(s *stack) (http.Handler, error) {
-	srv, err := newServer(s, server.Config{}, nil, nil)
+	srv, err := newServer(s, server.Config{}, nil, nil, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -206,10 +207,11 @@ func (f *serveFlags) run(ctx context.Context, s *stack, front *server.Front, add
 		}
 	}()
 	cfg := server.Config{MaxBody: int64(f.MaxBody), DrainTimeout: f.DrainTimeout, MaxChoices: min(f.MaxQueued, server.DefaultMaxChoices)}
-	for _, k := range keys {
-		cfg.Keys = append(cfg.Keys, server.HashKey(k))
+	tenants, err := tenant.NewAccess(ctx, tenant.Options{Keys: keys, Open: true, Log: log})
+	if err != nil {
+		return err
 	}
-	srv, err := newServer(s, cfg, traces, log)
+	srv, err := newServer(s, cfg, tenants, traces, log)
 	if err != nil {
 		return err
 	}
