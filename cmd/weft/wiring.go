@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 	"time"
 
@@ -58,17 +57,15 @@ func (t tokenizerFace) Token(id int32) string {
 
 // renderer makes prompts with the model's chat template.
 type renderer struct {
-	template  *chat.Template
-	bos, eos  *string
-	developer bool // the template knows the role developer; others are given system instead
+	template *chat.Template
+	bos, eos *string
 }
 
 func newRenderer(t *chat.Template, tok *tokenizer.Tokenizer) server.Renderer {
 	if t == nil {
 		return nil
 	}
-	src, _ := tok.ChatTemplate()
-	r := &renderer{template: t, developer: strings.Contains(src, "developer")}
+	r := &renderer{template: t}
 	if s, ok := tok.BOSText(); ok {
 		r.bos = &s
 	}
@@ -100,25 +97,11 @@ func (r *renderer) Render(req *openai.ChatRequest) (string, error) {
 		}
 		*part.to = list
 	}
-	in.Messages = chat.ObjectArguments(in.Messages)
-	if !r.developer {
-		for i, m := range in.Messages {
-			if m, ok := m.(*chat.Map); ok {
-				if role, _ := m.Get("role"); role == "developer" {
-					m = m.Clone()
-					m.Set("role", "system")
-					in.Messages[i] = m
-				}
-			}
-		}
+	adapted, err := r.template.Adapt(in.Messages)
+	if err != nil {
+		return "", openai.Invalid("messages", "invalid_value", "%v", err)
 	}
-	if !r.template.IteratesContent() {
-		flat, err := chat.FlattenText(in.Messages)
-		if err != nil {
-			return "", openai.Invalid("messages", "invalid_value", "%v", err)
-		}
-		in.Messages = flat
-	}
+	in.Messages = adapted
 	if req.TemplateVars != nil {
 		v, err := chat.DecodeJSON(req.TemplateVars)
 		if err != nil {

@@ -18,6 +18,8 @@ type Template struct {
 	body   []stmt
 	limits Limits
 	lists  bool
+
+	developer, toolCalls bool // names that the source mentions
 }
 
 // Parse reads a Jinja template under DefaultLimits. Errors wrap ErrTemplate and name the line.
@@ -44,7 +46,7 @@ func ParseLimits(src string, lim Limits) (*Template, error) {
 	if err := checkNames(body, false); err != nil {
 		return nil, err
 	}
-	return &Template{body, lim, iteratesContent(body)}, nil
+	return &Template{body, lim, iteratesContent(body), strings.Contains(src, "developer"), strings.Contains(src, "tool_calls")}, nil
 }
 
 // checkNames refuses filters and tests that do not exist. Inside an `if` they fail only when reached, as in Jinja.
@@ -86,6 +88,31 @@ func checkNode(node any, soft bool) error {
 // IteratesContent says whether the template walks over a message's content itself, so that content may stay a list of parts. For other
 // templates the caller should pass the messages through FlattenText.
 func (t *Template) IteratesContent() bool { return t.lists }
+
+// UsesToolCalls says whether the template renders a message's tool_calls at all.
+func (t *Template) UsesToolCalls() bool { return t.toolCalls }
+
+// Adapt returns the messages as this template expects them, for the server and the trainer alike: arguments of tool calls as objects, the role developer as system
+// where the template does not know it, and content flattened to a string where the template does not walk over its parts. Messages are not changed.
+func (t *Template) Adapt(messages []any) ([]any, error) {
+	messages = ObjectArguments(messages)
+	if !t.developer {
+		messages = slices.Clone(messages)
+		for i, m := range messages {
+			if m, ok := m.(*Map); ok {
+				if role, _ := m.Get("role"); role == "developer" {
+					m = m.Clone()
+					m.Set("role", "system")
+					messages[i] = m
+				}
+			}
+		}
+	}
+	if t.lists {
+		return messages, nil
+	}
+	return FlattenText(messages)
+}
 
 // Input is what a template is rendered with. Values are what DecodeJSON returns; Go's int, map[string]any, []string, []map[string]any and
 // json.Number are taken too. Nothing in it is changed.
