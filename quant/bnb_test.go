@@ -47,8 +47,6 @@ func readTensors(t testing.TB, elem ...string) *tensorFile {
 	return f
 }
 
-func (f *tensorFile) has(name string) bool { _, ok := f.header[name]; return ok }
-
 func (f *tensorFile) bytes(name, dtype string) []byte {
 	f.t.Helper()
 	h, ok := f.header[name]

@@ -19,7 +19,7 @@ type Template struct {
 	limits Limits
 	lists  bool
 
-	developer, toolCalls bool // names that the source mentions
+	developer, toolCalls, tools bool // names that the source mentions
 }
 
 // Parse reads a Jinja template under DefaultLimits. Errors wrap ErrTemplate and name the line.
@@ -46,7 +46,7 @@ func ParseLimits(src string, lim Limits) (*Template, error) {
 	if err := checkNames(body, false); err != nil {
 		return nil, err
 	}
-	return &Template{body, lim, iteratesContent(body), strings.Contains(src, "developer"), strings.Contains(src, "tool_calls")}, nil
+	return &Template{body, lim, iteratesContent(body), strings.Contains(src, "developer"), strings.Contains(src, "tool_calls"), strings.Contains(src, "tools")}, nil
 }
 
 // checkNames refuses filters and tests that do not exist. Inside an `if` they fail only when reached, as in Jinja.
@@ -91,6 +91,9 @@ func (t *Template) IteratesContent() bool { return t.lists }
 
 // UsesToolCalls says whether the template renders a message's tool_calls at all.
 func (t *Template) UsesToolCalls() bool { return t.toolCalls }
+
+// UsesTools says whether the template looks at the tools.
+func (t *Template) UsesTools() bool { return t.tools }
 
 // Adapt returns the messages as this template expects them, for the server and the trainer alike: arguments of tool calls as objects, the role developer as system
 // where the template does not know it, and content flattened to a string where the template does not walk over its parts. Messages are not changed.

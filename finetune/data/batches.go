@@ -1,0 +1,237 @@
+package data
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"math"
+	"math/bits"
+	"slices"
+)
+
+// Grouping says how samples become micro-batches.
+type Grouping struct {
+	BatchSize int    // samples a micro-batch, or packs a micro-batch when Pack is set
+	Pack      int    // tokens of a pack: samples are packed best-fit decreasing up to it; 0: no packing
+	ByLength  bool   // samples of similar length come together; not with Pack
+	Seed      uint64 // of the order
+	InOrder   bool   // the file's order, for evaluation
+}
+
+// Epoch returns the micro-batches of an epoch (from 0) as indices of samples: every sample once. It is a function of its arguments alone, so that a run resumes in the middle of one
+// by counting. Packs are made once, of the samples in their order; an epoch orders the packs.
+func Epoch(samples []Sample, g Grouping, epoch int) ([][]int, error) {
+	switch {
+	case g.BatchSize < 1 || g.Pack < 0:
+		return nil, fmt.Errorf("%w: batches of %d, packs of %d tokens", ErrOptions, g.BatchSize, g.Pack)
+	case g.Pack > 0 && g.ByLength:
+		return nil, fmt.Errorf("%w: packing and grouping by length exclude each other", ErrOptions)
+	}
+	units := make([][]int, len(samples))
+	for i := range units {
+		units[i] = []int{i}
+	}
+	if g.Pack > 0 {
+		lengths := make([]int, len(samples))
+		for i := range samples {
+			if lengths[i] = len(samples[i].IDs); lengths[i] > g.Pack {
+				return nil, fmt.Errorf("%w: the sample of line %d has %d tokens, packs have %d", ErrOptions, samples[i].Line, lengths[i], g.Pack)
+			}
+		}
+		units = Pack(lengths, g.Pack)
+	}
+	order := make([]int, len(units))
+	for i := range order {
+		order[i] = i
+	}
+	switch {
+	case g.InOrder:
+	case g.ByLength:
+		order = lengthGrouped(samples, g, epoch)
+	default:
+		order = Shuffle(len(units), g.Seed, epoch)
+	}
+	var out [][]int
+	for part := range slices.Chunk(order, g.BatchSize) {
+		var batch []int
+		for _, u := range part {
+			batch = append(batch, units[u]...)
+		}
+		out = append(out, batch)
+	}
+	return out, nil
+}
+
+// NewBatch puts the samples of the given indices one behind another.
+func NewBatch(samples []Sample, idx []int) Batch {
+	b := Batch{Indptr: []int32{0}}
+	for _, i := range idx {
+		b.IDs, b.Labels = append(b.IDs, samples[i].IDs...), append(b.Labels, samples[i].Labels...)
+		b.Indptr = append(b.Indptr, int32(len(b.IDs)))
+	}
+	return b
+}
+
+// Pack puts sequences of the given lengths into bins of capacity by best fit decreasing, as TRL's "bfd": by length descending, ties in their order, each goes to the bin with the least space that still
+// holds it, among equals to the one that came to that space first. It returns the indices of each bin, bins in the order in which they were opened. No length may be above
+// capacity.
+func Pack(lengths []int, capacity int) [][]int {
+	order := make([]int, len(lengths))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(lengths[b], lengths[a]) })
+	var bins [][]int
+	bySpace := make([][]int, capacity+1) // bins by space left, the first to come first
+	nonEmpty := newSpaces(capacity)
+	for _, i := range order {
+		space, bin := nonEmpty.atLeast(lengths[i]), len(bins)
+		if space < 0 {
+			space, bins = capacity, append(bins, nil)
+		} else {
+			bin = bySpace[space][0]
+			if bySpace[space] = bySpace[space][1:]; len(bySpace[space]) == 0 {
+				nonEmpty.set(space, false)
+			}
+		}
+		bins[bin] = append(bins[bin], i)
+		space -= lengths[i]
+		bySpace[space] = append(bySpace[space], bin)
+		nonEmpty.set(space, true)
+	}
+	return bins
+}
+
+// spaces is a set of 0..n as bits.
+type spaces []uint64
+
+func newSpaces(n int) spaces { return make(spaces, n/64+1) }
+
+func (s spaces) set(i int, in bool) {
+	if in {
+		s[i/64] |= 1 << (i % 64)
+	} else {
+		s[i/64] &^= 1 << (i % 64)
+	}
+}
+
+// atLeast returns the smallest member that is not below n, -1 for none.
+func (s spaces) atLeast(n int) int {
+	for w := n / 64; w < len(s); w++ {
+		word := s[w]
+		if w == n/64 {
+			word &= math.MaxUint64 << (n % 64)
+		}
+		if word != 0 {
+			return w*64 + bits.TrailingZeros64(word)
+		}
+	}
+	return -1
+}
+
+// Wrap cuts the samples, one behind another, into sequences of length tokens and a shorter last one, as TRL's "wrapped" packing for plain text: boundaries are not respected.
+func Wrap(samples []Sample, length int) []Sample {
+	var all, labels []int32
+	for i := range samples {
+		all, labels = append(all, samples[i].IDs...), append(labels, samples[i].Labels...)
+	}
+	var out []Sample
+	for at := 0; at < len(all); at += length {
+		end := min(at+length, len(all))
+		out = append(out, Sample{IDs: all[at:end:end], Labels: labels[at:end:end]})
+	}
+	return out
+}
+
+// megaBatches is how many batches are sorted together when grouping by length.
+const megaBatches = 50
+
+// lengthGrouped returns an order in which each batch holds samples of similar length: a shuffled order is cut into runs of megaBatches batches, each run is sorted by length, and the batches are
+// shuffled, but for the one with the longest sample, which comes first so that memory that cannot suffice is seen at once (as transformers' LengthGroupedSampler).
+func lengthGrouped(samples []Sample, g Grouping, epoch int) []int {
+	order := Shuffle(len(samples), g.Seed, epoch)
+	var batches [][]int
+	longest := func(a, b int) int { return cmp.Compare(len(samples[b].IDs), len(samples[a].IDs)) }
+	for run := range slices.Chunk(order, megaBatches*g.BatchSize) {
+		slices.SortStableFunc(run, longest)
+		batches = slices.AppendSeq(batches, slices.Chunk(run, g.BatchSize))
+	}
+	var full, rest [][]int // a short batch stays the last one
+	for _, b := range batches {
+		if len(b) == g.BatchSize {
+			full = append(full, b)
+		} else {
+			rest = append(rest, b)
+		}
+	}
+	first := 0
+	for i, b := range full {
+		if longest(b[0], full[first][0]) < 0 {
+			first = i
+		}
+	}
+	out := make([]int, 0, len(order))
+	if len(full) > 0 {
+		full[0], full[first] = full[first], full[0]
+		out = append(out, full[0]...)
+		for _, i := range Shuffle(len(full)-1, ^g.Seed, epoch) {
+			out = append(out, full[i+1]...)
+		}
+	}
+	return slices.Concat(append([][]int{out}, rest...)...)
+}
+
+// Shuffle returns the numbers below n in an order that depends on n, seed and epoch alone and never changes between versions: Fisher and Yates from the end, with
+// SplitMix64 (Steele et al. 2014) from the state seed + (epoch+1)·golden, and numbers below a bound by Lemire's multiplication with rejection (2019, arXiv:1805.10941).
+func Shuffle(n int, seed uint64, epoch int) []int {
+	order := make([]int, n)
+	for i := range order {
+		order[i] = i
+	}
+	r := splitMix(mix64(seed) + uint64(epoch+1)*golden)
+	for i := n - 1; i > 0; i-- {
+		j := r.below(uint64(i) + 1)
+		order[i], order[j] = order[j], order[i]
+	}
+	return order
+}
+
+const golden = 0x9e3779b97f4a7c15 // 2^64 / φ
+
+type splitMix uint64
+
+func (s *splitMix) next() uint64 {
+	*s += golden
+	return mix64(uint64(*s))
+}
+
+func mix64(z uint64) uint64 {
+	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
+	z = (z ^ z>>27) * 0x94d049bb133111eb
+	return z ^ z>>31
+}
+
+// below returns a number in [0, n), each equally likely.
+func (s *splitMix) below(n uint64) int {
+	hi, lo := bits.Mul64(s.next(), n)
+	for limit := -n % n; lo < limit; {
+		hi, lo = bits.Mul64(s.next(), n)
+	}
+	return int(hi)
+}
+
+// Split puts about the given share of the samples aside, for evaluation. Which side a sample goes to depends on its tokens and the seed alone: equal samples go together, and a sample
+// stays on its side when others come or go.
+func Split(samples []Sample, share float64, seed uint64) (train, held []Sample) {
+	key := binary.LittleEndian.AppendUint64(nil, seed)
+	for i := range samples {
+		sum := sha256.Sum256(samples[i].appendTo(slices.Clone(key)))
+		if float64(binary.LittleEndian.Uint64(sum[:])>>11)*0x1p-53 < share {
+			held = append(held, samples[i])
+		} else {
+			train = append(train, samples[i])
+		}
+	}
+	return train, held
+}

@@ -1,0 +1,148 @@
+// Package data turns files of conversations into token ids with targets, and those into batches.
+//
+// records.go cuts a file into records and reads Alpaca, ShareGPT, OpenAI messages, prompt/completion and plain text; encode.go renders them with the model's own template through
+// server/chat and marks the targets; batches.go orders, groups and packs. Nothing is dropped silently: what is not trained on is counted in Report, with its
+// line. The same file, options and seed give the same batches on every machine and in every version.
+package data
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"weft/runtime/tokenizer"
+	"weft/server/chat"
+)
+
+// Errors of this package; test with errors.Is.
+var (
+	// ErrOptions says that options make no sense.
+	ErrOptions = errors.New("data options")
+	// ErrBad says that a file holds samples that cannot be trained on and the policy is to refuse them.
+	ErrBad = errors.New("bad training data")
+)
+
+// Ignore is the label of a token that is no target.
+const Ignore = -100
+
+// Sample is one sequence. Labels[t] is IDs[t] where the token is a target and Ignore elsewhere; they are not shifted: logits of t-1 predict Labels[t].
+type Sample struct {
+	IDs, Labels []int32
+	Line        int // where its record begins in the file, from 1
+}
+
+// Targets counts the tokens that the loss is taken over: labels, but the first, which nothing predicts.
+func (s *Sample) Targets() int {
+	n := 0
+	for _, l := range s.Labels[min(1, len(s.Labels)):] {
+		if l != Ignore {
+			n++
+		}
+	}
+	return n
+}
+
+// Batch is samples one behind another, without padding: sequence s is the half-open range [Indptr[s], Indptr[s+1]) of IDs and Labels, with positions from 0.
+type Batch struct {
+	IDs, Labels []int32
+	Indptr      []int32
+}
+
+// Which tokens are targets.
+const (
+	OnAssistant  = "assistant"  // the text of every assistant message and the token that ends it
+	OnCompletion = "completion" // of the last assistant message only
+	OnAll        = "all"        // every token
+)
+
+// How records become text.
+const (
+	StyleChat   = "chat"   // messages through the model's chat template
+	StyleAlpaca = "alpaca" // Stanford Alpaca's prompt (### Instruction: …), no template; for records with instruction and output
+)
+
+// What to do with samples that cannot be used.
+const (
+	Refuse   = "refuse"   // an error that lists them
+	Skip     = "skip"     // leave them out, counted
+	Truncate = "truncate" // cut the end off (only for what is too long), counted
+)
+
+// Options say how a file is read. The zero value of each means the first choice named.
+type Options struct {
+	Loss           string            // OnAssistant, OnCompletion, OnAll
+	Style          string            // StyleChat, StyleAlpaca
+	OnBad          string            // Refuse, Skip
+	OnLong         string            // Truncate, Skip, Refuse
+	MaxTokens      int               // of a sample; must be given
+	MaxSampleBytes int               // of a record in the file; 0 means 4 MiB
+	Vars           map[string]string // {{name}} in the text becomes Vars["name"]
+	Columns        map[string]string // our name of a field to the file's, as {"output": "response"}
+}
+
+func (o *Options) fill() error {
+	for _, f := range []struct {
+		name  string
+		value *string
+		of    []string
+	}{
+		{"loss", &o.Loss, []string{OnAssistant, OnCompletion, OnAll}},
+		{"style", &o.Style, []string{StyleChat, StyleAlpaca}},
+		{"on bad samples", &o.OnBad, []string{Refuse, Skip}},
+		{"on long samples", &o.OnLong, []string{Truncate, Skip, Refuse}},
+	} {
+		if *f.value == "" {
+			*f.value = f.of[0]
+		}
+		if !slices.Contains(f.of, *f.value) {
+			return fmt.Errorf("%w: %s: %q is none of %s", ErrOptions, f.name, *f.value, strings.Join(f.of, ", "))
+		}
+	}
+	for ours := range o.Columns {
+		if !slices.Contains(columns, ours) {
+			return fmt.Errorf("%w: column %q is none of %s", ErrOptions, ours, strings.Join(columns, ", "))
+		}
+	}
+	if o.MaxTokens < 2 {
+		return fmt.Errorf("%w: at most %d tokens a sample leave no target", ErrOptions, o.MaxTokens)
+	}
+	if o.MaxSampleBytes < 0 {
+		return fmt.Errorf("%w: at most %d bytes a sample", ErrOptions, o.MaxSampleBytes)
+	}
+	if o.MaxSampleBytes == 0 {
+		o.MaxSampleBytes = 4 << 20
+	}
+	return nil
+}
+
+// Model is what text is made for: the tokenizer and the chat template of the model that is trained. Template may be nil for styles and records without messages.
+type Model struct {
+	Tokenizer *tokenizer.Tokenizer
+	Template  *chat.Template
+}
+
+// Dataset is a file, encoded.
+type Dataset struct {
+	Samples []Sample
+	Report  Report
+}
+
+// Load reads a file and encodes what it holds. With the policy Refuse an error that wraps ErrBad lists what is wrong, with lines; a file that
+// yields no sample is always one.
+func Load(path string, m Model, o Options) (*Dataset, error) {
+	if err := o.fill(); err != nil {
+		return nil, err
+	}
+	d := &Dataset{Report: Report{Path: path, Counts: map[Problem]int{}}}
+	records, err := readFile(path, &o, &d.Report)
+	if err != nil {
+		return nil, fmt.Errorf("training data %s: %w", path, err)
+	}
+	d.encode(m, &o, records)
+	if err := d.Report.verdict(&o, len(d.Samples)); err != nil {
+		return nil, fmt.Errorf("training data %s: %w", path, err)
+	}
+	d.summarize()
+	return d, nil
+}

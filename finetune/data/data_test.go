@@ -1,0 +1,326 @@
+package data
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"weft/internal/testdata"
+	"weft/server/chat"
+)
+
+const (
+	good  = `{"messages":[{"role":"user","content":"Hi"},{"role":"assistant","content":"Hello"}]}`
+	good2 = `{"messages":[{"role":"user","content":"Bye"},{"role":"assistant","content":"See you"}]}`
+)
+
+// What is wrong is found, told with its line, refused or skipped; the sound records around it are kept.
+func TestBadInput(t *testing.T) {
+	m := Model{smolLM2(t), mustParse(t, chat.ChatML)}
+	turns := func(s string) string { return `{"messages":[` + s + `]}` }
+	for _, c := range []struct {
+		name, record string
+		problem      Problem
+		say          string
+	}{
+		{"broken", `{"messages":[{"role":"user"`, BrokenJSON, "line 3"},
+		{"two on a line", good + good, BrokenJSON, "line 3"},
+		{"utf8", "{\"messages\":[{\"role\":\"user\",\"content\":\"\xff\"}]}", InvalidUTF8, "byte 39"},
+		{"huge", turns(`{"role":"user","content":"` + strings.Repeat("x", 10<<20) + `"},{"role":"assistant","content":"y"}`), TooLarge, "bytes, more than 4194304"},
+		{"number", `17`, WrongShape, "no object"},
+		{"other fields", `{"question":"a","answer":"b"}`, WrongShape, `"question", "answer"`},
+		{"other format", `{"instruction":"a","output":"b"}`, WrongShape, "it is alpaca in a file of messages"},
+		{"preferences", `{"prompt":"a","chosen":"b","rejected":"c"}`, WrongShape, "preferences"},
+		{"role", turns(`{"role":"bot","content":"a"}`), UnknownRole, `message 0: "bot" is none of system`},
+		{"no role", turns(`{"content":"a"}`), WrongShape, "role is missing"},
+		{"no list", `{"messages":{}}`, WrongShape, "messages is no list"},
+		{"content", turns(`{"role":"user","content":7}`), WrongShape, "neither text nor"},
+		{"missing content", turns(`{"role":"user"},{"role":"assistant","content":"a"}`), WrongShape, "content is missing"},
+		{"weight", turns(`{"role":"assistant","content":"a","weight":2}`), WrongShape, "weight 2"},
+		{"unanswered", turns(`{"role":"user","content":"a"}`), NoAnswer, "1 messages"},
+		{"no messages", turns(``), NoAnswer, "0 messages"},
+		{"empty answer", turns(`{"role":"user","content":"a"},{"role":"assistant","content":" \n"}`), EmptyAnswer, "message 1"},
+		{"missing answer", turns(`{"role":"user","content":"a"},{"role":"assistant"}`), EmptyAnswer, "message 1"},
+		{"empty parts", turns(`{"role":"user","content":"a"},{"role":"assistant","content":[{"type":"text","text":""}]}`), EmptyAnswer, "message 1"},
+		{"weights", turns(`{"role":"user","content":"a"},{"role":"assistant","content":"b","weight":0}`), NoTargets, "weight 0"},
+		{"image", turns(`{"role":"user","content":[{"type":"image_url"}]},{"role":"assistant","content":"b"}`), NotRendered, "image_url is not supported"},
+		{"tools", `{"tools":3,` + turns(`{"role":"user","content":"a"},{"role":"assistant","content":"b"}`)[1:], WrongShape, "tools is no list"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			path := write(t, good+"\n\n"+c.record+"\r\n"+good2)
+			_, err := Load(path, m, Options{MaxTokens: 100})
+			if !errors.Is(err, ErrBad) || !strings.Contains(err.Error(), "1 of 3 records: 1 × "+string(c.problem)+"\n  line 3: "+string(c.problem)) || !strings.Contains(err.Error(), c.say) {
+				t.Errorf("refused with %.400v, want %s, %q", err, c.problem, c.say)
+			}
+			d, err := Load(path, m, Options{MaxTokens: 100, OnBad: Skip})
+			if err != nil || !maps.Equal(d.Report.Counts, map[Problem]int{c.problem: 1}) || len(d.Samples) != 2 || d.Samples[1].Line != 4 {
+				t.Fatalf("skipped: %v: %+v", err, d)
+			}
+			if f := d.Report.Findings[0]; f.Line != 3 || f.Problem != c.problem {
+				t.Errorf("finding %v", f)
+			}
+		})
+	}
+}
+
+// What makes the rest of a file meaningless, or leaves nothing, is an error under every policy.
+func TestUnusableFiles(t *testing.T) {
+	m := Model{smolLM2(t), mustParse(t, chat.ChatML)}
+	for _, c := range []struct{ name, text, say string }{
+		{"empty", "", "the file is empty"},
+		{"blank", " \n\n", "the file is empty"},
+		{"empty array", "[]", "none of 0 records"},
+		{"open array", "[" + good + ",\n" + good2, "line 2: the array is not closed"},
+		{"broken array", "[\n" + good + ",\n{\"a\" 1}]", "line 3: invalid character '1'"},
+		{"tail", "[" + good + "]\n\n{}", "line 3: more text behind the array"},
+		{"nothing sound", "x\ny\n", "none of 2 records can be trained on: 2 × broken JSON\n  line 1"},
+	} {
+		if _, err := Load(write(t, c.text), m, Options{MaxTokens: 100, OnBad: Skip}); !errors.Is(err, ErrBad) || !strings.Contains(err.Error(), c.say) {
+			t.Errorf("%s: %v, want %q", c.name, err, c.say)
+		}
+	}
+	if _, err := Load(t.TempDir(), m, Options{MaxTokens: 100}); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+		t.Errorf("folder: %v", err)
+	}
+	if _, err := Load("absent", m, Options{MaxTokens: 100}); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("absent: %v", err)
+	}
+	for _, o := range []Options{{MaxTokens: 1}, {MaxTokens: 9, Loss: "answers"}, {MaxTokens: 9, OnBad: "drop"}, {MaxTokens: 9, Columns: map[string]string{"out": "x"}}} {
+		if _, err := Load("absent", m, o); !errors.Is(err, ErrOptions) {
+			t.Errorf("%+v: %v", o, err)
+		}
+	}
+	if _, err := Load(write(t, good), Model{Tokenizer: m.Tokenizer}, Options{MaxTokens: 100}); !errors.Is(err, ErrBad) || !strings.Contains(err.Error(), "no chat template") {
+		t.Errorf("no template: %v", err)
+	}
+}
+
+// One file in every spelling gives one dataset: lines, an array, another format of the same conversation, with and without a byte-order mark.
+func TestFormatsAgree(t *testing.T) {
+	m := Model{smolLM2(t), mustParse(t, chat.ChatML)}
+	want := ""
+	for i, text := range []string{
+		good + "\n" + good2 + "\n",
+		"\ufeff" + good + "\r\n" + good2,
+		"[\n  " + good + ",\n  " + good2 + "]\n",
+		`{"conversations":[{"from":"human","value":"Hi"},{"from":"gpt","value":"Hello"}]}` + "\n" + `{"conversations":[{"role":"user","content":"Bye"},{"from":"gpt","value":"See you"}]}`,
+		`{"instruction":"Hi","output":"Hello"}` + "\n" + `{"instruction":"","input":"Bye","output":"See you","history":[]}`,
+		`{"prompt":[{"role":"user","content":"Hi"}],"completion":[{"role":"assistant","content":"Hello"}]}` + "\n" +
+			`{"prompt":[{"role":"user","content":[{"type":"text","text":"Bye"}]}],"completion":[{"role":"assistant","content":"See you"}]}`,
+	} {
+		d, err := Load(write(t, text), m, Options{MaxTokens: 100})
+		if err != nil {
+			t.Errorf("%d: %v", i, err)
+			continue
+		}
+		if want == "" {
+			want = d.Report.Digest
+		}
+		if d.Report.Digest != want || len(d.Samples) != 2 || len(d.Report.SHA256) != 64 {
+			t.Errorf("%d: another digest: %s", i, &d.Report)
+		}
+	}
+}
+
+func TestAlpacaFields(t *testing.T) {
+	m := Model{smolLM2(t), mustParse(t, chat.ChatML)}
+	d, err := Load(write(t, `{"system":"S","instruction":"I","input":"{{ x }}","output":"O {{y}}","history":[["a","b"]]}`), m,
+		Options{MaxTokens: 100, Vars: map[string]string{"x": "{{y}}", "y": "Y"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\nb<|im_end|>\n" +
+		"<|im_start|>user\nI\n{{y}}<|im_end|>\n<|im_start|>assistant\nO Y<|im_end|>\n"
+	if got := m.Tokenizer.Decode(d.Samples[0].IDs, false); got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if got, want := targetText(m, d.Samples[0]), "b<|im_end|>O Y<|im_end|>"; got != want {
+		t.Errorf("targets %q, want %q", got, want)
+	}
+}
+
+func targetText(m Model, s Sample) string {
+	var ids []int32
+	for _, l := range s.Labels {
+		if l != Ignore {
+			ids = append(ids, l)
+		}
+	}
+	return m.Tokenizer.Decode(ids, false)
+}
+
+// OpenAI's weights choose the turns; tool calls are targets, in the template's spelling or, where it has none, in the file's.
+func TestTurnsAndTools(t *testing.T) {
+	tok := smolLM2(t)
+	calls := `{% for m in messages %}<|im_start|>{{ m.role }}
+{{ m.content }}{% for c in m.tool_calls or [] %}[{{ c.function.name }}({{ c.function.arguments.city }})]{% endfor %}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}`
+	for _, c := range []struct{ template, record, want string }{
+		{chat.ChatML, `{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b","weight":0},{"role":"user","content":"c"},{"role":"assistant","content":"d","weight":1}]}`, "d<|im_end|>"},
+		{calls, `{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":null,"tool_calls":[{"function":{"name":"f","arguments":"{\"city\":\"Rome\"}"}}]},
+			{"role":"tool","content":"r"},{"role":"assistant","content":"sunny"}]}`, "[f(Rome)]<|im_end|>sunny<|im_end|>"},
+		{calls, `{"conversations":[{"from":"human","value":"a"},{"from":"function_call","value":"{\"name\":\"f\",\"arguments\":{\"city\":\"Rome\"}}"},
+			{"from":"observation","value":"r"},{"from":"gpt","value":"sunny"}],"tools":"[]"}`, "[f(Rome)]<|im_end|>sunny<|im_end|>"},
+		{chat.ChatML, `{"conversations":[{"from":"human","value":"a"},{"from":"function_call","value":"{\"name\":\"f\"}"}],"tools":"[{\"name\":\"f\"}]"}`, `{"name":"f"}<|im_end|>`},
+	} {
+		m := Model{tok, mustParse(t, c.template)}
+		d, err := Load(write(t, strings.Join(strings.Fields(c.record), " ")), m, Options{MaxTokens: 200})
+		if err != nil {
+			t.Errorf("%s: %v", c.record, err)
+			continue
+		}
+		if got := targetText(m, d.Samples[0]); got != c.want {
+			t.Errorf("%s: targets %q, want %q", c.record, got, c.want)
+		}
+	}
+}
+
+func TestLongSamples(t *testing.T) {
+	m := Model{smolLM2(t), mustParse(t, chat.ChatML)}
+	long := fmt.Sprintf(`{"messages":[{"role":"user","content":"Hi"},{"role":"assistant","content":%q}]}`, strings.Repeat("word ", 50))
+	hopeless := fmt.Sprintf(`{"messages":[{"role":"user","content":%q},{"role":"assistant","content":"a"}]}`, strings.Repeat("word ", 50))
+	path := write(t, good+"\n"+long+"\n"+hopeless)
+	d, err := Load(path, m, Options{MaxTokens: 20, OnBad: Skip})
+	if err != nil || len(d.Samples) != 2 || len(d.Samples[1].IDs) != 20 || !maps.Equal(d.Report.Counts, map[Problem]int{Long: 2, NoTargets: 1}) {
+		t.Errorf("truncate: %v: %v", err, &d.Report)
+	}
+	if d, err = Load(path, m, Options{MaxTokens: 20, OnLong: Skip}); err != nil || len(d.Samples) != 1 || d.Report.Counts[Long] != 2 {
+		t.Errorf("skip: %v", err)
+	}
+	if _, err = Load(path, m, Options{MaxTokens: 20, OnLong: Refuse, OnBad: Skip}); !errors.Is(err, ErrBad) || !strings.Contains(err.Error(), "line 2: longer than the limit: 63 tokens, more than 20") {
+		t.Errorf("refuse: %v", err)
+	}
+}
+
+// Plain text and prompt/completion end with the end of text.
+func TestTexts(t *testing.T) {
+	m := Model{Tokenizer: smolLM2(t)}
+	d, err := Load(write(t, `{"text":"Once upon a time"}`), m, Options{MaxTokens: 20, Loss: OnAll})
+	if err != nil || !slices.Equal(d.Samples[0].Labels, d.Samples[0].IDs) || m.Tokenizer.Decode(d.Samples[0].IDs, false) != "Once upon a time<|im_end|>" {
+		t.Errorf("text: %v, %v", d, err)
+	}
+	if _, err := Load(write(t, `{"text":"Once upon a time"}`), m, Options{MaxTokens: 20}); err == nil || !strings.Contains(err.Error(), `set the loss to "all"`) {
+		t.Errorf("text with the loss on answers: %v", err)
+	}
+	d, err = Load(write(t, `{"prompt":"2+2=","completion":" 4"}`), m, Options{MaxTokens: 20})
+	if err != nil || targetText(m, d.Samples[0]) != " 4<|im_end|>" || m.Tokenizer.Decode(d.Samples[0].IDs, false) != "2+2= 4<|im_end|>" {
+		t.Errorf("completion: %v, %v", d, err)
+	}
+}
+
+// The templates of released models: every answer is found whole, and nothing else but what closes it.
+func TestReleasedTemplates(t *testing.T) {
+	files, err := filepath.Glob(testdata.Shared(t, "data", "tokenizers", "chat_templates") + "/*.jinja")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("%d templates: %v", len(files), err)
+	}
+	tok := smolLM2(t)
+	for _, conversation := range []string{
+		`[{"role":"user","content":"One?"},{"role":"assistant","content":"First answer."},{"role":"user","content":"Two?"},{"role":"assistant","content":"Second answer."}]`,
+		`[{"role":"user","content":"One?"},{"role":"assistant","content":"First answer.\n"},{"role":"user","content":"Two?"},{"role":"assistant","content":"\nSecond answer."}]`,
+	} {
+		for _, file := range files {
+			src, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			rec := parseMessages(t, []byte(conversation))
+			tools, err := chat.DecodeJSON([]byte(`[{"type":"function","function":{"name":"f","description":"d","parameters":{"type":"object","properties":{}}}}]`))
+			if err != nil {
+				t.Fatal(err)
+			}
+			rec.tools = tools.([]any) // two of them cannot do without
+			r, err := newRendering(Model{tok, mustParse(t, string(src))}, rec)
+			if err != nil {
+				t.Fatal(err)
+			}
+			regions, err := r.regions([]int{1, 3})
+			if err != nil {
+				t.Errorf("%s: %v", filepath.Base(file), err)
+				continue
+			}
+			for i, want := range []string{"First answer.", "Second answer."} {
+				got := r.full[regions[i].begin:regions[i].end]
+				rest, ok := strings.CutPrefix(strings.TrimSpace(got), want)
+				if !ok || strings.Contains(rest, "Two") || strings.Contains(rest, "user") {
+					t.Errorf("%s: answer %d is %q", filepath.Base(file), i, got)
+				}
+			}
+		}
+	}
+}
+
+// Tokenizers that change the text (a prefix space, dropped white space, normalization) still get their masks.
+func TestOtherTokenizers(t *testing.T) {
+	for _, name := range []string{testdata.Shared(t, "data", "tokenizers", "llama2"), testdata.Shared(t, "data", "tokenizers", "hf", "phi-3")} {
+		var g chatGolden
+		readJSON(t, &g, "train", "H_data", "chatml.json")
+		tok := mustLoad(t, name)
+		eos, _ := tok.EOSText()
+		src := `{% for m in messages %}[{{ m.role }}]{{ ' ' + m.content }}` + eos + ` {% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}`
+		m := Model{tok, mustParse(t, src)}
+		for i, c := range g.Cases {
+			rec := parseMessages(t, c.Messages)
+			ids, labels, ended, err := chatTokens(m, rec, OnAssistant)
+			if err != nil || !ended {
+				t.Errorf("%s %d: %v, ended %v", name, i, err, ended)
+				continue
+			}
+			var want strings.Builder
+			for _, msg := range rec.messages {
+				if content, _ := msg.m.Get("content"); msg.train {
+					want.WriteString(content.(string) + eos)
+				}
+			}
+			if got := targetText(m, Sample{Labels: labels}); strings.Join(strings.Fields(got), "") != strings.Join(strings.Fields(want.String()), "") {
+				t.Errorf("%s %d: targets %q, want %q (%v)", name, i, got, want.String(), ids)
+			}
+		}
+	}
+}
+
+// A normalizer that composes characters: tokens do not spell the text, which is then encoded in pieces.
+func TestNormalizingTokenizer(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(testdata.Goldens(t, "serve", "tokenizers", "smollm2"), "tokenizer.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var whole map[string]json.RawMessage
+	if err := json.Unmarshal(text, &whole); err != nil {
+		t.Fatal(err)
+	}
+	whole["normalizer"] = json.RawMessage(`{"type":"NFC"}`)
+	text, err = json.Marshal(whole)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "tokenizer.json")
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m := Model{mustLoad(t, path), mustParse(t, chat.ChatML)}
+	const answers = `{"messages":[{"role":"user","content":"cafe\u0301"},{"role":"assistant","content":"e\u0301t\u00e9"},{"role":"user","content":"x"},{"role":"assistant","content":"y"}]}`
+	ids, labels, _, err := chatTokens(m, mustRecord(t, answers), OnAssistant)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := targetText(m, Sample{Labels: labels}); got != "\u00e9t\u00e9<|im_end|>y<|im_end|>" {
+		t.Errorf("targets %q of %q", got, m.Tokenizer.Decode(ids, false))
+	}
+}
+
+func mustRecord(t *testing.T, text string) *record {
+	t.Helper()
+	rec, problem, err := parseRecord([]byte(text), &Options{}, &Report{})
+	if err != nil {
+		t.Fatal(problem, err)
+	}
+	return rec
+}

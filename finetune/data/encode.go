@@ -1,0 +1,139 @@
+package data
+
+import (
+	"fmt"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"weft/runtime/tokenizer"
+)
+
+// encoded is what became of one record.
+type encoded struct {
+	sample   Sample
+	findings []Finding
+	bad      bool
+}
+
+// encode fills Samples from the records, in their order, on all cores.
+func (d *Dataset) encode(m Model, o *Options, records []record) {
+	out := make([]encoded, len(records))
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), len(records)) {
+		wg.Go(func() {
+			for i := int(next.Add(1)) - 1; i < len(records); i = int(next.Add(1)) - 1 {
+				out[i] = encodeRecord(m, o, &records[i])
+			}
+		})
+	}
+	wg.Wait()
+	for i := range out {
+		for _, f := range out[i].findings {
+			d.Report.add(f.Line, f.Problem, "%s", f.Detail)
+		}
+		if !out[i].bad {
+			d.Samples = append(d.Samples, out[i].sample)
+		}
+	}
+}
+
+func encodeRecord(m Model, o *Options, rec *record) (e encoded) {
+	e.sample.Line = rec.line
+	find := func(p Problem, detail string) { e.findings = append(e.findings, Finding{rec.line, p, detail}) }
+	switch rec.kind {
+	case plain:
+		e.sample.IDs = withEnd(m.Tokenizer, m.Tokenizer.Encode(rec.text, tokenizer.EncodeOptions{AddSpecial: true}))
+		e.sample.Labels = slices.Clone(e.sample.IDs)
+	case split:
+		e.sample.IDs, e.sample.Labels = splitTokens(m.Tokenizer, rec, o.Loss)
+	default:
+		if m.Template == nil {
+			find(NotRendered, "the model has no chat template")
+			e.bad = true
+			return e
+		}
+		var ended bool
+		var err error
+		if e.sample.IDs, e.sample.Labels, ended, err = chatTokens(m, rec, o.Loss); err != nil {
+			find(NotRendered, err.Error())
+			e.bad = true
+			return e
+		}
+		if !ended {
+			find(Endless, "")
+		}
+		if rec.tools != nil && !m.Template.UsesTools() {
+			find(ToolsIgnored, "")
+		}
+	}
+	if n := len(e.sample.IDs); n > o.MaxTokens {
+		find(Long, fmt.Sprintf("%d tokens, more than %d", n, o.MaxTokens))
+		if o.OnLong != Truncate {
+			e.bad = true
+			return e
+		}
+		e.sample.IDs, e.sample.Labels = e.sample.IDs[:o.MaxTokens:o.MaxTokens], e.sample.Labels[:o.MaxTokens:o.MaxTokens]
+	}
+	if e.sample.Targets() == 0 {
+		find(NoTargets, "")
+		e.bad = true
+	}
+	return e
+}
+
+// withEnd appends the end of text where the tokenizer has not.
+func withEnd(tok *tokenizer.Tokenizer, ids []int32) []int32 {
+	if eos, ok := tok.EOS(); ok && (len(ids) == 0 || ids[len(ids)-1] != eos) {
+		return append(ids, eos)
+	}
+	return ids
+}
+
+// splitTokens encodes prompt and completion apart, so that no token spans the border, and ends the text.
+func splitTokens(tok *tokenizer.Tokenizer, rec *record, loss string) (ids, labels []int32) {
+	ids = tok.Encode(rec.prompt, tokenizer.EncodeOptions{AddSpecial: true})
+	if eos, ok := tok.EOS(); ok && len(ids) > 0 && ids[len(ids)-1] == eos {
+		ids = ids[:len(ids)-1] // a tokenizer that ends every text itself
+	}
+	prompt := len(ids)
+	ids = withEnd(tok, append(ids, tok.Encode(rec.text, tokenizer.EncodeOptions{})...))
+	labels = slices.Clone(ids)
+	for i := 0; i < prompt && loss != OnAll; i++ {
+		labels[i] = Ignore
+	}
+	return ids, labels
+}
+
+// chatTokens renders a conversation, encodes it as one text as the server does, and marks the targets.
+func chatTokens(m Model, rec *record, loss string) (ids, labels []int32, ended bool, err error) {
+	r, err := newRendering(m, rec)
+	if err != nil {
+		return nil, nil, false, err
+	}
+	if loss == OnAll {
+		if r.full, err = r.text(len(r.messages), false); err != nil {
+			return nil, nil, false, err
+		}
+		ids = m.Tokenizer.Encode(r.full, tokenizer.EncodeOptions{})
+		return ids, slices.Clone(ids), true, nil
+	}
+	var wanted []int
+	for i, msg := range rec.messages {
+		if msg.train {
+			wanted = append(wanted, i)
+		}
+	}
+	if loss == OnCompletion && len(wanted) > 1 {
+		wanted = wanted[len(wanted)-1:]
+	}
+	regions, err := r.regions(wanted)
+	if err != nil {
+		return nil, nil, false, err
+	}
+	ids, spans := encodeText(m.Tokenizer, r.full, regions)
+	labels, ended = targets(m.Tokenizer, ids, spans, regions, r.full)
+	return ids, labels, ended, nil
+}

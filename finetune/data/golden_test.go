@@ -1,0 +1,243 @@
+package data
+
+import (
+	"encoding/json"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"weft/internal/testdata"
+	"weft/runtime/tokenizer"
+	"weft/server/chat"
+)
+
+func smolLM2(t testing.TB) *tokenizer.Tokenizer {
+	t.Helper()
+	return mustLoad(t, testdata.Goldens(t, "serve", "tokenizers", "smollm2"))
+}
+
+func mustLoad(t testing.TB, path string) *tokenizer.Tokenizer {
+	t.Helper()
+	tok, err := tokenizer.Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tok
+}
+
+func mustParse(t testing.TB, src string) *chat.Template {
+	t.Helper()
+	tmpl, err := chat.Parse(src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tmpl
+}
+
+func readJSON(t testing.TB, to any, elem ...string) {
+	t.Helper()
+	text, err := os.ReadFile(testdata.Goldens(t, elem...))
+	if err == nil {
+		err = json.Unmarshal(text, to)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+type chatGolden struct {
+	Template string
+	Cases    []struct {
+		Messages json.RawMessage
+		Text     string
+		IDs      []int32
+		Labels   []int32
+		Last     []int32 `json:"labels_last_only"`
+	}
+}
+
+func parseMessages(t testing.TB, raw []byte) *record {
+	t.Helper()
+	v, err := chat.DecodeJSON(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rec := &record{}
+	for _, m := range v.([]any) {
+		msg, _, err := parseMessage(m.(*chat.Map))
+		if err != nil {
+			t.Fatal(err)
+		}
+		rec.messages = append(rec.messages, msg)
+	}
+	return rec
+}
+
+// Ids and labels of every chat equal transformers' and the goldens' rule, whether the template says where its answers
+// are, or the generation prompt shows it, or neither.
+func TestChatMasksEqualGoldens(t *testing.T) {
+	var g chatGolden
+	readJSON(t, &g, "train", "H_data", "chatml.json")
+	tagged := strings.Replace(g.Template, "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}",
+		"{{'<|im_start|>' + message['role'] + '\n'}}{% if message['role'] == 'assistant' %}{% generation %}{{ message['content'] + '<|im_end|>' }}{% endgeneration %}"+
+			"{% else %}{{ message['content'] + '<|im_end|>' }}{% endif %}{{ '\n' }}", 1)
+	if tagged == g.Template || len(g.Cases) == 0 {
+		t.Fatal("the template has changed")
+	}
+	thinks := strings.Replace(g.Template, "<|im_start|>assistant\n", "<|im_start|>assistant\n<think>\n", 1) // no rendering of an answer begins with this prompt
+	if thinks == g.Template {
+		t.Fatal("the generation prompt has changed")
+	}
+	for _, src := range []string{g.Template, tagged, thinks} {
+		m := Model{smolLM2(t), mustParse(t, src)}
+		for i, c := range g.Cases {
+			for loss, want := range map[string][]int32{OnAssistant: c.Labels, OnCompletion: c.Last, OnAll: c.IDs} {
+				ids, labels, ended, err := chatTokens(m, parseMessages(t, c.Messages), loss)
+				if err != nil || !ended {
+					t.Fatalf("case %d: %v, ended %v", i, err, ended)
+				}
+				if !slices.Equal(ids, c.IDs) || !slices.Equal(labels, want) {
+					t.Errorf("case %d, loss on %s:\n%q\n%v\n%v, want\n%v\n%v", i, loss, c.Text, ids, labels, c.IDs, want)
+				}
+			}
+		}
+	}
+}
+
+func TestAlpacaEqualsGoldens(t *testing.T) {
+	var g struct {
+		Cases []struct {
+			Instruction, Input, Output, Prompt string
+			IDs, Labels                        []int32
+		}
+	}
+	readJSON(t, &g, "train", "H_data", "alpaca.json")
+	var file strings.Builder
+	for _, c := range g.Cases {
+		line, err := json.Marshal(map[string]string{"instruction": c.Instruction, "input": c.Input, "output": c.Output})
+		if err != nil {
+			t.Fatal(err)
+		}
+		file.Write(append(line, '\n'))
+	}
+	d, err := Load(write(t, file.String()), Model{Tokenizer: smolLM2(t)}, Options{Style: StyleAlpaca, MaxTokens: 4096})
+	if err != nil || len(d.Samples) != len(g.Cases) || len(g.Cases) == 0 {
+		t.Fatalf("%d samples of %d: %v", len(d.Samples), len(g.Cases), err)
+	}
+	for i, c := range g.Cases {
+		if s := d.Samples[i]; !slices.Equal(s.IDs, c.IDs) || !slices.Equal(s.Labels, c.Labels) || s.Line != i+1 {
+			t.Errorf("case %d, line %d:\n%v\n%v, want\n%v\n%v", i, s.Line, s.IDs, s.Labels, c.IDs, c.Labels)
+		}
+	}
+}
+
+func TestPackingEqualsTRL(t *testing.T) {
+	type document struct {
+		IDs    []int32 `json:"input_ids"`
+		Labels []int32
+	}
+	var g struct {
+		Length    int `json:"seq_length"`
+		Documents []document
+		Packed    []struct {
+			IDs    []int32 `json:"input_ids"`
+			Labels []int32
+			Indptr []int32 `json:"cu_seqlens"`
+		}
+		Bins [][]int `json:"own_bins_document_indices"`
+	}
+	readJSON(t, &g, "train", "H_data", "packing_bfd.json")
+	var samples []Sample
+	var lengths []int
+	for _, d := range g.Documents {
+		n := min(len(d.IDs), g.Length)
+		samples, lengths = append(samples, Sample{IDs: d.IDs[:n], Labels: d.Labels[:n]}), append(lengths, n)
+	}
+	bins := Pack(lengths, g.Length)
+	if !slices.EqualFunc(bins, g.Bins, slices.Equal[[]int]) {
+		t.Fatalf("bins %v, want %v", bins, g.Bins)
+	}
+	for i, want := range g.Packed {
+		b := NewBatch(samples, bins[i])
+		if !slices.Equal(b.IDs, want.IDs) || !slices.Equal(b.Labels, want.Labels) || !slices.Equal(b.Indptr, want.Indptr) {
+			t.Errorf("pack %d: %v, want %v", i, b, want)
+		}
+	}
+
+	var w struct {
+		Packed [][]int32
+	}
+	readJSON(t, &w, "train", "H_data", "packing_wrapped.json")
+	samples = nil
+	for _, d := range g.Documents {
+		samples = append(samples, Sample{IDs: d.IDs, Labels: d.Labels})
+	}
+	got := Wrap(samples, g.Length)
+	if !slices.EqualFunc(got, w.Packed, func(s Sample, ids []int32) bool { return slices.Equal(s.IDs, ids) && len(s.Labels) == len(ids) }) {
+		t.Errorf("wrapped: %d sequences, want %d", len(got), len(w.Packed))
+	}
+}
+
+// The demo's file: the order and number of tokens of the recorded run.
+func TestIdentity(t *testing.T) {
+	var g chatGolden
+	readJSON(t, &g, "train", "H_data", "chatml.json")
+	m := Model{smolLM2(t), mustParse(t, g.Template)}
+	o := Options{MaxTokens: 512, Vars: map[string]string{"name": "Weft", "author": "the Weft team"}}
+	d, err := Load(testdata.Shared(t, "data", "instruct", "llamafactory", "identity.json"), m, o)
+	if err != nil || len(d.Samples) != 91 || len(d.Report.Counts) != 0 || d.Report.Format != formatAlpaca {
+		t.Fatalf("%d samples: %v\n%v", len(d.Samples), err, &d.Report)
+	}
+	if text := m.Tokenizer.Decode(d.Samples[0].IDs, false); !strings.HasSuffix(text, "Hello! I am Weft, an AI assistant developed by the Weft team. How can I assist you today?<|im_end|>\n") {
+		t.Errorf("%q", text)
+	}
+	o.Vars = nil
+	if d, err = Load(d.Report.Path, m, o); err != nil || d.Report.Counts[Placeholder] != 85 {
+		t.Errorf("without values: %v: %v", d.Report.Counts, err)
+	}
+}
+
+// Every public file of instructions loads, with all of its records accounted for.
+func TestPublicFiles(t *testing.T) {
+	var g chatGolden
+	readJSON(t, &g, "train", "H_data", "chatml.json")
+	m := Model{smolLM2(t), mustParse(t, g.Template)}
+	for _, c := range []struct {
+		file    string
+		format  string
+		records int
+		o       Options
+		counts  map[Problem]int // of notes and of what is long
+	}{
+		{"llamafactory/alpaca_en_demo.json", formatAlpaca, 999, Options{}, nil},
+		{"torchtune/alpaca_tiny.json", formatAlpaca, 100, Options{}, nil},
+		{"torchtune/instruct_tiny.json", formatAlpaca, 2, Options{Columns: map[string]string{"output": "response"}}, nil},
+		{"torchtune/chat_tiny.json", formatShareGPT, 1, Options{}, nil},
+		{"llamafactory/glaive_toolcall_en_demo.json", formatShareGPT, 300, Options{}, map[Problem]int{Long: 1, ToolsIgnored: 191}},
+	} {
+		c.o.MaxTokens = 8192
+		d, err := Load(testdata.Shared(t, "data", "instruct", c.file), m, c.o)
+		if err != nil {
+			t.Errorf("%s: %v", c.file, err)
+			continue
+		}
+		if d.Report.Format != c.format || d.Report.Records != c.records || len(d.Samples) != c.records || !maps.Equal(d.Report.Counts, c.counts) {
+			t.Errorf("%s", &d.Report)
+		}
+	}
+	dpo := testdata.Shared(t, "data", "instruct", "llamafactory", "dpo_en_demo.json")
+	if _, err := Load(dpo, m, Options{MaxTokens: 8192, OnBad: Skip}); err == nil || !strings.Contains(err.Error(), "preferences") {
+		t.Errorf("preferences: %v", err)
+	}
+}
+
+func write(t testing.TB, text string) string {
+	t.Helper()
+	path := t.TempDir() + "/data.jsonl"
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}

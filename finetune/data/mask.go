@@ -1,0 +1,279 @@
+package data
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"weft/runtime/tokenizer"
+	"weft/server/chat"
+)
+
+// span is the half-open range of bytes [begin, end) of a rendered text.
+type span struct{ begin, end int }
+
+// region is where an answer lies in a rendering. closed says that it reaches to the end of the turn and beyond, so that its last special token ends it; otherwise the special token
+// that follows belongs to it. exact regions are taken as they are.
+type region struct {
+	span
+	closed, exact bool
+}
+
+// rendering renders parts of one conversation.
+type rendering struct {
+	m        Model
+	input    chat.Input
+	messages []any // adapted to the template
+	full     string
+}
+
+func newRendering(m Model, rec *record) (*rendering, error) {
+	list := make([]any, len(rec.messages))
+	for i := range rec.messages {
+		list[i] = forTemplate(m.Template, rec.messages[i].m)
+	}
+	adapted, err := m.Template.Adapt(list)
+	if err != nil {
+		return nil, err
+	}
+	r := &rendering{m: m, messages: adapted, input: chat.Input{Tools: rec.tools}}
+	if s, ok := m.Tokenizer.BOSText(); ok {
+		r.input.BOS = &s
+	}
+	if s, ok := m.Tokenizer.EOSText(); ok {
+		r.input.EOS = &s
+	}
+	return r, nil
+}
+
+// forTemplate leaves out what no template expects, and of tool calls that are spelled twice the spelling that the template does not use.
+func forTemplate(t *chat.Template, m *chat.Map) *chat.Map {
+	_, both := m.Get(callText)
+	out := chat.NewMap()
+	for i := range m.Len() {
+		k, v := m.At(i)
+		key, _ := k.(string)
+		switch {
+		case key == callText || key == "weight":
+		case both && key == "content" && t.UsesToolCalls():
+			out.Set(key, "")
+		case both && key == "tool_calls" && !t.UsesToolCalls():
+		default:
+			out.Set(key, v)
+		}
+	}
+	return out
+}
+
+// text renders messages[:n].
+func (r *rendering) text(n int, generate bool) (string, error) {
+	in := r.input
+	in.Messages, in.AddGenerationPrompt = r.messages[:n], generate
+	return r.m.Template.Render(in)
+}
+
+// regions finds the answers that wanted names by message. A template with {% generation %} says itself where they are (all of them). Else an answer is what comes behind the generation
+// prompt, as when it is served: the rendering up to it with that prompt must begin the whole. Where it does not (a template that changes the beginning, or opens a
+// reasoning in the prompt), the answer is where another one would be.
+func (r *rendering) regions(wanted []int) ([]region, error) {
+	in := r.input
+	in.Messages = r.messages
+	text, marked, err := r.m.Template.RenderSpans(in)
+	if err != nil {
+		return nil, err
+	}
+	r.full = text
+	if len(marked) > 0 {
+		return r.byTags(marked, wanted)
+	}
+	out := make([]region, 0, len(wanted))
+	for _, i := range wanted {
+		reg, ok := r.byPrompt(i)
+		if !ok {
+			if reg, err = r.byProbe(i); err != nil {
+				return nil, err
+			}
+		}
+		out = append(out, reg)
+	}
+	return out, nil
+}
+
+// byTags takes the spans of {% generation %}, one an assistant message.
+func (r *rendering) byTags(marked [][2]int, wanted []int) ([]region, error) {
+	var answers []int
+	for i, m := range r.messages {
+		if m, ok := m.(*chat.Map); ok {
+			if role, _ := m.Get("role"); role == "assistant" {
+				answers = append(answers, i)
+			}
+		}
+	}
+	if len(answers) != len(marked) {
+		return nil, fmt.Errorf("the template marks %d generations for %d assistant messages", len(marked), len(answers))
+	}
+	var out []region
+	at, bytes := 0, 0 // code points and bytes passed
+	offset := func(points int) int {
+		for ; at < points; at++ {
+			_, n := utf8.DecodeRuneInString(r.full[bytes:])
+			bytes += n
+		}
+		return bytes
+	}
+	for k, m := range marked {
+		begin := offset(m[0])
+		if s := (span{begin, offset(m[1])}); slices.Contains(wanted, answers[k]) {
+			out = append(out, region{span: s, exact: true})
+		}
+	}
+	return out, nil
+}
+
+func (r *rendering) byPrompt(i int) (region, bool) {
+	prompt, err := r.text(i, true)
+	if err != nil || !strings.HasPrefix(r.full, prompt) {
+		return region{}, false // also a template that cannot render the beginning alone
+	}
+	whole, err := r.text(i+1, false)
+	if err != nil || !strings.HasPrefix(r.full, whole) || len(whole) < len(prompt) {
+		return region{}, false
+	}
+	return region{span: span{len(prompt), len(whole)}, closed: true}, true
+}
+
+// probe is a text that no conversation holds: a private-use character, twice.
+const probe = "\U0010fff0\U0010fff0"
+
+// byProbe renders another text in the answer's place: what comes before and behind it is the same, so the answer lies between.
+func (r *rendering) byProbe(i int) (region, error) {
+	lost := fmt.Errorf("where message %d begins and ends cannot be told from the rendering: mark it in the template with {%% generation %%}", i)
+	m, ok := r.messages[i].(*chat.Map)
+	if !ok {
+		return region{}, lost
+	}
+	other := m.Clone()
+	other.Set("content", probe)
+	other.Set("tool_calls", nil)
+	in := r.input
+	in.Messages = slices.Clone(r.messages)
+	in.Messages[i] = other
+	text, err := r.m.Template.Render(in)
+	if err != nil {
+		return region{}, err
+	}
+	head, tail, ok := strings.Cut(text, probe)
+	if !ok || strings.Contains(tail, probe) || len(head)+len(tail) > len(r.full) || !strings.HasPrefix(r.full, head) || !strings.HasSuffix(r.full, tail) {
+		return region{}, lost
+	}
+	return region{span: span{len(head), len(r.full) - len(tail)}}, nil
+}
+
+var errAlign = errors.New("tokens do not spell the text")
+
+// align returns the bytes of text that each token spells. Tokenizers may drop white space behind special tokens and put a space before words; what else they change is errAlign.
+func align(tok *tokenizer.Tokenizer, ids []int32, text string) ([]span, error) {
+	out, at := make([]span, len(ids)), 0
+	for k, id := range ids {
+		b := string(tok.TokenBytes(id))
+		begin, n := at, len(b)
+		for !strings.HasPrefix(text[begin:], b) {
+			if strings.HasPrefix(b, " ") && strings.HasPrefix(text[begin:], b[1:]) {
+				n = len(b) - 1
+				break
+			}
+			if begin == len(text) || !strings.ContainsRune(" \t\r\n", rune(text[begin])) {
+				return nil, errAlign
+			}
+			begin++
+		}
+		out[k] = span{begin, begin + n}
+		at = begin + n
+	}
+	if strings.TrimSpace(text[at:]) != "" {
+		return nil, errAlign
+	}
+	return out, nil
+}
+
+// encodeText returns the ids of text and the bytes of each. Where the tokenizer normalizes so that tokens cannot be placed, the text is encoded in pieces, cut at
+// the regions' borders, and a token has its piece's bytes.
+func encodeText(tok *tokenizer.Tokenizer, text string, regions []region) ([]int32, []span) {
+	ids := tok.Encode(text, tokenizer.EncodeOptions{})
+	if spans, err := align(tok, ids, text); err == nil {
+		return ids, spans
+	}
+	cuts := []int{0, len(text)}
+	for _, r := range regions {
+		cuts = append(cuts, r.begin, r.end)
+	}
+	slices.Sort(cuts)
+	cuts = slices.Compact(cuts)
+	ids = nil
+	var spans []span
+	for k := range cuts[1:] {
+		piece := span{cuts[k], cuts[k+1]}
+		for _, id := range tok.Encode(text[piece.begin:piece.end], tokenizer.EncodeOptions{}) {
+			ids, spans = append(ids, id), append(spans, piece)
+		}
+	}
+	return ids, spans
+}
+
+// targets marks the tokens of the answers: those that lie within a region whole, up to and with the special token that ends the turn. ended says that each answer has such a token and
+// that it is one which ends a generation.
+func targets(tok *tokenizer.Tokenizer, ids []int32, spans []span, regions []region, text string) (labels []int32, ended bool) {
+	labels = make([]int32, len(ids))
+	for i := range labels {
+		labels[i] = Ignore
+	}
+	ended = true
+	for _, r := range regions {
+		first, last := -1, -1 // tokens within the region
+		for k, s := range spans {
+			if s.begin >= r.begin && s.end <= r.end && (s.begin < s.end || s.begin > r.begin) {
+				if first < 0 {
+					first = k
+				}
+				last = k
+			}
+		}
+		end := r.lastToken(tok, ids, spans, first, last, text)
+		ended = ended && end >= 0 && slices.Contains(tok.StopIDs(), ids[end])
+		if first < 0 {
+			first = end // an empty answer
+		}
+		for k := max(first, 0); k <= end; k++ {
+			labels[k] = ids[k]
+		}
+	}
+	return labels, ended
+}
+
+// lastToken returns the last target of a region whose own tokens are first to last (-1: none).
+func (r *region) lastToken(tok *tokenizer.Tokenizer, ids []int32, spans []span, first, last int, text string) int {
+	switch {
+	case r.exact:
+		return last
+	case !r.closed:
+		next := slices.IndexFunc(spans, func(s span) bool { return s.begin >= r.end })
+		if next >= 0 && tok.IsSpecial(ids[next]) && strings.TrimSpace(text[r.end:spans[next].begin]) == "" {
+			return next
+		}
+		return last
+	}
+	if last < 0 {
+		return -1
+	}
+	for k := last; k >= first; k-- {
+		if tok.IsSpecial(ids[k]) {
+			return k
+		}
+	}
+	for last >= first && strings.TrimSpace(text[spans[last].begin:spans[last].end]) == "" {
+		last--
+	}
+	return last
+}

@@ -1,0 +1,502 @@
+package data
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+
+	"weft/server/chat"
+)
+
+// The formats of records, told apart by their fields. A file has one format: that of its first record.
+const (
+	formatMessages   = "messages"          // messages [{role, content, weight?}], tools?
+	formatShareGPT   = "sharegpt"          // conversations [{from, value}] (or role and content), system?, tools?
+	formatAlpaca     = "alpaca"            // instruction, input?, output, system?, history [[user, assistant], …]?
+	formatCompletion = "prompt/completion" // prompt, completion
+	formatText       = "text"              // text
+)
+
+// columns are the fields that records may have, for Options.Columns. Others are allowed and not read.
+var columns = []string{"messages", "tools", "conversations", "system", "instruction", "input", "output", "history", "prompt", "completion", "text"}
+
+// message is one message as the template takes it.
+type message struct {
+	m     *chat.Map
+	role  string
+	train bool // an assistant's whose weight is not 0
+}
+
+// fields reads a record's fields under our names.
+type fields struct {
+	m       *chat.Map
+	columns map[string]string
+}
+
+func (f fields) get(name string) any {
+	if theirs, ok := f.columns[name]; ok {
+		name = theirs
+	}
+	v, _ := f.m.Get(name)
+	return v
+}
+
+// text returns a field that is a string; "" where it is absent or null.
+func (f fields) text(name string) (string, error) {
+	switch v := f.get(name).(type) {
+	case nil:
+		return "", nil
+	case string:
+		return v, nil
+	}
+	return "", fmt.Errorf("%s is no string", name)
+}
+
+func (f fields) format() string {
+	for _, c := range []struct {
+		format string
+		needs  []string
+	}{
+		{formatMessages, []string{"messages"}}, {formatShareGPT, []string{"conversations"}}, {formatAlpaca, []string{"instruction"}},
+		{formatCompletion, []string{"prompt", "completion"}}, {formatText, []string{"text"}},
+	} {
+		if !slices.ContainsFunc(c.needs, func(name string) bool { return f.get(name) == nil }) {
+			return c.format
+		}
+	}
+	return ""
+}
+
+// parseRecord reads one record; a problem comes with an error that says what.
+func parseRecord(raw []byte, o *Options, r *Report) (*record, Problem, error) {
+	v, err := chat.DecodeJSON(raw)
+	if err != nil {
+		return nil, BrokenJSON, err
+	}
+	m, ok := v.(*chat.Map)
+	if !ok {
+		return nil, WrongShape, errors.New("the record is no object")
+	}
+	f := fields{m, o.Columns}
+	if f.get("chosen") != nil && f.get("rejected") != nil {
+		return nil, WrongShape, errors.New("chosen and rejected are preferences, which are not trained on: give the chosen answers as conversations")
+	}
+	format := f.format()
+	if r.Format == "" {
+		r.Format = format
+	}
+	switch {
+	case format == "":
+		return nil, WrongShape, fmt.Errorf("none of messages, conversations, instruction, prompt with completion, text is among its fields %s", keys(m))
+	case format != r.Format:
+		return nil, WrongShape, fmt.Errorf("it is %s in a file of %s", format, r.Format)
+	case o.Style == StyleAlpaca && format != formatAlpaca:
+		return nil, WrongShape, fmt.Errorf("the style %s needs instruction and output, this is %s", StyleAlpaca, format)
+	case o.Loss != OnAll && format == formatText:
+		return nil, NoAnswer, fmt.Errorf("plain text has no answers: set the loss to %q", OnAll)
+	}
+	switch format {
+	case formatMessages:
+		return f.messages()
+	case formatShareGPT:
+		return f.shareGPT()
+	case formatAlpaca:
+		return f.alpaca(o.Style)
+	case formatCompletion:
+		return f.completion()
+	}
+	text, err := f.text("text")
+	if err != nil {
+		return nil, WrongShape, err
+	}
+	if strings.TrimSpace(text) == "" {
+		return nil, EmptyAnswer, errors.New("text is empty")
+	}
+	return &record{kind: plain, text: text}, "", nil
+}
+
+func keys(m *chat.Map) string {
+	var names []string
+	for i := range min(m.Len(), 20) {
+		k, _ := m.At(i)
+		names = append(names, fmt.Sprintf("%q", k))
+	}
+	return strings.Join(names, ", ")
+}
+
+func (f fields) messages() (*record, Problem, error) {
+	list, ok := f.get("messages").([]any)
+	if !ok {
+		return nil, WrongShape, errors.New("messages is no list")
+	}
+	rec := &record{}
+	for i, v := range list {
+		m, ok := v.(*chat.Map)
+		if !ok {
+			return nil, WrongShape, fmt.Errorf("message %d is no object", i)
+		}
+		msg, problem, err := parseMessage(m)
+		if err != nil {
+			return nil, problem, fmt.Errorf("message %d: %w", i, err)
+		}
+		rec.messages = append(rec.messages, msg)
+	}
+	return rec.finish(f)
+}
+
+// finish reads the tools and checks what every conversation must have.
+func (rec *record) finish(f fields) (*record, Problem, error) {
+	var err error
+	if rec.tools, err = f.tools(); err != nil {
+		return nil, WrongShape, err
+	}
+	if !slices.ContainsFunc(rec.messages, func(m message) bool { return m.role == "assistant" }) {
+		return nil, NoAnswer, fmt.Errorf("%d messages", len(rec.messages))
+	}
+	if !slices.ContainsFunc(rec.messages, func(m message) bool { return m.train }) {
+		return nil, NoTargets, errors.New("every assistant message has weight 0")
+	}
+	for i := range rec.messages {
+		if m := &rec.messages[i]; m.role == "assistant" && m.empty() {
+			return nil, EmptyAnswer, fmt.Errorf("message %d", i)
+		}
+	}
+	return rec, "", nil
+}
+
+// empty says that a message has neither text nor tool calls.
+func (m *message) empty() bool {
+	if calls, ok := m.m.Get("tool_calls"); ok {
+		if list, ok := calls.([]any); ok && len(list) > 0 {
+			return false
+		}
+	}
+	text := false
+	eachText(m.m, func(s string) string {
+		text = text || strings.TrimSpace(s) != ""
+		return s
+	})
+	return !text
+}
+
+var roles = []string{"system", "developer", "user", "assistant", "tool", "function"}
+
+// parseMessage reads a message of role and content.
+func parseMessage(m *chat.Map) (message, Problem, error) {
+	role, _ := m.Get("role")
+	name, ok := role.(string)
+	if !ok {
+		return message{}, WrongShape, errors.New("role is missing or no string")
+	}
+	if !slices.Contains(roles, name) {
+		return message{}, UnknownRole, fmt.Errorf("%q is none of %s", name, strings.Join(roles, ", "))
+	}
+	content, _ := m.Get("content")
+	switch content.(type) {
+	case string, []any:
+	case nil:
+		if name != "assistant" {
+			return message{}, WrongShape, errors.New("content is missing")
+		}
+	default:
+		return message{}, WrongShape, errors.New("content is neither text nor a list of parts")
+	}
+	msg := message{m: m.Clone(), role: name, train: name == "assistant"}
+	if calls, ok := m.Get("tool_calls"); ok && calls != nil {
+		if _, ok := calls.([]any); !ok {
+			return message{}, WrongShape, errors.New("tool_calls is no list")
+		}
+	}
+	switch w, _ := m.Get("weight"); w {
+	case nil, int64(1), float64(1), true:
+	case int64(0), float64(0), false:
+		msg.train = false
+	default:
+		return message{}, WrongShape, fmt.Errorf("weight %v is neither 0 nor 1", w)
+	}
+	return msg, "", nil
+}
+
+// speakers are ShareGPT's names of the roles.
+var speakers = map[string]string{
+	"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant", "model": "assistant", "system": "system",
+	"function_call": "assistant", "observation": "tool", "tool": "tool", "function_response": "tool",
+}
+
+func (f fields) shareGPT() (*record, Problem, error) {
+	list, ok := f.get("conversations").([]any)
+	if !ok {
+		return nil, WrongShape, errors.New("conversations is no list")
+	}
+	rec := &record{}
+	system, err := f.text("system")
+	if err != nil {
+		return nil, WrongShape, err
+	}
+	if system != "" {
+		rec.messages = append(rec.messages, say("system", system))
+	}
+	for i, v := range list {
+		m, ok := v.(*chat.Map)
+		if !ok {
+			return nil, WrongShape, fmt.Errorf("turn %d is no object", i)
+		}
+		msg, problem, err := parseTurn(m)
+		if err != nil {
+			return nil, problem, fmt.Errorf("turn %d: %w", i, err)
+		}
+		rec.messages = append(rec.messages, msg)
+	}
+	return rec.finish(f)
+}
+
+func parseTurn(m *chat.Map) (message, Problem, error) {
+	if _, ok := m.Get("role"); ok {
+		return parseMessage(m)
+	}
+	from, _ := m.Get("from")
+	value, _ := m.Get("value")
+	text, ok := value.(string)
+	if !ok {
+		return message{}, WrongShape, errors.New("value is missing or no string")
+	}
+	speaker, _ := from.(string)
+	role, ok := speakers[speaker]
+	if !ok {
+		return message{}, UnknownRole, fmt.Errorf("from %q is none of %s", speaker, strings.Join(slices.Sorted(maps.Keys(speakers)), ", "))
+	}
+	if speaker == "function_call" {
+		return parseCall(text)
+	}
+	return say(role, text), "", nil
+}
+
+// parseCall makes tool calls of ShareGPT's function_call, an object (or a list of them) with name and arguments. The text stays beside them, for templates that know none.
+func parseCall(text string) (message, Problem, error) {
+	v, err := chat.DecodeJSON([]byte(text))
+	if err != nil {
+		return message{}, WrongShape, fmt.Errorf("function_call is no JSON: %w", err)
+	}
+	list, ok := v.([]any)
+	if !ok {
+		list = []any{v}
+	}
+	var calls []any
+	for _, c := range list {
+		function, ok := c.(*chat.Map)
+		if !ok {
+			return message{}, WrongShape, errors.New("function_call is no object")
+		}
+		if name, _ := function.Get("name"); name == nil {
+			return message{}, WrongShape, errors.New("function_call has no name")
+		}
+		call := chat.NewMap()
+		call.Set("type", "function")
+		call.Set("function", function)
+		calls = append(calls, call)
+	}
+	msg := say("assistant", text)
+	msg.m.Set("tool_calls", calls)
+	msg.m.Set(callText, true)
+	return msg, "", nil
+}
+
+// callText marks a message whose content spells its tool calls; encode keeps one of the two.
+const callText = "weft_content_is_calls"
+
+func say(role, content string) message {
+	m := chat.NewMap()
+	m.Set("role", role)
+	m.Set("content", content)
+	return message{m: m, role: role, train: role == "assistant"}
+}
+
+// tools reads the tools of a record: a list, or a string that holds one (LLaMA-Factory).
+func (f fields) tools() ([]any, error) {
+	v := f.get("tools")
+	if text, ok := v.(string); ok {
+		if strings.TrimSpace(text) == "" {
+			return nil, nil
+		}
+		var err error
+		if v, err = chat.DecodeJSON([]byte(text)); err != nil {
+			return nil, fmt.Errorf("tools is no JSON: %w", err)
+		}
+	}
+	switch list := v.(type) {
+	case nil:
+		return nil, nil
+	case []any:
+		if len(list) == 0 {
+			return nil, nil
+		}
+		return list, nil
+	}
+	return nil, errors.New("tools is no list")
+}
+
+// Stanford Alpaca's prompts (https://github.com/tatsu-lab/stanford_alpaca).
+const (
+	alpacaWithInput = "Below is an instruction that describes a task, paired with an input that provides further context. " +
+		"Write a response that appropriately completes the request.\n\n### Instruction:\n%s\n\n### Input:\n%s\n\n### Response:\n"
+	alpacaAlone = "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n### Instruction:\n%s\n\n### Response:\n"
+)
+
+func (f fields) alpaca(style string) (*record, Problem, error) {
+	text := map[string]string{}
+	for _, name := range []string{"instruction", "input", "output", "system"} {
+		s, err := f.text(name)
+		if err != nil {
+			return nil, WrongShape, err
+		}
+		text[name] = s
+	}
+	history, err := f.history()
+	switch {
+	case err != nil:
+		return nil, WrongShape, err
+	case strings.TrimSpace(text["output"]) == "":
+		return nil, EmptyAnswer, errors.New("output is missing or empty")
+	case style == StyleAlpaca && (len(history) > 0 || text["system"] != ""):
+		return nil, WrongShape, fmt.Errorf("the style %s has no place for history and system", StyleAlpaca)
+	case style == StyleAlpaca && text["input"] != "":
+		return &record{kind: split, prompt: fmt.Sprintf(alpacaWithInput, text["instruction"], text["input"]), text: text["output"]}, "", nil
+	case style == StyleAlpaca:
+		return &record{kind: split, prompt: fmt.Sprintf(alpacaAlone, text["instruction"]), text: text["output"]}, "", nil
+	}
+	rec := &record{}
+	if text["system"] != "" {
+		rec.messages = append(rec.messages, say("system", text["system"]))
+	}
+	rec.messages = append(rec.messages, history...)
+	prompt := text["instruction"]
+	if text["input"] != "" {
+		prompt = strings.TrimPrefix(prompt+"\n"+text["input"], "\n")
+	}
+	rec.messages = append(rec.messages, say("user", prompt), say("assistant", text["output"]))
+	return rec.finish(f)
+}
+
+// history reads Alpaca's earlier turns: pairs of user and assistant.
+func (f fields) history() ([]message, error) {
+	v := f.get("history")
+	if v == nil {
+		return nil, nil
+	}
+	list, ok := v.([]any)
+	if !ok {
+		return nil, errors.New("history is no list")
+	}
+	var out []message
+	for i, v := range list {
+		pair, _ := v.([]any)
+		if len(pair) != 2 {
+			return nil, fmt.Errorf("history %d is no pair of user and assistant", i)
+		}
+		user, ok1 := pair[0].(string)
+		answer, ok2 := pair[1].(string)
+		if !ok1 || !ok2 {
+			return nil, fmt.Errorf("history %d holds no two strings", i)
+		}
+		out = append(out, say("user", user), say("assistant", answer))
+	}
+	return out, nil
+}
+
+// completion reads prompt and completion: two texts, or two lists of messages.
+func (f fields) completion() (*record, Problem, error) {
+	before, ok1 := f.get("prompt").([]any)
+	after, ok2 := f.get("completion").([]any)
+	if ok1 && ok2 {
+		rec := &record{}
+		for i, v := range slices.Concat(before, after) {
+			m, ok := v.(*chat.Map)
+			if !ok {
+				return nil, WrongShape, fmt.Errorf("message %d is no object", i)
+			}
+			msg, problem, err := parseMessage(m)
+			if err != nil {
+				return nil, problem, fmt.Errorf("message %d: %w", i, err)
+			}
+			msg.train = msg.train && i >= len(before)
+			rec.messages = append(rec.messages, msg)
+		}
+		return rec.finish(f)
+	}
+	prompt, err := f.text("prompt")
+	if err != nil {
+		return nil, WrongShape, err
+	}
+	text, err := f.text("completion")
+	if err != nil {
+		return nil, WrongShape, err
+	}
+	if strings.TrimSpace(text) == "" {
+		return nil, EmptyAnswer, errors.New("completion is empty")
+	}
+	return &record{kind: split, prompt: prompt, text: text}, "", nil
+}
+
+// placeholder is what Options.Vars replaces.
+var placeholder = regexp.MustCompile(`\{\{\s*[A-Za-z_][A-Za-z0-9_]*\s*\}\}`)
+
+// substitute fills placeholders and says whether one without value is left.
+func (o *Options) substitute(rec *record) (left bool) {
+	fill := func(s string) string {
+		return placeholder.ReplaceAllStringFunc(s, func(p string) string {
+			v, ok := o.Vars[strings.TrimSpace(p[2:len(p)-2])]
+			if !ok {
+				left = true
+				return p
+			}
+			return v
+		})
+	}
+	rec.eachText(fill)
+	return left
+}
+
+// eachText replaces every text of the record by what f makes of it.
+func (rec *record) eachText(f func(string) string) {
+	rec.prompt, rec.text = f(rec.prompt), f(rec.text)
+	for i := range rec.messages {
+		eachText(rec.messages[i].m, f)
+	}
+}
+
+// eachText replaces the texts of a message's content: the string, or those of its parts.
+func eachText(m *chat.Map, f func(string) string) {
+	content, _ := m.Get("content")
+	switch c := content.(type) {
+	case string:
+		m.Set("content", f(c))
+	case []any:
+		for _, p := range c {
+			if p, ok := p.(*chat.Map); ok {
+				if s, ok := textOf(p); ok {
+					p.Set("text", f(s))
+				}
+			}
+		}
+	}
+}
+
+func textOf(m *chat.Map) (string, bool) {
+	v, _ := m.Get("text")
+	s, ok := v.(string)
+	return s, ok
+}
+
+// firstPlaceholder returns the first placeholder that is left.
+func (rec *record) firstPlaceholder() (found string) {
+	rec.eachText(func(s string) string {
+		if found == "" {
+			found = placeholder.FindString(s)
+		}
+		return s
+	})
+	return found
+}

@@ -1,0 +1,151 @@
+package data
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// Problem names what is wrong with a record; it is also the key of Report.Counts.
+type Problem string
+
+// The problems. All but the last four make a record bad; Long and Unanswered fall under a policy of their own.
+const (
+	BrokenJSON   Problem = "broken JSON"
+	InvalidUTF8  Problem = "invalid UTF-8"
+	TooLarge     Problem = "record too large"
+	WrongShape   Problem = "unknown fields or types"
+	UnknownRole  Problem = "unknown role"
+	NoAnswer     Problem = "no assistant turn"
+	EmptyAnswer  Problem = "empty answer"
+	NotRendered  Problem = "the chat template refuses it"
+	NoTargets    Problem = "no target left"
+	Long         Problem = "longer than the limit"      // truncated, skipped or refused as Options.OnLong says
+	Placeholder  Problem = "placeholder without value"  // {{word}} stays in the text: a note
+	ToolsIgnored Problem = "tools unknown to template"  // the template does not mention tools: a note
+	Endless      Problem = "answer without end of turn" // the template closes an answer with no token that stops the generation: a note
+)
+
+// note says that a problem is told but does not make a record bad.
+func (p Problem) note() bool { return p == Placeholder || p == ToolsIgnored || p == Endless }
+
+// Finding is one problem at one place.
+type Finding struct {
+	Line    int     `json:"line"`
+	Problem Problem `json:"problem"`
+	Detail  string  `json:"detail,omitempty"`
+}
+
+func (f Finding) String() string {
+	if f.Detail == "" {
+		return fmt.Sprintf("line %d: %s", f.Line, f.Problem)
+	}
+	return fmt.Sprintf("line %d: %s: %s", f.Line, f.Problem, f.Detail)
+}
+
+// Report says what became of a file.
+type Report struct {
+	Path     string          `json:"path"`
+	SHA256   string          `json:"sha256"` // of the file
+	Digest   string          `json:"digest"` // of the encoded samples: SHA-256 over each one's length, ids and labels as little-endian int32
+	Format   string          `json:"format"`
+	Records  int             `json:"records"`
+	Samples  int             `json:"samples"`
+	Tokens   int64           `json:"tokens"`
+	Targets  int64           `json:"targets"`
+	Longest  int             `json:"longest"` // tokens of the longest sample
+	Counts   map[Problem]int `json:"problems,omitempty"`
+	Findings []Finding       `json:"findings,omitempty"` // the first maxFindings
+}
+
+const (
+	maxFindings = 100 // kept
+	maxTold     = 10  // in an error
+)
+
+func (r *Report) add(line int, p Problem, format string, args ...any) {
+	r.Counts[p]++
+	if len(r.Findings) < maxFindings {
+		r.Findings = append(r.Findings, Finding{line, p, fmt.Sprintf(format, args...)})
+	}
+}
+
+// verdict applies the policies to what was found.
+func (r *Report) verdict(o *Options, samples int) error {
+	bad := 0
+	for p, n := range r.Counts {
+		if !p.note() && (p != Long || o.OnLong == Refuse) && (o.OnBad == Refuse || p == Long) {
+			bad += n
+		}
+	}
+	switch {
+	case bad > 0:
+		return fmt.Errorf("%w: %d of %d records: %s%s; mend them, or let bad samples be skipped", ErrBad, bad, r.Records, r.counted(), r.told())
+	case samples == 0:
+		return fmt.Errorf("%w: none of %d records can be trained on%s%s", ErrBad, r.Records, prefixed(": ", r.counted()), r.told())
+	}
+	return nil
+}
+
+func prefixed(prefix, s string) string {
+	if s == "" {
+		return ""
+	}
+	return prefix + s
+}
+
+func (r *Report) counted() string {
+	var parts []string
+	for _, p := range slices.Sorted(maps.Keys(r.Counts)) {
+		parts = append(parts, fmt.Sprintf("%d × %s", r.Counts[p], p))
+	}
+	return strings.Join(parts, ", ")
+}
+
+func (r *Report) told() string {
+	var b strings.Builder
+	for i, f := range r.Findings {
+		if i == maxTold {
+			b.WriteString("\n  …")
+			break
+		}
+		b.WriteString("\n  " + f.String())
+	}
+	return b.String()
+}
+
+// String is the report in a few lines.
+func (r *Report) String() string {
+	return fmt.Sprintf("%s: %s, %d records, %d samples, %d tokens, %d targets, longest %d%s%s", r.Path, r.Format, r.Records, r.Samples, r.Tokens, r.Targets, r.Longest,
+		prefixed("; ", r.counted()), r.told())
+}
+
+func (d *Dataset) summarize() {
+	r, h := &d.Report, sha256.New()
+	r.Samples = len(d.Samples)
+	var buf []byte
+	for i := range d.Samples {
+		s := &d.Samples[i]
+		r.Tokens += int64(len(s.IDs))
+		r.Targets += int64(s.Targets())
+		r.Longest = max(r.Longest, len(s.IDs))
+		buf = s.appendTo(buf[:0])
+		h.Write(buf)
+	}
+	r.Digest = hex.EncodeToString(h.Sum(nil))
+}
+
+// appendTo writes the sample as Digest hashes it.
+func (s *Sample) appendTo(b []byte) []byte {
+	b = binary.LittleEndian.AppendUint32(b, uint32(len(s.IDs)))
+	for _, list := range [][]int32{s.IDs, s.Labels} {
+		for _, v := range list {
+			b = binary.LittleEndian.AppendUint32(b, uint32(v))
+		}
+	}
+	return b
+}
