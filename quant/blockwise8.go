@@ -75,6 +75,9 @@ func QuantizeBlockwise8(m *Map8, x []float32, block int, codes []byte, absmax []
 	for b := range absmax {
 		begin, end := b*block, min((b+1)*block, len(x))
 		top := absMax(x[begin:end])
+		if end-begin < block {
+			top = max(top, 1e-38) // bitsandbytes handles a short block apart
+		}
 		absmax[b] = top
 		inv := 1 / max(top, 1e-38)
 		for i := begin; i < end; i++ {

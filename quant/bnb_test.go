@@ -1,12 +1,16 @@
 package quant
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"testing"
 
 	"weft/internal/numtest"
@@ -133,5 +137,94 @@ func TestBlockwise8EqualsBitsandbytes(t *testing.T) {
 			DequantizeBlockwise8(m, codes, absmax, c.BlockSize, x)
 			numtest.Equal(t, "dequantized", x, f.floats("dequant"))
 		})
+	}
+}
+
+// rowsCols is a golden's shape as a matrix; one of the cases is a vector.
+func rowsCols(shape []int) (int, int) {
+	if len(shape) == 1 {
+		return 1, shape[0]
+	}
+	return shape[0], shape[1]
+}
+
+// Codes, absmaxes and values are bitsandbytes', and the served layout gives the same values.
+func TestQuantize4EqualsBitsandbytes(t *testing.T) {
+	for _, c := range readCases(t).Blocks4 {
+		f := readTensors(t, "D_bnb", c.File)
+		x := f.floats("x")
+		rows, cols := rowsCols(c.Shape)
+		for _, kind := range []Kind4{NF4, FP4} {
+			t.Run(c.File+"/"+kind.String(), func(t *testing.T) {
+				name := kind.String()
+				b := Quantize4(kind, x, rows, cols, c.BlockSize, false)
+				if !bytes.Equal(b.Packed, f.bytes(name+".packed", "U8")) {
+					t.Error("codes differ")
+				}
+				numtest.Equal(t, "absmax", b.Absmax, f.floats(name+".absmax"))
+				checkValues(t, b, f.floats(name+".dequant_f32"))
+
+				d := Quantize4(kind, x, rows, cols, c.BlockSize, true)
+				if !bytes.Equal(d.Packed, b.Packed) {
+					t.Error("codes of the double quantization differ")
+				}
+				// torch sums the mean of the absmaxes in its own order: it may be an ulp off, so the rest is compared behind its mean.
+				offset := f.floats(name + "_dq.offset")[0]
+				if off := math.Abs(float64(d.Nested.Offset) - float64(offset)); !(off <= float64(math.Nextafter32(offset, 2*offset)-offset)) {
+					t.Errorf("offset %v, want %v", d.Nested.Offset, offset)
+				}
+				d.Absmax, d.Nested = slices.Clone(b.Absmax), nil
+				d.nest(offset)
+				if !bytes.Equal(d.Nested.Codes, f.bytes(name+"_dq.absmax", "U8")) {
+					t.Error("codes of the absmaxes differ")
+				}
+				numtest.Equal(t, "nested absmax", d.Nested.Absmax, f.floats(name+"_dq.absmax2"))
+				if kind == NF4 {
+					checkValues(t, d, f.floats("nf4_dq.dequant_f32"))
+				}
+			})
+		}
+	}
+}
+
+func checkValues(t *testing.T, b *Blocks4, want []float32) {
+	t.Helper()
+	m, err := b.Matrix()
+	if err == nil {
+		err = m.Validate()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make([]float32, m.Rows*m.Cols)
+	for r := range m.Rows {
+		m.Row(r, got[r*m.Cols:])
+	}
+	numtest.Equal(t, "values in layout "+m.Layout.String(), got, want)
+	if m.Layout == F32 && b.Cols%4 == 0 {
+		t.Errorf("%d columns in blocks of %d became F32", b.Cols, b.BlockLen)
+	}
+}
+
+func TestBlocks4Refuses(t *testing.T) {
+	for _, c := range []struct {
+		say   string
+		spoil func(b *Blocks4)
+	}{
+		{"shape [0, 8]", func(b *Blocks4) { b.Rows = 0 }},
+		{"shape [4611686018427387904, 8]", func(b *Blocks4) { b.Rows = 1 << 62 }},
+		{"blocks of 0", func(b *Blocks4) { b.BlockLen = 0 }},
+		{"31 bytes of codes, want 32 for [8, 8]", func(b *Blocks4) { b.Packed = b.Packed[1:] }},
+		{"in blocks of 0", func(b *Blocks4) { b.Nested.BlockLen = 0 }},
+		{"3 nested absmaxes in 1 blocks of 256, want 4", func(b *Blocks4) { b.Nested.Codes = b.Nested.Codes[1:] }},
+		{"4 nested absmaxes in 0 blocks", func(b *Blocks4) { b.Nested.Absmax = nil }},
+		{"nested offset NaN", func(b *Blocks4) { b.Nested.Offset = float32(math.NaN()) }},
+		{"0 absmaxes, want 4 for blocks of 16", func(b *Blocks4) { b.Nested = nil }},
+	} {
+		b := Quantize4(NF4, make([]float32, 64), 8, 8, 16, true)
+		c.spoil(b)
+		if _, err := b.Matrix(); !errors.Is(err, ErrBlocks4) || !strings.Contains(err.Error(), c.say) {
+			t.Errorf("%v, want %q", err, c.say)
+		}
 	}
 }

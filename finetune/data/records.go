@@ -102,13 +102,14 @@ type recordParser struct {
 func (p *recordParser) lines(in *bufio.Reader, line int) error {
 	for ; ; line++ {
 		text, size, err := readLine(in, p.o.MaxSampleBytes)
-		if err != nil && !errors.Is(err, io.EOF) {
+		last := errors.Is(err, io.EOF)
+		if err != nil && !last {
 			return err
 		}
 		if trimmed := bytes.TrimSpace(text); size > p.o.MaxSampleBytes || len(trimmed) > 0 {
 			p.take(trimmed, size, line)
 		}
-		if err != nil {
+		if last {
 			return nil
 		}
 	}
