@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"runtime"
 	"slices"
+	"sync"
+	"sync/atomic"
 )
 
 // ErrBlocks4 is wrapped by every refusal of a tensor in blocks of 4-bit codes.
@@ -95,22 +98,7 @@ const nestedLen = 256
 func Quantize4(kind Kind4, x []float32, rows, cols, blockLen int, double bool) *Blocks4 {
 	b := &Blocks4{Codes: kind.Codes(), Rows: rows, Cols: cols, BlockLen: blockLen, Packed: make([]byte, (len(x)+1)/2), Absmax: make([]float32, ceilDiv(len(x), blockLen))}
 	steps := &sorted4[kind]
-	for k := range b.Absmax {
-		begin, end := k*blockLen, min((k+1)*blockLen, len(x))
-		top := absMax(x[begin:end])
-		if end-begin < blockLen {
-			top = max(top, 1e-38)
-		}
-		b.Absmax[k] = top
-		inv := 1 / max(top, 1e-38)
-		for i := begin; i < end; i++ {
-			s := x[i] * inv
-			if end-begin < blockLen {
-				s = x[i] / top // bitsandbytes handles a short block apart
-			}
-			b.Packed[i/2] |= steps.code(s) << (4 * (1 - i%2))
-		}
-	}
+	parallel(len(b.Absmax), max(1, (1<<16)/blockLen)*2, func(begin, end int) { b.quantize(steps, x, begin, end) })
 	if len(x)%2 == 1 {
 		b.Packed[len(x)/2] |= steps.code(0)
 	}
@@ -126,6 +114,40 @@ func mean(x []float32) float32 {
 		sum += float64(v)
 	}
 	return float32(sum / float64(max(len(x), 1)))
+}
+
+// quantize fills the blocks [first, last). An even first keeps runs from sharing a byte.
+func (b *Blocks4) quantize(steps *steps4, x []float32, first, last int) {
+	for k := first; k < last; k++ {
+		begin, end := k*b.BlockLen, min((k+1)*b.BlockLen, len(x))
+		top := absMax(x[begin:end])
+		if end-begin < b.BlockLen {
+			top = max(top, 1e-38)
+		}
+		b.Absmax[k] = top
+		inv := 1 / max(top, 1e-38)
+		for i := begin; i < end; i++ {
+			s := x[i] * inv
+			if end-begin < b.BlockLen {
+				s = x[i] / top // bitsandbytes handles a short block apart
+			}
+			b.Packed[i/2] |= steps.code(s) << (4 * (1 - i%2))
+		}
+	}
+}
+
+// parallel runs f over [0, n) in runs of the given length, on all cores.
+func parallel(n, run int, f func(begin, end int)) {
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), ceilDiv(n, run)) {
+		wg.Go(func() {
+			for begin := (int(next.Add(1)) - 1) * run; begin < n; begin = (int(next.Add(1)) - 1) * run {
+				f(begin, min(begin+run, n))
+			}
+		})
+	}
+	wg.Wait()
 }
 
 // nest quantizes the absmaxes less their mean. (torch rounds that mean in an order of its own; another may be one ulp off.)

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"weft/runtime/device"
+	"weft/runtime/weights"
 )
 
 // hfConfig is config.json in both spellings, transformers 4 and 5.
@@ -90,7 +91,9 @@ func ParseConfig(text []byte) (*Config, error) {
 		return nil, unsupported("model_type %q with a mixture of experts", h.ModelType)
 	}
 	if q := string(h.Quantization); q != "" && q != "null" {
-		return nil, unsupported("a checkpoint with quantization_config")
+		if _, err := weights.ParseQuantization(h.Quantization); err != nil {
+			return nil, fmt.Errorf("%w: config.json: %w", ErrUnsupported, err)
+		}
 	}
 	if len(h.Architectures) > 0 && !slices.ContainsFunc(h.Architectures, func(n string) bool { return strings.HasSuffix(n, "ForCausalLM") }) {
 		return nil, fmt.Errorf("%w: %q is no causal language model", ErrUnsupported, h.Architectures)

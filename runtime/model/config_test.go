@@ -69,7 +69,7 @@ func TestParseConfigRefuses(t *testing.T) {
 		{"experts", m{"model_type": "mixtral", "num_local_experts": 8}, ErrUnsupported, "mixtral"},
 		{"experts in a dense type", m{"num_experts": 8}, ErrUnsupported, "mixture of experts"},
 		{"another head", m{"architectures": []string{"LlamaForSequenceClassification"}}, ErrUnsupported, "LlamaForSequenceClassification"},
-		{"quantized", m{"quantization_config": m{"quant_method": "awq"}}, ErrUnsupported, "quantization_config"},
+		{"quantized", m{"quantization_config": m{"quant_method": "aqlm"}}, ErrUnsupported, `quant_method "aqlm"; read are bitsandbytes`},
 		{"activation", m{"hidden_act": "relu2"}, ErrUnsupported, "relu2"},
 		{"layer type", m{"layer_types": []string{"full_attention", "chunked_attention"}}, ErrUnsupported, "chunked_attention"},
 		{"rope type", m{"rope_scaling": m{"rope_type": "mrope"}}, ErrUnsupported, "mrope"},

@@ -58,7 +58,11 @@ func Describe(path string) (*Description, error) {
 	}
 	defer s.Close()
 	d := &Description{Path: path, Metadata: map[string]any{}}
-	switch s := s.(type) {
+	files := s
+	if q, ok := s.(*Quantized); ok {
+		files = q.tensorFiles
+	}
+	switch s := files.(type) {
 	case *GGUF:
 		d.Kind, d.Architecture = fmt.Sprintf("GGUF v%d", s.Version()), s.Architecture()
 		for k, v := range s.Meta() {

@@ -194,6 +194,32 @@ func (d *Dir) Vector(name string) ([]float32, error) {
 	return s.Vector(name)
 }
 
+// Floats returns a floating-point tensor of any shape as float32, row-major.
+func (d *Dir) Floats(name string) ([]float32, []int, error) {
+	s := d.where[name]
+	if s == nil {
+		return nil, nil, fmt.Errorf("%s: %w: %q", d.path, ErrNoTensor, name)
+	}
+	return s.Floats(name)
+}
+
+// Ints returns an integer tensor of any shape, row-major; a value outside int32 is an error.
+func (d *Dir) Ints(name string) ([]int32, []int, error) {
+	s := d.where[name]
+	if s == nil {
+		return nil, nil, fmt.Errorf("%s: %w: %q", d.path, ErrNoTensor, name)
+	}
+	return s.Ints(name)
+}
+
+func (d *Dir) raw(name string) ([]byte, error) {
+	s := d.where[name]
+	if s == nil {
+		return nil, fmt.Errorf("%s: %w: %q", d.path, ErrNoTensor, name)
+	}
+	return s.raw(name)
+}
+
 // Release implements Source.
 func (d *Dir) Release(name string) {
 	if s := d.where[name]; s != nil {

@@ -140,6 +140,15 @@ func (s *Safetensors) Bytes(name string, use func(data []byte) error) error {
 	return s.m.read(func() error { return use(s.m.data[e.begin:e.end:e.end]) })
 }
 
+// raw returns a copy of a tensor's bytes.
+func (s *Safetensors) raw(name string) (out []byte, err error) {
+	err = s.Bytes(name, func(data []byte) error {
+		out = slices.Clone(data)
+		return nil
+	})
+	return out, err
+}
+
 // Release implements Source.
 func (s *Safetensors) Release(name string) {
 	if e, ok := s.tensors[name]; ok {

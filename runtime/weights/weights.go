@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"weft/quant"
 )
@@ -51,7 +52,7 @@ type Info struct {
 }
 
 // Open opens a model for reading: a folder with model.safetensors or a sharded set, one .safetensors file, or a GGUF file.
-// Files are told apart by their first bytes, not by their names.
+// Files are told apart by their first bytes, not by their names. Checkpoints of bitsandbytes (4 bits), AWQ and GPTQ are Quantized.
 //
 // The files are mapped read-only. If one is truncated while it is open, a read inside this package returns ErrChanged; a read of a Matrix whose
 // Data aliases the mapping (F32, F16, BF16) by others then ends the process, as any mapping does: replace model files by renaming, never in place.
@@ -61,24 +62,28 @@ func Open(path string) (Source, error) {
 		return nil, fmt.Errorf("open model: %w", err)
 	}
 	if st.IsDir() {
-		return source(OpenDir(path))
+		d, err := OpenDir(path)
+		if err != nil {
+			return nil, err
+		}
+		return openQuantized(d, path)
 	}
 	gguf, err := isGGUF(path)
 	if err != nil {
 		return nil, fmt.Errorf("open model: %w", err)
 	}
 	if gguf {
-		return source(OpenGGUF(path))
+		g, err := OpenGGUF(path)
+		if err != nil {
+			return nil, err
+		}
+		return g, nil
 	}
-	return source(OpenSafetensors(path))
-}
-
-// source keeps a nil *T from becoming a non-nil Source.
-func source[T Source](s T, err error) (Source, error) {
+	s, err := OpenSafetensors(path)
 	if err != nil {
 		return nil, err
 	}
-	return s, nil
+	return openQuantized(s, filepath.Dir(path))
 }
 
 func isGGUF(path string) (bool, error) {
