@@ -54,7 +54,7 @@ func Run(t *testing.T, open func(t *testing.T) device.Device, o Options) {
 		{"Buffers", testBuffers}, {"Embed", testEmbed}, {"Linear", testLinear}, {"LinearParts", testLinearParts}, {"LinearNonFinite", testLinearNonFinite},
 		{"RMSNorm", testRMSNorm}, {"GLU", testGLU}, {"Add", testAdd}, {"Softcap", testSoftcap}, {"LogSoftmax", testLogSoftmax},
 		{"LoRA", testLoRA}, {"RoPE", testRoPE}, {"Attention", testAttention}, {"CopyPages", testCopyPages},
-		{"Shapes", testShapes}, {"Foreign", testForeign}, {"OutOfMemory", testOutOfMemory}, {"Closed", testClosed}, {"Concurrent", testConcurrent},
+		{"Training", testTraining}, {"Shapes", testShapes}, {"Foreign", testForeign}, {"OutOfMemory", testOutOfMemory}, {"Closed", testClosed}, {"Concurrent", testConcurrent},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			b := &bench{T: t, d: open(t), o: o, r: rand.New(rand.NewPCG(o.Seed, uint64(i)))}

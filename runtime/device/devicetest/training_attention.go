@@ -1,0 +1,156 @@
+package devicetest
+
+import (
+	"math"
+	"testing"
+
+	"weft/internal/invariant"
+	"weft/runtime/device"
+)
+
+// packed is one case of attention within documents, and what float64 makes of it.
+type packed struct {
+	heads, kvHeads, dim, window int
+	softcap, scale              float32
+	docs                        []int
+}
+
+func (c packed) indptr() (at []int32, rows int) {
+	at = []int32{0}
+	for _, n := range c.docs {
+		rows += n
+		at = append(at, int32(rows))
+	}
+	return at, rows
+}
+
+func testSelfAttention(b *bench, d device.Training) {
+	for _, c := range []packed{
+		{heads: 1, kvHeads: 1, dim: 16, scale: 0.25, docs: nil},
+		{heads: 1, kvHeads: 1, dim: 16, scale: 0.25, docs: []int{1}},
+		{heads: 3, kvHeads: 3, dim: 5, scale: 0.4, docs: []int{0, 7, 0, 1}},
+		{heads: 4, kvHeads: 2, dim: 16, scale: 0.25, docs: []int{23, 41, 12}},
+		{heads: 4, kvHeads: 2, dim: 24, scale: 0.2, softcap: 5, docs: []int{16, 17, 15}},
+		{heads: 9, kvHeads: 3, dim: 64, scale: 0.125, docs: []int{64, 3, 65}},
+		{heads: 2, kvHeads: 1, dim: 33, scale: 0.1, window: 8, docs: []int{50, 9}},
+		{heads: 2, kvHeads: 1, dim: 32, scale: 0.1, window: 70, softcap: 3, docs: []int{230}},
+		{heads: 1, kvHeads: 1, dim: 256, scale: 0.0625, docs: []int{66}},
+		{heads: 1, kvHeads: 1, dim: 16, scale: 0.25, window: 1, docs: []int{20}},
+	} {
+		if (testing.Short() || invariant.Race) && len(c.docs) == 1 && c.docs[0] > 100 {
+			continue
+		}
+		b.selfAttention(d, c)
+		b.release()
+	}
+}
+
+func (b *bench) selfAttention(d device.Training, c packed) {
+	indptr, rows := c.indptr()
+	what := name("self attention ", c)
+	wide, narrow := c.heads*c.dim, c.kvHeads*c.dim
+	q, k, v, g := b.normal(rows*wide), b.normal(rows*narrow), b.normal(rows*narrow), b.normal(rows*wide)
+	run := func(begin, end int, at []int32) (out [5][]float32) {
+		n := end - begin
+		cut := func(x []float32, cols int) device.View { return b.view(x[begin*cols:end*cols], n, cols) }
+		a := device.SelfAttentionArgs{Q: cut(q, wide), K: cut(k, narrow), V: cut(v, narrow), Out: b.out(n, wide), LSE: b.out(n, c.heads), HeadDim: c.dim, Indptr: at,
+			Scale: c.scale, Softcap: c.softcap, Window: c.window}
+		b.ran(d.SelfAttention(a))
+		r := device.SelfAttentionGradArgs{SelfAttentionArgs: a, DOut: cut(g, wide), DQ: b.out(n, wide), DK: b.out(n, narrow), DV: b.out(n, narrow)}
+		b.ran(d.SelfAttentionGrad(r))
+		for i, v := range []device.View{a.Out, a.LSE, r.DQ, r.DK, r.DV} {
+			out[i] = b.values(what, v)
+		}
+		return out
+	}
+	got := run(0, rows, indptr)
+	want, tol := c.dense(b, q, k, v, g, indptr)
+	for i, part := range []string{"out", "lse", "dq", "dk", "dv"} {
+		b.near(what+" "+part, got[i], want[i], tol[i])
+	}
+	for at := range c.docs { // a document alone
+		begin, end := int(indptr[at]), int(indptr[at+1])
+		alone := run(begin, end, []int32{0, int32(end - begin)})
+		for i, cols := range []int{wide, c.heads, wide, narrow, narrow} {
+			b.same(name(what, ": document ", at, " alone"), alone[i], got[i][begin*cols:end*cols])
+		}
+	}
+}
+
+// dense computes out, lse, dq, dk and dv, and how far rounding may move each.
+func (c packed) dense(b *bench, q, k, v, g []float32, indptr []int32) (want, tol [5][]float64) {
+	wide, narrow, group := c.heads*c.dim, c.kvHeads*c.dim, c.heads/c.kvHeads
+	rows := int(indptr[len(indptr)-1])
+	for i, n := range []int{wide, c.heads, wide, narrow, narrow} {
+		want[i], tol[i] = make([]float64, rows*n), make([]float64, rows*n)
+	}
+	add := func(what, at int, x, err float64) {
+		want[what][at] += x
+		tol[what][at] += err
+	}
+	for doc := range c.docs {
+		for t := int(indptr[doc]); t < int(indptr[doc+1]); t++ {
+			for h := range c.heads {
+				first := int(indptr[doc])
+				if c.window > 0 {
+					first = max(first, t-c.window+1)
+				}
+				qs, gs := q[t*wide+h*c.dim:][:c.dim], g[t*wide+h*c.dim:][:c.dim]
+				n := t + 1 - first
+				p, slope, off := make([]float64, n), make([]float64, n), 0.0 // off: of the scores
+				largest := math.Inf(-1)
+				for j := range p {
+					sum, abs := products(qs, k[(first+j)*narrow+h/group*c.dim:])
+					s, e := sum*float64(c.scale), math.Abs(float64(c.scale))*abs*float64(c.dim+8)*b.o.Unit
+					slope[j] = float64(c.scale)
+					if c.softcap > 0 {
+						h := math.Tanh(s / float64(c.softcap))
+						s, slope[j] = float64(c.softcap)*h, slope[j]*(1-h*h)
+						e += elementary * float64(c.softcap)
+					}
+					p[j] = s
+					largest, off = math.Max(largest, s), math.Max(off, e+math.Abs(s)*0x1p-24)
+				}
+				var total float64
+				for j, s := range p {
+					p[j] = math.Exp(s - largest)
+					total += p[j]
+				}
+				lse := largest + math.Log(total)
+				rel := 4*off + 4*elementary + float64(n+c.dim+8)*b.o.Unit*4 + math.Abs(lse)*0x1p-23 // of what is made of the weights
+				add(1, t*c.heads+h, lse, rel)
+				var delta, size float64
+				for i := range c.dim {
+					var sum, abs float64
+					for j := range p {
+						x := p[j] / total * float64(v[(first+j)*narrow+h/group*c.dim+i])
+						sum, abs = sum+x, abs+math.Abs(x)
+					}
+					add(0, t*wide+h*c.dim+i, sum, rel*abs)
+					delta, size = delta+float64(gs[i])*sum, size+math.Abs(float64(gs[i]))*abs
+				}
+				for j := range p {
+					w := p[j] / total
+					from := (first+j)*narrow + h/group*c.dim
+					dp, abs := products(gs, v[from:])
+					ds, e := w*(dp-delta)*slope[j], w*(abs+size)*math.Abs(float64(c.scale))*rel
+					for i := range c.dim {
+						add(2, t*wide+h*c.dim+i, ds*float64(k[from+i]), e*math.Abs(float64(k[from+i])))
+						add(3, from+i, ds*float64(qs[i]), e*math.Abs(float64(qs[i]))+float64(rows*group)*b.o.Unit*math.Abs(ds*float64(qs[i])))
+						add(4, from+i, w*float64(gs[i]), (rel+float64(rows*group)*b.o.Unit)*w*math.Abs(float64(gs[i])))
+					}
+				}
+			}
+		}
+	}
+	return want, tol
+}
+
+// products sums x[i] y[i] and |x[i] y[i]| over len(x).
+func products(x, y []float32) (sum, abs float64) {
+	for i := range x {
+		p := float64(x[i]) * float64(y[i])
+		sum, abs = sum+p, abs+math.Abs(p)
+	}
+	return sum, abs
+}
