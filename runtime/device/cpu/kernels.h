@@ -17,7 +17,8 @@ enum isa { ISA_SCALAR, ISA_AVX2, ISA_AVX512 };
 enum prep { PREP_FLOAT, PREP_INT8, PREP_BF16 };
 enum activation { ACT_SILU, ACT_GELU_TANH, ACT_GELU_ERF };
 
-enum op_kind { OP_EMBED, OP_RMSNORM, OP_LINEAR, OP_LORA, OP_ROPE, OP_ATTENTION, OP_GLU, OP_ADD, OP_SOFTCAP, OP_LOGSOFTMAX, OP_KINDS };
+enum op_kind { OP_EMBED, OP_RMSNORM, OP_LINEAR, OP_LORA, OP_ROPE, OP_ATTENTION, OP_GLU, OP_ADD, OP_SOFTCAP, OP_LOGSOFTMAX,
+	OP_PRODUCT, OP_RMSNORM_GRAD, OP_ROTATE, OP_GLU_GRAD, OP_CROSS_ENTROPY, OP_EMBED_GRAD, OP_DOCUMENTS, OP_DOCUMENTS_GRAD, OP_KINDS };
 
 // A packed matrix. Scales of group g of a panel lie at scale_off + g/unit_groups*scale_stride + g%unit_groups*group_bytes: 16 scales, then
 // 16 mins where there are any.
@@ -166,6 +167,8 @@ typedef struct {
 	float cap;
 } rows_op; // GLU, Add (out += up), Softcap and LogSoftmax (gate to out)
 
+#include "training.h"
+
 typedef struct {
 	// One tile of tokens [first, first+count) of x to dst (tile_bytes).
 	void (*prepare[3])(const linear_op *o, int64_t first, int count, uint8_t *dst);
@@ -180,6 +183,17 @@ typedef struct {
 	void (*logsoftmax)(const rows_op *o, int64_t row);
 	void (*lora_shrink)(const lora_op *o, const lora_segment *s, int64_t row, int64_t rows, int64_t begin, int64_t end, float *y);
 	void (*lora_expand)(const lora_segment *s, int64_t row, int64_t rows, int64_t begin, int64_t end, const float *y, int64_t y_stride);
+	void (*products)(const product_op *o, int64_t tile, int64_t tiles, int64_t pair, int64_t pairs, float *scratch);
+	void (*rmsnorm_stats)(const rmsnorm_grad_op *o, int64_t begin, int64_t end);
+	void (*rmsnorm_dweight)(const rmsnorm_grad_op *o, int64_t begin, int64_t end); // columns
+	void (*rmsnorm_grad)(const rmsnorm_grad_op *o, int64_t begin, int64_t end);
+	void (*rotate)(const rotate_op *o, int64_t begin, int64_t end);
+	void (*glu_grad)(const rows_op *o, int64_t row, int64_t begin, int64_t end);
+	void (*cross_entropy)(const cross_entropy_op *o, int64_t begin, int64_t end);
+	void (*embed_grad)(const embed_grad_op *o, int64_t begin, int64_t end); // columns
+	void (*documents)(const documents_op *o, const document_item *it, float *scratch);
+	void (*documents_delta)(const documents_op *o, int64_t begin, int64_t end);
+	void (*documents_grad)(const documents_op *o, const document_item *it, float *scratch);
 	// The fastest that the products of a preparation can be: so many rounds in registers alone. Returns the multiplications and additions made.
 	int64_t (*peak[3])(int64_t rounds);
 	// Reads bytes, a multiple of 512, and returns something made of all of them.

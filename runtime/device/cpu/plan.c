@@ -55,6 +55,24 @@ static int64_t plan_lora(lora_op *o, int phase, int threads) {
 	return phase < 2 ? (int64_t)o->segments * o->splits : 0;
 }
 
+// Columns in runs of 64.
+static int64_t plan_columns(op *o, int64_t cols) {
+	int64_t n = pieces(o, ceil_div(cols, 64), 1);
+	o->split *= 64;
+	return n;
+}
+
+// Without the weight's gradient one phase; with it the rows' sums, then the weight's gradient by columns, then that of the input, which may lie where that of the output does.
+static int64_t plan_rmsnorm_grad(rmsnorm_grad_op *o, int phase) {
+	if (phase > (o->dweight ? 2 : 0)) {
+		return 0;
+	}
+	if (o->dweight && phase == 1) {
+		return plan_columns(&o->head, o->width);
+	}
+	return pieces(&o->head, o->rows, 8192 / ((int64_t)o->parts * o->width + 1));
+}
+
 int64_t op_chunks(op *o, int phase, int threads) {
 	switch (o->kind) {
 	case OP_LINEAR: return plan_linear((linear_op *)o, phase, threads);
@@ -62,6 +80,11 @@ int64_t op_chunks(op *o, int phase, int threads) {
 	case OP_ATTENTION: {
 		attention_op *a = (attention_op *)o;
 		return phase == 0 ? pieces(o, a->items, 1) : phase == 1 ? pieces(o, a->merges, 1) : 0;
+	}
+	case OP_RMSNORM_GRAD: return plan_rmsnorm_grad((rmsnorm_grad_op *)o, phase);
+	case OP_DOCUMENTS_GRAD: {
+		documents_op *d = (documents_op *)o;
+		return phase == 0 ? pieces(o, d->rows, 16384 / ((int64_t)d->heads * d->head_dim + 1)) : phase == 1 ? pieces(o, d->items, 1) : 0;
 	}
 	}
 	if (phase > 0) {
@@ -84,6 +107,18 @@ int64_t op_chunks(op *o, int phase, int threads) {
 	case OP_ADD: return plan_rows((rows_op *)o, 16384);
 	case OP_SOFTCAP: return plan_rows((rows_op *)o, 4096);
 	case OP_LOGSOFTMAX: return pieces(o, ((rows_op *)o)->rows, 1);
+	case OP_PRODUCT: {
+		product_op *p = (product_op *)o;
+		return pieces(o, ceil_div(p->tiles, p->block_tiles) * ceil_div(p->pairs, p->block_pairs), 1);
+	}
+	case OP_ROTATE: {
+		rotate_op *r = (rotate_op *)o;
+		return pieces(o, r->rows, 8192 / ((int64_t)r->heads * r->head_dim + 1));
+	}
+	case OP_GLU_GRAD: return plan_rows((rows_op *)o, 2048);
+	case OP_CROSS_ENTROPY: return pieces(o, ((cross_entropy_op *)o)->rows, 2048 / ((int64_t)((cross_entropy_op *)o)->cols + 1));
+	case OP_EMBED_GRAD: return plan_columns(o, ((embed_grad_op *)o)->cols);
+	case OP_DOCUMENTS: return pieces(o, ((documents_op *)o)->items, 1);
 	}
 	return 0;
 }
@@ -159,6 +194,27 @@ static void run_rows(const rows_op *o, int64_t chunk, void (*f)(const rows_op *,
 	}
 }
 
+// Blocks of the output: pairs of panels within the same tiles, then the next tiles.
+static void run_product(const product_op *o, int64_t begin, int64_t end, const kernel_table *k, float *scratch) {
+	int64_t across = ceil_div(o->pairs, o->block_pairs), all = ceil_div(o->tiles, o->block_tiles) * across;
+	for (int64_t i = begin; i < end && i < all; i++) {
+		int64_t tile = i / across * o->block_tiles, pair = i % across * o->block_pairs, tiles = o->tiles - tile, pairs = o->pairs - pair;
+		k->products(o, tile, tiles < o->block_tiles ? tiles : o->block_tiles, pair, pairs < o->block_pairs ? pairs : o->block_pairs, scratch);
+	}
+}
+
+static void run_rmsnorm_grad(const rmsnorm_grad_op *o, int phase, int64_t begin, int64_t end, const kernel_table *k) {
+	int columns = o->dweight && phase == 1, limit = columns ? o->width : o->rows;
+	end = end < limit ? end : limit;
+	if (columns) {
+		k->rmsnorm_dweight(o, begin, end);
+	} else if (o->dweight && phase == 0) {
+		k->rmsnorm_stats(o, begin, end);
+	} else {
+		k->rmsnorm_grad(o, begin, end);
+	}
+}
+
 void op_run(const op *o, int phase, int64_t chunk, const kernel_table *k, uint8_t *scratch, int fresh) {
 	int64_t begin = chunk * o->split, end = begin + o->split;
 #define UNTIL(n) (end < (n) ? end : (n))
@@ -187,5 +243,23 @@ void op_run(const op *o, int phase, int64_t chunk, const kernel_table *k, uint8_
 			k->logsoftmax((const rows_op *)o, row);
 		}
 		break;
+	case OP_PRODUCT: run_product((const product_op *)o, begin, end, k, (float *)scratch); break;
+	case OP_RMSNORM_GRAD: run_rmsnorm_grad((const rmsnorm_grad_op *)o, phase, begin, end, k); break;
+	case OP_ROTATE: k->rotate((const rotate_op *)o, begin, UNTIL(((const rotate_op *)o)->rows)); break;
+	case OP_GLU_GRAD: run_rows((const rows_op *)o, chunk, k->glu_grad); break;
+	case OP_CROSS_ENTROPY: k->cross_entropy((const cross_entropy_op *)o, begin, UNTIL(((const cross_entropy_op *)o)->rows)); break;
+	case OP_EMBED_GRAD: k->embed_grad((const embed_grad_op *)o, begin, UNTIL(((const embed_grad_op *)o)->cols)); break;
+	case OP_DOCUMENTS:
+	case OP_DOCUMENTS_GRAD: {
+		const documents_op *d = (const documents_op *)o;
+		if (o->kind == OP_DOCUMENTS_GRAD && phase == 0) {
+			k->documents_delta(d, begin, UNTIL(d->rows));
+			break;
+		}
+		for (int64_t i = begin; i < UNTIL(d->items); i++) {
+			(o->kind == OP_DOCUMENTS ? k->documents : k->documents_grad)(d, &d->item[i], (float *)scratch);
+		}
+		break;
+	}
 	}
 }

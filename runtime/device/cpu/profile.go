@@ -22,6 +22,8 @@ type opShape struct {
 var opNames = [C.OP_KINDS]string{
 	C.OP_EMBED: "embed", C.OP_RMSNORM: "rmsnorm", C.OP_LINEAR: "linear", C.OP_LORA: "lora", C.OP_ROPE: "rope", C.OP_ATTENTION: "attention",
 	C.OP_GLU: "glu", C.OP_ADD: "add", C.OP_SOFTCAP: "softcap", C.OP_LOGSOFTMAX: "logsoftmax",
+	C.OP_PRODUCT: "product", C.OP_RMSNORM_GRAD: "rmsnorm grad", C.OP_ROTATE: "rotate", C.OP_GLU_GRAD: "glu grad", C.OP_CROSS_ENTROPY: "cross entropy", C.OP_EMBED_GRAD: "embed grad",
+	C.OP_DOCUMENTS: "self attention", C.OP_DOCUMENTS_GRAD: "self attention grad",
 }
 
 var layoutNames = map[C.int32_t]string{
@@ -78,7 +80,9 @@ func costOf(o *C.op) (s opShape, bytes int64, ops float64) {
 		bytes, ops = 8*int64(s.rows)*int64(s.in), 3*float64(s.rows)*float64(s.in)
 	case C.OP_ATTENTION:
 		bytes, ops = attentionCost((*C.attention_op)(at), &s)
-	default:
+	case C.OP_PRODUCT, C.OP_RMSNORM_GRAD, C.OP_ROTATE, C.OP_CROSS_ENTROPY, C.OP_EMBED_GRAD, C.OP_DOCUMENTS, C.OP_DOCUMENTS_GRAD:
+		bytes, ops = trainingCost(o, &s)
+	default: // glu_grad_op begins with a rows_op
 		r := (*C.rows_op)(at)
 		s.rows, s.in = int(r.rows), int(r.cols)
 		bytes, ops = 12*int64(s.rows)*int64(s.in), 8*float64(s.rows)*float64(s.in)
@@ -100,6 +104,62 @@ func loraCost(l *C.lora_op, s *opShape) (bytes int64, ops float64) {
 		ops += 2 * float64(rows) * float64(rank) * float64(in+n)
 	}
 	return bytes, ops
+}
+
+func trainingCost(o *C.op, s *opShape) (bytes int64, ops float64) {
+	at := unsafe.Pointer(o)
+	perValue := 8.0
+	switch o.kind {
+	case C.OP_PRODUCT:
+		p := (*C.product_op)(at)
+		s.rows, s.out = int(p.rows), int(p.cols)
+		for _, t := range unsafe.Slice(p.product, p.products) {
+			s.in += int(t.depth)
+			if t.w != nil {
+				s.layout = t.w.layout
+				bytes += int64(t.w.panel_bytes) * ((int64(t.w.rows) + C.PANEL - 1) / C.PANEL)
+			} else {
+				bytes += 4 * int64(t.depth) * int64(s.out)
+			}
+		}
+		return bytes + 4*int64(s.rows)*int64(s.in+s.out), 2 * float64(s.rows) * float64(s.in) * float64(s.out)
+	case C.OP_DOCUMENTS, C.OP_DOCUMENTS_GRAD:
+		return documentsCost((*C.documents_op)(at), s)
+	case C.OP_RMSNORM_GRAD:
+		r := (*C.rmsnorm_grad_op)(at)
+		s.rows, s.in = int(r.rows), int(r.parts*r.width)
+	case C.OP_ROTATE:
+		r := (*C.rotate_op)(at)
+		s.rows, s.in, perValue = int(r.rows), int(r.heads*r.head_dim), 3
+	case C.OP_CROSS_ENTROPY:
+		r := (*C.cross_entropy_op)(at)
+		s.rows, s.in = int(r.rows), int(r.cols)
+	case C.OP_EMBED_GRAD:
+		r := (*C.embed_grad_op)(at)
+		s.rows, s.in, perValue = int(r.rows), int(r.cols), 2
+	}
+	return 12 * int64(s.rows) * int64(s.in), perValue * float64(s.rows) * float64(s.in)
+}
+
+// documentsCost counts the visible pairs only: two products of the head's width forward, five in the gradient.
+func documentsCost(a *C.documents_op, s *opShape) (bytes int64, ops float64) {
+	d := float64(a.head_dim)
+	s.rows, s.in, s.out = int(a.rows), int(a.heads*a.head_dim), int(a.head_dim)
+	products := 4.0
+	if a.head.kind == C.OP_DOCUMENTS_GRAD {
+		products = 10
+	}
+	for _, it := range unsafe.Slice(a.item, a.items) {
+		if it.keys != 0 {
+			continue
+		}
+		keys := float64(it.row-it.begin) + float64(it.rows+1)/2
+		if a.window > 0 {
+			keys = min(keys, float64(a.window))
+		}
+		ops += products * keys * float64(it.rows) * d
+	}
+	return 4 * int64(a.rows) * int64(a.heads*a.head_dim) * int64(products) / 2, ops
 }
 
 func elementSize(dtype C.int32_t) int64 {

@@ -1,15 +1,6 @@
 // Operations over rows, written once over v16. A sum over a row is 16 partial sums (lane = column % 16) and a fixed tree.
 #include "math_body.h"
-
-#define SPANS(begin, end) for (int64_t c = (begin), n; n = (end) - c < 16 ? (end) - c : 16, c < (end); c += 16)
-ALWAYS v16 take(const float *p, int64_t n) { return n == 16 ? v_load(p) : v_load_part(p, (int)n); }
-ALWAYS void put(float *p, v16 v, int64_t n) {
-	if (n == 16) {
-		v_store(p, v);
-	} else {
-		v_store_part(p, v, (int)n);
-	}
-}
+#include "spans.h"
 
 static void FN(rmsnorm)(const rmsnorm_op *o, int64_t begin, int64_t end) {
 	int64_t d = o->width;
@@ -94,15 +85,6 @@ static void FN(logsoftmax)(const rows_op *o, int64_t row) {
 	v16 shift = v_set1(logf(v_hsum(total)));
 	SPANS(0, cols) {
 		put(out + c, v_sub(v_sub(take(x + c, n), top), shift), n);
-	}
-}
-
-ALWAYS void rotate(float *x, const float *table, int half) {
-	const float *cosines = table, *sines = table + half;
-	SPANS(0, half) {
-		v16 a = take(x + c, n), b = take(x + half + c, n), cs = take(cosines + c, n), sn = take(sines + c, n);
-		put(x + c, v_fnma(b, sn, v_mul(a, cs)), n);
-		put(x + half + c, v_fma(a, sn, v_mul(b, cs)), n);
 	}
 }
 

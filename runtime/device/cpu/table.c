@@ -11,6 +11,9 @@ static void __attribute__((constructor)) fill(void) {
 		lora_scalar(&tables[i]);
 		attention_table_scalar(&tables[i]);
 		peak_scalar(&tables[i]);
+		product_table_scalar(&tables[i]);
+		training_scalar(&tables[i]);
+		documents_table_scalar(&tables[i]);
 	}
 #ifdef __x86_64__
 	linear_avx2(&tables[ISA_AVX2]);
@@ -18,11 +21,17 @@ static void __attribute__((constructor)) fill(void) {
 	lora_avx2(&tables[ISA_AVX2]);
 	attention_table_avx2(&tables[ISA_AVX2]);
 	peak_avx2(&tables[ISA_AVX2]);
+	product_table_avx2(&tables[ISA_AVX2]);
+	training_avx2(&tables[ISA_AVX2]);
+	documents_table_avx2(&tables[ISA_AVX2]);
 	linear_avx512(&tables[ISA_AVX512]);
 	rows_avx512(&tables[ISA_AVX512]);
 	lora_avx512(&tables[ISA_AVX512]);
 	attention_table_avx512(&tables[ISA_AVX512]);
 	peak_avx512(&tables[ISA_AVX512]);
+	product_table_avx512(&tables[ISA_AVX512]);
+	training_avx512(&tables[ISA_AVX512]);
+	documents_table_avx512(&tables[ISA_AVX512]);
 #endif
 }
 

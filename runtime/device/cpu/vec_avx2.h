@@ -14,6 +14,8 @@ typedef struct { __m256i a, b; } i16v;
 #define ATTENTION_QUERIES 3
 #define ATTENTION_CHAINS 4
 #define ATTENTION_COLS 2
+#define PRODUCT_PANELS 1
+#define BLOCK_COLS 1
 #define BOTH(op, x, y) ((v16){op((x).a, (y).a), op((x).b, (y).b)})
 
 static const int32_t lane_mask[32] = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
@@ -104,4 +106,37 @@ ALWAYS void i_store_bytes(int8_t *p, i16v v) {
 ALWAYS void v_store_f16(uint16_t *p, v16 v) {
 	_mm_storeu_si128((__m128i *)p, NARROW_F16(v.a));
 	_mm_storeu_si128((__m128i *)(p + 8), NARROW_F16(v.b));
+}
+ALWAYS void transpose8(__m256 *r) {
+	__m256 a[8], b[8];
+	for (int i = 0; i < 8; i += 2) {
+		a[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
+		a[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+	}
+	for (int i = 0; i < 8; i += 4) {
+		b[i] = _mm256_shuffle_ps(a[i], a[i + 2], 0x44);
+		b[i + 1] = _mm256_shuffle_ps(a[i], a[i + 2], 0xee);
+		b[i + 2] = _mm256_shuffle_ps(a[i + 1], a[i + 3], 0x44);
+		b[i + 3] = _mm256_shuffle_ps(a[i + 1], a[i + 3], 0xee);
+	}
+	for (int i = 0; i < 4; i++) {
+		r[i] = _mm256_permute2f128_ps(b[i], b[i + 4], 0x20);
+		r[i + 4] = _mm256_permute2f128_ps(b[i], b[i + 4], 0x31);
+	}
+}
+ALWAYS void v_transpose(v16 *r) {
+	__m256 q[4][8];
+	for (int i = 0; i < 8; i++) {
+		q[0][i] = r[i].a;
+		q[1][i] = r[i].b;
+		q[2][i] = r[i + 8].a;
+		q[3][i] = r[i + 8].b;
+	}
+	for (int i = 0; i < 4; i++) {
+		transpose8(q[i]);
+	}
+	for (int i = 0; i < 8; i++) {
+		r[i] = (v16){q[0][i], q[2][i]};
+		r[i + 8] = (v16){q[1][i], q[3][i]};
+	}
 }

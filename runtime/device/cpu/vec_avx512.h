@@ -14,6 +14,8 @@ typedef __m512i i16v;
 #define ATTENTION_QUERIES 4
 #define ATTENTION_CHAINS 16
 #define ATTENTION_COLS 4
+#define PRODUCT_PANELS 2
+#define BLOCK_COLS 4
 #define LOW_LANES(n) ((__mmask16)((1u << (n)) - 1))
 
 ALWAYS v16 v_set1(float x) { return _mm512_set1_ps(x); }
@@ -63,3 +65,25 @@ ALWAYS v16 v_lookup(const float *table, i16v index) { return _mm512_permutexvar_
 ALWAYS i16v v_to_int(v16 a) { return _mm512_cvtps_epi32(a); }
 ALWAYS void i_store_bytes(int8_t *p, i16v a) { _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(a)); }
 ALWAYS void v_store_f16(uint16_t *p, v16 a) { _mm256_storeu_si256((__m256i *)p, _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)); }
+ALWAYS void v_transpose(v16 *r) {
+	v16 a[16], b[16];
+	for (int i = 0; i < 16; i += 2) {
+		a[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
+		a[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
+	}
+	for (int i = 0; i < 16; i += 4) { // b[4g+c]: columns c, c+4, c+8, c+12 of the rows 4g..4g+3
+		b[i] = _mm512_shuffle_ps(a[i], a[i + 2], 0x44);
+		b[i + 1] = _mm512_shuffle_ps(a[i], a[i + 2], 0xee);
+		b[i + 2] = _mm512_shuffle_ps(a[i + 1], a[i + 3], 0x44);
+		b[i + 3] = _mm512_shuffle_ps(a[i + 1], a[i + 3], 0xee);
+	}
+	for (int c = 0; c < 4; c++) {
+		v16 low = _mm512_shuffle_f32x4(b[c], b[c + 4], 0x44), high = _mm512_shuffle_f32x4(b[c + 8], b[c + 12], 0x44);
+		r[c] = _mm512_shuffle_f32x4(low, high, 0x88);
+		r[c + 4] = _mm512_shuffle_f32x4(low, high, 0xdd);
+		low = _mm512_shuffle_f32x4(b[c], b[c + 4], 0xee);
+		high = _mm512_shuffle_f32x4(b[c + 8], b[c + 12], 0xee);
+		r[c + 8] = _mm512_shuffle_f32x4(low, high, 0x88);
+		r[c + 12] = _mm512_shuffle_f32x4(low, high, 0xdd);
+	}
+}

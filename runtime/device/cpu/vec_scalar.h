@@ -16,6 +16,8 @@ typedef int32_t i16v __attribute__((vector_size(64)));
 #define ATTENTION_QUERIES 2
 #define ATTENTION_CHAINS 2
 #define ATTENTION_COLS 1
+#define PRODUCT_PANELS 1
+#define BLOCK_COLS 1
 #define LANES for (int l = 0; l < 16; l++)
 
 ALWAYS v16 v_set1(float x) { return x - (v16){0}; } // x - 0 is x, signed zeros included
@@ -72,3 +74,11 @@ ALWAYS v16 v_lookup(const float *table, i16v index) { v16 r = {0}; LANES r[l] = 
 ALWAYS i16v v_to_int(v16 a) { return __builtin_convertvector(a, i16v); } // of integral values
 ALWAYS void i_store_bytes(int8_t *p, i16v a) { LANES p[l] = (int8_t)a[l]; }
 ALWAYS void v_store_f16(uint16_t *p, v16 a) { LANES p[l] = f32_to_f16(a[l]); }
+// The transpose of 16 vectors.
+ALWAYS void v_transpose(v16 *r) {
+	float t[16][16];
+	for (int i = 0; i < 16; i++) {
+		LANES t[l][i] = r[i][l];
+	}
+	memcpy(r, t, sizeof t);
+}

@@ -1,0 +1,281 @@
+// Attention within documents and its gradient, written once over v16 (FlashAttention 2, arXiv:2307.08691). An item owns a block of rows: queries, or keys where it makes
+// their gradients. It walks the rows of the other side in blocks at fixed places of the document: scores are products of its rows with a transposed block, what they weigh
+// is added up in ascending order of the other side's rows. Masked pairs weigh zero.
+#include "math_body.h"
+#include "spans.h"
+
+enum { ROWS_AT_ONCE = 4 };
+
+// to[row][0..16*cols) += sum over k < n of x[row][k] y[k][0..16*cols), ascending, for ROWS_AT_ONCE rows.
+ALWAYS void block_step(const float *x, int64_t xs, const float *y, int64_t ys, int64_t n, float *to, int64_t ts, const int cols) {
+	v16 a[ROWS_AT_ONCE * BLOCK_COLS];
+	for (int r = 0; r < ROWS_AT_ONCE; r++) {
+		for (int c = 0; c < cols; c++) {
+			a[r * cols + c] = v_load(to + r * ts + 16 * c);
+		}
+	}
+#pragma GCC unroll 1
+	for (int64_t k = 0; k < n; k++) {
+		v16 v[BLOCK_COLS];
+		for (int c = 0; c < cols; c++) {
+			v[c] = v_load(y + k * ys + 16 * c);
+		}
+		for (int r = 0; r < ROWS_AT_ONCE; r++) {
+			v16 s = v_set1(x[r * xs + k]);
+			for (int c = 0; c < cols; c++) {
+				a[r * cols + c] = v_fma(s, v[c], a[r * cols + c]);
+			}
+		}
+	}
+	for (int r = 0; r < ROWS_AT_ONCE; r++) {
+		for (int c = 0; c < cols; c++) {
+			v_store(to + r * ts + 16 * c, a[r * cols + c]);
+		}
+	}
+}
+
+// to [rows][width] += x [rows][n] y [n][width]; rows and width rounded up to ROWS_AT_ONCE and 16.
+static void FN(block_add)(const float *x, int64_t xs, const float *y, int64_t ys, int64_t rows, int64_t n, int64_t width, float *to, int64_t ts) {
+	for (int64_t r = 0; r < rows; r += ROWS_AT_ONCE) {
+		int64_t c = 0;
+		for (; c + 16 * BLOCK_COLS <= width; c += 16 * BLOCK_COLS) {
+			block_step(x + r * xs, xs, y + c, ys, n, to + r * ts + c, ts, BLOCK_COLS);
+		}
+		for (; c < width; c += 16) {
+			block_step(x + r * xs, xs, y + c, ys, n, to + r * ts + c, ts, 1);
+		}
+	}
+}
+
+// rows of width values to [QUERY_BLOCK][padded], the rest zero.
+static void FN(copy_rows)(const float *from, int64_t stride, int64_t rows, int64_t width, float *to, int64_t padded) {
+	for (int64_t r = 0; r < QUERY_BLOCK; r++) {
+		SPANS(0, width) {
+			v_store(to + r * padded + c, r < rows ? take(from + r * stride + c, n) : v_set1(0));
+		}
+	}
+}
+
+// [QUERY_BLOCK][padded] to [padded][QUERY_BLOCK].
+static void FN(turn)(const float *from, int64_t padded, float *to) {
+	for (int64_t r = 0; r < QUERY_BLOCK; r += 16) {
+		for (int64_t c = 0; c < padded; c += 16) {
+			v16 v[16];
+			for (int i = 0; i < 16; i++) {
+				v[i] = v_load(from + (r + i) * padded + c);
+			}
+			v_transpose(v);
+			for (int i = 0; i < 16; i++) {
+				v_store(to + (c + i) * QUERY_BLOCK + r, v[i]);
+			}
+		}
+	}
+}
+
+// The score after scale and softcap, and its slope where it is asked for.
+ALWAYS v16 score_of(const documents_op *o, v16 s, v16 *slope) {
+	s = v_mul(s, v_set1(o->scale));
+	*slope = v_set1(o->scale);
+	if (o->softcap > 0) {
+		v16 cap = v_set1(o->softcap), h = v_tanh(v_div(s, cap));
+		s = v_mul(cap, h);
+		*slope = v_mul(*slope, v_fnma(h, h, v_set1(1)));
+	}
+	return s;
+}
+
+// Of the n rows of the other side from row other on, those that see row own, or that it sees, are [*lo, *hi).
+ALWAYS void visible(const documents_op *o, int keys, int64_t own, int64_t other, int64_t n, int64_t *lo, int64_t *hi) {
+	int64_t first = keys ? own : o->window > 0 ? own - o->window + 1 : 0, end = !keys ? own + 1 : o->window > 0 ? own + o->window : INT64_MAX;
+	*lo = first <= other ? 0 : first - other < n ? first - other : n;
+	*hi = end <= other ? 0 : end - other < n ? end - other : n;
+}
+
+ALWAYS v16 keep_visible(v16 v, int64_t at, int64_t lo, int64_t hi, float fill) {
+	if (lo <= at && hi >= at + 16) {
+		return v;
+	}
+	int from = (int)(lo <= at ? 0 : lo - at < 16 ? lo - at : 16), to = (int)(hi <= at ? 0 : hi - at < 16 ? hi - at : 16);
+	return v_keep(v, from, to, fill);
+}
+
+// The scores [rows][QUERY_BLOCK] of a block of keys become weights exp(score - largest so far); the row's sum and its values so far are brought to the new largest.
+static void FN(soften_rows)(const documents_op *o, const document_item *it, int64_t other, int64_t n, float *scores, float *largest, float *sums, float *acc, int64_t padded) {
+	for (int64_t r = 0; r < it->rows; r++) {
+		float *s = scores + r * QUERY_BLOCK, lane[16];
+		int64_t lo, hi;
+		visible(o, 0, it->row + r, other, n, &lo, &hi);
+		v16 m = v_set1(-INFINITY), slope, sum = v_set1(0);
+		for (int64_t c = 0; c < QUERY_BLOCK; c += 16) {
+			v16 v = keep_visible(score_of(o, v_load(s + c), &slope), c, lo, hi, -INFINITY);
+			v_store(s + c, v);
+			m = v_max(m, v);
+		}
+		float top = v_hmax(m) > largest[r] ? v_hmax(m) : largest[r];
+		if (top == -INFINITY) { // nothing to be seen so far
+			memset(s, 0, QUERY_BLOCK * sizeof(float));
+			continue;
+		}
+		for (int64_t c = 0; c < QUERY_BLOCK; c += 16) {
+			v16 p = keep_visible(v_exp(v_sub(v_load(s + c), v_set1(top))), c, lo, hi, 0);
+			v_store(s + c, p);
+			sum = v_add(sum, p);
+		}
+		if (top > largest[r]) {
+			v_store(lane, v_exp(v_set1(largest[r] - top)));
+			v16 shrink = v_set1(lane[0]);
+			for (int64_t c = 0; c < padded; c += 16) {
+				v_store(acc + r * padded + c, v_mul(v_load(acc + r * padded + c), shrink));
+			}
+			sums[r] *= lane[0];
+			largest[r] = top;
+		}
+		sums[r] += v_hsum(sum);
+	}
+}
+
+// Where the walk over the other side begins and ends: whole blocks of the document.
+ALWAYS int64_t first_block(const documents_op *o, const document_item *it) {
+	int64_t first = it->keys ? it->row : o->window > 0 ? it->row - (int64_t)o->window + 1 : it->begin;
+	return first <= it->begin ? it->begin : it->begin + (first - it->begin) / QUERY_BLOCK * QUERY_BLOCK;
+}
+
+ALWAYS int64_t end_of(const documents_op *o, const document_item *it) {
+	int64_t last = it->row + it->rows;
+	if (!it->keys) {
+		return last;
+	}
+	return o->window > 0 && last - 1 + o->window < it->end ? last - 1 + o->window : it->end;
+}
+
+ALWAYS int64_t block_rows(int64_t from, int64_t end) { return end - from < QUERY_BLOCK ? end - from : QUERY_BLOCK; }
+
+// scratch: queries, values, keys, transposed keys and the output, each QUERY_BLOCK*padded; scores; two rows of QUERY_BLOCK.
+static void FN(documents)(const documents_op *o, const document_item *it, float *scratch) {
+	int64_t d = o->head_dim, padded = (d + 15) / 16 * 16, size = padded * QUERY_BLOCK, kv = it->head / o->group * d;
+	float *q = scratch, *v = q + size, *k = v + size, *turned = k + size, *acc = turned + size, *scores = acc + size, *largest = scores + QUERY_BLOCK * QUERY_BLOCK,
+		*sums = largest + QUERY_BLOCK;
+	FN(copy_rows)(o->q + it->row * o->q_stride + it->head * d, o->q_stride, it->rows, d, q, padded);
+	memset(acc, 0, (size_t)size * sizeof(float));
+	for (int i = 0; i < QUERY_BLOCK; i++) {
+		largest[i] = -INFINITY;
+		sums[i] = 0;
+	}
+	int64_t end = end_of(o, it);
+	for (int64_t at = first_block(o, it); at < end; at += QUERY_BLOCK) {
+		int64_t n = block_rows(at, end);
+		FN(copy_rows)(o->k + at * o->k_stride + kv, o->k_stride, n, d, k, padded);
+		FN(copy_rows)(o->v + at * o->v_stride + kv, o->v_stride, n, d, v, padded);
+		FN(turn)(k, padded, turned);
+		memset(scores, 0, QUERY_BLOCK * QUERY_BLOCK * sizeof(float));
+		FN(block_add)(q, padded, turned, QUERY_BLOCK, it->rows, d, QUERY_BLOCK, scores, QUERY_BLOCK);
+		FN(soften_rows)(o, it, at, n, scores, largest, sums, acc, padded);
+		FN(block_add)(scores, QUERY_BLOCK, v, padded, it->rows, n, padded, acc, padded);
+	}
+	for (int64_t r = 0; r < it->rows; r++) {
+		v16 sum = v_set1(sums[r]);
+		float *out = o->out + (it->row + r) * o->out_stride + it->head * d;
+		SPANS(0, d) {
+			put(out + c, v_div(v_load(acc + r * padded + c), sum), n);
+		}
+		o->lse[(it->row + r) * o->lse_stride + it->head] = largest[r] + logf(sums[r]);
+	}
+}
+
+static void FN(documents_delta)(const documents_op *o, int64_t begin, int64_t end) {
+	for (int64_t t = begin; t < end; t++) {
+		for (int64_t h = 0; h < o->heads; h++) {
+			const float *x = o->out + t * o->out_stride + h * o->head_dim, *g = o->dout + t * o->dout_stride + h * o->head_dim;
+			v16 sum = v_set1(0);
+			SPANS(0, o->head_dim) {
+				sum = v_fma(take(x + c, n), take(g + c, n), sum);
+			}
+			(*o->delta)[t * o->heads + h] = v_hsum(sum);
+		}
+	}
+}
+
+// Scores and dout*v of a block [rows][QUERY_BLOCK] become weights p and ds = p (dout*v - delta) slope. lse and delta belong to the queries: to the rows, or
+// where keys own the block to its columns.
+static void FN(weigh_rows)(const documents_op *o, const document_item *it, int64_t other, int64_t n, float *scores, float *dp, const float *lse, const float *delta) {
+	for (int64_t r = 0; r < it->rows; r++) {
+		float *s = scores + r * QUERY_BLOCK, *g = dp + r * QUERY_BLOCK;
+		int64_t lo, hi;
+		visible(o, it->keys, it->row + r, other, n, &lo, &hi);
+		for (int64_t c = 0; c < QUERY_BLOCK; c += 16) {
+			v16 slope, v = score_of(o, v_load(s + c), &slope), l = it->keys ? v_load(lse + c) : v_set1(lse[r]), e = it->keys ? v_load(delta + c) : v_set1(delta[r]);
+			v16 p = keep_visible(v_exp(v_sub(v, l)), c, lo, hi, 0);
+			v_store(s + c, p);
+			v_store(g + c, keep_visible(v_mul(v_mul(p, v_sub(v_load(g + c), e)), slope), c, lo, hi, 0));
+		}
+	}
+}
+
+ALWAYS void load_stats(const documents_op *o, int64_t row, int64_t rows, int64_t head, float *lse, float *delta) {
+	for (int64_t i = 0; i < QUERY_BLOCK; i++) {
+		lse[i] = i < rows ? o->lse[(row + i) * o->lse_stride + head] : 0;
+		delta[i] = i < rows ? (*o->delta)[(row + i) * o->heads + head] : 0;
+	}
+}
+
+ALWAYS void put_rows(float *to, int64_t stride, int64_t rows, int64_t width, const float *from, int64_t padded) {
+	for (int64_t r = 0; r < rows; r++) {
+		SPANS(0, width) {
+			put(to + r * stride + c, v_load(from + r * padded + c), n);
+		}
+	}
+}
+
+// One item of the gradient. Queries: dq += ds k over the keys. Keys: dk += ds q and dv += p dout over the queries of all query heads of the head, one after the other.
+// scratch: ten times QUERY_BLOCK*padded: the item's rows of both operands, the other side's, these transposed, two sums; scores and dp; two rows of QUERY_BLOCK.
+static void FN(documents_grad)(const documents_op *o, const document_item *it, float *scratch) {
+	int64_t d = o->head_dim, padded = (d + 15) / 16 * 16, size = padded * QUERY_BLOCK, block = QUERY_BLOCK * QUERY_BLOCK;
+	float *own = scratch, *own2 = own + size, *far = own2 + size, *far2 = far + size, *turned = far2 + size, *turned2 = turned + size, *acc = turned2 + size, *acc2 = acc + size,
+		*scores = acc2 + size, *dp = scores + block, *lse = dp + block, *delta = lse + QUERY_BLOCK;
+	int64_t first = it->keys ? it->head * (int64_t)o->group : it->head, heads = it->keys ? o->group : 1, kv = (it->keys ? it->head : it->head / o->group) * d;
+	if (it->keys) {
+		FN(copy_rows)(o->k + it->row * o->k_stride + kv, o->k_stride, it->rows, d, own, padded);
+		FN(copy_rows)(o->v + it->row * o->v_stride + kv, o->v_stride, it->rows, d, own2, padded);
+	} else {
+		FN(copy_rows)(o->q + it->row * o->q_stride + first * d, o->q_stride, it->rows, d, own, padded);
+		FN(copy_rows)(o->dout + it->row * o->dout_stride + first * d, o->dout_stride, it->rows, d, own2, padded);
+		load_stats(o, it->row, it->rows, first, lse, delta);
+	}
+	memset(acc, 0, (size_t)(2 * size) * sizeof(float));
+	int64_t end = end_of(o, it);
+	for (int64_t h = first; h < first + heads; h++) {
+		for (int64_t at = first_block(o, it); at < end; at += QUERY_BLOCK) {
+			int64_t n = block_rows(at, end);
+			if (it->keys) {
+				FN(copy_rows)(o->q + at * o->q_stride + h * d, o->q_stride, n, d, far, padded);
+				FN(copy_rows)(o->dout + at * o->dout_stride + h * d, o->dout_stride, n, d, far2, padded);
+				load_stats(o, at, n, h, lse, delta);
+			} else {
+				FN(copy_rows)(o->k + at * o->k_stride + kv, o->k_stride, n, d, far, padded);
+				FN(copy_rows)(o->v + at * o->v_stride + kv, o->v_stride, n, d, far2, padded);
+			}
+			FN(turn)(far, padded, turned);
+			FN(turn)(far2, padded, turned2);
+			memset(scores, 0, (size_t)(2 * block) * sizeof(float));
+			FN(block_add)(own, padded, turned, QUERY_BLOCK, it->rows, d, QUERY_BLOCK, scores, QUERY_BLOCK);
+			FN(block_add)(own2, padded, turned2, QUERY_BLOCK, it->rows, d, QUERY_BLOCK, dp, QUERY_BLOCK);
+			FN(weigh_rows)(o, it, at, n, scores, dp, lse, delta);
+			FN(block_add)(dp, QUERY_BLOCK, far, padded, it->rows, n, padded, acc, padded);
+			if (it->keys) {
+				FN(block_add)(scores, QUERY_BLOCK, far2, padded, it->rows, n, padded, acc2, padded);
+			}
+		}
+	}
+	if (it->keys) {
+		put_rows(o->dk + it->row * o->dk_stride + kv, o->dk_stride, it->rows, d, acc, padded);
+		put_rows(o->dv + it->row * o->dv_stride + kv, o->dv_stride, it->rows, d, acc2, padded);
+	} else {
+		put_rows(o->dq + it->row * o->dq_stride + first * d, o->dq_stride, it->rows, d, acc, padded);
+	}
+}
+
+void FN(documents_table)(kernel_table *k) {
+	k->documents = FN(documents);
+	k->documents_delta = FN(documents_delta);
+	k->documents_grad = FN(documents_grad);
+}

@@ -1,0 +1,119 @@
+//go:build cgo
+
+package cpu
+
+/*
+#include "kernels.h"
+*/
+import "C"
+
+import (
+	"fmt"
+	"unsafe"
+
+	"weft/runtime/device"
+)
+
+func (d *cpuDevice) SelfAttention(a device.SelfAttentionArgs) error {
+	const op = "self attention"
+	if d.closed.Load() {
+		return closedErr(op)
+	}
+	if err := device.CheckSelfAttention(a); err != nil {
+		return err
+	}
+	v, err := d.operands(op, a.Q, a.K, a.V, a.Out, a.LSE)
+	if err != nil || a.Q.Rows == 0 {
+		return err
+	}
+	r, err := d.documents(&a, v, false)
+	if err != nil {
+		return fmt.Errorf("%s: %w", op, err)
+	}
+	d.push(unsafe.Pointer(r), C.OP_DOCUMENTS)
+	return nil
+}
+
+func (d *cpuDevice) SelfAttentionGrad(a device.SelfAttentionGradArgs) error {
+	const op = "self attention grad"
+	if d.closed.Load() {
+		return closedErr(op)
+	}
+	if err := device.CheckSelfAttentionGrad(a); err != nil {
+		return err
+	}
+	v, err := d.operands(op, a.Q, a.K, a.V, a.Out, a.LSE, a.DOut, a.DQ, a.DK, a.DV)
+	if err != nil || a.Q.Rows == 0 {
+		return err
+	}
+	r, err := d.documents(&a.SelfAttentionArgs, v, true)
+	if err != nil {
+		return fmt.Errorf("%s: %w", op, err)
+	}
+	if err := d.needShared(4 * int64(a.Q.Rows) * int64(r.heads)); err != nil {
+		return fmt.Errorf("%s: %w", op, err)
+	}
+	r.delta = (**C.float)(unsafe.Pointer(d.shared))
+	r.dout, r.dq, r.dk, r.dv = v[5].at, v[6].at, v[7].at, v[8].at
+	r.dout_stride, r.dq_stride, r.dk_stride, r.dv_stride = v[5].stride, v[6].stride, v[7].stride, v[8].stride
+	d.push(unsafe.Pointer(r), C.OP_DOCUMENTS_GRAD)
+	return nil
+}
+
+// documents returns the record of either pass: its items are the blocks of rows of each document and query head, and for the gradient those of each KV head as keys. The
+// longest come first: the last blocks of queries see the most keys, the first blocks of keys are seen by the most queries.
+func (d *cpuDevice) documents(a *device.SelfAttentionArgs, v [10]operand, grad bool) (*C.documents_op, error) {
+	heads, kvHeads := a.Q.Cols/a.HeadDim, a.K.Cols/a.HeadDim
+	blocks := 0
+	for i := range len(a.Indptr) - 1 {
+		blocks += (int(a.Indptr[i+1]-a.Indptr[i]) + C.QUERY_BLOCK - 1) / C.QUERY_BLOCK
+	}
+	n := blocks * heads
+	if grad {
+		n += blocks * kvHeads
+	}
+	if err := small("items", n); err != nil {
+		return nil, err
+	}
+	r, err := record[C.documents_op](d)
+	if err != nil {
+		return nil, err
+	}
+	items, err := room[C.document_item](&d.arena, n)
+	if err != nil {
+		return nil, err
+	}
+	n = 0
+	for i := range len(a.Indptr) - 1 {
+		begin, end := a.Indptr[i], a.Indptr[i+1]
+		last := begin + (end-begin-1)/C.QUERY_BLOCK*C.QUERY_BLOCK
+		for row := begin; grad && row < end; row += C.QUERY_BLOCK {
+			n += blockItems(items[n:], begin, end, row, kvHeads, 1)
+		}
+		for row := last; end > begin && row >= begin; row -= C.QUERY_BLOCK {
+			n += blockItems(items[n:], begin, end, row, heads, 0)
+		}
+	}
+	size := (a.HeadDim + 15) / 16 * 16 * C.QUERY_BLOCK
+	floats := 5*size + C.QUERY_BLOCK*C.QUERY_BLOCK + 2*C.QUERY_BLOCK
+	if grad {
+		floats = 8*size + 2*C.QUERY_BLOCK*C.QUERY_BLOCK + 2*C.QUERY_BLOCK
+	}
+	if err := d.needScratch(4 * int64(floats)); err != nil {
+		return nil, err
+	}
+	r.q, r.k, r.v, r.out, r.lse = v[0].at, v[1].at, v[2].at, v[3].at, v[4].at
+	r.q_stride, r.k_stride, r.v_stride, r.out_stride, r.lse_stride = v[0].stride, v[1].stride, v[2].stride, v[3].stride, v[4].stride
+	r.item, r.items = unsafe.SliceData(items), C.int32_t(n)
+	r.rows, r.heads, r.group, r.head_dim = C.int32_t(a.Q.Rows), C.int32_t(heads), C.int32_t(heads/kvHeads), C.int32_t(a.HeadDim)
+	r.window, r.scale, r.softcap = C.int32_t(min(a.Window, a.Q.Rows)), C.float(a.Scale), C.float(a.Softcap)
+	return r, nil
+}
+
+// blockItems fills in one block of rows for each head.
+func blockItems(items []C.document_item, begin, end, row int32, heads, keys int) int {
+	for h := range heads {
+		items[h] = C.document_item{begin: C.int32_t(begin), end: C.int32_t(end), row: C.int32_t(row), rows: C.int32_t(min(end-row, C.QUERY_BLOCK)), head: C.int32_t(h), keys: C.int32_t(keys)}
+	}
+	return heads
+}
