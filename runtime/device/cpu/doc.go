@@ -19,12 +19,15 @@
 // 16 scales (and 16 mins) of a group, binary16 where ScalesF16 allows, lie beside the 32 columns that they belong to when groups have 16 or 32
 // columns, else behind the panel's codes. Rows are padded to 16 and columns to 32 with values that contribute nothing.
 //
+// Factors of LoRA stay as device.LoRAMatrices says and in the type of their file.
+//
 // # Numbers
 //
 // With Float activations acc = fma(x[k], w[k], acc) for ascending k, one chain per output, w widened or dequantized to float32 as quant.Matrix
 // says. With Fast, Int8 and Int4 matrices whose groups are a multiple of 32 columns, 16, or the whole row, multiply the codes of quant.QuantizeActs:
 // for each 32 columns, in ascending order, the exact integer sum (minus Zero times the sum of q) enters as acc = fma(sum, scale*ascale, acc), then, where there are mins, acc = fma(min,
 // ascale*sum(q), acc); groups of 16 do so for each half. Other layouts and group lengths take the float path.
+// LoRA: a product with A is 16 sums of fma over the columns (lane = column % 16) and a fixed tree, one with B a chain of fma over the rank.
 // All of this gives the same bits on every instruction set, alone and in any batch. The exception: with Fast on avx512, BF16 matrices use the bf16 dot
 // products of the processor (activations rounded to bf16, pairs of products, subnormals flushed), still the same alone and in any batch.
 package cpu

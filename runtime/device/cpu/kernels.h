@@ -63,6 +63,51 @@ typedef struct {
 	linear_part *part;
 } linear_op;
 
+// A segment of one part. See device.LoRAMatrices for the layouts.
+typedef struct {
+	const uint8_t *a, *b;     // a NULL: x holds the product with A
+	const float *gain, *bias; // or NULL
+	float *out;
+	int64_t out_stride;
+	int64_t y;     // where the segment's [end-begin, rank] products lie in y
+	int64_t first; // blocks of the segments before this one
+	int32_t a_dtype, b_dtype, begin, end, rank, n;
+	float scale, shift; // of the product, of the bias
+} lora_segment;
+
+typedef struct {
+	op head;
+	const float *x;
+	float **y;     // where the products with A lie, or NULL: each block of rows is one chunk's from A to B
+	int64_t x_stride;
+	int64_t blocks; // of at most block rows, over all segments
+	int32_t in, segments, block, splits;
+	lora_segment *segment;
+} lora_op;
+
+// What the operation after this one will read and this one, busy with integers, may fetch into the caches meanwhile: the factors of segments [segment, last), lines of 64
+// bytes at each step.
+typedef struct {
+	const uint8_t *at, *end; // of the factor in turn; equal: nothing is left
+	const lora_segment *segment, *last;
+	int64_t in;
+	int32_t lines, second; // second: the factor in turn is B
+} ahead;
+
+void ahead_next(ahead *a);
+
+ALWAYS void ahead_step(ahead *a) {
+	if (a->at < a->end) {
+		for (int i = 0; i < a->lines; i++) {
+			__builtin_prefetch(a->at + 64 * i, 0, 2);
+		}
+		a->at += 64 * a->lines;
+		if (a->at >= a->end) {
+			ahead_next(a);
+		}
+	}
+}
+
 // Panels [begin, end) of a part times the prepared tiles [first, last), which lie tile_bytes apart.
 typedef struct {
 	const linear_op *o;
@@ -70,6 +115,7 @@ typedef struct {
 	int64_t begin, end;
 	const uint8_t *tiles;
 	int64_t first, last;
+	ahead *ahead;
 } linear_work;
 
 ALWAYS int tokens_of(const linear_op *o, int64_t tile) {
@@ -98,28 +144,6 @@ typedef struct {
 	int32_t rows, parts, width;
 	float eps;
 } rmsnorm_op;
-
-// A segment of one part. See device.LoRAMatrices for the layouts.
-typedef struct {
-	const uint8_t *a, *b;     // a NULL: x holds the product with A
-	const float *gain, *bias; // or NULL
-	float *out;
-	int64_t out_stride;
-	int64_t y;     // where the segment's [end-begin, rank] products lie in y
-	int64_t first; // blocks of the segments before this one
-	int32_t a_dtype, b_dtype, begin, end, rank, n;
-	float scale, shift; // of the product, of the bias
-} lora_segment;
-
-typedef struct {
-	op head;
-	const float *x;
-	float **y;     // where the products with A lie, or NULL: each block of rows is one chunk's from A to B
-	int64_t x_stride;
-	int64_t blocks; // of at most block rows, over all segments
-	int32_t in, segments, block, splits;
-	lora_segment *segment;
-} lora_op;
 
 // Where a cache's keys and values of one layer lie: K [page][Hkv][PageLen/16][D][16], V [page][Hkv][PageLen][D].
 typedef struct {

@@ -17,6 +17,7 @@ import (
 
 // Bounds of how a LoRA operation falls into chunks.
 const (
+	loraParts = 16      // of an operation
 	loraBlock = 32      // rows of a chunk, at least and a multiple, and at most twice: below, factors are read too often
 	loraSplit = 1 << 16 // elements of the factors of a segment of few rows that are worth a second phase
 )
@@ -28,6 +29,9 @@ func (d *cpuDevice) LoRA(a device.LoRAArgs) error {
 	}
 	if err := device.CheckLoRA(a); err != nil {
 		return err
+	}
+	if len(a.Parts) > loraParts {
+		return fmt.Errorf("%s: %w: %d parts, at most %d share x", op, device.ErrShape, len(a.Parts), loraParts)
 	}
 	x, err := d.floats(op, "x", a.X)
 	if err != nil {
@@ -103,26 +107,30 @@ func (d *cpuDevice) planLoRA(r *C.lora_op, parts []device.LoRAPart, segments []C
 	n, rank := 0, 0
 	var blocks, y, most int64
 	absent := false
-	for i := range parts {
-		out, _ := d.floats("", "", parts[i].Out)
-		for j := range parts[i].Segments {
-			s := &parts[i].Segments[j]
-			if !loraWork(&parts[i], s) {
-				continue
-			}
-			m := s.M
-			segments[n] = C.lora_segment{
-				a: (*C.uint8_t)(d.span(m.A)), b: (*C.uint8_t)(d.span(m.B)), gain: (*C.float)(d.span(m.Gain)), bias: (*C.float)(d.span(m.Bias)),
-				a_dtype: elementType(m.A.DType), b_dtype: elementType(m.B.DType), out: out, out_stride: C.int64_t(parts[i].Out.Stride), y: C.int64_t(y), first: C.int64_t(blocks),
-				begin: C.int32_t(s.Begin), end: C.int32_t(s.End), rank: C.int32_t(m.Rank), n: C.int32_t(m.Out), scale: C.float(m.Scale * s.Scale), shift: C.float(s.Scale),
-			}
-			n++
-			blocks += int64((s.End - s.Begin + block - 1) / block)
-			y += int64(s.End-s.Begin) * int64(m.Rank)
-			most = max(most, int64(m.Rank)*int64(m.In+m.Out))
-			rank = max(rank, m.Rank)
-			absent = absent || m.A.Buf == nil
+	var at [loraParts]int
+	for {
+		p := first(parts, at[:])
+		if p < 0 {
+			break
 		}
+		s, out := &parts[p].Segments[at[p]], parts[p].Out
+		at[p]++
+		if !loraWork(&parts[p], s) {
+			continue
+		}
+		m := s.M
+		to, _ := d.floats("", "", out)
+		segments[n] = C.lora_segment{
+			a: (*C.uint8_t)(d.span(m.A)), b: (*C.uint8_t)(d.span(m.B)), gain: (*C.float)(d.span(m.Gain)), bias: (*C.float)(d.span(m.Bias)),
+			a_dtype: elementType(m.A.DType), b_dtype: elementType(m.B.DType), out: to, out_stride: C.int64_t(out.Stride), y: C.int64_t(y), first: C.int64_t(blocks),
+			begin: C.int32_t(s.Begin), end: C.int32_t(s.End), rank: C.int32_t(m.Rank), n: C.int32_t(m.Out), scale: C.float(m.Scale * s.Scale), shift: C.float(s.Scale),
+		}
+		n++
+		blocks += int64((s.End - s.Begin + block - 1) / block)
+		y += int64(s.End-s.Begin) * int64(m.Rank)
+		most = max(most, int64(m.Rank)*int64(m.In+m.Out))
+		rank = max(rank, m.Rank)
+		absent = absent || m.A.Buf == nil
 	}
 	r.blocks, r.block = C.int64_t(blocks), C.int32_t(block)
 	if d.threads > 1 && blocks < int64(2*d.threads) && most >= loraSplit && !absent {
@@ -130,6 +138,18 @@ func (d *cpuDevice) planLoRA(r *C.lora_op, parts []device.LoRAPart, segments []C
 		return d.needShared(4 * y)
 	}
 	return d.needScratch(4 * int64(block) * int64(rank))
+}
+
+// first returns the part whose segment in turn begins first, the earlier part where several do, so that the factors of an adapter are read one after another; -1: none is
+// left.
+func first(parts []device.LoRAPart, at []int) int {
+	best := -1
+	for i := range parts {
+		if at[i] < len(parts[i].Segments) && (best < 0 || parts[i].Segments[at[i]].Begin < parts[best].Segments[at[best]].Begin) {
+			best = i
+		}
+	}
+	return best
 }
 
 func elementType(t tensor.DType) C.int32_t {

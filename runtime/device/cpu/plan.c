@@ -123,6 +123,38 @@ int64_t op_chunks(op *o, int phase, int threads) {
 	return 0;
 }
 
+static int64_t factor_bytes(int64_t rows, int64_t cols, int32_t dtype) { return rows * cols * (dtype == DTYPE_F32 ? 4 : 2); }
+
+// Goes on to the next factor that is there.
+void ahead_next(ahead *a) {
+	a->at = a->end = NULL;
+	for (; a->segment < a->last && a->at == a->end; a->second = !a->second) {
+		const lora_segment *s = a->segment;
+		a->at = a->second ? s->b : s->a;
+		a->end = a->at == NULL ? NULL : a->at + (a->second ? factor_bytes(s->rank, s->n, s->b_dtype) : factor_bytes(s->rank, a->in, s->a_dtype));
+		a->segment += a->second;
+	}
+}
+
+// The share of a chunk of o in what the LoRA operation after it reads. Adapters of many requests are more than the caches keep, and integer products of several tokens leave
+// the memory idle; tokens of one adapter, or few, read it once or find it where they left it.
+static void look_ahead(const linear_op *o, int64_t chunk, ahead *a) {
+	const lora_op *next = (const lora_op *)o->head.next;
+	if (next == NULL || next->head.kind != OP_LORA || next->y != NULL || o->prep != PREP_INT8 || o->rows < 4) {
+		return;
+	}
+	int64_t chunks = ceil_div(o->tiles, o->macro_tiles) * o->panel_chunks, bytes = 0;
+	a->segment = next->segment + next->segments * chunk / chunks;
+	a->last = next->segment + next->segments * (chunk + 1) / chunks;
+	a->in = next->in;
+	for (const lora_segment *s = a->segment; s < a->last; s++) {
+		bytes += factor_bytes(s->rank, a->in, s->a_dtype) + factor_bytes(s->rank, s->n, s->b_dtype);
+	}
+	int64_t steps = o->head.split * ceil_div(o->cols, UNIT) * o->macro_tiles;
+	a->lines = (int32_t)(bytes / 64 / steps + 1);
+	ahead_next(a);
+}
+
 static void run_linear(const linear_op *o, int phase, int64_t chunk, const kernel_table *k, uint8_t *scratch, int fresh) {
 	if (o->shared == NULL) {
 		for (int64_t i = 0; fresh && i < o->tiles; i++) {
@@ -140,11 +172,13 @@ static void run_linear(const linear_op *o, int phase, int64_t chunk, const kerne
 	last = last < o->tiles ? last : o->tiles;
 	int64_t begin = chunk % o->panel_chunks * o->head.split, end = begin + o->head.split;
 	end = end < o->panels ? end : o->panels;
+	ahead a = {0};
+	look_ahead(o, chunk, &a);
 	for (int i = 0; i < o->parts; i++) {
 		int64_t base = o->part[i].first_panel, stop = i + 1 < o->parts ? o->part[i + 1].first_panel : o->panels;
 		int64_t from = begin > base ? begin : base, to = end < stop ? end : stop;
 		if (from < to) {
-			k->product[o->prep](&(linear_work){o, &o->part[i], from - base, to - base, scratch, first, last});
+			k->product[o->prep](&(linear_work){o, &o->part[i], from - base, to - base, scratch, first, last, &a});
 		}
 	}
 }
