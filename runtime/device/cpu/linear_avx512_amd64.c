@@ -85,7 +85,7 @@ ALWAYS void join(const int n, __m512i *sum) {
 }
 
 // The tokens [from, from+T) of a tile times P panels; out is [P][TILE_MAX][16].
-ALWAYS void int8_tile(const weight *w, const uint8_t *panel, const uint8_t *x, const int tile, const int from, const int T, const int P, const int bits, const int halves, float *out, ahead *next) {
+ALWAYS void int8_tile(const weight *w, const uint8_t *panel, const uint8_t *x, const int tile, const int from, const int T, const int P, const int bits, const int halves, const int looks, float *out, ahead *next) {
 	__m512 acc[TILE_MAX];
 	// two sums a token where one chain of dot products would wait for itself; integers add up the same
 	const int n = P * T, chains = n <= 3 ? 2 : 1;
@@ -97,7 +97,6 @@ ALWAYS void int8_tile(const weight *w, const uint8_t *panel, const uint8_t *x, c
 		sum[i] = _mm512_setzero_si512();
 	}
 	int64_t since = 0;
-	const int looks = next->lines > 0;
 	const uint8_t *codes = panel, *group = panel + w->scale_off;
 	int unit_scales = halves == 2 ? 1 : w->group_len / UNIT; // units that share a scale
 	for (int64_t u = 0; u < w->units; u++, codes += w->code_stride, x += 64 * tile) {
@@ -173,12 +172,23 @@ static void int8_product(const linear_work *l, int64_t panel, const uint8_t *til
 	float acc[TILE_MAX * 16] __attribute__((aligned(64)));
 	const weight *w = l->p->w;
 	const uint8_t *at = w->data + panel * w->panel_bytes;
-#define SINGLE_4_1(T) int8_tile(w, at, tile, T, 0, T, 1, 4, 1, acc, l->ahead)
-#define SINGLE_4_2(T) int8_tile(w, at, tile, T, 0, T, 1, 4, 2, acc, l->ahead)
-#define SINGLE_8_1(T) int8_tile(w, at, tile, T, 0, T, 1, 8, 1, acc, l->ahead)
-#define SINGLE_8_2(T) int8_tile(w, at, tile, T, 0, T, 1, 8, 2, acc, l->ahead)
+#define SINGLE_4_1(T) int8_tile(w, at, tile, T, 0, T, 1, 4, 1, 0, acc, NULL)
+#define SINGLE_4_2(T) int8_tile(w, at, tile, T, 0, T, 1, 4, 2, 0, acc, NULL)
+#define SINGLE_8_1(T) int8_tile(w, at, tile, T, 0, T, 1, 8, 1, 0, acc, NULL)
+#define SINGLE_8_2(T) int8_tile(w, at, tile, T, 0, T, 1, 8, 2, 0, acc, NULL)
 #define SINGLE(bits, halves) TILES(SINGLE_##bits##_##halves)
-	INTEGER(w, SINGLE)
+// Tiles of four to eight tokens are where decoding steps have time to look ahead.
+#define LOOKING(bits, halves) \
+	switch (l->o->tile) { \
+	case 4: int8_tile(w, at, tile, 4, 0, 4, 1, bits, halves, 1, acc, l->ahead); break; \
+	case 6: int8_tile(w, at, tile, 6, 0, 6, 1, bits, halves, 1, acc, l->ahead); break; \
+	default: int8_tile(w, at, tile, 8, 0, 8, 1, bits, halves, 1, acc, l->ahead); break; \
+	}
+	if (l->ahead->lines > 0 && l->o->tile >= 4 && l->o->tile <= 8) {
+		INTEGER(w, LOOKING)
+	} else {
+		INTEGER(w, SINGLE)
+	}
 	store_tile(l->p, panel, first, count, acc);
 }
 
@@ -188,9 +198,9 @@ static void int8_pair(const linear_work *l, int64_t panel, const uint8_t *tile, 
 	const weight *w = l->p->w;
 	const uint8_t *at = w->data + panel * w->panel_bytes;
 #define PAIR(bits, halves) \
-	int8_tile(w, at, tile, TILE_MAX, 0, 6, 2, bits, halves, acc, l->ahead); \
+	int8_tile(w, at, tile, TILE_MAX, 0, 6, 2, bits, halves, 0, acc, NULL); \
 	if (count > 6) { \
-		int8_tile(w, at, tile, TILE_MAX, 6, 6, 2, bits, halves, acc, l->ahead); \
+		int8_tile(w, at, tile, TILE_MAX, 6, 6, 2, bits, halves, 0, acc, NULL); \
 	}
 	INTEGER(w, PAIR)
 	store_tile(l->p, panel, first, count, acc);

@@ -137,10 +137,10 @@ void ahead_next(ahead *a) {
 }
 
 // The share of a chunk of o in what the LoRA operation after it reads. Adapters of many requests are more than the caches keep, and integer products of several tokens leave
-// the memory idle; tokens of one adapter, or few, read it once or find it where they left it.
+// the memory idle. Kernels that do not look ahead leave it alone.
 static void look_ahead(const linear_op *o, int64_t chunk, ahead *a) {
 	const lora_op *next = (const lora_op *)o->head.next;
-	if (next == NULL || next->head.kind != OP_LORA || next->y != NULL || o->prep != PREP_INT8 || o->rows < 4) {
+	if (next == NULL || next->head.kind != OP_LORA || next->y != NULL || o->prep != PREP_INT8) {
 		return;
 	}
 	int64_t chunks = ceil_div(o->tiles, o->macro_tiles) * o->panel_chunks, bytes = 0;
