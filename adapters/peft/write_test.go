@@ -120,17 +120,17 @@ func TestWriteRefuses(t *testing.T) {
 	if err := Write(filepath.Join(parent, "y"), sound, newFolder().tensors); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("error %v, want that it exists", err)
 	}
-	if err := os.Mkdir(filepath.Join(parent, "empty"), 0o700); err != nil {
+	if err := os.WriteFile(filepath.Join(parent, "file"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := Write(filepath.Join(parent, "empty"), sound, newFolder().tensors); !errors.Is(err, fs.ErrExist) {
-		t.Errorf("error %v, want that even an empty folder exists", err)
+	if err := Write(filepath.Join(parent, "file"), sound, newFolder().tensors); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("error %v, want that the file exists", err)
 	}
 	if err := Write(filepath.Join(parent, "none", "z"), sound, newFolder().tensors); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("error %v, want that the parent does not exist", err)
 	}
 	if entries, _ := os.ReadDir(parent); len(entries) != 2 {
-		t.Errorf("%v is in the folder, want y and empty", entries)
+		t.Errorf("%v is in the folder, want y and file", entries)
 	}
 }
 
