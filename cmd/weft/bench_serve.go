@@ -21,6 +21,9 @@ type serveLoad struct {
 	scale   load.Scaling
 	goodput []string
 	timeout time.Duration
+	keyFile string
+	// duration sets Requests, with Rate.
+	duration time.Duration
 }
 
 func benchServeCommand() *cobra.Command {
@@ -37,7 +40,11 @@ func benchServeCommand() *cobra.Command {
   goodput  requests a second that met every --goodput goal
 
 Requests come from --concurrency clients in a closed loop, or with --rate as a Poisson process, or with --trace at the times of a
-trace in the format of the Azure LLM inference traces (CSV: TIMESTAMP, ContextTokens, GeneratedTokens).`,
+trace in the format of the Azure LLM inference traces (CSV: TIMESTAMP, ContextTokens, GeneratedTokens).
+
+The workload of S-LoRA over the adapters that the server lists, two minutes of it:
+
+  weft bench serve --url URL --adapters 100 --zipf 1 --rate 2 --cv 1 --duration 2m --prompt 8 --prompt-max 512 --gen 8 --gen-max 512`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if f.URL == "" {
@@ -49,6 +56,15 @@ trace in the format of the Azure LLM inference traces (CSV: TIMESTAMP, ContextTo
 			}
 			if err := f.openTrace(); err != nil {
 				return err
+			}
+			if err := f.readKeys(); err != nil {
+				return err
+			}
+			if f.duration > 0 {
+				if f.Rate <= 0 {
+					return usagef("--duration needs --rate")
+				}
+				f.Requests = max(int(f.Rate*f.duration.Seconds()), 1)
 			}
 			if !cmd.Flags().Changed("concurrency") && (f.Rate > 0 || f.Trace != nil) {
 				f.Concurrency = 0
@@ -79,13 +95,23 @@ trace in the format of the Azure LLM inference traces (CSV: TIMESTAMP, ContextTo
 	fl := cmd.Flags()
 	fl.StringVar(&f.URL, "url", "", "base `URL` of the server, with or without /v1")
 	fl.StringVar(&f.Model, "model", "", "model `name` to ask for (default: the first that the server lists)")
-	fl.StringVar(&f.Key, "api-key", "", "API key")
+	fl.StringArrayVar(&f.Keys, "api-key", nil, "API `key`; several are used in turn, by the clients of a closed loop or the requests of an open one")
+	fl.StringVar(&f.keyFile, "api-keys", "", "`file` with an API key a line")
+	fl.IntVar(&f.Mix.Adapters, "adapters", 0, "ask for so many different adapters: those that /v1/models lists with a parent, or see --adapter-names")
+	fl.StringVar(&f.Mix.Names, "adapter-names", "", "`pattern` of the adapters' names, with %d for the number from 0 on")
+	fl.Float64Var(&f.Mix.Zipf, "zipf", 1, "exponent of the adapters' popularity; 0: all are as popular")
+	fl.BoolVar(&f.Mix.RoundRobin, "round-robin", false, "ask for one adapter after the other instead of at random")
+	fl.BoolVar(&f.Mix.LlamaCpp, "llama-lora", false, "choose adapters as llama-server wants it, by their number in the field lora")
 	fl.BoolVar(&f.Completions, "completions", false, "use /v1/completions instead of /v1/chat/completions")
 	fl.IntVar(&f.Requests, "requests", 64, "requests in all")
 	fl.IntVar(&f.Concurrency, "concurrency", 16, "requests at once")
 	fl.Float64Var(&f.Rate, "rate", 0, "arrivals a second, as a Poisson process")
+	fl.Float64Var(&f.CV, "cv", 1, "coefficient of variation of the times between arrivals: 1 is a Poisson process, more comes in bursts")
+	fl.DurationVar(&f.duration, "duration", 0, "with --rate: as many requests as arrive in this time, instead of --requests")
 	fl.IntVar(&f.Prompt, "prompt", 64, "prompt tokens, those of the chat template included")
+	fl.IntVar(&f.PromptMax, "prompt-max", 0, "longest prompt: lengths are uniform from --prompt on")
 	fl.IntVar(&f.Gen, "gen", 128, "tokens of each answer")
+	fl.IntVar(&f.GenMax, "gen-max", 0, "longest answer: lengths are uniform from --gen on")
 	fl.IntVar(&f.Common, "common", 0, "of the prompt, tokens of a beginning that all requests share")
 	fl.StringVar(&f.trace, "trace", "", "CSV `file` of arrivals and lengths")
 	fl.Float64Var(&f.scale.Prompt, "trace-prompt", 1, "factor on the trace's prompt lengths")
@@ -112,6 +138,19 @@ func (f *serveLoad) openTrace() error {
 	if f.Trace, err = load.ReadTrace(file, f.scale, f.Requests); err != nil {
 		return usagef("--trace %s: %v", f.trace, err)
 	}
+	return nil
+}
+
+// readKeys adds the lines of --api-keys.
+func (f *serveLoad) readKeys() error {
+	if f.keyFile == "" {
+		return nil
+	}
+	text, err := os.ReadFile(f.keyFile)
+	if err != nil {
+		return usagef("--api-keys: %v", err)
+	}
+	f.Keys = append(f.Keys, strings.Fields(string(text))...)
 	return nil
 }
 
@@ -144,5 +183,12 @@ func printLoad(w io.Writer, r *load.Report) {
 		s    load.Spread
 	}{{"TTFT", r.TTFT}, {"TPOT", r.TPOT}, {"ITL", r.ITL}, {"E2E", r.E2E}} {
 		fmt.Fprintf(w, "%-6s %10.2f %10.2f %10.2f %10.2f %10.2f\n", row.name, row.s.Mean, row.s.Median, row.s.P90, row.s.P99, row.s.Max)
+	}
+	if r.Adapters > 0 {
+		fmt.Fprintf(w, "%d different adapters were asked for\n", r.Adapters)
+	}
+	for i, k := range r.Keys {
+		fmt.Fprintf(w, "key %d: %d requests, %d failed, %.1f out/s, TTFT p99 %.2f ms, TPOT p99 %.2f ms, E2E median %.2f, p99 %.2f ms\n",
+			i, k.Requests, k.Failed, k.OutputPerSecond, k.TTFT.P99, k.TPOT.P99, k.E2E.Median, k.E2E.P99)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"strings"
 	"time"
@@ -15,14 +16,17 @@ import (
 
 // client sends the requests of one run.
 type client struct {
-	cfg      *Config
-	url      string // ends in /v1
-	http     *http.Client
-	overhead int // tokens that the chat template and the beginning of text add
+	cfg        *Config
+	url        string // ends in /v1
+	http       *http.Client
+	overhead   int        // tokens that the chat template and the beginning of text add
+	keys       []string   // at least one, "" for none
+	adapters   [][]string // names for each key
+	popularity []float64
 }
 
 // maxAnswer bounds what is read of an answer that is no stream.
-const maxAnswer = 1 << 20
+const maxAnswer = 32 << 20
 
 // connect finds the model and measures what the template adds to a prompt.
 func connect(ctx context.Context, cfg *Config) (*client, error) {
@@ -31,25 +35,24 @@ func connect(ctx context.Context, cfg *Config) (*client, error) {
 		// A connection a request: some servers close idle ones just when the next request is written.
 		c.http = &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DisableCompression: true}}
 	}
+	if c.keys = cfg.Keys; len(c.keys) == 0 {
+		c.keys = []string{""}
+	}
 	if cfg.Model == "" {
-		var models struct {
-			Data []struct {
-				ID string `json:"id"`
-			} `json:"data"`
-		}
-		if err := c.call(ctx, http.MethodGet, "/models", nil, &models); err != nil {
+		models, err := c.models(ctx, c.keys[0])
+		if err != nil {
 			return nil, err
 		}
-		if len(models.Data) == 0 {
-			return nil, fmt.Errorf("%s lists no model", c.url)
-		}
-		cfg.Model = models.Data[0].ID
+		cfg.Model = models[0].ID
+	}
+	if err := c.findAdapters(ctx); err != nil {
+		return nil, err
 	}
 	const probe = 64
 	body := c.body(strings.TrimSuffix(strings.Repeat("time ", probe), " "), 1, 0)
 	body.Stream, body.Options = false, nil
 	var answer chunk
-	if err := c.call(ctx, http.MethodPost, c.path(), body, &answer); err != nil {
+	if err := c.call(ctx, c.keys[0], http.MethodPost, c.path(), body, &answer); err != nil {
 		return nil, err
 	}
 	if answer.Usage != nil {
@@ -77,6 +80,13 @@ type body struct {
 	IgnoreEOS   bool           `json:"ignore_eos,omitempty"`
 	Stream      bool           `json:"stream,omitempty"`
 	Options     *streamOptions `json:"stream_options,omitempty"`
+	LoRA        []scaled       `json:"lora,omitempty"`
+}
+
+// scaled is llama-server's choice of an adapter.
+type scaled struct {
+	ID    int     `json:"id"`
+	Scale float64 `json:"scale"`
 }
 
 // chunk is what is read of an event or an answer.
@@ -119,7 +129,7 @@ func (c *client) body(text string, gen, seed int) *body {
 	return b
 }
 
-func (c *client) post(ctx context.Context, method, path string, in any) (*http.Response, error) {
+func (c *client) post(ctx context.Context, key, method, path string, in any) (*http.Response, error) {
 	var raw []byte
 	if in != nil {
 		raw, _ = json.Marshal(in) //nolint:errchkjson // plain structs of ours
@@ -129,8 +139,8 @@ func (c *client) post(ctx context.Context, method, path string, in any) (*http.R
 		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
 	}
 	req.Header.Set("Content-Type", "application/json")
-	if c.cfg.Key != "" {
-		req.Header.Set("Authorization", "Bearer "+c.cfg.Key)
+	if key != "" {
+		req.Header.Set("Authorization", "Bearer "+key)
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
@@ -144,8 +154,8 @@ func (c *client) post(ctx context.Context, method, path string, in any) (*http.R
 	return resp, nil
 }
 
-func (c *client) call(ctx context.Context, method, path string, in, out any) error {
-	resp, err := c.post(ctx, method, path, in)
+func (c *client) call(ctx context.Context, key, method, path string, in, out any) error {
+	resp, err := c.post(ctx, key, method, path, in)
 	if err != nil {
 		return err
 	}
@@ -156,15 +166,22 @@ func (c *client) call(ctx context.Context, method, path string, in, out any) err
 	return nil
 }
 
-// send makes request i and fills o.
-func (c *client) send(ctx context.Context, i int, due time.Time, o *Outcome) {
-	prompt, gen := c.cfg.Prompt, c.cfg.Gen
+// send makes request i with a key and fills o.
+func (c *client) send(ctx context.Context, i, key int, due time.Time, o *Outcome) {
+	rng := rand.New(rand.NewPCG(c.cfg.Seed, uint64(i)+3<<32))
+	prompt, gen := between(rng, c.cfg.Prompt, c.cfg.PromptMax), between(rng, c.cfg.Gen, c.cfg.GenMax)
 	if c.cfg.Trace != nil {
 		a := &c.cfg.Trace[i%len(c.cfg.Trace)]
 		prompt, gen = a.Prompt, a.Gen
 	}
-	*o = Outcome{due: due, wantPrompt: prompt, wantOutput: gen}
-	resp, err := c.post(ctx, http.MethodPost, c.path(), c.body(c.prompt(i, prompt), gen, i))
+	*o = Outcome{due: due, wantPrompt: prompt, wantOutput: gen, Key: key, Adapter: c.adapter(i)}
+	b := c.body(c.prompt(i, prompt), gen, i)
+	if c.cfg.Mix.LlamaCpp && o.Adapter >= 0 {
+		b.LoRA = []scaled{{o.Adapter, 1}}
+	} else if o.Adapter >= 0 {
+		b.Model = c.adapters[key][o.Adapter]
+	}
+	resp, err := c.post(ctx, c.keys[key], http.MethodPost, c.path(), b)
 	if err == nil {
 		err = o.read(resp.Body)
 		resp.Body.Close()

@@ -24,14 +24,19 @@ const (
 
 // Config describes a load. Requests arrive in a closed loop of Concurrency clients, or, with Rate or Trace, at times of their own.
 type Config struct {
-	URL         string // http://host:port, with or without /v1
-	Model, Key  string // Model "": the first one that the server lists
-	Completions bool   // /v1/completions instead of /v1/chat/completions
+	URL         string   // http://host:port, with or without /v1
+	Model       string   // "": the first one that the server lists
+	Keys        []string // API keys, each a tenant, say; client or, in an open loop, request i uses the i-th in turn
+	Mix         Mix
+	Completions bool // /v1/completions instead of /v1/chat/completions
 	Requests    int
 	Concurrency int     // of the closed loop; of an open one the most at once, 0: no bound
-	Rate        float64 // arrivals a second, as a Poisson process; 0: closed loop
+	Rate        float64 // arrivals a second; 0: closed loop
+	CV          float64 // coefficient of variation of the times between arrivals, which are gamma distributed; 0 and 1: a Poisson process
 	Trace       []Arrival
 	Prompt, Gen int // tokens of each request where there is no Trace
+	PromptMax   int // above Prompt: lengths are uniform between the two
+	GenMax      int
 	Common      int // of Prompt, tokens of a beginning that all requests have in common
 	Seed        uint64
 	StopAtEOS   bool // false: ignore_eos is sent, so that each answer has its full length
@@ -49,6 +54,7 @@ type Outcome struct {
 	TTFT, Latency          time.Duration
 	ITL                    []time.Duration // between successive chunks with text
 	PromptTokens, Cached   int             // as the server's usage says
+	Key, Adapter           int             // numbers of the key and the adapter, -1 for none
 	OutputTokens           int
 	Err                    error
 	firstChunk, lastChunk  time.Time
@@ -75,10 +81,14 @@ func (c *Config) check() error {
 		return fmt.Errorf("%w: rate %v: 0 to 1e6 requests a second", ErrConfig, c.Rate)
 	case c.Trace == nil && (c.Prompt < 1 || c.Gen < 1):
 		return fmt.Errorf("%w: prompts of %d and answers of %d tokens: at least 1", ErrConfig, c.Prompt, c.Gen)
+	case !(c.CV >= 0) || c.CV > 100:
+		return fmt.Errorf("%w: coefficient of variation %v: 0 to 100", ErrConfig, c.CV)
+	case c.PromptMax < 0 || c.GenMax < 0:
+		return fmt.Errorf("%w: longest prompt of %d and answer of %d tokens", ErrConfig, c.PromptMax, c.GenMax)
 	case c.Common < 0:
 		return fmt.Errorf("%w: a common beginning of %d tokens", ErrConfig, c.Common)
 	}
-	return nil
+	return c.Mix.check()
 }
 
 func (c *Config) open() bool { return c.Rate > 0 || c.Trace != nil }
@@ -107,14 +117,14 @@ func Run(ctx context.Context, cfg Config) ([]Outcome, time.Duration, error) {
 func (c *client) loop(ctx context.Context, out []Outcome) {
 	var next atomic.Int64
 	var clients sync.WaitGroup
-	for range min(c.cfg.Concurrency, len(out)) {
+	for n := range min(c.cfg.Concurrency, len(out)) {
 		clients.Go(func() {
 			for {
 				i := int(next.Add(1)) - 1
 				if i >= len(out) {
 					return
 				}
-				c.send(ctx, i, time.Now(), &out[i])
+				c.send(ctx, i, n%len(c.keys), time.Now(), &out[i])
 			}
 		})
 	}
@@ -130,9 +140,13 @@ func (c *client) arrive(ctx context.Context, begin time.Time, out []Outcome) {
 	}
 	var under sync.WaitGroup
 	var at time.Duration
+	cv := c.cfg.CV
+	if cv == 0 {
+		cv = 1
+	}
 	for i := range out {
 		if c.cfg.Rate > 0 {
-			at += time.Duration(rng.ExpFloat64() / c.cfg.Rate * float64(time.Second))
+			at += time.Duration(gap(rng, c.cfg.Rate, cv) * float64(time.Second))
 		} else {
 			at = c.cfg.Trace[i%len(c.cfg.Trace)].At
 		}
@@ -146,7 +160,7 @@ func (c *client) arrive(ctx context.Context, begin time.Time, out []Outcome) {
 				room <- struct{}{}
 				defer func() { <-room }()
 			}
-			c.send(ctx, i, due, &out[i])
+			c.send(ctx, i, i%len(c.keys), due, &out[i])
 		})
 	}
 	under.Wait()

@@ -43,6 +43,19 @@ type Report struct {
 	TPOT              Spread  `json:"tpot_ms"`
 	ITL               Spread  `json:"itl_ms"`
 	E2E               Spread  `json:"e2e_ms"`
+	Adapters          int     `json:"adapters,omitempty"` // distinct ones that were asked for
+	Keys              []Key   `json:"keys,omitempty"`     // where there were several, by number
+}
+
+// Key is the part of a run that used one API key.
+type Key struct {
+	Requests        int     `json:"requests"`
+	Failed          int     `json:"failed"`
+	OutputTokens    int     `json:"output_tokens"`
+	OutputPerSecond float64 `json:"output_tokens_per_second"`
+	TTFT            Spread  `json:"ttft_ms"`
+	TPOT            Spread  `json:"tpot_ms"`
+	E2E             Spread  `json:"e2e_ms"`
 }
 
 // Summarize makes the report of a run that took the given time.
@@ -84,7 +97,53 @@ func Summarize(outcomes []Outcome, took time.Duration, goal Goal) Report {
 	}
 	r.GoodShare = float64(good) / float64(max(r.Requests, 1))
 	r.SteadyPerSecond = steady(stamps, r.OutputTokens)
+	r.Adapters, r.Keys = distinct(outcomes), byKey(outcomes, r.Seconds)
 	return r
+}
+
+// distinct counts the adapters that were asked for; each key has its own.
+func distinct(outcomes []Outcome) int {
+	seen := map[[2]int]bool{}
+	for i := range outcomes {
+		if o := &outcomes[i]; o.Adapter >= 0 {
+			seen[[2]int{o.Key, o.Adapter}] = true
+		}
+	}
+	return len(seen)
+}
+
+// byKey returns the parts of a run with several keys.
+func byKey(outcomes []Outcome, seconds float64) []Key {
+	n := 0
+	for i := range outcomes {
+		n = max(n, outcomes[i].Key+1)
+	}
+	if n < 2 {
+		return nil
+	}
+	keys := make([]Key, n)
+	ttft, tpot, e2e := make([][]time.Duration, n), make([][]time.Duration, n), make([][]time.Duration, n)
+	for i := range outcomes {
+		o := &outcomes[i]
+		k := &keys[o.Key]
+		if k.Requests++; o.Err != nil {
+			k.Failed++
+			continue
+		}
+		k.OutputTokens += o.OutputTokens
+		ttft[o.Key], e2e[o.Key] = append(ttft[o.Key], o.TTFT), append(e2e[o.Key], o.Latency)
+		if o.OutputTokens > 1 {
+			tpot[o.Key] = append(tpot[o.Key], o.TPOT())
+		}
+	}
+	for i := range keys {
+		k := &keys[i]
+		k.TTFT, k.TPOT, k.E2E = spread(ttft[i]), spread(tpot[i]), spread(e2e[i])
+		if seconds > 0 {
+			k.OutputPerSecond = float64(k.OutputTokens) / seconds
+		}
+	}
+	return keys
 }
 
 func steady(stamps []time.Time, tokens int) float64 {
