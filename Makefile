@@ -63,9 +63,10 @@ soak: build model ## load for SOAK=60s: flat memory, no leaked page
 fuzz: setup ## every fuzz target for FUZZTIME=5s
 	scripts/fuzz $(FUZZTIME)
 
-bench: build model ## measure beside llama.cpp (PEER=folder of llama-bench and llama-server), write docs/benchmarks/cpu.md
+bench: build model ## measure beside llama.cpp (PEER=folder of llama-bench and llama-server), write docs/benchmarks/cpu.md and adapters.md
 	go run ./scripts/bench $(if $(PEER),-peer $(PEER)) $(if $(PEER_AVX2),-peer-avx2 $(PEER_AVX2)) $(if $(TRACE),-trace $(TRACE)) \
 	  $(if $(MODELS),-models $(MODELS)) -out docs/benchmarks/cpu.md
+	go run ./scripts/bench -part adapters $(if $(PEER),-peer $(PEER)) $(if $(MODELS),-models $(MODELS)) $(if $(LORAS),-loras $(LORAS)) -out docs/benchmarks/adapters.md
 
 microbench: setup ## Go benchmarks of the hot paths
 	go test -run '^$$' -bench . -benchmem ./runtime/... ./quant

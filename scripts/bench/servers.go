@@ -18,9 +18,10 @@ import (
 
 // served is a running server.
 type served struct {
-	url string
-	cmd *exec.Cmd
-	log strings.Builder
+	url  string
+	cmd  *exec.Cmd
+	data string // a folder that is removed with the server, or ""
+	log  strings.Builder
 }
 
 // serve starts a server on a free port and waits until the path, asked of it, is 200.
@@ -38,11 +39,12 @@ func serve(ctx context.Context, env []string, ready, name string, args ...string
 	v := &served{url: "http://" + addr, cmd: exec.CommandContext(ctx, name, args...)}
 	v.cmd.Env = append(os.Environ(), env...)
 	v.cmd.Stderr, v.cmd.Stdout = &v.log, &v.log
-	log.Printf("%s %s", filepath.Base(name), strings.Join(args, " "))
+	line := strings.Join(args, " ")
+	log.Printf("%s %s", filepath.Base(name), line[:min(len(line), 400)])
 	if err := v.cmd.Start(); err != nil {
 		return nil, err
 	}
-	for range 600 {
+	for range 6000 {
 		time.Sleep(100 * time.Millisecond)
 		resp, err := http.Get(v.url + ready)
 		if err != nil {
@@ -60,6 +62,9 @@ func serve(ctx context.Context, env []string, ready, name string, args ...string
 func (v *served) stop() {
 	_ = v.cmd.Process.Signal(os.Interrupt)
 	_ = v.cmd.Wait()
+	if v.data != "" {
+		_ = os.RemoveAll(v.data)
+	}
 }
 
 // memory returns the resident bytes of the server.
@@ -82,9 +87,10 @@ func (s *suite) serveOurs(ctx context.Context, env []string, model string, more 
 	return serve(ctx, env, "/ready", s.weft, args...)
 }
 
-func (s *suite) serveTheirs(ctx context.Context, bin, model string, slots int) (*served, error) {
-	return serve(ctx, nil, "/health", filepath.Join(bin, "llama-server"), "-m", s.model(model), "--host", "HOST", "--port", "PORT", "-t", fmt.Sprint(s.threads), "-tb", fmt.Sprint(s.threads),
-		"-np", fmt.Sprint(slots), "-c", fmt.Sprint(slots*1024), "-cb", "-fa", "on", "--cache-ram", "0", "--no-webui")
+func (s *suite) serveTheirs(ctx context.Context, bin, model string, slots int, more ...string) (*served, error) {
+	args := append([]string{"-m", s.model(model), "--host", "HOST", "--port", "PORT", "-t", fmt.Sprint(s.threads), "-tb", fmt.Sprint(s.threads),
+		"-np", fmt.Sprint(slots), "-c", fmt.Sprint(slots*1024), "-cb", "-fa", "on", "--cache-ram", "0", "--no-webui"}, more...)
+	return serve(ctx, nil, "/health", filepath.Join(bin, "llama-server"), args...)
 }
 
 // fire loads a server; seed makes prompts that no cache has seen.

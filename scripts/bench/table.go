@@ -96,7 +96,7 @@ func (s *suite) write(ctx context.Context, w io.Writer) error {
 		}
 	}
 	load, _ := os.ReadFile("/proc/loadavg")
-	_, err := fmt.Fprintf(w, `# On the CPU, beside llama.cpp
+	_, err := fmt.Fprintf(w, `# %s
 
 Made by %s, which measures ours and theirs in turn, %d rounds, on %d threads, with nothing else running; a figure is the median of the rounds, a
 ratio the median (smallest to largest) of the rounds' own ratios. Prefill and decode are `+"`weft bench --prompt 512 --gen 128`"+` against `+"`llama-bench -p 512 -n 128 -fa 1`"+`;
@@ -106,7 +106,7 @@ streams are chat requests with 64 tokens in and 128 out, greedy, sent by the sam
 
 | what | ours | theirs | ratio | goal | reached | note |
 |---|---|---|---|---|---|---|
-`, "`make bench PEER=DIR`", s.rounds, s.threads, processor(), output(s.weft, "version"), runtime.Version(), peer, time.Now().UTC().Format("2006-01-02"), strings.Join(strings.Fields(string(load))[:1], ""))
+`, parts[s.part].title, "`make bench PEER=DIR`", s.rounds, s.threads, processor(), output(s.weft, "version"), runtime.Version(), peer, time.Now().UTC().Format("2006-01-02"), strings.Join(strings.Fields(string(load))[:1], ""))
 	if err != nil {
 		return err
 	}
