@@ -212,6 +212,14 @@ func (e *Engine) validate(r *Request) error {
 		if s := float64(u.Scale); u.Weights == nil || s == 0 || math.IsNaN(s) || math.IsInf(s, 0) {
 			return fmt.Errorf("%w: adapter %d of the request has no weights or the scale %v; it must be finite and not 0", ErrInvalid, i, s)
 		}
+		if n, want := len(u.Weights.Layers), e.cfg.Model.Config().Layers; n != want {
+			return fmt.Errorf("%w: adapter %d of the request has %d layers, the model %d", ErrInvalid, i, n, want)
+		}
+		if len(r.LoRA) > 1 || u.Scale != 1 {
+			if err := u.Weights.Mixable(); err != nil {
+				return fmt.Errorf("%w: adapter %d of the request: %w", ErrInvalid, i, err)
+			}
+		}
 	}
 	if (len(r.LoRA) > 0) != (r.AdapterKey != "") {
 		return fmt.Errorf("%w: %d adapters with the key %q: a request with adapters has a key, one without has none", ErrInvalid, len(r.LoRA), r.AdapterKey)

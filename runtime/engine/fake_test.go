@@ -86,7 +86,9 @@ func (d *fakeDevice) ReleasePages(c device.KVCache, begin, end int) error {
 	return nil
 }
 
-func (m *fakeModel) Config() *model.Config   { return &model.Config{Vocab: fakeVocab, MaxContext: 4096} }
+func (m *fakeModel) Config() *model.Config {
+	return &model.Config{Layers: 1, Vocab: fakeVocab, MaxContext: 4096}
+}
 func (m *fakeModel) RopeSwitch() int         { return m.ropeAt }
 func (m *fakeModel) MaxBatchTokens() int     { return m.maxBatch }
 func (m *fakeModel) MaxLogitRows() int       { return m.maxRows }

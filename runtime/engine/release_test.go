@@ -8,6 +8,7 @@ import (
 	"weft/runtime/device"
 	"weft/runtime/lora"
 	"weft/runtime/model"
+	"weft/runtime/tensor"
 )
 
 // lend gives r adapters of its own, which its Release spoils as memory that is freed and used again would be: a step that still reads them computes something else,
@@ -128,6 +129,7 @@ func TestRequestsWithAdaptersAreChecked(t *testing.T) {
 		"no adapter":      func(r *Request) { r.LoRA = nil },
 		"no weights":      func(r *Request) { r.LoRA = []lora.Use{{Scale: 1}} },
 		"no scale":        func(r *Request) { r.LoRA = []lora.Use{{Weights: r.LoRA[0].Weights}} },
+		"another model":   func(r *Request) { r.LoRA = []lora.Use{{Weights: &lora.Weights{}, Scale: 1}} },
 		"negative weight": func(r *Request) { r.Weight = -1 },
 	} {
 		r := adapted([]int32{1}, 1, "x")
@@ -135,5 +137,28 @@ func TestRequestsWithAdaptersAreChecked(t *testing.T) {
 		if _, err := e.Submit(t.Context(), r); !errors.Is(err, ErrInvalid) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// TestMixOfWhatIsNoSumIsRefused before it can spoil a step of others.
+func TestMixOfWhatIsNoSumIsRefused(t *testing.T) {
+	m := newFakeModel(t)
+	e := start(t, m.config())
+	a := &lora.Adapter{Layers: make([][lora.NumTargets]lora.Module, 1)}
+	a.Layers[0][lora.QProj] = lora.Module{Scale: 1, Gain: []float32{1, 2},
+		A: lora.Factor{DType: tensor.F32, Rows: 1, Cols: 2, Data: make([]byte, 8)}, B: lora.Factor{DType: tensor.F32, Rows: 2, Cols: 1, Data: make([]byte, 8)}}
+	dora, err := lora.Load(m.dev, a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dora.Free()
+	r := adapted([]int32{1}, 1, "x")
+	r.LoRA = []lora.Use{{Weights: dora, Scale: 1}, r.LoRA[0]}
+	if _, err := e.Submit(t.Context(), r); !errors.Is(err, ErrInvalid) || !errors.Is(err, lora.ErrNotMixable) {
+		t.Errorf("a mix with DoRA: %v", err)
+	}
+	r.LoRA = []lora.Use{{Weights: dora, Scale: 0.5}}
+	if _, err := e.Submit(t.Context(), r); !errors.Is(err, lora.ErrNotMixable) {
+		t.Errorf("scaled DoRA: %v", err)
 	}
 }

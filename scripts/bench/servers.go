@@ -89,7 +89,7 @@ func (s *suite) serveOurs(ctx context.Context, env []string, model string, more 
 
 func (s *suite) serveTheirs(ctx context.Context, bin, model string, slots int, more ...string) (*served, error) {
 	args := append([]string{"-m", s.model(model), "--host", "HOST", "--port", "PORT", "-t", fmt.Sprint(s.threads), "-tb", fmt.Sprint(s.threads),
-		"-np", fmt.Sprint(slots), "-c", fmt.Sprint(slots*1024), "-cb", "-fa", "on", "--cache-ram", "0", "--no-webui"}, more...)
+		"-np", fmt.Sprint(slots), "-c", fmt.Sprint(slots * 1024), "-cb", "-fa", "on", "--cache-ram", "0", "--no-webui"}, more...)
 	return serve(ctx, nil, "/health", filepath.Join(bin, "llama-server"), args...)
 }
 
