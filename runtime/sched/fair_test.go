@@ -23,10 +23,10 @@ type source struct {
 }
 
 type simRequest struct {
-	src         int
-	arrived     float64
-	first, last float64
-	left        int
+	src     int
+	arrived float64
+	first   float64
+	left    int
 }
 
 type simResult struct {
