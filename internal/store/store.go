@@ -5,6 +5,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"embed"
 	"errors"
 	"fmt"
@@ -81,12 +82,13 @@ func (d *DB) migrate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// The lock is the session's, not the transaction's: a serializable transaction sees what was there at its first query, which would be the one that waits.
+	unlock, err := d.lockMigrations(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	return d.Tx(ctx, func(tx *Tx) error {
-		if d.postgres {
-			if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock(?)", migrationLock); err != nil {
-				return err
-			}
-		}
 		if _, err := tx.Exec(ctx, "CREATE TABLE IF NOT EXISTS schema_version (version BIGINT NOT NULL)"); err != nil {
 			return err
 		}
@@ -124,6 +126,26 @@ func (d *DB) migrate(ctx context.Context) error {
 		}
 		return nil
 	})
+}
+
+// lockMigrations keeps other processes from migrating a Postgres at the same time. SQLite's transactions do that themselves.
+func (d *DB) lockMigrations(ctx context.Context) (unlock func(), err error) {
+	if !d.postgres {
+		return func() {}, nil
+	}
+	conn, err := d.db.Conn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := conn.ExecContext(ctx, "SELECT pg_advisory_lock($1)", migrationLock); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return func() {
+		if _, err := conn.ExecContext(context.WithoutCancel(ctx), "SELECT pg_advisory_unlock($1)", migrationLock); err != nil {
+			conn.Raw(func(any) error { return driver.ErrBadConn }) //nolint:errcheck // ends the session, and the lock with it
+		}
+		conn.Close()
+	}, nil
 }
 
 // bind writes a query's ? as the database wants them. No query holds a ? that is not a parameter.

@@ -41,8 +41,11 @@ func TestOpenRefuses(t *testing.T) {
 
 // Two connections add to one number at once: no addition is lost.
 func TestTransactionsExclude(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "weft.db")
-	a, b := open(t, path), open(t, path)
+	testTransactionsExclude(t, filepath.Join(t.TempDir(), "weft.db"), 50)
+}
+
+func testTransactionsExclude(t *testing.T, dsn string, each int) {
+	a, b := open(t, dsn), open(t, dsn)
 	ctx := t.Context()
 	if _, err := a.Exec(ctx, "CREATE TABLE n (v BIGINT)"); err != nil {
 		t.Fatal(err)
@@ -50,7 +53,6 @@ func TestTransactionsExclude(t *testing.T) {
 	if _, err := a.Exec(ctx, "INSERT INTO n VALUES (0)"); err != nil {
 		t.Fatal(err)
 	}
-	const each = 50
 	var wg sync.WaitGroup
 	for _, db := range []*DB{a, b} {
 		wg.Go(func() {
