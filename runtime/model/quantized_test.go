@@ -182,7 +182,7 @@ func TestFourBitEqualsGolden(t *testing.T) {
 			t.Errorf("%s is %v", name, m.Layout)
 		}
 	}
-	cfg, err := configOf(dir, plain)
+	cfg, err := ConfigOf(dir, plain)
 	if err != nil {
 		t.Fatal(err)
 	}
