@@ -194,6 +194,12 @@ func (s *Server) acquire(ctx context.Context, t *target) (*leases, error) {
 			return nil, fmt.Errorf("adapter %s: %w", u.Ref(), err)
 		}
 		l.held = append(l.held, lease)
+		if mixed := len(t.uses) > 1 || u.scale != 1; mixed {
+			if err := lease.Weights().Mixable(); err != nil {
+				l.release()
+				return nil, fmt.Errorf("adapter %s: %w", u.Ref(), err)
+			}
+		}
 		l.uses = append(l.uses, lora.Use{Weights: lease.Weights(), Scale: float32(u.scale)})
 	}
 	return l, nil

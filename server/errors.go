@@ -14,6 +14,7 @@ import (
 
 	"weft/adapters"
 	"weft/runtime/engine"
+	"weft/runtime/lora"
 	"weft/server/openai"
 	"weft/server/tenant"
 )
@@ -68,6 +69,7 @@ var errorTable = []struct {
 	{adapters.ErrQuota, http.StatusForbidden, openai.TypePermission, "adapter_quota_exceeded", 0},
 	{adapters.ErrLoadTimeout, http.StatusServiceUnavailable, openai.TypeUnavailable, "adapter_loading", 2},
 	{errNoTenants, http.StatusBadRequest, openai.TypeInvalidRequest, "no_tenants", 0},
+	{lora.ErrNotMixable, http.StatusBadRequest, openai.TypeInvalidRequest, "adapter_not_mixable", 0},
 	{errNoAdapters, http.StatusBadRequest, openai.TypeInvalidRequest, "no_adapters", 0},
 	{syscall.ENOSPC, http.StatusInsufficientStorage, openai.TypeServer, "disk_full", 0},
 	{errNoRoute, http.StatusNotFound, openai.TypeNotFound, "not_found", 0},
