@@ -76,6 +76,7 @@ func rootCommand() *cobra.Command {
 	root.AddCommand(
 		serveCommand(), chatCommand(), generateCommand(), scoreCommand(), benchCommand(),
 		inspectCommand(), adaptersCommand(), tokenizeCommand(), versionCommand(), doctorCommand(), configCommand(),
+		tenantsCommand(), keysCommand(),
 	)
 	root.PersistentFlags().String("config", "", "YAML `file` with the same keys as the flags")
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {

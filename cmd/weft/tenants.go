@@ -1,0 +1,349 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"weft/server/tenant"
+)
+
+// tenantFlags are those of every command below `weft tenants` and `weft keys`.
+type tenantFlags struct {
+	dataFlags
+	asJSON bool
+}
+
+func (f *tenantFlags) register(cmd *cobra.Command) *cobra.Command {
+	f.dataFlags.register(cmd.Flags())
+	cmd.Flags().BoolVar(&f.asJSON, "json", false, "print one JSON document")
+	return cmd
+}
+
+// with opens the store of tenants for one operation.
+func (f *tenantFlags) with(ctx context.Context, do func(s *tenant.Store) error) (err error) {
+	db, err := f.openDB(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	s, err := tenant.NewStore(ctx, db)
+	if err != nil {
+		return err
+	}
+	return asUsage(do(s))
+}
+
+// asUsage makes a refused name or setting a mistake of the caller.
+func asUsage(err error) error {
+	if errors.Is(err, tenant.ErrInvalid) {
+		return usageError{err}
+	}
+	return err
+}
+
+// group is a command that only holds others.
+func group(use, short string, commands ...*cobra.Command) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   use,
+		Short: short,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usagef("unknown command %q of `weft %s`", args[0], use)
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(commands...)
+	return cmd
+}
+
+func tenantsCommand() *cobra.Command {
+	return group("tenants", "Add, list, change and remove tenants; a running server sees it within a second",
+		tenantsAddCommand(), tenantsListCommand(), tenantsSetCommand(), tenantsRemoveCommand())
+}
+
+// settingsFlags are a tenant's settings; only those that were given are applied.
+type settingsFlags struct {
+	set    tenant.Settings
+	prefix string
+	bytes  byteSize
+}
+
+func (f *settingsFlags) register(fs *pflag.FlagSet) {
+	fs.Float64Var(&f.set.Weight, "weight", 1, "share of the engine against other tenants")
+	fs.StringVar(&f.set.DefaultAdapter, "default-adapter", "", "`NAME[@VERSION]` for requests that name no model; empty: the base model")
+	fs.StringSliceVar(&f.set.Adapters, "allow", []string{"*"}, "`names` of adapters that may be used; * for all of the tenant's own, empty for none")
+	fs.StringVar(&f.prefix, "prefix-cache", string(tenant.PrefixTenant), "who may reuse the tenant's cached prompts: tenant, shared or none")
+	fs.Int64Var(&f.set.RequestsPerMinute, "requests-per-minute", 0, "0: no limit")
+	fs.Int64Var(&f.set.TokensPerMinute, "tokens-per-minute", 0, "prompt and generated tokens; 0: no limit")
+	fs.Int64Var(&f.set.ConcurrentRequests, "concurrent-requests", 0, "on one server; 0: no limit")
+	fs.Int64Var(&f.set.MaxTokens, "max-tokens-per-request", 0, "generated tokens, over all choices; 0: no limit")
+	fs.Var(&f.bytes, "adapter-bytes", "of stored adapters; 0: no limit")
+	fs.Int64Var(&f.set.AdapterCount, "adapter-count", 0, "names of adapters; 0: no limit")
+}
+
+// apply changes what was given on the command line, in the environment or in the file.
+func (f *settingsFlags) apply(fs *pflag.FlagSet, to *tenant.Settings) {
+	for name, set := range map[string]func(){
+		"weight":                 func() { to.Weight = f.set.Weight },
+		"default-adapter":        func() { to.DefaultAdapter = f.set.DefaultAdapter },
+		"allow":                  func() { to.Adapters = slices.DeleteFunc(f.set.Adapters, func(s string) bool { return s == "" }) },
+		"prefix-cache":           func() { to.PrefixCache = tenant.Prefix(f.prefix) },
+		"requests-per-minute":    func() { to.RequestsPerMinute = f.set.RequestsPerMinute },
+		"tokens-per-minute":      func() { to.TokensPerMinute = f.set.TokensPerMinute },
+		"concurrent-requests":    func() { to.ConcurrentRequests = f.set.ConcurrentRequests },
+		"max-tokens-per-request": func() { to.MaxTokens = f.set.MaxTokens },
+		"adapter-bytes":          func() { to.AdapterBytes = int64(f.bytes) },
+		"adapter-count":          func() { to.AdapterCount = f.set.AdapterCount },
+	} {
+		if fs.Changed(name) {
+			set()
+		}
+	}
+}
+
+func (f *tenantFlags) printTenant(w io.Writer, what string, t tenant.Tenant) error {
+	if f.asJSON {
+		return printJSON(w, t)
+	}
+	_, err := fmt.Fprintf(w, "%s %s\n", what, t.Name)
+	return err
+}
+
+func tenantsAddCommand() *cobra.Command {
+	var f tenantFlags
+	var sf settingsFlags
+	cmd := &cobra.Command{
+		Use:   "add TENANT",
+		Short: "Make a tenant",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			set := tenant.DefaultSettings()
+			sf.apply(cmd.Flags(), &set)
+			return f.with(cmd.Context(), func(s *tenant.Store) error {
+				t, err := s.Create(cmd.Context(), args[0], set)
+				if err != nil {
+					return err
+				}
+				return f.printTenant(cmd.OutOrStdout(), "added", t)
+			})
+		},
+	}
+	sf.register(cmd.Flags())
+	return f.register(cmd)
+}
+
+func tenantsSetCommand() *cobra.Command {
+	var f tenantFlags
+	var sf settingsFlags
+	cmd := &cobra.Command{
+		Use:   "set TENANT",
+		Short: "Change settings of a tenant; what is not given stays",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return f.with(cmd.Context(), func(s *tenant.Store) error {
+				t, err := s.Update(cmd.Context(), args[0], func(set *tenant.Settings) error { sf.apply(cmd.Flags(), set); return nil })
+				if err != nil {
+					return err
+				}
+				return f.printTenant(cmd.OutOrStdout(), "changed", t)
+			})
+		},
+	}
+	sf.register(cmd.Flags())
+	return f.register(cmd)
+}
+
+func tenantsRemoveCommand() *cobra.Command {
+	var f tenantFlags
+	cmd := &cobra.Command{
+		Use:   "remove TENANT",
+		Short: "Remove a tenant that has no adapters, and revoke its keys",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return f.with(cmd.Context(), func(s *tenant.Store) error {
+				if err := s.Delete(cmd.Context(), args[0]); err != nil {
+					return err
+				}
+				return f.printTenant(cmd.OutOrStdout(), "removed", tenant.Tenant{Name: args[0]})
+			})
+		},
+	}
+	return f.register(cmd)
+}
+
+func tenantsListCommand() *cobra.Command {
+	var f tenantFlags
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List tenants with their settings",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return f.with(cmd.Context(), func(s *tenant.Store) error {
+				all, err := s.List(cmd.Context())
+				if err != nil {
+					return err
+				}
+				if f.asJSON {
+					return printJSON(cmd.OutOrStdout(), append([]tenant.Tenant{}, all...))
+				}
+				t := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+				fmt.Fprintln(t, "TENANT\tWEIGHT\tDEFAULT\tALLOWED\tREQUESTS/MIN\tTOKENS/MIN\tCONCURRENT\tMAX TOKENS\tADAPTERS\tADAPTER BYTES\tPREFIX CACHE")
+				for _, x := range all {
+					s := &x.Settings
+					fmt.Fprintf(t, "%s\t%g\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", x.Name, s.Weight, orDash(s.DefaultAdapter), orDash(strings.Join(s.Adapters, ",")), limit(s.RequestsPerMinute),
+						limit(s.TokensPerMinute), limit(s.ConcurrentRequests), limit(s.MaxTokens), limit(s.AdapterCount), limit(s.AdapterBytes), s.PrefixCache)
+				}
+				return t.Flush()
+			})
+		},
+	}
+	return f.register(cmd)
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+// limit shows 0, no limit, as a dash.
+func limit(n int64) string {
+	if n == 0 {
+		return "-"
+	}
+	return fmt.Sprint(n)
+}
+
+func keysCommand() *cobra.Command {
+	return group("keys", "Make, list and revoke API keys; a running server sees it within a second", keysAddCommand(), keysListCommand(), keysRevokeCommand())
+}
+
+func keysAddCommand() *cobra.Command {
+	var f tenantFlags
+	var name, adapter string
+	var scopes []string
+	var expires time.Duration
+	cmd := &cobra.Command{
+		Use:   "add",
+		Short: "Make a key and print it, once: it is kept as a hash",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if expires < 0 {
+				return usagef("--expires %v: a time in the future is expected", expires)
+			}
+			set := tenant.KeySettings{DefaultAdapter: adapter}
+			for _, s := range scopes {
+				set.Scopes = append(set.Scopes, tenant.Scope(s))
+			}
+			var end time.Time
+			if expires > 0 {
+				end = time.Now().Add(expires)
+			}
+			return f.with(cmd.Context(), func(s *tenant.Store) error {
+				secret, k, err := s.AddKey(cmd.Context(), name, set, end)
+				if err != nil {
+					return err
+				}
+				if f.asJSON {
+					return printJSON(cmd.OutOrStdout(), map[string]any{"key": secret, "info": &k})
+				}
+				fmt.Fprintf(cmd.ErrOrStderr(), "%s of tenant %s; it is not shown again\n", k.ID, k.Tenant)
+				_, err = fmt.Fprintln(cmd.OutOrStdout(), secret)
+				return err
+			})
+		},
+	}
+	fs := cmd.Flags()
+	fs.StringVar(&name, "tenant", tenant.Default, "whose key it is")
+	fs.StringSliceVar(&scopes, "scope", []string{string(tenant.Infer)}, "what it is for: infer, admin, metrics")
+	fs.DurationVar(&expires, "expires", 0, "how long it is good, e.g. 720h; 0: for ever")
+	fs.StringVar(&adapter, "default-adapter", "", "`NAME[@VERSION]` for requests that name no model, instead of the tenant's")
+	return f.register(cmd)
+}
+
+func keysListCommand() *cobra.Command {
+	var f tenantFlags
+	var name string
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List keys; the keys themselves are not kept",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return f.with(cmd.Context(), func(s *tenant.Store) error {
+				keys, err := s.Keys(cmd.Context(), name)
+				if err != nil {
+					return err
+				}
+				return f.printKeys(cmd.OutOrStdout(), keys)
+			})
+		},
+	}
+	cmd.Flags().StringVar(&name, "tenant", "", "whose keys; empty: all")
+	return f.register(cmd)
+}
+
+func (f *tenantFlags) printKeys(w io.Writer, keys []tenant.Key) error {
+	rows := make([]*tenant.Key, len(keys))
+	for i := range keys {
+		rows[i] = &keys[i]
+	}
+	if f.asJSON {
+		return printJSON(w, rows)
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "KEY\tTENANT\tBEGINS\tSCOPES\tMADE\tSTATE")
+	for _, k := range rows {
+		var scopes []string
+		for _, s := range k.Scopes {
+			scopes = append(scopes, string(s))
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", k.ID, k.Tenant, k.Hint, strings.Join(scopes, ","), k.Created.Format(time.DateTime), keyState(k))
+	}
+	return t.Flush()
+}
+
+func keyState(k *tenant.Key) string {
+	switch {
+	case !k.Revoked.IsZero():
+		return "revoked " + k.Revoked.Format(time.DateTime)
+	case !k.Usable(time.Now()):
+		return "expired " + k.Expires.Format(time.DateTime)
+	case !k.Expires.IsZero():
+		return "until " + k.Expires.Format(time.DateTime)
+	}
+	return "good"
+}
+
+func keysRevokeCommand() *cobra.Command {
+	var f tenantFlags
+	cmd := &cobra.Command{
+		Use:   "revoke KEY",
+		Short: "End a key, by its id as `weft keys list` shows it",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return f.with(cmd.Context(), func(s *tenant.Store) error {
+				if err := s.Revoke(cmd.Context(), "", args[0]); err != nil {
+					return err
+				}
+				if f.asJSON {
+					return printJSON(cmd.OutOrStdout(), map[string]any{"id": args[0], "revoked": true})
+				}
+				_, err := fmt.Fprintln(cmd.OutOrStdout(), "revoked", args[0])
+				return err
+			})
+		},
+	}
+	return f.register(cmd)
+}

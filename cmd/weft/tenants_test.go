@@ -1,0 +1,101 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"weft/server/tenant"
+)
+
+// commandOut runs a command in this process and returns what it printed and its exit status.
+func commandOut(t *testing.T, args ...string) (stdout string, status int) {
+	t.Helper()
+	var out bytes.Buffer
+	root := rootCommand()
+	root.SetArgs(args)
+	root.SetOut(&out)
+	root.SetErr(io.Discard)
+	status = exitStatus(root.ExecuteContext(t.Context()))
+	return out.String(), status
+}
+
+// Tenants and keys that commands make are those that a running server sees, until they are revoked.
+func TestTenantsAndKeys(t *testing.T) {
+	dir := t.TempDir()
+	do := func(args ...string) string {
+		t.Helper()
+		out, status := commandOut(t, append(args, "--data", dir)...)
+		if status != 0 {
+			t.Fatalf("weft %v: exit %d", args, status)
+		}
+		return out
+	}
+	do("tenants", "add", "acme", "--weight", "2", "--requests-per-minute", "7", "--allow", "support,sales")
+	do("tenants", "set", "acme", "--tokens-per-minute", "900", "--adapter-bytes", "1GiB", "--prefix-cache", "none", "--default-adapter", "support@v2")
+	var all []tenant.Tenant
+	if err := json.Unmarshal([]byte(do("tenants", "list", "--json")), &all); err != nil || len(all) != 2 {
+		t.Fatalf("%+v %v", all, err)
+	}
+	s := all[0].Settings
+	if all[0].Name != "acme" || s.Weight != 2 || s.RequestsPerMinute != 7 || s.TokensPerMinute != 900 || s.AdapterBytes != 1<<30 || s.PrefixCache != tenant.PrefixNone ||
+		s.DefaultAdapter != "support@v2" || strings.Join(s.Adapters, " ") != "support sales" {
+		t.Errorf("%+v", s)
+	}
+	if text := do("tenants", "list"); !strings.Contains(text, "support,sales") || !strings.Contains(text, "900") {
+		t.Error(text)
+	}
+
+	secret := strings.TrimSpace(do("keys", "add", "--tenant", "acme", "--scope", "infer,admin", "--expires", "720h"))
+	f := dataFlags{Data: dir}
+	db, err := f.openDB(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	store, err := tenant.NewStore(t.Context(), db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	access, err := tenant.NewAccess(t.Context(), tenant.Options{Store: store})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer access.Close(t.Context())
+	g, err := access.Authenticate(secret)
+	if err != nil || g.Tenant != "acme" || !g.Has(tenant.Admin) || g.Has(tenant.Metrics) {
+		t.Fatalf("%+v %v", g, err)
+	}
+	if text := do("keys", "list"); strings.Contains(text, secret) || !strings.Contains(text, secret[:9]) || !strings.Contains(text, "until ") {
+		t.Error(text)
+	}
+	do("keys", "revoke", g.Key)
+	for end := time.Now().Add(time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if _, err := access.Authenticate(secret); err != nil {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("a key is good a second after it was revoked")
+		}
+	}
+	if text := do("keys", "list", "--tenant", "acme"); !strings.Contains(text, "revoked ") {
+		t.Error(text)
+	}
+	do("tenants", "remove", "acme")
+
+	for want, list := range map[int][][]string{
+		1: {{"tenants", "remove", "acme"}, {"tenants", "set", "nobody"}, {"keys", "add", "--tenant", "nobody"}, {"keys", "revoke", "key_x"}, {"tenants", "add", "default"},
+			{"tenants", "remove", "default"}},
+		2: {{"tenants", "add"}, {"tenants", "add", "No/Good"}, {"tenants", "add", strings.Repeat("x", 10_000)}, {"tenants", "add", "ok", "--weight", "-1"}, {"tenants", "frob"},
+			{"keys", "add", "--scope", "root"}, {"keys", "add", "--expires", "-1h"}, {"keys", "revoke"}, {"tenants", "add", "ok", "--prefix-cache", "all"}},
+	} {
+		for _, args := range list {
+			if _, status := commandOut(t, append(args, "--data", dir)...); status != want {
+				t.Errorf("weft %.60v: exit %d, want %d", args, status, want)
+			}
+		}
+	}
+}
