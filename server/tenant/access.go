@@ -178,7 +178,7 @@ func (l *Limit) Error() string {
 	if l.Retry == 0 {
 		return fmt.Sprintf("the request is larger than %s of its tenant, %d", l.Quota, l.Limit)
 	}
-	return fmt.Sprintf("%s of the tenant, %d, is used up", l.Quota, l.Limit)
+	return fmt.Sprintf("the tenant's %s, %d, is used up", l.Quota, l.Limit)
 }
 
 // Rates are the state of a tenant's quotas a minute.

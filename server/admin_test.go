@@ -1,0 +1,418 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"weft/internal/store"
+	"weft/server/tenant"
+)
+
+// tenantServer is a server whose tenants are in a database, with a key of the operator.
+type tenantServer struct {
+	*Server
+	root string
+}
+
+func newTenants(t *testing.T, change ...func(*Config, *Deps)) (*tenantServer, *tenant.Store) {
+	t.Helper()
+	db, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "weft.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := tenant.NewStore(t.Context(), db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	access, err := tenant.NewAccess(t.Context(), tenant.Options{Store: st, Keys: []string{"root-key"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := access.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+		db.Close()
+	})
+	s := newTest(t, &fakeEngine{reply: "abc"}, append(change, func(_ *Config, d *Deps) { d.Tenants = access })...)
+	return &tenantServer{s, "Bearer root-key"}, st
+}
+
+// tenantKey makes the tenant, if it is new, changes its settings, and returns a key of scope infer.
+func (s *tenantServer) tenantKey(t *testing.T, name string, change func(*tenant.Settings)) string {
+	t.Helper()
+	return s.scopedKey(t, name, change, tenant.Infer)
+}
+
+func (s *tenantServer) scopedKey(t *testing.T, name string, change func(*tenant.Settings), scopes ...tenant.Scope) string {
+	t.Helper()
+	st := s.tenants.Store()
+	if _, err := st.Get(t.Context(), name); err != nil {
+		if _, err := st.Create(t.Context(), name, tenant.DefaultSettings()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if change != nil {
+		if _, err := st.Update(t.Context(), name, func(s *tenant.Settings) error { change(s); return nil }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	secret, _, err := st.AddKey(t.Context(), name, tenant.KeySettings{Scopes: scopes}, time.Time{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.tenants.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return secret
+}
+
+// do sends a request with a body of JSON, or none.
+func (s *tenantServer) do(method, path, auth, body string) *httptest.ResponseRecorder {
+	var in io.Reader
+	if body != "" {
+		in = strings.NewReader(body)
+	}
+	r := httptest.NewRequest(method, path, in)
+	r.Header.Set("Authorization", auth)
+	if body != "" {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	w := httptest.NewRecorder()
+	s.Handler().ServeHTTP(w, r)
+	return w
+}
+
+// Each route needs its scope: a key with every other scope is refused, one without any key too.
+func TestScopes(t *testing.T) {
+	s, _ := newTenants(t, withAdapters(library()))
+	keys := map[tenant.Scope]string{}
+	for _, sc := range []tenant.Scope{tenant.Infer, tenant.Admin, tenant.Metrics} {
+		keys[sc] = "Bearer " + s.scopedKey(t, tenant.Default, nil, sc)
+	}
+	for _, r := range s.router.Routes() {
+		if open[r.Path] {
+			continue
+		}
+		path := strings.NewReplacer(":tenant", "default", ":name", "support", ":key", "key_x", ":tag", "v1", "/*id", "/org/tiny").Replace(r.Path)
+		if w := s.do(r.Method, path, "", ""); w.Code != 401 {
+			t.Errorf("%s %s without a key: %d", r.Method, path, w.Code)
+		}
+		for sc, key := range keys {
+			if r.Path == "/admin/v1/drain" && sc == tenant.Admin {
+				continue
+			}
+			refused := s.do(r.Method, path, key, "").Code == 403
+			if allowed := plain[r.Path] || sc == scopeOf(r.Path); refused == allowed {
+				t.Errorf("%s %s with scope %s: refused %v", r.Method, path, sc, refused)
+			}
+		}
+	}
+	for route, want := range map[string]tenant.Scope{"/metrics": tenant.Metrics, "/v1/models": tenant.Infer, "/tokenize": tenant.Infer, "/admin/v1/drain": tenant.Admin,
+		"/v1/load_lora_adapter": tenant.Admin, "/v1/unload_lora_adapter": tenant.Admin, "/v1/chat/completions": tenant.Infer, "/anything/new": tenant.Infer} {
+		if got := scopeOf(route); got != want {
+			t.Errorf("%s needs %s, want %s", route, got, want)
+		}
+	}
+	if w := s.do("GET", "/nowhere", "", ""); w.Code != 401 {
+		t.Errorf("no route, no key: %d", w.Code)
+	}
+}
+
+func TestRateLimits(t *testing.T) {
+	s, _ := newTenants(t)
+	key := "Bearer " + s.tenantKey(t, "acme", func(set *tenant.Settings) { set.RequestsPerMinute, set.TokensPerMinute = 2, 1000 })
+	w := post(s.Server, "/v1/completions", `{"prompt":"xy"}`, "Authorization", key) // 3 tokens with <bos>, then 4
+	h := w.Header()
+	if w.Code != 200 || h.Get("x-ratelimit-limit-requests") != "2" || h.Get("x-ratelimit-remaining-requests") != "1" || h.Get("x-ratelimit-limit-tokens") != "1000" ||
+		h.Get("x-ratelimit-remaining-tokens") != "997" || !strings.HasSuffix(h.Get("x-ratelimit-reset-requests"), "s") {
+		t.Errorf("%d %v", w.Code, h)
+	}
+	if h := post(s.Server, "/v1/completions", `{"prompt":"xy"}`, "Authorization", key).Header(); h.Get("x-ratelimit-remaining-tokens") != "990" {
+		t.Errorf("the answer was not charged: %v", h)
+	}
+	w = post(s.Server, "/v1/chat/completions", `{`+hi+`}`, "Authorization", key)
+	if wantError(t, w, 429, "", "requests_per_minute"); w.Header().Get("Retry-After") == "" || w.Header().Get("x-ratelimit-remaining-requests") != "0" {
+		t.Errorf("%v", w.Header())
+	}
+	small := "Bearer " + s.tenantKey(t, "small", func(set *tenant.Settings) { set.TokensPerMinute = 4 })
+	w = post(s.Server, "/v1/completions", `{"prompt":"wxyz"}`, "Authorization", small)
+	if wantError(t, w, 429, "", "larger than tokens_per_minute"); w.Header().Get("Retry-After") != "" {
+		t.Errorf("%v", w.Header())
+	}
+	if w := post(s.Server, "/v1/completions", `{"prompt":"x"}`, "Authorization", small); w.Code != 200 {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	wantError(t, post(s.Server, "/v1/completions", `{"prompt":"x"}`, "Authorization", small), 429, "", "tokens_per_minute")
+	if w := post(s.Server, "/v1/completions", `{"prompt":"x"}`, "Authorization", s.root); w.Code != 200 || len(w.Header()["X-Ratelimit-Limit-Requests"]) != 0 {
+		t.Errorf("without a limit: %d %v", w.Code, w.Header())
+	}
+}
+
+func TestTokensOfARequest(t *testing.T) {
+	e := &fakeEngine{reply: strings.Repeat("a", 100)}
+	s, _ := newTenants(t, func(_ *Config, d *Deps) { d.Engine = e })
+	key := "Bearer " + s.tenantKey(t, "acme", func(set *tenant.Settings) { set.MaxTokens = 10 })
+	for body, most := range map[string]int{`{` + hi + `}`: 10, `{"n":3,` + hi + `}`: 3, `{"max_tokens":7,` + hi + `}`: 7} {
+		if w := post(s.Server, "/v1/chat/completions", body, "Authorization", key); w.Code != 200 || e.reqs[len(e.reqs)-1].MaxTokens != most {
+			t.Errorf("%s: %d, %d tokens", body, w.Code, e.reqs[len(e.reqs)-1].MaxTokens)
+		}
+	}
+	for _, body := range []string{`{"max_tokens":11,` + hi + `}`, `{"n":11,` + hi + `}`, `{"n":2,"max_tokens":6,` + hi + `}`} {
+		wantError(t, post(s.Server, "/v1/chat/completions", body, "Authorization", key), 400, "max_tokens", "limit is 10")
+	}
+	if w := post(s.Server, "/v1/completions", `{"prompt":["x","y"],"max_tokens":0,"echo":true,"logprobs":1}`, "Authorization", key); w.Code != 200 {
+		t.Errorf("scoring: %d %s", w.Code, w.Body)
+	}
+}
+
+// A place among the concurrent requests comes back on every path: an answer, a mistake, a panic, a client that leaves.
+func TestConcurrentRequestsAreReleased(t *testing.T) {
+	e := &fakeEngine{reply: "abc"}
+	s, _ := newTenants(t, func(_ *Config, d *Deps) { d.Engine = e })
+	key := "Bearer " + s.tenantKey(t, "acme", func(set *tenant.Settings) { set.ConcurrentRequests = 1 })
+	for range 2 {
+		for _, body := range []string{`{` + hi + `}`, `{"stream":true,` + hi + `}`, `{`, `{"model":"nobody",` + hi + `}`, `{"messages":[{"role":"user","content":"panic please"}]}`} {
+			if w := post(s.Server, "/v1/chat/completions", body, "Authorization", key); w.Code == 429 {
+				t.Errorf("%s: %s", body, w.Body)
+			}
+		}
+	}
+	e.hold = make(chan struct{})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		r := httptest.NewRequestWithContext(ctx, http.MethodPost, "/v1/chat/completions", strings.NewReader(`{"stream":true,`+hi+`}`))
+		r.Header.Set("Content-Type", "application/json")
+		r.Header.Set("Authorization", key)
+		s.Handler().ServeHTTP(httptest.NewRecorder(), r)
+	}()
+	eventually(t, "the request is at work", func() bool { return e.live.Load() == 1 })
+	w := post(s.Server, "/v1/chat/completions", `{`+hi+`}`, "Authorization", key)
+	if wantError(t, w, 429, "", "concurrent_requests"); w.Header().Get("Retry-After") != "1" {
+		t.Errorf("%v", w.Header())
+	}
+	cancel()
+	<-done
+	close(e.hold)
+	if w := post(s.Server, "/v1/chat/completions", `{`+hi+`}`, "Authorization", key); w.Code != 200 {
+		t.Errorf("after the client has gone: %d %s", w.Code, w.Body)
+	}
+}
+
+func TestAdminTenantsAndKeys(t *testing.T) {
+	s, _ := newTenants(t, withAdapters(library()), func(_ *Config, d *Deps) { d.Status = func() map[string]any { return map[string]any{"queue": 3} } })
+	want := func(w *httptest.ResponseRecorder, status int, parts ...string) {
+		t.Helper()
+		for _, p := range parts {
+			if !strings.Contains(w.Body.String(), p) {
+				t.Errorf("no %q in %s", p, w.Body)
+			}
+		}
+		if w.Code != status {
+			t.Errorf("%d %s, want %d", w.Code, w.Body, status)
+		}
+	}
+	want(s.do("POST", "/admin/v1/tenants", s.root, `{"name":"acme","settings":{"weight":2,"requests_per_minute":5}}`), 201, `"name":"acme"`, `"weight":2`, `"adapters":["*"]`)
+	want(s.do("POST", "/admin/v1/tenants", s.root, `{"name":"acme"}`), 409, "exists")
+	want(s.do("PATCH", "/admin/v1/tenants/acme", s.root, `{"settings":{"tokens_per_minute":9}}`), 200, `"requests_per_minute":5`, `"tokens_per_minute":9`)
+	want(s.do("GET", "/admin/v1/tenants", s.root, ""), 200, `"acme"`, `"default"`)
+	want(s.do("GET", "/admin/v1/tenants/acme", s.root, ""), 200, `"remaining":{"requests":5,"tokens":9}`)
+	want(s.do("GET", "/admin/v1/tenants/default", s.root, ""), 200, `"remaining":{"requests":null,"tokens":null}`)
+	want(s.do("GET", "/admin/v1/status", s.root, ""), 200, `"queue":3`, `"ready":true`, `"model":"org/tiny"`)
+
+	w := s.do("POST", "/admin/v1/tenants/acme/keys", s.root, `{"scopes":["admin","infer"],"expires":"`+time.Now().Add(time.Hour).Format(time.RFC3339)+`"}`)
+	var made struct {
+		Key  string
+		Info struct{ ID string }
+	}
+	if err := json.Unmarshal(w.Body.Bytes(), &made); err != nil || w.Code != 201 || !strings.HasPrefix(made.Key, "weft-") {
+		t.Fatalf("%d %s", w.Code, w.Body)
+	}
+	acme := "Bearer " + made.Key // good at once, with no refresh
+	want(s.do("GET", "/admin/v1/tenants/acme", acme, ""), 200)
+	want(s.do("GET", "/admin/v1/tenants/acme/adapters", acme, ""), 200, `"ref":"acme/foreign@888888888888"`, `"state":"disk"`)
+	w = s.do("GET", "/admin/v1/tenants/acme/keys", acme, "")
+	if want(w, 200, made.Info.ID); strings.Contains(w.Body.String(), made.Key) || strings.Contains(w.Body.String(), "hash") {
+		t.Errorf("%s", w.Body)
+	}
+	want(s.do("POST", "/admin/v1/tenants/acme/keys", acme, `{"scopes":["metrics"]}`), 403)
+	want(s.do("POST", "/admin/v1/tenants/acme/keys", acme, ""), 201, `"scopes":["infer"]`)
+
+	// A tenant's admin acts on its own tenant only, and cannot lift its own limits.
+	for _, r := range []struct{ method, path, body string }{
+		{"GET", "/admin/v1/tenants", ""}, {"POST", "/admin/v1/tenants", `{"name":"x"}`}, {"PATCH", "/admin/v1/tenants/acme", `{"settings":{"weight":9}}`},
+		{"DELETE", "/admin/v1/tenants/acme", ""}, {"GET", "/admin/v1/status", ""}, {"POST", "/admin/v1/drain", ""},
+	} {
+		want(s.do(r.method, r.path, acme, r.body), 403, "operator_only")
+	}
+	for _, path := range []string{"", "/keys", "/adapters", "/adapters/support"} {
+		foreign, absent := s.do("GET", "/admin/v1/tenants/default"+path, acme, ""), s.do("GET", "/admin/v1/tenants/nobody7"+path, acme, "")
+		if want(foreign, 404); strings.ReplaceAll(foreign.Body.String(), "default", "nobody7") != absent.Body.String() {
+			t.Errorf("%s\n%s", foreign.Body, absent.Body)
+		}
+	}
+	root := s.do("GET", "/admin/v1/tenants/default/keys", s.root, "")
+	want(root, 200, `"keys":[]`)
+	want(s.do("DELETE", "/admin/v1/tenants/default/keys/"+made.Info.ID, s.root, ""), 404, "there is no key")
+	want(s.do("DELETE", "/admin/v1/tenants/acme/keys/"+made.Info.ID, acme, ""), 200)
+	want(s.do("GET", "/admin/v1/tenants/acme", acme, ""), 401)
+	want(s.do("DELETE", "/admin/v1/tenants/acme", s.root, ""), 200)
+	want(s.do("GET", "/admin/v1/tenants/acme", s.root, ""), 404)
+
+	for _, r := range []struct {
+		method, path, body string
+		status             int
+	}{
+		{"POST", "/admin/v1/tenants", ``, 415}, {"POST", "/admin/v1/tenants", `{`, 400}, {"POST", "/admin/v1/tenants", `{"name":7}`, 400}, {"POST", "/admin/v1/tenants", `{"name":"a"} {}`, 400},
+		{"POST", "/admin/v1/tenants", `{"nome":"a"}`, 400}, {"POST", "/admin/v1/tenants", `{"name":"a\u0000"}`, 400}, {"POST", "/admin/v1/tenants", `{"name":"` + strings.Repeat("n", 10_000) + `"}`, 400},
+		{"POST", "/admin/v1/tenants", `{"name":"a","settings":{"weight":-1}}`, 400}, {"POST", "/admin/v1/tenants", "{\"name\":\"\xff\"}", 400},
+		{"POST", "/admin/v1/tenants", `{"` + strings.Repeat("k", 100_000) + `":1}`, 400}, {"POST", "/admin/v1/tenants", `{"name":"` + strings.Repeat("n", 5<<20) + `"}`, 413},
+		{"PATCH", "/admin/v1/tenants/default", `{"settings":{"wait":1}}`, 400}, {"PATCH", "/admin/v1/tenants/default", `{}`, 400}, {"PATCH", "/admin/v1/tenants/nobody", `{"settings":{}}`, 404},
+		{"DELETE", "/admin/v1/tenants/default", ``, 409}, {"POST", "/admin/v1/tenants/default/keys", `{"scopes":["root"]}`, 400}, {"POST", "/admin/v1/tenants/default/keys", `{"expires":"soon"}`, 400},
+		{"POST", "/admin/v1/tenants/default/keys", `{"expires":"2001-01-01T00:00:00Z"}`, 400}, {"POST", "/admin/v1/tenants/nobody/keys", `{}`, 404},
+	} {
+		if w := s.do(r.method, r.path, s.root, r.body); w.Code != r.status || w.Body.Len() > 1500 {
+			t.Errorf("%s %s %.50s: %d %.300s, want %d", r.method, r.path, r.body, w.Code, w.Body, r.status)
+		}
+	}
+	if w := s.do("POST", "/admin/v1/drain", s.root, ""); w.Code != 202 {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	wantError(t, post(s.Server, "/v1/completions", `{"prompt":"x"}`, "Authorization", s.root), 503, "", "shutting down")
+	want(s.do("GET", "/admin/v1/status", s.root, ""), 200, `"draining":true`)
+}
+
+func TestAdminAdapters(t *testing.T) {
+	lib, dir := library(), t.TempDir()
+	s, _ := newTenants(t, withAdapters(lib), func(c *Config, _ *Deps) { c.UploadDir, c.MaxUpload = dir, 1000 })
+	acme := "Bearer " + s.scopedKey(t, "acme", func(set *tenant.Settings) { set.AdapterBytes = 77 }, tenant.Admin)
+	full := "Bearer " + s.scopedKey(t, "full", func(set *tenant.Settings) { set.AdapterCount = 1 }, tenant.Admin)
+	upload := func(path, auth string, body []byte) *httptest.ResponseRecorder {
+		r := httptest.NewRequest("POST", path, bytes.NewReader(body))
+		r.Header.Set("Authorization", auth)
+		w := httptest.NewRecorder()
+		s.Handler().ServeHTTP(w, r)
+		return w
+	}
+	data := bytes.Repeat([]byte{0, 1, 2, 255}, 100)
+	if w := upload("/admin/v1/tenants/acme/adapters/new?tag=v1", acme, data); w.Code != 201 || !strings.Contains(w.Body.String(), `"ref":"acme/new@ffffffffffff"`) || !bytes.Equal(lib.added, data) {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	for _, r := range []struct {
+		path, auth string
+		size       int
+		status     int
+	}{
+		{"/admin/v1/tenants/acme/adapters/new", acme, 1001, 413}, {"/admin/v1/tenants/full/adapters/new", full, 9, 403}, {"/admin/v1/tenants/default/adapters/new", acme, 9, 404},
+		{"/admin/v1/tenants/acme/adapters/No", acme, 9, 400}, {"/admin/v1/tenants/acme/adapters/a%00b", acme, 9, 400}, {"/admin/v1/tenants/acme/adapters/..%2f..", acme, 9, 404},
+		{"/admin/v1/tenants/acme/adapters/a..b", acme, 9, 400}, {"/admin/v1/tenants/acme/adapters/" + strings.Repeat("x", 10_000), acme, 9, 400}, {"/admin/v1/tenants/nobody/adapters/new", s.root, 9, 404},
+	} {
+		if w := upload(r.path, r.auth, make([]byte, r.size)); w.Code != r.status || w.Body.Len() > 1500 {
+			t.Errorf("%.60s: %d %s, want %d", r.path, w.Code, w.Body, r.status)
+		}
+	}
+	unsized := httptest.NewRequest("POST", "/admin/v1/tenants/acme/adapters/new", io.MultiReader(bytes.NewReader(make([]byte, 1001))))
+	unsized.Header.Set("Authorization", acme)
+	w := httptest.NewRecorder()
+	if s.Handler().ServeHTTP(w, unsized); w.Code != 413 {
+		t.Errorf("more than the limit without a length: %d", w.Code)
+	}
+	for range maxUploads {
+		s.uploads <- struct{}{}
+	}
+	if w := upload("/admin/v1/tenants/acme/adapters/new", acme, data); w.Code != 429 || w.Header().Get("Retry-After") == "" {
+		t.Errorf("one upload too many: %d", w.Code)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
+		t.Errorf("uploads left behind: %v %v", left, err)
+	}
+
+	lib.calls = nil
+	const one = "/admin/v1/tenants/acme/adapters/foreign"
+	for _, r := range []struct {
+		method, path, body string
+		status             int
+	}{
+		{"GET", one, "", 200}, {"GET", one + "?version=88888888", "", 200}, {"GET", one + "?version=v7", "", 404}, {"GET", "/admin/v1/tenants/acme/adapters/nobody", "", 404},
+		{"POST", one + "/rollback", "", 200}, {"POST", one + "/rollback", `{"version":"v1"}`, 200}, {"PUT", one + "/pin", "", 200}, {"DELETE", one + "/pin", "", 200},
+		{"PUT", one + "/tags/stable", `{"version":"88888888"}`, 200}, {"PUT", one + "/tags/stable", `{"version":7}`, 400}, {"DELETE", one + "/tags/stable", "", 200}, {"DELETE", one, "", 200},
+		{"DELETE", one + "?version=v7", "", 404},
+	} {
+		if w := s.do(r.method, r.path, acme, r.body); w.Code != r.status {
+			t.Errorf("%s %s: %d %s", r.method, r.path, w.Code, w.Body)
+		}
+	}
+	want := "rollback acme/foreign , rollback acme/foreign v1, pin acme/foreign true, pin acme/foreign false, tag acme/foreign stable 88888888, untag acme/foreign stable, remove acme/foreign "
+	if got := strings.Join(lib.calls, ", "); got != want {
+		t.Errorf("calls: %s", got)
+	}
+	none := newTest(t, &fakeEngine{})
+	if w := get(none, "/admin/v1/tenants/default/adapters"); w.Code != 200 || w.Body.String() != `{"adapters":[]}` {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	wantError(t, get(none, "/admin/v1/tenants/default/adapters/x"), 400, "", "no adapters")
+	wantError(t, get(none, "/admin/v1/tenants"), 400, "", "data directory")
+}
+
+// vLLM's bodies, answers and error texts.
+func TestLoadLoRA(t *testing.T) {
+	dir, outside := t.TempDir(), t.TempDir()
+	for _, d := range []string{filepath.Join(dir, "a"), filepath.Join(outside, "b")} {
+		if err := os.Mkdir(d, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink(filepath.Join(outside, "b"), filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	lib := library()
+	s, _ := newTenants(t, withAdapters(lib), func(c *Config, _ *Deps) { c.AdapterDirs = []string{dir} })
+	load := func(name, path, more string) *httptest.ResponseRecorder {
+		return s.do("POST", "/v1/load_lora_adapter", s.root, fmt.Sprintf(`{"lora_name":%q,"lora_path":%q%s}`, name, path, more))
+	}
+	good := filepath.Join(dir, "a")
+	if w := load("new", good, ""); w.Code != 200 || w.Body.String() != "Success: LoRA adapter 'new' added successfully." {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	wantError(t, load("new", good, ""), 400, "", "The lora adapter 'new' has already been loaded. If you want to load the adapter in place, set 'load_inplace' to True.")
+	if w := load("new", good, `,"load_inplace":true`); w.Code != 200 {
+		t.Errorf("in place: %d %s", w.Code, w.Body)
+	}
+	wantError(t, load("", good, ""), 400, "", "Both 'lora_name' and 'lora_path' must be provided.")
+	wantError(t, load("x", "", ""), 400, "", "Both 'lora_name' and 'lora_path' must be provided.")
+	wantError(t, load("../x", good, ""), 400, "", "lora_name")
+	for _, path := range []string{"a", outside, filepath.Join(outside, "b"), dir + "/../" + filepath.Base(outside) + "/b", filepath.Join(dir, "link"), "/etc", "/", dir + "x", dir + "\x00", "/no/such/place"} {
+		wantError(t, s.do("POST", "/v1/load_lora_adapter", s.root, fmt.Sprintf(`{"lora_name":"x","lora_path":%s}`, must(json.Marshal(path)))), 400, "", "--adapter-dir")
+	}
+	wantError(t, load("x", filepath.Join(dir, "absent"), ""), 404, "", "No adapter found")
+	if got := strings.Join(lib.calls, ","); got != "add default/new "+good+",add default/new "+good {
+		t.Errorf("calls %s", got)
+	}
+	unload := func(body string) *httptest.ResponseRecorder {
+		return s.do("POST", "/v1/unload_lora_adapter", s.root, body)
+	}
+	if w := unload(`{"lora_name":"new","lora_int_id":null}`); w.Code != 200 || w.Body.String() != "Success: LoRA adapter 'new' removed successfully." {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	wantError(t, unload(`{"lora_name":"foreign"}`), 404, "", "The lora adapter 'foreign' cannot be found.")
+	wantError(t, unload(`{}`), 400, "", "'lora_name'")
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
