@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"net/http"
 	"strconv"
 	"strings"
 
@@ -19,7 +20,13 @@ const (
 	keyTicket = "ticket"
 )
 
-var errScope = errors.New("the API key has not the scope that this route needs")
+var (
+	errScope       = errors.New("the API key has not the scope that this route needs")
+	errCrossOrigin = errors.New("a page of another site may not use this server without a key")
+)
+
+// sameOrigin refuses what pages of other sites make a browser send: without a key, being on the same machine is all that lets a request in.
+var sameOrigin = http.NewCrossOriginProtection()
 
 // open are the routes that need no key.
 var open = map[string]bool{"/health": true, "/ready": true}
@@ -50,6 +57,10 @@ func (s *Server) authenticate(c *gin.Context) {
 	g, err := s.tenants.Authenticate(strings.TrimSpace(key))
 	if err != nil {
 		s.fail(c, err)
+		return
+	}
+	if g.Key == "" && sameOrigin.Check(c.Request) != nil {
+		s.fail(c, errCrossOrigin)
 		return
 	}
 	c.Set(keyGrant, g)

@@ -129,6 +129,25 @@ func TestScopes(t *testing.T) {
 	}
 }
 
+// A page of another site, open in a browser on the same machine, cannot use a server that asks for no key; with a key there is no such rule.
+func TestCrossOrigin(t *testing.T) {
+	keyed, _ := newTenants(t)
+	keyless := newTest(t, &fakeEngine{reply: "a"})
+	foreign := []string{"Sec-Fetch-Site", "cross-site", "Origin", "https://evil.example"}
+	for _, path := range []string{"/admin/v1/drain", "/admin/v1/tenants/default/adapters/x", "/v1/completions"} {
+		wantError(t, post(keyless, path, `{"prompt":"x"}`, foreign...), 403, "", "another site")
+	}
+	if keyless.draining() {
+		t.Error("the page has drained the server")
+	}
+	if w := post(keyless, "/v1/completions", `{"prompt":"x"}`, "Sec-Fetch-Site", "same-origin"); w.Code != 200 {
+		t.Errorf("the server's own page: %d", w.Code)
+	}
+	if w := post(keyed.Server, "/v1/completions", `{"prompt":"x"}`, append(foreign, "Authorization", keyed.root)...); w.Code != 200 {
+		t.Errorf("with a key: %d %s", w.Code, w.Body)
+	}
+}
+
 func TestRateLimits(t *testing.T) {
 	s, _ := newTenants(t)
 	key := "Bearer " + s.tenantKey(t, "acme", func(set *tenant.Settings) { set.RequestsPerMinute, set.TokensPerMinute = 2, 1000 })
@@ -144,6 +163,9 @@ func TestRateLimits(t *testing.T) {
 	w = post(s.Server, "/v1/chat/completions", `{`+hi+`}`, "Authorization", key)
 	if wantError(t, w, 429, "", "requests_per_minute"); w.Header().Get("Retry-After") == "" || w.Header().Get("x-ratelimit-remaining-requests") != "0" {
 		t.Errorf("%v", w.Header())
+	}
+	if text := s.do("GET", "/metrics", s.root, "").Body.String(); !strings.Contains(text, `tenant="acme"} 2`+"\n") {
+		t.Error("the metrics do not count the tenant's two requests")
 	}
 	small := "Bearer " + s.tenantKey(t, "small", func(set *tenant.Settings) { set.TokensPerMinute = 4 })
 	w = post(s.Server, "/v1/completions", `{"prompt":"wxyz"}`, "Authorization", small)

@@ -57,6 +57,7 @@ var errorTable = []struct {
 	{errNoTemplate, http.StatusBadRequest, openai.TypeInvalidRequest, "no_chat_template", 0},
 	{errBrokenBody, http.StatusBadRequest, openai.TypeInvalidRequest, "invalid_body", 0},
 	{errScope, http.StatusForbidden, openai.TypePermission, "insufficient_scope", 0},
+	{errCrossOrigin, http.StatusForbidden, openai.TypePermission, "cross_origin", 0},
 	{errOperator, http.StatusForbidden, openai.TypePermission, "operator_only", 0},
 	{tenant.ErrNoKey, http.StatusUnauthorized, openai.TypeAuthentication, "invalid_api_key", 0},
 	{errAdapterFails, http.StatusFailedDependency, openai.TypeServer, "adapter_failed", 0},

@@ -41,6 +41,7 @@ func TestErrorTable(t *testing.T) {
 		{errBrokenBody, 400, openai.TypeInvalidRequest, 0},
 		{tenant.ErrNoKey, 401, openai.TypeAuthentication, 0},
 		{errScope, 403, openai.TypePermission, 0},
+		{errCrossOrigin, 403, openai.TypePermission, 0},
 		{errOperator, 403, openai.TypePermission, 0},
 		{&tenant.Limit{Quota: "tokens_per_minute", Limit: 5, Retry: 1001 * time.Millisecond}, 429, openai.TypeRateLimit, 2},
 		{&tenant.Limit{Quota: "tokens_per_minute", Limit: 5}, 429, openai.TypeRateLimit, 0},

@@ -37,6 +37,7 @@ type generation struct {
 	s       *Server
 	p       *openai.Params
 	arrived time.Time
+	tenant  string
 	prompts []*prompt
 	choices []*choice
 	span    *telemetry.Span
@@ -63,6 +64,7 @@ func (s *Server) start(c *gin.Context, arrived time.Time, p *openai.Params, t *t
 		return nil, err
 	}
 	grant := grantOf(c)
+	g.tenant = grant.Tenant
 	most, err := outputQuota(grant, p, len(prompts)*p.N)
 	if err != nil {
 		return nil, err
@@ -174,6 +176,7 @@ func (g *generation) close() {
 	longest := 0
 	for _, ch := range g.choices {
 		r := ch.record(g.arrived)
+		r.Tenant = g.tenant
 		g.s.metrics.Finished(r)
 		g.span.Stages(ch.index, r)
 		longest = max(longest, ch.tokens)
