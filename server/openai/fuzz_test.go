@@ -12,6 +12,8 @@ var seeds = []string{
 	`{"prompt":["a","b"],"n":2,"stop":["x"],"logit_bias":{"1":2},"seed":1e3,"top_p":0.5}`,
 	`{"prompt":[[1,2],[3]],"echo":true,"logprobs":1,"max_tokens":0}`,
 	`{"prompt":"a","temperature":1e400,"stream":true,"stream_options":{"include_usage":true}}`,
+	`{"prompt":"a","model":"base:name@v1","lora":[{"id":"a","scale":-0.5},{"id":"b"}]}`,
+	`{"prompt":"a","adapter_id":"name@0123abcd"}`,
 	`{"prompt":"\ud800\u0000","stop_token_ids":[1,2]}`,
 	strings.Repeat(`{"a":[`, 70),
 	"{\"prompt\":\"\xc3\"}",
@@ -29,6 +31,14 @@ func checked(t *testing.T, p *Params, err error) {
 	if !(p.Temperature >= 0 && p.Temperature <= 2) || !(p.TopP >= 0 && p.TopP <= 1) || p.TopK < 0 || p.N < 1 || p.N > MaxChoicesOfOne || len(p.Stop) > MaxStops ||
 		!(p.RepetitionPenalty > 0) || p.Logprobs < -1 || p.Logprobs > MaxTopLogprobs || p.MaxTokens != nil && *p.MaxTokens < 0 {
 		t.Fatalf("out of range: %+v", p)
+	}
+	if len(p.LoRA) > MaxMix || len(p.AdapterID) > MaxNameBytes || len(p.LoRA) > 0 && p.AdapterID != "" {
+		t.Fatalf("adapters: %+v", p)
+	}
+	for _, l := range p.LoRA {
+		if l.ID == "" || len(l.ID) > MaxNameBytes || !(l.Scale >= -MaxMixFactor && l.Scale <= MaxMixFactor) {
+			t.Fatalf("adapter %+v", l)
+		}
 	}
 	for id, v := range p.LogitBias {
 		if id < 0 || int(id) >= testLimits.Vocab || !(v >= -100 && v <= 100) {
