@@ -21,6 +21,12 @@ import (
 	"weft/server/tenant"
 )
 
+// Registry and cache together are what the server wants.
+var _ Adapters = struct {
+	*adapters.Registry
+	*adapters.Cache
+}{}
+
 // fakeAdapters is a registry in memory; every version is resident unless load says otherwise.
 type fakeAdapters struct {
 	mu    sync.Mutex
