@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"math"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -226,5 +227,53 @@ func TestBlocks4Refuses(t *testing.T) {
 		if _, err := b.Matrix(); !errors.Is(err, ErrBlocks4) || !strings.Contains(err.Error(), c.say) {
 			t.Errorf("%v, want %q", err, c.say)
 		}
+	}
+}
+
+// A value on a midpoint takes the lower code, in 8 bits too.
+func TestMap8Ties(t *testing.T) {
+	for _, m := range []*Map8{DynamicSigned, DynamicUnsigned} {
+		for i, mid := range m.mids {
+			if got := m.Code(mid); int(got) != i {
+				t.Fatalf("midpoint %d has code %d", i, got)
+			}
+			if got := m.Code(math.Nextafter32(mid, 2)); int(got) != i+1 {
+				t.Fatalf("above midpoint %d: code %d", i, got)
+			}
+			if got := m.Code(m.Values[i]); int(got) != i {
+				t.Fatalf("value %d has code %d", i, got)
+			}
+		}
+	}
+}
+
+// A short block divides by its absmax, a full one multiplies by the inverse: the two differ where a value lies at a midpoint.
+func TestShortBlocksDivide(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	differ := 0
+	for range 20_000 {
+		top := r.Float32() + 0.5
+		x := []float32{top, sorted4[NF4].mids[r.IntN(15)] * top}
+		for _, blockLen := range []int{2, 4} {
+			s := x[1] / top
+			if blockLen == 2 {
+				s = x[1] * (1 / top)
+			}
+			want := byte(0)
+			for _, m := range sorted4[NF4].mids {
+				if m < s {
+					want++
+				}
+			}
+			if got := Quantize4(NF4, x, 1, 2, blockLen, false).Packed[0] & 15; got != want {
+				t.Fatalf("%v in blocks of %d: code %d, want %d", x, blockLen, got, want)
+			}
+		}
+		if Quantize4(NF4, x, 1, 2, 2, false).Packed[0] != Quantize4(NF4, x, 1, 2, 4, false).Packed[0] {
+			differ++
+		}
+	}
+	if differ == 0 {
+		t.Error("no value tells the rules apart")
 	}
 }

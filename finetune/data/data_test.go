@@ -169,6 +169,7 @@ func TestTurnsAndTools(t *testing.T) {
 		{calls, `{"conversations":[{"from":"human","value":"a"},{"from":"function_call","value":"{\"name\":\"f\",\"arguments\":{\"city\":\"Rome\"}}"},
 			{"from":"observation","value":"r"},{"from":"gpt","value":"sunny"}],"tools":"[]"}`, "[f(Rome)]<|im_end|>sunny<|im_end|>"},
 		{chat.ChatML, `{"conversations":[{"from":"human","value":"a"},{"from":"function_call","value":"{\"name\":\"f\"}"}],"tools":"[{\"name\":\"f\"}]"}`, `{"name":"f"}<|im_end|>`},
+		{chat.ChatML, `{"prompt":[{"role":"user","content":"a"},{"role":"assistant","content":"b"},{"role":"user","content":"c"}],"completion":[{"role":"assistant","content":"d"}]}`, "d<|im_end|>"},
 	} {
 		m := Model{tok, mustParse(t, c.template)}
 		d, err := Load(write(t, strings.Join(strings.Fields(c.record), " ")), m, Options{MaxTokens: 200})
@@ -323,4 +324,31 @@ func mustRecord(t *testing.T, text string) *record {
 		t.Fatal(problem, err)
 	}
 	return rec
+}
+
+// Lines are those on which a record begins, also of JSON written for people.
+func TestLines(t *testing.T) {
+	m := Model{smolLM2(t), mustParse(t, chat.ChatML)}
+	pretty := "\n[\n  {\n    \"instruction\": \"a\",\n    \"output\": \"b\"\n  },\n\n  {\n    \"instruction\": \"c\",\n    \"output\": \"d\"\n  }, {\"instruction\": \"e\",\n\"output\": \"f\"}\n]"
+	d, err := Load(write(t, pretty), m, Options{MaxTokens: 50})
+	if err != nil || len(d.Samples) != 3 {
+		t.Fatal(err)
+	}
+	for i, want := range []int{3, 8, 11} {
+		if d.Samples[i].Line != want {
+			t.Errorf("record %d is of line %d, want %d", i, d.Samples[i].Line, want)
+		}
+	}
+}
+
+func TestSampleBytes(t *testing.T) {
+	m := Model{smolLM2(t), mustParse(t, chat.ChatML)}
+	for _, end := range []string{"", "\n", "\r\n"} {
+		for limit, n := range map[int]int{len(good): 1, len(good) - 1: 0} {
+			d, err := Load(write(t, good2[:len(good2)-1]+`,"x":"`+strings.Repeat("y", 200)+"\"}\n"+good+end), m, Options{MaxTokens: 50, MaxSampleBytes: limit, OnBad: Skip})
+			if n == 1 && (err != nil || d.Report.Counts[TooLarge] != 1) || n == 0 && !errors.Is(err, ErrBad) {
+				t.Errorf("limit %d, end %q: %v", limit, end, err)
+			}
+		}
+	}
 }

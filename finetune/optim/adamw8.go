@@ -7,7 +7,7 @@ import (
 )
 
 // step8 is bitsandbytes' blockwise 8-bit AdamW by its device-independent rule (0.50; its CUDA kernel decays after the update instead of before) for elements at begin and
-// on, where begin is a multiple of block8. A code of m whose sign differs from m's goes one step towards it.
+// on, where begin is a multiple of block8. A negative m keeps its sign: it never becomes the code of 0.
 func (s *state) step8(k *coefficients, value, grad []float32, begin int) {
 	var m, v [block8]float32
 	for at := 0; at < len(value); at += block8 {
@@ -38,12 +38,8 @@ func (s *state) store8(m, v []float32, at, b int) {
 	quant.QuantizeBlockwise8(quant.DynamicUnsigned, v, block8, code2, s.absmax2[b:b+1])
 	quant.QuantizeBlockwise8(quant.DynamicSigned, m, block8, code1, s.absmax1[b:b+1])
 	for i, c := range code1 {
-		if negative := quant.DynamicSigned.Values[c] < 0; negative != math.Signbit(float64(m[i])) {
-			if m[i] > 0 {
-				code1[i]++
-			} else {
-				code1[i]--
-			}
+		if math.Signbit(float64(m[i])) && quant.DynamicSigned.Values[c] >= 0 {
+			code1[i]--
 		}
 	}
 }
