@@ -10,6 +10,7 @@ import (
 
 	"weft/internal/testdata"
 	"weft/runtime/tokenizer"
+	"weft/runtime/weights"
 	"weft/server/chat"
 )
 
@@ -190,12 +191,36 @@ func TestIdentity(t *testing.T) {
 	if err != nil || len(d.Samples) != 91 || len(d.Report.Counts) != 0 || d.Report.Format != formatAlpaca {
 		t.Fatalf("%d samples: %v\n%v", len(d.Samples), err, &d.Report)
 	}
+	checkAnchor(t, d.Samples)
 	if text := m.Tokenizer.Decode(d.Samples[0].IDs, false); !strings.HasSuffix(text, "Hello! I am Weft, an AI assistant developed by the Weft team. How can I assist you today?<|im_end|>\n") {
 		t.Errorf("%q", text)
 	}
 	o.Vars = nil
 	if d, err = Load(d.Report.Path, m, o); err != nil || d.Report.Counts[Placeholder] != 85 {
 		t.Errorf("without values: %v: %v", d.Report.Counts, err)
+	}
+}
+
+// checkAnchor compares with every sequence that the recorded run on the real model was given.
+func checkAnchor(t *testing.T, samples []Sample) {
+	t.Helper()
+	var run struct{ Order []int }
+	readJSON(t, &run, "train", "I_anchor", "run.json")
+	f, err := weights.OpenSafetensors(testdata.Goldens(t, "train", "I_anchor", "batches.safetensors"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	ints := func(name string) []int32 {
+		v, _, err := f.Ints(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	got, offsets := NewBatch(samples, run.Order), ints("seq_offsets")
+	if !slices.Equal(got.Indptr, offsets) || !slices.Equal(got.IDs, ints("ids")) || !slices.Equal(got.Labels, ints("labels")) {
+		t.Errorf("%d sequences of %d tokens, want %d of %d, or other ids", len(run.Order), len(got.IDs), len(offsets)-1, offsets[len(offsets)-1])
 	}
 }
 

@@ -226,10 +226,16 @@ func (q *Quantized) Matrix(name string) (*quant.Matrix, error) {
 	}
 	var m *quant.Matrix
 	var err error
-	if w.state != nil {
-		m, err = q.blocks(w)
-	} else {
+	if w.state == nil {
 		m, err = q.packed(w)
+	} else {
+		var b *quant.Blocks4
+		if b, err = q.blocks(w); err == nil {
+			m, err = b.Matrix()
+		}
+	}
+	if errors.Is(err, quant.ErrBlocks4) || errors.Is(err, quant.ErrPacked4) {
+		err = fmt.Errorf("%w: %w", ErrFormat, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("tensor %q: %w", name, err)
@@ -250,7 +256,7 @@ func (q *Quantized) Release(name string) {
 }
 
 // blocks reads a weight in bitsandbytes' form. The packed codes may be stored as any type (quant_storage): only their bytes count.
-func (q *Quantized) blocks(w *quantizedWeight) (*quant.Matrix, error) {
+func (q *Quantized) blocks(w *quantizedWeight) (*quant.Blocks4, error) {
 	codes, err := q.table(w.prefix+".quant_map", 16)
 	if err != nil {
 		return nil, err
@@ -261,7 +267,7 @@ func (q *Quantized) blocks(w *quantizedWeight) (*quant.Matrix, error) {
 	}
 	if w.state.NestedOffset == nil {
 		b.Absmax, _, err = q.Floats(w.prefix + ".absmax")
-		return blocksMatrix(b, err)
+		return b, err
 	}
 	n := &quant.Nested8{BlockLen: w.state.NestedLen, Offset: *w.state.NestedOffset}
 	b.Nested = n
@@ -277,18 +283,7 @@ func (q *Quantized) blocks(w *quantizedWeight) (*quant.Matrix, error) {
 		return nil, err
 	}
 	n.Absmax, _, err = q.Floats(w.prefix + ".nested_absmax")
-	return blocksMatrix(b, err)
-}
-
-func blocksMatrix(b *quant.Blocks4, err error) (*quant.Matrix, error) {
-	if err != nil {
-		return nil, err
-	}
-	m, err := b.Matrix()
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrFormat, err)
-	}
-	return m, nil
+	return b, err
 }
 
 // table reads a vector of n floats.
@@ -334,8 +329,5 @@ func (q *Quantized) packed(w *quantizedWeight) (m *quant.Matrix, err error) {
 		}
 		m, err = (&quant.PackedGPTQ{In: in, Out: out, GroupLen: group, QWeight: words, QZeros: zeros, Scales: scales, GroupOf: groupOf, ZeroLess: q.packing.ZeroLess}).Matrix()
 	}
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrFormat, err)
-	}
-	return m, nil
+	return m, err
 }

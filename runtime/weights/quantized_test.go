@@ -1,7 +1,7 @@
 package weights
 
 import (
-	"encoding/binary"
+	"bytes"
 	"errors"
 	"maps"
 	"math"
@@ -91,11 +91,7 @@ func TestGPTQCheckpoint(t *testing.T) {
 				t.Fatal(err)
 			}
 			values(v)
-			var data []byte
-			for _, x := range v {
-				data = binary.LittleEndian.AppendUint32(data, math.Float32bits(x))
-			}
-			ts["q_proj.scales"] = Tensor{"F32", []int{4, 48}, data}
+			ts["q_proj.scales"] = Tensor{"F32", []int{4, 48}, vector(v).Data}
 		}
 	}
 	if _, err := open(t, gptqFolder(t, map[string]string{"config.json": gptqConfig}, scales(func([]float32) {}))).Matrix("q_proj.weight"); err != nil {
@@ -152,16 +148,9 @@ func TestQuantizedRefuses(t *testing.T) {
 // bnbTensors are the parts of a weight [4, 8] in bitsandbytes' form with double quantization.
 func bnbTensors(state string) map[string]Tensor {
 	b := quant.Quantize4(quant.NF4, []float32{0: 1, 9: -3, 31: 0.5}, 4, 8, 16, true)
-	f32 := func(v []float32) Tensor {
-		var data []byte
-		for _, x := range v {
-			data = binary.LittleEndian.AppendUint32(data, math.Float32bits(x))
-		}
-		return Tensor{"F32", []int{len(v)}, data}
-	}
 	return map[string]Tensor{
-		"w": {"U8", []int{16, 1}, b.Packed}, "w.absmax": {"U8", []int{2}, b.Nested.Codes}, "w.nested_absmax": f32(b.Nested.Absmax), "w.nested_quant_map": f32(b.Nested.Map[:]),
-		"w.quant_map": f32(b.Codes[:]), "w.quant_state.bitsandbytes__nf4": {"U8", []int{len(state)}, []byte(state)},
+		"w": {"U8", []int{16, 1}, b.Packed}, "w.absmax": {"U8", []int{2}, b.Nested.Codes}, "w.nested_absmax": vector(b.Nested.Absmax), "w.nested_quant_map": vector(b.Nested.Map[:]),
+		"w.quant_map": vector(b.Codes[:]), "w.quant_state.bitsandbytes__nf4": {"U8", []int{len(state)}, []byte(state)},
 	}
 }
 
@@ -256,6 +245,43 @@ func TestParseQuantization(t *testing.T) {
 	}
 	if _, err := ParseQuantization([]byte("[")); !errors.Is(err, ErrFormat) {
 		t.Error(err)
+	}
+}
+
+// What bitsandbytes wrote is read and written again, byte for byte but for the JSON, whose spaces Python sets otherwise.
+func TestBNBTensorsEqualBitsandbytes(t *testing.T) {
+	for name, kind := range map[string]quant.Kind4{"nf4_dq": quant.NF4, "nf4": quant.NF4, "fp4": quant.FP4} {
+		src := open(t, testdata.Goldens(t, "train", "C_qlora", "checkpoints", name)).(*Quantized)
+		for weight, w := range src.weights {
+			b, err := src.blocks(w)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := BNBTensors(weight, b, kind, "float32")
+			if err != nil || len(got) != len(w.parts) {
+				t.Fatalf("%d tensors, want %v: %v", len(got), w.parts, err)
+			}
+			for part, tensor := range got {
+				want, err := src.raw(part)
+				if err != nil {
+					t.Fatal(err)
+				}
+				info, _ := src.tensorFiles.Info(part)
+				if strings.Contains(part, "quant_state") {
+					want = bytes.ReplaceAll(want, []byte(" "), nil)
+					info.Shape = []int{len(want)}
+				}
+				if !bytes.Equal(tensor.Data, want) || !slices.Equal(tensor.Shape, info.Shape) || tensor.DType != info.Format {
+					t.Errorf("%s: %s %v of %d bytes, want %s %v of %d: %.200q", part, tensor.DType, tensor.Shape, len(tensor.Data), info.Format, info.Shape, len(want), want)
+				}
+			}
+		}
+	}
+	if _, err := BNBTensors("w", quant.Quantize4(quant.FP4, make([]float32, 4), 2, 2, 4, false), quant.NF4, "float32"); !errors.Is(err, quant.ErrBlocks4) {
+		t.Errorf("codes of another kind: %v", err)
+	}
+	if _, err := BNBTensors("w", &quant.Blocks4{}, quant.NF4, "float32"); !errors.Is(err, quant.ErrBlocks4) {
+		t.Errorf("nothing: %v", err)
 	}
 }
 
