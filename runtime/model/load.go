@@ -21,6 +21,9 @@ type Options struct {
 	MaxBatchTokens int // tokens of one Forward
 	MaxLogitRows   int // rows of one Logits
 	MaxContext     int // positions; 0, or more than the configuration has: the configuration's
+
+	// Wrap, if set, is what Open sees the file's weights through, as weights.FourBit.
+	Wrap func(weights.Source) weights.Source
 }
 
 // Open reads the configuration and the weights of a Hugging Face folder or a GGUF file and loads them.
@@ -29,10 +32,13 @@ func Open(path string, dev device.Device, opt Options) (Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer src.Close()
+	defer src.Close() // the file itself: a wrapper owns nothing
 	cfg, err := ConfigOf(path, src)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if opt.Wrap != nil {
+		src = opt.Wrap(src)
 	}
 	m, err := Load(src, cfg, dev, opt)
 	if err != nil {

@@ -182,14 +182,13 @@ func TestFourBitEqualsGolden(t *testing.T) {
 			t.Errorf("%s is %v", name, m.Layout)
 		}
 	}
-	cfg, err := ConfigOf(dir, plain)
-	if err != nil {
-		t.Fatal(err)
+	wrap := func(s weights.Source) weights.Source {
+		return &weights.FourBit{Source: s, Kind: quant.NF4, BlockLen: 64, Double: true}
 	}
 	for name, dev := range floatDevices(t) {
 		t.Run(name, func(t *testing.T) {
 			d := dev(t)
-			m, err := Load(src, cfg, d, Options{MaxBatchTokens: longest(r.seqs), MaxLogitRows: 64})
+			m, err := Open(dir, d, Options{MaxBatchTokens: longest(r.seqs), MaxLogitRows: 64, Wrap: wrap})
 			if err != nil {
 				t.Fatal(err)
 			}
