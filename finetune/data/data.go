@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"weft/runtime/tokenizer"
 	"weft/server/chat"
@@ -78,10 +79,17 @@ type Options struct {
 	MaxTokens      int               // of a sample; must be given
 	MaxSampleBytes int               // of a record in the file; 0 means 4 MiB
 	Vars           map[string]string // {{name}} in the text becomes Vars["name"]
+	Now            time.Time         // the day that a chat template may print; zero means TemplateDay
 	Columns        map[string]string // our name of a field to the file's, as {"output": "response"}
 }
 
+// TemplateDay is what templates that print the date print in training, so that a run repeats on any day: the one that Llama 3's own template falls back to.
+var TemplateDay = time.Date(2024, time.July, 26, 12, 0, 0, 0, time.UTC)
+
 func (o *Options) fill() error {
+	if o.Now.IsZero() {
+		o.Now = TemplateDay
+	}
 	for _, f := range []struct {
 		name  string
 		value *string

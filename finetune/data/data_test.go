@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"weft/internal/testdata"
 	"weft/server/chat"
@@ -238,7 +239,7 @@ func TestReleasedTemplates(t *testing.T) {
 				t.Fatal(err)
 			}
 			rec.tools = tools.([]any) // two of them cannot do without
-			r, err := newRendering(Model{tok, mustParse(t, string(src))}, rec)
+			r, err := newRendering(Model{tok, mustParse(t, string(src))}, rec, TemplateDay)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -269,7 +270,7 @@ func TestOtherTokenizers(t *testing.T) {
 		m := Model{tok, mustParse(t, src)}
 		for i, c := range g.Cases {
 			rec := parseMessages(t, c.Messages)
-			ids, labels, ended, err := chatTokens(m, rec, OnAssistant)
+			ids, labels, ended, err := chatTokens(m, rec, &Options{Loss: OnAssistant})
 			if err != nil || !ended {
 				t.Errorf("%s %d: %v, ended %v", name, i, err, ended)
 				continue
@@ -308,7 +309,7 @@ func TestNormalizingTokenizer(t *testing.T) {
 	}
 	m := Model{mustLoad(t, path), mustParse(t, chat.ChatML)}
 	const answers = `{"messages":[{"role":"user","content":"cafe\u0301"},{"role":"assistant","content":"e\u0301t\u00e9"},{"role":"user","content":"x"},{"role":"assistant","content":"y"}]}`
-	ids, labels, _, err := chatTokens(m, mustRecord(t, answers), OnAssistant)
+	ids, labels, _, err := chatTokens(m, mustRecord(t, answers), &Options{Loss: OnAssistant})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -349,6 +350,20 @@ func TestSampleBytes(t *testing.T) {
 			if n == 1 && (err != nil || d.Report.Counts[TooLarge] != 1) || n == 0 && !errors.Is(err, ErrBad) {
 				t.Errorf("limit %d, end %q: %v", limit, end, err)
 			}
+		}
+	}
+}
+
+// A template that prints the date prints one that does not depend on the day of the run.
+func TestTemplateDay(t *testing.T) {
+	m := Model{smolLM2(t), mustParse(t, `{{ strftime_now("%Y-%m-%d") }}`+chat.ChatML)}
+	for now, want := range map[time.Time]string{{}: "2024-07-26", time.Date(2031, 2, 3, 0, 0, 0, 0, time.UTC): "2031-02-03"} {
+		d, err := Load(write(t, good), m, Options{MaxTokens: 50, Now: now})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := m.Tokenizer.Decode(d.Samples[0].IDs, false); !strings.HasPrefix(got, want+"<|im_start|>") {
+			t.Errorf("%q, want %s", got, want)
 		}
 	}
 }

@@ -57,7 +57,7 @@ func encodeRecord(m Model, o *Options, rec *record) (e encoded) {
 		}
 		var ended bool
 		var err error
-		if e.sample.IDs, e.sample.Labels, ended, err = chatTokens(m, rec, o.Loss); err != nil {
+		if e.sample.IDs, e.sample.Labels, ended, err = chatTokens(m, rec, o); err != nil {
 			find(NotRendered, err.Error())
 			e.bad = true
 			return e
@@ -108,12 +108,12 @@ func splitTokens(tok *tokenizer.Tokenizer, rec *record, loss string) (ids, label
 }
 
 // chatTokens renders a conversation, encodes it as one text as the server does, and marks the targets.
-func chatTokens(m Model, rec *record, loss string) (ids, labels []int32, ended bool, err error) {
-	r, err := newRendering(m, rec)
+func chatTokens(m Model, rec *record, o *Options) (ids, labels []int32, ended bool, err error) {
+	r, err := newRendering(m, rec, o.Now)
 	if err != nil {
 		return nil, nil, false, err
 	}
-	if loss == OnAll {
+	if o.Loss == OnAll {
 		if r.full, err = r.text(len(r.messages), false); err != nil {
 			return nil, nil, false, err
 		}
@@ -126,7 +126,7 @@ func chatTokens(m Model, rec *record, loss string) (ids, labels []int32, ended b
 			wanted = append(wanted, i)
 		}
 	}
-	if loss == OnCompletion && len(wanted) > 1 {
+	if o.Loss == OnCompletion && len(wanted) > 1 {
 		wanted = wanted[len(wanted)-1:]
 	}
 	regions, err := r.regions(wanted)

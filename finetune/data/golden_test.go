@@ -95,7 +95,7 @@ func TestChatMasksEqualGoldens(t *testing.T) {
 		m := Model{smolLM2(t), mustParse(t, src)}
 		for i, c := range g.Cases {
 			for loss, want := range map[string][]int32{OnAssistant: c.Labels, OnCompletion: c.Last, OnAll: c.IDs} {
-				ids, labels, ended, err := chatTokens(m, parseMessages(t, c.Messages), loss)
+				ids, labels, ended, err := chatTokens(m, parseMessages(t, c.Messages), &Options{Loss: loss})
 				if err != nil || !ended {
 					t.Fatalf("case %d: %v, ended %v", i, err, ended)
 				}

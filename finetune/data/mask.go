@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"weft/runtime/tokenizer"
@@ -29,7 +30,7 @@ type rendering struct {
 	full     string
 }
 
-func newRendering(m Model, rec *record) (*rendering, error) {
+func newRendering(m Model, rec *record, now time.Time) (*rendering, error) {
 	list := make([]any, len(rec.messages))
 	for i := range rec.messages {
 		list[i] = forTemplate(m.Template, rec.messages[i].m)
@@ -38,7 +39,7 @@ func newRendering(m Model, rec *record) (*rendering, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &rendering{m: m, messages: adapted, input: chat.Input{Tools: rec.tools}}
+	r := &rendering{m: m, messages: adapted, input: chat.Input{Tools: rec.tools, Now: func() time.Time { return now }}}
 	if s, ok := m.Tokenizer.BOSText(); ok {
 		r.input.BOS = &s
 	}
