@@ -59,11 +59,11 @@ type naive struct {
 
 func TestModel(t *testing.T) { testModel(t, localPlace(t)) }
 
-// testModel does random operations on a registry with a cache that has room for three adapters, and on maps; they agree after each. Each goroutine has names of its own,
+// testModel does random operations on a registry with a cache that has room for seven adapters, of which pins take three, and on maps; they agree after each. Each goroutine has names of its own,
 // so that its model is exact; contents are shared, so that their blobs and the adapters in memory are too. Leases taken before a change stay what they were.
 func testModel(t *testing.T, p place) {
 	r := p.open(t)
-	c, err := NewCache(CacheConfig{Registry: r, Load: loadContent(t), Limit: 3000, SyncEvery: 5 * time.Millisecond, LoadTimeout: 20 * time.Second, AgeAfter: 10 * time.Millisecond})
+	c, err := NewCache(CacheConfig{Registry: r, Load: loadContent(t), Limit: 7000, SyncEvery: 5 * time.Millisecond, LoadTimeout: 20 * time.Second, AgeAfter: 10 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,6 +94,7 @@ type modelRun struct {
 	c      *Cache
 	rng    *rand.Rand
 	tenant string
+	holds  bool // a lease: no second one, which two goroutines could wait for in each other's way
 	names  map[string]*naive
 }
 
@@ -102,7 +103,7 @@ func (m *modelRun) operate() {
 	ctx := context.Background()
 	name := string(rune('a' + m.rng.IntN(3)))
 	n := m.names[name]
-	what := fmt.Sprintf("content %d", m.rng.IntN(6))
+	what := fmt.Sprintf("content %d", m.rng.IntN(20))
 	switch op := m.rng.IntN(10); {
 	case op < 3 || n == nil:
 		v := mustAdd(m.t, m.r, m.tenant, name, what)
@@ -124,7 +125,7 @@ func (m *modelRun) operate() {
 		if ok {
 			n.tags["tag"] = what
 		}
-	case op == 5:
+	case op == 5 && name == "a":
 		n.pinned = !n.pinned
 		if err := m.r.Pin(ctx, m.tenant, name, n.pinned); err != nil {
 			m.t.Error(err)
@@ -140,7 +141,7 @@ func (m *modelRun) operate() {
 		if _, err := m.r.GarbageCollect(ctx, time.Minute); err != nil {
 			m.t.Error(err)
 		}
-	default:
+	case !m.holds:
 		m.use(name, n)
 	}
 }
@@ -207,9 +208,11 @@ func (m *modelRun) use(name string, n *naive) {
 		return
 	}
 	defer l.Release()
-	for range m.rng.IntN(2) {
+	m.holds = true
+	for range m.rng.IntN(4) {
 		m.operate()
 	}
+	m.holds = false
 	l.Weights()
 	if got := l.(*lease).entry.res.(*textResident).text; got != want {
 		m.t.Errorf("%s loads %q, want %q", name, got, want)
