@@ -94,6 +94,7 @@ func (m *fakeModel) MaxBatchTokens() int     { return m.maxBatch }
 func (m *fakeModel) MaxLogitRows() int       { return m.maxRows }
 func (m *fakeModel) Bytes() map[string]int64 { return nil }
 func (m *fakeModel) GatheredBytes() int64    { return 0 }
+func (m *fakeModel) Frozen() *model.Frozen   { return nil }
 func (m *fakeModel) Close() error            { return nil }
 
 func (m *fakeModel) KVConfig() device.KVConfig {

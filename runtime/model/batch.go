@@ -40,5 +40,7 @@ type Model interface {
 	Bytes() map[string]int64
 	// GatheredBytes of them are of a table of which a step reads only the rows of its tokens: the embedding, where it is not the head too.
 	GatheredBytes() int64
+	// Frozen returns the weights for a trainer, which reads them only.
+	Frozen() *Frozen
 	Close() error
 }

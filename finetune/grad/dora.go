@@ -1,0 +1,157 @@
+package grad
+
+import (
+	"math"
+
+	"weft/runtime/device"
+)
+
+// scaleDoRA turns y = Wx + s·BAx into z = y and y = g ⊙ z + b.
+func (m *Model) scaleDoRA(p product) error {
+	if err := m.dev.Sync(); err != nil {
+		return err
+	}
+	gain, z := p.lora.gain, view(p.z, p.y.Rows, p.out)
+	var bias []float32
+	if b := p.biasBuffer(); b != nil {
+		bias = floats(b)
+	}
+	parallel(p.y.Rows, func(begin, end int) {
+		for i := begin; i < end; i++ {
+			y, keep := row(p.y, i), row(z, i)
+			copy(keep, y)
+			for j := range y {
+				y[j] *= gain[j]
+				if bias != nil {
+					y[j] += bias[j]
+				}
+			}
+		}
+	})
+	return nil
+}
+
+// magnitudeGrad adds dm = Σ dy ⊙ z / ‖W + s·BA‖ and turns dy into that of z: g ⊙ dy.
+func (m *Model) magnitudeGrad(g *gradient) {
+	a := g.lora
+	dm := a.Magnitude.Grads()
+	sum := make([]float64, g.out)
+	for i := range g.dy.Rows {
+		dy, z := row(g.dy, i), row(view(g.z, g.dy.Rows, g.out), i)
+		for j := range dy {
+			sum[j] += float64(dy[j]) * float64(z[j])
+			dy[j] *= a.gain[j]
+		}
+	}
+	for j := range dm {
+		dm[j] += float32(sum[j] / float64(a.norm[j]))
+	}
+}
+
+// Renew recomputes what depends on the parameters and not on the data: DoRA's gains. Call it after every change of parameters.
+func (m *Model) Renew() error {
+	for _, l := range m.linears {
+		if l.dora() {
+			if err := m.renewGain(l); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// renewGain computes ‖W + s·BA‖ by rows: ‖W‖² + 2s·B(A Wᵀ) + s²·B(AAᵀ)Bᵀ, in float64.
+func (m *Model) renewGain(l *linear) error {
+	a, r := l.lora, l.lora.A.Rows
+	if a.w2 == nil {
+		if err := m.fixedNorms(l); err != nil {
+			return err
+		}
+	}
+	// A Wᵀ is the layer itself with A's rows as tokens.
+	out := view(m.aw, r, l.out)
+	for done := 0; done < r; done += m.rowsAtOnce {
+		n := min(m.rowsAtOnce, r-done)
+		x := a.A.view()
+		x.Offset, x.Rows = int64(done)*int64(l.in), n
+		y := out
+		y.Offset, y.Rows = int64(done)*int64(l.out), n
+		if err := m.dev.Linear(device.LinearArgs{X: x, Parts: []device.LinearPart{{W: l.w, Out: y}}}); err != nil {
+			return err
+		}
+	}
+	if err := m.dev.Sync(); err != nil {
+		return err
+	}
+	A, B, mag, s := a.A.Values(), a.B.Values(), a.Magnitude.Values(), float64(a.Scale)
+	aa := make([]float64, r*r)
+	for i := range r {
+		for j := range i + 1 {
+			sum := 0.0
+			for k := range l.in {
+				sum += float64(A[i*l.in+k]) * float64(A[j*l.in+k])
+			}
+			aa[i*r+j], aa[j*r+i] = sum, sum
+		}
+	}
+	wa := floats(m.aw)
+	for n := range l.out {
+		b := B[n*r:][:r]
+		sum := a.w2[n]
+		for i := range b {
+			inner := 0.0
+			for j := range b {
+				inner += aa[i*r+j] * float64(b[j])
+			}
+			sum += float64(b[i]) * s * (2*float64(wa[i*l.out+n]) + s*inner)
+		}
+		a.norm[n] = float32(math.Sqrt(max(sum, 0)))
+		a.gain[n] = mag[n] / a.norm[n]
+	}
+	return nil
+}
+
+// fixedNorms computes ‖W‖² by rows from the rows as the device dequantizes them.
+func (m *Model) fixedNorms(l *linear) error {
+	a := l.lora
+	a.w2, a.norm, a.gain = make([]float64, l.out), make([]float32, l.out), make([]float32, l.out)
+	const at = 64
+	buf, err := m.dev.Alloc(device.Activations, 4*at*int64(l.in))
+	if err != nil {
+		return err
+	}
+	defer buf.Free()
+	for first := 0; first < l.out; first += at {
+		ids := make([]int32, min(at, l.out-first))
+		for i := range ids {
+			ids[i] = int32(first + i)
+		}
+		v := view(buf, len(ids), l.in)
+		if err := m.dev.Embed(device.EmbedArgs{IDs: ids, Table: l.w, Scale: 1, Out: v}); err != nil {
+			return err
+		}
+		if err := m.dev.Sync(); err != nil {
+			return err
+		}
+		rows(v, func(i int, w []float32) {
+			for _, x := range w {
+				a.w2[first+i] += float64(x) * float64(x)
+			}
+		})
+	}
+	return nil
+}
+
+// InitMagnitudes sets every magnitude to ‖W + s·BA‖, so that training begins at the base's own rows.
+func (m *Model) InitMagnitudes() error {
+	for _, l := range m.linears {
+		if !l.dora() {
+			continue
+		}
+		if err := m.renewGain(l); err != nil {
+			return err
+		}
+		copy(l.lora.Magnitude.Values(), l.lora.norm)
+	}
+	return m.Renew()
+}

@@ -1,0 +1,269 @@
+package grad
+
+import (
+	"fmt"
+
+	"weft/runtime/device"
+	"weft/runtime/lora"
+	"weft/runtime/model"
+)
+
+// Batch is a micro-batch: ragged documents without padding. Document d owns the tokens [Indptr[d], Indptr[d+1]) and sees only itself.
+type Batch struct {
+	IDs    []int32
+	Labels []int32 // Labels[t] is what the token before t should predict; negative: no loss. Not shifted; the first of a document never counts
+	Indptr []int32
+}
+
+// Targets returns how many predictions count.
+func (b *Batch) Targets() int {
+	n := 0
+	for d := range len(b.Indptr) - 1 {
+		for t := b.Indptr[d] + 1; t < b.Indptr[d+1]; t++ {
+			if b.Labels[t] >= 0 {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// Config of a Model.
+type Config struct {
+	MaxTokens   int  // of a micro-batch
+	MaxDocument int  // tokens of the longest document
+	Checkpoint  bool // keep only each block's input and compute the rest again on the way back (Chen et al. 2016, arXiv:1604.06174)
+}
+
+type sizes struct{ hidden, q, kv, ffn int }
+
+// block is a decoder block and what it keeps for the way back.
+type block struct {
+	model.Block
+	linear [lora.NumTargets]*linear
+	// norm weights that are trained, or nil
+	attnNorm, mlpNorm, postAttn, postMLP, qNorm, kNorm *Param
+	x                                                  device.Buffer // [T, H]: the block's input
+	keep                                               *activations
+}
+
+// activations of one block; under Checkpoint all blocks share one set.
+type activations struct {
+	h1, att, xm, h2, y1, y2 device.Buffer // [T, H] or [T, Hq*D]
+	q, k, v, q0, k0, lse    device.Buffer
+	gate, up, act           device.Buffer
+	xa, z                   [lora.NumTargets]device.Buffer
+}
+
+// Model computes loss and gradients. It is used by one goroutine at a time and owns its activations, not the weights or parameters.
+type Model struct {
+	dev     device.Training
+	frozen  *model.Frozen
+	cfg     *model.Config
+	opt     Config
+	sizes   sizes
+	blocks  []block
+	linears []*linear
+	params  []*Param
+	embed   *Param // the embedding where it is trained, else nil; of the head too where they are tied
+	head    *Param
+	norm    *Param
+
+	ropes    *model.RopeTables
+	ropeRows [][]int32
+	training bool
+	seed     uint64
+
+	x, y, dx, dh, dq, dk, dv, datt, dgate, dup device.Buffer
+	dropBuf, aw, dyb                           device.Buffer
+	rowsX, rowsH, dRowsH, dRowsX, logits, loss device.Buffer
+	rowsAtOnce                                 int // rows of logits computed at once
+	first                                      int // the lowest block with something trained; the way back ends there
+	owned                                      []device.Buffer
+}
+
+// logitBytes bounds the logits kept at once: cross-entropy takes its rows in chunks, [T, V] is never held.
+const logitBytes = 16 << 20
+
+// New prepares the training of a model; what is trained is attached afterwards, and Prepare ends the attaching.
+func New(dev device.Device, frozen *model.Frozen, opt Config) (*Model, error) {
+	t, ok := dev.(device.Training)
+	if !ok {
+		return nil, fmt.Errorf("%w: %s has no gradients", ErrDevice, dev.Name())
+	}
+	c := frozen.Config
+	m := &Model{dev: t, frozen: frozen, cfg: c, opt: opt}
+	m.sizes = sizes{hidden: c.Hidden, q: c.Heads * c.HeadDim, kv: c.KVHeads * c.HeadDim, ffn: c.FFN}
+	m.rowsAtOnce = max(8, min(256, logitBytes/(4*c.Vocab)))
+	m.blocks = make([]block, c.Layers)
+	for i := range m.blocks {
+		b := &m.blocks[i]
+		b.Block = frozen.Blocks[i]
+		for target, size := range targetsOf(m.sizes) {
+			b.linear[target] = &linear{index: len(m.linears), out: size[0], in: size[1], w: b.Linear[target], bias: b.Bias[target]}
+			m.linears = append(m.linears, b.linear[target])
+		}
+	}
+	return m, nil
+}
+
+// Params returns what is trained, in the order of attaching.
+func (m *Model) Params() []*Param { return m.params }
+
+// AttachLoRA trains factors on a projection of a block.
+func (m *Model) AttachLoRA(layer int, target lora.Target, a *LoRA) {
+	m.blocks[layer].linear[target].lora = a
+	m.params = append(m.params, a.A, a.B)
+	if a.Magnitude != nil {
+		m.params = append(m.params, a.Magnitude)
+	}
+}
+
+// AttachBias trains a projection's bias, which the base must have.
+func (m *Model) AttachBias(layer int, target lora.Target, p *Param) {
+	m.blocks[layer].linear[target].dbias = p
+	m.params = append(m.params, p)
+}
+
+// Prepare allocates the activations.
+func (m *Model) Prepare() (err error) {
+	defer func() {
+		if err != nil {
+			m.Close()
+		}
+	}()
+	if m.ropes, err = model.NewRopeTables(m.dev, m.cfg, m.opt.MaxDocument); err != nil {
+		return err
+	}
+	m.ropeRows = make([][]int32, len(m.cfg.Ropes))
+	m.first = len(m.blocks)
+	for i := range m.blocks {
+		for _, l := range m.blocks[i].linear {
+			if l.trained() && i < m.first {
+				m.first = i
+			}
+		}
+	}
+	if m.embed != nil {
+		m.first = 0
+	}
+	a := m.allocator()
+	shared := &activations{}
+	for i := range m.blocks {
+		b := &m.blocks[i]
+		b.keep = shared
+		if !m.opt.Checkpoint {
+			b.keep = &activations{}
+		}
+		a.rows(&b.x, m.sizes.hidden)
+		a.block(b)
+	}
+	s := m.sizes
+	for _, n := range []struct {
+		to   *device.Buffer
+		cols int
+	}{
+		{&m.x, s.hidden}, {&m.y, s.hidden}, {&m.dx, s.hidden}, {&m.dh, max(s.hidden, s.q, s.ffn)}, {&m.dq, s.q}, {&m.dk, s.kv}, {&m.dv, s.kv}, {&m.datt, s.q},
+		{&m.dgate, s.ffn}, {&m.dup, s.ffn},
+	} {
+		a.rows(n.to, n.cols)
+	}
+	rank, dropout, dora := 0, false, false
+	for _, l := range m.linears {
+		if l.lora != nil {
+			rank = max(rank, l.lora.A.Rows)
+			dropout = dropout || l.lora.Dropout > 0
+			dora = dora || l.dora()
+		}
+	}
+	if rank > 0 {
+		a.rows(&m.dyb, rank)
+	}
+	if dropout {
+		a.rows(&m.dropBuf, max(s.hidden, s.q, s.ffn))
+	}
+	if dora {
+		a.take(&m.aw, rank, max(s.hidden, s.q, s.ffn))
+	}
+	for _, b := range []*device.Buffer{&m.rowsX, &m.rowsH, &m.dRowsH, &m.dRowsX} {
+		a.take(b, m.rowsAtOnce, s.hidden)
+	}
+	a.take(&m.logits, m.rowsAtOnce, m.cfg.Vocab)
+	a.take(&m.loss, m.rowsAtOnce, 1)
+	if a.err != nil {
+		return fmt.Errorf("activations of %d tokens: %w", m.opt.MaxTokens, a.err)
+	}
+	return m.Renew()
+}
+
+// allocator takes buffers until one fails.
+type allocator struct {
+	m   *Model
+	err error
+}
+
+func (m *Model) allocator() *allocator { return &allocator{m: m} }
+
+func (a *allocator) take(to *device.Buffer, rows, cols int) {
+	if a.err != nil || *to != nil {
+		return
+	}
+	b, err := a.m.dev.Alloc(device.Activations, 4*int64(rows)*int64(cols))
+	if err == nil && b.Host() == nil {
+		b.Free()
+		err = ErrDevice
+	}
+	if err != nil {
+		a.err = err
+		return
+	}
+	*to = b
+	a.m.owned = append(a.m.owned, b)
+}
+
+// rows takes [MaxTokens, cols].
+func (a *allocator) rows(to *device.Buffer, cols int) { a.take(to, a.m.opt.MaxTokens, cols) }
+
+func (a *allocator) block(b *block) {
+	k, s := b.keep, a.m.sizes
+	for _, n := range []struct {
+		to   *device.Buffer
+		cols int
+		want bool
+	}{
+		{&k.h1, s.hidden, true}, {&k.q, s.q, true}, {&k.k, s.kv, true}, {&k.v, s.kv, true}, {&k.q0, s.q, b.QNorm != nil}, {&k.k0, s.kv, b.KNorm != nil},
+		{&k.att, s.q, true}, {&k.lse, a.m.cfg.Heads, true}, {&k.y1, s.hidden, b.PostAttn != nil}, {&k.xm, s.hidden, true}, {&k.h2, s.hidden, true},
+		{&k.gate, s.ffn, true}, {&k.up, s.ffn, true}, {&k.act, s.ffn, true}, {&k.y2, s.hidden, b.PostMLP != nil},
+	} {
+		if n.want {
+			a.rows(n.to, n.cols)
+		}
+	}
+	for t, l := range b.linear {
+		if l.lora != nil {
+			a.rows(&k.xa[t], l.lora.A.Rows)
+		}
+		if l.dora() {
+			a.rows(&k.z[t], l.out)
+		}
+	}
+}
+
+// Close gives the activations back.
+func (m *Model) Close() {
+	for _, b := range m.owned {
+		b.Free()
+	}
+	m.owned = nil
+	if m.ropes != nil {
+		m.ropes.Free()
+		m.ropes = nil
+	}
+}
+
+// ZeroGrad forgets the gradients.
+func (m *Model) ZeroGrad() {
+	for _, p := range m.params {
+		clear(p.Grads())
+	}
+}

@@ -1,0 +1,68 @@
+// Package grad is a model's loss and its gradient: the forward pass of runtime/model over documents, with what the backward pass needs kept, and the backward pass
+// by hand, operation by operation, over device.Training. The base's weights are those that are served, in their layouts, and are read only; what is trained are
+// Params: factors of LoRA, magnitudes, biases, or the model's own matrices.
+package grad
+
+import (
+	"errors"
+	"fmt"
+	"unsafe"
+
+	"weft/runtime/device"
+)
+
+// ErrDevice says that a device cannot train: it has no gradients or its memory cannot be addressed.
+var ErrDevice = errors.New("this device cannot train")
+
+// Param is a trained matrix [Rows, Cols] in F32 and its gradient, in memory that the host can address.
+type Param struct {
+	Name       string // as files name it
+	Rows, Cols int
+	value      device.Buffer
+	grad       device.Buffer
+}
+
+// NewParam allocates a zeroed parameter.
+func NewParam(dev device.Device, name string, rows, cols int) (*Param, error) {
+	p := &Param{Name: name, Rows: rows, Cols: cols}
+	for _, b := range []*device.Buffer{&p.value, &p.grad} {
+		buf, err := dev.Alloc(device.Adapters, 4*int64(rows)*int64(cols))
+		if err == nil && buf.Host() == nil {
+			buf.Free()
+			err = ErrDevice
+		}
+		if err != nil {
+			p.Free()
+			return nil, fmt.Errorf("parameter %s [%d, %d]: %w", name, rows, cols, err)
+		}
+		*b = buf
+	}
+	return p, nil
+}
+
+// Values are the parameter itself; write them only while no operation is recorded.
+func (p *Param) Values() []float32 { return floats(p.value) }
+
+// Grads are what Backward has added up since ZeroGrad.
+func (p *Param) Grads() []float32 { return floats(p.grad) }
+
+// Len returns the number of values.
+func (p *Param) Len() int { return p.Rows * p.Cols }
+
+// Free gives the memory back.
+func (p *Param) Free() {
+	for _, b := range []device.Buffer{p.value, p.grad} {
+		if b != nil {
+			b.Free()
+		}
+	}
+}
+
+func (p *Param) view() device.View  { return view(p.value, p.Rows, p.Cols) }
+func (p *Param) dview() device.View { return view(p.grad, p.Rows, p.Cols) }
+
+// floats is the memory of b as numbers.
+func floats(b device.Buffer) []float32 {
+	h := b.Host()
+	return unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(h))), len(h)/4)
+}

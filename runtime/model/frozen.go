@@ -1,0 +1,100 @@
+package model
+
+import (
+	"fmt"
+
+	"weft/runtime/device"
+	"weft/runtime/lora"
+)
+
+// Frozen is what a trainer needs of a loaded model: the very weights that are served, in their layouts. They are read only and valid until the model is closed.
+type Frozen struct {
+	Config      *Config
+	Embed, Head device.Weight // the same one where the model is tied
+	Norm        device.Buffer
+	Blocks      []Block
+}
+
+// Block is one decoder block; absent norms and biases are nil.
+type Block struct {
+	AttnNorm, MLPNorm, PostAttn, PostMLP, QNorm, KNorm device.Buffer
+	Linear                                             [lora.NumTargets]device.Weight
+	Bias                                               [lora.NumTargets]device.Buffer
+}
+
+// Frozen implements Model.
+func (d *decoder) Frozen() *Frozen {
+	f := &Frozen{Config: d.cfg, Embed: d.embed, Head: d.head, Norm: d.norm, Blocks: make([]Block, len(d.layers))}
+	for i := range d.layers {
+		y := &d.layers[i]
+		f.Blocks[i] = Block{
+			AttnNorm: y.attnNorm, MLPNorm: y.mlpNorm, PostAttn: y.postAttn, PostMLP: y.postMLP, QNorm: y.qNorm, KNorm: y.kNorm,
+			Linear: [lora.NumTargets]device.Weight{y.q, y.k, y.v, y.o, y.gate, y.up, y.down},
+			Bias:   [lora.NumTargets]device.Buffer{y.qBias, y.kBias, y.vBias, y.oBias, y.gateBias, y.upBias, y.downBias},
+		}
+	}
+	return f
+}
+
+// RopeTables are the cosines and sines of every kind of a configuration's RoPE for documents of up to Length tokens.
+type RopeTables struct {
+	Length int
+	cfg    *Config
+	tables []ropeTable
+}
+
+// NewRopeTables fills tables on dev.
+func NewRopeTables(dev device.Device, c *Config, length int) (*RopeTables, error) {
+	t := &RopeTables{Length: length, cfg: c, tables: make([]ropeTable, len(c.Ropes))}
+	for i := range c.Ropes {
+		r, table := &c.Ropes[i], &t.tables[i]
+		table.freq[0], table.scale = r.frequencies(false), r.Scale
+		if table.scale == 0 {
+			table.scale = 1
+		}
+		variants := 1
+		if r.Long != nil {
+			table.freq[1], variants = r.frequencies(true), 2
+		}
+		buf, err := dev.Alloc(device.Activations, 4*int64(variants*length)*int64(r.Rot))
+		if err != nil {
+			t.Free()
+			return nil, fmt.Errorf("RoPE tables of %d positions: %w", length, err)
+		}
+		table.buf = buf
+		for v := range variants {
+			if err := table.grow(v, length-1, length); err != nil {
+				t.Free()
+				return nil, err
+			}
+		}
+	}
+	return t, nil
+}
+
+// Table returns the table of a kind: rows of cosines, then sines.
+func (t *RopeTables) Table(kind int) device.Buffer { return t.tables[kind].buf }
+
+// Rows appends to dst the table row of each token of documents that begin at position 0, none longer than Length.
+func (t *RopeTables) Rows(dst []int32, kind int, indptr []int32) []int32 {
+	r := &t.cfg.Ropes[kind]
+	for d := range len(indptr) - 1 {
+		n, first := indptr[d+1]-indptr[d], int32(0)
+		if r.Long != nil && int(n) > r.Original {
+			first = int32(t.Length)
+		}
+		for p := range n {
+			dst = append(dst, first+p)
+		}
+	}
+	return dst
+}
+
+// Free gives the tables' memory back.
+func (t *RopeTables) Free() {
+	for i := range t.tables {
+		if b := t.tables[i].buf; b != nil {
+			b.Free()
+		}
+	}
+}
