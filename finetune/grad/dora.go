@@ -6,22 +6,46 @@ import (
 	"weft/runtime/device"
 )
 
-// scaleDoRA turns y = Wx + s·BAx into z = y and y = g ⊙ z + b.
-func (m *Model) scaleDoRA(p product) error {
+// addDoRA turns y = Wx into Wx + (g − 1) ⊙ W x̃ + g ⊙ s·BA x̃ + b, with x̃ = dropout(x) in in: as PEFT computes it, where only the terms that training changes see the
+// dropped input. Without dropout that is g ⊙ (W + s·BA)x + b.
+func (m *Model) addDoRA(in device.View, p product) error {
+	a, z := p.lora, view(p.z, p.y.Rows, p.out)
+	dropped := m.drop(p.linear) > 0
+	if dropped {
+		if err := m.dev.Linear(device.LinearArgs{X: in, Parts: []device.LinearPart{{W: p.w, Out: z}}}); err != nil {
+			return err
+		}
+	}
 	if err := m.dev.Sync(); err != nil {
 		return err
 	}
-	gain, z := p.lora.gain, view(p.z, p.y.Rows, p.out)
+	parallel(p.y.Rows, func(begin, end int) {
+		for i := begin; i < end; i++ {
+			y, u := row(p.y, i), row(z, i)
+			if !dropped {
+				copy(u, y)
+			}
+			for j := range y {
+				y[j] -= u[j]
+			}
+		}
+	})
+	xa := view(p.xa, p.y.Rows, a.A.Rows)
+	if err := m.dev.MatMul(device.MatMulArgs{A: xa, B: a.B.view(), TransB: true, Out: z, Alpha: a.Scale, Accumulate: true}); err != nil {
+		return err
+	}
+	if err := m.dev.Sync(); err != nil {
+		return err
+	}
 	var bias []float32
 	if b := p.biasBuffer(); b != nil {
 		bias = floats(b)
 	}
 	parallel(p.y.Rows, func(begin, end int) {
 		for i := begin; i < end; i++ {
-			y, keep := row(p.y, i), row(z, i)
-			copy(keep, y)
+			y, u := row(p.y, i), row(z, i)
 			for j := range y {
-				y[j] *= gain[j]
+				y[j] += a.gain[j] * u[j]
 				if bias != nil {
 					y[j] += bias[j]
 				}
@@ -31,21 +55,40 @@ func (m *Model) scaleDoRA(p product) error {
 	return nil
 }
 
-// magnitudeGrad adds dm = Σ dy ⊙ z / ‖W + s·BA‖ and turns dy into that of z: g ⊙ dy.
-func (m *Model) magnitudeGrad(g *gradient) {
-	a := g.lora
-	dm := a.Magnitude.Grads()
+// magnitudeGrad adds dm = Σ dy ⊙ z / ‖W + s·BA‖ and returns g ⊙ dy: in dy's place, or in z's where the layer's own product still needs dy.
+func (m *Model) magnitudeGrad(g *gradient) device.View {
+	a, z := g.lora, view(g.z, g.dy.Rows, g.out)
+	to := g.dy
+	if m.drop(g.linear) > 0 {
+		to = z
+	}
 	sum := make([]float64, g.out)
 	for i := range g.dy.Rows {
-		dy, z := row(g.dy, i), row(view(g.z, g.dy.Rows, g.out), i)
-		for j := range dy {
-			sum[j] += float64(dy[j]) * float64(z[j])
-			dy[j] *= a.gain[j]
+		dy, u, out := row(g.dy, i), row(z, i), row(to, i)
+		for j, d := range dy {
+			sum[j] += float64(d) * float64(u[j])
+			out[j] = a.gain[j] * d
 		}
 	}
+	dm := a.Magnitude.Grads()
 	for j := range dm {
 		dm[j] += float32(sum[j] / float64(a.norm[j]))
 	}
+	return to
+}
+
+// droppedDoRA writes Wᵀ(g ⊙ dy − dy) to t: the gradient of (g − 1) ⊙ W x̃.
+func (m *Model) droppedDoRA(g gradient, t device.View) error {
+	if err := m.dev.Sync(); err != nil {
+		return err
+	}
+	z := view(g.z, g.dy.Rows, g.out)
+	rows(z, func(i int, u []float32) {
+		for j, d := range row(g.dy, i) {
+			u[j] -= d
+		}
+	})
+	return m.dev.LinearGrad(device.LinearGradArgs{Parts: []device.LinearGradPart{{W: g.w, DY: z}}, DX: t})
 }
 
 // Renew recomputes what depends on the parameters and not on the data: DoRA's gains. Call it after every change of parameters.

@@ -49,11 +49,26 @@ type product struct {
 	*linear
 	y  device.View
 	xa device.Buffer // [T, R]: A dropout(x)
-	z  device.Buffer // [T, Out]: Wx + Scale·BAx of DoRA
+	z  device.Buffer // [T, Out] of DoRA: (W + Scale·BA) dropout(x); on the way back, gain ⊙ dy
+}
+
+// yield runs what is recorded and lets others have the device, where somebody asked for it.
+func (m *Model) yield() error {
+	if m.opt.Yield == nil {
+		return nil
+	}
+	if err := m.dev.Sync(); err != nil {
+		return err
+	}
+	m.opt.Yield()
+	return nil
 }
 
 // forward computes parts that share x.
 func (m *Model) forward(x device.View, parts ...product) error {
+	if err := m.yield(); err != nil {
+		return err
+	}
 	var frozen []device.LinearPart
 	for _, p := range parts {
 		if p.full == nil {
@@ -112,17 +127,18 @@ func (m *Model) addLoRA(x device.View, p product) error {
 	if err := m.dev.MatMul(device.MatMulArgs{A: in, B: a.A.view(), TransB: true, Out: xa, Alpha: 1}); err != nil {
 		return err
 	}
-	if err := m.dev.MatMul(device.MatMulArgs{A: xa, B: a.B.view(), TransB: true, Out: p.y, Alpha: a.Scale, Accumulate: true}); err != nil {
-		return err
+	if a.Magnitude != nil {
+		return m.addDoRA(in, p)
 	}
-	if a.Magnitude == nil {
-		return nil
-	}
-	return m.scaleDoRA(p)
+	return m.dev.MatMul(device.MatMulArgs{A: xa, B: a.B.view(), TransB: true, Out: p.y, Alpha: a.Scale, Accumulate: true})
 }
 
-// backward adds the gradients of the parts' parameters, and writes that of x to dx, or adds it there; the zero dx: nobody wants it. dy of a DoRA part is changed.
+// backward adds the gradients of the parts' parameters, and writes that of x to dx, or adds it there; the zero dx: nobody wants it. dy of a DoRA part is changed where
+// nothing is dropped.
 func (m *Model) backward(x, dx device.View, accumulate bool, parts ...gradient) error {
+	if err := m.yield(); err != nil {
+		return err
+	}
 	var frozen []device.LinearGradPart
 	for i := range parts {
 		g := &parts[i]
@@ -183,15 +199,16 @@ func (m *Model) paramGrads(x device.View, g *gradient) error {
 	if a == nil {
 		return nil
 	}
+	dy := g.dy
 	if g.dora() {
-		m.magnitudeGrad(g)
+		dy = m.magnitudeGrad(g)
 	}
 	xa := view(g.xa, x.Rows, a.A.Rows)
 	dyb := view(g.dyb, x.Rows, a.A.Rows)
-	if err := m.dev.MatMul(device.MatMulArgs{A: g.dy, TransA: true, B: xa, Out: a.B.dview(), Alpha: a.Scale, Accumulate: true}); err != nil {
+	if err := m.dev.MatMul(device.MatMulArgs{A: dy, TransA: true, B: xa, Out: a.B.dview(), Alpha: a.Scale, Accumulate: true}); err != nil {
 		return err
 	}
-	if err := m.dev.MatMul(device.MatMulArgs{A: g.dy, B: a.B.view(), Out: dyb, Alpha: 1}); err != nil {
+	if err := m.dev.MatMul(device.MatMulArgs{A: dy, B: a.B.view(), Out: dyb, Alpha: 1}); err != nil {
 		return err
 	}
 	in, err := m.dropped(x, g.linear)
@@ -209,7 +226,12 @@ func (m *Model) inputGradLoRA(g gradient, dx device.View) error {
 		return m.dev.MatMul(device.MatMulArgs{A: dyb, B: a.A.view(), Out: dx, Alpha: a.Scale, Accumulate: true})
 	}
 	t := view(m.dropBuf, dx.Rows, g.in)
-	if err := m.dev.MatMul(device.MatMulArgs{A: dyb, B: a.A.view(), Out: t, Alpha: a.Scale}); err != nil {
+	if g.dora() {
+		if err := m.droppedDoRA(g, t); err != nil {
+			return err
+		}
+	}
+	if err := m.dev.MatMul(device.MatMulArgs{A: dyb, B: a.A.view(), Out: t, Alpha: a.Scale, Accumulate: g.dora()}); err != nil {
 		return err
 	}
 	if err := m.dev.Sync(); err != nil {

@@ -30,9 +30,11 @@ func (b *Batch) Targets() int {
 
 // Config of a Model.
 type Config struct {
-	MaxTokens   int  // of a micro-batch
-	MaxDocument int  // tokens of the longest document
-	Checkpoint  bool // keep only each block's input and compute the rest again on the way back (Chen et al. 2016, arXiv:1604.06174)
+	MaxTokens   int // of a micro-batch
+	MaxDocument int // tokens of the longest document
+	// Yield, where given, is called after every few milliseconds of work, when nothing is recorded: who shares the device with a server waits in it.
+	Yield      func()
+	Checkpoint bool // keep only each block's input and compute the rest again on the way back (Chen et al. 2016, arXiv:1604.06174)
 }
 
 type sizes struct{ hidden, q, kv, ffn int }
@@ -95,6 +97,9 @@ func New(dev device.Device, frozen *model.Frozen, opt Config) (*Model, error) {
 	m := &Model{dev: t, frozen: frozen, cfg: c, opt: opt}
 	m.sizes = sizes{hidden: c.Hidden, q: c.Heads * c.HeadDim, kv: c.KVHeads * c.HeadDim, ffn: c.FFN}
 	m.rowsAtOnce = max(8, min(256, logitBytes/(4*c.Vocab)))
+	if opt.Yield != nil {
+		m.rowsAtOnce = 8
+	}
 	m.blocks = make([]block, c.Layers)
 	for i := range m.blocks {
 		b := &m.blocks[i]
@@ -119,10 +124,12 @@ func (m *Model) AttachLoRA(layer int, target lora.Target, a *LoRA) {
 	}
 }
 
-// AttachBias trains a projection's bias, which the base must have.
-func (m *Model) AttachBias(layer int, target lora.Target, p *Param) {
-	m.blocks[layer].linear[target].dbias = p
-	m.params = append(m.params, p)
+// AttachBias trains a projection's bias, which the base must have, from its served values.
+func (m *Model) AttachBias(layer int, target lora.Target, name string) (*Param, error) {
+	l := m.blocks[layer].linear[target]
+	p, err := m.fromBuffer(name, l.bias)
+	l.dbias = p
+	return p, err
 }
 
 // Prepare allocates the activations.

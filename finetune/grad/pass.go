@@ -268,6 +268,9 @@ func (m *Model) output(b *Batch, scale float32, grads bool) (float64, error) {
 
 // chunk is the head for some rows: norm, logits, cross-entropy and back.
 func (m *Model) chunk(x, dx device.View, at, labels []int32, scale float32, grads bool) (float64, error) {
+	if err := m.yield(); err != nil {
+		return 0, err
+	}
 	n, s, c := len(at), m.sizes, m.cfg
 	rx, rh, logits, loss := view(m.rowsX, n, s.hidden), view(m.rowsH, n, s.hidden), view(m.logits, n, c.Vocab), view(m.loss, n, 1)
 	for i, t := range at {

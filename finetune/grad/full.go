@@ -1,0 +1,96 @@
+package grad
+
+import (
+	"fmt"
+
+	"weft/runtime/device"
+	"weft/runtime/lora"
+)
+
+// Projections are the names of a block's linear layers in Hugging Face files, in the order of lora.Target.
+var Projections = [lora.NumTargets]string{
+	"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj",
+}
+
+// AttachAll trains every weight of the model: each becomes a Param in F32, named as in Hugging Face files, that begins with the served values. What the base holds
+// in a coarser layout is trained from there.
+func (m *Model) AttachAll() error {
+	f, c := m.frozen, m.cfg
+	var err error
+	matrix := func(name string, w device.Weight) *Param {
+		if err != nil {
+			return nil
+		}
+		var p *Param
+		if p, err = m.fromWeight(name, w); err != nil {
+			err = fmt.Errorf("%s: %w", name, err)
+			return nil
+		}
+		return p
+	}
+	vector := func(name string, b device.Buffer) *Param {
+		if err != nil || b == nil {
+			return nil
+		}
+		var p *Param
+		if p, err = m.fromBuffer(name, b); err != nil {
+			err = fmt.Errorf("%s: %w", name, err)
+			return nil
+		}
+		return p
+	}
+	m.embed = matrix("model.embed_tokens.weight", f.Embed)
+	for i := range m.blocks {
+		b, prefix := &m.blocks[i], fmt.Sprintf("model.layers.%d.", i)
+		for t, l := range b.linear {
+			l.full = matrix(prefix+Projections[t]+".weight", l.w)
+			l.dbias = vector(prefix+Projections[t]+".bias", l.bias)
+		}
+		b.attnNorm = vector(prefix+"input_layernorm.weight", b.AttnNorm)
+		b.qNorm = vector(prefix+"self_attn.q_norm.weight", b.QNorm)
+		b.kNorm = vector(prefix+"self_attn.k_norm.weight", b.KNorm)
+		if c.SandwichNorm {
+			b.postAttn = vector(prefix+"post_attention_layernorm.weight", b.PostAttn)
+			b.mlpNorm = vector(prefix+"pre_feedforward_layernorm.weight", b.MLPNorm)
+			b.postMLP = vector(prefix+"post_feedforward_layernorm.weight", b.PostMLP)
+		} else {
+			b.mlpNorm = vector(prefix+"post_attention_layernorm.weight", b.MLPNorm)
+		}
+	}
+	m.norm = vector("model.norm.weight", f.Norm)
+	if !c.Tied {
+		m.head = matrix("lm_head.weight", f.Head)
+	}
+	return err
+}
+
+// fromWeight makes a parameter of a served matrix.
+func (m *Model) fromWeight(name string, w device.Weight) (*Param, error) {
+	p, err := NewParam(m.dev, name, w.Rows(), w.Cols())
+	if err != nil {
+		return nil, err
+	}
+	m.params = append(m.params, p)
+	ids := make([]int32, w.Rows())
+	for i := range ids {
+		ids[i] = int32(i)
+	}
+	if err := m.dev.Embed(device.EmbedArgs{IDs: ids, Table: w, Scale: 1, Out: p.view()}); err != nil {
+		return nil, err
+	}
+	return p, m.dev.Sync()
+}
+
+func (m *Model) fromBuffer(name string, b device.Buffer) (*Param, error) {
+	if err := m.dev.Sync(); err != nil {
+		return nil, err
+	}
+	v := floats(b)
+	p, err := NewParam(m.dev, name, len(v), 1)
+	if err != nil {
+		return nil, err
+	}
+	m.params = append(m.params, p)
+	copy(p.Values(), v)
+	return p, nil
+}

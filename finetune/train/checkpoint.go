@@ -1,0 +1,228 @@
+package train
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"unsafe"
+
+	"weft/runtime/weights"
+)
+
+// Files of a checkpoint. progress.json is written last into a folder that gets its name at the end, so a checkpoint is whole or not there.
+const (
+	checkpointPrefix = "checkpoint-"
+	parametersFile   = "parameters.safetensors"
+	optimizerFile    = "optimizer.safetensors"
+	bestFile         = "best.safetensors"
+	progressFile     = "progress.json"
+)
+
+// digest names the settings that decide the numbers of a run.
+func (c Config) digest(total int) string {
+	c.Resume, c.SaveSteps, c.SaveLimit, c.LoggingSteps, c.PageDir = false, 0, 0, 0, ""
+	c.Checkpointing = false // the same numbers either way
+	text, _ := json.Marshal(struct {
+		Config
+		Total int
+	}{c, total})
+	h := sha256.Sum256(text)
+	return hex.EncodeToString(h[:])
+}
+
+func bytesOf(v []float32) []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(v))), 4*len(v))
+}
+
+func floatsOf(b []byte) []float32 {
+	return unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(b))), len(b)/4)
+}
+
+// tensors are parameters as a file holds them; at picks the values.
+func (r *run) tensors(at func(i int) []float32) map[string]weights.Tensor {
+	out := map[string]weights.Tensor{}
+	for i, p := range r.grad.Params() {
+		shape := []int{p.Rows, p.Cols}
+		if p.Cols == 1 {
+			shape = shape[:1]
+		}
+		out[p.Name] = weights.Tensor{DType: "F32", Shape: shape, Data: bytesOf(at(i))}
+	}
+	return out
+}
+
+func (r *run) values(i int) []float32 { return r.params[i].Value }
+
+// checkpoint writes all from which the run goes on bit for bit, and removes old ones.
+func (r *run) checkpoint() error {
+	final := filepath.Join(r.Dir, checkpointPrefix+strconv.Itoa(r.at.Step))
+	if _, err := os.Stat(final); err == nil {
+		return nil // this step was saved before
+	}
+	tmp, err := os.MkdirTemp(r.Dir, ".checkpoint-")
+	if err != nil {
+		return fmt.Errorf("%w of step %d: %w", ErrCheckpoint, r.at.Step, err)
+	}
+	defer os.RemoveAll(tmp)
+	write := func() error {
+		if err := weights.WriteSafetensors(filepath.Join(tmp, parametersFile), r.tensors(r.values), nil); err != nil {
+			return err
+		}
+		if err := weights.WriteSafetensors(filepath.Join(tmp, optimizerFile), r.opt.State(), nil); err != nil {
+			return err
+		}
+		if r.best != nil {
+			if err := weights.WriteSafetensors(filepath.Join(tmp, bestFile), r.tensors(func(i int) []float32 { return r.best[i] }), nil); err != nil {
+				return err
+			}
+		}
+		text, err := json.Marshal(r.at)
+		if err != nil {
+			return err
+		}
+		if err := writeSynced(filepath.Join(tmp, progressFile), text); err != nil {
+			return err
+		}
+		if err := syncDir(tmp); err != nil {
+			return err
+		}
+		if err := os.Rename(tmp, final); err != nil {
+			return err
+		}
+		return syncDir(r.Dir)
+	}
+	if err := write(); err != nil {
+		return fmt.Errorf("%w of step %d: %w; older ones stand", ErrCheckpoint, r.at.Step, err)
+	}
+	return r.prune()
+}
+
+func writeSynced(path string, text []byte) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(text)
+	return errors.Join(err, f.Sync(), f.Close())
+}
+
+func syncDir(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// checkpoints lists the steps of the whole checkpoints of dir, ascending.
+func checkpoints(dir string) ([]int, error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	var out []int
+	for _, e := range entries {
+		name, ok := strings.CutPrefix(e.Name(), checkpointPrefix)
+		if n, bad := strconv.Atoi(name); ok && bad == nil && e.IsDir() {
+			out = append(out, n)
+		}
+	}
+	slices.Sort(out)
+	return out, err
+}
+
+// newestCheckpoint returns the path of the newest one, "" where there is none.
+func newestCheckpoint(dir string) (string, error) {
+	steps, err := checkpoints(dir)
+	if err != nil || len(steps) == 0 {
+		return "", err
+	}
+	return filepath.Join(dir, checkpointPrefix+strconv.Itoa(steps[len(steps)-1])), nil
+}
+
+func (r *run) prune() error {
+	steps, err := checkpoints(r.Dir)
+	if err != nil {
+		return err
+	}
+	for _, n := range steps[:max(0, len(steps)-r.Config.SaveLimit)] {
+		if err := os.RemoveAll(filepath.Join(r.Dir, checkpointPrefix+strconv.Itoa(n))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// restore reads a checkpoint, all of it before anything is changed; one of another run is refused with what differs.
+func (r *run) restore(path string) error {
+	fail := func(err error) error { return fmt.Errorf("%w %s: %w", ErrCheckpoint, path, err) }
+	text, err := os.ReadFile(filepath.Join(path, progressFile))
+	if err != nil {
+		return fail(err)
+	}
+	var at progress
+	if err := json.Unmarshal(text, &at); err != nil {
+		return fail(err)
+	}
+	for _, d := range []struct{ what, have, want string }{
+		{"base model", at.Base, r.Base}, {"data", at.Data, r.Data}, {"settings", at.Config, r.at.Config},
+	} {
+		if d.have != d.want {
+			return fail(fmt.Errorf("it was made with other %s (%.12s, now %.12s); go on with the same, or begin in another folder", d.what, d.have, d.want))
+		}
+	}
+	values, err := r.readParams(filepath.Join(path, parametersFile))
+	if err != nil {
+		return fail(err)
+	}
+	var best [][]float32
+	if _, err := os.Stat(filepath.Join(path, bestFile)); err == nil {
+		if best, err = r.readParams(filepath.Join(path, bestFile)); err != nil {
+			return fail(err)
+		}
+	}
+	src, err := weights.OpenSafetensors(filepath.Join(path, optimizerFile))
+	if err != nil {
+		return fail(err)
+	}
+	defer src.Close()
+	if err := r.opt.Restore(src.Raw); err != nil {
+		return fail(err)
+	}
+	for i := range values {
+		copy(r.params[i].Value, values[i])
+	}
+	r.at, r.best = at, best
+	r.Log.Info("going on", "checkpoint", path, "step", at.Step)
+	return r.grad.Renew()
+}
+
+// readParams reads the tensors of all parameters.
+func (r *run) readParams(path string) ([][]float32, error) {
+	src, err := weights.OpenSafetensors(path)
+	if err != nil {
+		return nil, err
+	}
+	defer src.Close()
+	out := make([][]float32, len(r.params))
+	for i, p := range r.params {
+		t, err := src.Raw(p.Name)
+		if err != nil {
+			return nil, err
+		}
+		if t.DType != "F32" || len(t.Data) != 4*len(p.Value) {
+			return nil, fmt.Errorf("%s is %s of %d bytes, want F32 of %d", p.Name, t.DType, len(t.Data), 4*len(p.Value))
+		}
+		out[i] = make([]float32, len(p.Value))
+		copy(bytesOf(out[i]), t.Data)
+	}
+	return out, nil
+}

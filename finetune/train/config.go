@@ -1,0 +1,203 @@
+// Package train is the loop that finetunes: data in batches, gradients from package grad, an optimizer's steps, checkpoints from which a run goes on bit for bit, and
+// what leaves it: a PEFT folder or a model, run.json, TensorBoard events, a report.
+package train
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"weft/finetune/optim"
+)
+
+// Errors of a run; test with errors.Is.
+var (
+	// ErrConfig says that settings make no sense, alone or together; the message names them.
+	ErrConfig = errors.New("training settings")
+	// ErrDiverged says that loss or gradient became NaN, infinite or absurd; the last good checkpoint stands.
+	ErrDiverged = errors.New("training diverged")
+	// ErrBusy says that another run works in the folder.
+	ErrBusy = errors.New("another run works in this folder")
+	// ErrMemory says that a run would not fit, before anything is loaded.
+	ErrMemory = errors.New("not enough memory")
+	// ErrCheckpoint says that a checkpoint cannot be continued.
+	ErrCheckpoint = errors.New("checkpoint")
+)
+
+// Config is a run's settings under the names of transformers' TrainingArguments and PEFT's LoraConfig.
+type Config struct {
+	Method string // lora or full
+
+	Rank              int
+	Alpha             float64
+	Dropout           float64
+	TargetModules     []string // names, one regular expression, or all-linear
+	LayersToTransform []int
+	Bias              string // none or lora_only
+	RsLoRA            bool
+	DoRA              bool
+	RankPattern       map[string]string
+	AlphaPattern      map[string]string
+	LoraPlusRatio     float64
+
+	LoadIn4Bit  bool
+	QuantType   string // nf4 or fp4
+	DoubleQuant bool
+
+	BatchSize    int
+	Accumulation int
+	Epochs       float64
+	MaxSteps     int
+	LearningRate float64
+	Scheduler    string
+	WarmupSteps  int
+	WarmupRatio  float64
+	MinLRRate    float64
+	WeightDecay  float64
+	Beta1, Beta2 float64
+	Epsilon      float64
+	MaxGradNorm  float64
+	Optimizer    string
+	PageDir      string
+	Seed         uint64
+
+	MaxLength     int
+	Overlong      string // truncate or drop
+	TrainOn       string // assistant, completion or all
+	Packing       bool
+	GroupByLength bool
+	BadSamples    string // refuse or skip
+	Replace       []string
+
+	EvalData      string
+	EvalSteps     int
+	Patience      int
+	Threshold     float64
+	BestAtEnd     bool
+	SaveSteps     int
+	SaveLimit     int
+	Resume        bool
+	LoggingSteps  int
+	Checkpointing bool
+}
+
+// Flags registers every setting under its name with - for _, with the defaults of a LoRA run.
+func (c *Config) Flags(fs *pflag.FlagSet) {
+	fs.StringVar(&c.Method, "method", "lora", "lora: adapters on frozen weights; full: the weights themselves, in float32")
+	fs.IntVar(&c.Rank, "r", 16, "rank of the factors")
+	fs.Float64Var(&c.Alpha, "lora-alpha", 32, "the factors' product is scaled by alpha/r")
+	fs.Float64Var(&c.Dropout, "lora-dropout", 0, "share of the factors' input that is dropped")
+	fs.StringSliceVar(&c.TargetModules, "target-modules", []string{"all-linear"}, "layers to adapt: names, one regular expression of whole paths, or all-linear")
+	fs.IntSliceVar(&c.LayersToTransform, "layers-to-transform", nil, "numbers of the blocks to adapt; none: all")
+	fs.StringVar(&c.Bias, "bias", "none", "none, or lora_only: train the biases of adapted layers too")
+	fs.BoolVar(&c.RsLoRA, "use-rslora", false, "scale by alpha/sqrt(r)")
+	fs.BoolVar(&c.DoRA, "use-dora", false, "train magnitudes of the weights' rows too")
+	fs.StringToStringVar(&c.RankPattern, "rank-pattern", nil, "ranks of some layers: PATTERN=R,…")
+	fs.StringToStringVar(&c.AlphaPattern, "alpha-pattern", nil, "alphas of some layers: PATTERN=ALPHA,…")
+	fs.Float64Var(&c.LoraPlusRatio, "loraplus-lr-ratio", 1, "LoRA+: learning rate of B over that of A")
+	fs.BoolVar(&c.LoadIn4Bit, "load-in-4bit", false, "QLoRA: quantize the base's projections to 4 bits first")
+	fs.StringVar(&c.QuantType, "bnb-4bit-quant-type", "nf4", "nf4 or fp4")
+	fs.BoolVar(&c.DoubleQuant, "bnb-4bit-use-double-quant", false, "quantize the scales too")
+	fs.IntVar(&c.BatchSize, "per-device-train-batch-size", 8, "samples of a micro-batch")
+	fs.IntVar(&c.Accumulation, "gradient-accumulation-steps", 1, "micro-batches of an optimizer's step")
+	fs.Float64Var(&c.Epochs, "num-train-epochs", 3, "passes over the data")
+	fs.IntVar(&c.MaxSteps, "max-steps", 0, "optimizer's steps; above 0 it overrides the epochs")
+	fs.Float64Var(&c.LearningRate, "learning-rate", 2e-4, "peak learning rate")
+	fs.StringVar(&c.Scheduler, "lr-scheduler-type", "cosine", strings.Join(optim.ScheduleKinds, ", "))
+	fs.IntVar(&c.WarmupSteps, "warmup-steps", 0, "steps until the peak learning rate")
+	fs.Float64Var(&c.WarmupRatio, "warmup-ratio", 0, "the same as a share of all steps, where warmup-steps is 0")
+	fs.Float64Var(&c.MinLRRate, "min-lr-rate", 0.1, "cosine_with_min_lr ends at this share of the peak")
+	fs.Float64Var(&c.WeightDecay, "weight-decay", 0.01, "decoupled weight decay")
+	fs.Float64Var(&c.Beta1, "adam-beta1", 0.9, "")
+	fs.Float64Var(&c.Beta2, "adam-beta2", 0.999, "")
+	fs.Float64Var(&c.Epsilon, "adam-epsilon", 1e-8, "")
+	fs.Float64Var(&c.MaxGradNorm, "max-grad-norm", 1, "gradients are scaled down to this norm; 0: never")
+	fs.StringVar(&c.PageDir, "paged-state-dir", "", "`folder` of a memory-mapped file for the optimizer's state; none: memory")
+	fs.StringVar(&c.Optimizer, "optim", "adamw", "adamw, or adamw_8bit: blockwise 8-bit states as bitsandbytes")
+	fs.Uint64Var(&c.Seed, "seed", 42, "of initial factors, order and dropout")
+	fs.IntVar(&c.MaxLength, "max-length", 1024, "tokens of the longest sample")
+	fs.StringVar(&c.Overlong, "overlong", "truncate", "longer samples: truncate or drop")
+	fs.StringVar(&c.TrainOn, "train-on", "assistant", "what the loss counts: assistant turns, the completion (last turn), or all")
+	fs.BoolVar(&c.Packing, "packing", false, "fill micro-batches of per-device-train-batch-size × max-length tokens with whole samples")
+	fs.BoolVar(&c.GroupByLength, "group-by-length", false, "put samples of like length into a micro-batch")
+	fs.StringVar(&c.BadSamples, "bad-samples", "refuse", "samples that cannot be used: refuse the run, or skip them")
+	fs.StringSliceVar(&c.Replace, "replace", nil, "texts replaced in the data: FROM=TO")
+	fs.StringVar(&c.EvalData, "eval-data", "", "`file` of held-out samples")
+	fs.IntVar(&c.EvalSteps, "eval-steps", 0, "evaluate every so many steps; 0: at the end of each epoch")
+	fs.IntVar(&c.Patience, "early-stopping-patience", 0, "stop after so many evaluations without improvement; 0: never")
+	fs.Float64Var(&c.Threshold, "early-stopping-threshold", 0, "what counts as an improvement of the evaluation loss")
+	fs.BoolVar(&c.BestAtEnd, "load-best-model-at-end", true, "with eval-data: keep the parameters of the lowest evaluation loss")
+	fs.IntVar(&c.SaveSteps, "save-steps", 100, "checkpoint every so many steps; 0: none")
+	fs.IntVar(&c.SaveLimit, "save-total-limit", 2, "checkpoints kept")
+	fs.BoolVar(&c.Resume, "resume", false, "go on from the newest checkpoint of the folder")
+	fs.IntVar(&c.LoggingSteps, "logging-steps", 1, "log every so many steps")
+	fs.BoolVar(&c.Checkpointing, "gradient-checkpointing", false, "keep only each block's input and compute the rest again: less memory, a third more work")
+}
+
+// Validate refuses what cannot be meant; it lists everything that is wrong.
+func (c *Config) Validate() error {
+	var bad []string
+	want := func(ok bool, format string, args ...any) {
+		if !ok {
+			bad = append(bad, fmt.Sprintf(format, args...))
+		}
+	}
+	in := func(key, v string, of ...string) {
+		want(slices.Contains(of, v), "%s %q: one of %s", key, v, strings.Join(of, ", "))
+	}
+	within := func(key string, v, lo, hi float64) {
+		want(v >= lo && v <= hi && !math.IsNaN(v), "%s %v: %v to %v", key, v, lo, hi)
+	}
+	in("method", c.Method, "lora", "full")
+	in("bias", c.Bias, "none", "lora_only")
+	in("bnb_4bit_quant_type", c.QuantType, "nf4", "fp4")
+	in("lr_scheduler_type", c.Scheduler, optim.ScheduleKinds...)
+	in("optim", c.Optimizer, "adamw", "adamw_8bit")
+	in("overlong", c.Overlong, "truncate", "drop")
+	in("train_on", c.TrainOn, "assistant", "completion", "all")
+	in("bad_samples", c.BadSamples, "refuse", "skip")
+	within("r", float64(c.Rank), 1, 4096)
+	within("lora_alpha", c.Alpha, 0, 1e6)
+	within("lora_dropout", c.Dropout, 0, 0.99)
+	within("loraplus_lr_ratio", c.LoraPlusRatio, 1e-6, 1e6)
+	within("per_device_train_batch_size", float64(c.BatchSize), 1, 1<<16)
+	within("gradient_accumulation_steps", float64(c.Accumulation), 1, 1<<16)
+	within("num_train_epochs", c.Epochs, 0, 1e6)
+	within("max_steps", float64(c.MaxSteps), 0, 1<<40)
+	within("learning_rate", c.LearningRate, 0, 10)
+	within("warmup_steps", float64(c.WarmupSteps), 0, 1<<40)
+	within("warmup_ratio", c.WarmupRatio, 0, 1)
+	within("min_lr_rate", c.MinLRRate, 0, 1)
+	within("weight_decay", c.WeightDecay, 0, 10)
+	within("adam_beta1", c.Beta1, 0, 1-1e-9)
+	within("adam_beta2", c.Beta2, 0, 1-1e-9)
+	within("adam_epsilon", c.Epsilon, 0, 1)
+	within("max_grad_norm", c.MaxGradNorm, 0, 1e9)
+	within("max_length", float64(c.MaxLength), 8, 1<<20)
+	within("eval_steps", float64(c.EvalSteps), 0, 1<<40)
+	within("early_stopping_patience", float64(c.Patience), 0, 1<<40)
+	within("save_steps", float64(c.SaveSteps), 0, 1<<40)
+	within("save_total_limit", float64(c.SaveLimit), 1, 1<<20)
+	within("logging_steps", float64(c.LoggingSteps), 1, 1<<40)
+	want(c.MaxSteps > 0 || c.Epochs > 0, "num_train_epochs 0 and no max_steps: nothing would be trained")
+	want(c.Patience == 0 || c.EvalData != "", "early_stopping_patience needs eval_data")
+	want(c.Method == "lora" || !c.LoadIn4Bit, "method full trains the weights themselves, which load_in_4bit freezes: choose one")
+	want(!c.Packing || !c.GroupByLength, "packing and group_by_length are two ways to fill a batch: choose one")
+	for _, r := range c.Replace {
+		want(strings.Contains(r, "="), "replace %q: write FROM=TO", r)
+	}
+	if len(c.TargetModules) == 1 {
+		_, err := regexp.Compile(c.TargetModules[0])
+		want(err == nil, "target_modules %q: %v", c.TargetModules[0], err)
+	}
+	want(c.Method == "full" || len(c.TargetModules) > 0, "target_modules is empty: nothing would be trained")
+	if len(bad) > 0 {
+		return fmt.Errorf("%w: %s", ErrConfig, strings.Join(bad, "; "))
+	}
+	return nil
+}

@@ -1,0 +1,26 @@
+//go:build cgo
+
+package train
+
+import (
+	"testing"
+
+	"weft/runtime/device"
+	"weft/runtime/device/cpu"
+)
+
+func newDevice(t *testing.T) device.Device { return deviceOf(t, 2) }
+
+func deviceOf(t *testing.T, threads int) device.Device {
+	t.Helper()
+	d, err := cpu.New(cpu.Options{Threads: threads, Activations: cpu.Float})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return d
+}

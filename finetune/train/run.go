@@ -1,0 +1,506 @@
+package train
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"os"
+	"path/filepath"
+	"time"
+
+	"weft/finetune/grad"
+	"weft/finetune/optim"
+	"weft/runtime/device"
+	"weft/runtime/model"
+)
+
+// Job is one run: a model that is loaded, the data, the settings and the folder that receives what comes of it.
+type Job struct {
+	Config  Config
+	Dir     string
+	Model   *model.Frozen
+	Device  device.Device
+	Train   []Sample
+	Eval    []Sample
+	Base    string // digest of the base's weights
+	Data    string // digest of the data
+	BaseRef string // how the base is named in the adapter's configuration
+	Log     *slog.Logger
+	// OnStep is told of each optimizer's step, and OnEval of each evaluation; both may be nil.
+	OnStep func(StepInfo)
+	OnEval func(step int, loss float64)
+	// Yield is called after every few milliseconds of work on the device: where a server shares it, the trainer waits there. May be nil.
+	Yield func()
+
+	fixed   [][]int             // tests: the micro-batches of every epoch instead of an order
+	initial func(p *grad.Param) // tests: first values instead of random ones
+}
+
+// StepInfo is one optimizer's step.
+type StepInfo struct {
+	Step     int     `json:"step"`
+	Total    int     `json:"-"`
+	Epoch    float64 `json:"epoch"`
+	Loss     float64 `json:"loss"` // mean over the step's targets
+	GradNorm float64 `json:"grad_norm"`
+	LR       float64 `json:"lr"`
+	Targets  int     `json:"targets"`
+	Tokens   int     `json:"tokens"`
+	Seconds  float64 `json:"seconds"`
+}
+
+// EvalInfo is one evaluation.
+type EvalInfo struct {
+	Step int     `json:"step"`
+	Loss float64 `json:"loss"`
+}
+
+// Result is what a run leaves.
+type Result struct {
+	Steps       []StepInfo
+	Evals       []EvalInfo
+	BestStep    int // of the parameters kept; the last where nothing was evaluated
+	Stopped     string
+	Trainable   int64
+	All         int64
+	Tokens      int64
+	Seconds     float64 // in steps, without loading, evaluating and saving
+	AdapterPath string
+}
+
+// progress is what a checkpoint holds beside tensors.
+type progress struct {
+	Step     int        `json:"step"`
+	Epoch    int        `json:"epoch"`
+	Within   int        `json:"within"` // steps done of the epoch
+	Best     *float64   `json:"best,omitempty"`
+	BestStep int        `json:"best_step"`
+	Waited   int        `json:"waited"` // evaluations since the best
+	Steps    []StepInfo `json:"steps"`
+	Evals    []EvalInfo `json:"evals"`
+	Config   string     `json:"config"` // digest of the settings that decide the numbers
+	Base     string     `json:"base"`
+	Data     string     `json:"data"`
+}
+
+// run is a job under way.
+type run struct {
+	*Job
+	grad     *grad.Model
+	adapted  []adapted
+	params   []optim.Param
+	opt      *optim.AdamW
+	schedule optim.Schedule
+	at       progress
+	perEpoch int // steps of an epoch
+	total    int // steps of the run
+	best     [][]float32
+	held     []*grad.Param
+}
+
+// Run trains until the last step, an early stop or the end of ctx: then the last checkpoint stands and the error is ctx's.
+func (j *Job) Run(ctx context.Context) (*Result, error) {
+	if err := j.Config.Validate(); err != nil {
+		return nil, err
+	}
+	if j.Log == nil {
+		j.Log = slog.New(slog.DiscardHandler)
+	}
+	if len(j.Train) == 0 {
+		return nil, fmt.Errorf("%w: no sample to train on", ErrConfig)
+	}
+	unlock, err := lockDir(j.Dir)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	r := &run{Job: j}
+	defer r.close()
+	if err := r.prepare(); err != nil {
+		return nil, err
+	}
+	if err := r.begin(); err != nil {
+		return nil, err
+	}
+	stopped, err := r.epochs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return r.finish(stopped)
+}
+
+func (r *run) close() {
+	if r.opt != nil {
+		_ = r.opt.Close()
+	}
+	if r.grad != nil {
+		r.grad.Close()
+		for _, p := range r.grad.Params() {
+			p.Free()
+		}
+	}
+}
+
+// prepare builds the gradients' model with what is trained, and the optimizer.
+func (r *run) prepare() (err error) {
+	c := &r.Config
+	most, longest := r.sizes()
+	if r.grad, err = grad.New(r.Device, r.Model, grad.Config{MaxTokens: most, MaxDocument: longest, Checkpoint: c.Checkpointing, Yield: r.Yield}); err != nil {
+		return err
+	}
+	if c.Method == "full" {
+		if err := r.grad.AttachAll(); err != nil {
+			return err
+		}
+	} else {
+		if r.adapted, err = c.plan(r.Model.Config); err != nil {
+			return err
+		}
+		if err := c.attach(r.Device, r.grad, r.Model, r.adapted); err != nil {
+			return err
+		}
+	}
+	if r.initial != nil {
+		for _, p := range r.grad.Params() {
+			r.initial(p)
+		}
+	}
+	if err := r.grad.Prepare(); err != nil {
+		return err
+	}
+	if c.DoRA {
+		if err := r.grad.InitMagnitudes(); err != nil {
+			return err
+		}
+	}
+	for _, p := range r.grad.Params() {
+		o := optim.Param{Name: p.Name, Value: p.Values(), Grad: p.Grads(), WeightDecay: c.WeightDecay}
+		for i := range r.adapted {
+			if r.adapted[i].lora.B == p {
+				o.LRRatio = c.LoraPlusRatio
+			}
+		}
+		r.params = append(r.params, o)
+	}
+	r.opt, err = optim.NewAdamW(optim.AdamWConfig{Beta1: c.Beta1, Beta2: c.Beta2, Eps: c.Epsilon, EightBit: c.Optimizer == "adamw_8bit", PageDir: c.PageDir}, r.params)
+	if err != nil {
+		return err
+	}
+	r.perEpoch = steps(len(r.order(0)), c.Accumulation)
+	r.total = c.MaxSteps
+	if r.total == 0 {
+		r.total = int(math.Ceil(c.Epochs * float64(r.perEpoch)))
+	}
+	warmup := c.WarmupSteps
+	if warmup == 0 {
+		warmup = int(math.Ceil(c.WarmupRatio * float64(r.total)))
+	}
+	r.schedule = optim.Schedule{Kind: c.Scheduler, Warmup: min(warmup, r.total), Total: r.total}
+	if c.Scheduler == "cosine_with_min_lr" {
+		r.schedule.MinLR = c.MinLRRate * c.LearningRate
+	}
+	return r.schedule.Check(c.LearningRate)
+}
+
+// sizes returns the tokens of the largest micro-batch that can come and of the longest sample. Micro-batches without packing are drawn at random: the largest is that
+// of the longest samples.
+func (r *run) sizes() (most, longest int) {
+	c := &r.Config
+	count := func(samples []Sample) {
+		lengths := make([]int, 0, len(samples))
+		for _, s := range samples {
+			lengths = append(lengths, len(s.IDs))
+		}
+		n, top := largest(lengths, c.BatchSize)
+		longest = max(longest, top)
+		if c.Packing {
+			n = max(min(n, c.BatchSize*c.MaxLength), min(c.BatchSize*c.MaxLength, sum(lengths)))
+		}
+		most = max(most, n)
+	}
+	count(r.Train)
+	if len(r.Eval) > 0 {
+		count(r.Eval)
+	}
+	return most, longest
+}
+
+// begin starts afresh or from the newest checkpoint.
+func (r *run) begin() error {
+	r.at.Config, r.at.Base, r.at.Data = r.Config.digest(r.total), r.Base, r.Data
+	if !r.Config.Resume {
+		if old, err := newestCheckpoint(r.Dir); err == nil && old != "" {
+			return fmt.Errorf("%w: %s holds %s of an earlier run: go on from it with --resume, or choose another folder", ErrConfig, r.Dir, filepath.Base(old))
+		}
+		return nil
+	}
+	path, err := newestCheckpoint(r.Dir)
+	if err != nil {
+		return err
+	}
+	if path == "" {
+		r.Log.Info("no checkpoint to go on from; beginning afresh", "dir", r.Dir)
+		return nil
+	}
+	return r.restore(path)
+}
+
+// epochs makes the steps. It returns why the run stopped before the last one, "" where it did not.
+func (r *run) epochs(ctx context.Context) (string, error) {
+	for r.at.Step < r.total {
+		batches := r.order(r.at.Epoch)
+		for r.at.Within < r.perEpoch && r.at.Step < r.total {
+			if err := ctx.Err(); err != nil {
+				return "", errors.Join(err, r.checkpoint())
+			}
+			first := r.at.Within * r.Config.Accumulation
+			if err := r.step(batches[first:min(first+r.Config.Accumulation, len(batches))]); err != nil {
+				return "", err
+			}
+			if stop, err := r.after(); err != nil || stop != "" {
+				return stop, err
+			}
+		}
+		r.at.Within = 0
+		r.at.Epoch++
+	}
+	return "", nil
+}
+
+func (r *run) order(epoch int) [][]int {
+	if r.fixed != nil {
+		return r.fixed
+	}
+	return r.Config.order(r.Train, epoch)
+}
+
+// step makes one optimizer's step over micro-batches.
+func (r *run) step(which [][]int) error {
+	start := time.Now()
+	c := &r.Config
+	info := StepInfo{Step: r.at.Step + 1, Total: r.total, LR: r.schedule.LR(c.LearningRate, r.at.Step)}
+	micro := make([]*grad.Batch, len(which))
+	for i, w := range which {
+		micro[i] = join(r.Train, w)
+		info.Targets += micro[i].Targets()
+		info.Tokens += len(micro[i].IDs)
+	}
+	r.grad.ZeroGrad()
+	sum := 0.0
+	if info.Targets > 0 {
+		for i, b := range micro {
+			seed := newRandom(c.Seed, streamDropout, uint64(r.at.Step), uint64(i)).next()
+			loss, err := r.grad.Step(b, 1/float32(info.Targets), seed)
+			if err != nil {
+				return err
+			}
+			sum += loss
+		}
+		info.Loss = sum / float64(info.Targets)
+	}
+	info.GradNorm = optim.GradNorm(r.params)
+	if err := r.sound(&info); err != nil {
+		return err
+	}
+	r.opt.Step(info.LR, optim.ClipScale(info.GradNorm, c.MaxGradNorm))
+	if err := r.grad.Renew(); err != nil {
+		return err
+	}
+	r.at.Step++
+	r.at.Within++
+	info.Epoch = float64(r.at.Epoch) + float64(r.at.Within)/float64(r.perEpoch)
+	info.Seconds = time.Since(start).Seconds()
+	r.at.Steps = append(r.at.Steps, info)
+	if r.OnStep != nil {
+		r.OnStep(info)
+	}
+	return nil
+}
+
+// sound stops a run whose numbers have gone bad before they reach the parameters.
+func (r *run) sound(info *StepInfo) error {
+	finite := func(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }
+	uniform := math.Log(float64(r.Model.Config.Vocab))
+	what := ""
+	switch {
+	case !finite(info.Loss):
+		what = fmt.Sprintf("the loss is %v", info.Loss)
+	case !finite(info.GradNorm):
+		what = fmt.Sprintf("the gradient's norm is %v", info.GradNorm)
+	case info.Loss > 4*uniform && info.Loss > 4*r.at.firstLoss():
+		what = fmt.Sprintf("the loss is %.4g, that of guessing is %.4g and the first was %.4g", info.Loss, uniform, r.at.firstLoss())
+	default:
+		return nil
+	}
+	last, _ := newestCheckpoint(r.Dir)
+	if last == "" {
+		last = "none was written"
+	}
+	return fmt.Errorf("%w at step %d: %s (learning rate %.3g, norm %.4g); lower learning_rate, add warmup_steps or lower max_grad_norm; the last good checkpoint: %s",
+		ErrDiverged, info.Step, what, info.LR, info.GradNorm, last)
+}
+
+func (p *progress) firstLoss() float64 {
+	if len(p.Steps) == 0 {
+		return 0
+	}
+	return p.Steps[0].Loss
+}
+
+// after evaluates and saves where it is due, and says why the run should stop.
+func (r *run) after() (string, error) {
+	c := &r.Config
+	due := r.at.Step == r.total || r.at.Within == r.perEpoch
+	if c.EvalSteps > 0 {
+		due = r.at.Step == r.total || r.at.Step%c.EvalSteps == 0
+	}
+	stop := ""
+	if len(r.Eval) > 0 && due {
+		var err error
+		if stop, err = r.evaluate(); err != nil {
+			return "", err
+		}
+	}
+	if c.SaveSteps > 0 && r.at.Step%c.SaveSteps == 0 && r.at.Step < r.total {
+		return stop, r.checkpoint()
+	}
+	return stop, nil
+}
+
+// evaluate computes the loss on the held-out samples, keeps the best parameters and counts patience.
+func (r *run) evaluate() (string, error) {
+	sum, targets := 0.0, 0
+	for at := 0; at < len(r.Eval); at += r.Config.BatchSize {
+		which := make([]int, min(r.Config.BatchSize, len(r.Eval)-at))
+		for i := range which {
+			which[i] = at + i
+		}
+		b := join(r.Eval, which)
+		loss, err := r.grad.Loss(b)
+		if err != nil {
+			return "", err
+		}
+		sum += loss
+		targets += b.Targets()
+	}
+	if targets == 0 {
+		return "", fmt.Errorf("%w: eval_data has no token that counts", ErrConfig)
+	}
+	loss := sum / float64(targets)
+	r.at.Evals = append(r.at.Evals, EvalInfo{r.at.Step, loss})
+	if r.OnEval != nil {
+		r.OnEval(r.at.Step, loss)
+	}
+	if r.at.Best == nil || loss < *r.at.Best-r.Config.Threshold {
+		r.at.Best, r.at.BestStep, r.at.Waited = &loss, r.at.Step, 0
+		if r.Config.BestAtEnd {
+			r.keepBest()
+		}
+		return "", nil
+	}
+	r.at.Waited++
+	if p := r.Config.Patience; p > 0 && r.at.Waited >= p {
+		return fmt.Sprintf("no improvement of the evaluation loss in %d evaluations", p), nil
+	}
+	return "", nil
+}
+
+func (r *run) keepBest() {
+	if r.best == nil {
+		r.best = make([][]float32, len(r.params))
+	}
+	for i := range r.params {
+		r.best[i] = append(r.best[i][:0], r.params[i].Value...)
+	}
+}
+
+// finish puts the best parameters in force, writes what leaves the run and removes nothing.
+func (r *run) finish(stopped string) (*Result, error) {
+	if r.best != nil {
+		for i := range r.params {
+			copy(r.params[i].Value, r.best[i])
+		}
+		if err := r.grad.Renew(); err != nil {
+			return nil, err
+		}
+	} else {
+		r.at.BestStep = r.at.Step
+	}
+	res := &Result{Steps: r.at.Steps, Evals: r.at.Evals, BestStep: r.at.BestStep, Stopped: stopped}
+	for _, s := range r.at.Steps {
+		res.Tokens += int64(s.Tokens)
+		res.Seconds += s.Seconds
+	}
+	res.Trainable, res.All = r.counts()
+	path, err := r.write()
+	res.AdapterPath = path
+	return res, err
+}
+
+// counts returns the trained numbers and all of them, as PEFT counts: a tied head once, adapters among all.
+func (r *run) counts() (trainable, all int64) {
+	for i := range r.params {
+		trainable += int64(len(r.params[i].Value))
+	}
+	f := r.Model
+	count := func(w device.Weight) { all += int64(w.Rows()) * int64(w.Cols()) }
+	vector := func(b device.Buffer) {
+		if b != nil {
+			all += b.Bytes() / 4
+		}
+	}
+	count(f.Embed)
+	if f.Head != f.Embed {
+		count(f.Head)
+	}
+	vector(f.Norm)
+	for i := range f.Blocks {
+		b := &f.Blocks[i]
+		for t, w := range b.Linear {
+			count(w)
+			vector(b.Bias[t])
+		}
+		for _, n := range []device.Buffer{b.AttnNorm, b.MLPNorm, b.PostAttn, b.PostMLP, b.QNorm, b.KNorm} {
+			vector(n)
+		}
+	}
+	if r.Config.Method == "full" {
+		return trainable, all
+	}
+	for i := range r.adapted {
+		if r.adapted[i].bias != nil {
+			all -= int64(r.adapted[i].bias.Len()) // it is the base's own, counted once
+		}
+	}
+	return trainable, all + trainable
+}
+
+func largest(lengths []int, n int) (total, top int) {
+	sorted := append([]int(nil), lengths...)
+	sortDescending(sorted)
+	for i, l := range sorted {
+		if i < n {
+			total += l
+		}
+		top = max(top, l)
+	}
+	return total, top
+}
+
+func sum(v []int) int {
+	n := 0
+	for _, x := range v {
+		n += x
+	}
+	return n
+}
+
+// lockDir makes the folder and keeps other runs out of it.
+func lockDir(dir string) (func(), error) {
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		return nil, err
+	}
+	return lockFile(filepath.Join(dir, ".lock"))
+}

@@ -1,0 +1,204 @@
+package train
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/spf13/pflag"
+
+	"weft/runtime/device"
+)
+
+// settings are the defaults.
+func settings(t *testing.T) Config {
+	t.Helper()
+	var c Config
+	c.Flags(pflag.NewFlagSet("train", pflag.ContinueOnError))
+	if err := c.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// samples are made-up documents of the first tokens of a vocabulary.
+func samples(n int) []Sample {
+	rng := newRandom(5)
+	out := make([]Sample, n)
+	for i := range out {
+		for range 6 + rng.below(20) {
+			id := int32(3 + rng.below(200))
+			out[i].IDs = append(out[i].IDs, id)
+			out[i].Labels = append(out[i].Labels, id)
+		}
+		for k := range 3 {
+			out[i].Labels[k] = -100
+		}
+	}
+	return out
+}
+
+func smallJob(t *testing.T, dev device.Device, dir string) *Job {
+	t.Helper()
+	j := &Job{Dir: dir, Config: settings(t), Device: dev, Model: load(t, dev, "tiny-llama"), Train: samples(23), Eval: samples(5), Base: "base", Data: "data"}
+	c := &j.Config
+	c.Rank, c.BatchSize, c.Accumulation, c.Epochs, c.LearningRate, c.WarmupSteps = 4, 3, 2, 2, 1e-2, 2
+	c.Dropout, c.EvalSteps, c.SaveSteps, c.SaveLimit, c.EvalData = 0.1, 3, 2, 2, "held-out"
+	return j
+}
+
+func digestOf(t *testing.T, dir string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(dir, "adapter", "adapter_model.safetensors"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := sha256.Sum256(text)
+	return hex.EncodeToString(h[:])
+}
+
+// The run of a child process that is killed after some step, and goes on in another one, ends with the same bits as an undisturbed run.
+func TestKilledRunGoesOn(t *testing.T) {
+	if dir := os.Getenv("TRAIN_TEST_DIR"); dir != "" {
+		killAt, _ := strconv.Atoi(os.Getenv("TRAIN_TEST_KILL"))
+		j := smallJob(t, newDevice(t), dir)
+		j.Config.Resume = true
+		j.OnStep = func(s StepInfo) {
+			if s.Step == killAt {
+				p, _ := os.FindProcess(os.Getpid())
+				_ = p.Kill()
+				select {}
+			}
+		}
+		if _, err := j.Run(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want := t.TempDir()
+	j := smallJob(t, newDevice(t), want)
+	res, err := j.Run(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(res.Steps) != 8 {
+		t.Fatalf("%d steps, want 8", len(res.Steps))
+	}
+	got := t.TempDir()
+	for _, kill := range []int{1, 2, 3, 5, 8, 0} {
+		cmd := exec.Command(os.Args[0], "-test.run=^TestKilledRunGoesOn$")
+		cmd.Env = append(os.Environ(), "TRAIN_TEST_DIR="+got, "TRAIN_TEST_KILL="+strconv.Itoa(kill))
+		out, err := cmd.CombinedOutput()
+		if (err == nil) != (kill == 0) {
+			t.Fatalf("child killed at step %d: %v\n%s", kill, err, out)
+		}
+	}
+	if digestOf(t, got) != digestOf(t, want) {
+		t.Error("the killed run ended with other weights")
+	}
+	left, err := checkpoints(got)
+	if err != nil || len(left) > 2 {
+		t.Errorf("checkpoints %v are left: %v", left, err)
+	}
+}
+
+func TestThreadsAndRepetition(t *testing.T) {
+	digests := map[string]bool{}
+	for _, threads := range []int{1, 2, 2, 3} {
+		dir := t.TempDir()
+		if _, err := smallJob(t, deviceOf(t, threads), dir).Run(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		digests[digestOf(t, dir)] = true
+	}
+	if len(digests) != 1 {
+		t.Errorf("%d different results of one run", len(digests))
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	dev := newDevice(t)
+	for name, c := range map[string]struct {
+		change func(j *Job)
+		want   error
+		text   string
+	}{
+		"rank 0":           {func(j *Job) { j.Config.Rank = 0 }, ErrConfig, "r 0"},
+		"no target":        {func(j *Job) { j.Config.TargetModules = []string{"nothing"} }, ErrConfig, "matches no layer"},
+		"no sample":        {func(j *Job) { j.Train = nil }, ErrConfig, "no sample"},
+		"absurd rate":      {func(j *Job) { j.Config.LearningRate = 1e6 }, ErrConfig, "learning_rate"},
+		"unknown schedule": {func(j *Job) { j.Config.Scheduler = "x" }, ErrConfig, "lr_scheduler_type"},
+		"diverging":        {func(j *Job) { j.Config.LearningRate, j.Config.MaxGradNorm, j.Config.WarmupSteps = 10, 0, 0 }, ErrDiverged, "last good checkpoint"},
+		"block beyond":     {func(j *Job) { j.Config.LayersToTransform = []int{99} }, ErrConfig, "block 99"},
+		"pattern":          {func(j *Job) { j.Config.RankPattern = map[string]string{"q_proj": "1.5"} }, ErrConfig, "rank_pattern"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			j := smallJob(t, dev, t.TempDir())
+			c.change(j)
+			_, err := j.Run(t.Context())
+			if !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.text) {
+				t.Errorf("%v, want %v with %q", err, c.want, c.text)
+			}
+		})
+	}
+}
+
+func TestOtherRunsAreKeptOut(t *testing.T) {
+	dev, dir := newDevice(t), t.TempDir()
+	j := smallJob(t, dev, dir)
+	j.OnStep = func(s StepInfo) {
+		if s.Step == 1 {
+			if _, err := smallJob(t, dev, dir).Run(t.Context()); !errors.Is(err, ErrBusy) {
+				t.Errorf("a second run in the folder: %v", err)
+			}
+		}
+	}
+	if _, err := j.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	other := smallJob(t, dev, dir)
+	other.Config.Resume, other.Base = true, "another"
+	if _, err := other.Run(t.Context()); !errors.Is(err, ErrCheckpoint) || !strings.Contains(err.Error(), "base model") {
+		t.Errorf("another base: %v", err)
+	}
+	again := smallJob(t, dev, dir)
+	if _, err := again.Run(t.Context()); !errors.Is(err, ErrConfig) {
+		t.Errorf("a run over the checkpoints of another: %v", err)
+	}
+	newest, err := newestCheckpoint(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(filepath.Join(newest, parametersFile), 100); err != nil {
+		t.Fatal(err)
+	}
+	torn := smallJob(t, dev, dir)
+	torn.Config.Resume = true
+	if _, err := torn.Run(t.Context()); !errors.Is(err, ErrCheckpoint) || !strings.Contains(err.Error(), newest) {
+		t.Errorf("a truncated checkpoint: %v", err)
+	}
+}
+
+func TestEndOfContextSaves(t *testing.T) {
+	dev, dir := newDevice(t), t.TempDir()
+	ctx, cancel := context.WithCancel(t.Context())
+	j := smallJob(t, dev, dir)
+	j.OnStep = func(s StepInfo) {
+		if s.Step == 3 {
+			cancel()
+		}
+	}
+	if _, err := j.Run(ctx); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	if p, err := newestCheckpoint(dir); err != nil || filepath.Base(p) != "checkpoint-3" {
+		t.Errorf("newest checkpoint %s: %v", p, err)
+	}
+}
