@@ -6,7 +6,7 @@ import (
 )
 
 func (blk *block) grad(m *Model, t lora.Target, dy device.View) gradient {
-	return gradient{product: blk.part(t, nil, dy.Rows), dy: dy, dyb: m.dyb}
+	return gradient{product: blk.part(t, nil, dy.Rows), dy: dy}
 }
 
 // backwardBlock turns dx, the gradient of a block's output, into that of its input and adds its parameters' gradients.

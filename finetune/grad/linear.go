@@ -142,6 +142,7 @@ func (m *Model) backward(x, dx device.View, accumulate bool, parts ...gradient) 
 	var frozen []device.LinearGradPart
 	for i := range parts {
 		g := &parts[i]
+		g.dyb = m.dyb[i]
 		if err := m.paramGrads(x, g); err != nil {
 			return err
 		}

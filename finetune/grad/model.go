@@ -77,7 +77,8 @@ type Model struct {
 	seed     uint64
 
 	x, y, dx, dh, dq, dk, dv, datt, dgate, dup device.Buffer
-	dropBuf, aw, dyb                           device.Buffer
+	dropBuf, aw                                device.Buffer
+	dyb                                        [3]device.Buffer // of the parts that share an input
 	rowsX, rowsH, dRowsH, dRowsX, logits, loss device.Buffer
 	rowsAtOnce                                 int // rows of logits computed at once
 	first                                      int // the lowest block with something trained; the way back ends there
@@ -184,7 +185,9 @@ func (m *Model) Prepare() (err error) {
 		}
 	}
 	if rank > 0 {
-		a.rows(&m.dyb, rank)
+		for i := range m.dyb {
+			a.rows(&m.dyb[i], rank)
+		}
 	}
 	if dropout {
 		a.rows(&m.dropBuf, max(s.hidden, s.q, s.ffn))

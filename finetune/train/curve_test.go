@@ -76,6 +76,9 @@ func goldenJob(t *testing.T, dir string, c curve) *Job {
 	cfg := &j.Config
 	cfg.BatchSize, cfg.Accumulation, cfg.MaxSteps = most, c.Accumulation, c.Steps
 	cfg.LearningRate, cfg.Scheduler, cfg.WarmupSteps = c.LR, c.Schedule, c.Warmup
+	if c.Schedule == "constant" && c.Warmup > 0 {
+		cfg.Scheduler = "constant_with_warmup"
+	}
 	cfg.WeightDecay, cfg.MaxGradNorm, cfg.SaveSteps = c.WeightDecay, c.Clip, 0
 	return j
 }
