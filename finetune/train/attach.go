@@ -172,7 +172,6 @@ func (c *Config) attach(dev device.Device, g *grad.Model, frozen *model.Frozen, 
 // Streams of random numbers, each of its own seed.
 const (
 	streamInit = iota + 1
-	streamOrder
 	streamDropout
 )
 
@@ -197,14 +196,3 @@ func (r *random) next() uint64 {
 
 // float is uniform in [0, 1).
 func (r *random) float() float64 { return float64(r.next()>>11) / (1 << 53) }
-
-// below is uniform in [0, n).
-func (r *random) below(n int) int { return int(r.next() % uint64(n)) }
-
-// shuffle orders p at random (Fisher-Yates).
-func (r *random) shuffle(p []int) {
-	for i := len(p) - 1; i > 0; i-- {
-		j := r.below(i + 1)
-		p[i], p[j] = p[j], p[i]
-	}
-}

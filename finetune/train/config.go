@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"weft/finetune/data"
 	"weft/finetune/optim"
 )
 
@@ -72,7 +73,8 @@ type Config struct {
 	Packing       bool
 	GroupByLength bool
 	BadSamples    string // refuse or skip
-	Replace       []string
+	Style         string
+	Vars          map[string]string
 
 	EvalData      string
 	EvalSteps     int
@@ -121,12 +123,13 @@ func (c *Config) Flags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.Optimizer, "optim", "adamw", "adamw, or adamw_8bit: blockwise 8-bit states as bitsandbytes")
 	fs.Uint64Var(&c.Seed, "seed", 42, "of initial factors, order and dropout")
 	fs.IntVar(&c.MaxLength, "max-length", 1024, "tokens of the longest sample")
-	fs.StringVar(&c.Overlong, "overlong", "truncate", "longer samples: truncate or drop")
-	fs.StringVar(&c.TrainOn, "train-on", "assistant", "what the loss counts: assistant turns, the completion (last turn), or all")
-	fs.BoolVar(&c.Packing, "packing", false, "fill micro-batches of per-device-train-batch-size × max-length tokens with whole samples")
+	fs.StringVar(&c.Overlong, "overlong", data.Truncate, "longer samples: truncate, skip or refuse")
+	fs.StringVar(&c.TrainOn, "train-on", data.OnAssistant, "what the loss counts: assistant turns, the completion (the last of them), or all")
+	fs.BoolVar(&c.Packing, "packing", false, "fill max-length tokens with whole samples, best fit first; a micro-batch is per-device-train-batch-size of them")
 	fs.BoolVar(&c.GroupByLength, "group-by-length", false, "put samples of like length into a micro-batch")
-	fs.StringVar(&c.BadSamples, "bad-samples", "refuse", "samples that cannot be used: refuse the run, or skip them")
-	fs.StringSliceVar(&c.Replace, "replace", nil, "texts replaced in the data: FROM=TO")
+	fs.StringVar(&c.BadSamples, "bad-samples", data.Refuse, "samples that cannot be used: refuse the run, or skip them")
+	fs.StringVar(&c.Style, "style", data.StyleChat, "records become text through the model's chat template (chat) or as Stanford Alpaca's prompts (alpaca)")
+	fs.StringToStringVar(&c.Vars, "vars", nil, "values of placeholders in the data: name=Weft makes {{name}} Weft")
 	fs.StringVar(&c.EvalData, "eval-data", "", "`file` of held-out samples")
 	fs.IntVar(&c.EvalSteps, "eval-steps", 0, "evaluate every so many steps; 0: at the end of each epoch")
 	fs.IntVar(&c.Patience, "early-stopping-patience", 0, "stop after so many evaluations without improvement; 0: never")
@@ -137,6 +140,11 @@ func (c *Config) Flags(fs *pflag.FlagSet) {
 	fs.BoolVar(&c.Resume, "resume", false, "go on from the newest checkpoint of the folder")
 	fs.IntVar(&c.LoggingSteps, "logging-steps", 1, "log every so many steps")
 	fs.BoolVar(&c.Checkpointing, "gradient-checkpointing", false, "keep only each block's input and compute the rest again: less memory, a third more work")
+}
+
+// Data says how files of samples are read.
+func (c *Config) Data() data.Options {
+	return data.Options{Loss: c.TrainOn, Style: c.Style, OnBad: c.BadSamples, OnLong: c.Overlong, MaxTokens: c.MaxLength, Vars: c.Vars}
 }
 
 // Validate refuses what cannot be meant; it lists everything that is wrong.
@@ -158,9 +166,10 @@ func (c *Config) Validate() error {
 	in("bnb_4bit_quant_type", c.QuantType, "nf4", "fp4")
 	in("lr_scheduler_type", c.Scheduler, optim.ScheduleKinds...)
 	in("optim", c.Optimizer, "adamw", "adamw_8bit")
-	in("overlong", c.Overlong, "truncate", "drop")
-	in("train_on", c.TrainOn, "assistant", "completion", "all")
-	in("bad_samples", c.BadSamples, "refuse", "skip")
+	in("overlong", c.Overlong, data.Truncate, data.Skip, data.Refuse)
+	in("train_on", c.TrainOn, data.OnAssistant, data.OnCompletion, data.OnAll)
+	in("bad_samples", c.BadSamples, data.Refuse, data.Skip)
+	in("style", c.Style, data.StyleChat, data.StyleAlpaca)
 	within("r", float64(c.Rank), 1, 4096)
 	within("lora_alpha", c.Alpha, 0, 1e6)
 	within("lora_dropout", c.Dropout, 0, 0.99)
@@ -188,9 +197,6 @@ func (c *Config) Validate() error {
 	want(c.Patience == 0 || c.EvalData != "", "early_stopping_patience needs eval_data")
 	want(c.Method == "lora" || !c.LoadIn4Bit, "method full trains the weights themselves, which load_in_4bit freezes: choose one")
 	want(!c.Packing || !c.GroupByLength, "packing and group_by_length are two ways to fill a batch: choose one")
-	for _, r := range c.Replace {
-		want(strings.Contains(r, "="), "replace %q: write FROM=TO", r)
-	}
 	if len(c.TargetModules) == 1 {
 		_, err := regexp.Compile(c.TargetModules[0])
 		want(err == nil, "target_modules %q: %v", c.TargetModules[0], err)

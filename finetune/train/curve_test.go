@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"weft/finetune/data"
 	"weft/finetune/grad"
 	"weft/internal/testdata"
 	"weft/runtime/device"
@@ -62,7 +63,7 @@ func goldenJob(t *testing.T, dir string, c curve) *Job {
 	ids, labels, seq, mb := ints(t, s, "ids"), ints(t, s, "labels"), ints(t, s, "seq_offsets"), ints(t, s, "mb_offsets")
 	j := &Job{Dir: t.TempDir(), Config: settings(t)}
 	for i := range len(seq) - 1 {
-		j.Train = append(j.Train, Sample{ids[seq[i]:seq[i+1]], labels[seq[i]:seq[i+1]]})
+		j.Train = append(j.Train, data.Sample{IDs: ids[seq[i]:seq[i+1]], Labels: labels[seq[i]:seq[i+1]]})
 	}
 	most := 0
 	for i := range len(mb) - 1 {

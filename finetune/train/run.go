@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"weft/finetune/data"
 	"weft/finetune/grad"
 	"weft/finetune/optim"
 	"weft/runtime/device"
@@ -22,8 +23,8 @@ type Job struct {
 	Dir     string
 	Model   *model.Frozen
 	Device  device.Device
-	Train   []Sample
-	Eval    []Sample
+	Train   []data.Sample
+	Eval    []data.Sample
 	Base    string // digest of the base's weights
 	Data    string // digest of the data
 	BaseRef string // how the base is named in the adapter's configuration
@@ -188,7 +189,11 @@ func (r *run) prepare() (err error) {
 	if err != nil {
 		return err
 	}
-	r.perEpoch = steps(len(r.order(0)), c.Accumulation)
+	first, err := r.order(0)
+	if err != nil {
+		return err
+	}
+	r.perEpoch = (len(first) + c.Accumulation - 1) / c.Accumulation // the last step of an epoch takes the micro-batches that are left
 	r.total = c.MaxSteps
 	if r.total == 0 {
 		r.total = int(math.Ceil(c.Epochs * float64(r.perEpoch)))
@@ -208,7 +213,7 @@ func (r *run) prepare() (err error) {
 // of the longest samples.
 func (r *run) sizes() (most, longest int) {
 	c := &r.Config
-	count := func(samples []Sample) {
+	count := func(samples []data.Sample) {
 		lengths := make([]int, 0, len(samples))
 		for _, s := range samples {
 			lengths = append(lengths, len(s.IDs))
@@ -216,7 +221,7 @@ func (r *run) sizes() (most, longest int) {
 		n, top := largest(lengths, c.BatchSize)
 		longest = max(longest, top)
 		if c.Packing {
-			n = max(min(n, c.BatchSize*c.MaxLength), min(c.BatchSize*c.MaxLength, sum(lengths)))
+			n = min(c.BatchSize*c.MaxLength, sum(lengths))
 		}
 		most = max(most, n)
 	}
@@ -250,7 +255,10 @@ func (r *run) begin() error {
 // epochs makes the steps. It returns why the run stopped before the last one, "" where it did not.
 func (r *run) epochs(ctx context.Context) (string, error) {
 	for r.at.Step < r.total {
-		batches := r.order(r.at.Epoch)
+		batches, err := r.order(r.at.Epoch)
+		if err != nil {
+			return "", err
+		}
 		for r.at.Within < r.perEpoch && r.at.Step < r.total {
 			if err := ctx.Err(); err != nil {
 				return "", errors.Join(err, r.checkpoint())
@@ -269,11 +277,22 @@ func (r *run) epochs(ctx context.Context) (string, error) {
 	return "", nil
 }
 
-func (r *run) order(epoch int) [][]int {
+func (r *run) order(epoch int) ([][]int, error) {
 	if r.fixed != nil {
-		return r.fixed
+		return r.fixed, nil
 	}
-	return r.Config.order(r.Train, epoch)
+	c := &r.Config
+	g := data.Grouping{BatchSize: c.BatchSize, ByLength: c.GroupByLength, Seed: c.Seed}
+	if c.Packing {
+		g.Pack = c.MaxLength
+	}
+	return data.Epoch(r.Train, g, epoch)
+}
+
+// join makes a micro-batch of samples.
+func join(samples []data.Sample, which []int) *grad.Batch {
+	b := data.NewBatch(samples, which)
+	return &grad.Batch{IDs: b.IDs, Labels: b.Labels, Indptr: b.Indptr}
 }
 
 // step makes one optimizer's step over micro-batches.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"weft/finetune/data"
 	"weft/runtime/device"
 )
 
@@ -29,12 +30,12 @@ func settings(t *testing.T) Config {
 }
 
 // samples are made-up documents of the first tokens of a vocabulary.
-func samples(n int) []Sample {
+func samples(n int) []data.Sample {
 	rng := newRandom(5)
-	out := make([]Sample, n)
+	out := make([]data.Sample, n)
 	for i := range out {
-		for range 6 + rng.below(20) {
-			id := int32(3 + rng.below(200))
+		for range 6 + below(rng, 20) {
+			id := int32(3 + below(rng, 200))
 			out[i].IDs = append(out[i].IDs, id)
 			out[i].Labels = append(out[i].Labels, id)
 		}
@@ -202,3 +203,5 @@ func TestEndOfContextSaves(t *testing.T) {
 		t.Errorf("newest checkpoint %s: %v", p, err)
 	}
 }
+
+func below(r *random, n int) int { return int(r.next() % uint64(n)) }
