@@ -74,9 +74,8 @@ func rootCommand() *cobra.Command {
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(
-		serveCommand(), chatCommand(), generateCommand(), scoreCommand(), benchCommand(),
-		inspectCommand(), adaptersCommand(), tokenizeCommand(), versionCommand(), doctorCommand(), configCommand(),
-		tenantsCommand(), keysCommand(),
+		serveCommand(), chatCommand(), generateCommand(), scoreCommand(), trainCommand(), adaptersCommand(), tenantsCommand(), keysCommand(), benchCommand(),
+		inspectCommand(), tokenizeCommand(), versionCommand(), doctorCommand(), configCommand(),
 	)
 	root.PersistentFlags().String("config", "", "YAML `file` with the same keys as the flags")
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {

@@ -48,7 +48,11 @@ func resolve(flags *pflag.FlagSet, lookup func(string) (string, bool)) ([]settin
 			failed = set(flags, f.Name, v, s.Source)
 		} else if v, ok := file[f.Name]; ok {
 			s.Source = "file " + path
-			failed = set(flags, f.Name, v, s.Source)
+			if v.mapping && f.Value.Type() != "stringToString" {
+				failed = usagef("%s: %s: a mapping where a value is expected", path, f.Name)
+			} else {
+				failed = set(flags, f.Name, v.text, s.Source)
+			}
 		}
 		delete(file, f.Name)
 		s.Value = f.Value.String()
@@ -73,7 +77,13 @@ func set(flags *pflag.FlagSet, name, value, source string) error {
 	return nil
 }
 
-func readConfig(path string) (map[string]string, error) {
+// fileValue is a value of a YAML file as a flag takes it.
+type fileValue struct {
+	text    string
+	mapping bool
+}
+
+func readConfig(path string) (map[string]fileValue, error) {
 	if path == "" {
 		return nil, nil
 	}
@@ -85,7 +95,7 @@ func readConfig(path string) (map[string]string, error) {
 	if err := yaml.Unmarshal(text, &raw); err != nil {
 		return nil, usagef("%s: %v", path, err)
 	}
-	out, seen := make(map[string]string, len(raw)), map[string]bool{}
+	out, seen := make(map[string]fileValue, len(raw)), map[string]bool{}
 	for k, v := range raw {
 		k = strings.ReplaceAll(k, "_", "-")
 		if seen[k] {
@@ -98,12 +108,19 @@ func readConfig(path string) (map[string]string, error) {
 			for i := range v {
 				parts[i] = fmt.Sprint(v[i])
 			}
-			out[k] = strings.Join(parts, ",")
+			out[k] = fileValue{text: strings.Join(parts, ",")}
 		case map[string]any:
-			return nil, usagef("%s: %s: a mapping where a value is expected", path, k)
+			parts := make([]string, 0, len(v))
+			for _, name := range slices.Sorted(maps.Keys(v)) {
+				if _, nested := v[name].(map[string]any); nested {
+					return nil, usagef("%s: %s: %s: a mapping where a value is expected", path, k, name)
+				}
+				parts = append(parts, fmt.Sprintf("%s=%v", name, v[name]))
+			}
+			out[k] = fileValue{strings.Join(parts, ","), true}
 		case nil:
 		default:
-			out[k] = fmt.Sprint(v)
+			out[k] = fileValue{text: fmt.Sprint(v)}
 		}
 	}
 	return out, nil
@@ -112,10 +129,14 @@ func readConfig(path string) (map[string]string, error) {
 // knownKeys lists the flags of every command.
 func knownKeys() map[string]bool {
 	keys := map[string]bool{}
-	commands := []*cobra.Command{serveCommand(), chatCommand(), generateCommand(), scoreCommand(), benchCommand(), tokenizeCommand()}
-	for _, c := range append(commands, adaptersCommand().Commands()...) {
+	var visit func(c *cobra.Command)
+	visit = func(c *cobra.Command) {
 		c.Flags().VisitAll(func(f *pflag.Flag) { keys[f.Name] = true })
+		for _, sub := range c.Commands() {
+			visit(sub)
+		}
 	}
+	visit(rootCommand())
 	return keys
 }
 

@@ -32,60 +32,61 @@ var (
 
 // Config is a run's settings under the names of transformers' TrainingArguments and PEFT's LoraConfig.
 type Config struct {
-	Method string // lora or full
+	Method string `json:"method"` // lora or full
 
-	Rank              int
-	Alpha             float64
-	Dropout           float64
-	TargetModules     []string // names, one regular expression, or all-linear
-	LayersToTransform []int
-	Bias              string // none or lora_only
-	RsLoRA            bool
-	DoRA              bool
-	RankPattern       map[string]string
-	AlphaPattern      map[string]string
-	LoraPlusRatio     float64
+	Rank              int               `json:"r"`
+	Alpha             float64           `json:"lora_alpha"`
+	Dropout           float64           `json:"lora_dropout"`
+	TargetModules     []string          `json:"target_modules"` // names, one regular expression, or all-linear
+	LayersToTransform []int             `json:"layers_to_transform"`
+	Bias              string            `json:"bias"` // none or lora_only
+	RsLoRA            bool              `json:"use_rslora"`
+	DoRA              bool              `json:"use_dora"`
+	RankPattern       map[string]string `json:"rank_pattern"`
+	AlphaPattern      map[string]string `json:"alpha_pattern"`
+	LoraPlusRatio     float64           `json:"loraplus_lr_ratio"`
 
-	LoadIn4Bit  bool
-	QuantType   string // nf4 or fp4
-	DoubleQuant bool
+	LoadIn4Bit  bool   `json:"load_in_4bit"`
+	QuantType   string `json:"bnb_4bit_quant_type"` // nf4 or fp4
+	DoubleQuant bool   `json:"bnb_4bit_use_double_quant"`
 
-	BatchSize    int
-	Accumulation int
-	Epochs       float64
-	MaxSteps     int
-	LearningRate float64
-	Scheduler    string
-	WarmupSteps  int
-	WarmupRatio  float64
-	MinLRRate    float64
-	WeightDecay  float64
-	Beta1, Beta2 float64
-	Epsilon      float64
-	MaxGradNorm  float64
-	Optimizer    string
-	PageDir      string
-	Seed         uint64
+	BatchSize    int     `json:"per_device_train_batch_size"`
+	Accumulation int     `json:"gradient_accumulation_steps"`
+	Epochs       float64 `json:"num_train_epochs"`
+	MaxSteps     int     `json:"max_steps"`
+	LearningRate float64 `json:"learning_rate"`
+	Scheduler    string  `json:"lr_scheduler_type"`
+	WarmupSteps  int     `json:"warmup_steps"`
+	WarmupRatio  float64 `json:"warmup_ratio"`
+	MinLRRate    float64 `json:"min_lr_rate"`
+	WeightDecay  float64 `json:"weight_decay"`
+	Beta1        float64 `json:"adam_beta1"`
+	Beta2        float64 `json:"adam_beta2"`
+	Epsilon      float64 `json:"adam_epsilon"`
+	MaxGradNorm  float64 `json:"max_grad_norm"`
+	Optimizer    string  `json:"optim"`
+	PageDir      string  `json:"paged_state_dir"`
+	Seed         uint64  `json:"seed"`
 
-	MaxLength     int
-	Overlong      string // truncate or drop
-	TrainOn       string // assistant, completion or all
-	Packing       bool
-	GroupByLength bool
-	BadSamples    string // refuse or skip
-	Style         string
-	Vars          map[string]string
+	MaxLength     int               `json:"max_length"`
+	Overlong      string            `json:"overlong"` // truncate or drop
+	TrainOn       string            `json:"train_on"` // assistant, completion or all
+	Packing       bool              `json:"packing"`
+	GroupByLength bool              `json:"group_by_length"`
+	BadSamples    string            `json:"bad_samples"` // refuse or skip
+	Style         string            `json:"style"`
+	Vars          map[string]string `json:"vars"`
 
-	EvalData      string
-	EvalSteps     int
-	Patience      int
-	Threshold     float64
-	BestAtEnd     bool
-	SaveSteps     int
-	SaveLimit     int
-	Resume        bool
-	LoggingSteps  int
-	Checkpointing bool
+	EvalData      string  `json:"eval_data"`
+	EvalSteps     int     `json:"eval_steps"`
+	Patience      int     `json:"early_stopping_patience"`
+	Threshold     float64 `json:"early_stopping_threshold"`
+	BestAtEnd     bool    `json:"load_best_model_at_end"`
+	SaveSteps     int     `json:"save_steps"`
+	SaveLimit     int     `json:"save_total_limit"`
+	Resume        bool    `json:"resume"`
+	LoggingSteps  int     `json:"logging_steps"`
+	Checkpointing bool    `json:"gradient_checkpointing"`
 }
 
 // Flags registers every setting under its name with - for _, with the defaults of a LoRA run.

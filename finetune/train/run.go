@@ -29,7 +29,11 @@ type Job struct {
 	Data    string // digest of the data
 	BaseRef string // how the base is named in the adapter's configuration
 	Log     *slog.Logger
-	// OnStep is told of each optimizer's step, and OnEval of each evaluation; both may be nil.
+	// MemoryLimit bounds what the device may hold and the optimizer's state together; 0: none.
+	MemoryLimit int64
+	// OnBegin is told of the trained and of all numbers, and of the bytes that training takes beside the base, before the first step.
+	OnBegin func(trainable, all, bytes int64)
+	// OnStep is told of each optimizer's step, and OnEval of each evaluation; all three may be nil.
 	OnStep func(StepInfo)
 	OnEval func(step int, loss float64)
 	// Yield is called after every few milliseconds of work on the device: where a server shares it, the trainer waits there. May be nil.
@@ -125,6 +129,10 @@ func (j *Job) Run(ctx context.Context) (*Result, error) {
 	if err := r.begin(); err != nil {
 		return nil, err
 	}
+	if r.OnBegin != nil {
+		trainable, all := r.counts()
+		r.OnBegin(trainable, all, r.bytes())
+	}
 	stopped, err := r.epochs(ctx)
 	if err != nil {
 		return nil, err
@@ -207,6 +215,11 @@ func (r *run) prepare() (err error) {
 		r.schedule.MinLR = c.MinLRRate * c.LearningRate
 	}
 	return r.schedule.Check(c.LearningRate)
+}
+
+// bytes are what the run takes beside the base.
+func (r *run) bytes() int64 {
+	return r.Device.InUse(device.Activations) + r.Device.InUse(device.Adapters) + r.opt.Bytes()
 }
 
 // sizes returns the tokens of the largest micro-batch that can come and of the longest sample. Micro-batches without packing are drawn at random: the largest is that

@@ -1,0 +1,260 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/mattn/go-isatty"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"weft/finetune/data"
+	"weft/finetune/train"
+	"weft/runtime/device"
+	"weft/runtime/model"
+)
+
+// trainFlags are the settings of `weft train`.
+type trainFlags struct {
+	stackFlags
+	train.Config
+	Data   string
+	Out    string
+	asJSON bool
+}
+
+func trainCommand() *cobra.Command {
+	var f trainFlags
+	cmd := &cobra.Command{
+		Use:   "train --data FILE --out DIR",
+		Short: "Finetune a model on its served weights: LoRA, QLoRA or all of it",
+		Long: "Finetune a model: LoRA adapters on the weights in the layout in which they are served, or all weights in float32.\n" +
+			"Settings have the names of transformers' TrainingArguments and PEFT's LoraConfig, with - or _; --config takes them from a YAML file.\n" +
+			"DIR receives adapter/ (a PEFT folder) or model/, run.json, report.html, TensorBoard events and checkpoint-N/.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
+	}
+	fs := cmd.Flags()
+	fs.StringVar(&f.Model, "model", "", "Hugging Face folder, .gguf file or a `name` in the model cache (default "+defaultModelName+")")
+	fs.StringVar(&f.Data, "data", "", "`file` of samples: Alpaca, ShareGPT, OpenAI messages or prompt and completion, as JSON or JSON lines")
+	fs.StringVar(&f.Out, "out", "", "`folder` for what comes of the run")
+	fs.StringVar(&f.Device, "device", "auto", "cpu, ref (pure Go, slow, the oracle) or auto")
+	fs.StringVar(&f.ISA, "isa", "", "instruction set of the cpu device: scalar, avx2, avx512 (default: WEFT_ISA, else the best there is)")
+	fs.IntVar(&f.Threads, "threads", 0, "threads of the cpu device; 0: one per core")
+	fs.Var(&f.Memory, "memory", "budget for weights, activations, parameters and optimizer together; 0: what is free")
+	fs.BoolVar(&f.asJSON, "json", false, "print run.json to standard output at the end")
+	f.Config.Flags(fs)
+	fs.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+		return pflag.NormalizedName(strings.ReplaceAll(name, "_", "-"))
+	})
+	return cmd
+}
+
+func (f *trainFlags) run(cmd *cobra.Command) error {
+	switch {
+	case f.Data == "":
+		return usagef("--data is empty: give a file of samples")
+	case f.Out == "":
+		return usagef("--out is empty: give a folder for the adapter")
+	case f.Threads < 0 || f.Threads > 1024:
+		return usagef("--threads %d: 0 to 1024", f.Threads)
+	}
+	if err := f.Config.Validate(); err != nil {
+		return usageError{err}
+	}
+	f.Activations = "float" // gradients are those of the float32 forward pass
+	ctx, stop := untilSignal(cmd.Context())
+	defer stop()
+	log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
+	t, err := f.open(log)
+	if err != nil {
+		return err
+	}
+	defer t.close()
+	report, err := t.train(ctx, f, cmd.ErrOrStderr(), log)
+	if err != nil {
+		return err
+	}
+	if f.asJSON {
+		return printJSON(cmd.OutOrStdout(), report)
+	}
+	fmt.Fprintln(cmd.OutOrStdout(), report.Output)
+	return nil
+}
+
+// trainee is a model with the data it is to learn.
+type trainee struct {
+	path, name    string
+	device        device.Device
+	model         model.Model
+	data, heldOut *data.Dataset
+}
+
+func (t *trainee) close() {
+	if t.model != nil {
+		t.model.Close()
+	}
+	if t.device != nil {
+		t.device.Close()
+	}
+}
+
+// open reads the data before the model, so that what is wrong with it is known at once.
+func (f *trainFlags) open(log *slog.Logger) (t *trainee, err error) {
+	t = &trainee{}
+	if t.path, t.name, err = modelPath(f.Model); err != nil {
+		return nil, err
+	}
+	tok, template, err := loadTokenizer(t.path)
+	if err != nil {
+		return nil, err
+	}
+	with := data.Model{Tokenizer: tok, Template: template}
+	if t.data, err = data.Load(f.Data, with, f.Config.Data()); err != nil {
+		return nil, err
+	}
+	log.Info("data", "report", t.data.Report.String())
+	if f.EvalData != "" {
+		if t.heldOut, err = data.Load(f.EvalData, with, f.Config.Data()); err != nil {
+			return nil, err
+		}
+		log.Info("evaluation data", "report", t.heldOut.Report.String())
+	}
+	if f.Memory == 0 {
+		f.Memory = byteSize(availableMemory())
+	}
+	defer func() {
+		if err != nil {
+			t.close()
+		}
+	}()
+	if t.device, err = openDevice(&f.stackFlags); err != nil {
+		return t, err
+	}
+	// The model's own buffers serve no request here: the smallest there are.
+	t.model, err = model.Open(t.path, budgeted{t.device, int64(f.Memory)}, model.Options{MaxBatchTokens: 1, MaxLogitRows: 1, MaxContext: 1})
+	return t, err
+}
+
+// train runs the job and writes what is to be read about it.
+func (t *trainee) train(ctx context.Context, f *trainFlags, terminal io.Writer, log *slog.Logger) (*train.Report, error) {
+	base, err := fileDigest(t.path)
+	if err != nil {
+		return nil, err
+	}
+	j := &train.Job{
+		Config: f.Config, Dir: f.Out, Model: t.model.Frozen(), Device: t.device, Train: t.data.Samples, Log: log,
+		Base: base, BaseRef: t.name, Data: t.data.Report.Digest, MemoryLimit: int64(f.Memory),
+	}
+	if t.heldOut != nil {
+		j.Eval = t.heldOut.Samples
+		j.Data += "+" + t.heldOut.Report.Digest
+	}
+	bar := newProgress(terminal, log, f.LoggingSteps)
+	j.OnStep, j.OnEval, j.OnBegin = bar.step, bar.eval, bar.begin
+	res, err := j.Run(ctx)
+	bar.end()
+	if err != nil {
+		return nil, err
+	}
+	return j.Report(res, versionText(), &t.data.Report)
+}
+
+// fileDigest is the SHA-256 of a model's weights: of the file, or of a folder's safetensors in the order of their names.
+func fileDigest(path string) (string, error) {
+	files := []string{path}
+	if st, err := os.Stat(path); err != nil {
+		return "", err
+	} else if st.IsDir() {
+		files, _ = filepath.Glob(filepath.Join(path, "*.safetensors"))
+		slices.Sort(files)
+		if len(files) == 0 {
+			return "", fmt.Errorf("%s: no safetensors: %w", path, fs.ErrNotExist)
+		}
+	}
+	h := sha256.New()
+	for _, p := range files {
+		in, err := os.Open(p)
+		if err == nil {
+			_, err = io.Copy(h, in)
+			err = errors.Join(err, in.Close())
+		}
+		if err != nil {
+			return "", err
+		}
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// progress shows a run: a line that is written over on a terminal, log lines elsewhere.
+type progress struct {
+	w        io.Writer
+	log      *slog.Logger
+	terminal bool
+	every    int
+	started  time.Time
+	seconds  float64
+	tokens   int
+	width    int
+}
+
+func newProgress(w io.Writer, log *slog.Logger, every int) *progress {
+	f, ok := w.(*os.File)
+	return &progress{w: w, log: log, terminal: ok && isatty.IsTerminal(f.Fd()), every: every, started: time.Now()}
+}
+
+func (p *progress) begin(trainable, all int64, bytes int64) {
+	line := fmt.Sprintf("trainable params: %s || all params: %s || trainable%%: %.4f || %s", thousands(trainable), thousands(all), 100*float64(trainable)/float64(all), formatBytes(bytes))
+	fmt.Fprintln(p.w, line)
+}
+
+func (p *progress) step(s train.StepInfo) {
+	p.seconds += s.Seconds
+	p.tokens += s.Tokens
+	rate := float64(p.tokens) / max(p.seconds, 1e-9)
+	if !p.terminal {
+		if s.Step%p.every == 0 || s.Step == s.Total {
+			p.log.Info("step", "step", s.Step, "of", s.Total, "epoch", fmt.Sprintf("%.2f", s.Epoch), "loss", fmt.Sprintf("%.4f", s.Loss), "grad_norm", fmt.Sprintf("%.4f", s.GradNorm),
+				"lr", fmt.Sprintf("%.3g", s.LR), "tokens_per_second", fmt.Sprintf("%.0f", rate))
+		}
+		return
+	}
+	const cells = 24
+	done := cells * s.Step / max(s.Total, 1)
+	left := time.Duration(p.seconds / float64(s.Step) * float64(s.Total-s.Step) * float64(time.Second)).Round(time.Second)
+	line := fmt.Sprintf("[%s%s] %d/%d loss %.4f lr %.2g %.0f tokens/s, %s left", strings.Repeat("=", done), strings.Repeat(" ", cells-done), s.Step, s.Total, s.Loss, s.LR, rate, left)
+	fmt.Fprintf(p.w, "\r%-*s", p.width, line)
+	p.width = len(line)
+}
+
+func (p *progress) eval(step int, loss float64) {
+	p.end()
+	p.log.Info("evaluation", "step", step, "loss", fmt.Sprintf("%.4f", loss))
+}
+
+// end leaves the line that is written over.
+func (p *progress) end() {
+	if p.terminal && p.width > 0 {
+		fmt.Fprintln(p.w)
+		p.width = 0
+	}
+}
+
+func thousands(n int64) string {
+	s := fmt.Sprint(n)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
