@@ -76,14 +76,14 @@ func (f *dataFlags) openDB(ctx context.Context) (*store.DB, error) {
 	return store.Open(ctx, filepath.Join(dir, "weft.db"))
 }
 
-// data is the opened state: Close closes it.
-type data struct {
+// state is the opened data directory: Close closes it.
+type state struct {
 	DB       *store.DB
 	Registry *adapters.Registry
 }
 
 // open opens database, blobs and registry; check may be nil where nothing is added.
-func (f *dataFlags) open(ctx context.Context, check adapters.Checker) (*data, error) {
+func (f *dataFlags) open(ctx context.Context, check adapters.Checker) (*state, error) {
 	dir, err := f.directory()
 	if err != nil {
 		return nil, err
@@ -100,11 +100,11 @@ func (f *dataFlags) open(ctx context.Context, check adapters.Checker) (*data, er
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	return &data{db, registry}, nil
+	return &state{db, registry}, nil
 }
 
 // Close closes the database.
-func (d *data) Close() error { return d.DB.Close() }
+func (d *state) Close() error { return d.DB.Close() }
 
 // blobs returns the bucket, or the data directory's folder.
 func (f *dataFlags) blobs(ctx context.Context, dir string) (adapters.Blobs, error) {
