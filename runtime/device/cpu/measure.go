@@ -88,3 +88,8 @@ func HugePages() string {
 	}
 	return mode
 }
+
+// peakOps runs that many rounds of float products on the calling thread and returns the multiplications and additions made.
+func peakOps(isa int, rounds int64) int64 {
+	return int64(C.peak_of(C.int(isa), C.PREP_FLOAT, C.int64_t(rounds)))
+}
