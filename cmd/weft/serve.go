@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -18,6 +19,7 @@ import (
 // serveFlags are the settings of `weft serve` beside the model's.
 type serveFlags struct {
 	stackFlags
+	tenancyFlags
 	Listen       string
 	Insecure     bool
 	KeyFile      string
@@ -39,7 +41,8 @@ func serveCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.serve(cmd.Context()) },
 	}
 	fs := cmd.Flags()
-	f.register(fs)
+	f.stackFlags.register(fs)
+	f.tenancyFlags.register(fs)
 	fs.StringVar(&f.Listen, "listen", "127.0.0.1:8000", "address to listen on")
 	fs.BoolVar(&f.Insecure, "insecure", false, "listen on another address than loopback without any key")
 	fs.StringVar(&f.KeyFile, "api-key-file", "", "`file` with one API key a line; requests then need Authorization: Bearer KEY")
@@ -93,21 +96,17 @@ func readKeys(path string) ([]string, error) {
 
 // checkAddress refuses to offer the API to others without a key.
 func checkAddress(listen string, haveKeys, insecure bool) error {
-	host, _, err := net.SplitHostPort(listen)
-	if err != nil {
+	if _, _, err := net.SplitHostPort(listen); err != nil {
 		return usagef("--listen %q: write HOST:PORT, e.g. 127.0.0.1:8000", listen)
 	}
-	if haveKeys || insecure || host == "localhost" {
+	if haveKeys || insecure || loopback(listen) {
 		return nil
 	}
-	if ip := net.ParseIP(host); ip != nil && ip.IsLoopback() {
-		return nil
-	}
-	return usagef("--listen %s would let anybody who can reach this machine use the model: give --api-key-file FILE, or --insecure where that is meant", listen)
+	return usagef("--listen %s would let anybody who can reach this machine use the model: make a key with `weft keys add`, give --api-key-file FILE, or --insecure where that is meant", listen)
 }
 
 // serve runs until a signal; it returns nil after a clean drain.
-func (f *serveFlags) serve(ctx context.Context) error {
+func (f *serveFlags) serve(ctx context.Context) (err error) {
 	log, err := f.logger()
 	if err != nil {
 		return err
@@ -116,7 +115,15 @@ func (f *serveFlags) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := checkAddress(f.Listen, len(keys) > 0, f.Insecure); err != nil {
+	if err := checkAddress(f.Listen, true, false); err != nil {
+		return err
+	}
+	t, err := f.tenancyFlags.open(ctx, f.Model, keys, f.Insecure || loopback(f.Listen), log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, t.close()) }()
+	if err := checkAddress(f.Listen, t.access.HasKeys(), f.Insecure); err != nil {
 		return err
 	}
 	// Listen before loading: a taken port is known at once, and who connects meanwhile waits for the model.
@@ -130,6 +137,9 @@ func (f *serveFlags) serve(ctx context.Context) error {
 	defer stop()
 	go stopOnSecondSignal(ctx, log)
 	log.Info("weft", "version", versionText(), "listen", l.Addr().String())
+	if err := t.addNamed(ctx); err != nil {
+		return err
+	}
 	s, err := f.load(ctx, log)
 	if s == nil {
 		return err
@@ -137,7 +147,7 @@ func (f *serveFlags) serve(ctx context.Context) error {
 	if f.ModelName != "" {
 		s.Name = f.ModelName
 	}
-	return f.run(ctx, s, front, l.Addr(), log, keys)
+	return f.run(ctx, s, t, front, l.Addr(), log)
 }
 
 // load opens the stack. It returns nil and no error where ctx ends first: the process ends then, and what is loaded so far with it.

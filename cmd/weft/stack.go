@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"weft/adapters"
 	"weft/runtime/device"
 	"weft/runtime/engine"
 	"weft/runtime/model"
@@ -101,6 +102,8 @@ type stack struct {
 	kv        device.KVConfig
 
 	prefixCache bool
+	maxSeqs     int
+	cache       atomic.Pointer[adapters.Cache]    // gives memory back to the KV cache once there is one
 	onStep      atomic.Pointer[telemetry.Metrics] // told of each step once there is one
 }
 
@@ -237,12 +240,18 @@ func (s *stack) startEngine(f *stackFlags, log *slog.Logger) error {
 		return fmt.Errorf("memory budget %s, of which weights and activations take %s: %w", formatBytes(int64(f.Memory)), formatBytes(used(s.Device)), err)
 	}
 	kv.NumPages = pages
-	s.kv, s.prefixCache = kv, f.PrefixCache
+	s.kv, s.prefixCache, s.maxSeqs = kv, f.PrefixCache, f.MaxSeqs
 	s.Engine, err = engine.New(engine.Config{
 		Model: s.Model, Device: s.Device,
 		PageLen: kv.PageLen, NumPages: pages, KVDType: dtype,
 		MaxSeqs: f.MaxSeqs, MaxQueued: f.MaxQueued, MaxBatchTokens: f.MaxBatchTokens, MaxContext: s.Context,
 		PrefixCache: f.PrefixCache,
+		Reclaim: func(bytes int64) int64 {
+			if c := s.cache.Load(); c != nil {
+				return c.Reclaim(bytes)
+			}
+			return 0
+		},
 		OnStep: func(i engine.StepInfo) {
 			if m := s.onStep.Load(); m != nil {
 				m.Step(i.Tokens)
@@ -282,11 +291,15 @@ func used(dev device.Device) int64 {
 }
 
 // Close stops the engine and frees everything, in that order.
-func (s *stack) Close() error {
+func (s *stack) Close() error { return s.closeAfter(func() {}) }
+
+// closeAfter calls between when the engine has ended, before what it used is freed.
+func (s *stack) closeAfter(between func()) error {
 	var errs []error
 	if s.Engine != nil {
 		errs = append(errs, s.Engine.Close())
 	}
+	between()
 	if s.Model != nil {
 		errs = append(errs, s.Model.Close())
 	}

@@ -21,7 +21,6 @@ import (
 	"weft/server/chat"
 	"weft/server/openai"
 	"weft/server/telemetry"
-	"weft/server/tenant"
 )
 
 // engineFace is the engine as the server knows it.
@@ -132,8 +131,8 @@ func (r *renderer) Render(req *openai.ChatRequest) (string, error) {
 	return text, nil
 }
 
-// newServer builds the HTTP face of a stack; tenants is nil where only this process can reach it.
-func newServer(s *stack, cfg server.Config, tenants *tenant.Access, traces *telemetry.Traces, log *slog.Logger) (*server.Server, error) {
+// newServer builds the HTTP face of a stack; t is nil where only this process can reach it.
+func newServer(s *stack, cfg server.Config, t *tenancy, traces *telemetry.Traces, log *slog.Logger) (*server.Server, error) {
 	cfg.Model, cfg.Version = s.Name, versionText()
 	cfg.Vocab, cfg.Context = s.Model.Config().Vocab, s.Context
 	metrics := telemetry.NewMetrics(telemetry.Config{
@@ -141,11 +140,21 @@ func newServer(s *stack, cfg server.Config, tenants *tenant.Access, traces *tele
 		Cache: telemetry.CacheInfo{PageLen: s.kv.PageLen, NumPages: s.kv.NumPages, PrefixCache: s.prefixCache},
 	})
 	s.onStep.Store(metrics)
-	metrics.Watch(func() telemetry.EngineStats { return s.stats() })
-	return server.New(cfg, server.Deps{
+	metrics.Watch(func() telemetry.EngineStats { return s.stats(t) })
+	t.watch(metrics)
+	deps := server.Deps{
 		Engine: engineFace{s.Engine}, Tokenizer: tokenizerFace{s.Tokenizer}, Template: newRenderer(s.Template, s.Tokenizer),
-		Tenants: tenants, Metrics: metrics, Traces: traces, Log: log,
-	})
+		ParseTemplate: func(source string) (server.Renderer, error) {
+			tmpl, err := chat.Parse(source)
+			if err != nil {
+				return nil, err
+			}
+			return newRenderer(tmpl, s.Tokenizer), nil
+		},
+		Status: func() map[string]any { return t.status(s) }, Metrics: metrics, Traces: traces, Log: log,
+	}
+	t.deps(&deps)
+	return server.New(cfg, deps)
 }
 
 // newHandler is the server of `weft chat`: ready at once, without keys, seen by this process alone.
@@ -176,8 +185,8 @@ func (s *stack) warm(ctx context.Context) error {
 }
 
 // run serves until the first signal, drains, and frees everything in order; a second signal ends the process at once.
-func (f *serveFlags) run(ctx context.Context, s *stack, front *server.Front, addr net.Addr, log *slog.Logger, keys []string) (err error) {
-	defer func() { err = errors.Join(err, s.Close()) }()
+func (f *serveFlags) run(ctx context.Context, s *stack, t *tenancy, front *server.Front, addr net.Addr, log *slog.Logger) (err error) {
+	defer func() { err = errors.Join(err, s.closeAfter(t.closeCache)) }()
 	traces, err := telemetry.NewTraces(ctx, versionText(), log)
 	if err != nil {
 		return err
@@ -190,11 +199,11 @@ func (f *serveFlags) run(ctx context.Context, s *stack, front *server.Front, add
 		}
 	}()
 	cfg := server.Config{MaxBody: int64(f.MaxBody), DrainTimeout: f.DrainTimeout, MaxChoices: min(f.MaxQueued, server.DefaultMaxChoices)}
-	tenants, err := tenant.NewAccess(ctx, tenant.Options{Keys: keys, Open: true, Log: log})
-	if err != nil {
+	cfg.UploadDir, cfg.AdapterDirs = t.uploadDir(), f.AdapterDirs
+	if err := t.start(s); err != nil {
 		return err
 	}
-	srv, err := newServer(s, cfg, tenants, traces, log)
+	srv, err := newServer(s, cfg, t, traces, log)
 	if err != nil {
 		return err
 	}
@@ -224,14 +233,19 @@ func stopOnSecondSignal(ctx context.Context, log *slog.Logger) {
 }
 
 // stats is what /metrics reads of the engine at each scrape.
-func (s *stack) stats() telemetry.EngineStats {
+func (s *stack) stats(t *tenancy) telemetry.EngineStats {
 	st := s.Engine.Stats()
 	out := telemetry.EngineStats{
-		Running: st.Running, Waiting: st.Waiting, KVUsage: float64(st.Pages.InUse) / float64(max(s.kv.NumPages, 1)),
+		Running: st.Running, Waiting: st.Waiting, KVUsage: float64(st.Pages.InUse) / float64(max(s.kv.NumPages-st.Pages.Lent, 1)),
 		PrefixQueries: st.PrefixQueries, PrefixHits: st.PrefixHits, Preemptions: st.Preemptions, MemoryBytes: map[string]int64{},
 	}
 	for p := device.Purpose(0); p < device.NumPurposes; p++ {
 		out.MemoryBytes[p.String()] = s.Device.InUse(p)
+	}
+	out.MemoryBytes[device.KV.String()] -= int64(st.Pages.Lent) * st.PageBytes
+	if t != nil {
+		running, waiting := s.Engine.Adapters()
+		out.RunningAdapters, out.WaitingAdapters, out.MaxAdapters = t.namesOf(running), t.namesOf(waiting), s.maxSeqs
 	}
 	return out
 }

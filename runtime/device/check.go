@@ -163,6 +163,9 @@ func CheckLinear(a LinearArgs) error {
 	if len(a.Parts) == 0 {
 		return shapeErr(op, "no parts")
 	}
+	if a.Precision > BF16 {
+		return shapeErr(op, "precision %d is unknown", a.Precision)
+	}
 	for i := range a.Parts {
 		p := &a.Parts[i]
 		if p.W == nil {

@@ -120,6 +120,16 @@ type RMSNormArgs struct {
 	Rows        []int32
 }
 
+// Precision says in which precision the products of a matrix are made; sums are float32 or better.
+type Precision uint8
+
+// Precisions.
+const (
+	Own     Precision = iota // as the device was opened; gradients as Float32
+	Float32                  // both factors as float32
+	BF16                     // both rounded to bfloat16 where the device multiplies that, else Float32
+)
+
 // LinearPart is one product of a LinearArgs.
 type LinearPart struct {
 	W    Weight // [N, In]
@@ -129,8 +139,9 @@ type LinearPart struct {
 
 // LinearArgs: Out = X * Wᵀ + Bias for each part; the parts share X [T, In], which is quantized once where the device computes in integers.
 type LinearArgs struct {
-	X     View
-	Parts []LinearPart
+	X         View
+	Parts     []LinearPart
+	Precision Precision
 }
 
 // RoPEArgs rotates Q and K in place in the rotate-half convention (Su et al. 2021, arXiv:2104.09864; first half with second half of

@@ -34,11 +34,12 @@ type LinearGradPart struct {
 }
 
 // LinearGradArgs: DX = Σ over parts of DY · W, plus DX itself where Accumulate is set. The weights are frozen: only the gradient of the input is made. The values of
-// W are those that quant.Matrix defines, in float32, whatever the device's activations are.
+// W are those that quant.Matrix defines, whatever the device's activations are; with Precision BF16 they and DY are rounded to bfloat16.
 type LinearGradArgs struct {
 	Parts      []LinearGradPart
 	DX         View // [T, In]; must not overlap any DY
 	Accumulate bool
+	Precision  Precision
 }
 
 // RMSNormGradArgs is RMSNorm backward: X, Weight, Parts, Eps as forward (X is the sum that RMSNorm normalized). DX = gradient for X, plus DX itself where

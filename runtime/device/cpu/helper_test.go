@@ -185,3 +185,8 @@ func matrixBytes(r *rand.Rand, dtype tensor.DType) []byte {
 		return binary.LittleEndian.AppendUint32(nil, math.Float32bits(v))
 	}
 }
+
+// bytesOf is x as it lies in memory.
+func bytesOf(x []float32) []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(x))), 4*len(x))
+}

@@ -222,6 +222,7 @@ typedef struct {
 	int64_t (*peak[3])(int64_t rounds);
 	// Reads bytes, a multiple of 512, and returns something made of all of them.
 	uint64_t (*read)(const uint8_t *p, int64_t bytes);
+	uint8_t halves; // products multiplies bf16
 	uint8_t flip; // of int8 codes as the integer kernel wants them
 } kernel_table;
 

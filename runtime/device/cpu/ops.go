@@ -144,9 +144,9 @@ func (d *cpuDevice) RMSNorm(a device.RMSNormArgs) error {
 }
 
 // prepOf says how a matrix wants its activations.
-func (d *cpuDevice) prepOf(m *matrix) C.int32_t {
+func (d *cpuDevice) prepOf(m *matrix, p device.Precision) C.int32_t {
 	switch {
-	case d.activations != Fast:
+	case d.activations != Fast || p != device.Own:
 		return C.PREP_FLOAT
 	case m.w.integer != 0:
 		return C.PREP_INT8
@@ -182,7 +182,7 @@ func (d *cpuDevice) Linear(a device.LinearArgs) error {
 			return err
 		}
 		if m.rows > 0 {
-			counts[d.prepOf(m)]++
+			counts[d.prepOf(m, a.Precision)]++
 		}
 	}
 	if a.X.Rows == 0 {
@@ -190,6 +190,12 @@ func (d *cpuDevice) Linear(a device.LinearArgs) error {
 	}
 	if err := small(op, a.X.Rows, a.X.Cols); err != nil {
 		return err
+	}
+	if a.Precision == device.BF16 && d.halves() {
+		if err := d.linearHalves(a, x); err != nil {
+			return fmt.Errorf("%s: %w", op, err)
+		}
+		return nil
 	}
 	// each preparation of x is an operation of its own; all are made before the first is pushed
 	var records [C.PREP_BF16 + 1]*C.linear_op
@@ -237,7 +243,7 @@ func (d *cpuDevice) linear(a device.LinearArgs, x *C.float, prep C.int32_t, n in
 	n = 0
 	for i := range a.Parts {
 		m := a.Parts[i].W.(*matrix)
-		if m.rows == 0 || d.prepOf(m) != prep {
+		if m.rows == 0 || d.prepOf(m, a.Precision) != prep {
 			continue
 		}
 		bias, _ := d.data("", "", a.Parts[i].Bias)

@@ -85,8 +85,22 @@ static void FN(pack_pair)(const product *p, int64_t pair, int lanes, int64_t fro
 	}
 }
 
-// acc[h][t] += sum over k < n of x[k][t] y[h][k], for T of the tile's rows and P panels.
-ALWAYS void pair_tile(const float *x, const float *const *y, int n, const int tile, const int T, const int P, float *const *acc) {
+#ifdef HALVES
+// [n][width] floats to [ceil(n/2)][width] pairs of bf16; to may be from.
+ALWAYS void halve(const float *from, int n, const int width, float *to) {
+	for (int k = 0; k < n; k += 2) {
+		i16v pairs = h_pairs(v_load_part(from + k * width, width), k + 1 < n ? v_load_part(from + (k + 1) * width, width) : v_set1(0));
+		v_store_part(to + k / 2 * width, i_as_float(pairs), width);
+	}
+}
+#define MULTIPLY(x, y, acc) (halves ? h_dot(acc, y, x) : v_fma(x, y, acc))
+#else
+ALWAYS void halve(const float *from, int n, const int width, float *to) {}
+#define MULTIPLY(x, y, acc) v_fma(x, y, acc)
+#endif
+
+// acc[h][t] += sum over k < n of x[k][t] y[h][k], numbers or pairs of bf16, for T of the tile's rows and P panels.
+ALWAYS void pair_tile(const float *x, const float *const *y, int n, const int tile, const int T, const int P, const int halves, float *const *acc) {
 	v16 a[PRODUCT_PANELS * FLOAT_TOKENS];
 	const float *y0 = y[0], *y1 = y[P - 1];
 #pragma GCC unroll 12
@@ -101,9 +115,9 @@ ALWAYS void pair_tile(const float *x, const float *const *y, int n, const int ti
 #pragma GCC unroll 12
 		for (int t = 0; t < T; t++) {
 			v16 s = v_set1(x[k * tile + t]);
-			a[t] = v_fma(s, v0, a[t]);
+			a[t] = MULTIPLY(s, v0, a[t]);
 			if (P > 1) {
-				a[T + t] = v_fma(s, v1, a[T + t]);
+				a[T + t] = MULTIPLY(s, v1, a[T + t]);
 			}
 		}
 	}
@@ -116,11 +130,11 @@ ALWAYS void pair_tile(const float *x, const float *const *y, int n, const int ti
 }
 
 // One tile times P panels, at most FLOAT_TOKENS of its rows at once.
-ALWAYS void tile_rows(const float *x, const float *const *y, int n, const int tile, const int P, float *const *acc) {
+ALWAYS void tile_rows(const float *x, const float *const *y, int n, const int tile, const int P, const int halves, float *const *acc) {
 	const int most = tile < FLOAT_TOKENS ? tile : tile % FLOAT_TOKENS ? 4 : FLOAT_TOKENS;
 	for (int t = 0; t < tile; t += most) {
 		float *to[2] = {acc[0] + 16 * t, acc[P - 1] + 16 * t};
-		pair_tile(x + t, y, n, tile, most, P, to);
+		pair_tile(x + t, y, n, tile, most, P, halves, to);
 	}
 }
 
@@ -160,7 +174,7 @@ ALWAYS int columns_left(const product_op *o, int64_t pair) {
 }
 
 // scratch: tiles of DEPTH and 16 floats, a pair of panels, 16 by 32 values, then the sums [pairs][2][tiles][T][16].
-ALWAYS void block_product(const product_op *o, int64_t tile, int64_t tiles, int64_t pair, int64_t pairs, float *scratch, const int T) {
+ALWAYS void block_product(const product_op *o, int64_t tile, int64_t tiles, int64_t pair, int64_t pairs, float *scratch, const int T, const int halves) {
 	float *xs = scratch, *ys = xs + tiles * T * DEPTH + 16, *values = ys + PAIR * DEPTH, *acc = values + PAIR * PANEL;
 	int64_t panel_sums = tiles * T * 16;
 	memset(acc, 0, (size_t)(2 * pairs * panel_sums) * sizeof(float));
@@ -171,21 +185,29 @@ ALWAYS void block_product(const product_op *o, int64_t tile, int64_t tiles, int6
 			for (int64_t t = 0; t < tiles; t++) {
 				int64_t row = (tile + t) * T, left = o->rows - row;
 				pack_tile(p, row, (int)(left < T ? left : T), from, n, T, xs + t * T * DEPTH);
+				if (halves) {
+					halve(xs + t * T * DEPTH, n, T, xs + t * T * DEPTH);
+				}
 			}
 			for (int64_t q = 0; q < pairs; q++) {
 				const float *y[2];
 				int lanes = columns_left(o, pair + q);
 				FN(pack_pair)(p, pair + q, lanes, from, n, ys, values, y);
+				for (int h = 0; halves && PANEL * h < lanes; h++) {
+					halve(y[h], n, PANEL, ys + PANEL * DEPTH * h);
+					y[h] = ys + PANEL * DEPTH * h;
+				}
+				const int steps = halves ? (n + 1) / 2 : n;
 				for (int64_t t = 0; t < tiles; t++) {
 					float *to[2] = {acc + 2 * q * panel_sums + t * T * 16, acc + (2 * q + 1) * panel_sums + t * T * 16};
 					const float *x = xs + t * T * DEPTH;
 					if (PRODUCT_PANELS == 2 && lanes > PANEL) {
-						tile_rows(x, y, n, T, PRODUCT_PANELS, to);
+						tile_rows(x, y, steps, T, PRODUCT_PANELS, halves, to);
 						continue;
 					}
-					tile_rows(x, y, n, T, 1, to);
+					tile_rows(x, y, steps, T, 1, halves, to);
 					if (lanes > PANEL) {
-						tile_rows(x, y + 1, n, T, 1, to + 1);
+						tile_rows(x, y + 1, steps, T, 1, halves, to + 1);
 					}
 				}
 			}
@@ -203,12 +225,27 @@ ALWAYS void block_product(const product_op *o, int64_t tile, int64_t tiles, int6
 	}
 }
 
-static void FN(products)(const product_op *o, int64_t tile, int64_t tiles, int64_t pair, int64_t pairs, float *scratch) {
+ALWAYS void any_product(const product_op *o, int64_t tile, int64_t tiles, int64_t pair, int64_t pairs, float *scratch, const int halves) {
 	switch (o->tile) {
-	case 4: block_product(o, tile, tiles, pair, pairs, scratch, 4); break;
-	case 8: block_product(o, tile, tiles, pair, pairs, scratch, 8); break;
-	default: block_product(o, tile, tiles, pair, pairs, scratch, 12); break;
+	case 4: block_product(o, tile, tiles, pair, pairs, scratch, 4, halves); break;
+	case 8: block_product(o, tile, tiles, pair, pairs, scratch, 8, halves); break;
+	default: block_product(o, tile, tiles, pair, pairs, scratch, 12, halves); break;
 	}
 }
 
-void FN(product_table)(kernel_table *k) { k->products = FN(products); }
+static void FN(products)(const product_op *o, int64_t tile, int64_t tiles, int64_t pair, int64_t pairs, float *scratch) {
+#ifdef HALVES
+	if (o->halves) {
+		any_product(o, tile, tiles, pair, pairs, scratch, 1);
+		return;
+	}
+#endif
+	any_product(o, tile, tiles, pair, pairs, scratch, 0);
+}
+
+void FN(product_table)(kernel_table *k) {
+	k->products = FN(products);
+#ifdef HALVES
+	k->halves = 1;
+#endif
+}

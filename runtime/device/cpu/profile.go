@@ -113,6 +113,9 @@ func trainingCost(o *C.op, s *opShape) (bytes int64, ops float64) {
 	case C.OP_PRODUCT:
 		p := (*C.product_op)(at)
 		s.rows, s.out = int(p.rows), int(p.cols)
+		if p.halves != 0 {
+			s.prep = C.PREP_BF16
+		}
 		for _, t := range unsafe.Slice(p.product, p.products) {
 			s.in += int(t.depth)
 			if t.w != nil {

@@ -168,8 +168,36 @@ func (d *cpuDevice) LinearGrad(a device.LinearGradArgs) error {
 		dy, _ := d.floats("", "", p.DY)
 		terms[i] = C.product{x: dy, x_stride: C.int64_t(p.DY.Stride), w: p.W.(*matrix).w, depth: C.int32_t(p.W.Rows())}
 	}
-	r.out, r.out_stride, r.accumulate = dx[0].at, dx[0].stride, flag(a.Accumulate)
+	r.out, r.out_stride, r.accumulate, r.halves = dx[0].at, dx[0].stride, flag(a.Accumulate), flag(a.Precision == device.BF16 && d.halves())
 	d.push(unsafe.Pointer(r), C.OP_PRODUCT)
+	return nil
+}
+
+// halves says whether the kernels multiply bf16.
+func (d *cpuDevice) halves() bool { return C.kernels_for(C.int(d.isa)).halves != 0 }
+
+// linearHalves records Linear with products of bf16, each part by itself; the arguments are checked.
+func (d *cpuDevice) linearHalves(a device.LinearArgs, x *C.float) error {
+	records := make([]*C.product_op, 0, 4)
+	for i := range a.Parts {
+		p := &a.Parts[i]
+		m := p.W.(*matrix)
+		if m.rows == 0 {
+			continue
+		}
+		r, terms, err := d.newProduct(a.X.Rows, m.rows, 1, productCost{y: 10, x: 0.5})
+		if err != nil {
+			return err
+		}
+		terms[0] = C.product{x: x, x_stride: C.int64_t(a.X.Stride), w: m.w, depth: C.int32_t(m.cols), y_trans: 1}
+		r.bias, _ = d.data("", "", p.Bias)
+		r.out, _ = d.floats("", "", p.Out)
+		r.out_stride, r.halves = C.int64_t(p.Out.Stride), 1
+		records = append(records, r)
+	}
+	for _, r := range records {
+		d.push(unsafe.Pointer(r), C.OP_PRODUCT)
+	}
 	return nil
 }
 

@@ -19,6 +19,7 @@ typedef struct {
 	float *out;        // out(row, column) at out[row*out_stride + column], or at out[column*out_stride + row] where swapped is set
 	int64_t out_stride;
 	int32_t products, rows, cols, swapped, accumulate;
+	int32_t halves; // factors are rounded to bf16
 	float alpha;
 	int32_t tile, tiles, pairs;       // rows of a tile; tiles; pairs of panels, 32 columns each
 	int32_t block_tiles, block_pairs; // of one chunk

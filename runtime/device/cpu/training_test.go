@@ -157,16 +157,18 @@ func BenchmarkLinearTraining(b *testing.B) {
 			w := load(b, d, matrixOf(r, l.s.layout, n, k, l.s.group, l.s.mins, l.s.half))
 			x, y := view(upload(b, d, random(r, rows*k)), rows, k), view(upload(b, d, random(r, rows*n)), rows, n)
 			flops := 2 * float64(rows) * float64(n) * float64(k)
-			b.Run(fmt.Sprintf("forward/%s/%dx%d", l.name, n, k), func(b *testing.B) {
-				benchProducts(b, d, flops, func() error {
-					return d.Linear(device.LinearArgs{X: x, Parts: []device.LinearPart{{W: w, Out: y}}})
+			for name, p := range map[string]device.Precision{"f32": device.Float32, "bf16": device.BF16} {
+				b.Run(fmt.Sprintf("forward/%s/%s/%dx%d", name, l.name, n, k), func(b *testing.B) {
+					benchProducts(b, d, flops, func() error {
+						return d.Linear(device.LinearArgs{X: x, Parts: []device.LinearPart{{W: w, Out: y}}, Precision: p})
+					})
 				})
-			})
-			b.Run(fmt.Sprintf("grad/%s/%dx%d", l.name, n, k), func(b *testing.B) {
-				benchProducts(b, d, flops, func() error {
-					return d.LinearGrad(device.LinearGradArgs{Parts: []device.LinearGradPart{{W: w, DY: y}}, DX: x})
+				b.Run(fmt.Sprintf("grad/%s/%s/%dx%d", name, l.name, n, k), func(b *testing.B) {
+					benchProducts(b, d, flops, func() error {
+						return d.LinearGrad(device.LinearGradArgs{Parts: []device.LinearGradPart{{W: w, DY: y}}, DX: x, Precision: p})
+					})
 				})
-			})
+			}
 		}
 	}
 }

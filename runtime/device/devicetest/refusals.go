@@ -131,6 +131,7 @@ func faults() []spoilt {
 		{"rmsnorm", "rows in place", func(o *operands) { o.norm.Add, o.norm.Rows, o.norm.Out = device.View{}, []int32{0, 1, 2}, o.norm.X }},
 		{"rmsnorm", "half overlap", func(o *operands) { o.norm.Out = o.norm.X; o.norm.Out.Stride = 16; o.norm.X.Stride = 17 }},
 		{"linear", "no parts", func(o *operands) { o.linear.Parts = nil }},
+		{"linear", "precision", func(o *operands) { o.linear.Precision = 3 }},
 		{"linear", "no weight", func(o *operands) { o.linear.Parts[1].W = nil }},
 		{"linear", "bias", func(o *operands) { o.linear.Parts[0].Bias = o.rope.Table }},
 		{"linear", "in place", func(o *operands) { o.linear.Parts[0].Out = o.linear.X }},

@@ -73,6 +73,7 @@ func gradientFaults() []spoiltGradient {
 		}},
 		{"matmul", "inner", func(g *gradients) { g.matmul.TransA = false }},
 		{"linear grad", "no parts", func(g *gradients) { g.linear.Parts = nil }},
+		{"linear grad", "precision", func(g *gradients) { g.linear.Precision = 3 }},
 		{"linear grad", "no weight", func(g *gradients) { g.linear.Parts[1].W = nil }},
 		{"linear grad", "in place", func(g *gradients) { g.linear.DX = g.linear.Parts[1].DY }},
 		{"rmsnorm grad", "no weight", func(g *gradients) { g.norm.Weight = nil }},

@@ -337,7 +337,7 @@ func (d *Device) Linear(a device.LinearArgs) error {
 	wrow := make([]float32, in)
 	for i, p := range a.Parts {
 		x := wide
-		if d.opt.Activations == Int8 && ws[i].m.Layout >= quant.Int8 {
+		if a.Precision == device.Own && d.opt.Activations == Int8 && ws[i].m.Layout >= quant.Int8 {
 			if rounded == nil {
 				rounded = roundActs(a.X)
 			}
