@@ -11,7 +11,7 @@ VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unk
 MODEL    ?=
 LISTEN   ?= 127.0.0.1:8000
 FUZZTIME ?= 5s
-CODE     := adapters cmd internal quant runtime scripts server
+CODE     := adapters cmd finetune internal quant runtime scripts server
 # packages that never reach C: the race detector watches them
 PURE = $(shell go list ./... | grep -v -e /device/cpu$$)
 
