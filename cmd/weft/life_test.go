@@ -192,6 +192,11 @@ func TestSecondSignalStopsAtOnce(t *testing.T) {
 // A model that takes its time (here: a vocabulary of a million tokens): alive, not ready, and a signal ends it.
 func TestLoading(t *testing.T) {
 	dir := t.TempDir()
+	for _, name := range []string{"config.json", "model.safetensors"} {
+		if err := os.Symlink(filepath.Join(testdata.Shared(t, "data", "weights", "stories260K", "hf"), name), filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	vocab := []byte(`{"model":{"type":"BPE","merges":[],"vocab":{"a":0`)
 	for id := 1; id < 1_000_000; id++ {
 		vocab = fmt.Appendf(vocab, `,"a%d":%d`, id, id)

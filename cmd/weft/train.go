@@ -21,8 +21,10 @@ import (
 
 	"weft/finetune/data"
 	"weft/finetune/train"
+	"weft/quant"
 	"weft/runtime/device"
 	"weft/runtime/model"
+	"weft/runtime/weights"
 )
 
 // trainFlags are the settings of `weft train`.
@@ -143,8 +145,21 @@ func (f *trainFlags) open(log *slog.Logger) (t *trainee, err error) {
 		return t, err
 	}
 	// The model's own buffers serve no request here: the smallest there are.
-	t.model, err = model.Open(t.path, budgeted{t.device, int64(f.Memory)}, model.Options{MaxBatchTokens: 1, MaxLogitRows: 1, MaxContext: 1})
+	opt := model.Options{MaxBatchTokens: 1, MaxLogitRows: 1, MaxContext: 1}
+	if f.LoadIn4Bit {
+		opt.Wrap = f.fourBit
+	}
+	t.model, err = model.Open(t.path, budgeted{t.device, int64(f.Memory)}, opt)
 	return t, err
+}
+
+// fourBit is the base of QLoRA (Dettmers et al. 2023, arXiv:2305.14314): projections in 4 bits, blocks of 64 as bitsandbytes.
+func (f *trainFlags) fourBit(src weights.Source) weights.Source {
+	kind := quant.NF4
+	if f.QuantType == "fp4" {
+		kind = quant.FP4
+	}
+	return &weights.FourBit{Source: src, Kind: kind, BlockLen: 64, Double: f.DoubleQuant}
 }
 
 // train runs the job and writes what is to be read about it.

@@ -12,7 +12,7 @@ func (m *Model) addDoRA(in device.View, p product) error {
 	a, z := p.lora, view(p.z, p.y.Rows, p.out)
 	dropped := m.drop(p.linear) > 0
 	if dropped {
-		if err := m.dev.Linear(device.LinearArgs{X: in, Parts: []device.LinearPart{{W: p.w, Out: z}}}); err != nil {
+		if err := m.dev.Linear(device.LinearArgs{X: in, Parts: []device.LinearPart{{W: p.w, Out: z}}, Precision: m.opt.Precision}); err != nil {
 			return err
 		}
 	}
@@ -88,7 +88,7 @@ func (m *Model) droppedDoRA(g gradient, t device.View) error {
 			u[j] -= d
 		}
 	})
-	return m.dev.LinearGrad(device.LinearGradArgs{Parts: []device.LinearGradPart{{W: g.w, DY: z}}, DX: t})
+	return m.dev.LinearGrad(device.LinearGradArgs{Parts: []device.LinearGradPart{{W: g.w, DY: z}}, DX: t, Precision: m.opt.Precision})
 }
 
 // Renew recomputes what depends on the parameters and not on the data: DoRA's gains. Call it after every change of parameters.
@@ -119,7 +119,7 @@ func (m *Model) renewGain(l *linear) error {
 		x.Offset, x.Rows = int64(done)*int64(l.in), n
 		y := out
 		y.Offset, y.Rows = int64(done)*int64(l.out), n
-		if err := m.dev.Linear(device.LinearArgs{X: x, Parts: []device.LinearPart{{W: l.w, Out: y}}}); err != nil {
+		if err := m.dev.Linear(device.LinearArgs{X: x, Parts: []device.LinearPart{{W: l.w, Out: y}}, Precision: device.Float32}); err != nil {
 			return err
 		}
 	}

@@ -87,7 +87,7 @@ func (m *Model) forward(x device.View, parts ...product) error {
 		}
 	}
 	if len(frozen) > 0 {
-		if err := m.dev.Linear(device.LinearArgs{X: x, Parts: frozen}); err != nil {
+		if err := m.dev.Linear(device.LinearArgs{X: x, Parts: frozen, Precision: m.opt.Precision}); err != nil {
 			return err
 		}
 	}
@@ -154,7 +154,7 @@ func (m *Model) backward(x, dx device.View, accumulate bool, parts ...gradient) 
 		return nil
 	}
 	if len(frozen) > 0 {
-		if err := m.dev.LinearGrad(device.LinearGradArgs{Parts: frozen, DX: dx, Accumulate: accumulate}); err != nil {
+		if err := m.dev.LinearGrad(device.LinearGradArgs{Parts: frozen, DX: dx, Accumulate: accumulate, Precision: m.opt.Precision}); err != nil {
 			return err
 		}
 		accumulate = true

@@ -32,6 +32,8 @@ func (b *Batch) Targets() int {
 type Config struct {
 	MaxTokens   int // of a micro-batch
 	MaxDocument int // tokens of the longest document
+	// Precision is that of the products with frozen weights, forward and back: Float32, or BF16 with float32 sums. Own means Float32.
+	Precision device.Precision
 	// Yield, where given, is called after every few milliseconds of work, when nothing is recorded: who shares the device with a server waits in it.
 	Yield      func()
 	Checkpoint bool // keep only each block's input and compute the rest again on the way back (Chen et al. 2016, arXiv:1604.06174)
@@ -95,6 +97,9 @@ func New(dev device.Device, frozen *model.Frozen, opt Config) (*Model, error) {
 		return nil, fmt.Errorf("%w: %s has no gradients", ErrDevice, dev.Name())
 	}
 	c := frozen.Config
+	if opt.Precision == device.Own {
+		opt.Precision = device.Float32
+	}
 	m := &Model{dev: t, frozen: frozen, cfg: c, opt: opt}
 	m.sizes = sizes{hidden: c.Hidden, q: c.Heads * c.HeadDim, kv: c.KVHeads * c.HeadDim, ffn: c.FFN}
 	m.rowsAtOnce = max(8, min(256, logitBytes/(4*c.Vocab)))

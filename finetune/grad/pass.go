@@ -325,13 +325,13 @@ func (m *Model) headForward(h, logits device.View) error {
 	if p := m.headParam(); p != nil {
 		return m.dev.MatMul(device.MatMulArgs{A: h, B: p.view(), TransB: true, Out: logits, Alpha: 1})
 	}
-	return m.dev.Linear(device.LinearArgs{X: h, Parts: []device.LinearPart{{W: m.frozen.Head, Out: logits}}})
+	return m.dev.Linear(device.LinearArgs{X: h, Parts: []device.LinearPart{{W: m.frozen.Head, Out: logits}}, Precision: m.opt.Precision})
 }
 
 func (m *Model) headBackward(h, dlogits, dh device.View) error {
 	p := m.headParam()
 	if p == nil {
-		return m.dev.LinearGrad(device.LinearGradArgs{Parts: []device.LinearGradPart{{W: m.frozen.Head, DY: dlogits}}, DX: dh})
+		return m.dev.LinearGrad(device.LinearGradArgs{Parts: []device.LinearGradPart{{W: m.frozen.Head, DY: dlogits}}, DX: dh, Precision: m.opt.Precision})
 	}
 	if err := m.dev.MatMul(device.MatMulArgs{A: dlogits, TransA: true, B: h, Out: p.dview(), Alpha: 1, Accumulate: true}); err != nil {
 		return err

@@ -49,6 +49,7 @@ type Config struct {
 	LoadIn4Bit  bool   `json:"load_in_4bit"`
 	QuantType   string `json:"bnb_4bit_quant_type"` // nf4 or fp4
 	DoubleQuant bool   `json:"bnb_4bit_use_double_quant"`
+	BF16        bool   `json:"bf16"`
 
 	BatchSize    int     `json:"per_device_train_batch_size"`
 	Accumulation int     `json:"gradient_accumulation_steps"`
@@ -106,6 +107,7 @@ func (c *Config) Flags(fs *pflag.FlagSet) {
 	fs.BoolVar(&c.LoadIn4Bit, "load-in-4bit", false, "QLoRA: quantize the base's projections to 4 bits first")
 	fs.StringVar(&c.QuantType, "bnb-4bit-quant-type", "nf4", "nf4 or fp4")
 	fs.BoolVar(&c.DoubleQuant, "bnb-4bit-use-double-quant", false, "quantize the scales too")
+	fs.BoolVar(&c.BF16, "bf16", false, "make the products with frozen weights in bfloat16 with float32 sums, where the machine has them")
 	fs.IntVar(&c.BatchSize, "per-device-train-batch-size", 8, "samples of a micro-batch")
 	fs.IntVar(&c.Accumulation, "gradient-accumulation-steps", 1, "micro-batches of an optimizer's step")
 	fs.Float64Var(&c.Epochs, "num-train-epochs", 3, "passes over the data")

@@ -2,10 +2,14 @@ package train
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
 	"path/filepath"
 	"time"
 
 	"weft/finetune/data"
+	"weft/finetune/events"
 )
 
 // Report is run.json: what a run was and what came of it.
@@ -55,5 +59,44 @@ func (j *Job) Report(res *Result, version string, read *data.Report) (*Report, e
 	if err != nil {
 		return nil, err
 	}
-	return r, writeSynced(filepath.Join(j.Dir, "run.json"), append(text, '\n'))
+	if err := writeSynced(filepath.Join(j.Dir, "run.json"), append(text, '\n')); err != nil {
+		return nil, err
+	}
+	return r, r.page(filepath.Join(j.Dir, "report.html"))
+}
+
+// page writes the report for people: curves and figures in one HTML file.
+func (r *Report) page(path string) error {
+	curve := func(name string, f func(s *StepInfo) float64) events.Chart {
+		s := events.Series{Name: name}
+		for i := range r.Curve {
+			s.Points = append(s.Points, events.Point{Step: int64(r.Curve[i].Step), Value: f(&r.Curve[i])})
+		}
+		return events.Chart{Title: name, Series: []events.Series{s}}
+	}
+	loss := curve("training loss", func(s *StepInfo) float64 { return s.Loss })
+	if len(r.Evaluations) > 0 {
+		s := events.Series{Name: "evaluation loss"}
+		for _, e := range r.Evaluations {
+			s.Points = append(s.Points, events.Point{Step: int64(e.Step), Value: e.Loss})
+		}
+		loss.Series = append(loss.Series, s)
+	}
+	p := events.Page{Title: "Training of " + r.Base, Charts: []events.Chart{
+		loss, curve("gradient norm", func(s *StepInfo) float64 { return s.GradNorm }), curve("learning rate", func(s *StepInfo) float64 { return s.LR }),
+	}}
+	if r.Stopped != "" {
+		p.Notes = append(p.Notes, "Stopped early: "+r.Stopped+".")
+	}
+	p.Tables = []events.Table{{Title: "Run", Rows: []events.Row{
+		{Name: "base", Value: r.Base + " (SHA-256 " + r.BaseSHA256 + ")"}, {Name: "data", Value: r.Data.String()}, {Name: "data digest", Value: r.Data.Digest},
+		{Name: "trained parameters", Value: fmt.Sprintf("%d of %d", r.Trainable, r.All)}, {Name: "steps", Value: fmt.Sprintf("%d, parameters of step %d", r.Steps, r.BestStep)},
+		{Name: "loss", Value: fmt.Sprintf("%.4f to %.4f", r.FirstLoss, r.LastLoss)}, {Name: "tokens a second", Value: fmt.Sprintf("%.0f", r.TokensPerSecond)},
+		{Name: "peak memory", Value: fmt.Sprintf("%d MiB", r.PeakRSS>>20)}, {Name: "weft", Value: r.Weft},
+	}}}
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(events.WritePage(f, p), f.Close())
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"weft/finetune/data"
+	"weft/finetune/events"
 	"weft/finetune/grad"
 	"weft/finetune/optim"
 	"weft/runtime/device"
@@ -102,7 +103,7 @@ type run struct {
 	perEpoch int // steps of an epoch
 	total    int // steps of the run
 	best     [][]float32
-	held     []*grad.Param
+	events   *events.Writer
 }
 
 // Run trains until the last step, an early stop or the end of ctx: then the last checkpoint stands and the error is ctx's.
@@ -129,6 +130,9 @@ func (j *Job) Run(ctx context.Context) (*Result, error) {
 	if err := r.begin(); err != nil {
 		return nil, err
 	}
+	if r.events, err = events.Create(filepath.Join(r.Dir, "events"), time.Now(), int64(r.at.Step)); err != nil {
+		return nil, err
+	}
 	if r.OnBegin != nil {
 		trainable, all := r.counts()
 		r.OnBegin(trainable, all, r.bytes())
@@ -141,6 +145,9 @@ func (j *Job) Run(ctx context.Context) (*Result, error) {
 }
 
 func (r *run) close() {
+	if r.events != nil {
+		_ = r.events.Close()
+	}
 	if r.opt != nil {
 		_ = r.opt.Close()
 	}
@@ -156,7 +163,11 @@ func (r *run) close() {
 func (r *run) prepare() (err error) {
 	c := &r.Config
 	most, longest := r.sizes()
-	if r.grad, err = grad.New(r.Device, r.Model, grad.Config{MaxTokens: most, MaxDocument: longest, Checkpoint: c.Checkpointing, Yield: r.Yield}); err != nil {
+	g := grad.Config{MaxTokens: most, MaxDocument: longest, Checkpoint: c.Checkpointing, Yield: r.Yield, Precision: device.Float32}
+	if c.BF16 {
+		g.Precision = device.BF16
+	}
+	if r.grad, err = grad.New(r.Device, r.Model, g); err != nil {
 		return err
 	}
 	if c.Method == "full" {
@@ -348,7 +359,8 @@ func (r *run) step(which [][]int) error {
 	if r.OnStep != nil {
 		r.OnStep(info)
 	}
-	return nil
+	return r.events.Write(time.Now(), int64(info.Step), events.Scalar{Tag: "train/loss", Value: info.Loss}, events.Scalar{Tag: "train/grad_norm", Value: info.GradNorm},
+		events.Scalar{Tag: "train/learning_rate", Value: info.LR}, events.Scalar{Tag: "train/tokens_per_second", Value: float64(info.Tokens) / max(info.Seconds, 1e-9)})
 }
 
 // sound stops a run whose numbers have gone bad before they reach the parameters.
@@ -424,6 +436,9 @@ func (r *run) evaluate() (string, error) {
 	r.at.Evals = append(r.at.Evals, EvalInfo{r.at.Step, loss})
 	if r.OnEval != nil {
 		r.OnEval(r.at.Step, loss)
+	}
+	if err := r.events.Write(time.Now(), int64(r.at.Step), events.Scalar{Tag: "eval/loss", Value: loss}); err != nil {
+		return "", err
 	}
 	if r.at.Best == nil || loss < *r.at.Best-r.Config.Threshold {
 		r.at.Best, r.at.BestStep, r.at.Waited = &loss, r.at.Step, 0

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"weft/finetune/data"
+	"weft/finetune/grad"
 	"weft/runtime/device"
 )
 
@@ -136,7 +138,7 @@ func TestRefusals(t *testing.T) {
 		"no sample":        {func(j *Job) { j.Train = nil }, ErrConfig, "no sample"},
 		"absurd rate":      {func(j *Job) { j.Config.LearningRate = 1e6 }, ErrConfig, "learning_rate"},
 		"unknown schedule": {func(j *Job) { j.Config.Scheduler = "x" }, ErrConfig, "lr_scheduler_type"},
-		"diverging":        {func(j *Job) { j.Config.LearningRate, j.Config.MaxGradNorm, j.Config.WarmupSteps = 10, 0, 0 }, ErrDiverged, "last good checkpoint"},
+		"diverging":        {func(j *Job) { j.initial = func(p *grad.Param) { p.Values()[0] = float32(math.NaN()) } }, ErrDiverged, "last good checkpoint"},
 		"block beyond":     {func(j *Job) { j.Config.LayersToTransform = []int{99} }, ErrConfig, "block 99"},
 		"pattern":          {func(j *Job) { j.Config.RankPattern = map[string]string{"q_proj": "1.5"} }, ErrConfig, "rank_pattern"},
 	} {
