@@ -20,20 +20,27 @@ func (m *Model) backwardBlock(l int, b *Batch) error {
 	if err != nil {
 		return err
 	}
+	act, gate, up := view(m.act, n, s.ffn), view(k.gate, n, s.ffn), view(k.up, n, s.ffn)
+	if err := m.dev.GLU(device.GLUArgs{Gate: gate, Up: up, Out: act, Act: c.Act}); err != nil {
+		return err
+	}
 	dact := view(m.dh, n, s.ffn)
-	if err := m.backward(view(k.act, n, s.ffn), dact, false, blk.grad(m, lora.DownProj, dy)); err != nil {
+	if err := m.backward(act, dact, false, blk.grad(m, lora.DownProj, dy)); err != nil {
 		return err
 	}
 	dgate, dup := view(m.dgate, n, s.ffn), view(m.dup, n, s.ffn)
-	if err := m.dev.GLUGrad(device.GLUGradArgs{Gate: view(k.gate, n, s.ffn), Up: view(k.up, n, s.ffn), DOut: dact, DGate: dgate, DUp: dup, Act: c.Act}); err != nil {
+	if err := m.dev.GLUGrad(device.GLUGradArgs{Gate: gate, Up: up, DOut: dact, DGate: dgate, DUp: dup, Act: c.Act}); err != nil {
 		return err
 	}
-	dh := view(m.dh, n, s.hidden)
-	if err := m.backward(view(k.h2, n, s.hidden), dh, false, blk.grad(m, lora.GateProj, dgate), blk.grad(m, lora.UpProj, dup)); err != nil {
+	dh, h2, xm := view(m.dh, n, s.hidden), view(m.h2, n, s.hidden), view(k.xm, n, s.hidden)
+	if err := m.dev.RMSNorm(device.RMSNormArgs{X: xm, Out: h2, Weight: normOf(blk.mlpNorm, blk.MLPNorm), Eps: c.RMSEps}); err != nil {
+		return err
+	}
+	if err := m.backward(h2, dh, false, blk.grad(m, lora.GateProj, dgate), blk.grad(m, lora.UpProj, dup)); err != nil {
 		return err
 	}
 	if err := m.dev.RMSNormGrad(device.RMSNormGradArgs{
-		X: view(k.xm, n, s.hidden), DY: dh, DX: dx, Weight: normOf(blk.mlpNorm, blk.MLPNorm), DWeight: dnormOf(blk.mlpNorm), Eps: c.RMSEps, Accumulate: true,
+		X: xm, DY: dh, DX: dx, Weight: normOf(blk.mlpNorm, blk.MLPNorm), DWeight: dnormOf(blk.mlpNorm), Eps: c.RMSEps, Accumulate: true,
 	}); err != nil {
 		return err
 	}
@@ -59,7 +66,11 @@ func (m *Model) backwardBlock(l int, b *Batch) error {
 	if last {
 		dh = device.View{}
 	}
-	if err := m.backward(view(k.h1, n, s.hidden), dh, false,
+	h1 := view(m.h1, n, s.hidden)
+	if err := m.dev.RMSNorm(device.RMSNormArgs{X: view(blk.x, n, s.hidden), Out: h1, Weight: normOf(blk.attnNorm, blk.AttnNorm), Eps: c.RMSEps}); err != nil {
+		return err
+	}
+	if err := m.backward(h1, dh, false,
 		blk.grad(m, lora.QProj, dq), blk.grad(m, lora.KProj, dk), blk.grad(m, lora.VProj, dv)); err != nil {
 		return err
 	}

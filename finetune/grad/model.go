@@ -51,12 +51,12 @@ type block struct {
 	keep                                               *activations
 }
 
-// activations of one block; under Checkpoint all blocks share one set.
+// activations of one block; under Checkpoint all blocks share one set. What norms and the gate make of them is cheap to make again: h1, h2 and act are shared always.
 type activations struct {
-	h1, att, xm, h2, y1, y2 device.Buffer // [T, H] or [T, Hq*D]
-	q, k, v, q0, k0, lse    device.Buffer
-	gate, up, act           device.Buffer
-	xa, z                   [lora.NumTargets]device.Buffer
+	att, xm, y1, y2      device.Buffer // [T, H] or [T, Hq*D]
+	q, k, v, q0, k0, lse device.Buffer
+	gate, up, act        device.Buffer
+	xa, z                [lora.NumTargets]device.Buffer
 }
 
 // Model computes loss and gradients. It is used by one goroutine at a time and owns its activations, not the weights or parameters.
@@ -78,6 +78,7 @@ type Model struct {
 	training bool
 	seed     uint64
 
+	h1, h2, act                                device.Buffer
 	x, y, dx, dh, dq, dk, dv, datt, dgate, dup device.Buffer
 	dropBuf, aw                                device.Buffer
 	dyb                                        [3]device.Buffer // of the parts that share an input
@@ -176,7 +177,7 @@ func (m *Model) Prepare() (err error) {
 		to   *device.Buffer
 		cols int
 	}{
-		{&m.x, s.hidden}, {&m.y, s.hidden}, {&m.dx, s.hidden}, {&m.dh, max(s.hidden, s.q, s.ffn)}, {&m.dq, s.q}, {&m.dk, s.kv}, {&m.dv, s.kv}, {&m.datt, s.q},
+		{&m.h1, s.hidden}, {&m.h2, s.hidden}, {&m.act, s.ffn}, {&m.x, s.hidden}, {&m.y, s.hidden}, {&m.dx, s.hidden}, {&m.dh, max(s.hidden, s.q, s.ffn)}, {&m.dq, s.q}, {&m.dk, s.kv}, {&m.dv, s.kv}, {&m.datt, s.q},
 		{&m.dgate, s.ffn}, {&m.dup, s.ffn},
 	} {
 		a.rows(n.to, n.cols)
@@ -246,9 +247,9 @@ func (a *allocator) block(b *block) {
 		cols int
 		want bool
 	}{
-		{&k.h1, s.hidden, true}, {&k.q, s.q, true}, {&k.k, s.kv, true}, {&k.v, s.kv, true}, {&k.q0, s.q, b.QNorm != nil}, {&k.k0, s.kv, b.KNorm != nil},
-		{&k.att, s.q, true}, {&k.lse, a.m.cfg.Heads, true}, {&k.y1, s.hidden, b.PostAttn != nil}, {&k.xm, s.hidden, true}, {&k.h2, s.hidden, true},
-		{&k.gate, s.ffn, true}, {&k.up, s.ffn, true}, {&k.act, s.ffn, true}, {&k.y2, s.hidden, b.PostMLP != nil},
+		{&k.q, s.q, true}, {&k.k, s.kv, true}, {&k.v, s.kv, true}, {&k.q0, s.q, b.QNorm != nil}, {&k.k0, s.kv, b.KNorm != nil},
+		{&k.att, s.q, true}, {&k.lse, a.m.cfg.Heads, true}, {&k.y1, s.hidden, b.PostAttn != nil}, {&k.xm, s.hidden, true},
+		{&k.gate, s.ffn, true}, {&k.up, s.ffn, true}, {&k.y2, s.hidden, b.PostMLP != nil},
 	} {
 		if n.want {
 			a.rows(n.to, n.cols)

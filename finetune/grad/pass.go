@@ -143,7 +143,7 @@ func (m *Model) inner(l int, b *Batch) error {
 	n, s, c, blk := len(b.IDs), m.sizes, m.cfg, &m.blocks[l]
 	k := blk.keep
 	in, y := view(blk.x, n, s.hidden), view(m.y, n, s.hidden)
-	h1, h2, xm := view(k.h1, n, s.hidden), view(k.h2, n, s.hidden), view(k.xm, n, s.hidden)
+	h1, h2, xm := view(m.h1, n, s.hidden), view(m.h2, n, s.hidden), view(k.xm, n, s.hidden)
 	if err := m.dev.RMSNorm(device.RMSNormArgs{X: in, Out: h1, Weight: normOf(blk.attnNorm, blk.AttnNorm), Eps: c.RMSEps}); err != nil {
 		return err
 	}
@@ -166,7 +166,7 @@ func (m *Model) inner(l int, b *Batch) error {
 	if err := m.forward(h2, blk.part(lora.GateProj, k.gate, n), blk.part(lora.UpProj, k.up, n)); err != nil {
 		return err
 	}
-	act := view(k.act, n, s.ffn)
+	act := view(m.act, n, s.ffn)
 	if err := m.dev.GLU(device.GLUArgs{Gate: view(k.gate, n, s.ffn), Up: view(k.up, n, s.ffn), Out: act, Act: c.Act}); err != nil {
 		return err
 	}

@@ -10,8 +10,6 @@ import (
 	"weft/runtime/weights"
 )
 
-func sortDescending(v []int) { slices.Sort(v); slices.Reverse(v) }
-
 // peftConfig is adapter_config.json with every field that PEFT would fill in.
 func (r *run) peftConfig() map[string]any {
 	c := &r.Config

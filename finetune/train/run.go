@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"weft/finetune/data"
@@ -162,7 +164,10 @@ func (r *run) close() {
 // prepare builds the gradients' model with what is trained, and the optimizer.
 func (r *run) prepare() (err error) {
 	c := &r.Config
-	most, longest := r.sizes()
+	most, longest, err := r.sizes()
+	if err != nil {
+		return err
+	}
 	g := grad.Config{MaxTokens: most, MaxDocument: longest, Checkpoint: c.Checkpointing, Yield: r.Yield, Precision: device.Float32}
 	if c.BF16 {
 		g.Precision = device.BF16
@@ -233,27 +238,49 @@ func (r *run) bytes() int64 {
 	return r.Device.InUse(device.Activations) + r.Device.InUse(device.Adapters) + r.opt.Bytes()
 }
 
-// sizes returns the tokens of the largest micro-batch that can come and of the longest sample. Micro-batches without packing are drawn at random: the largest is that
-// of the longest samples.
-func (r *run) sizes() (most, longest int) {
-	c := &r.Config
-	count := func(samples []data.Sample) {
-		lengths := make([]int, 0, len(samples))
-		for _, s := range samples {
-			lengths = append(lengths, len(s.IDs))
+// sizes returns the tokens of the largest micro-batch that will come, and of the longest sample. Orders are functions of seed and epoch, so all are known now.
+func (r *run) sizes() (most, longest int, err error) {
+	tokens := func(samples []data.Sample, which []int) (n int) {
+		for _, i := range which {
+			n += len(samples[i].IDs)
+			longest = max(longest, len(samples[i].IDs))
 		}
-		n, top := largest(lengths, c.BatchSize)
-		longest = max(longest, top)
-		if c.Packing {
-			n = min(c.BatchSize*c.MaxLength, sum(lengths))
+		return n
+	}
+	for epoch := range r.epochsAhead() {
+		batches, err := r.order(epoch)
+		if err != nil {
+			return 0, 0, err
 		}
-		most = max(most, n)
+		for _, b := range batches {
+			most = max(most, tokens(r.Train, b))
+		}
 	}
-	count(r.Train)
-	if len(r.Eval) > 0 {
-		count(r.Eval)
+	for b := range r.evalBatches() {
+		most = max(most, tokens(r.Eval, b))
 	}
-	return most, longest
+	return most, longest, nil
+}
+
+// epochsAhead bounds how many epochs a run begins.
+func (r *run) epochsAhead() int {
+	if r.fixed != nil {
+		return 1
+	}
+	perEpoch := max(1, len(r.Train)/(r.Config.BatchSize*r.Config.Accumulation))
+	if r.Config.MaxSteps > 0 {
+		return r.Config.MaxSteps/perEpoch + 1
+	}
+	return int(math.Ceil(r.Config.Epochs))
+}
+
+// evalBatches are the held-out samples in their order.
+func (r *run) evalBatches() iter.Seq[[]int] {
+	all := make([]int, len(r.Eval))
+	for i := range all {
+		all[i] = i
+	}
+	return slices.Chunk(all, r.Config.BatchSize)
 }
 
 // begin starts afresh or from the newest checkpoint.
@@ -416,11 +443,7 @@ func (r *run) after() (string, error) {
 // evaluate computes the loss on the held-out samples, keeps the best parameters and counts patience.
 func (r *run) evaluate() (string, error) {
 	sum, targets := 0.0, 0
-	for at := 0; at < len(r.Eval); at += r.Config.BatchSize {
-		which := make([]int, min(r.Config.BatchSize, len(r.Eval)-at))
-		for i := range which {
-			which[i] = at + i
-		}
+	for which := range r.evalBatches() {
 		b := join(r.Eval, which)
 		loss, err := r.grad.Loss(b)
 		if err != nil {
@@ -522,26 +545,6 @@ func (r *run) counts() (trainable, all int64) {
 		}
 	}
 	return trainable, all + trainable
-}
-
-func largest(lengths []int, n int) (total, top int) {
-	sorted := append([]int(nil), lengths...)
-	sortDescending(sorted)
-	for i, l := range sorted {
-		if i < n {
-			total += l
-		}
-		top = max(top, l)
-	}
-	return total, top
-}
-
-func sum(v []int) int {
-	n := 0
-	for _, x := range v {
-		n += x
-	}
-	return n
 }
 
 // lockDir makes the folder and keeps other runs out of it.
