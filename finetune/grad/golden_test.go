@@ -180,8 +180,6 @@ func ready(t *testing.T, m *Model) {
 	})
 }
 
-var adapterKey = regexp.MustCompile(`^base_model\.model\.model\.layers\.(\d+)\.(.*)\.(lora_A\.weight|lora_B\.weight|lora_magnitude_vector|base_layer\.bias|bias)$`)
-
 // attachGolden puts an adapter file's factors on a model.
 func attachGolden(t *testing.T, dev device.Device, m *Model, dir string) {
 	t.Helper()

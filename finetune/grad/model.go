@@ -55,7 +55,7 @@ type block struct {
 type activations struct {
 	att, xm, y1, y2      device.Buffer // [T, H] or [T, Hq*D]
 	q, k, v, q0, k0, lse device.Buffer
-	gate, up, act        device.Buffer
+	gate, up             device.Buffer
 	xa, z                [lora.NumTargets]device.Buffer
 }
 
