@@ -8,6 +8,9 @@ func CheckMatMul(a MatMulArgs) error {
 	if !isFinite(a.Alpha) {
 		return shapeErr(op, "alpha %v is not a number", a.Alpha)
 	}
+	if a.Precision > BF16 {
+		return shapeErr(op, "precision %d is unknown", a.Precision)
+	}
 	m, k := a.A.Rows, a.A.Cols
 	if a.TransA {
 		m, k = k, m

@@ -25,6 +25,7 @@ type MatMulArgs struct {
 	TransA, TransB bool
 	Alpha          float32
 	Accumulate     bool
+	Precision      Precision
 }
 
 // LinearGradPart is one product whose input gradient is wanted.

@@ -52,8 +52,16 @@ func TestPrecision(t *testing.T) {
 						if err := d.LinearGrad(g); err != nil {
 							t.Fatal(err)
 						}
+						product := upload(t, d, make([]float32, rows*n))
+						mm := device.MatMulArgs{A: view(xb, rows, k), B: view(upload(t, d, values), n, k), TransB: true, Out: view(product, rows, n), Alpha: 1, Precision: p}
+						if err := d.MatMul(mm); err != nil {
+							t.Fatal(err)
+						}
 						if err := d.Sync(); err != nil {
 							t.Fatal(err)
+						}
+						for i := range host(product) {
+							host(product)[i] += bias[i%n]
 						}
 						want, abs := expected(plain, xs, rows, false)
 						for i := range want {
@@ -62,6 +70,7 @@ func TestPrecision(t *testing.T) {
 						}
 						what := fmt.Sprintf("%v %v precision %d", s, size, p)
 						compare(t, what, host(out), want, abs, 4e-6)
+						compare(t, what+" matmul", host(product), want, abs, 4e-6)
 						if p == device.BF16 && isa == "avx512" {
 							dy = round(dy)
 						}

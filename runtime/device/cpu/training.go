@@ -131,7 +131,7 @@ func (d *cpuDevice) MatMul(a device.MatMulArgs) error {
 	}
 	terms[0] = C.product{x: x.at, y: y.at, x_stride: x.stride, y_stride: y.stride, depth: C.int32_t(depth), x_trans: flag(xTrans), y_trans: flag(yTrans)}
 	r.out, r.out_stride, r.swapped = v[2].at, v[2].stride, flag(swapped)
-	r.alpha, r.accumulate = C.float(a.Alpha), flag(a.Accumulate)
+	r.alpha, r.accumulate, r.halves = C.float(a.Alpha), flag(a.Accumulate), flag(a.Precision == device.BF16 && d.halves())
 	d.push(unsafe.Pointer(r), C.OP_PRODUCT)
 	return nil
 }

@@ -67,6 +67,7 @@ func gradientFaults() []spoiltGradient {
 	nan := float32(math.NaN())
 	out := []spoiltGradient{
 		{"matmul", "alpha", func(g *gradients) { g.matmul.Alpha = nan }},
+		{"matmul", "precision", func(g *gradients) { g.matmul.Precision = 3 }},
 		{"matmul", "into a", func(g *gradients) {
 			g.matmul.TransA, g.matmul.TransB, g.matmul.Out = false, true, g.matmul.A
 			g.matmul.Out.Cols = 3
