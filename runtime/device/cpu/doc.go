@@ -30,6 +30,14 @@
 // LoRA: a product with A is 16 sums of fma over the columns (lane = column % 16) and a fixed tree, one with B a chain of fma over the rank.
 // All of this gives the same bits on every instruction set, alone and in any batch. The exception: with Fast on avx512, BF16 matrices use the bf16 dot
 // products of the processor (activations rounded to bf16, pairs of products, subnormals flushed), still the same alone and in any batch.
+//
+// # Training
+//
+// MatMul, LinearGrad, and Linear in precision BF16 are blocked products (product_body.h): a chunk packs DEPTH columns of its rows into tiles and, pair by pair, the
+// panels: of a matrix, or of a weight that is dequantized and, for the gradient, transposed 16 by 16. Each sum is one chain in ascending order, whatever the blocks. Where the
+// instruction set multiplies bf16 (avx512), precision BF16 rounds both factors and adds pairs of products; else it is Float32. Everything else is float32, the same bits
+// on every instruction set and for any number of threads. Attention (documents_body.h) makes blocks of 64 rows anew in the gradient: once with queries owning the block, for
+// theirs, and once with keys, for those of keys and values; so no sum is shared between threads, at seven products instead of five.
 package cpu
 
 import "weft/quant"
