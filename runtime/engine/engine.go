@@ -78,6 +78,9 @@ type Engine struct {
 	cache     device.KVCache
 	pageBytes int64
 
+	turns   turns
+	working bool // the loop has the device; the loop's alone
+
 	// The memory of a step; the loop's alone.
 	batch   model.Batch
 	results []result // one a chunk
@@ -143,6 +146,7 @@ func prepare(cfg Config) (*Engine, error) {
 		cfg: cfg, vocab: cfg.Model.Config().Vocab, cache: cache, pageBytes: kvc.PageBytes(), pool: pool, live: map[sched.SeqID]*sequence{},
 		wake: make(chan struct{}, 1), idle: make(chan struct{}), done: make(chan struct{}),
 	}
+	e.turns.init()
 	limits := sched.Config{
 		MaxSeqs: cfg.MaxSeqs, MaxQueued: cfg.MaxQueued, MaxBatchTokens: cfg.MaxBatchTokens, MaxPrefillChunk: cfg.MaxPrefillChunk,
 		MaxContext: cfg.MaxContext, PrefixCache: cfg.PrefixCache, RopeSwitch: cfg.Model.RopeSwitch(),

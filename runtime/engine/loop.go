@@ -13,14 +13,24 @@ import (
 // loop computes steps while there is something to compute.
 func (e *Engine) loop() {
 	defer close(e.done)
+	defer e.rest()
 	for {
 		worked, err := e.turn()
 		if e.over(err) {
 			return
 		}
 		if !worked {
+			e.rest()
 			<-e.wake
 		}
+	}
+}
+
+// rest leaves the device to a guest.
+func (e *Engine) rest() {
+	if e.working {
+		e.working = false
+		e.turns.give()
 	}
 }
 
@@ -61,6 +71,10 @@ func (e *Engine) turn() (worked bool, err error) {
 	plan, err := e.next(start)
 	if plan == nil {
 		return false, err
+	}
+	if !e.working {
+		e.turns.take(false)
+		e.working = true
 	}
 	device, err := e.compute(plan)
 	if err != nil {

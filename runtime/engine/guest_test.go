@@ -1,0 +1,52 @@
+package engine
+
+import (
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// A guest and requests have the device in turn: never both, and requests wait for one stretch of the guest's work at most.
+func TestGuestYields(t *testing.T) {
+	cfg := newFakeModel(t).config()
+	var owner atomic.Int32
+	cfg.OnStep = func(StepInfo) {
+		if owner.Load() != 0 {
+			t.Error("a step ran while the guest had the device")
+		}
+	}
+	e := start(t, cfg)
+	g := e.Guest()
+	stop, stretches := make(chan struct{}), 0
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		g.Enter()
+		defer g.Leave()
+		for {
+			owner.Store(1)
+			time.Sleep(time.Millisecond)
+			owner.Store(0)
+			stretches++
+			select {
+			case <-stop:
+				return
+			default:
+				g.Yield()
+			}
+		}
+	}()
+	for range 20 {
+		st, err := e.Submit(t.Context(), request([]int32{1, 2, 3}, 5))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range st[0].Events() {
+		}
+	}
+	close(stop)
+	<-done
+	if stretches < 5 {
+		t.Errorf("the guest had %d stretches", stretches)
+	}
+}
