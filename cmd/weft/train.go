@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -25,6 +26,7 @@ import (
 	"weft/runtime/device"
 	"weft/runtime/model"
 	"weft/runtime/weights"
+	"weft/server"
 )
 
 // trainFlags are the settings of `weft train`.
@@ -33,6 +35,7 @@ type trainFlags struct {
 	train.Config
 	Data   string
 	Out    string
+	Listen string
 	asJSON bool
 }
 
@@ -55,6 +58,7 @@ func trainCommand() *cobra.Command {
 	fs.StringVar(&f.ISA, "isa", "", "instruction set of the cpu device: scalar, avx2, avx512 (default: WEFT_ISA, else the best there is)")
 	fs.IntVar(&f.Threads, "threads", 0, "threads of the cpu device; 0: one per core")
 	fs.Var(&f.Memory, "memory", "budget for weights, activations, parameters and optimizer together; 0: what is free")
+	fs.StringVar(&f.Listen, "listen", "", "serve the model on this loopback `address` while it is trained, on the same weights; requests come first")
 	fs.BoolVar(&f.asJSON, "json", false, "print run.json to standard output at the end")
 	f.Config.Flags(fs)
 	fs.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
@@ -63,12 +67,16 @@ func trainCommand() *cobra.Command {
 	return cmd
 }
 
-func (f *trainFlags) run(cmd *cobra.Command) error {
+func (f *trainFlags) run(cmd *cobra.Command) (err error) {
 	switch {
 	case f.Data == "":
 		return usagef("--data is empty: give a file of samples")
 	case f.Out == "":
 		return usagef("--out is empty: give a folder for the adapter")
+	case f.Listen != "" && !loopback(f.Listen):
+		return usagef("--listen %s: an address on loopback, as 127.0.0.1:8000", f.Listen)
+	case f.Listen != "" && f.LoadIn4Bit:
+		return usagef("--listen serves the model as its file holds it; leave --load-in-4bit out")
 	case f.Threads < 0 || f.Threads > 1024:
 		return usagef("--threads %d: 0 to 1024", f.Threads)
 	}
@@ -76,6 +84,9 @@ func (f *trainFlags) run(cmd *cobra.Command) error {
 		return usageError{err}
 	}
 	f.Activations = "float" // gradients are those of the float32 forward pass
+	if f.Listen != "" {
+		f.serving()
+	}
 	ctx, stop := untilSignal(cmd.Context())
 	defer stop()
 	log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
@@ -83,7 +94,12 @@ func (f *trainFlags) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	defer t.close()
+	defer func() { err = errors.Join(err, t.close()) }()
+	if f.Listen != "" {
+		if err := t.serve(ctx, f.Listen, log); err != nil {
+			return err
+		}
+	}
 	report, err := t.train(ctx, f, cmd.ErrOrStderr(), log)
 	if err != nil {
 		return err
@@ -101,15 +117,56 @@ type trainee struct {
 	device        device.Device
 	model         model.Model
 	data, heldOut *data.Dataset
+	stack         *stack       // where it is served too, else nil
+	stop          func() error // ends serving
 }
 
-func (t *trainee) close() {
+func (t *trainee) close() error {
+	var errs []error
+	if t.stop != nil {
+		errs = append(errs, t.stop())
+	}
+	if t.stack != nil {
+		return errors.Join(append(errs, t.stack.Close())...)
+	}
 	if t.model != nil {
-		t.model.Close()
+		errs = append(errs, t.model.Close())
 	}
 	if t.device != nil {
-		t.device.Close()
+		errs = append(errs, t.device.Close())
 	}
+	return errors.Join(errs...)
+}
+
+// serving completes the settings of a server beside the training.
+func (f *trainFlags) serving() {
+	f.Activations, f.KVType, f.PageLen, f.MaxBatchTokens, f.MaxSeqs, f.MaxQueued, f.PrefixCache = "fast", "f16", 16, 512, 64, 256, true
+	f.KVMemory = 1 << 30
+}
+
+// serve answers requests on address until close; training is the engine's guest.
+func (t *trainee) serve(ctx context.Context, address string, log *slog.Logger) error {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	srv, err := newServer(t.stack, server.Config{}, nil, nil, log)
+	if err == nil {
+		err = t.stack.warm(ctx)
+	}
+	if err != nil {
+		return errors.Join(err, l.Close())
+	}
+	srv.SetReady()
+	log.Info("serving", "url", "http://"+l.Addr().String()+"/v1", "model", t.stack.Name)
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	ended := make(chan error, 1)
+	go func() { ended <- srv.Run(ctx, l) }()
+	t.stop = func() error {
+		cancel()
+		return <-ended
+	}
+	return nil
 }
 
 // open reads the data before the model, so that what is wrong with it is known at once.
@@ -138,9 +195,15 @@ func (f *trainFlags) open(log *slog.Logger) (t *trainee, err error) {
 	}
 	defer func() {
 		if err != nil {
-			t.close()
+			err = errors.Join(err, t.close())
 		}
 	}()
+	if f.Listen != "" {
+		if t.stack, err = openStack(&f.stackFlags, log); err == nil {
+			t.device, t.model = t.stack.Device, t.stack.Model
+		}
+		return t, err
+	}
 	if t.device, err = openDevice(&f.stackFlags); err != nil {
 		return t, err
 	}
@@ -178,6 +241,12 @@ func (t *trainee) train(ctx context.Context, f *trainFlags, terminal io.Writer, 
 	}
 	bar := newProgress(terminal, log, f.LoggingSteps)
 	j.OnStep, j.OnEval, j.OnBegin = bar.step, bar.eval, bar.begin
+	if t.stack != nil {
+		guest := t.stack.Engine.Guest()
+		guest.Enter()
+		defer guest.Leave()
+		j.Yield = guest.Yield
+	}
 	res, err := j.Run(ctx)
 	bar.end()
 	if err != nil {
