@@ -232,12 +232,12 @@ func BenchmarkTrainingRows(b *testing.B) {
 	d := open(b, Options{})
 	r := rand.New(rand.NewPCG(1, 1))
 	in := func(rows, cols int) device.View { return view(upload(b, d, random(r, rows*cols)), rows, cols) }
-	norm, gate, up, logits, labels := in(1, 576).Buf, in(rows, 1536), in(rows, 1536), in(64, 49152), make([]int32, 64)
+	norm, gate, up, dgate, logits, labels := in(1, 576).Buf, in(rows, 1536), in(rows, 1536), in(rows, 1536), in(64, 49152), make([]int32, 64)
 	x, dy, loss := in(rows, 576), in(rows, 576), in(64, 1)
 	for name, f := range map[string]func() error{
 		"rmsnorm/576": func() error { return d.RMSNormGrad(device.RMSNormGradArgs{X: x, DY: dy, DX: dy, Weight: norm}) },
 		"glu/1536": func() error {
-			return d.GLUGrad(device.GLUGradArgs{Gate: gate, Up: gate, DOut: gate, DGate: gate, DUp: up})
+			return d.GLUGrad(device.GLUGradArgs{Gate: gate, Up: gate, DOut: gate, DGate: dgate, DUp: up})
 		},
 		"cross entropy/49152": func() error {
 			return d.CrossEntropy(device.CrossEntropyArgs{Logits: logits, Labels: labels, Loss: loss, Scale: 1})
