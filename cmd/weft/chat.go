@@ -36,11 +36,13 @@ func chatCommand() *cobra.Command {
 				return usagef("--max-tokens %d: at least 1", maxTokens)
 			}
 			c := &conversation{
-				in: bufio.NewReader(cmd.InOrStdin()), out: cmd.OutOrStdout(), key: key, system: system,
+				model: f.adapter,
+				in:    bufio.NewReader(cmd.InOrStdin()), out: cmd.OutOrStdout(), key: key, system: system,
 				temperature: temperature, maxTokens: maxTokens, color: isTerminal(cmd.OutOrStdout()) && os.Getenv("NO_COLOR") == "",
 				prompt: isTerminal(cmd.InOrStdin()), url: strings.TrimSuffix(strings.TrimSuffix(url, "/"), "/v1"),
 			}
 			if url == "" {
+				c.model = "" // every request here is the adapter's
 				stop, addr, err := serveLocally(&f)
 				if err != nil {
 					return err
@@ -53,6 +55,7 @@ func chatCommand() *cobra.Command {
 		},
 	}
 	f.register(cmd.Flags())
+	f.registerAdapter(cmd.Flags(), "PEFT folder or GGUF adapter to use; with --url the `name` of a model there")
 	fl := cmd.Flags()
 	fl.StringVar(&url, "url", "", "talk to this server instead, e.g. http://127.0.0.1:8000")
 	fl.StringVar(&key, "api-key", "", "key for --url (or WEFT_API_KEY)")
@@ -96,6 +99,7 @@ type conversation struct {
 	in            *bufio.Reader
 	out           io.Writer
 	url, key      string
+	model         string // "" is the server's default
 	system        string
 	temperature   float64
 	maxTokens     int
@@ -253,7 +257,11 @@ func (c *conversation) ask(interrupt <-chan os.Signal) (string, error) {
 		case <-done:
 		}
 	}()
-	body, err := json.Marshal(map[string]any{"messages": c.messages, "stream": true, "temperature": c.temperature, "max_tokens": c.maxTokens})
+	ask := map[string]any{"messages": c.messages, "stream": true, "temperature": c.temperature, "max_tokens": c.maxTokens}
+	if c.model != "" {
+		ask["model"] = c.model
+	}
+	body, err := json.Marshal(ask)
 	if err != nil {
 		return "", err
 	}

@@ -62,6 +62,7 @@ func generateCommand() *cobra.Command {
 		},
 	}
 	f.register(cmd.Flags())
+	f.registerAdapter(cmd.Flags(), "PEFT `folder` or GGUF adapter to use")
 	cmd.Flags().StringVar(&prompt, "prompt", "", "text to continue")
 	cmd.Flags().IntVar(&maxTokens, "max-tokens", 128, "tokens to generate at most")
 	cmd.Flags().Float64Var(&temperature, "temperature", 0, "0: greedy")
@@ -86,10 +87,10 @@ func (s *stack) generate(ctx context.Context, w io.Writer, prompt string, maxTok
 		return nil, usagef("--prompt: no token")
 	}
 	start := time.Now()
-	streams, err := s.Engine.Submit(ctx, engine.Request{
+	streams, err := s.Engine.Submit(ctx, s.adapter.on(engine.Request{
 		ID: "generate", Prompt: ids, MaxTokens: min(maxTokens, max(s.Context-len(ids), 1)), StopIDs: s.Tokenizer.StopIDs(), PromptLogprobs: -1,
 		Sampling: sample.Params{Temperature: temperature, TopP: 1, RepetitionPenalty: 1, Seed: seed, Logprobs: -1},
-	})
+	})...)
 	if err != nil {
 		return nil, err
 	}
@@ -175,6 +176,7 @@ func scoreCommand() *cobra.Command {
 		},
 	}
 	f.register(cmd.Flags())
+	f.registerAdapter(cmd.Flags(), "PEFT `folder` or GGUF adapter to use")
 	cmd.Flags().StringVar(&file, "file", "", "text `file`, UTF-8")
 	cmd.Flags().IntVar(&window, "window", 512, "tokens in a window")
 	cmd.Flags().IntVar(&windows, "max-windows", 0, "stop after so many windows; 0: all")
@@ -219,10 +221,10 @@ func (s *stack) score(ctx context.Context, text string, window, windows int) (*s
 
 // scoreWindow returns the summed negative log-likelihood of prompt[1:].
 func (s *stack) scoreWindow(ctx context.Context, prompt []int32) (float64, error) {
-	streams, err := s.Engine.Submit(ctx, engine.Request{
+	streams, err := s.Engine.Submit(ctx, s.adapter.on(engine.Request{
 		ID: "score", Prompt: prompt, PromptLogprobs: 0,
 		Sampling: sample.Params{TopP: 1, RepetitionPenalty: 1, Logprobs: -1},
-	})
+	})...)
 	if err != nil {
 		return 0, err
 	}

@@ -45,6 +45,7 @@ type stackFlags struct {
 	MaxSeqs        int
 	MaxQueued      int
 	PrefixCache    bool
+	adapter        string                // PEFT folder or GGUF adapter of every request; "" is the base
 	profile        bool                  // measure each operation of the device
 	onStep         func(engine.StepInfo) // called on the engine's loop after each step, or nil
 }
@@ -64,6 +65,11 @@ func (f *stackFlags) register(fs *pflag.FlagSet) {
 	fs.IntVar(&f.MaxSeqs, "max-seqs", 64, "sequences computed at once")
 	fs.IntVar(&f.MaxQueued, "max-queued", 256, "sequences waiting; one more is answered 429")
 	fs.BoolVar(&f.PrefixCache, "prefix-cache", true, "reuse the KV pages of equal prompt beginnings")
+}
+
+// registerAdapter is for the commands that run a model for themselves.
+func (f *stackFlags) registerAdapter(fs *pflag.FlagSet, what string) {
+	fs.StringVar(&f.adapter, "adapter", "", what)
 }
 
 // check refuses values that make no sense, before anything is loaded.
@@ -101,6 +107,7 @@ type stack struct {
 	Context   int // longest sequence
 	kv        device.KVConfig
 
+	adapter     *oneAdapter // of every request, or nil
 	prefixCache bool
 	maxSeqs     int
 	cache       atomic.Pointer[adapters.Cache]    // gives memory back to the KV cache once there is one
@@ -208,6 +215,9 @@ func openStack(f *stackFlags, log *slog.Logger) (s *stack, err error) {
 	if err := s.loadModel(f); err != nil {
 		return s, err
 	}
+	if s.adapter, err = s.loadAdapter(f.adapter); err != nil {
+		return s, err
+	}
 	return s, s.startEngine(f, log)
 }
 
@@ -300,6 +310,7 @@ func (s *stack) closeAfter(between func()) error {
 		errs = append(errs, s.Engine.Close())
 	}
 	between()
+	s.adapter.free()
 	if s.Model != nil {
 		errs = append(errs, s.Model.Close())
 	}

@@ -24,10 +24,13 @@ import (
 )
 
 // engineFace is the engine as the server knows it.
-type engineFace struct{ *engine.Engine }
+type engineFace struct {
+	*engine.Engine
+	adapter *oneAdapter // of requests that have none, or nil
+}
 
 func (e engineFace) Submit(ctx context.Context, reqs ...engine.Request) ([]server.Stream, error) {
-	streams, err := e.Engine.Submit(ctx, reqs...)
+	streams, err := e.Engine.Submit(ctx, e.adapter.on(reqs...)...)
 	if err != nil {
 		return nil, err
 	}
@@ -143,7 +146,7 @@ func newServer(s *stack, cfg server.Config, t *tenancy, traces *telemetry.Traces
 	metrics.Watch(func() telemetry.EngineStats { return s.stats(t) })
 	t.watch(metrics)
 	deps := server.Deps{
-		Engine: engineFace{s.Engine}, Tokenizer: tokenizerFace{s.Tokenizer}, Template: newRenderer(s.Template, s.Tokenizer),
+		Engine: engineFace{s.Engine, s.adapter}, Tokenizer: tokenizerFace{s.Tokenizer}, Template: newRenderer(s.Template, s.Tokenizer),
 		ParseTemplate: func(source string) (server.Renderer, error) {
 			tmpl, err := chat.Parse(source)
 			if err != nil {
