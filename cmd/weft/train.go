@@ -90,7 +90,7 @@ func (f *trainFlags) run(cmd *cobra.Command) (err error) {
 	ctx, stop := untilSignal(cmd.Context())
 	defer stop()
 	log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
-	t, err := f.open(log)
+	t, err := f.open(cmd.ErrOrStderr(), log)
 	if err != nil {
 		return err
 	}
@@ -170,7 +170,7 @@ func (t *trainee) serve(ctx context.Context, address string, log *slog.Logger) e
 }
 
 // open reads the data before the model, so that what is wrong with it is known at once.
-func (f *trainFlags) open(log *slog.Logger) (t *trainee, err error) {
+func (f *trainFlags) open(terminal io.Writer, log *slog.Logger) (t *trainee, err error) {
 	t = &trainee{}
 	if t.path, t.name, err = modelPath(f.Model); err != nil {
 		return nil, err
@@ -183,15 +183,18 @@ func (f *trainFlags) open(log *slog.Logger) (t *trainee, err error) {
 	if t.data, err = data.Load(f.Data, with, f.Config.Data()); err != nil {
 		return nil, err
 	}
-	log.Info("data", "report", t.data.Report.String())
+	fmt.Fprintln(terminal, t.data.Report.String())
 	if f.EvalData != "" {
 		if t.heldOut, err = data.Load(f.EvalData, with, f.Config.Data()); err != nil {
 			return nil, err
 		}
-		log.Info("evaluation data", "report", t.heldOut.Report.String())
+		fmt.Fprintln(terminal, t.heldOut.Report.String())
 	}
 	if f.Memory == 0 {
 		f.Memory = byteSize(availableMemory())
+	}
+	if err := f.fits(t); err != nil {
+		return nil, err
 	}
 	defer func() {
 		if err != nil {
@@ -214,6 +217,30 @@ func (f *trainFlags) open(log *slog.Logger) (t *trainee, err error) {
 	}
 	t.model, err = model.Open(t.path, budgeted{t.device, int64(f.Memory)}, opt)
 	return t, err
+}
+
+// fits refuses a run that cannot fit, from the model's configuration and the size of its files.
+func (f *trainFlags) fits(t *trainee) error {
+	src, err := weights.Open(t.path)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	cfg, err := model.ConfigOf(t.path, src)
+	if err != nil {
+		return fmt.Errorf("%s: %w", t.path, err)
+	}
+	var size int64
+	for _, name := range src.Names() {
+		if info, ok := src.Info(name); ok {
+			size += info.Bytes
+		}
+	}
+	j := &train.Job{Config: f.Config, Train: t.data.Samples, MemoryLimit: int64(f.Memory)}
+	if t.heldOut != nil {
+		j.Eval = t.heldOut.Samples
+	}
+	return j.CheckMemory(cfg, size)
 }
 
 // fourBit is the base of QLoRA (Dettmers et al. 2023, arXiv:2305.14314): projections in 4 bits, blocks of 64 as bitsandbytes.

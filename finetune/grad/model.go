@@ -102,11 +102,7 @@ func New(dev device.Device, frozen *model.Frozen, opt Config) (*Model, error) {
 		opt.Precision = device.Float32
 	}
 	m := &Model{dev: t, frozen: frozen, cfg: c, opt: opt}
-	m.sizes = sizes{hidden: c.Hidden, q: c.Heads * c.HeadDim, kv: c.KVHeads * c.HeadDim, ffn: c.FFN}
-	m.rowsAtOnce = max(8, min(256, logitBytes/(4*c.Vocab)))
-	if opt.Yield != nil {
-		m.rowsAtOnce = 8
-	}
+	m.sizes, m.rowsAtOnce = sizesOf(c), rowsAtOnce(c, opt.Yield != nil)
 	m.blocks = make([]block, c.Layers)
 	for i := range m.blocks {
 		b := &m.blocks[i]

@@ -1,0 +1,66 @@
+package train
+
+import (
+	"fmt"
+
+	"weft/finetune/grad"
+	"weft/runtime/model"
+)
+
+// Estimate returns what a run takes beside the base's weights: activations, parameters with gradients, the optimizer's state. Nothing is allocated for it.
+func (j *Job) Estimate(m *model.Config) (int64, error) {
+	r := &run{Job: j}
+	most, longest, err := r.sizes()
+	if err != nil {
+		return 0, err
+	}
+	c := &j.Config
+	g := grad.Config{MaxTokens: most, MaxDocument: longest, Checkpoint: c.Checkpointing}
+	var params []int
+	rank := 0
+	if c.Method == "full" {
+		params = grad.Weights(m)
+	} else {
+		plan, err := c.plan(m)
+		if err != nil {
+			return 0, err
+		}
+		for i := range plan {
+			in, out := grad.Sides(m, plan[i].target)
+			params = append(params, plan[i].rank*in, plan[i].rank*out)
+			if c.DoRA {
+				params = append(params, out)
+			}
+			rank = max(rank, plan[i].rank)
+		}
+	}
+	total := g.Bytes(m, rank, c.Dropout > 0, c.DoRA)
+	for _, n := range params {
+		total += 8*int64(n) + stateOf(n, c.Optimizer == "adamw_8bit")
+	}
+	return total, nil
+}
+
+// stateOf is the optimizer's state of n numbers: two of 32 bits, or two of 8 with a scale each 256.
+func stateOf(n int, eightBit bool) int64 {
+	if eightBit && n >= 4096 {
+		return 2 * (int64(n) + 4*int64((n+255)/256))
+	}
+	return 8 * int64(n)
+}
+
+// CheckMemory refuses a run that cannot fit, with the numbers, before the base is loaded: base is the size of its files.
+func (j *Job) CheckMemory(m *model.Config, base int64) error {
+	if j.MemoryLimit <= 0 {
+		return nil
+	}
+	need, err := j.Estimate(m)
+	if err != nil {
+		return err
+	}
+	if need > j.MemoryLimit-base {
+		return fmt.Errorf("%w: the base takes %d MiB and training %d MiB more, %d MiB may be used: lower per_device_train_batch_size or max_length, or set gradient_checkpointing",
+			ErrMemory, base>>20, need>>20, j.MemoryLimit>>20)
+	}
+	return nil
+}
