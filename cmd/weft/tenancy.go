@@ -19,7 +19,9 @@ import (
 	"weft/adapters/peft"
 	"weft/runtime/device"
 	"weft/runtime/engine"
+	"weft/runtime/lora"
 	"weft/runtime/model"
+	"weft/runtime/sample"
 	"weft/server"
 	"weft/server/telemetry"
 	"weft/server/tenant"
@@ -50,6 +52,7 @@ type tenancy struct {
 	state  *state // nil where there is no data directory
 	access *tenant.Access
 	cache  *adapters.Cache
+	proven sync.Map // digests whose proof was computed by this process
 	names  sync.Map // digest → the name under which it was last asked for
 	stop   context.CancelFunc
 }
@@ -123,6 +126,13 @@ func (t *tenancy) start(s *stack) (err error) {
 				r.Free()
 				return nil, err
 			}
+			if _, ok := t.proven.Load(v.Digest); !ok { // content does not change under its digest
+				if err := replay(ctx, s, v, dir, r.Weights()); err != nil {
+					r.Free()
+					return nil, err
+				}
+				t.proven.Store(v.Digest, true)
+			}
 			return r, nil
 		},
 		OnLoad: func(v adapters.Version, took time.Duration, err error) {
@@ -144,6 +154,35 @@ func (t *tenancy) start(s *stack) (err error) {
 	t.stop = stop
 	go t.collect(ctx)
 	return nil
+}
+
+// replay computes an adapter's proof, where it carries one, as any request is computed.
+func replay(ctx context.Context, s *stack, v adapters.Version, dir string, w *lora.Weights) error {
+	proof, err := peft.ReadProof(dir)
+	if proof == nil || err != nil {
+		return err
+	}
+	return proof.Check(func(ids []int32) (map[int32]float64, error) {
+		released := make(chan struct{})
+		streams, err := s.Engine.Submit(ctx, engine.Request{
+			ID: "proof", Prompt: ids, MaxTokens: 1, PromptLogprobs: -1, LoRA: []lora.Use{{Weights: w, Scale: 1}}, AdapterKey: v.Digest, Salt: "proof", Tenant: "proof",
+			Release: func() { close(released) }, Sampling: sample.Params{TopP: 1, RepetitionPenalty: 1, Logprobs: 20},
+		})
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", adapters.ErrLoadTimeout, err)
+		}
+		got := map[int32]float64{}
+		for ev := range streams[0].Events() {
+			if ev.Logprobs != nil {
+				for _, t := range ev.Logprobs.Top {
+					got[t.Token] = t.Logprob
+				}
+			}
+			err = ev.Err
+		}
+		<-released // the weights may be freed now
+		return got, err
+	})
 }
 
 // collect removes files that nothing refers to, now and every hour.

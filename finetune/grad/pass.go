@@ -20,6 +20,39 @@ func (m *Model) Step(b *Batch, scale float32, seed uint64) (float64, error) {
 	return m.run(b, scale, true)
 }
 
+// Next returns the logits [V] of the token after ids, as the trained model computes them without dropout. They are valid until the next call.
+func (m *Model) Next(ids []int32) ([]float32, error) {
+	m.training = false
+	b := &Batch{IDs: ids, Labels: make([]int32, len(ids)), Indptr: []int32{0, int32(len(ids))}}
+	if err := m.check(b); err != nil {
+		return nil, err
+	}
+	if err := m.hidden(b); err != nil {
+		return nil, err
+	}
+	if err := m.dev.Sync(); err != nil {
+		return nil, err
+	}
+	s, c := m.sizes, m.cfg
+	rx, rh, logits := view(m.rowsX, 1, s.hidden), view(m.rowsH, 1, s.hidden), view(m.logits, 1, c.Vocab)
+	copy(row(rx, 0), row(view(m.x, len(ids), s.hidden), len(ids)-1))
+	if err := m.dev.RMSNorm(device.RMSNormArgs{X: rx, Out: rh, Weight: normOf(m.norm, m.frozen.Norm), Eps: c.RMSEps}); err != nil {
+		return nil, err
+	}
+	if err := m.headForward(rh, logits); err != nil {
+		return nil, err
+	}
+	if c.FinalSoftcap > 0 {
+		if err := m.dev.Softcap(device.SoftcapArgs{X: logits, Cap: c.FinalSoftcap}); err != nil {
+			return nil, err
+		}
+	}
+	if err := m.dev.Sync(); err != nil {
+		return nil, err
+	}
+	return row(logits, 0), nil
+}
+
 func (m *Model) check(b *Batch) error {
 	n := len(b.IDs)
 	if n == 0 || n > m.opt.MaxTokens || len(b.Labels) != n || len(b.Indptr) < 2 || b.Indptr[0] != 0 || int(b.Indptr[len(b.Indptr)-1]) != n {
@@ -42,18 +75,8 @@ func (m *Model) run(b *Batch, scale float32, grads bool) (float64, error) {
 	if err := m.check(b); err != nil {
 		return 0, err
 	}
-	for kind := range m.ropeRows {
-		m.ropeRows[kind] = m.ropes.Rows(m.ropeRows[kind][:0], kind, b.Indptr)
-	}
-	n := len(b.IDs)
-	x := view(m.x, n, m.sizes.hidden)
-	if err := m.embedTokens(b, x); err != nil {
+	if err := m.hidden(b); err != nil {
 		return 0, err
-	}
-	for l := range m.blocks {
-		if err := m.forwardBlock(l, b, x); err != nil {
-			return 0, fmt.Errorf("layer %d: %w", l, err)
-		}
 	}
 	loss, err := m.output(b, scale, grads)
 	if err != nil || !grads {
@@ -69,6 +92,7 @@ func (m *Model) run(b *Batch, scale float32, grads bool) (float64, error) {
 			return 0, fmt.Errorf("layer %d backward: %w", l, err)
 		}
 	}
+	n := len(b.IDs)
 	if m.embed != nil {
 		err := m.dev.EmbedGrad(device.EmbedGradArgs{IDs: b.IDs, DY: view(m.dx, n, m.sizes.hidden), DTable: m.embed.dview(), Scale: m.cfg.EmbedScale})
 		if err != nil {
@@ -76,6 +100,23 @@ func (m *Model) run(b *Batch, scale float32, grads bool) (float64, error) {
 		}
 	}
 	return loss, m.dev.Sync()
+}
+
+// hidden takes the tokens through all blocks and leaves the last one's output in x.
+func (m *Model) hidden(b *Batch) error {
+	for kind := range m.ropeRows {
+		m.ropeRows[kind] = m.ropes.Rows(m.ropeRows[kind][:0], kind, b.Indptr)
+	}
+	x := view(m.x, len(b.IDs), m.sizes.hidden)
+	if err := m.embedTokens(b, x); err != nil {
+		return err
+	}
+	for l := range m.blocks {
+		if err := m.forwardBlock(l, b, x); err != nil {
+			return fmt.Errorf("layer %d: %w", l, err)
+		}
+	}
+	return nil
 }
 
 func (m *Model) embedTokens(b *Batch, x device.View) error {

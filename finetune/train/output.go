@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"slices"
 
+	"weft/adapters/peft"
+	"weft/runtime/sample"
 	"weft/runtime/weights"
 )
 
@@ -86,8 +88,53 @@ func (r *run) write() (string, error) {
 		if err := writeSynced(filepath.Join(dir, "adapter_config.json"), append(text, '\n')); err != nil {
 			return err
 		}
-		return weights.WriteSafetensors(filepath.Join(dir, "adapter_model.safetensors"), r.tensors(r.values), map[string]string{"format": "pt"})
+		if err := weights.WriteSafetensors(filepath.Join(dir, "adapter_model.safetensors"), r.tensors(r.values), map[string]string{"format": "pt"}); err != nil {
+			return err
+		}
+		proof, err := r.proof()
+		if err != nil {
+			return err
+		}
+		return proof.Write(dir)
 	})
+}
+
+// Of a proof: how many prompts, of how many tokens at most, and how many next tokens of each.
+const (
+	proofPrompts = 4
+	proofTokens  = 128
+	proofTop     = 8
+)
+
+// proof records what the trained adapter computes after the prompts of the first samples.
+func (r *run) proof() (*peft.Proof, error) {
+	p := &peft.Proof{Base: r.Base}
+	for i := range r.Train {
+		s := &r.Train[i]
+		first := slices.IndexFunc(s.Labels, func(l int32) bool { return l >= 0 })
+		if first < 1 || first > proofTokens {
+			continue
+		}
+		logits, err := r.grad.Next(s.IDs[:first])
+		if err != nil {
+			return nil, err
+		}
+		p.Prompts = append(p.Prompts, nextTokens(s.IDs[:first], logits))
+		if len(p.Prompts) == proofPrompts {
+			break
+		}
+	}
+	return p, nil
+}
+
+// nextTokens are the likeliest ones with their log-probabilities.
+func nextTokens(ids []int32, logits []float32) peft.ProofPrompt {
+	q := peft.ProofPrompt{IDs: ids}
+	_, top := sample.Logprobs(logits, 0, proofTop)
+	for _, t := range top {
+		q.Top, q.Logprobs = append(q.Top, t.Token), append(q.Logprobs, t.Logprob)
+	}
+	return q
 }
 
 // writeModel writes the trained weights under their Hugging Face names; Gemma's norms lose the 1 that was added when they were loaded.

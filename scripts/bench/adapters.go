@@ -49,9 +49,9 @@ func (s *suite) makeAdapters(model, name string, n int, o pefttest.Options) ([]s
 	return out, nil
 }
 
-// large are adapters as the peer's are: rank 16 on all linear layers, float32.
+// large are adapters as the peer's are: rank 16 on all linear layers, float16.
 func (s *suite) large(model string, n int) ([]string, error) {
-	return s.makeAdapters(model, strings.TrimSuffix(model, "Q8_0")+"r16", n, pefttest.Options{Rank: 16})
+	return s.makeAdapters(model, strings.TrimSuffix(model, "Q8_0")+"r16", n, pefttest.Options{Rank: 16, DType: tensor.F16})
 }
 
 // tiny are adapters of which thousands fit: rank 8 on q_proj and v_proj, float16.

@@ -1,0 +1,44 @@
+package peft
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func TestProof(t *testing.T) {
+	dir := t.TempDir()
+	if p, err := ReadProof(dir); p != nil || err != nil {
+		t.Errorf("no file: %v, %v", p, err)
+	}
+	want := &Proof{Base: "b", Prompts: []ProofPrompt{{IDs: []int32{1, 2}, Top: []int32{7, 9, 3}, Logprobs: []float64{-0.1, -2.4, -6}}}}
+	if err := want.Write(dir); err != nil {
+		t.Fatal(err)
+	}
+	p, err := ReadProof(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer := map[int32]float64{7: -0.3, 9: -2.2}
+	next := func([]int32) (map[int32]float64, error) { return answer, nil }
+	if err := p.Check(next); err != nil {
+		t.Errorf("close enough: %v", err)
+	}
+	answer[7] = -0.7
+	if err := p.Check(next); !errors.Is(err, ErrProof) {
+		t.Errorf("another probability: %v", err)
+	}
+	delete(answer, 7)
+	if err := p.Check(next); !errors.Is(err, ErrProof) {
+		t.Errorf("another token: %v", err)
+	}
+	for _, text := range []string{"{", `{"prompts":[{"ids":[],"top":[1],"logprobs":[0]}]}`, `{"prompts":[{"ids":[1],"top":[1],"logprobs":[]}]}`} {
+		if err := os.WriteFile(filepath.Join(dir, ProofFile), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ReadProof(dir); err == nil {
+			t.Errorf("%s is read", text)
+		}
+	}
+}
