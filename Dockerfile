@@ -7,12 +7,15 @@ RUN go mod download
 COPY . .
 RUN go build -buildvcs=false -trimpath -ldflags "-s -w -linkmode external -extldflags -static" -tags netgo,osusergo -o /out/weft ./cmd/weft
 RUN XDG_CACHE_HOME=/out/cache scripts/fetch-model
+RUN mkdir -p /out/data
 
 FROM scratch AS nonroot
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 COPY --from=build /out/weft /weft
 COPY --from=build --chown=65532:65532 /out/cache /cache
-ENV XDG_CACHE_HOME=/cache
+COPY --from=build --chown=65532:65532 /out/data /data
+ENV XDG_CACHE_HOME=/cache WEFT_DATA=/data
+VOLUME /data
 EXPOSE 8000
 USER 65532:65532
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s CMD ["/weft", "doctor", "--url", "http://127.0.0.1:8000"]

@@ -67,7 +67,11 @@ func (f *tenancyFlags) open(ctx context.Context, modelRef string, keys []string,
 	if t.base, err = peft.OpenModel(path, name); err != nil {
 		return nil, err
 	}
-	t.state, err = f.dataFlags.open(ctx, adapters.CheckPEFT(t.base, name))
+	if _, err = f.directory(); err != nil && f.Database == "" {
+		err = errors.Join(fs.ErrNotExist, err) // a user without a home
+	} else {
+		t.state, err = f.dataFlags.open(ctx, adapters.CheckPEFT(t.base, name))
+	}
 	switch {
 	case err == nil:
 	case f.Data == "" && f.Database == "" && unwritable(err):
