@@ -20,6 +20,8 @@ var (
 	ErrQuota = errors.New("adapter quota exceeded")
 	// ErrCorrupt says that a stored blob no longer has its digest.
 	ErrCorrupt = errors.New("stored adapter is corrupt")
+	// ErrTooLarge says that the adapters of a mix take more than all the memory for adapters.
+	ErrTooLarge = errors.New("the adapters take more memory together than there is for adapters")
 	// ErrLoadTimeout says that an adapter did not become resident in time; the request may be sent again.
 	ErrLoadTimeout = errors.New("adapter was not loaded in time")
 	// ErrLoadFailed says that an adapter cannot be loaded; the message has the reason.

@@ -26,6 +26,8 @@ type Memory interface {
 	// Borrow takes bytes for an adapter; false says that there are none now.
 	Borrow(bytes int64) bool
 	Return(bytes int64)
+	// Lendable is the most that can ever be borrowed: an adapter that takes more is refused at once.
+	Lendable() int64
 }
 
 // Source is the registry as the cache knows it.
@@ -67,6 +69,9 @@ func (c CacheConfig) filled() CacheConfig {
 	}
 	if c.Limit <= 0 {
 		c.Limit = math.MaxInt64
+	}
+	if c.Memory != nil {
+		c.Limit = min(c.Limit, c.Memory.Lendable())
 	}
 	return c
 }
@@ -224,6 +229,24 @@ func (c *Cache) Acquire(ctx context.Context, v Version) (Lease, error) {
 		err = fmt.Errorf("%w: %s after %v: all memory for adapters is in use, or the store is slow", ErrLoadTimeout, v.Ref(), c.cfg.LoadTimeout)
 	}
 	return c.arrived(w, v, err)
+}
+
+// Fits says whether the versions, each of another digest, can ever be in memory together: else ErrTooLarge.
+func (c *Cache) Fits(vs ...Version) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	sum := int64(0)
+	for _, v := range vs {
+		n, ok := c.sizes.Peek(v.Digest)
+		if !ok {
+			n = v.Bytes
+		}
+		sum += n
+	}
+	if sum > c.cfg.Limit {
+		return fmt.Errorf("%w: %d bytes of %d", ErrTooLarge, sum, c.cfg.Limit)
+	}
+	return nil
 }
 
 // enqueue lets a request wait for e, or for a new entry. A load that failed lately is answered at once.

@@ -242,6 +242,21 @@ func TestCacheWorkingSets(t *testing.T) {
 	}
 }
 
+// What can never have room is refused at once, not after LoadTimeout.
+func TestCacheHopeless(t *testing.T) {
+	f := newFakes(t)
+	c := f.cache(CacheConfig{Memory: &fakeMemory{t: t, free: 50}, Limit: 90, LoadTimeout: time.Hour})
+	defer f.closeAll(c)
+	a, b := f.version(1, 30), f.version(2, 60)
+	_, err := c.Acquire(t.Context(), b)
+	wants(t, "more than can be lent", err, ErrLoadFailed)
+	mustAcquire(t, c, a).Release()
+	wants(t, "a mix of too much", c.Fits(a, f.version(3, 21)), ErrTooLarge)
+	if err := c.Fits(a, f.version(4, 20)); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestCacheLeasesAndPinsStay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFakes(t)
@@ -453,6 +468,12 @@ func (m *fakeMemory) Borrow(n int64) bool {
 	m.free -= n
 	m.out += n
 	return true
+}
+
+func (m *fakeMemory) Lendable() int64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.free + m.out
 }
 
 func (m *fakeMemory) Return(n int64) {

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/gin-gonic/gin"
 
@@ -27,6 +28,8 @@ type Adapters interface {
 	Resolve(ctx context.Context, tenant, name, version string) (adapters.Version, error)
 	// Acquire waits until the version can be used: adapters.ErrLoadTimeout, adapters.ErrLoadFailed.
 	Acquire(ctx context.Context, v adapters.Version) (adapters.Lease, error)
+	// Fits says whether all of them can be in memory together: else adapters.ErrTooLarge.
+	Fits(vs ...adapters.Version) error
 	// List returns a tenant's versions, by name.
 	List(ctx context.Context, tenant string) ([]adapters.Version, error)
 	// State says where a version is, and why, where it is adapters.Failed.
@@ -160,7 +163,7 @@ func (s *Server) noModel(param, name string) error {
 		Message: fmt.Sprintf("The model %q does not exist; this server has %q.", name, s.cfg.Model)}
 }
 
-// order sorts a mix by digest, so that equal mixes are equal bit for bit, and waits for adapters never cross.
+// order sorts a mix by digest, so that equal mixes are equal bit for bit, whatever order they were named in.
 func (t *target) order() error {
 	slices.SortStableFunc(t.uses, func(a, b use) int { return cmp.Compare(a.Digest, b.Digest) })
 	for i := 1; i < len(t.uses); i++ {
@@ -181,6 +184,13 @@ type leases struct {
 // acquire waits, outside of any batch, until the target's adapters are resident.
 func (s *Server) acquire(ctx context.Context, t *target) (*leases, error) {
 	l := &leases{}
+	if len(t.uses) > 1 {
+		leave, err := s.enterMix(ctx, t)
+		if err != nil {
+			return nil, err
+		}
+		defer leave()
+	}
 	for _, u := range t.uses {
 		lease, err := s.deps.Adapters.Acquire(ctx, u.Version)
 		if err != nil {
@@ -203,6 +213,30 @@ func (s *Server) acquire(ctx context.Context, t *target) (*leases, error) {
 		l.uses = append(l.uses, lora.Use{Weights: lease.Weights(), Scale: float32(u.scale)})
 	}
 	return l, nil
+}
+
+// maxMixWait is how long a mix waits for others to be gathered.
+const maxMixWait = 30 * time.Second
+
+// enterMix lets one mix at a time gather its adapters: two that each hold what the other waits for would both wait in vain. The caller calls leave when it has them.
+func (s *Server) enterMix(ctx context.Context, t *target) (leave func(), err error) {
+	all := make([]adapters.Version, len(t.uses))
+	for i, u := range t.uses {
+		all[i] = u.Version
+	}
+	if err := s.deps.Adapters.Fits(all...); err != nil {
+		return nil, err
+	}
+	timer := time.NewTimer(maxMixWait)
+	defer timer.Stop()
+	select {
+	case s.mixes <- struct{}{}:
+		return func() { <-s.mixes }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-timer.C:
+		return nil, fmt.Errorf("%w: other mixes wait for memory", adapters.ErrLoadTimeout)
+	}
 }
 
 func (l *leases) release() {

@@ -29,13 +29,14 @@ var _ Adapters = struct {
 
 // fakeAdapters is a registry in memory; every version is resident unless load says otherwise.
 type fakeAdapters struct {
-	mu    sync.Mutex
-	list  []adapters.Version
-	load  map[string]error // by name
-	wait  chan struct{}    // not nil: Acquire waits until it is closed
-	held  atomic.Int32
-	calls []string
-	added []byte
+	mu       sync.Mutex
+	list     []adapters.Version
+	load     map[string]error // by name
+	wait     chan struct{}    // not nil: Acquire waits until it is closed
+	held     atomic.Int32
+	calls    []string
+	tooLarge error // of Fits
+	added    []byte
 }
 
 type fakeLease struct {
@@ -64,6 +65,8 @@ func (a *fakeAdapters) Resolve(_ context.Context, tenant, name, version string) 
 	}
 	return adapters.Version{}, fmt.Errorf("%w: %s", adapters.ErrNotFound, adapters.Quote(name))
 }
+
+func (a *fakeAdapters) Fits(...adapters.Version) error { return a.tooLarge }
 
 func (a *fakeAdapters) Acquire(ctx context.Context, v adapters.Version) (adapters.Lease, error) {
 	if a.wait != nil {
@@ -379,6 +382,29 @@ func TestLeases(t *testing.T) {
 	if lib.held.Load() != 0 {
 		t.Errorf("after a failed Submit %d adapters are held", lib.held.Load())
 	}
+}
+
+// Mixes gather their adapters one after another, so that none holds what another waits for; one that can never fit is refused.
+func TestMixesGatherAlone(t *testing.T) {
+	lib, e := library(), &fakeEngine{reply: "a"}
+	s := newTest(t, e, withAdapters(lib))
+	s.mixes <- struct{}{}
+	done := make(chan *httptest.ResponseRecorder)
+	go func() { done <- post(s, "/v1/completions", `{"prompt":"x","lora":[{"id":"support"},{"id":"poet"}]}`) }()
+	if w := post(s, "/v1/completions", `{"prompt":"x","model":"support"}`); w.Code != 200 {
+		t.Errorf("a single adapter waits for mixes: %d", w.Code)
+	}
+	select {
+	case <-done:
+		t.Error("two mixes gather at once")
+	case <-time.After(20 * time.Millisecond):
+	}
+	<-s.mixes
+	if w := <-done; w.Code != 200 || len(s.mixes) != 0 {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	lib.tooLarge = adapters.ErrTooLarge
+	wantError(t, post(s, "/v1/completions", `{"prompt":"x","lora":[{"id":"support"},{"id":"poet"}]}`), 400, "", "more memory")
 }
 
 // A request waits for its adapter outside of the engine; who leaves, or a drain, ends the wait.

@@ -153,6 +153,9 @@ func (t *tenancy) start(s *stack) (err error) {
 	if err != nil {
 		return err
 	}
+	if s.Engine.Lendable() == 0 {
+		t.log.Warn("no memory for adapters: the longest sequence can need the whole KV cache; raise --kv-memory or --memory, or lower --max-context")
+	}
 	s.cache.Store(t.cache)
 	ctx, stop := context.WithCancel(context.Background())
 	t.stop = stop

@@ -31,6 +31,13 @@ func (e *Engine) Borrow(bytes int64) bool {
 	return true
 }
 
+// Lendable returns the bytes that Borrow can ever give, all together: none where the longest sequence can need every page.
+func (e *Engine) Lendable() int64 {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return int64(e.sched.Lendable()) * e.pageBytes
+}
+
 // Return gives back bytes that Borrow gave. As Borrow, any goroutine may call it.
 func (e *Engine) Return(bytes int64) {
 	e.mu.Lock()

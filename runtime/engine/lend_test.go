@@ -72,6 +72,9 @@ func TestBorrowingRoundsUpTheSum(t *testing.T) {
 	cfg.NumPages, cfg.MaxContext = 20, 10*16
 	e := start(t, cfg)
 	page := e.pageBytes
+	if n := e.Lendable(); n != 10*page {
+		t.Errorf("%d bytes can be lent, want 10 pages of %d", n, page)
+	}
 	for i, c := range []struct {
 		borrow, back int64
 		refused      bool

@@ -205,8 +205,12 @@ func (s *Scheduler) fits(a *Seq) error {
 // Lend gives n more pages to another purpose: those with the highest ids of the pool, unless one of them is in use. What the longest sequence can need stays,
 // so that each sequence can go on when all others have ended, whether lent pages can be reclaimed or not.
 func (s *Scheduler) Lend(n int) bool {
-	keep := min(pages(s.cfg.MaxContext, s.pool.PageLen()), s.pool.Total())
-	return s.pool.Total()-s.pool.Counts().Lent-n >= keep && s.pool.Shrink(n)
+	return s.pool.Counts().Lent+n <= s.Lendable() && s.pool.Shrink(n)
+}
+
+// Lendable returns how many pages Lend can ever give, all together.
+func (s *Scheduler) Lendable() int {
+	return max(s.pool.Total()-pages(s.cfg.MaxContext, s.pool.PageLen()), 0)
 }
 
 // Limit returns the tokens that one sequence can reach: its context, or what all pages together hold where that is less. Who commits tokens ends a
