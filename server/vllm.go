@@ -91,7 +91,7 @@ func (s *Server) adapterDir(path string) (string, error) {
 		info, err = os.Stat(real)
 	}
 	if err != nil || !info.IsDir() {
-		return "", vllmError(http.StatusNotFound, "NotFoundError", "No adapter found for '%s'", adapters.Quote(filepath.Base(path)))
+		return "", vllmError(http.StatusNotFound, "NotFoundError", "No adapter found for %s", strings.ReplaceAll(adapters.Quote(filepath.Base(path)), `"`, `'`))
 	}
 	return real, nil
 }
