@@ -13,6 +13,7 @@ import (
 
 	"weft/adapters"
 	"weft/adapters/peft"
+	"weft/server/tenant"
 )
 
 // collectAfter is how long garbage is kept: longer than any upload takes.
@@ -277,8 +278,8 @@ func adaptersAddCommand() *cobra.Command {
 		Long: "Copy a PEFT folder or a GGUF adapter into the store and let TENANT/NAME point to it. DIR is not read again afterwards.\n" +
 			"With --model it is checked against that model as a server would do it; without, only by itself: a server that it does not fit refuses it when it is used.",
 		Args: cobra.ExactArgs(2),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			tenant, name, _, err := parseRef(args[0], false)
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			owner, name, _, err := parseRef(args[0], false)
 			if err != nil {
 				return err
 			}
@@ -287,18 +288,36 @@ func adaptersAddCommand() *cobra.Command {
 				return err
 			}
 			defer done()
-			return f.with(cmd.Context(), check, func(r *adapters.Registry) error {
-				v, err := r.Add(cmd.Context(), tenant, name, args[1], adapters.AddOptions{Tag: tag})
-				if err != nil {
-					return err
-				}
-				return f.printVersion(cmd.OutOrStdout(), "added", v)
-			})
+			d, err := f.open(cmd.Context(), check)
+			if err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, d.Close()) }()
+			opt, err := d.limits(cmd.Context(), owner)
+			if err != nil {
+				return err
+			}
+			opt.Tag = tag
+			v, err := d.Registry.Add(cmd.Context(), owner, name, args[1], opt)
+			if err != nil {
+				return err
+			}
+			return f.printVersion(cmd.OutOrStdout(), "added", v)
 		},
 	}
 	cmd.Flags().StringVar(&model, "model", "", "Hugging Face folder, .gguf file or a `name` in the model cache that the adapter shall fit")
 	cmd.Flags().StringVar(&tag, "tag", "", "a further `name` of the version, usable as NAME@TAG")
 	return f.register(cmd)
+}
+
+// limits are what a tenant may still add; a tenant that does not exist adds nothing.
+func (d *state) limits(ctx context.Context, owner string) (adapters.AddOptions, error) {
+	st, err := tenant.NewStore(ctx, d.DB)
+	if err != nil {
+		return adapters.AddOptions{}, err
+	}
+	t, err := st.Get(ctx, owner)
+	return adapters.AddOptions{MaxCount: t.Settings.AdapterCount, MaxBytes: t.Settings.AdapterBytes}, err
 }
 
 // adapterChecker checks adapters against the model REF, or by themselves where it is "". done closes the model.

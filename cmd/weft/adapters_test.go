@@ -12,6 +12,7 @@ import (
 	"weft/adapters"
 	"weft/adapters/peft/pefttest"
 	"weft/internal/testdata"
+	"weft/server/tenant"
 )
 
 // weft runs a command line and returns what it prints.
@@ -60,49 +61,59 @@ func testAdaptersCommands(t *testing.T, flags ...string) {
 		}
 		return row
 	}
-	first := must("add", "acme/support", one, "--model", model, "--tag", "v1")
+	if _, err := weft(append([]string{"adapters", "add", "commands/support", one}, flags...)...); !errors.Is(err, tenant.ErrNotFound) {
+		t.Errorf("a tenant that does not exist: %v", err)
+	}
+	if _, err := weft(append([]string{"tenants", "add", "commands", "--adapter-count", "1"}, flags...)...); err != nil {
+		t.Fatal(err)
+	}
+	first := must("add", "commands/support", one, "--model", model, "--tag", "v1")
 	if first.Rank != 4 || !first.Current || len(first.Targets) != 7 || first.Bytes == 0 || strings.Join(first.Tags, "") != "v1" {
 		t.Errorf("%+v", first)
 	}
-	second := must("add", "acme/support", two)
-	if row := must("rollback", "acme/support"); row.Digest != first.Digest {
+	second := must("add", "commands/support", two)
+	if row := must("rollback", "commands/support"); row.Digest != first.Digest {
 		t.Errorf("rolled back to %+v", row)
 	}
-	if row := must("rollback", "acme/support@"+second.Digest[:12]); row.Digest != second.Digest {
+	if row := must("rollback", "commands/support@"+second.Digest[:12]); row.Digest != second.Digest {
 		t.Errorf("pointed to %+v", row)
 	}
-	if row := must("alias", "acme/support", "stable", "v1"); row.Digest != first.Digest || strings.Join(row.Tags, " ") != "stable v1" {
+	if row := must("alias", "commands/support", "stable", "v1"); row.Digest != first.Digest || strings.Join(row.Tags, " ") != "stable v1" {
 		t.Errorf("%+v", row)
 	}
-	must("alias", "acme/support", "stable", "--remove")
-	if row := must("pin", "acme/support"); !row.Pinned {
+	must("alias", "commands/support", "stable", "--remove")
+	if row := must("pin", "commands/support"); !row.Pinned {
 		t.Errorf("%+v", row)
 	}
-	if row := must("pin", "acme/support", "--off"); row.Pinned {
+	if row := must("pin", "commands/support", "--off"); row.Pinned {
 		t.Errorf("%+v", row)
 	}
-	text, err := weft(append([]string{"adapters", "list", "acme"}, flags...)...)
-	if err != nil || strings.Count(text, "acme/support") != 2 || !strings.Contains(text, first.Digest[:12]) || !strings.Contains(text, "v1") {
+	text, err := weft(append([]string{"adapters", "list", "commands"}, flags...)...)
+	if err != nil || strings.Count(text, "commands/support") != 2 || !strings.Contains(text, first.Digest[:12]) || !strings.Contains(text, "v1") {
 		t.Errorf("%v\n%s", err, text)
 	}
 	for _, c := range []struct {
 		args []string
 		want error
 	}{
-		{[]string{"remove", "acme/support@" + second.Digest}, adapters.ErrConflict},
-		{[]string{"remove", "acme/other"}, adapters.ErrNotFound},
-		{[]string{"add", "acme/bad", testdata.Goldens(t, "serve", "adapters", "bad-nan")}, adapters.ErrInvalid},
-		{[]string{"add", "acme/bad", testdata.Goldens(t, "serve", "adapters", "llama-r8-qv"), "--model", model}, adapters.ErrInvalid},
+		{[]string{"remove", "commands/support@" + second.Digest}, adapters.ErrConflict},
+		{[]string{"remove", "commands/other"}, adapters.ErrNotFound},
+		{[]string{"add", "commands/more", one}, adapters.ErrQuota},
+		{[]string{"add", "commands/bad", testdata.Goldens(t, "serve", "adapters", "bad-nan")}, adapters.ErrInvalid},
+		{[]string{"add", "commands/bad", testdata.Goldens(t, "serve", "adapters", "llama-r8-qv"), "--model", model}, adapters.ErrInvalid},
 	} {
 		if _, err := weft(append(append([]string{"adapters"}, c.args...), flags...)...); !errors.Is(err, c.want) {
 			t.Errorf("%v: %v, want %v", c.args, err, c.want)
 		}
 	}
-	if _, err := weft(append([]string{"adapters", "remove", "acme/support"}, flags...)...); err != nil {
+	if _, err := weft(append([]string{"adapters", "remove", "commands/support"}, flags...)...); err != nil {
 		t.Error(err)
 	}
 	if text, err := weft(append([]string{"adapters", "list", "--json"}, flags...)...); err != nil || strings.TrimSpace(text) != "[]" {
 		t.Errorf("%v: %s", err, text)
+	}
+	if _, err := weft(append([]string{"tenants", "remove", "commands"}, flags...)...); err != nil {
+		t.Error(err)
 	}
 }
 
