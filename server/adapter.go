@@ -140,9 +140,9 @@ func (s *Server) adapterRef(model string) (ref string, base bool) {
 
 // addUse resolves NAME[@VERSION] among the tenant's adapters. Unknown, foreign and forbidden ones take the same path to the same answer.
 func (s *Server) addUse(c *gin.Context, g *tenant.Grant, t *target, ref string, scale float64) error {
-	name, version, _ := strings.Cut(ref, "@")
+	name, version, versioned := strings.Cut(ref, "@")
 	v, err := adapters.Version{}, adapters.ErrNotFound
-	if s.deps.Adapters != nil {
+	if s.deps.Adapters != nil && (version != "" || !versioned) {
 		v, err = s.deps.Adapters.Resolve(c.Request.Context(), g.Tenant, name, version)
 	}
 	allowed := g.Settings.MayUse(name)

@@ -248,6 +248,7 @@ func TestChoosingRefused(t *testing.T) {
 		{`"model":"foreign"`, 404, "model", `\"foreign\" does not exist`},
 		{`"model":"acme/foreign"`, 404, "model", "does not exist"},
 		{`"model":"support@v9"`, 404, "model", "does not exist"},
+		{`"model":"support@"`, 404, "model", "does not exist"},
 		{`"model":"org/tiny:"`, 404, "model", "does not exist"},
 		{`"model":"@"`, 404, "model", "does not exist"},
 		{`"model":"a\u0000b"`, 404, "model", "does not exist"},
