@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -74,7 +75,7 @@ func (f *tenancyFlags) open(ctx context.Context, modelRef string, keys []string,
 	}
 	switch {
 	case err == nil:
-	case f.Data == "" && f.Database == "" && unwritable(err):
+	case f.Data == "" && f.Database == "" && unwritable(err) && !f.mayExist():
 		log.Warn("no data directory: no tenants, keys and adapters are kept; give --data DIR", "error", err)
 	default:
 		return nil, errors.Join(err, t.close())
@@ -91,6 +92,16 @@ func (f *tenancyFlags) open(ctx context.Context, modelRef string, keys []string,
 		return nil, errors.Join(err, t.close())
 	}
 	return t, nil
+}
+
+// mayExist says whether there may be keys and tenants that cannot be read: then nobody is let in instead of everybody.
+func (f *dataFlags) mayExist() bool {
+	dir, err := f.directory()
+	if err != nil {
+		return false
+	}
+	_, err = os.Stat(dir)
+	return !errors.Is(err, fs.ErrNotExist)
 }
 
 func unwritable(err error) bool {
