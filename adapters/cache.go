@@ -46,7 +46,7 @@ type CacheConfig struct {
 	Load        func(ctx context.Context, v Version, dir string) (Resident, error)
 	Memory      Memory        // nil: Limit alone bounds the adapters
 	Limit       int64         // bytes of all adapters together; 0: Memory alone bounds them
-	MaxLoads    int           // loads at once; 2
+	MaxLoads    int           // loads at once; 1
 	LoadTimeout time.Duration // how long a request waits for its adapter; 30 s
 	RetryAfter  time.Duration // how long a failed load is answered with its error; 5 s
 	AgeAfter    time.Duration // how long adapters in use may keep the oldest load from its memory before their new requests queue behind it; 1 s
@@ -65,7 +65,7 @@ func (c CacheConfig) filled() CacheConfig {
 		}
 	}
 	if c.MaxLoads <= 0 {
-		c.MaxLoads = 2
+		c.MaxLoads = 1
 	}
 	if c.Limit <= 0 {
 		c.Limit = math.MaxInt64

@@ -188,6 +188,7 @@ func (c *Cache) start(e *entry) {
 }
 
 func (c *Cache) load(e *entry) {
+	polite()
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(c.ctx, c.cfg.LoadTimeout)
 	defer cancel()
