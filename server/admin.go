@@ -52,8 +52,9 @@ func (s *Server) adminRoutes(r *gin.Engine) {
 	named.POST("", s.uploadAdapter)
 	named.DELETE("", s.removeAdapter)
 	named.POST("rollback", s.rollbackAdapter)
-	named.PUT("pin", func(c *gin.Context) { s.pinAdapter(c, true) })
-	named.DELETE("pin", func(c *gin.Context) { s.pinAdapter(c, false) })
+	// Pinned memory is taken from all tenants.
+	named.PUT("pin", s.operatorOnly, func(c *gin.Context) { s.pinAdapter(c, true) })
+	named.DELETE("pin", s.operatorOnly, func(c *gin.Context) { s.pinAdapter(c, false) })
 	named.PUT("tags/:tag", s.tagAdapter)
 	named.DELETE("tags/:tag", s.untagAdapter)
 

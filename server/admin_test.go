@@ -368,7 +368,7 @@ func TestAdminAdapters(t *testing.T) {
 		status             int
 	}{
 		{"GET", one, "", 200}, {"GET", one + "?version=88888888", "", 200}, {"GET", one + "?version=v7", "", 404}, {"GET", "/admin/v1/tenants/acme/adapters/nobody", "", 404},
-		{"POST", one + "/rollback", "", 200}, {"POST", one + "/rollback", `{"version":"v1"}`, 200}, {"PUT", one + "/pin", "", 200}, {"DELETE", one + "/pin", "", 200},
+		{"POST", one + "/rollback", "", 200}, {"POST", one + "/rollback", `{"version":"v1"}`, 200}, {"PUT", one + "/pin", "", 403}, {"DELETE", one + "/pin", "", 403},
 		{"PUT", one + "/tags/stable", `{"version":"88888888"}`, 200}, {"PUT", one + "/tags/stable", `{"version":7}`, 400}, {"DELETE", one + "/tags/stable", "", 200}, {"DELETE", one, "", 200},
 		{"DELETE", one + "?version=v7", "", 404},
 	} {
@@ -376,7 +376,12 @@ func TestAdminAdapters(t *testing.T) {
 			t.Errorf("%s %s: %d %s", r.method, r.path, w.Code, w.Body)
 		}
 	}
-	want := "rollback acme/foreign , rollback acme/foreign v1, pin acme/foreign true, pin acme/foreign false, tag acme/foreign stable 88888888, untag acme/foreign stable, remove acme/foreign "
+	for _, method := range []string{"PUT", "DELETE"} {
+		if w := s.do(method, one+"/pin", s.root, ""); w.Code != 200 {
+			t.Errorf("%s pin by the operator: %d %s", method, w.Code, w.Body)
+		}
+	}
+	want := "rollback acme/foreign , rollback acme/foreign v1, tag acme/foreign stable 88888888, untag acme/foreign stable, remove acme/foreign , pin acme/foreign true, pin acme/foreign false"
 	if got := strings.Join(lib.calls, ", "); got != want {
 		t.Errorf("calls: %s", got)
 	}
