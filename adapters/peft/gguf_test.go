@@ -60,32 +60,6 @@ func values(f lora.Factor) []float32 {
 	return out
 }
 
-// The adapters that llama.cpp is measured with fit their model.
-func TestPeerAdapters(t *testing.T) {
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		t.Skip(err)
-	}
-	files, _ := filepath.Glob(filepath.Join(cache, "weft-peer", "loras", "smollm2-*.gguf"))
-	if len(files) == 0 {
-		t.Skip("no adapters of the peers in the cache: shared/peer/make_lora.py makes them")
-	}
-	base, err := OpenModel(cachedModel(t, readSmolLM2(t).SHA256), "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer base.Close()
-	for _, f := range files[:min(2, len(files))] {
-		a, err := Load(f, base)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if m := a.Layers[29][lora.DownProj]; m.Rank() != 16 || m.Scale != 2 {
-			t.Errorf("%s: rank %d, scale %v", f, m.Rank(), m.Scale)
-		}
-	}
-}
-
 // ggufAdapter builds GGUF files of F32 tensors; dims are outermost first.
 type ggufAdapter struct {
 	texts   map[string]string
