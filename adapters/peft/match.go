@@ -55,6 +55,17 @@ func newMatcher(c *Config, r *reasons) *matcher {
 	return m
 }
 
+// Select returns what the configuration says of a module's path: whether it is adapted, at which rank and alpha. It is for who makes adapters; a pattern that cannot be
+// read is an error.
+func (c *Config) Select() (func(path string) (rank int, alpha float64, ok bool), error) {
+	var r reasons
+	m := newMatcher(c, &r)
+	if err := r.err("the settings"); err != nil {
+		return nil, err
+	}
+	return func(path string) (int, float64, bool) { return m.rank(path), m.alpha(path), m.targets(path) }, nil
+}
+
 // targets says whether the module is to be adapted.
 func (m *matcher) targets(path string) bool {
 	if m.excluded(path) {
@@ -128,6 +139,16 @@ func (m *matcher) rankFits(path string, rank int) (want string, ok bool) {
 		return fmt.Sprintf("r is %d", m.c.Rank), rank == m.c.Rank
 	}
 	return strings.Join(all, ", "), false
+}
+
+// rank returns the module's rank: the first pattern that matches, else r.
+func (m *matcher) rank(path string) int {
+	for i, p := range m.c.RankPattern {
+		if re := m.ranks[i]; re != nil && re.MatchString(path) {
+			return int(p.Value)
+		}
+	}
+	return m.c.Rank
 }
 
 // alpha returns the module's alpha: the first pattern that matches, else lora_alpha.

@@ -262,6 +262,7 @@ func (t *trainee) train(ctx context.Context, f *trainFlags, terminal io.Writer, 
 		Config: f.Config, Dir: f.Out, Model: t.model.Frozen(), Device: t.device, Train: t.data.Samples, Log: log,
 		Base: base, BaseRef: t.name, Data: t.data.Report.Digest, MemoryLimit: int64(f.Memory),
 	}
+	j.Beside = besideWeights(t.path)
 	if t.heldOut != nil {
 		j.Eval = t.heldOut.Samples
 		j.Data += "+" + t.heldOut.Report.Digest
@@ -280,6 +281,16 @@ func (t *trainee) train(ctx context.Context, f *trainFlags, terminal io.Writer, 
 		return nil, err
 	}
 	return j.Report(res, versionText(), &t.data.Report)
+}
+
+// besideWeights lists the files of a Hugging Face folder that a model trained from it needs too; a GGUF file has none.
+func besideWeights(path string) (out []string) {
+	for _, name := range []string{"config.json", "generation_config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"} {
+		if st, err := os.Stat(filepath.Join(path, name)); err == nil && st.Mode().IsRegular() {
+			out = append(out, filepath.Join(path, name))
+		}
+	}
+	return out
 }
 
 // fileDigest is the SHA-256 of a model's weights: of the file, or of a folder's safetensors in the order of their names.
@@ -314,7 +325,6 @@ type progress struct {
 	log      *slog.Logger
 	terminal bool
 	every    int
-	started  time.Time
 	seconds  float64
 	tokens   int
 	width    int
@@ -322,7 +332,7 @@ type progress struct {
 
 func newProgress(w io.Writer, log *slog.Logger, every int) *progress {
 	f, ok := w.(*os.File)
-	return &progress{w: w, log: log, terminal: ok && isatty.IsTerminal(f.Fd()), every: every, started: time.Now()}
+	return &progress{w: w, log: log, terminal: ok && isatty.IsTerminal(f.Fd()), every: every}
 }
 
 func (p *progress) begin(trainable, all int64, bytes int64) {

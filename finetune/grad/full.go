@@ -86,7 +86,7 @@ func (m *Model) fromBuffer(name string, b device.Buffer) (*Param, error) {
 		return nil, err
 	}
 	v := floats(b)
-	p, err := NewParam(m.dev, name, len(v), 1)
+	p, err := NewVector(m.dev, name, len(v))
 	if err != nil {
 		return nil, err
 	}

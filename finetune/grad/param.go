@@ -18,8 +18,18 @@ var ErrDevice = errors.New("this device cannot train")
 type Param struct {
 	Name       string // as files name it
 	Rows, Cols int
+	Vector     bool // files hold it as [Rows]
 	value      device.Buffer
 	grad       device.Buffer
+}
+
+// NewVector allocates a zeroed parameter of n values in one dimension.
+func NewVector(dev device.Device, name string, n int) (*Param, error) {
+	p, err := NewParam(dev, name, n, 1)
+	if err == nil {
+		p.Vector = true
+	}
+	return p, err
 }
 
 // NewParam allocates a zeroed parameter.

@@ -2,12 +2,13 @@ package train
 
 import (
 	"fmt"
+	"maps"
 	"math"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
+	"weft/adapters/peft"
 	"weft/finetune/grad"
 	"weft/runtime/device"
 	"weft/runtime/lora"
@@ -33,8 +34,7 @@ func (a *adapted) scale(rs bool) float32 {
 	return float32(a.alpha / float64(a.rank))
 }
 
-// plan lists the projections that the settings name, in the model's order, with PEFT's rules: a list matches names or suffixes of paths, one expression the whole
-// path, all-linear everything but the head; patterns match suffixes, the first in the order of their text wins.
+// plan lists the projections that the settings name by PEFT's rules (peft.Config.Select), in the model's order.
 func (c *Config) plan(m *model.Config) ([]adapted, error) {
 	if m.Fused {
 		return nil, fmt.Errorf("%w: the projections of %s are stored fused; LoRA is not trained on them", ErrConfig, m.Architecture)
@@ -44,15 +44,14 @@ func (c *Config) plan(m *model.Config) ([]adapted, error) {
 			return nil, fmt.Errorf("%w: layers_to_transform names block %d, the model has %d", ErrConfig, l, m.Layers)
 		}
 	}
-	ranks, err := patterns("rank_pattern", c.RankPattern, 1, 4096)
+	list, err := c.peft()
 	if err != nil {
 		return nil, err
 	}
-	alphas, err := patterns("alpha_pattern", c.AlphaPattern, 0, 1e6)
+	choose, err := list.Select()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
 	}
-	used := map[string]bool{}
 	var out []adapted
 	for l := range m.Layers {
 		if len(c.LayersToTransform) > 0 && !slices.Contains(c.LayersToTransform, l) {
@@ -60,77 +59,50 @@ func (c *Config) plan(m *model.Config) ([]adapted, error) {
 		}
 		for t, name := range grad.Projections {
 			path := fmt.Sprintf("model.layers.%d.%s", l, name)
-			by := c.targeted(path)
-			if by == "" {
-				continue
+			if rank, alpha, ok := choose(path); ok {
+				out = append(out, adapted{layer: l, target: lora.Target(t), path: path, rank: rank, alpha: alpha})
 			}
-			used[by] = true
-			a := adapted{layer: l, target: lora.Target(t), path: path, rank: c.Rank, alpha: c.Alpha}
-			if v, ok := match(ranks, path); ok {
-				a.rank = int(v)
-			}
-			if v, ok := match(alphas, path); ok {
-				a.alpha = v
-			}
-			out = append(out, a)
 		}
 	}
 	for _, t := range c.TargetModules {
-		if !used[t] {
+		named := func(a adapted) bool { return a.path == t || strings.HasSuffix(a.path, "."+t) }
+		if len(out) == 0 || list.Targets.Pattern == "" && !slices.ContainsFunc(out, named) {
 			return nil, fmt.Errorf("%w: target_modules: %q matches no layer; the model has %s", ErrConfig, t, strings.Join(grad.Projections[:], ", "))
 		}
 	}
 	return out, nil
 }
 
-// targeted returns the entry of TargetModules that names path, or "".
-func (c *Config) targeted(path string) string {
-	for _, t := range c.TargetModules {
-		if t == "all-linear" || path == t || strings.HasSuffix(path, "."+t) {
-			return t
-		}
+// peft is what the settings say as an adapter's configuration. One target that is no layer's name is an expression for whole paths.
+func (c *Config) peft() (peft.Config, error) {
+	p := peft.Config{
+		Rank: c.Rank, Alpha: c.Alpha, Dropout: c.Dropout, Targets: peft.Modules{Names: c.TargetModules}, Layers: c.LayersToTransform, RSLoRA: c.RsLoRA, DoRA: c.DoRA, Bias: c.Bias,
 	}
-	if len(c.TargetModules) == 1 {
-		if re, err := regexp.Compile("^(?:" + c.TargetModules[0] + ")$"); err == nil && re.MatchString(path) {
-			return c.TargetModules[0]
-		}
+	named := func(path string) bool {
+		return path == c.TargetModules[0] || strings.HasSuffix(path, "."+c.TargetModules[0])
 	}
-	return ""
+	if len(c.TargetModules) == 1 && !slices.ContainsFunc(grad.Projections[:], named) {
+		p.Targets = peft.Modules{Pattern: c.TargetModules[0]}
+	}
+	var err error
+	if p.RankPattern, err = patterns("rank_pattern", c.RankPattern, 1, 4096); err != nil {
+		return p, err
+	}
+	p.AlphaPattern, err = patterns("alpha_pattern", c.AlphaPattern, 0, 1e6)
+	return p, err
 }
 
-type pattern struct {
-	re    *regexp.Regexp
-	value float64
-}
-
-func patterns(key string, in map[string]string, lo, hi float64) ([]pattern, error) {
-	var out []pattern
-	names := make([]string, 0, len(in))
-	for k := range in {
-		names = append(names, k)
-	}
-	slices.Sort(names)
-	for _, k := range names {
-		re, err := regexp.Compile(`^(?:.*\.)?(?:` + k + ")$")
-		if err != nil {
-			return nil, fmt.Errorf("%w: %s %q: %w", ErrConfig, key, k, err)
-		}
+// patterns are sorted by key, as PEFT saves them: where several match a layer, the first counts.
+func patterns(key string, in map[string]string, lo, hi float64) ([]peft.Pattern, error) {
+	var out []peft.Pattern
+	for _, k := range slices.Sorted(maps.Keys(in)) {
 		v, err := strconv.ParseFloat(in[k], 64)
-		if err != nil || v < lo || v > hi || key == "rank_pattern" && v != math.Trunc(v) {
+		if err != nil || !(v >= lo && v <= hi) || key == "rank_pattern" && v != math.Trunc(v) {
 			return nil, fmt.Errorf("%w: %s %s=%s: a number from %v to %v is expected", ErrConfig, key, k, in[k], lo, hi)
 		}
-		out = append(out, pattern{re, v})
+		out = append(out, peft.Pattern{Key: k, Value: v})
 	}
 	return out, nil
-}
-
-func match(list []pattern, path string) (float64, bool) {
-	for _, p := range list {
-		if p.re.MatchString(path) {
-			return p.value, true
-		}
-	}
-	return 0, false
 }
 
 const peftPrefix = "base_model.model."
@@ -155,7 +127,7 @@ func (c *Config) attach(dev device.Device, g *grad.Model, frozen *model.Frozen, 
 		}
 		a.lora = &grad.LoRA{A: A, B: B, Scale: a.scale(c.RsLoRA), Dropout: float32(c.Dropout)}
 		if c.DoRA {
-			if a.lora.Magnitude, err = grad.NewParam(dev, peftPrefix+a.path+".lora_magnitude_vector", w.Rows(), 1); err != nil {
+			if a.lora.Magnitude, err = grad.NewVector(dev, peftPrefix+a.path+".lora_magnitude_vector", w.Rows()); err != nil {
 				return err
 			}
 		}

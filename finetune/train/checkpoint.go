@@ -51,7 +51,7 @@ func (r *run) tensors(at func(i int) []float32) map[string]weights.Tensor {
 	out := map[string]weights.Tensor{}
 	for i, p := range r.grad.Params() {
 		shape := []int{p.Rows, p.Cols}
-		if p.Cols == 1 {
+		if p.Vector {
 			shape = shape[:1]
 		}
 		out[p.Name] = weights.Tensor{DType: "F32", Shape: shape, Data: bytesOf(at(i))}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -200,10 +199,6 @@ func (c *Config) Validate() error {
 	want(c.Patience == 0 || c.EvalData != "", "early_stopping_patience needs eval_data")
 	want(c.Method == "lora" || !c.LoadIn4Bit, "method full trains the weights themselves, which load_in_4bit freezes: choose one")
 	want(!c.Packing || !c.GroupByLength, "packing and group_by_length are two ways to fill a batch: choose one")
-	if len(c.TargetModules) == 1 {
-		_, err := regexp.Compile(c.TargetModules[0])
-		want(err == nil, "target_modules %q: %v", c.TargetModules[0], err)
-	}
 	want(c.Method == "full" || len(c.TargetModules) > 0, "target_modules is empty: nothing would be trained")
 	if len(bad) > 0 {
 		return fmt.Errorf("%w: %s", ErrConfig, strings.Join(bad, "; "))

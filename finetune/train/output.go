@@ -1,42 +1,32 @@
 package train
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"weft/adapters/peft"
 	"weft/runtime/sample"
 	"weft/runtime/weights"
 )
 
-// peftConfig is adapter_config.json with every field that PEFT would fill in.
-func (r *run) peftConfig() map[string]any {
-	c := &r.Config
-	targets := r.targetNames()
-	ranks, alphas := map[string]int{}, map[string]float64{}
+// adapterConfig is what the adapter's configuration says: names, or where they would not do whole paths, and each layer's own rank and alpha.
+func (r *run) adapterConfig() (peft.Config, error) {
+	p, err := r.Config.peft()
+	p.Base, p.Targets = r.BaseRef, peft.Modules{Names: r.targetNames()}
+	p.RankPattern, p.AlphaPattern = nil, nil
 	for i := range r.adapted {
 		a := &r.adapted[i]
-		if a.rank != c.Rank {
-			ranks[a.path] = a.rank
+		if a.rank != p.Rank {
+			p.RankPattern = append(p.RankPattern, peft.Pattern{Key: a.path, Value: float64(a.rank)})
 		}
-		if a.alpha != c.Alpha {
-			alphas[a.path] = a.alpha
+		if a.alpha != p.Alpha {
+			p.AlphaPattern = append(p.AlphaPattern, peft.Pattern{Key: a.path, Value: a.alpha})
 		}
 	}
-	var layers any
-	if len(c.LayersToTransform) > 0 {
-		layers = c.LayersToTransform
-	}
-	return map[string]any{
-		"peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": r.BaseRef, "revision": nil, "inference_mode": true, "auto_mapping": nil,
-		"r": c.Rank, "lora_alpha": c.Alpha, "lora_dropout": c.Dropout, "target_modules": targets, "exclude_modules": nil, "bias": c.Bias,
-		"use_rslora": c.RsLoRA, "use_dora": c.DoRA, "rank_pattern": ranks, "alpha_pattern": alphas, "layers_to_transform": layers, "layers_pattern": nil,
-		"modules_to_save": nil, "fan_in_fan_out": false, "init_lora_weights": true, "lora_bias": false, "megatron_config": nil, "megatron_core": "megatron.core",
-		"layer_replication": nil, "loftq_config": map[string]any{}, "eva_config": nil, "corda_config": nil, "trainable_token_indices": nil,
-	}
+	return p, err
 }
 
 // targetNames are names of layers where each is adapted in every chosen block, else whole paths: no reader has to know the rules of all-linear or of an expression.
@@ -44,7 +34,7 @@ func (r *run) targetNames() []string {
 	var names, paths []string
 	count := map[string]int{}
 	for i := range r.adapted {
-		name := lastPart(r.adapted[i].path)
+		name := strings.TrimPrefix(filepath.Ext(r.adapted[i].path), ".")
 		count[name]++
 		names, paths = append(names, name), append(paths, r.adapted[i].path)
 	}
@@ -62,17 +52,6 @@ func (r *run) targetNames() []string {
 	return names
 }
 
-func lastPart(path string) string { return path[1+lastDot(path):] }
-
-func lastDot(path string) int {
-	for i := len(path) - 1; i >= 0; i-- {
-		if path[i] == '.' {
-			return i
-		}
-	}
-	return -1
-}
-
 // write leaves the adapter, or the trained model's weights, in the run's folder and returns where.
 func (r *run) write() (string, error) {
 	if r.Config.Method == "full" {
@@ -81,14 +60,11 @@ func (r *run) write() (string, error) {
 	}
 	path := filepath.Join(r.Dir, "adapter")
 	return path, r.replace(path, func(dir string) error {
-		text, err := json.MarshalIndent(r.peftConfig(), "", "  ")
+		c, err := r.adapterConfig()
 		if err != nil {
 			return err
 		}
-		if err := writeSynced(filepath.Join(dir, "adapter_config.json"), append(text, '\n')); err != nil {
-			return err
-		}
-		if err := weights.WriteSafetensors(filepath.Join(dir, "adapter_model.safetensors"), r.tensors(r.values), map[string]string{"format": "pt"}); err != nil {
+		if err := peft.Write(dir, c, r.tensors(r.values)); err != nil {
 			return err
 		}
 		proof, err := r.proof()
@@ -137,40 +113,49 @@ func nextTokens(ids []int32, logits []float32) peft.ProofPrompt {
 	return q
 }
 
-// writeModel writes the trained weights under their Hugging Face names; Gemma's norms lose the 1 that was added when they were loaded.
+// writeModel writes the trained weights under their Hugging Face names. Gemma's norms lose the 1 that is in them here, whether the loader or a GGUF file added it.
 func (r *run) writeModel(path string) error {
 	return r.replace(path, func(dir string) error {
 		tensors := r.tensors(r.values)
-		if r.Model.Config.NormPlusOne {
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			return err
+		}
+		if r.Model.Config.SandwichNorm {
 			for name, t := range tensors {
 				if len(t.Shape) == 1 && !isBias(name) {
 					tensors[name] = lessOne(t)
 				}
 			}
 		}
+		for _, path := range r.Beside {
+			text, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			if err := writeSynced(filepath.Join(dir, filepath.Base(path)), text); err != nil {
+				return err
+			}
+		}
 		return weights.WriteSafetensors(filepath.Join(dir, "model.safetensors"), tensors, map[string]string{"format": "pt"})
 	})
 }
 
-// replace fills a folder beside path and puts it in path's place.
+// replace makes a new folder with fill, beside path, and puts it in path's place.
 func (r *run) replace(path string, fill func(dir string) error) error {
 	tmp, err := os.MkdirTemp(r.Dir, ".writing-")
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	defer os.RemoveAll(tmp)
-	err = os.Chmod(tmp, 0o755)
-	if err == nil {
-		err = fill(tmp)
-	}
-	if err == nil {
-		err = syncDir(tmp)
+	made := filepath.Join(tmp, filepath.Base(path))
+	if err = fill(made); err == nil {
+		err = syncDir(made)
 	}
 	if err == nil {
 		err = os.RemoveAll(path)
 	}
 	if err == nil {
-		err = os.Rename(tmp, path)
+		err = os.Rename(made, path)
 	}
 	if err == nil {
 		err = syncDir(r.Dir)

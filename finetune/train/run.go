@@ -28,9 +28,10 @@ type Job struct {
 	Device  device.Device
 	Train   []data.Sample
 	Eval    []data.Sample
-	Base    string // digest of the base's weights
-	Data    string // digest of the data
-	BaseRef string // how the base is named in the adapter's configuration
+	Base    string   // digest of the base's weights
+	Data    string   // digest of the data
+	BaseRef string   // how the base is named in the adapter's configuration
+	Beside  []string // files of the base that belong beside a trained model's weights: its configuration and tokenizer
 	Log     *slog.Logger
 	// MemoryLimit bounds what the device may hold and the optimizer's state together; 0: none.
 	MemoryLimit int64
