@@ -235,7 +235,7 @@ func (c catalog) Acquire(ctx context.Context, v adapters.Version) (adapters.Leas
 	return c.Cache.Acquire(ctx, v)
 }
 
-// nameOf returns the names of adapter keys as the engine reports them.
+// namesOf returns the names of adapter keys as the engine reports them.
 func (t *tenancy) namesOf(keys []string) []string {
 	out := make([]string, 0, len(keys))
 	for _, k := range keys {
