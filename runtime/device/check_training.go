@@ -161,6 +161,14 @@ func checkSelfAttention(op string, a SelfAttentionArgs, forward bool) error {
 			return shapeErr(op, "indptr goes from %d to %d at document %d", a.Indptr[d], a.Indptr[d+1], d)
 		}
 	}
+	if a.Prefix != nil && len(a.Prefix) != len(a.Indptr)-1 {
+		return shapeErr(op, "%d prefixes for %d documents", len(a.Prefix), len(a.Indptr)-1)
+	}
+	for d, p := range a.Prefix {
+		if int(p) >= d || p >= 0 && a.Prefix[p] >= 0 {
+			return shapeErr(op, "document %d continues %d; want an earlier one that continues nothing, or -1", d, p)
+		}
+	}
 	return nil
 }
 

@@ -75,19 +75,12 @@ func NewRopeTables(dev device.Device, c *Config, length int) (*RopeTables, error
 // Table returns the table of a kind: rows of cosines, then sines.
 func (t *RopeTables) Table(kind int) device.Buffer { return t.tables[kind].buf }
 
-// Rows appends to dst the table row of each token of documents that begin at position 0, none longer than Length.
-func (t *RopeTables) Rows(dst []int32, kind int, indptr []int32) []int32 {
-	r := &t.cfg.Ropes[kind]
-	for d := range len(indptr) - 1 {
-		n, first := indptr[d+1]-indptr[d], int32(0)
-		if r.Long != nil && int(n) > r.Original {
-			first = int32(t.Length)
-		}
-		for p := range n {
-			dst = append(dst, first+p)
-		}
+// First returns the table row of position 0 in a document of the given length, at most Length; its other positions follow.
+func (t *RopeTables) First(kind, length int) int32 {
+	if r := &t.cfg.Ropes[kind]; r.Long != nil && length > r.Original {
+		return int32(t.Length)
 	}
-	return dst
+	return 0
 }
 
 // Free gives the tables' memory back.

@@ -1,5 +1,5 @@
 // Attention within documents and its gradient, written once over v16 (FlashAttention 2, arXiv:2307.08691). An item owns a block of rows: queries, or keys where it makes
-// their gradients. It walks the rows of the other side in blocks at fixed places of the document: scores are products of its rows with a transposed block, what they weigh
+// their gradients. It walks the rows of the other side in blocks at fixed places of their document: scores are products of its rows with a transposed block, what they weigh
 // is added up in ascending order of the other side's rows. Masked pairs weigh zero.
 #include "math_body.h"
 #include "spans.h"
@@ -84,7 +84,7 @@ ALWAYS v16 score_of(const documents_op *o, v16 s, v16 *slope) {
 	return s;
 }
 
-// Of the n rows of the other side from row other on, those that see row own, or that it sees, are [*lo, *hi).
+// Of the n rows of the other side from other on (on the item's own scale), those that see row own, or that it sees, are [*lo, *hi).
 ALWAYS void visible(const documents_op *o, int keys, int64_t own, int64_t other, int64_t n, int64_t *lo, int64_t *hi) {
 	int64_t first = keys ? own : o->window > 0 ? own - o->window + 1 : 0, end = !keys ? own + 1 : o->window > 0 ? own + o->window : INT64_MAX;
 	*lo = first <= other ? 0 : first - other < n ? first - other : n;
@@ -134,18 +134,15 @@ static void FN(soften_rows)(const documents_op *o, const document_item *it, int6
 	}
 }
 
-// Where the walk over the other side begins and ends: whole blocks of the document.
-ALWAYS int64_t first_block(const documents_op *o, const document_item *it) {
-	int64_t first = it->keys ? it->row : o->window > 0 ? it->row - (int64_t)o->window + 1 : it->begin;
-	return first <= it->begin ? it->begin : it->begin + (first - it->begin) / QUERY_BLOCK * QUERY_BLOCK;
+// Where the walk over a range begins and ends: whole blocks of it.
+ALWAYS int64_t first_block(const documents_op *o, const document_item *it, const document_range *other) {
+	int64_t begin = other->begin, first = it->keys ? it->row - (int64_t)other->shift : o->window > 0 ? it->row - (int64_t)other->shift - o->window + 1 : begin;
+	return first <= begin ? begin : begin + (first - begin) / QUERY_BLOCK * QUERY_BLOCK;
 }
 
-ALWAYS int64_t end_of(const documents_op *o, const document_item *it) {
-	int64_t last = it->row + it->rows;
-	if (!it->keys) {
-		return last;
-	}
-	return o->window > 0 && last - 1 + o->window < it->end ? last - 1 + o->window : it->end;
+ALWAYS int64_t end_of(const documents_op *o, const document_item *it, const document_range *other) {
+	int64_t last = it->row + it->rows - (int64_t)other->shift, end = !it->keys ? last : o->window > 0 ? last - 1 + o->window : INT64_MAX;
+	return end < other->end ? end : other->end;
 }
 
 ALWAYS int64_t block_rows(int64_t from, int64_t end) { return end - from < QUERY_BLOCK ? end - from : QUERY_BLOCK; }
@@ -161,16 +158,18 @@ static void FN(documents)(const documents_op *o, const document_item *it, float 
 		largest[i] = -INFINITY;
 		sums[i] = 0;
 	}
-	int64_t end = end_of(o, it);
-	for (int64_t at = first_block(o, it); at < end; at += QUERY_BLOCK) {
-		int64_t n = block_rows(at, end);
-		FN(copy_rows)(o->k + at * o->k_stride + kv, o->k_stride, n, d, k, padded);
-		FN(copy_rows)(o->v + at * o->v_stride + kv, o->v_stride, n, d, v, padded);
-		FN(turn)(k, padded, turned);
-		memset(scores, 0, QUERY_BLOCK * QUERY_BLOCK * sizeof(float));
-		FN(block_add)(q, padded, turned, QUERY_BLOCK, it->rows, d, QUERY_BLOCK, scores, QUERY_BLOCK);
-		FN(soften_rows)(o, it, at, n, scores, largest, sums, acc, padded);
-		FN(block_add)(scores, QUERY_BLOCK, v, padded, it->rows, n, padded, acc, padded);
+	for (const document_range *other = it->other; other < it->other + it->others; other++) {
+		int64_t end = end_of(o, it, other);
+		for (int64_t at = first_block(o, it, other); at < end; at += QUERY_BLOCK) {
+			int64_t n = block_rows(at, end);
+			FN(copy_rows)(o->k + at * o->k_stride + kv, o->k_stride, n, d, k, padded);
+			FN(copy_rows)(o->v + at * o->v_stride + kv, o->v_stride, n, d, v, padded);
+			FN(turn)(k, padded, turned);
+			memset(scores, 0, QUERY_BLOCK * QUERY_BLOCK * sizeof(float));
+			FN(block_add)(q, padded, turned, QUERY_BLOCK, it->rows, d, QUERY_BLOCK, scores, QUERY_BLOCK);
+			FN(soften_rows)(o, it, at + other->shift, n, scores, largest, sums, acc, padded);
+			FN(block_add)(scores, QUERY_BLOCK, v, padded, it->rows, n, padded, acc, padded);
+		}
 	}
 	for (int64_t r = 0; r < it->rows; r++) {
 		v16 sum = v_set1(sums[r]);
@@ -242,27 +241,29 @@ static void FN(documents_grad)(const documents_op *o, const document_item *it, f
 		load_stats(o, it->row, it->rows, first, lse, delta);
 	}
 	memset(acc, 0, (size_t)(2 * size) * sizeof(float));
-	int64_t end = end_of(o, it);
 	for (int64_t h = first; h < first + heads; h++) {
-		for (int64_t at = first_block(o, it); at < end; at += QUERY_BLOCK) {
-			int64_t n = block_rows(at, end);
-			if (it->keys) {
-				FN(copy_rows)(o->q + at * o->q_stride + h * d, o->q_stride, n, d, far, padded);
-				FN(copy_rows)(o->dout + at * o->dout_stride + h * d, o->dout_stride, n, d, far2, padded);
-				load_stats(o, at, n, h, lse, delta);
-			} else {
-				FN(copy_rows)(o->k + at * o->k_stride + kv, o->k_stride, n, d, far, padded);
-				FN(copy_rows)(o->v + at * o->v_stride + kv, o->v_stride, n, d, far2, padded);
-			}
-			FN(turn)(far, padded, turned);
-			FN(turn)(far2, padded, turned2);
-			memset(scores, 0, (size_t)(2 * block) * sizeof(float));
-			FN(block_add)(own, padded, turned, QUERY_BLOCK, it->rows, d, QUERY_BLOCK, scores, QUERY_BLOCK);
-			FN(block_add)(own2, padded, turned2, QUERY_BLOCK, it->rows, d, QUERY_BLOCK, dp, QUERY_BLOCK);
-			FN(weigh_rows)(o, it, at, n, scores, dp, lse, delta);
-			FN(block_add)(dp, QUERY_BLOCK, far, padded, it->rows, n, padded, acc, padded);
-			if (it->keys) {
-				FN(block_add)(scores, QUERY_BLOCK, far2, padded, it->rows, n, padded, acc2, padded);
+		for (const document_range *other = it->other; other < it->other + it->others; other++) {
+			int64_t end = end_of(o, it, other);
+			for (int64_t at = first_block(o, it, other); at < end; at += QUERY_BLOCK) {
+				int64_t n = block_rows(at, end);
+				if (it->keys) {
+					FN(copy_rows)(o->q + at * o->q_stride + h * d, o->q_stride, n, d, far, padded);
+					FN(copy_rows)(o->dout + at * o->dout_stride + h * d, o->dout_stride, n, d, far2, padded);
+					load_stats(o, at, n, h, lse, delta);
+				} else {
+					FN(copy_rows)(o->k + at * o->k_stride + kv, o->k_stride, n, d, far, padded);
+					FN(copy_rows)(o->v + at * o->v_stride + kv, o->v_stride, n, d, far2, padded);
+				}
+				FN(turn)(far, padded, turned);
+				FN(turn)(far2, padded, turned2);
+				memset(scores, 0, (size_t)(2 * block) * sizeof(float));
+				FN(block_add)(own, padded, turned, QUERY_BLOCK, it->rows, d, QUERY_BLOCK, scores, QUERY_BLOCK);
+				FN(block_add)(own2, padded, turned2, QUERY_BLOCK, it->rows, d, QUERY_BLOCK, dp, QUERY_BLOCK);
+				FN(weigh_rows)(o, it, at + other->shift, n, scores, dp, lse, delta);
+				FN(block_add)(dp, QUERY_BLOCK, far, padded, it->rows, n, padded, acc, padded);
+				if (it->keys) {
+					FN(block_add)(scores, QUERY_BLOCK, far2, padded, it->rows, n, padded, acc2, padded);
+				}
 			}
 		}
 	}

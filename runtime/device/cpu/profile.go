@@ -156,7 +156,11 @@ func documentsCost(a *C.documents_op, s *opShape) (bytes int64, ops float64) {
 		if it.keys != 0 {
 			continue
 		}
-		keys := float64(it.row-it.begin) + float64(it.rows+1)/2
+		other := unsafe.Slice(it.other, it.others) // its own document at last
+		keys := float64(it.row-other[len(other)-1].begin) + float64(it.rows+1)/2
+		for _, r := range other[:len(other)-1] {
+			keys += float64(r.end - r.begin)
+		}
 		if a.window > 0 {
 			keys = min(keys, float64(a.window))
 		}

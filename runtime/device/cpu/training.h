@@ -70,10 +70,16 @@ typedef struct {
 	float scale;
 } embed_grad_op;
 
-// A block of rows of a document and one head: queries, or, where keys is set, the rows of one KV head as keys.
+// Rows of the other side, in the order in which an item walks them. Row r of them stands where row r + shift of the item's own document would.
 typedef struct {
-	int32_t begin, end; // the document
-	int32_t row, rows, head, keys;
+	int32_t begin, end, shift;
+} document_range;
+
+// A block of rows of a document and one head: queries, or, where keys is set, the rows of one KV head as keys. Queries walk the prefix and their document; keys their
+// document and those that continue it.
+typedef struct {
+	const document_range *other;
+	int32_t others, row, rows, head, keys;
 } document_item;
 
 typedef struct {

@@ -83,15 +83,19 @@ func (d *cpuDevice) documents(a *device.SelfAttentionArgs, v [10]operand, grad b
 	if err != nil {
 		return nil, err
 	}
+	seen, seeing, err := d.ranges(a)
+	if err != nil {
+		return nil, err
+	}
 	n = 0
 	for i := range len(a.Indptr) - 1 {
 		begin, end := a.Indptr[i], a.Indptr[i+1]
 		last := begin + (end-begin-1)/C.QUERY_BLOCK*C.QUERY_BLOCK
 		for row := begin; grad && row < end; row += C.QUERY_BLOCK {
-			n += blockItems(items[n:], begin, end, row, kvHeads, 1)
+			n += blockItems(items[n:], seeing[i], end, row, kvHeads, 1)
 		}
 		for row := last; end > begin && row >= begin; row -= C.QUERY_BLOCK {
-			n += blockItems(items[n:], begin, end, row, heads, 0)
+			n += blockItems(items[n:], seen[i], end, row, heads, 0)
 		}
 	}
 	size := (a.HeadDim + 15) / 16 * 16 * C.QUERY_BLOCK
@@ -110,10 +114,44 @@ func (d *cpuDevice) documents(a *device.SelfAttentionArgs, v [10]operand, grad b
 	return r, nil
 }
 
-// blockItems fills in one block of rows for each head.
-func blockItems(items []C.document_item, begin, end, row int32, heads, keys int) int {
+// ranges returns what each document's rows see, and what sees them.
+func (d *cpuDevice) ranges(a *device.SelfAttentionArgs) (seen, seeing [][]C.document_range, err error) {
+	docs := len(a.Indptr) - 1
+	all, err := room[C.document_range](&d.arena, 4*docs)
+	if err != nil {
+		return nil, nil, err
+	}
+	all = all[:0]
+	of := func(doc, shift int32) C.document_range {
+		return C.document_range{begin: C.int32_t(a.Indptr[doc]), end: C.int32_t(a.Indptr[doc+1]), shift: C.int32_t(shift)}
+	}
+	continued := make([][]int32, docs)
+	seen, seeing = make([][]C.document_range, docs), make([][]C.document_range, docs)
+	for i := range int32(docs) {
+		from := len(all)
+		if a.Prefix != nil && a.Prefix[i] >= 0 {
+			p := a.Prefix[i]
+			all = append(all, of(p, a.Indptr[i]-a.Indptr[p+1]))
+			continued[p] = append(continued[p], i)
+		}
+		all = append(all, of(i, 0))
+		seen[i] = all[from:]
+	}
+	for i := range int32(docs) {
+		from := len(all)
+		all = append(all, of(i, 0))
+		for _, c := range continued[i] {
+			all = append(all, of(c, a.Indptr[i+1]-a.Indptr[c]))
+		}
+		seeing[i] = all[from:]
+	}
+	return seen, seeing, nil
+}
+
+// blockItems fills in one block of rows for each head; end is that of their document.
+func blockItems(items []C.document_item, other []C.document_range, end, row int32, heads, keys int) int {
 	for h := range heads {
-		items[h] = C.document_item{begin: C.int32_t(begin), end: C.int32_t(end), row: C.int32_t(row), rows: C.int32_t(min(end-row, C.QUERY_BLOCK)), head: C.int32_t(h), keys: C.int32_t(keys)}
+		items[h] = C.document_item{other: unsafe.SliceData(other), others: C.int32_t(len(other)), row: C.int32_t(row), rows: C.int32_t(min(end-row, C.QUERY_BLOCK)), head: C.int32_t(h), keys: C.int32_t(keys)}
 	}
 	return heads
 }

@@ -13,6 +13,7 @@ type packed struct {
 	heads, kvHeads, dim, window int
 	softcap, scale              float32
 	docs                        []int
+	prefix                      []int32 // by document
 }
 
 func (c packed) indptr() (at []int32, rows int) {
@@ -36,6 +37,10 @@ func testSelfAttention(b *bench, d device.Training) {
 		{heads: 2, kvHeads: 1, dim: 32, scale: 0.1, window: 70, softcap: 3, docs: []int{230}},
 		{heads: 1, kvHeads: 1, dim: 256, scale: 0.0625, docs: []int{66}},
 		{heads: 1, kvHeads: 1, dim: 16, scale: 0.25, window: 1, docs: []int{20}},
+		{heads: 4, kvHeads: 2, dim: 16, scale: 0.25, docs: []int{7, 23, 9, 20, 1}, prefix: []int32{-1, 0, -1, 0, 0}},
+		{heads: 9, kvHeads: 3, dim: 64, scale: 0.125, docs: []int{3, 40, 17, 35, 2}, prefix: []int32{-1, -1, 1, 1, 0}},
+		{heads: 2, kvHeads: 1, dim: 5, scale: 0.3, window: 8, softcap: 5, docs: []int{13, 6, 40, 0}, prefix: []int32{-1, 0, 0, 0}},
+		{heads: 2, kvHeads: 2, dim: 24, scale: 0.3, window: 37, docs: []int{70, 6, 0, 33}, prefix: []int32{-1, 0, -1, 0}},
 	} {
 		if (testing.Short() || invariant.Race) && len(c.docs) == 1 && c.docs[0] > 100 {
 			continue
@@ -50,10 +55,10 @@ func (b *bench) selfAttention(d device.Training, c packed) {
 	what := name("self attention ", c)
 	wide, narrow := c.heads*c.dim, c.kvHeads*c.dim
 	q, k, v, g := b.normal(rows*wide), b.normal(rows*narrow), b.normal(rows*narrow), b.normal(rows*wide)
-	run := func(begin, end int, at []int32) (out [5][]float32) {
+	run := func(begin, end int, at, prefix []int32) (out [5][]float32) {
 		n := end - begin
 		cut := func(x []float32, cols int) device.View { return b.view(x[begin*cols:end*cols], n, cols) }
-		a := device.SelfAttentionArgs{Q: cut(q, wide), K: cut(k, narrow), V: cut(v, narrow), Out: b.out(n, wide), LSE: b.out(n, c.heads), HeadDim: c.dim, Indptr: at,
+		a := device.SelfAttentionArgs{Q: cut(q, wide), K: cut(k, narrow), V: cut(v, narrow), Out: b.out(n, wide), LSE: b.out(n, c.heads), HeadDim: c.dim, Indptr: at, Prefix: prefix,
 			Scale: c.scale, Softcap: c.softcap, Window: c.window}
 		b.ran(d.SelfAttention(a))
 		r := device.SelfAttentionGradArgs{SelfAttentionArgs: a, DOut: cut(g, wide), DQ: b.out(n, wide), DK: b.out(n, narrow), DV: b.out(n, narrow)}
@@ -63,14 +68,17 @@ func (b *bench) selfAttention(d device.Training, c packed) {
 		}
 		return out
 	}
-	got := run(0, rows, indptr)
+	got := run(0, rows, indptr, c.prefix)
 	want, tol := c.dense(b, q, k, v, g, indptr)
 	for i, part := range []string{"out", "lse", "dq", "dk", "dv"} {
 		b.near(what+" "+part, got[i], want[i], tol[i])
 	}
+	if c.prefix != nil {
+		return
+	}
 	for at := range c.docs { // a document alone
 		begin, end := int(indptr[at]), int(indptr[at+1])
-		alone := run(begin, end, []int32{0, int32(end - begin)})
+		alone := run(begin, end, []int32{0, int32(end - begin)}, nil)
 		for i, cols := range []int{wide, c.heads, wide, narrow, narrow} {
 			b.same(name(what, ": document ", at, " alone"), alone[i], got[i][begin*cols:end*cols])
 		}
@@ -89,18 +97,23 @@ func (c packed) dense(b *bench, q, k, v, g []float32, indptr []int32) (want, tol
 		tol[what][at] += err
 	}
 	for doc := range c.docs {
+		var seen []int // rows, in their order
+		if c.prefix != nil && c.prefix[doc] >= 0 {
+			for t := indptr[c.prefix[doc]]; t < indptr[c.prefix[doc]+1]; t++ {
+				seen = append(seen, int(t))
+			}
+		}
 		for t := int(indptr[doc]); t < int(indptr[doc+1]); t++ {
+			if seen = append(seen, t); c.window > 0 && len(seen) > c.window {
+				seen = seen[len(seen)-c.window:]
+			}
 			for h := range c.heads {
-				first := int(indptr[doc])
-				if c.window > 0 {
-					first = max(first, t-c.window+1)
-				}
 				qs, gs := q[t*wide+h*c.dim:][:c.dim], g[t*wide+h*c.dim:][:c.dim]
-				n := t + 1 - first
+				n := len(seen)
 				p, slope, off := make([]float64, n), make([]float64, n), 0.0 // off: of the scores
 				largest := math.Inf(-1)
 				for j := range p {
-					sum, abs := products(qs, k[(first+j)*narrow+h/group*c.dim:])
+					sum, abs := products(qs, k[seen[j]*narrow+h/group*c.dim:])
 					s, e := sum*float64(c.scale), math.Abs(float64(c.scale))*abs*float64(c.dim+8)*b.o.Unit
 					slope[j] = float64(c.scale)
 					if c.softcap > 0 {
@@ -123,7 +136,7 @@ func (c packed) dense(b *bench, q, k, v, g []float32, indptr []int32) (want, tol
 				for i := range c.dim {
 					var sum, abs float64
 					for j := range p {
-						x := p[j] / total * float64(v[(first+j)*narrow+h/group*c.dim+i])
+						x := p[j] / total * float64(v[seen[j]*narrow+h/group*c.dim+i])
 						sum, abs = sum+x, abs+math.Abs(x)
 					}
 					add(0, t*wide+h*c.dim+i, sum, rel*abs)
@@ -131,7 +144,7 @@ func (c packed) dense(b *bench, q, k, v, g []float32, indptr []int32) (want, tol
 				}
 				for j := range p {
 					w := p[j] / total
-					from := (first+j)*narrow + h/group*c.dim
+					from := seen[j]*narrow + h/group*c.dim
 					dp, abs := products(gs, v[from:])
 					ds, e := w*(dp-delta)*slope[j], w*(abs+size)*math.Abs(float64(c.scale))*rel
 					for i := range c.dim {

@@ -12,14 +12,14 @@ type selfAttention[F real] struct {
 	headDim, window   int
 	heads, group      int // query heads, query heads of a KV head
 	scale, softcap    float64
-	indptr            []int32
+	indptr, prefix    []int32
 }
 
 // attentionOf returns the arguments as float32 matrices.
 func attentionOf(a device.SelfAttentionArgs) selfAttention[float32] {
 	s := selfAttention[float32]{
 		q: matOf(a.Q), k: matOf(a.K), v: matOf(a.V), out: matOf(a.Out), lse: matOf(a.LSE), headDim: a.HeadDim, window: a.Window,
-		heads: a.Q.Cols / a.HeadDim, group: a.Q.Cols / a.K.Cols, scale: float64(a.Scale), softcap: float64(a.Softcap), indptr: a.Indptr,
+		heads: a.Q.Cols / a.HeadDim, group: a.Q.Cols / a.K.Cols, scale: float64(a.Scale), softcap: float64(a.Softcap), indptr: a.Indptr, prefix: a.Prefix,
 	}
 	return s
 }
@@ -51,16 +51,22 @@ func (d *Device) SelfAttentionGrad(a device.SelfAttentionGradArgs) error {
 // head is the part of row t that head h owns.
 func (s *selfAttention[F]) head(m mat[F], t, h int) []F { return m.row(t)[h*s.headDim:][:s.headDim] }
 
-// each calls f for every row, its query head, and the first row that it sees; it sees all up to itself.
-func (s *selfAttention[F]) each(f func(t, head, first int)) {
+// each calls f for every row, its query head, and the rows that it sees, in their order: the prefix's, its document's up to itself.
+func (s *selfAttention[F]) each(f func(t, head int, seen []int)) {
 	for d := range len(s.indptr) - 1 {
+		var seen []int
+		if s.prefix != nil && s.prefix[d] >= 0 {
+			for t := s.indptr[s.prefix[d]]; t < s.indptr[s.prefix[d]+1]; t++ {
+				seen = append(seen, int(t))
+			}
+		}
 		for t := int(s.indptr[d]); t < int(s.indptr[d+1]); t++ {
-			first := int(s.indptr[d])
-			if s.window > 0 {
-				first = max(first, t-s.window+1)
+			seen = append(seen, t)
+			if s.window > 0 && len(seen) > s.window {
+				seen = seen[len(seen)-s.window:]
 			}
 			for h := range s.heads {
-				f(t, h, first)
+				f(t, h, seen)
 			}
 		}
 	}
@@ -85,11 +91,11 @@ func inner[F real](x, y []F) float64 {
 }
 
 func (s selfAttention[F]) forward() {
-	s.each(func(t, h, first int) {
-		scores := make([]float64, t+1-first)
+	s.each(func(t, h int, seen []int) {
+		scores := make([]float64, len(seen))
 		largest := math.Inf(-1)
-		for j := range scores {
-			scores[j], _ = s.score(s.head(s.q, t, h), s.head(s.k, first+j, h/s.group))
+		for j, at := range seen {
+			scores[j], _ = s.score(s.head(s.q, t, h), s.head(s.k, at, h/s.group))
 			largest = math.Max(largest, scores[j])
 		}
 		var total float64
@@ -101,7 +107,7 @@ func (s selfAttention[F]) forward() {
 		for i := range s.headDim {
 			var sum float64
 			for j, p := range scores {
-				sum += p * float64(s.head(s.v, first+j, h/s.group)[i])
+				sum += p * float64(s.head(s.v, seen[j], h/s.group)[i])
 			}
 			s.head(s.out, t, h)[i] = F(sum / total)
 		}
@@ -118,11 +124,11 @@ func (s selfAttention[F]) backward(dout, dq, dk, dv mat[F]) {
 	keys, values := mat[float64]{make([]float64, n), s.k.rows, s.k.cols, s.k.cols}, mat[float64]{make([]float64, n), s.k.rows, s.k.cols, s.k.cols}
 	wide := selfAttention[float64]{headDim: s.headDim}
 	row := make([]float64, s.headDim)
-	s.each(func(t, h, first int) {
+	s.each(func(t, h int, seen []int) {
 		q, g := s.head(s.q, t, h), s.head(dout, t, h)
 		delta := inner(g, s.head(s.out, t, h))
 		clear(row)
-		for j := first; j <= t; j++ {
+		for _, j := range seen {
 			k := s.head(s.k, j, h/s.group)
 			score, slope := s.score(q, k)
 			p := math.Exp(score - float64(s.lse.row(t)[h]))
