@@ -10,8 +10,8 @@ func (blk *block) grad(m *Model, t lora.Target, dy device.View) gradient {
 }
 
 // backwardBlock turns dx, the gradient of a block's output, into that of its input and adds its parameters' gradients.
-func (m *Model) backwardBlock(l int, b *Batch) error {
-	n, s, c, blk := len(b.IDs), m.sizes, m.cfg, &m.blocks[l]
+func (m *Model) backwardBlock(l int, b *layout) error {
+	n, s, c, blk := len(b.ids), m.sizes, m.cfg, &m.blocks[l]
 	k, dx := blk.keep, view(m.dx, n, s.hidden)
 	last := l == m.first && m.embed == nil // nobody wants the gradient of the input
 

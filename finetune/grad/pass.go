@@ -27,7 +27,7 @@ func (m *Model) Next(ids []int32) ([]float32, error) {
 	if err := m.check(b); err != nil {
 		return nil, err
 	}
-	if err := m.hidden(b); err != nil {
+	if err := m.hidden(whole(ids)); err != nil {
 		return nil, err
 	}
 	if err := m.dev.Sync(); err != nil {
@@ -75,6 +75,14 @@ func (m *Model) run(b *Batch, scale float32, grads bool) (float64, error) {
 	if err := m.check(b); err != nil {
 		return 0, err
 	}
+	l := m.lay(b)
+	if len(l.at) == 0 {
+		return 0, nil
+	}
+	return m.compute(l, scale, grads)
+}
+
+func (m *Model) compute(b *layout, scale float32, grads bool) (float64, error) {
 	if err := m.hidden(b); err != nil {
 		return 0, err
 	}
@@ -92,9 +100,9 @@ func (m *Model) run(b *Batch, scale float32, grads bool) (float64, error) {
 			return 0, fmt.Errorf("layer %d backward: %w", l, err)
 		}
 	}
-	n := len(b.IDs)
+	n := len(b.ids)
 	if m.embed != nil {
-		err := m.dev.EmbedGrad(device.EmbedGradArgs{IDs: b.IDs, DY: view(m.dx, n, m.sizes.hidden), DTable: m.embed.dview(), Scale: m.cfg.EmbedScale})
+		err := m.dev.EmbedGrad(device.EmbedGradArgs{IDs: b.ids, DY: view(m.dx, n, m.sizes.hidden), DTable: m.embed.dview(), Scale: m.cfg.EmbedScale})
 		if err != nil {
 			return 0, err
 		}
@@ -103,11 +111,9 @@ func (m *Model) run(b *Batch, scale float32, grads bool) (float64, error) {
 }
 
 // hidden takes the tokens through all blocks and leaves the last one's output in x.
-func (m *Model) hidden(b *Batch) error {
-	for kind := range m.ropeRows {
-		m.ropeRows[kind] = m.ropes.Rows(m.ropeRows[kind][:0], kind, b.Indptr)
-	}
-	x := view(m.x, len(b.IDs), m.sizes.hidden)
+func (m *Model) hidden(b *layout) error {
+	m.turn(b)
+	x := view(m.x, len(b.ids), m.sizes.hidden)
 	if err := m.embedTokens(b, x); err != nil {
 		return err
 	}
@@ -119,15 +125,15 @@ func (m *Model) hidden(b *Batch) error {
 	return nil
 }
 
-func (m *Model) embedTokens(b *Batch, x device.View) error {
+func (m *Model) embedTokens(b *layout, x device.View) error {
 	if m.embed == nil {
-		return m.dev.Embed(device.EmbedArgs{IDs: b.IDs, Table: m.frozen.Embed, Scale: m.cfg.EmbedScale, Out: x})
+		return m.dev.Embed(device.EmbedArgs{IDs: b.ids, Table: m.frozen.Embed, Scale: m.cfg.EmbedScale, Out: x})
 	}
 	if err := m.dev.Sync(); err != nil {
 		return err
 	}
 	table := m.embed.Values()
-	for t, id := range b.IDs {
+	for t, id := range b.ids {
 		to := row(x, t)
 		for i, v := range table[int(id)*m.sizes.hidden:][:len(to)] {
 			to[i] = v * m.cfg.EmbedScale
@@ -152,8 +158,8 @@ func dnormOf(p *Param) device.Buffer {
 }
 
 // forwardBlock takes x through a block, in place.
-func (m *Model) forwardBlock(l int, b *Batch, x device.View) error {
-	n, s, blk := len(b.IDs), m.sizes, &m.blocks[l]
+func (m *Model) forwardBlock(l int, b *layout, x device.View) error {
+	n, s, blk := len(b.ids), m.sizes, &m.blocks[l]
 	if err := m.dev.Sync(); err != nil {
 		return err
 	}
@@ -172,7 +178,7 @@ func (m *Model) forwardBlock(l int, b *Batch, x device.View) error {
 }
 
 // again computes what a block keeps from its input.
-func (m *Model) again(l int, b *Batch) error { return m.inner(l, b) }
+func (m *Model) again(l int, b *layout) error { return m.inner(l, b) }
 
 func (blk *block) part(t lora.Target, y device.Buffer, n int) product {
 	lin := blk.linear[t]
@@ -180,8 +186,8 @@ func (blk *block) part(t lora.Target, y device.Buffer, n int) product {
 }
 
 // inner computes from a block's input all that it keeps, and its output before the last residual sum in y.
-func (m *Model) inner(l int, b *Batch) error {
-	n, s, c, blk := len(b.IDs), m.sizes, m.cfg, &m.blocks[l]
+func (m *Model) inner(l int, b *layout) error {
+	n, s, c, blk := len(b.ids), m.sizes, m.cfg, &m.blocks[l]
 	k := blk.keep
 	in, y := view(blk.x, n, s.hidden), view(m.y, n, s.hidden)
 	h1, h2, xm := view(m.h1, n, s.hidden), view(m.h2, n, s.hidden), view(k.xm, n, s.hidden)
@@ -218,8 +224,8 @@ func (m *Model) inner(l int, b *Batch) error {
 }
 
 // attention computes q, k, v and what attention makes of them.
-func (m *Model) attention(l int, b *Batch, h device.View) error {
-	n, s, c, blk := len(b.IDs), m.sizes, m.cfg, &m.blocks[l]
+func (m *Model) attention(l int, b *layout, h device.View) error {
+	n, s, c, blk := len(b.ids), m.sizes, m.cfg, &m.blocks[l]
 	k := blk.keep
 	toQ, toK := k.q, k.k
 	if blk.QNorm != nil {
@@ -243,11 +249,11 @@ func (m *Model) attention(l int, b *Batch, h device.View) error {
 	return m.dev.SelfAttention(m.attentionArgs(l, b))
 }
 
-func (m *Model) attentionArgs(l int, b *Batch) device.SelfAttentionArgs {
-	n, s, c, k := len(b.IDs), m.sizes, m.cfg, m.blocks[l].keep
+func (m *Model) attentionArgs(l int, b *layout) device.SelfAttentionArgs {
+	n, s, c, k := len(b.ids), m.sizes, m.cfg, m.blocks[l].keep
 	return device.SelfAttentionArgs{
 		Q: view(k.q, n, s.q), K: view(k.k, n, s.kv), V: view(k.v, n, s.kv), Out: view(k.att, n, s.q), LSE: view(k.lse, n, c.Heads), HeadDim: c.HeadDim,
-		Indptr: b.Indptr, Scale: c.AttnScale, Softcap: c.AttnSoftcap, Window: c.Windows[l],
+		Indptr: b.indptr, Prefix: b.prefix, Scale: c.AttnScale, Softcap: c.AttnSoftcap, Window: c.Windows[l],
 	}
 }
 
@@ -277,24 +283,16 @@ func (m *Model) post(p *Param, frozen device.Buffer, keep device.Buffer, y devic
 }
 
 // output computes the loss from x and, where grads is set, the gradient of x in dx. Rows without a target take no part.
-func (m *Model) output(b *Batch, scale float32, grads bool) (float64, error) {
+func (m *Model) output(b *layout, scale float32, grads bool) (float64, error) {
 	if err := m.dev.Sync(); err != nil {
 		return 0, err
 	}
-	n, s := len(b.IDs), m.sizes
+	n, s := len(b.ids), m.sizes
 	x, dx := view(m.x, n, s.hidden), view(m.dx, n, s.hidden)
 	if grads {
 		zero(dx)
 	}
-	var at, labels []int32
-	for d := range len(b.Indptr) - 1 {
-		for t := b.Indptr[d] + 1; t < b.Indptr[d+1]; t++ {
-			if b.Labels[t] >= 0 {
-				at, labels = append(at, t-1), append(labels, b.Labels[t])
-			}
-		}
-	}
-	total := 0.0
+	at, labels, total := b.at, b.labels, 0.0
 	for len(at) > 0 {
 		k := min(m.rowsAtOnce, len(at))
 		loss, err := m.chunk(x, dx, at[:k], labels[:k], scale, grads)
