@@ -95,3 +95,31 @@ func sites(c *model.Config) []site {
 	}
 	return append(out, site{path: headPath, layer: -1, out: c.Vocab, in: c.Hidden})
 }
+
+// Site is a module that an adapter may change, as the base's files know it: W [Out, In].
+type Site struct {
+	Path    string        // "model.layers.0.self_attn.q_proj", "model.embed_tokens", "lm_head"
+	Layer   int           // -1 outside of the blocks
+	Targets []lora.Target // what it holds, by rows; several where it is fused, none outside of the blocks
+	Out, In int           // [V, H] of the embedding
+	Bias    bool          // the base has one
+}
+
+// Sites lists what can be adapted: the embedding, the linear layers of the blocks in their order, the head.
+func Sites(c *model.Config) []Site {
+	out := []Site{{Path: embedPath, Layer: -1, Out: c.Vocab, In: c.Hidden}}
+	for _, s := range sites(c) {
+		o := Site{Path: s.path, Layer: s.layer, Out: s.out, In: s.in, Bias: s.bias}
+		for _, p := range s.parts {
+			o.Targets = append(o.Targets, p.target)
+		}
+		out = append(out, o)
+	}
+	return out
+}
+
+// Embedding and Head tell the two modules outside of the blocks.
+func (s *Site) Embedding() bool { return s.Path == embedPath }
+
+// Head says that it is the output head.
+func (s *Site) Head() bool { return s.Path == headPath }

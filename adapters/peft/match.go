@@ -66,6 +66,11 @@ func (c *Config) Select() (func(path string) (rank int, alpha float64, ok bool),
 	return func(path string) (int, float64, bool) { return m.rank(path), m.alpha(path), m.targets(path) }, nil
 }
 
+// Saves says whether modules_to_save replaces the module of a path.
+func (c *Config) Saves(path string) bool {
+	return slices.ContainsFunc(c.Save, func(s string) bool { return saved(s) == path })
+}
+
 // targets says whether the module is to be adapted.
 func (m *matcher) targets(path string) bool {
 	if m.excluded(path) {
@@ -87,18 +92,13 @@ func (m *matcher) targets(path string) bool {
 }
 
 func (m *matcher) excluded(path string) bool {
-	if m.saves(path) {
+	if m.c.Saves(path) {
 		return true
 	}
 	if m.c.Exclude.Pattern == AllLinear { // a pattern like any other there, which no path matches
 		return false
 	}
 	return m.exclude != nil && m.exclude.MatchString(path) || named(m.c.Exclude.Names, path)
-}
-
-// saves says whether modules_to_save replaces the whole module.
-func (m *matcher) saves(path string) bool {
-	return slices.ContainsFunc(m.c.Save, func(s string) bool { return saved(s) == path })
 }
 
 // named says whether the path is one of names, or ends in one.

@@ -177,7 +177,7 @@ func (a *Adapter) openFolder() error {
 func (a *Adapter) plainWeights() {
 	for _, path := range []string{embedPath, headPath} {
 		m := a.modules[path]
-		if w, ok := m[kindWeight]; ok && !a.match.saves(path) {
+		if w, ok := m[kindWeight]; ok && !a.Config.Saves(path) {
 			if _, both := m[kindBase]; both {
 				a.wrong.add("remove one of them", "tensors %q and %q are the same thing in two spellings", m[kindBase].name, w.name)
 			}
