@@ -13,7 +13,7 @@ func (blk *block) grad(m *Model, t lora.Target, dy device.View) gradient {
 func (m *Model) backwardBlock(l int, b *layout) error {
 	n, s, c, blk := len(b.ids), m.sizes, m.cfg, &m.blocks[l]
 	k, dx := blk.keep, view(m.dx, n, s.hidden)
-	last := l == m.first && m.embed == nil // nobody wants the gradient of the input
+	last := l == m.first && !m.embedTrained() // nobody wants the gradient of the input
 
 	// x' = xm + post(down(act(gate, up)))
 	dy, err := m.postBack(blk.postMLP, blk.PostMLP, k.y2, dx, blk.linear[lora.DownProj])

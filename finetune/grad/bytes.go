@@ -9,12 +9,6 @@ func sizesOf(c *model.Config) sizes {
 	return sizes{hidden: c.Hidden, q: c.Heads * c.HeadDim, kv: c.KVHeads * c.HeadDim, ffn: c.FFN}
 }
 
-// Sides returns the input and output widths of a projection.
-func Sides(c *model.Config, t lora.Target) (in, out int) {
-	s := targetsOf(sizesOf(c))[t]
-	return s[1], s[0]
-}
-
 // Weights returns the sizes of all matrices and vectors of a model, a tied head once.
 func Weights(c *model.Config) []int {
 	out := []int{c.Vocab * c.Hidden, c.Hidden}
@@ -30,9 +24,16 @@ func Weights(c *model.Config) []int {
 	return out
 }
 
-// Bytes returns what Prepare allocates for a model whose adapters have a rank of at most rank on every projection.
-func (o Config) Bytes(c *model.Config, rank int, dropout, dora bool) int64 {
-	s := sizesOf(c)
+// Adapters is what Bytes has to know of the factors; the zero value: none.
+type Adapters struct {
+	Rank                int // the largest, taken for every projection
+	EmbedRank, HeadRank int // 0: none there
+	Dropout, DoRA       bool
+}
+
+// Bytes returns what Prepare allocates for a model with adapters.
+func (o Config) Bytes(c *model.Config, use Adapters) int64 {
+	s, rank, dropout, dora := sizesOf(c), use.Rank, use.Dropout, use.DoRA
 	wide := max(s.hidden, s.q, s.ffn)
 	kept := s.q + s.hidden + s.q + 2*s.kv + c.Heads + 2*s.ffn + int(lora.NumTargets)*rank
 	if c.QKNorm {
@@ -55,12 +56,16 @@ func (o Config) Bytes(c *model.Config, rank int, dropout, dora bool) int64 {
 	} else {
 		perToken += int64(c.Layers) * int64(kept)
 	}
-	rows := int64(rowsAtOnce(c, o.Yield != nil))
+	perToken += 2 * int64(use.EmbedRank)
+	rows, perRow := int64(rowsAtOnce(c, o.Yield != nil)), int64(c.Vocab+4*s.hidden+1+use.HeadRank)
+	if dora && use.HeadRank > 0 {
+		perRow += int64(c.Vocab) + int64(rank)*int64(c.Vocab)/rows // z, and A Wᵀ
+	}
 	ropes := 0
 	for i := range c.Ropes {
 		ropes += 2 * c.Ropes[i].Rot
 	}
-	return 4 * (int64(o.MaxTokens)*perToken + rows*int64(c.Vocab+4*s.hidden+1) + int64(o.MaxDocument*ropes))
+	return 4 * (int64(o.MaxTokens)*perToken + rows*perRow + int64(o.MaxDocument*ropes))
 }
 
 // rowsAtOnce bounds the rows whose logits are computed at once.

@@ -90,7 +90,7 @@ func (m *Model) mask(l *linear, out, from device.View) {
 		for i := begin; i < end; i++ {
 			in, to := row(from, i), row(out, i)
 			for j, v := range in {
-				if uniform(seed, uint64(i)<<32|uint64(j)) < limit {
+				if uniform(seed, uint64(l.firstRow+i)<<32|uint64(j)) < limit {
 					to[j] = 0
 				} else {
 					to[j] = v * keep

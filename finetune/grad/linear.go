@@ -22,13 +22,15 @@ type LoRA struct {
 
 // linear is one projection of a block: frozen in the served layout, or trained itself.
 type linear struct {
-	index   int // number in the model, for dropout's random numbers
+	index   int // number in the model, for dropout's random numbers; the parts of a fused one share it
 	in, out int
 	w       device.Weight // nil where full is trained
 	full    *Param        // [Out, In] or nil
 	bias    device.Buffer // nil, or the served one, or of trained
 	dbias   *Param        // trained bias [Out, 1] or nil
 	lora    *LoRA         // nil: frozen
+
+	firstRow int // of dropout's random numbers, where rows come in chunks
 }
 
 func (l *linear) trained() bool { return l.full != nil || l.dbias != nil || l.lora != nil }

@@ -69,9 +69,12 @@ type Model struct {
 	blocks  []block
 	linears []*linear
 	params  []*Param
-	embed   *Param // the embedding where it is trained, else nil; of the head too where they are tied
-	head    *Param
+	embed   *Param   // the embedding where it is trained, else nil
+	table   *lowRank // LoRA on the embedding, or nil
+	head    linear   // its full is embed where all of a tied model is trained
 	norm    *Param
+
+	headXA, headZ device.Buffer // of LoRA on the head, for the rows of a chunk
 
 	ropes    *model.RopeTables
 	ropeRows [][]int32
@@ -112,28 +115,13 @@ func New(dev device.Device, frozen *model.Frozen, opt Config) (*Model, error) {
 			m.linears = append(m.linears, b.linear[target])
 		}
 	}
+	m.head = linear{index: len(m.linears), out: c.Vocab, in: c.Hidden, w: frozen.Head}
+	m.linears = append(m.linears, &m.head)
 	return m, nil
 }
 
 // Params returns what is trained, in the order of attaching.
 func (m *Model) Params() []*Param { return m.params }
-
-// AttachLoRA trains factors on a projection of a block.
-func (m *Model) AttachLoRA(layer int, target lora.Target, a *LoRA) {
-	m.blocks[layer].linear[target].lora = a
-	m.params = append(m.params, a.A, a.B)
-	if a.Magnitude != nil {
-		m.params = append(m.params, a.Magnitude)
-	}
-}
-
-// AttachBias trains a projection's bias, which the base must have, from its served values.
-func (m *Model) AttachBias(layer int, target lora.Target, name string) (*Param, error) {
-	l := m.blocks[layer].linear[target]
-	p, err := m.fromBuffer(name, l.bias)
-	l.dbias = p
-	return p, err
-}
 
 // Prepare allocates the activations.
 func (m *Model) Prepare() (err error) {
@@ -154,7 +142,7 @@ func (m *Model) Prepare() (err error) {
 			}
 		}
 	}
-	if m.embed != nil {
+	if m.embedTrained() {
 		m.first = 0
 	}
 	a := m.allocator()
@@ -178,12 +166,14 @@ func (m *Model) Prepare() (err error) {
 	} {
 		a.rows(n.to, n.cols)
 	}
-	rank, dropout, dora := 0, false, false
+	rank, dropout, dora := 0, false, 0
 	for _, l := range m.linears {
 		if l.lora != nil {
 			rank = max(rank, l.lora.A.Rows)
 			dropout = dropout || l.lora.Dropout > 0
-			dora = dora || l.dora()
+		}
+		if l.dora() {
+			dora = max(dora, l.out)
 		}
 	}
 	if rank > 0 {
@@ -194,8 +184,18 @@ func (m *Model) Prepare() (err error) {
 	if dropout {
 		a.rows(&m.dropBuf, max(s.hidden, s.q, s.ffn))
 	}
-	if dora {
-		a.take(&m.aw, rank, max(s.hidden, s.q, s.ffn))
+	if dora > 0 {
+		a.take(&m.aw, rank, dora)
+	}
+	if t := m.table; t != nil {
+		a.rows(&t.low, t.A.Rows)
+		a.rows(&t.dlow, t.A.Rows)
+	}
+	if l := m.head.lora; l != nil {
+		a.take(&m.headXA, m.rowsAtOnce, l.A.Rows)
+		if m.head.dora() {
+			a.take(&m.headZ, m.rowsAtOnce, m.cfg.Vocab)
+		}
 	}
 	for _, b := range []*device.Buffer{&m.rowsX, &m.rowsH, &m.dRowsH, &m.dRowsX} {
 		a.take(b, m.rowsAtOnce, s.hidden)

@@ -21,6 +21,7 @@ type Param struct {
 	Vector     bool // files hold it as [Rows]
 	value      device.Buffer
 	grad       device.Buffer
+	at         int // first value in the buffers, of a part
 }
 
 // NewVector allocates a zeroed parameter of n values in one dimension.
@@ -51,10 +52,10 @@ func NewParam(dev device.Device, name string, rows, cols int) (*Param, error) {
 }
 
 // Values are the parameter itself; write them only while no operation is recorded.
-func (p *Param) Values() []float32 { return floats(p.value) }
+func (p *Param) Values() []float32 { return floats(p.value)[p.at:][:p.Len()] }
 
 // Grads are what Backward has added up since ZeroGrad.
-func (p *Param) Grads() []float32 { return floats(p.grad) }
+func (p *Param) Grads() []float32 { return floats(p.grad)[p.at:][:p.Len()] }
 
 // Len returns the number of values.
 func (p *Param) Len() int { return p.Rows * p.Cols }
@@ -68,8 +69,14 @@ func (p *Param) Free() {
 	}
 }
 
-func (p *Param) view() device.View  { return view(p.value, p.Rows, p.Cols) }
-func (p *Param) dview() device.View { return view(p.grad, p.Rows, p.Cols) }
+func (p *Param) view() device.View  { return p.of(p.value) }
+func (p *Param) dview() device.View { return p.of(p.grad) }
+
+func (p *Param) of(b device.Buffer) device.View {
+	v := view(b, p.Rows, p.Cols)
+	v.Offset = int64(p.at)
+	return v
+}
 
 // floats is the memory of b as numbers.
 func floats(b device.Buffer) []float32 {

@@ -39,7 +39,8 @@ func (m *Model) Next(ids []int32) ([]float32, error) {
 	if err := m.dev.RMSNorm(device.RMSNormArgs{X: rx, Out: rh, Weight: normOf(m.norm, m.frozen.Norm), Eps: c.RMSEps}); err != nil {
 		return nil, err
 	}
-	if err := m.headForward(rh, logits); err != nil {
+	m.head.firstRow = 0
+	if err := m.forward(rh, m.headPart(logits)); err != nil {
 		return nil, err
 	}
 	if c.FinalSoftcap > 0 {
@@ -100,12 +101,8 @@ func (m *Model) compute(b *layout, scale float32, grads bool) (float64, error) {
 			return 0, fmt.Errorf("layer %d backward: %w", l, err)
 		}
 	}
-	n := len(b.ids)
-	if m.embed != nil {
-		err := m.dev.EmbedGrad(device.EmbedGradArgs{IDs: b.ids, DY: view(m.dx, n, m.sizes.hidden), DTable: m.embed.dview(), Scale: m.cfg.EmbedScale})
-		if err != nil {
-			return 0, err
-		}
+	if err := m.embedBackward(b, view(m.dx, len(b.ids), m.sizes.hidden)); err != nil {
+		return 0, err
 	}
 	return loss, m.dev.Sync()
 }
@@ -120,23 +117,6 @@ func (m *Model) hidden(b *layout) error {
 	for l := range m.blocks {
 		if err := m.forwardBlock(l, b, x); err != nil {
 			return fmt.Errorf("layer %d: %w", l, err)
-		}
-	}
-	return nil
-}
-
-func (m *Model) embedTokens(b *layout, x device.View) error {
-	if m.embed == nil {
-		return m.dev.Embed(device.EmbedArgs{IDs: b.ids, Table: m.frozen.Embed, Scale: m.cfg.EmbedScale, Out: x})
-	}
-	if err := m.dev.Sync(); err != nil {
-		return err
-	}
-	table := m.embed.Values()
-	for t, id := range b.ids {
-		to := row(x, t)
-		for i, v := range table[int(id)*m.sizes.hidden:][:len(to)] {
-			to[i] = v * m.cfg.EmbedScale
 		}
 	}
 	return nil
@@ -293,6 +273,7 @@ func (m *Model) output(b *layout, scale float32, grads bool) (float64, error) {
 		zero(dx)
 	}
 	at, labels, total := b.at, b.labels, 0.0
+	m.head.firstRow = 0
 	for len(at) > 0 {
 		k := min(m.rowsAtOnce, len(at))
 		loss, err := m.chunk(x, dx, at[:k], labels[:k], scale, grads)
@@ -301,15 +282,13 @@ func (m *Model) output(b *layout, scale float32, grads bool) (float64, error) {
 		}
 		total += loss
 		at, labels = at[k:], labels[k:]
+		m.head.firstRow += k
 	}
 	return total, nil
 }
 
 // chunk is the head for some rows: norm, logits, cross-entropy and back.
 func (m *Model) chunk(x, dx device.View, at, labels []int32, scale float32, grads bool) (float64, error) {
-	if err := m.yield(); err != nil {
-		return 0, err
-	}
 	n, s, c := len(at), m.sizes, m.cfg
 	rx, rh, logits, loss := view(m.rowsX, n, s.hidden), view(m.rowsH, n, s.hidden), view(m.logits, n, c.Vocab), view(m.loss, n, 1)
 	for i, t := range at {
@@ -319,7 +298,7 @@ func (m *Model) chunk(x, dx device.View, at, labels []int32, scale float32, grad
 	if err := m.dev.RMSNorm(device.RMSNormArgs{X: rx, Out: rh, Weight: norm, Eps: c.RMSEps}); err != nil {
 		return 0, err
 	}
-	if err := m.headForward(rh, logits); err != nil {
+	if err := m.forward(rh, m.headPart(logits)); err != nil {
 		return 0, err
 	}
 	if c.FinalSoftcap > 0 {
@@ -332,7 +311,7 @@ func (m *Model) chunk(x, dx device.View, at, labels []int32, scale float32, grad
 	}
 	if grads {
 		drh, drx := view(m.dRowsH, n, s.hidden), view(m.dRowsX, n, s.hidden)
-		if err := m.headBackward(rh, logits, drh); err != nil {
+		if err := m.backward(rh, drh, false, gradient{product: m.headPart(device.View{}), dy: logits}); err != nil {
 			return 0, err
 		}
 		if err := m.dev.RMSNormGrad(device.RMSNormGradArgs{X: rx, DY: drh, DX: drx, Weight: norm, DWeight: dnormOf(m.norm), Eps: c.RMSEps}); err != nil {
@@ -352,28 +331,7 @@ func (m *Model) chunk(x, dx device.View, at, labels []int32, scale float32, grad
 	return total, nil
 }
 
-// headParam is the trained head, the embedding where they are tied, or nil.
-func (m *Model) headParam() *Param {
-	if m.cfg.Tied {
-		return m.embed
-	}
-	return m.head
-}
-
-func (m *Model) headForward(h, logits device.View) error {
-	if p := m.headParam(); p != nil {
-		return m.dev.MatMul(device.MatMulArgs{A: h, B: p.view(), TransB: true, Out: logits, Alpha: 1})
-	}
-	return m.dev.Linear(device.LinearArgs{X: h, Parts: []device.LinearPart{{W: m.frozen.Head, Out: logits}}, Precision: m.opt.Precision})
-}
-
-func (m *Model) headBackward(h, dlogits, dh device.View) error {
-	p := m.headParam()
-	if p == nil {
-		return m.dev.LinearGrad(device.LinearGradArgs{Parts: []device.LinearGradPart{{W: m.frozen.Head, DY: dlogits}}, DX: dh, Precision: m.opt.Precision})
-	}
-	if err := m.dev.MatMul(device.MatMulArgs{A: dlogits, TransA: true, B: h, Out: p.dview(), Alpha: 1, Accumulate: true}); err != nil {
-		return err
-	}
-	return m.dev.MatMul(device.MatMulArgs{A: dlogits, B: p.view(), Out: dh, Alpha: 1})
+// headPart is the head at work on rows of a chunk.
+func (m *Model) headPart(logits device.View) product {
+	return product{linear: &m.head, y: logits, xa: m.headXA, z: m.headZ}
 }

@@ -11,19 +11,15 @@ import (
 	"weft/adapters/peft"
 	"weft/finetune/grad"
 	"weft/runtime/device"
-	"weft/runtime/lora"
 	"weft/runtime/model"
 )
 
-// adapted is one projection that LoRA is put on.
+// adapted is one module that LoRA is put on.
 type adapted struct {
-	layer  int
-	target lora.Target
-	path   string // model.layers.N.self_attn.q_proj
-	rank   int
-	alpha  float64
-	lora   *grad.LoRA
-	bias   *grad.Param
+	peft.Site
+	rank  int
+	alpha float64
+	lora  *grad.LoRA
 }
 
 // scale is alpha/r, or alpha/sqrt(r) for rsLoRA (Kalajdzievski 2023, arXiv:2312.03732).
@@ -34,11 +30,8 @@ func (a *adapted) scale(rs bool) float32 {
 	return float32(a.alpha / float64(a.rank))
 }
 
-// plan lists the projections that the settings name by PEFT's rules (peft.Config.Select), in the model's order.
+// plan lists the modules that the settings name by PEFT's rules (peft.Config.Select), in the model's order.
 func (c *Config) plan(m *model.Config) ([]adapted, error) {
-	if m.Fused {
-		return nil, fmt.Errorf("%w: the projections of %s are stored fused; LoRA is not trained on them", ErrConfig, m.Architecture)
-	}
 	for _, l := range c.LayersToTransform {
 		if l < 0 || l >= m.Layers {
 			return nil, fmt.Errorf("%w: layers_to_transform names block %d, the model has %d", ErrConfig, l, m.Layers)
@@ -53,35 +46,50 @@ func (c *Config) plan(m *model.Config) ([]adapted, error) {
 		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
 	}
 	var out []adapted
-	for l := range m.Layers {
-		if len(c.LayersToTransform) > 0 && !slices.Contains(c.LayersToTransform, l) {
+	var names []string
+	for _, s := range peft.Sites(m) {
+		if name := lastName(s.Path); !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+		if s.Layer >= 0 && len(c.LayersToTransform) > 0 && !slices.Contains(c.LayersToTransform, s.Layer) {
 			continue
 		}
-		for t, name := range grad.Projections {
-			path := fmt.Sprintf("model.layers.%d.%s", l, name)
-			if rank, alpha, ok := choose(path); ok {
-				out = append(out, adapted{layer: l, target: lora.Target(t), path: path, rank: rank, alpha: alpha})
+		if rank, alpha, ok := choose(s.Path); ok {
+			if s.Embedding() && c.DoRA {
+				return nil, fmt.Errorf("%w: use_dora with %s in target_modules: DoRA on the embedding is not served; name it in modules_to_save, or leave one of them out", ErrConfig, s.Path)
 			}
+			out = append(out, adapted{Site: s, rank: rank, alpha: alpha})
 		}
 	}
 	for _, t := range c.TargetModules {
-		named := func(a adapted) bool { return a.path == t || strings.HasSuffix(a.path, "."+t) }
+		named := func(a adapted) bool { return ends(a.Path, t) }
 		if len(out) == 0 || list.Targets.Pattern == "" && !slices.ContainsFunc(out, named) {
-			return nil, fmt.Errorf("%w: target_modules: %q matches no layer; the model has %s", ErrConfig, t, strings.Join(grad.Projections[:], ", "))
+			return nil, fmt.Errorf("%w: target_modules: %q matches no layer that modules_to_save leaves; the model has %s", ErrConfig, t, strings.Join(names, ", "))
 		}
 	}
 	return out, nil
 }
 
+// modulesToSave are the names that modules_to_save may hold.
+var modulesToSave = []string{"lm_head", "embed_tokens", "model.embed_tokens"}
+
+// moduleNames are the paths, within a block or outside of them, that a target may be the end of; any other target is an expression.
+func moduleNames() []string {
+	return slices.Concat(grad.Projections[:], slices.Collect(maps.Keys(grad.Fused)), modulesToSave)
+}
+
+func lastName(path string) string { return path[strings.LastIndexByte(path, '.')+1:] }
+
+// ends says whether a name is a path or its end.
+func ends(path, name string) bool { return path == name || strings.HasSuffix(path, "."+name) }
+
 // peft is what the settings say as an adapter's configuration. One target that is no layer's name is an expression for whole paths.
 func (c *Config) peft() (peft.Config, error) {
 	p := peft.Config{
 		Rank: c.Rank, Alpha: c.Alpha, Dropout: c.Dropout, Targets: peft.Modules{Names: c.TargetModules}, Layers: c.LayersToTransform, RSLoRA: c.RsLoRA, DoRA: c.DoRA, Bias: c.Bias,
+		Save: c.ModulesToSave,
 	}
-	named := func(path string) bool {
-		return path == c.TargetModules[0] || strings.HasSuffix(path, "."+c.TargetModules[0])
-	}
-	if len(c.TargetModules) == 1 && !slices.ContainsFunc(grad.Projections[:], named) {
+	if len(c.TargetModules) == 1 && !slices.ContainsFunc(moduleNames(), func(path string) bool { return ends(path, c.TargetModules[0]) }) {
 		p.Targets = peft.Modules{Pattern: c.TargetModules[0]}
 	}
 	var err error
@@ -107,36 +115,79 @@ func patterns(key string, in map[string]string, lo, hi float64) ([]peft.Pattern,
 
 const peftPrefix = "base_model.model."
 
-// attach makes the factors, A uniform in ±1/√in as PEFT's default, B zero, and puts them on the model.
-func (c *Config) attach(dev device.Device, g *grad.Model, frozen *model.Frozen, plan []adapted) error {
+// attach puts on the model what is trained: factors, biases, copies of whole modules. own counts the numbers that were the base's own already.
+func (c *Config) attach(dev device.Device, g *grad.Model, frozen *model.Frozen, plan []adapted) (own int64, err error) {
 	rng := newRandom(c.Seed, streamInit)
 	for i := range plan {
-		a := &plan[i]
-		w := frozen.Blocks[a.layer].Linear[a.target]
-		A, err := grad.NewParam(dev, peftPrefix+a.path+".lora_A.weight", a.rank, w.Cols())
-		if err != nil {
-			return err
+		if err := c.attachLoRA(dev, g, &plan[i], rng); err != nil {
+			return 0, err
 		}
-		B, err := grad.NewParam(dev, peftPrefix+a.path+".lora_B.weight", w.Rows(), a.rank)
-		if err != nil {
-			return err
-		}
-		bound := 1 / math.Sqrt(float64(w.Cols()))
-		for j, v := 0, A.Values(); j < len(v); j++ {
-			v[j] = float32((2*rng.float() - 1) * bound)
-		}
-		a.lora = &grad.LoRA{A: A, B: B, Scale: a.scale(c.RsLoRA), Dropout: float32(c.Dropout)}
-		if c.DoRA {
-			if a.lora.Magnitude, err = grad.NewVector(dev, peftPrefix+a.path+".lora_magnitude_vector", w.Rows()); err != nil {
-				return err
+	}
+	list, err := c.peft()
+	if err != nil {
+		return 0, err
+	}
+	for _, s := range peft.Sites(frozen.Config) {
+		name := peftPrefix + s.Path
+		switch {
+		case list.Saves(s.Path) && s.Embedding():
+			err = g.AttachEmbed(name + ".weight")
+		case list.Saves(s.Path):
+			err = g.AttachHead(name + ".weight")
+		case s.Bias && c.Bias != peft.BiasNone:
+			onLoRA := slices.ContainsFunc(plan, func(a adapted) bool { return a.Path == s.Path })
+			if onLoRA {
+				name += ".base_layer"
+			}
+			if onLoRA || c.Bias == peft.BiasAll {
+				var p *grad.Param
+				if p, err = g.AttachBias(s.Layer, s.Targets[0], name+".bias"); err == nil {
+					own += int64(p.Len())
+				}
 			}
 		}
-		g.AttachLoRA(a.layer, a.target, a.lora)
-		if b := frozen.Blocks[a.layer].Bias[a.target]; c.Bias == "lora_only" && b != nil {
-			if a.bias, err = g.AttachBias(a.layer, a.target, peftPrefix+a.path+".base_layer.bias"); err != nil {
-				return err
-			}
+		if err != nil {
+			return 0, err
 		}
+	}
+	return own, nil
+}
+
+// attachLoRA makes factors as PEFT does by default: A uniform in ±1/√in and B zero; of the embedding A zero and B normal.
+func (c *Config) attachLoRA(dev device.Device, g *grad.Model, a *adapted, rng *random) error {
+	nameA, nameB, in, out := ".lora_A.weight", ".lora_B.weight", a.In, a.Out
+	if a.Embedding() {
+		nameA, nameB, in, out = ".lora_embedding_A", ".lora_embedding_B", a.Out, a.In
+	}
+	A, err := grad.NewParam(dev, peftPrefix+a.Path+nameA, a.rank, in)
+	if err != nil {
+		return err
+	}
+	B, err := grad.NewParam(dev, peftPrefix+a.Path+nameB, out, a.rank)
+	if err != nil {
+		return err
+	}
+	a.lora = &grad.LoRA{A: A, B: B, Scale: a.scale(c.RsLoRA), Dropout: float32(c.Dropout)}
+	if a.Embedding() {
+		for j, v := 0, B.Values(); j < len(v); j++ {
+			v[j] = float32(rng.normal())
+		}
+		g.AttachEmbedLoRA(a.lora)
+		return nil
+	}
+	bound := 1 / math.Sqrt(float64(in))
+	for j, v := 0, A.Values(); j < len(v); j++ {
+		v[j] = float32((2*rng.float() - 1) * bound)
+	}
+	if c.DoRA {
+		if a.lora.Magnitude, err = grad.NewVector(dev, peftPrefix+a.Path+".lora_magnitude_vector", out); err != nil {
+			return err
+		}
+	}
+	if a.Head() {
+		g.AttachHeadLoRA(a.lora)
+	} else {
+		g.AttachLoRA(a.Layer, a.Targets, a.lora)
 	}
 	return nil
 }
@@ -168,3 +219,8 @@ func (r *random) next() uint64 {
 
 // float is uniform in [0, 1).
 func (r *random) float() float64 { return float64(r.next()>>11) / (1 << 53) }
+
+// normal is of mean 0 and variance 1 (Box & Muller 1958).
+func (r *random) normal() float64 {
+	return math.Sqrt(-2*math.Log(1-r.float())) * math.Cos(2*math.Pi*r.float())
+}

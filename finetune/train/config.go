@@ -38,7 +38,8 @@ type Config struct {
 	Dropout           float64           `json:"lora_dropout"`
 	TargetModules     []string          `json:"target_modules"` // names, one regular expression, or all-linear
 	LayersToTransform []int             `json:"layers_to_transform"`
-	Bias              string            `json:"bias"` // none or lora_only
+	Bias              string            `json:"bias"`            // none, all or lora_only
+	ModulesToSave     []string          `json:"modules_to_save"` // lm_head, embed_tokens: trained whole
 	RsLoRA            bool              `json:"use_rslora"`
 	DoRA              bool              `json:"use_dora"`
 	RankPattern       map[string]string `json:"rank_pattern"`
@@ -97,7 +98,8 @@ func (c *Config) Flags(fs *pflag.FlagSet) {
 	fs.Float64Var(&c.Dropout, "lora-dropout", 0, "share of the factors' input that is dropped")
 	fs.StringSliceVar(&c.TargetModules, "target-modules", []string{"all-linear"}, "layers to adapt: names, one regular expression of whole paths, or all-linear")
 	fs.IntSliceVar(&c.LayersToTransform, "layers-to-transform", nil, "numbers of the blocks to adapt; none: all")
-	fs.StringVar(&c.Bias, "bias", "none", "none, or lora_only: train the biases of adapted layers too")
+	fs.StringVar(&c.Bias, "bias", "none", "none, lora_only: train the biases of adapted layers too, or all: those of every layer")
+	fs.StringSliceVar(&c.ModulesToSave, "modules-to-save", nil, "modules to train whole beside the factors: lm_head, embed_tokens")
 	fs.BoolVar(&c.RsLoRA, "use-rslora", false, "scale by alpha/sqrt(r)")
 	fs.BoolVar(&c.DoRA, "use-dora", false, "train magnitudes of the weights' rows too")
 	fs.StringToStringVar(&c.RankPattern, "rank-pattern", nil, "ranks of some layers: PATTERN=R,…")
@@ -164,7 +166,7 @@ func (c *Config) Validate() error {
 		want(v >= lo && v <= hi && !math.IsNaN(v), "%s %v: %v to %v", key, v, lo, hi)
 	}
 	in("method", c.Method, "lora", "full")
-	in("bias", c.Bias, "none", "lora_only")
+	in("bias", c.Bias, "none", "all", "lora_only")
 	in("bnb_4bit_quant_type", c.QuantType, "nf4", "fp4")
 	in("lr_scheduler_type", c.Scheduler, optim.ScheduleKinds...)
 	in("optim", c.Optimizer, "adamw", "adamw_8bit")
@@ -172,6 +174,9 @@ func (c *Config) Validate() error {
 	in("train_on", c.TrainOn, data.OnAssistant, data.OnCompletion, data.OnAll)
 	in("bad_samples", c.BadSamples, data.Refuse, data.Skip)
 	in("style", c.Style, data.StyleChat, data.StyleAlpaca)
+	for _, name := range c.ModulesToSave {
+		in("modules_to_save", name, modulesToSave...)
+	}
 	within("r", float64(c.Rank), 1, 4096)
 	within("lora_alpha", c.Alpha, 0, 1e6)
 	within("lora_dropout", c.Dropout, 0, 0.99)

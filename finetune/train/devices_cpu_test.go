@@ -24,3 +24,17 @@ func deviceOf(t *testing.T, threads int) device.Device {
 	})
 	return d
 }
+
+// everyDevice are those beside ref.
+func everyDevice(t *testing.T) (out []device.Device) {
+	t.Helper()
+	for _, isa := range cpu.ISAs() {
+		d, err := cpu.New(cpu.Options{Threads: 2, ISA: isa, Activations: cpu.Float})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { d.Close() })
+		out = append(out, d)
+	}
+	return out
+}

@@ -16,3 +16,5 @@ func deviceOf(t *testing.T, _ int) device.Device {
 	t.Cleanup(func() { d.Close() })
 	return d
 }
+
+func everyDevice(*testing.T) []device.Device { return nil }

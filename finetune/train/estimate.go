@@ -3,6 +3,7 @@ package train
 import (
 	"fmt"
 
+	"weft/adapters/peft"
 	"weft/finetune/grad"
 	"weft/runtime/model"
 )
@@ -17,28 +18,55 @@ func (j *Job) Estimate(m *model.Config) (int64, error) {
 	c := &j.Config
 	g := grad.Config{MaxTokens: most, MaxDocument: longest, Checkpoint: c.Checkpointing}
 	var params []int
-	rank := 0
+	var use grad.Adapters
 	if c.Method == "full" {
 		params = grad.Weights(m)
-	} else {
-		plan, err := c.plan(m)
-		if err != nil {
-			return 0, err
-		}
-		for i := range plan {
-			in, out := grad.Sides(m, plan[i].target)
-			params = append(params, plan[i].rank*in, plan[i].rank*out)
-			if c.DoRA {
-				params = append(params, out)
-			}
-			rank = max(rank, plan[i].rank)
-		}
+	} else if params, use, err = c.adapterSizes(m); err != nil {
+		return 0, err
 	}
-	total := g.Bytes(m, rank, c.Dropout > 0, c.DoRA)
+	total := g.Bytes(m, use)
 	for _, n := range params {
 		total += 8*int64(n) + stateOf(n, c.Optimizer == "adamw_8bit")
 	}
 	return total, nil
+}
+
+// adapterSizes are the sizes of all that is trained beside frozen weights.
+func (c *Config) adapterSizes(m *model.Config) (params []int, use grad.Adapters, err error) {
+	plan, err := c.plan(m)
+	if err != nil {
+		return nil, use, err
+	}
+	list, err := c.peft()
+	if err != nil {
+		return nil, use, err
+	}
+	use.Dropout, use.DoRA = c.Dropout > 0, c.DoRA
+	adapts := map[string]bool{}
+	for i := range plan {
+		a := &plan[i]
+		adapts[a.Path] = true
+		params = append(params, a.rank*a.In, a.rank*a.Out)
+		if c.DoRA {
+			params = append(params, a.Out)
+		}
+		use.Rank = max(use.Rank, a.rank)
+		switch {
+		case a.Embedding():
+			use.EmbedRank = a.rank
+		case a.Head():
+			use.HeadRank = a.rank
+		}
+	}
+	for _, s := range peft.Sites(m) {
+		if list.Saves(s.Path) {
+			params = append(params, s.Out*s.In)
+		}
+		if s.Bias && (c.Bias == peft.BiasAll || c.Bias == peft.BiasLoRAOnly && adapts[s.Path]) {
+			params = append(params, s.Out)
+		}
+	}
+	return params, use, nil
 }
 
 // stateOf is the optimizer's state of n numbers: two of 32 bits, or two of 8 with a scale each 256.

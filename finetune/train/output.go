@@ -5,7 +5,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"weft/adapters/peft"
 	"weft/runtime/sample"
@@ -20,10 +19,10 @@ func (r *run) adapterConfig() (peft.Config, error) {
 	for i := range r.adapted {
 		a := &r.adapted[i]
 		if a.rank != p.Rank {
-			p.RankPattern = append(p.RankPattern, peft.Pattern{Key: a.path, Value: float64(a.rank)})
+			p.RankPattern = append(p.RankPattern, peft.Pattern{Key: a.Path, Value: float64(a.rank)})
 		}
 		if a.alpha != p.Alpha {
-			p.AlphaPattern = append(p.AlphaPattern, peft.Pattern{Key: a.path, Value: a.alpha})
+			p.AlphaPattern = append(p.AlphaPattern, peft.Pattern{Key: a.Path, Value: a.alpha})
 		}
 	}
 	return p, err
@@ -34,22 +33,25 @@ func (r *run) targetNames() []string {
 	var names, paths []string
 	count := map[string]int{}
 	for i := range r.adapted {
-		name := strings.TrimPrefix(filepath.Ext(r.adapted[i].path), ".")
+		a := &r.adapted[i]
+		name := lastName(a.Path)
+		if a.Layer < 0 && len(r.Config.LayersToTransform) > 0 {
+			name = a.Path // layers_to_transform passes over a name without a number
+		}
 		count[name]++
-		names, paths = append(names, name), append(paths, r.adapted[i].path)
+		names, paths = append(names, name), append(paths, a.Path)
 	}
 	blocks := len(r.Config.LayersToTransform)
 	if blocks == 0 {
 		blocks = r.Model.Config.Layers
 	}
-	slices.Sort(names)
-	names = slices.Compact(names)
-	for _, n := range names {
-		if count[n] != blocks {
+	for i := range r.adapted {
+		if a := &r.adapted[i]; a.Layer >= 0 && count[lastName(a.Path)] != blocks {
 			return paths
 		}
 	}
-	return names
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 // write leaves the adapter, or the trained model's weights, in the run's folder and returns where.

@@ -99,6 +99,7 @@ type run struct {
 	*Job
 	grad     *grad.Model
 	adapted  []adapted
+	own      int64 // trained numbers that are the base's own, as biases
 	params   []optim.Param
 	opt      *optim.AdamW
 	schedule optim.Schedule
@@ -184,9 +185,10 @@ func (r *run) prepare() (err error) {
 		if r.adapted, err = c.plan(r.Model.Config); err != nil {
 			return err
 		}
-		if err := c.attach(r.Device, r.grad, r.Model, r.adapted); err != nil {
+		if r.own, err = c.attach(r.Device, r.grad, r.Model, r.adapted); err != nil {
 			return err
 		}
+		r.warnOfTies()
 	}
 	if r.initial != nil {
 		for _, p := range r.grad.Params() {
@@ -204,7 +206,7 @@ func (r *run) prepare() (err error) {
 	for _, p := range r.grad.Params() {
 		o := optim.Param{Name: p.Name, Value: p.Values(), Grad: p.Grads(), WeightDecay: c.WeightDecay}
 		for i := range r.adapted {
-			if r.adapted[i].lora.B == p {
+			if r.adapted[i].lora.B == p && !r.adapted[i].Embedding() {
 				o.LRRatio = c.LoraPlusRatio
 			}
 		}
@@ -232,6 +234,14 @@ func (r *run) prepare() (err error) {
 		r.schedule.MinLR = c.MinLRRate * c.LearningRate
 	}
 	return r.schedule.Check(c.LearningRate)
+}
+
+// warnOfTies says what PEFT says: with one weight for embedding and head, an adapter changes one of its two uses.
+func (r *run) warnOfTies() {
+	whole := func(a adapted) bool { return a.Embedding() || a.Head() }
+	if r.Model.Config.Tied && (len(r.Config.ModulesToSave) > 0 || slices.ContainsFunc(r.adapted, whole)) {
+		r.Log.Warn("the model's head is its embedding: each that is adapted or saved changes alone, as PEFT computes it; merging such an adapter needs an untied model")
+	}
 }
 
 // bytes are what the run takes beside the base.
@@ -540,12 +550,7 @@ func (r *run) counts() (trainable, all int64) {
 	if r.Config.Method == "full" {
 		return trainable, all
 	}
-	for i := range r.adapted {
-		if r.adapted[i].bias != nil {
-			all -= int64(r.adapted[i].bias.Len()) // it is the base's own, counted once
-		}
-	}
-	return trainable, all + trainable
+	return trainable, all + trainable - r.own
 }
 
 // lockDir makes the folder and keeps other runs out of it.

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"log/slog"
 	"math"
 	"os"
 	"os/exec"
@@ -19,6 +20,8 @@ import (
 	"weft/finetune/grad"
 	"weft/runtime/device"
 )
+
+var discard = slog.New(slog.DiscardHandler)
 
 // settings are the defaults.
 func settings(t *testing.T) Config {

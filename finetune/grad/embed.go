@@ -1,0 +1,76 @@
+package grad
+
+import "weft/runtime/device"
+
+// lowRank is LoRA on the embedding: x = e·(W[id] + Scale · B A[:, id]) with e the embedding's own scale, A [R, V], B [H, R]. As in PEFT nothing is dropped there.
+type lowRank struct {
+	*LoRA
+	low, dlow device.Buffer // [T, R]: e·A[:, id], and its gradient
+}
+
+func (m *Model) embedTrained() bool { return m.embed != nil || m.table != nil }
+
+// embedTokens writes the embeddings of a batch to x.
+func (m *Model) embedTokens(b *layout, x device.View) error {
+	if m.embed == nil {
+		if err := m.dev.Embed(device.EmbedArgs{IDs: b.ids, Table: m.frozen.Embed, Scale: m.cfg.EmbedScale, Out: x}); err != nil {
+			return err
+		}
+	}
+	if !m.embedTrained() {
+		return nil
+	}
+	if err := m.dev.Sync(); err != nil {
+		return err
+	}
+	if m.embed != nil {
+		table := m.embed.Values()
+		for t, id := range b.ids {
+			to := row(x, t)
+			for i, v := range table[int(id)*m.sizes.hidden:][:len(to)] {
+				to[i] = v * m.cfg.EmbedScale
+			}
+		}
+	}
+	a := m.table
+	if a == nil {
+		return nil
+	}
+	low, values := view(a.low, x.Rows, a.A.Rows), a.A.Values()
+	for t, id := range b.ids {
+		for k, to := 0, row(low, t); k < len(to); k++ {
+			to[k] = values[k*a.A.Cols+int(id)] * m.cfg.EmbedScale
+		}
+	}
+	return m.dev.MatMul(device.MatMulArgs{A: low, B: a.B.view(), TransB: true, Out: x, Alpha: a.Scale, Accumulate: true})
+}
+
+// embedBackward adds the gradients of what is trained of the embedding; dx is that of its output.
+func (m *Model) embedBackward(b *layout, dx device.View) error {
+	if m.embed != nil {
+		if err := m.dev.EmbedGrad(device.EmbedGradArgs{IDs: b.ids, DY: dx, DTable: m.embed.dview(), Scale: m.cfg.EmbedScale}); err != nil {
+			return err
+		}
+	}
+	a := m.table
+	if a == nil {
+		return nil
+	}
+	low, dlow := view(a.low, dx.Rows, a.A.Rows), view(a.dlow, dx.Rows, a.A.Rows)
+	if err := m.dev.MatMul(device.MatMulArgs{A: dx, TransA: true, B: low, Out: a.B.dview(), Alpha: a.Scale, Accumulate: true}); err != nil {
+		return err
+	}
+	if err := m.dev.MatMul(device.MatMulArgs{A: dx, B: a.B.view(), Out: dlow, Alpha: a.Scale}); err != nil {
+		return err
+	}
+	if err := m.dev.Sync(); err != nil {
+		return err
+	}
+	grads := a.A.Grads()
+	for t, id := range b.ids { // in the order of the tokens
+		for k, g := range row(dlow, t) {
+			grads[k*a.A.Cols+int(id)] += g * m.cfg.EmbedScale
+		}
+	}
+	return nil
+}
