@@ -49,7 +49,9 @@ func (m *Model) AttachEmbedLoRA(a *LoRA) {
 func (m *Model) AttachBias(layer int, target lora.Target, name string) (*Param, error) {
 	l := m.blocks[layer].linear[target]
 	p, err := m.fromBuffer(name, l.bias)
-	l.dbias = p
+	if err == nil {
+		p.Bias, l.dbias = true, p
+	}
 	return p, err
 }
 

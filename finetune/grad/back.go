@@ -86,10 +86,10 @@ func (m *Model) backwardBlock(l int, b *layout) error {
 func (m *Model) postBack(p *Param, frozen, keep device.Buffer, dx device.View, to *linear) (device.View, error) {
 	dy := view(m.y, dx.Rows, dx.Cols)
 	if frozen == nil {
-		if !to.dora() {
+		if !to.dora() && !m.opt.FP16 {
 			return dx, nil
 		}
-		// DoRA changes the gradient that it is given.
+		// DoRA and FP16 change the gradient that they are given.
 		if err := m.dev.Sync(); err != nil {
 			return dy, err
 		}

@@ -91,8 +91,9 @@ func (m *Model) droppedDoRA(g gradient, t device.View) error {
 	return m.dev.LinearGrad(device.LinearGradArgs{Parts: []device.LinearGradPart{{W: g.w, DY: z}}, DX: t, Precision: m.opt.Precision})
 }
 
-// Renew recomputes what depends on the parameters and not on the data: DoRA's gains. Call it after every change of parameters.
+// Renew recomputes what depends on the parameters and not on the data: rounded copies of masters, DoRA's gains. Call it after every change of parameters.
 func (m *Model) Renew() error {
+	m.renewCopies()
 	for _, l := range m.linears {
 		if l.dora() {
 			if err := m.renewGain(l); err != nil {

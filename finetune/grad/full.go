@@ -67,7 +67,9 @@ func (m *Model) AttachAll() error {
 			if l.full == nil {
 				l.full = matrix(prefix+Projections[t]+".weight", l.w)
 			}
-			l.dbias = vector(prefix+Projections[t]+".bias", l.bias)
+			if l.dbias = vector(prefix+Projections[t]+".bias", l.bias); l.dbias != nil {
+				l.dbias.Bias = true
+			}
 		}
 		b.attnNorm = vector(prefix+"input_layernorm.weight", b.AttnNorm)
 		b.qNorm = vector(prefix+"self_attn.q_norm.weight", b.QNorm)

@@ -71,6 +71,9 @@ func (m *Model) forward(x device.View, parts ...product) error {
 	if err := m.yield(); err != nil {
 		return err
 	}
+	if err := m.halve(x); err != nil {
+		return err
+	}
 	var frozen []device.LinearPart
 	for _, p := range parts {
 		if p.full == nil {
@@ -81,7 +84,7 @@ func (m *Model) forward(x device.View, parts ...product) error {
 			frozen = append(frozen, device.LinearPart{W: p.w, Bias: bias, Out: p.y})
 			continue
 		}
-		if err := m.dev.MatMul(device.MatMulArgs{A: x, B: p.full.view(), TransB: true, Out: p.y, Alpha: 1}); err != nil {
+		if err := m.dev.MatMul(device.MatMulArgs{A: x, B: p.full.view(), TransB: true, Out: p.y, Alpha: 1, Precision: m.opt.Precision}); err != nil {
 			return err
 		}
 		if err := m.addBias(p); err != nil {
@@ -136,14 +139,20 @@ func (m *Model) addLoRA(x device.View, p product) error {
 }
 
 // backward adds the gradients of the parts' parameters, and writes that of x to dx, or adds it there; the zero dx: nobody wants it. dy of a DoRA part is changed where
-// nothing is dropped.
+// nothing is dropped, and under FP16 every dy.
 func (m *Model) backward(x, dx device.View, accumulate bool, parts ...gradient) error {
 	if err := m.yield(); err != nil {
+		return err
+	}
+	if err := m.halve(x); err != nil {
 		return err
 	}
 	var frozen []device.LinearGradPart
 	for i := range parts {
 		g := &parts[i]
+		if err := m.halve(g.dy); err != nil {
+			return err
+		}
 		g.dyb = m.dyb[i]
 		if err := m.paramGrads(x, g); err != nil {
 			return err
@@ -163,7 +172,7 @@ func (m *Model) backward(x, dx device.View, accumulate bool, parts ...gradient) 
 	}
 	for _, g := range parts {
 		if g.full != nil {
-			if err := m.dev.MatMul(device.MatMulArgs{A: g.dy, B: g.full.view(), Out: dx, Alpha: 1, Accumulate: accumulate}); err != nil {
+			if err := m.dev.MatMul(device.MatMulArgs{A: g.dy, B: g.full.view(), Out: dx, Alpha: 1, Accumulate: accumulate, Precision: m.opt.Precision}); err != nil {
 				return err
 			}
 			accumulate = true
@@ -196,7 +205,7 @@ func (m *Model) paramGrads(x device.View, g *gradient) error {
 		rows(g.dy, func(_ int, dy []float32) { add(db, dy) })
 	}
 	if g.full != nil {
-		return m.dev.MatMul(device.MatMulArgs{A: g.dy, TransA: true, B: x, Out: g.full.dview(), Alpha: 1, Accumulate: true})
+		return m.dev.MatMul(device.MatMulArgs{A: g.dy, TransA: true, B: x, Out: g.full.dview(), Alpha: 1, Accumulate: true, Precision: m.opt.Precision})
 	}
 	a := g.lora
 	if a == nil {

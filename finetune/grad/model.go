@@ -34,6 +34,8 @@ type Config struct {
 	MaxDocument int // tokens of the longest document
 	// Precision is that of the products with frozen weights, forward and back: Float32, or BF16 with float32 sums. Own means Float32.
 	Precision device.Precision
+	// FP16 rounds what goes into linear layers, and the gradients of what comes out, to float16, so that large ones become infinite: scale the loss (optim.Scaler).
+	FP16 bool
 	// Yield, where given, is called after every few milliseconds of work, when nothing is recorded: who shares the device with a server waits in it.
 	Yield      func()
 	Checkpoint bool // keep only each block's input and compute the rest again on the way back (Chen et al. 2016, arXiv:1604.06174)

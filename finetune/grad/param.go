@@ -19,9 +19,12 @@ type Param struct {
 	Name       string // as files name it
 	Rows, Cols int
 	Vector     bool // files hold it as [Rows]
+	Bias       bool // a vector that is added
 	value      device.Buffer
 	grad       device.Buffer
-	at         int // first value in the buffers, of a part
+	at         int           // first value in the buffers, of a part
+	master     device.Buffer // or nil; see KeepMasters
+	round      Rounding
 }
 
 // NewVector allocates a zeroed parameter of n values in one dimension.
@@ -51,8 +54,16 @@ func NewParam(dev device.Device, name string, rows, cols int) (*Param, error) {
 	return p, nil
 }
 
-// Values are the parameter itself; write them only while no operation is recorded.
+// Values are what the model computes with; write them only while no operation is recorded.
 func (p *Param) Values() []float32 { return floats(p.value)[p.at:][:p.Len()] }
+
+// Master is what an optimizer changes: the values themselves, or where there are masters these. Call Renew after a change.
+func (p *Param) Master() []float32 {
+	if p.master == nil {
+		return p.Values()
+	}
+	return floats(p.master)
+}
 
 // Grads are what Backward has added up since ZeroGrad.
 func (p *Param) Grads() []float32 { return floats(p.grad)[p.at:][:p.Len()] }
@@ -62,7 +73,7 @@ func (p *Param) Len() int { return p.Rows * p.Cols }
 
 // Free gives the memory back.
 func (p *Param) Free() {
-	for _, b := range []device.Buffer{p.value, p.grad} {
+	for _, b := range []device.Buffer{p.value, p.grad, p.master} {
 		if b != nil {
 			b.Free()
 		}

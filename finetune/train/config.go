@@ -50,6 +50,8 @@ type Config struct {
 	QuantType   string `json:"bnb_4bit_quant_type"` // nf4 or fp4
 	DoubleQuant bool   `json:"bnb_4bit_use_double_quant"`
 	BF16        bool   `json:"bf16"`
+	FP16        bool   `json:"fp16"`
+	SaveDType   string `json:"save_dtype"` // of a whole model: auto, float32 or bfloat16
 
 	BatchSize    int     `json:"per_device_train_batch_size"`
 	Accumulation int     `json:"gradient_accumulation_steps"`
@@ -92,7 +94,7 @@ type Config struct {
 
 // Flags registers every setting under its name with - for _, with the defaults of a LoRA run.
 func (c *Config) Flags(fs *pflag.FlagSet) {
-	fs.StringVar(&c.Method, "method", "lora", "lora: adapters on frozen weights; full: the weights themselves, in float32")
+	fs.StringVar(&c.Method, "method", "lora", "lora: adapters on frozen weights; full: the weights themselves")
 	fs.IntVar(&c.Rank, "r", 16, "rank of the factors")
 	fs.Float64Var(&c.Alpha, "lora-alpha", 32, "the factors' product is scaled by alpha/r")
 	fs.Float64Var(&c.Dropout, "lora-dropout", 0, "share of the factors' input that is dropped")
@@ -108,7 +110,9 @@ func (c *Config) Flags(fs *pflag.FlagSet) {
 	fs.BoolVar(&c.LoadIn4Bit, "load-in-4bit", false, "QLoRA: quantize the base's projections to 4 bits first")
 	fs.StringVar(&c.QuantType, "bnb-4bit-quant-type", "nf4", "nf4 or fp4")
 	fs.BoolVar(&c.DoubleQuant, "bnb-4bit-use-double-quant", false, "quantize the scales too")
-	fs.BoolVar(&c.BF16, "bf16", false, "make the products with frozen weights in bfloat16 with float32 sums, where the machine has them")
+	fs.BoolVar(&c.BF16, "bf16", false, "make the products with the model's weights in bfloat16 with float32 sums, where the machine has them; full: of weights rounded from float32 masters")
+	fs.BoolVar(&c.FP16, "fp16", false, "round what goes into products to float16, with the loss scaled dynamically (sums and masters are float32): the numbers of fp16, not its speed")
+	fs.StringVar(&c.SaveDType, "save-dtype", "auto", "numbers of a model trained with method full: float32, bfloat16, or auto: bfloat16 with bf16")
 	fs.IntVar(&c.BatchSize, "per-device-train-batch-size", 8, "samples of a micro-batch")
 	fs.IntVar(&c.Accumulation, "gradient-accumulation-steps", 1, "micro-batches of an optimizer's step")
 	fs.Float64Var(&c.Epochs, "num-train-epochs", 3, "passes over the data")
@@ -177,6 +181,9 @@ func (c *Config) Validate() error {
 	for _, name := range c.ModulesToSave {
 		in("modules_to_save", name, modulesToSave...)
 	}
+	in("save_dtype", c.SaveDType, "auto", "float32", "bfloat16")
+	want(c.Method == "full" || c.SaveDType != "bfloat16", "save_dtype bfloat16 is for method full; adapters are float32")
+	want(!c.BF16 || !c.FP16, "bf16 and fp16 are two precisions: choose one")
 	within("r", float64(c.Rank), 1, 4096)
 	within("lora_alpha", c.Alpha, 0, 1e6)
 	within("lora_dropout", c.Dropout, 0, 0.99)

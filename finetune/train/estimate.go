@@ -25,6 +25,11 @@ func (j *Job) Estimate(m *model.Config) (int64, error) {
 		return 0, err
 	}
 	total := g.Bytes(m, use)
+	if round, _ := c.masters(); round != nil {
+		for _, n := range params {
+			total += 4 * int64(n)
+		}
+	}
 	for _, n := range params {
 		total += 8*int64(n) + stateOf(n, c.Optimizer == "adamw_8bit")
 	}

@@ -11,7 +11,7 @@ import (
 func TestEstimate(t *testing.T) {
 	for name, change := range map[string]func(c *Config){
 		"lora": func(*Config) {}, "checkpointing": func(c *Config) { c.Checkpointing = true }, "dora": func(c *Config) { c.DoRA = true },
-		"8-bit": func(c *Config) { c.Optimizer = "adamw_8bit" }, "full": func(c *Config) { c.Method, c.Dropout = "full", 0 },
+		"8-bit": func(c *Config) { c.Optimizer = "adamw_8bit" }, "full": full, "full bf16": all(full, bfloat), "full fp16": all(full, halfPrecision), "fp16": halfPrecision,
 	} {
 		t.Run(name, func(t *testing.T) {
 			dev := newDevice(t)

@@ -115,7 +115,7 @@ func nextTokens(ids []int32, logits []float32) peft.ProofPrompt {
 	return q
 }
 
-// writeModel writes the trained weights under their Hugging Face names. Gemma's norms lose the 1 that is in them here, whether the loader or a GGUF file added it.
+// writeModel writes the trained weights under their Hugging Face names, masters where there are any, and beside them the files that the model needs. Gemma's norms lose the 1 that is in them here, whether the loader or a GGUF file added it.
 func (r *run) writeModel(path string) error {
 	return r.replace(path, func(dir string) error {
 		tensors := r.tensors(r.values)
@@ -124,15 +124,25 @@ func (r *run) writeModel(path string) error {
 		}
 		if r.Model.Config.SandwichNorm {
 			for name, t := range tensors {
-				if len(t.Shape) == 1 && !isBias(name) {
+				if len(t.Shape) == 1 && filepath.Ext(name) != ".bias" {
 					tensors[name] = lessOne(t)
 				}
+			}
+		}
+		dtype := "float32"
+		if r.Config.bf16Model() {
+			dtype = "bfloat16"
+			for name, t := range tensors {
+				tensors[name] = toBF16(t)
 			}
 		}
 		for _, path := range r.Beside {
 			text, err := os.ReadFile(path)
 			if err != nil {
 				return err
+			}
+			if filepath.Base(path) == "config.json" {
+				text = withDType(text, dtype)
 			}
 			if err := writeSynced(filepath.Join(dir, filepath.Base(path)), text); err != nil {
 				return err
@@ -167,8 +177,6 @@ func (r *run) replace(path string, fill func(dir string) error) error {
 	}
 	return nil
 }
-
-func isBias(name string) bool { return filepath.Ext(name) == ".bias" }
 
 func lessOne(t weights.Tensor) weights.Tensor {
 	out := weights.Tensor{DType: t.DType, Shape: t.Shape, Data: slices.Clone(t.Data)}

@@ -1,6 +1,7 @@
 package train
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -43,6 +44,7 @@ type Job struct {
 	// Yield is called after every few milliseconds of work on the device: where a server shares it, the trainer waits there. May be nil.
 	Yield func()
 
+	scaler  *optim.Scaler       // tests: where loss scaling begins
 	fixed   [][]int             // tests: the micro-batches of every epoch instead of an order
 	initial func(p *grad.Param) // tests: first values instead of random ones
 }
@@ -58,6 +60,9 @@ type StepInfo struct {
 	Targets  int     `json:"targets"`
 	Tokens   int     `json:"tokens"`
 	Seconds  float64 `json:"seconds"`
+
+	LossScale float64 `json:"loss_scale,omitempty"` // fp16: of this step
+	Skipped   bool    `json:"skipped,omitempty"`    // fp16: the gradients overflowed and nothing was changed; grad_norm is 0
 }
 
 // EvalInfo is one evaluation.
@@ -81,17 +86,19 @@ type Result struct {
 
 // progress is what a checkpoint holds beside tensors.
 type progress struct {
-	Step     int        `json:"step"`
-	Epoch    int        `json:"epoch"`
-	Within   int        `json:"within"` // steps done of the epoch
-	Best     *float64   `json:"best,omitempty"`
-	BestStep int        `json:"best_step"`
-	Waited   int        `json:"waited"` // evaluations since the best
-	Steps    []StepInfo `json:"steps"`
-	Evals    []EvalInfo `json:"evals"`
-	Config   string     `json:"config"` // digest of the settings that decide the numbers
-	Base     string     `json:"base"`
-	Data     string     `json:"data"`
+	Step     int           `json:"step"`
+	Epoch    int           `json:"epoch"`
+	Within   int           `json:"within"` // steps done of the epoch
+	Best     *float64      `json:"best,omitempty"`
+	BestStep int           `json:"best_step"`
+	Waited   int           `json:"waited"` // evaluations since the best
+	Skipped  int           `json:"skipped,omitempty"`
+	Scaler   *optim.Scaler `json:"scaler,omitempty"`
+	Steps    []StepInfo    `json:"steps"`
+	Evals    []EvalInfo    `json:"evals"`
+	Config   string        `json:"config"` // digest of the settings that decide the numbers
+	Base     string        `json:"base"`
+	Data     string        `json:"data"`
 }
 
 // run is a job under way.
@@ -170,7 +177,7 @@ func (r *run) prepare() (err error) {
 	if err != nil {
 		return err
 	}
-	g := grad.Config{MaxTokens: most, MaxDocument: longest, Checkpoint: c.Checkpointing, Yield: r.Yield, Precision: device.Float32}
+	g := grad.Config{MaxTokens: most, MaxDocument: longest, Checkpoint: c.Checkpointing, Yield: r.Yield, Precision: device.Float32, FP16: c.FP16}
 	if c.BF16 {
 		g.Precision = device.BF16
 	}
@@ -195,6 +202,14 @@ func (r *run) prepare() (err error) {
 			r.initial(p)
 		}
 	}
+	if round, which := c.masters(); round != nil {
+		if err := r.grad.KeepMasters(round, which); err != nil {
+			return err
+		}
+	}
+	if c.FP16 {
+		r.at.Scaler = cmp.Or(r.scaler, optim.NewScaler(0))
+	}
 	if err := r.grad.Prepare(); err != nil {
 		return err
 	}
@@ -204,7 +219,7 @@ func (r *run) prepare() (err error) {
 		}
 	}
 	for _, p := range r.grad.Params() {
-		o := optim.Param{Name: p.Name, Value: p.Values(), Grad: p.Grads(), WeightDecay: c.WeightDecay}
+		o := optim.Param{Name: p.Name, Value: p.Master(), Grad: p.Grads(), WeightDecay: c.WeightDecay}
 		for i := range r.adapted {
 			if r.adapted[i].lora.B == p && !r.adapted[i].Embedding() {
 				o.LRRatio = c.LoraPlusRatio
@@ -361,7 +376,12 @@ func join(samples []data.Sample, which []int) *grad.Batch {
 func (r *run) step(which [][]int) error {
 	start := time.Now()
 	c := &r.Config
-	info := StepInfo{Step: r.at.Step + 1, Total: r.total, LR: r.schedule.LR(c.LearningRate, r.at.Step)}
+	info := StepInfo{Step: r.at.Step + 1, Total: r.total, LR: r.schedule.LR(c.LearningRate, r.at.Step-r.at.Skipped)}
+	lossScale := 1.0
+	if r.at.Scaler != nil {
+		lossScale = r.at.Scaler.Scale
+		info.LossScale = lossScale
+	}
 	micro := make([]*grad.Batch, len(which))
 	for i, w := range which {
 		micro[i] = join(r.Train, w)
@@ -373,7 +393,7 @@ func (r *run) step(which [][]int) error {
 	if info.Targets > 0 {
 		for i, b := range micro {
 			seed := newRandom(c.Seed, streamDropout, uint64(r.at.Step), uint64(i)).next()
-			loss, err := r.grad.Step(b, 1/float32(info.Targets), seed)
+			loss, err := r.grad.Step(b, float32(lossScale)/float32(info.Targets), seed)
 			if err != nil {
 				return err
 			}
@@ -381,13 +401,18 @@ func (r *run) step(which [][]int) error {
 		}
 		info.Loss = sum / float64(info.Targets)
 	}
-	info.GradNorm = optim.GradNorm(r.params)
+	info.GradNorm = optim.GradNorm(r.params) / lossScale // a power of two: nothing is rounded
+	if err := r.scaled(&info); err != nil {
+		return err
+	}
 	if err := r.sound(&info); err != nil {
 		return err
 	}
-	r.opt.Step(info.LR, optim.ClipScale(info.GradNorm, c.MaxGradNorm))
-	if err := r.grad.Renew(); err != nil {
-		return err
+	if !info.Skipped {
+		r.opt.Step(info.LR, optim.ClipScale(info.GradNorm, c.MaxGradNorm)/float32(lossScale))
+		if err := r.grad.Renew(); err != nil {
+			return err
+		}
 	}
 	r.at.Step++
 	r.at.Within++
@@ -397,8 +422,12 @@ func (r *run) step(which [][]int) error {
 	if r.OnStep != nil {
 		r.OnStep(info)
 	}
-	return r.events.Write(time.Now(), int64(info.Step), events.Scalar{Tag: "train/loss", Value: info.Loss}, events.Scalar{Tag: "train/grad_norm", Value: info.GradNorm},
-		events.Scalar{Tag: "train/learning_rate", Value: info.LR}, events.Scalar{Tag: "train/tokens_per_second", Value: float64(info.Tokens) / max(info.Seconds, 1e-9)})
+	scalars := []events.Scalar{{Tag: "train/loss", Value: info.Loss}, {Tag: "train/grad_norm", Value: info.GradNorm},
+		{Tag: "train/learning_rate", Value: info.LR}, {Tag: "train/tokens_per_second", Value: float64(info.Tokens) / max(info.Seconds, 1e-9)}}
+	if c.FP16 {
+		scalars = append(scalars, events.Scalar{Tag: "train/loss_scale", Value: info.LossScale})
+	}
+	return r.events.Write(time.Now(), int64(info.Step), scalars...)
 }
 
 // sound stops a run whose numbers have gone bad before they reach the parameters.

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"io/fs"
 	"log/slog"
 	"math"
 	"os"
@@ -18,6 +19,7 @@ import (
 
 	"weft/finetune/data"
 	"weft/finetune/grad"
+	"weft/finetune/optim"
 	"weft/runtime/device"
 )
 
@@ -60,9 +62,13 @@ func smallJob(t *testing.T, dev device.Device, dir string) *Job {
 	return j
 }
 
+// digestOf is that of what a run left.
 func digestOf(t *testing.T, dir string) string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(dir, "adapter", "adapter_model.safetensors"))
+	if errors.Is(err, fs.ErrNotExist) {
+		text, err = os.ReadFile(filepath.Join(dir, "model", "model.safetensors"))
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,11 +76,30 @@ func digestOf(t *testing.T, dir string) string {
 	return hex.EncodeToString(h[:])
 }
 
+// kinds of runs that are killed, continued and repeated.
+var kinds = map[string]func(c *Config){
+	"lora":          func(*Config) {},
+	"whole modules": all(targets("q_proj", "embed_tokens"), save("lm_head"), biasAll),
+	"head, fp16":    all(targets("v_proj", "lm_head"), dora, halfPrecision),
+	"full, bf16":    all(full, bfloat),
+	"full, fp16":    all(full, halfPrecision),
+}
+
+func kindOfJob(t *testing.T, dev device.Device, dir, kind string) *Job {
+	t.Helper()
+	j := smallJob(t, dev, dir)
+	kinds[kind](&j.Config)
+	if j.Config.FP16 { // so that scales change and steps are skipped in the few steps there are
+		j.scaler = &optim.Scaler{Scale: 1 << 24, Window: 2}
+	}
+	return j
+}
+
 // The run of a child process that is killed after some step, and goes on in another one, ends with the same bits as an undisturbed run.
 func TestKilledRunGoesOn(t *testing.T) {
 	if dir := os.Getenv("TRAIN_TEST_DIR"); dir != "" {
 		killAt, _ := strconv.Atoi(os.Getenv("TRAIN_TEST_KILL"))
-		j := smallJob(t, newDevice(t), dir)
+		j := kindOfJob(t, newDevice(t), dir, os.Getenv("TRAIN_TEST_KIND"))
 		j.Config.Resume = true
 		j.OnStep = func(s StepInfo) {
 			if s.Step == killAt {
@@ -88,44 +113,53 @@ func TestKilledRunGoesOn(t *testing.T) {
 		}
 		return
 	}
-	want := t.TempDir()
-	j := smallJob(t, newDevice(t), want)
-	res, err := j.Run(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(res.Steps) != 8 {
-		t.Fatalf("%d steps, want 8", len(res.Steps))
-	}
-	got := t.TempDir()
-	for _, kill := range []int{1, 2, 3, 5, 8, 0} {
-		cmd := exec.Command(os.Args[0], "-test.run=^TestKilledRunGoesOn$")
-		cmd.Env = append(os.Environ(), "TRAIN_TEST_DIR="+got, "TRAIN_TEST_KILL="+strconv.Itoa(kill))
-		out, err := cmd.CombinedOutput()
-		if (err == nil) != (kill == 0) {
-			t.Fatalf("child killed at step %d: %v\n%s", kill, err, out)
-		}
-	}
-	if digestOf(t, got) != digestOf(t, want) {
-		t.Error("the killed run ended with other weights")
-	}
-	left, err := checkpoints(got)
-	if err != nil || len(left) > 2 {
-		t.Errorf("checkpoints %v are left: %v", left, err)
+	for kind := range kinds {
+		t.Run(kind, func(t *testing.T) {
+			want := t.TempDir()
+			j := kindOfJob(t, newDevice(t), want, kind)
+			res, err := j.Run(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(res.Steps) != 8 {
+				t.Fatalf("%d steps, want 8", len(res.Steps))
+			}
+			got, kills := t.TempDir(), []int{3, 6, 0}
+			if kind == "lora" {
+				kills = []int{1, 2, 3, 5, 8, 0}
+			}
+			for _, kill := range kills {
+				cmd := exec.Command(os.Args[0], "-test.run=^TestKilledRunGoesOn$")
+				cmd.Env = append(os.Environ(), "TRAIN_TEST_DIR="+got, "TRAIN_TEST_KIND="+kind, "TRAIN_TEST_KILL="+strconv.Itoa(kill))
+				out, err := cmd.CombinedOutput()
+				if (err == nil) != (kill == 0) {
+					t.Fatalf("child killed at step %d: %v\n%s", kill, err, out)
+				}
+			}
+			if digestOf(t, got) != digestOf(t, want) {
+				t.Error("the killed run ended with other weights")
+			}
+			left, err := checkpoints(got)
+			if err != nil || len(left) > 2 {
+				t.Errorf("checkpoints %v are left: %v", left, err)
+			}
+		})
 	}
 }
 
 func TestThreadsAndRepetition(t *testing.T) {
-	digests := map[string]bool{}
-	for _, threads := range []int{1, 2, 2, 3} {
-		dir := t.TempDir()
-		if _, err := smallJob(t, deviceOf(t, threads), dir).Run(t.Context()); err != nil {
-			t.Fatal(err)
+	for kind := range kinds {
+		digests := map[string]bool{}
+		for _, threads := range []int{1, 2, 2, 3} {
+			dir := t.TempDir()
+			if _, err := kindOfJob(t, deviceOf(t, threads), dir, kind).Run(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			digests[digestOf(t, dir)] = true
 		}
-		digests[digestOf(t, dir)] = true
-	}
-	if len(digests) != 1 {
-		t.Errorf("%d different results of one run", len(digests))
+		if len(digests) != 1 {
+			t.Errorf("%s: %d different results of one run", kind, len(digests))
+		}
 	}
 }
 
@@ -136,14 +170,20 @@ func TestRefusals(t *testing.T) {
 		want   error
 		text   string
 	}{
-		"rank 0":           {func(j *Job) { j.Config.Rank = 0 }, ErrConfig, "r 0"},
-		"no target":        {func(j *Job) { j.Config.TargetModules = []string{"nothing"} }, ErrConfig, "matches no layer"},
-		"no sample":        {func(j *Job) { j.Train = nil }, ErrConfig, "no sample"},
-		"absurd rate":      {func(j *Job) { j.Config.LearningRate = 1e6 }, ErrConfig, "learning_rate"},
-		"unknown schedule": {func(j *Job) { j.Config.Scheduler = "x" }, ErrConfig, "lr_scheduler_type"},
-		"diverging":        {func(j *Job) { j.initial = func(p *grad.Param) { p.Values()[0] = float32(math.NaN()) } }, ErrDiverged, "last good checkpoint"},
-		"block beyond":     {func(j *Job) { j.Config.LayersToTransform = []int{99} }, ErrConfig, "block 99"},
-		"pattern":          {func(j *Job) { j.Config.RankPattern = map[string]string{"q_proj": "1.5"} }, ErrConfig, "rank_pattern"},
+		"rank 0":             {func(j *Job) { j.Config.Rank = 0 }, ErrConfig, "r 0"},
+		"no target":          {func(j *Job) { j.Config.TargetModules = []string{"nothing"} }, ErrConfig, "matches no layer"},
+		"no sample":          {func(j *Job) { j.Train = nil }, ErrConfig, "no sample"},
+		"absurd rate":        {func(j *Job) { j.Config.LearningRate = 1e6 }, ErrConfig, "learning_rate"},
+		"unknown schedule":   {func(j *Job) { j.Config.Scheduler = "x" }, ErrConfig, "lr_scheduler_type"},
+		"diverging":          {func(j *Job) { j.initial = func(p *grad.Param) { p.Values()[0] = float32(math.NaN()) } }, ErrDiverged, "last good checkpoint"},
+		"block beyond":       {func(j *Job) { j.Config.LayersToTransform = []int{99} }, ErrConfig, "block 99"},
+		"dora on embeddings": {func(j *Job) { all(dora, targets("embed_tokens"))(&j.Config) }, ErrConfig, "DoRA on the embedding"},
+		"saved projection":   {func(j *Job) { j.Config.ModulesToSave = []string{"q_proj"} }, ErrConfig, "lm_head, embed_tokens"},
+		"saved and adapted":  {func(j *Job) { all(targets("lm_head"), save("lm_head"))(&j.Config) }, ErrConfig, "that modules_to_save leaves"},
+		"two precisions":     {func(j *Job) { all(bfloat, halfPrecision)(&j.Config) }, ErrConfig, "bf16 and fp16"},
+		"adapter in bf16":    {func(j *Job) { j.Config.SaveDType = "bfloat16" }, ErrConfig, "save_dtype"},
+		"fused name":         {func(j *Job) { j.Config.TargetModules = []string{"qkv_proj"} }, ErrConfig, "the model has embed_tokens, q_proj"},
+		"pattern":            {func(j *Job) { j.Config.RankPattern = map[string]string{"q_proj": "1.5"} }, ErrConfig, "rank_pattern"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			j := smallJob(t, dev, t.TempDir())

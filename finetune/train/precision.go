@@ -1,0 +1,63 @@
+package train
+
+import (
+	"fmt"
+	"math"
+	"regexp"
+
+	"weft/finetune/grad"
+	"weft/quant"
+	"weft/runtime/weights"
+)
+
+// masters says of which parameters the model computes with rounded copies, and how they are rounded: of all in a bfloat16 model, of matrices for fp16's products.
+func (c *Config) masters() (grad.Rounding, func(p *grad.Param) bool) {
+	switch {
+	case c.FP16:
+		return grad.ToFP16, func(p *grad.Param) bool { return !p.Vector }
+	case c.BF16 && c.Method == "full":
+		return grad.ToBF16, func(*grad.Param) bool { return true }
+	}
+	return nil, nil
+}
+
+// scaled judges a step's gradients under loss scaling: those that overflowed are forgotten, and the scale changes for the next step.
+func (r *run) scaled(info *StepInfo) error {
+	s := r.at.Scaler
+	if s == nil || math.IsNaN(info.Loss) || math.IsInf(info.Loss, 0) { // that is no overflow of gradients, and sound stops it
+		return nil
+	}
+	overflow := math.IsNaN(info.GradNorm) || math.IsInf(info.GradNorm, 0)
+	if overflow && s.Scale <= 1 {
+		return fmt.Errorf("%w at step %d: the gradients exceed float16 even with a loss scale of 1; train with bf16 or without fp16", ErrDiverged, info.Step)
+	}
+	if info.Skipped = s.Update(overflow); info.Skipped {
+		info.GradNorm = 0
+		r.at.Skipped++
+		r.Log.Info("step skipped: its gradients exceed float16", "step", info.Step, "loss_scale", info.LossScale, "next", s.Scale)
+	}
+	return nil
+}
+
+// bf16Model says that a whole model leaves in bfloat16.
+func (c *Config) bf16Model() bool {
+	return c.SaveDType == "bfloat16" || c.SaveDType == "auto" && c.BF16
+}
+
+// toBF16 is a tensor of float32 rounded to bfloat16.
+func toBF16(t weights.Tensor) weights.Tensor {
+	v := floatsOf(t.Data)
+	out := weights.Tensor{DType: "BF16", Shape: t.Shape, Data: make([]byte, 2*len(v))}
+	for i, x := range v {
+		h := quant.F32ToBF16(x)
+		out.Data[2*i], out.Data[2*i+1] = byte(h), byte(h>>8)
+	}
+	return out
+}
+
+var dtypeMember = regexp.MustCompile(`("(?:torch_)?dtype"\s*:\s*)"[a-z0-9]+"`)
+
+// withDType is a model's configuration that says what its weights are stored in, where it said so before.
+func withDType(config []byte, dtype string) []byte {
+	return dtypeMember.ReplaceAll(config, []byte(`${1}"`+dtype+`"`))
+}
