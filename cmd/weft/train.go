@@ -44,7 +44,7 @@ func trainCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "train --data FILE --out DIR",
 		Short: "Finetune a model on its served weights: LoRA, QLoRA or all of it",
-		Long: "Finetune a model: LoRA adapters on the weights in the layout in which they are served, or all weights in float32.\n" +
+		Long: "Finetune a model: LoRA adapters on the weights in the layout in which they are served, or all weights, also from scratch.\n" +
 			"Settings have the names of transformers' TrainingArguments and PEFT's LoraConfig, with - or _; --config takes them from a YAML file.\n" +
 			"DIR receives adapter/ (a PEFT folder) or model/, run.json, report.html, TensorBoard events and checkpoint-N/.",
 		Args: cobra.NoArgs,
@@ -77,6 +77,8 @@ func (f *trainFlags) run(cmd *cobra.Command) (err error) {
 		return usagef("--listen %s: an address on loopback, as 127.0.0.1:8000", f.Listen)
 	case f.Listen != "" && f.LoadIn4Bit:
 		return usagef("--listen serves the model as its file holds it; leave --load-in-4bit out")
+	case f.Listen != "" && f.Init == "random":
+		return usagef("--listen serves the model's weights; with --init random there are none")
 	case f.Threads < 0 || f.Threads > 1024:
 		return usagef("--threads %d: 0 to 1024", f.Threads)
 	}
@@ -212,24 +214,44 @@ func (f *trainFlags) open(terminal io.Writer, log *slog.Logger) (t *trainee, err
 	}
 	// The model's own buffers serve no request here: the smallest there are.
 	opt := model.Options{MaxBatchTokens: 1, MaxLogitRows: 1, MaxContext: 1}
+	dev := budgeted{t.device, int64(f.Memory)}
+	if f.Init == "random" {
+		src, cfg, err := f.scratch(t)
+		if err != nil {
+			return t, err
+		}
+		t.model, err = model.Load(src, cfg, dev, opt)
+		return t, err
+	}
 	if f.LoadIn4Bit {
 		opt.Wrap = f.fourBit
 	}
-	t.model, err = model.Open(t.path, budgeted{t.device, int64(f.Memory)}, opt)
+	t.model, err = model.Open(t.path, dev, opt)
 	return t, err
+}
+
+// scratch reads a folder's configuration and makes weights for it.
+func (f *trainFlags) scratch(t *trainee) (*train.Scratch, *model.Config, error) {
+	file := filepath.Join(t.path, "config.json")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, nil, fmt.Errorf("init random needs a folder with a config.json: %w", err)
+	}
+	cfg, err := model.ParseConfig(text)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", file, err)
+	}
+	src, err := train.NewScratch(text, cfg, f.Seed)
+	return src, cfg, err
 }
 
 // fits refuses a run that cannot fit, from the model's configuration and the size of its files.
 func (f *trainFlags) fits(t *trainee) error {
-	src, err := weights.Open(t.path)
+	src, cfg, err := f.source(t)
 	if err != nil {
 		return err
 	}
 	defer src.Close()
-	cfg, err := model.ConfigOf(t.path, src)
-	if err != nil {
-		return fmt.Errorf("%s: %w", t.path, err)
-	}
 	var size int64
 	for _, name := range src.Names() {
 		if info, ok := src.Info(name); ok {
@@ -243,6 +265,22 @@ func (f *trainFlags) fits(t *trainee) error {
 	return j.CheckMemory(cfg, size)
 }
 
+// source opens what the run begins with, and its configuration.
+func (f *trainFlags) source(t *trainee) (weights.Source, *model.Config, error) {
+	if f.Init == "random" {
+		return f.scratch(t)
+	}
+	src, err := weights.Open(t.path)
+	if err != nil {
+		return nil, nil, err
+	}
+	cfg, err := model.ConfigOf(t.path, src)
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("%s: %w", t.path, err), src.Close())
+	}
+	return src, cfg, nil
+}
+
 // fourBit is the base of QLoRA (Dettmers et al. 2023, arXiv:2305.14314): projections in 4 bits, blocks of 64 as bitsandbytes.
 func (f *trainFlags) fourBit(src weights.Source) weights.Source {
 	kind := quant.NF4
@@ -254,7 +292,7 @@ func (f *trainFlags) fourBit(src weights.Source) weights.Source {
 
 // train runs the job and writes what is to be read about it.
 func (t *trainee) train(ctx context.Context, f *trainFlags, terminal io.Writer, log *slog.Logger) (*train.Report, error) {
-	base, err := fileDigest(t.path)
+	base, err := f.baseDigest(t.path)
 	if err != nil {
 		return nil, err
 	}
@@ -291,6 +329,19 @@ func besideWeights(path string) (out []string) {
 		}
 	}
 	return out
+}
+
+// baseDigest names the weights with which a run begins; random ones by their configuration and seed.
+func (f *trainFlags) baseDigest(path string) (string, error) {
+	if f.Init != "random" {
+		return fileDigest(path)
+	}
+	text, err := os.ReadFile(filepath.Join(path, "config.json"))
+	if err != nil {
+		return "", err
+	}
+	h := sha256.Sum256(fmt.Appendf(text, "\nrandom %d", f.Seed))
+	return hex.EncodeToString(h[:]), nil
 }
 
 // fileDigest is the SHA-256 of a model's weights: of the file, or of a folder's safetensors in the order of their names.

@@ -196,6 +196,7 @@ func (c *Config) attachLoRA(dev device.Device, g *grad.Model, a *adapted, rng *r
 const (
 	streamInit = iota + 1
 	streamDropout
+	streamScratch
 )
 
 // random is SplitMix64 (Steele, Lea, Flood 2014): the same numbers everywhere, for ever.

@@ -32,6 +32,7 @@ var (
 // Config is a run's settings under the names of transformers' TrainingArguments and PEFT's LoraConfig.
 type Config struct {
 	Method string `json:"method"` // lora or full
+	Init   string `json:"init"`   // base, or random: of method full
 
 	Rank              int               `json:"r"`
 	Alpha             float64           `json:"lora_alpha"`
@@ -95,6 +96,7 @@ type Config struct {
 // Flags registers every setting under its name with - for _, with the defaults of a LoRA run.
 func (c *Config) Flags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.Method, "method", "lora", "lora: adapters on frozen weights; full: the weights themselves")
+	fs.StringVar(&c.Init, "init", "base", "of method full: begin with the base's weights, or from scratch with random ones, for which the model's folder needs a config.json and a tokenizer only")
 	fs.IntVar(&c.Rank, "r", 16, "rank of the factors")
 	fs.Float64Var(&c.Alpha, "lora-alpha", 32, "the factors' product is scaled by alpha/r")
 	fs.Float64Var(&c.Dropout, "lora-dropout", 0, "share of the factors' input that is dropped")
@@ -170,6 +172,8 @@ func (c *Config) Validate() error {
 		want(v >= lo && v <= hi && !math.IsNaN(v), "%s %v: %v to %v", key, v, lo, hi)
 	}
 	in("method", c.Method, "lora", "full")
+	in("init", c.Init, "base", "random")
+	want(c.Init != "random" || c.Method == "full", "init random trains a model from scratch: it needs method full")
 	in("bias", c.Bias, "none", "all", "lora_only")
 	in("bnb_4bit_quant_type", c.QuantType, "nf4", "fp4")
 	in("lr_scheduler_type", c.Scheduler, optim.ScheduleKinds...)

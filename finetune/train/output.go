@@ -142,7 +142,9 @@ func (r *run) writeModel(path string) error {
 				return err
 			}
 			if filepath.Base(path) == "config.json" {
-				text = withDType(text, dtype)
+				if text, err = modelConfig(text, dtype); err != nil {
+					return err
+				}
 			}
 			if err := writeSynced(filepath.Join(dir, filepath.Base(path)), text); err != nil {
 				return err

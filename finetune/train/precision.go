@@ -1,9 +1,10 @@
 package train
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
 	"math"
-	"regexp"
 
 	"weft/finetune/grad"
 	"weft/quant"
@@ -55,9 +56,24 @@ func toBF16(t weights.Tensor) weights.Tensor {
 	return out
 }
 
-var dtypeMember = regexp.MustCompile(`("(?:torch_)?dtype"\s*:\s*)"[a-z0-9]+"`)
-
-// withDType is a model's configuration that says what its weights are stored in, where it said so before.
-func withDType(config []byte, dtype string) []byte {
-	return dtypeMember.ReplaceAll(config, []byte(`${1}"`+dtype+`"`))
+// modelConfig is a base's config.json for weights of another type: what it says of their type and of how they were quantized would be wrong.
+func modelConfig(text []byte, dtype string) ([]byte, error) {
+	var members map[string]any
+	dec := json.NewDecoder(bytes.NewReader(text))
+	dec.UseNumber()
+	if err := dec.Decode(&members); err != nil {
+		return nil, fmt.Errorf("config.json: %w", err)
+	}
+	delete(members, "quantization_config")
+	for _, name := range []string{"dtype", "torch_dtype"} {
+		if _, ok := members[name]; ok {
+			members[name] = dtype
+		}
+	}
+	var out bytes.Buffer
+	enc := json.NewEncoder(&out)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	err := enc.Encode(members)
+	return out.Bytes(), err
 }
