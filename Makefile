@@ -15,7 +15,7 @@ CODE     := adapters cmd finetune internal quant runtime scripts server
 # packages that never reach C: the race detector watches them
 PURE = $(shell go list ./... | grep -v -e /device/cpu$$)
 
-.PHONY: help setup model build serve test test-race test-asan test-isa test-nocgo test-stores test-clients soak fuzz bench microbench lint fmt docker-steps ci clean
+.PHONY: help setup model build serve test test-race test-asan test-isa test-nocgo test-stores test-clients test-python soak fuzz bench microbench lint fmt docker-steps ci clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -57,6 +57,9 @@ test-stores: setup ## the registry over a real Postgres and a real S3-compatible
 test-clients: build model ## the official Python and Node clients against the real server
 	scripts/clients/run
 
+test-python: build model ## PEFT, transformers, TensorBoard and bitsandbytes read what weft writes (their first install fetches 3 GB)
+	scripts/python/run
+
 soak: build model ## load for SOAK=60s: flat memory, no leaked page
 	scripts/soak "$${SOAK:-60s}"
 
@@ -88,7 +91,7 @@ fmt: ## format the Go code
 docker-steps: ## run the Dockerfile's steps as a script (no container tool needed)
 	scripts/docker-steps
 
-ci: lint build test-nocgo test-race test-asan test-isa fuzz docker-steps test-stores test-clients test ## what CI runs
+ci: lint build test-nocgo test-race test-asan test-isa fuzz docker-steps test-stores test-clients test-python test ## what CI runs
 
 clean: ## remove what was built here
 	rm -rf bin $(CACHE)

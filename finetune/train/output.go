@@ -84,7 +84,7 @@ const (
 	proofTop     = 8
 )
 
-// proof records what the trained adapter computes after the prompts of the first samples.
+// proof records what the trained parameters compute after the prompts of the first samples.
 func (r *run) proof() (*peft.Proof, error) {
 	p := &peft.Proof{Base: r.Base}
 	for i := range r.Train {
@@ -115,7 +115,8 @@ func nextTokens(ids []int32, logits []float32) peft.ProofPrompt {
 	return q
 }
 
-// writeModel writes the trained weights under their Hugging Face names, masters where there are any, and beside them the files that the model needs. Gemma's norms lose the 1 that is in them here, whether the loader or a GGUF file added it.
+// writeModel writes the trained weights under their Hugging Face names, masters where there are any, with a proof as an adapter's, and beside them the files that the model needs.
+// Gemma's norms lose the 1 that is in them here, whether the loader or a GGUF file added it.
 func (r *run) writeModel(path string) error {
 	return r.replace(path, func(dir string) error {
 		tensors := r.tensors(r.values)
@@ -150,7 +151,14 @@ func (r *run) writeModel(path string) error {
 				return err
 			}
 		}
-		return weights.WriteSafetensors(filepath.Join(dir, "model.safetensors"), tensors, map[string]string{"format": "pt"})
+		if err := weights.WriteSafetensors(filepath.Join(dir, "model.safetensors"), tensors, map[string]string{"format": "pt"}); err != nil {
+			return err
+		}
+		proof, err := r.proof()
+		if err != nil {
+			return err
+		}
+		return proof.Write(dir)
 	})
 }
 

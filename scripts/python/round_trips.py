@@ -1,0 +1,253 @@
+"""Reads what weft writes with the libraries for which it is written. `make test-python` runs it.
+
+  PEFT           loads every kind of adapter that weft trains, all of it, and computes the log-probabilities that the trainer recorded (parity.json)
+  transformers   loads what full finetuning writes and computes them too
+  TensorBoard    reads the events: the figures of run.json
+  bitsandbytes   gives the values of our NF4 and FP4, plain and with double quantization, bit for bit, and its own codes for the same weights
+
+Log-probabilities may differ by TOLERANCE (float32 on both sides, sums in other orders) and must differ by more than ten times that without the adapter.
+"""
+import argparse
+import copy
+import json
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+
+import numpy as np
+import torch
+import transformers
+from peft import LoraConfig, PeftModel, get_peft_model_state_dict
+from safetensors.torch import load_file, save_file
+
+import tiny_models
+
+warnings.simplefilter("ignore", FutureWarning)
+TOLERANCE = 2e-4
+TINY = ["--r", "4", "--lora-alpha", "8", "--learning-rate", "1e-2", "--max-steps", "5", "--per-device-train-batch-size", "4", "--save-steps", "0"]
+VARIANTS = {
+    "lora": [],
+    "rank 1": ["--r", "1"],
+    "rslora": ["--use-rslora"],
+    "dora": ["--use-dora"],
+    "dora and rslora": ["--use-dora", "--use-rslora", "--target-modules", "q_proj,v_proj"],
+    "patterns": ["--rank-pattern", "q_proj=2,layers.1.mlp.up_proj=6", "--alpha-pattern", "v_proj=3"],
+    "one block": ["--layers-to-transform", "1"],
+    "expression": ["--target-modules", r".*\.[02]\.self_attn\.(q|v)_proj"],
+    "bias": ["--bias", "lora_only"],
+}
+
+
+class Checks:
+    """Counts the checks whose names match; one that raises has failed and the others go on."""
+
+    def __init__(self, only):
+        self.passed, self.failed, self.only = 0, 0, re.compile(only)
+
+    def __call__(self, name, check, *args):
+        if not self.only.search(name):
+            return
+        start = time.time()
+        try:
+            note = check(*args) or ""
+            self.passed += 1
+            print(f"ok    {name}  {note}  ({time.time() - start:.1f} s)", flush=True)
+        except Exception:
+            self.failed += 1
+            print(f"FAIL  {name}", flush=True)
+            traceback.print_exc()
+
+
+def train(weft, out, model, data, *flags):
+    """Runs `weft train` and returns run.json."""
+    done = subprocess.run([weft, "train", "--model", model, "--data", data, "--out", out, *flags], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"weft train {' '.join(map(str, flags))}: status {done.returncode}\n{done.stderr}")
+    return json.loads((out / "run.json").read_text())
+
+
+def load(folder):
+    return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+
+
+def distance(model, folder):
+    """The largest difference of the model's log-probabilities from those recorded in the folder's parity.json."""
+    prompts = json.loads((folder / "parity.json").read_text())["prompts"]
+    assert prompts, "parity.json has no prompt"
+    most = 0.0
+    with torch.no_grad():
+        for p in prompts:
+            got = model(torch.tensor([p["ids"]])).logits[0, -1].double().log_softmax(-1)
+            most = max(most, (got[p["top"]] - torch.tensor(p["logprobs"], dtype=torch.float64)).abs().max().item())
+    return most
+
+
+def equal(got, want, what):
+    assert got <= TOLERANCE, f"{what}: log-probabilities differ by {got:.2e}, at most {TOLERANCE:.0e}"
+    assert want > 10 * TOLERANCE, f"{what}: without the adapter they differ by {want:.2e} only: the check says nothing"
+    return f"{got:.1e}, without the adapter {want:.2f}"
+
+
+def adapter_in_peft(base, adapter):
+    """PEFT takes every tensor of the adapter, reads the configuration that was meant, and computes what was recorded."""
+    written = json.loads((adapter / "adapter_config.json").read_text())
+    known = LoraConfig(task_type="CAUSAL_LM").to_dict()
+    missing = known.keys() - written.keys() - {"peft_version"}
+    assert not missing, f"adapter_config.json leaves {sorted(missing)} to PEFT's defaults"
+    assert not written.keys() - known.keys(), f"PEFT does not know {sorted(written.keys() - known.keys())}"
+    without = distance(base, adapter)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # of tensors that are missing or superfluous
+        model = PeftModel.from_pretrained(base, adapter).eval()
+    read = model.peft_config["default"].to_dict()
+    for key, value in written.items():
+        meant = sorted(value) if key == "target_modules" and isinstance(value, list) else value
+        got = sorted(read[key]) if key == "target_modules" and isinstance(read[key], (list, set)) else read[key]
+        assert got == meant, f"PEFT reads {key} as {got}, written was {value}"
+    file, taken = load_file(adapter / "adapter_model.safetensors"), get_peft_model_state_dict(model, save_embedding_layers=False)
+    assert file.keys() == taken.keys(), f"PEFT has {sorted(taken.keys() ^ file.keys())} otherwise"
+    for name, t in file.items():
+        assert torch.equal(t, taken[name]), name
+    return equal(distance(model, adapter), without, "the adapter in PEFT")
+
+
+def lora(a, out, folder, data, flags):
+    train(a.weft, out, folder, data, *TINY, *flags)
+    return adapter_in_peft(load(folder), out / "adapter")
+
+
+def qlora(a, out, folder, data, kind):
+    """The base that QLoRA trains on is the one that bitsandbytes makes."""
+    from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+    train(a.weft, out, folder, data, *TINY, "--load-in-4bit", "--bnb-4bit-quant-type", kind)
+    base = load(folder)
+    plain = distance(base, out / "adapter")
+    for name, m in base.named_modules():
+        if isinstance(m, torch.nn.Linear) and name != "lm_head":
+            m.weight.data = dequantize_4bit(*quantize_4bit(m.weight.data, blocksize=64, quant_type=kind, compress_statistics=False))
+    note = adapter_in_peft(base, out / "adapter")
+    assert plain > 10 * TOLERANCE
+    return note
+
+
+def full(a, out, folder, data):
+    train(a.weft, out, folder, data, "--method", "full", "--learning-rate", "1e-3", "--max-steps", "5", "--save-steps", "0")
+    return equal(distance(load(out / "model"), out / "model"), distance(load(folder), out / "model"), "the trained model in transformers")
+
+
+def tensorboard(a, out, folder, data):
+    """Every figure of the curve stands in the events, as float32."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    run = train(a.weft, out, folder, data, *TINY, "--eval-data", data, "--eval-steps", "2")
+    events = EventAccumulator(str(out / "events"), size_guidance={"scalars": 0})
+    events.Reload()
+    seen = 0
+    for tag, points in {
+        "train/loss": [(s["step"], s["loss"]) for s in run["curve"]],
+        "train/grad_norm": [(s["step"], s["grad_norm"]) for s in run["curve"]],
+        "train/learning_rate": [(s["step"], s["lr"]) for s in run["curve"]],
+        "eval/loss": [(e["step"], e["loss"]) for e in run["evaluations"]],
+    }.items():
+        got = [(e.step, np.float32(e.value)) for e in events.Scalars(tag)]
+        assert got == [(step, np.float32(v)) for step, v in points], f"{tag}: {got}, want {points}"
+        seen += len(got)
+    assert seen >= 17 and abs(events.FirstEventTimestamp() - time.time()) < 3600
+    return f"{seen} values"
+
+
+def matrices():
+    """What may be hard to quantize: normal values, outliers, blocks of zeros, tiny and huge values; columns in whole blocks, which bitsandbytes' CPU kernels need."""
+    g = torch.Generator().manual_seed(7)
+    normal = torch.randn(48, 192, generator=g)
+    outliers = torch.randn(64, 320, generator=g)
+    outliers[torch.rand(64, 320, generator=g) < 0.01] *= 40
+    zeros = torch.randn(40, 128, generator=g)
+    zeros[3:9] = 0
+    spread = torch.randn(96, 64, generator=g) * torch.logspace(-30, 30, 96)[:, None]
+    return {"normal": normal, "outliers": outliers, "zeros": zeros, "spread": spread}
+
+
+def bitsandbytes(x, ours, prefix, kind, double):
+    from bitsandbytes.functional import QuantState, create_dynamic_map, dequantize_4bit, get_4bit_type, quantize_4bit
+    packed, absmax = ours[prefix + "packed"].reshape(-1, 1), ours[prefix + "absmax"]
+    codes, state = quantize_4bit(x, blocksize=64, quant_type=kind, compress_statistics=False)
+    assert torch.equal(codes.reshape(-1), packed.reshape(-1)), "bitsandbytes chooses other codes"
+    nested = {}
+    if double:
+        nested = {"offset": ours[prefix + "offset"].reshape(()), "state2": QuantState(absmax=absmax, blocksize=256, code=create_dynamic_map(), dtype=torch.float32)}
+        absmax = ours[prefix + "codes"]
+    else:
+        assert torch.equal(state.absmax, absmax), "bitsandbytes has other scales"
+    mine = QuantState(absmax=absmax, shape=x.shape, code=get_4bit_type(kind, device="cpu"), blocksize=64, quant_type=kind, dtype=torch.float32, **nested)
+    values = dequantize_4bit(packed, mine)
+    want = ours[prefix + "values"]
+    assert torch.equal(values.view(torch.int32), want.view(torch.int32)), f"{(values != want).sum()} of {want.numel()} values differ"
+    return f"{want.numel()} values"
+
+
+def four_bits(check, a, work):
+    xs = matrices()
+    save_file({k: v.contiguous() for k, v in xs.items()}, work / "x.safetensors")
+    subprocess.run([a.fourbit, work / "x.safetensors", work / "q.safetensors"], check=True)
+    ours = load_file(work / "q.safetensors")
+    for name, x in xs.items():
+        for kind in ("nf4", "fp4"):
+            for double in (False, True):
+                check(f"bitsandbytes, {kind}{' with double quantization' if double else ''}, {name}", bitsandbytes, x, ours, f"{name}.{kind}.{str(double).lower()}.", kind, double)
+
+
+def smollm2(check, a, work, data):
+    """The default model, which transformers reads out of the same GGUF file."""
+    path = pathlib.Path(a.model)
+    flags = ["--vars", "name=Ada,company=Acme", "--max-steps", "3", "--learning-rate", "2e-3", "--save-steps", "0", "--max-length", "256"]
+    base = []
+
+    def one(name, more):
+        out = work / f"smollm2 {name}"
+        train(a.weft, out, path, data, *flags, *more)
+        if not base:
+            base.append(transformers.AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32).eval())
+        return adapter_in_peft(copy.deepcopy(base[0]), out / "adapter")
+
+    check("PEFT, SmolLM2, lora", one, "lora", [])
+    check("PEFT, SmolLM2, dora", one, "dora", ["--use-dora", "--target-modules", "q_proj,v_proj"])
+
+
+def main():
+    p = argparse.ArgumentParser()
+    p.add_argument("--weft", required=True)
+    p.add_argument("--fourbit", required=True)
+    p.add_argument("--model", required=True)
+    p.add_argument("--goldens", required=True)
+    p.add_argument("--only", default="", help="expression: the checks to make")
+    a = p.parse_args()
+    check = Checks(a.only)
+    text = pathlib.Path("README.md").read_text().split("\n\n")
+    with tempfile.TemporaryDirectory() as t:
+        work = pathlib.Path(t)
+        data = work / "data.jsonl"
+        pairs = [{"prompt": s[:40], "completion": s[40:140]} for s in text if len(s) > 60]
+        data.write_text("".join(json.dumps(p) + "\n" for p in pairs))
+        models = tiny_models.make(work, a.goldens, text)
+        for name, folder in models.items():
+            config = json.loads((folder / "config.json").read_text())
+            for variant, flags in VARIANTS.items():
+                if variant != "bias" or config["model_type"] == "qwen2":
+                    check(f"PEFT, {name}, {variant}", lora, a, work / f"{name} {variant}", folder, data, flags)
+            check(f"transformers, {name}, full", full, a, work / f"{name} full", folder, data)
+        for kind in ("nf4", "fp4"):
+            check(f"PEFT and bitsandbytes, QLoRA on {kind}", qlora, a, work / kind, models["llama"], data, kind)
+        check("TensorBoard", tensorboard, a, work / "events", models["llama"], data)
+        four_bits(check, a, work)
+        smollm2(check, a, work, "docs/demo/identity.jsonl")
+    print(f"test-python: {check.passed} passed, {check.failed} failed")
+    sys.exit(1 if check.failed else 0)
+
+
+if __name__ == "__main__":
+    main()
