@@ -22,6 +22,8 @@ var (
 	ErrCorrupt = errors.New("stored adapter is corrupt")
 	// ErrTooLarge says that the adapters of a mix take more than all the memory for adapters.
 	ErrTooLarge = errors.New("the adapters take more memory together than there is for adapters")
+	// ErrPinned says that pinned adapters leave too little memory.
+	ErrPinned = errors.New("pinned adapters leave too little memory for it: an operator can unpin some, or give adapters more memory")
 	// ErrLoadTimeout says that an adapter did not become resident in time; the request may be sent again.
 	ErrLoadTimeout = errors.New("adapter was not loaded in time")
 	// ErrLoadFailed says that an adapter cannot be loaded; the message has the reason.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -80,24 +81,28 @@ func (c CacheConfig) filled() CacheConfig {
 //
 // An entry is in one of these, always:
 //
-//	waiting   in order of arrival, for memory and a free load
-//	loading   its memory is charged, a goroutine reads it
+//	charged   its memory is, and it waits for a free load
+//	loading   a goroutine reads it
 //	in use    refs > 0: never evicted
 //	idle      refs == 0, in the LRU by its last use: evicted when memory is needed, by a load or by the KV cache
 //	kept      refs == 0 and pinned: stays until it is removed or no longer pinned
 //
-// and charged == the bytes of loading, in use, idle and kept ones, which are borrowed from Memory; spare == those of the idle ones.
+// and charged == the bytes of all entries, which are borrowed from Memory; spare == those of the idle ones. What has no memory yet is no entry: requests wait for it
+// in a want, and hold nothing meanwhile.
 type Cache struct {
 	cfg CacheConfig
 
 	mu      sync.Mutex
 	entries map[string]*entry // by digest
 	idle    *simplelru.LRU[string, *entry]
-	waiting []*entry
+	wants   map[string]*want // by key
+	waiting []*want          // all wants, in order of arrival
+	starts  []*entry         // charged ones, the next to be loaded first
 	charged int64
 	spare   int64 // bytes of the idle ones
 	loads   int
-	drains  int // entries whose new requests wait for the head of waiting
+	drains  int   // entries whose new requests wait for drainer
+	drainer *want // the head of waiting for which they drain
 	closed  bool
 	failed  *simplelru.LRU[string, failure]
 	sizes   *simplelru.LRU[string, int64] // what adapters take where their version says otherwise
@@ -118,44 +123,40 @@ const (
 type phase uint8
 
 const (
-	waiting phase = iota
+	charged phase = iota
 	loading
 	resident
+	dead // its load failed, or is to be repeated with more memory
 )
 
-// entry is an adapter in memory or on its way.
+// entry is an adapter in memory or on its way, with its memory charged.
 type entry struct {
 	version  Version
 	phase    phase
-	bytes    int64 // charged from loading on
-	since    time.Time
-	refs     int
+	bytes    int64
+	since    time.Time // resident
+	refs     int       // leases, and requests that wait for its load
 	pinned   bool
-	removed  bool // no longer in the registry: goes when refs == 0
-	draining bool // new requests wait for the head of waiting
-	queue    []*waiter
+	removed  bool            // no longer in the registry: goes when refs == 0
+	draining bool            // new requests wait for the cache's drainer
+	users    map[string]bool // tenants that asked for it while it was here: others are not told that it is
+	waiters  []*waiter       // of its load
 	res      Resident
-}
-
-// waiter is a request that waits for an entry: ready is closed once it holds a reference (err == nil) or failed.
-type waiter struct {
-	ready chan struct{}
-	entry *entry
-	err   error
 }
 
 type failure struct {
 	err   error
 	until time.Time
+	users map[string]bool // tenants that met it
 }
 
 // Stats counts what a Cache holds and has done.
 type Stats struct {
 	Count, InUse, Pinned int   // adapters in memory; of these with a lease; of these pinned
 	Bytes                int64 // of adapters in memory or being loaded
-	Loading, Waiting     int   // adapters being loaded; adapters waiting for memory
+	Loading, Waiting     int   // adapters being loaded; adapters and mixes waiting for memory
 	Queued               int   // requests that wait for an adapter
-	Hits, Misses         int64 // requests whose adapter was in memory, and was not
+	Hits, Misses         int64 // adapters of requests that were in memory, and that were not
 	Loads, Failures      int64 // loads that ended well, and that failed
 	Evictions, Reclaims  int64 // adapters that made room for others, and for the KV cache
 }
@@ -165,7 +166,7 @@ func NewCache(cfg CacheConfig) (*Cache, error) {
 	if cfg.Registry == nil || cfg.Load == nil {
 		return nil, errors.New("adapter cache: a registry and a way to load are needed")
 	}
-	c := &Cache{cfg: cfg.filled(), entries: map[string]*entry{}, wake: make(chan struct{}, 1)}
+	c := &Cache{cfg: cfg.filled(), entries: map[string]*entry{}, wants: map[string]*want{}, wake: make(chan struct{}, 1)}
 	var errs [3]error
 	c.idle, errs[0] = simplelru.NewLRU[string, *entry](math.MaxInt, nil)
 	c.failed, errs[1] = simplelru.NewLRU[string, failure](maxFailures, nil)
@@ -188,14 +189,17 @@ func (c *Cache) Close() {
 	c.done.Wait()
 	c.mu.Lock()
 	var gone []*entry
+	for _, w := range slices.Clone(c.waiting) {
+		c.failWant(w, errClosed)
+	}
+	for _, e := range slices.Clone(c.starts) {
+		gone = append(gone, c.failEntry(e, errClosed)...)
+	}
 	for _, e := range c.entries {
-		e.removed = true
-		c.fail(e, errClosed)
-		if e.phase == resident && e.refs == 0 {
+		if e.removed = true; e.refs == 0 {
 			gone = append(gone, c.take(e))
 		}
 	}
-	c.waiting = nil
 	c.mu.Unlock()
 	c.free(gone)
 }
@@ -203,17 +207,29 @@ func (c *Cache) Close() {
 var errClosed = fmt.Errorf("%w: the server is closing", ErrLoadTimeout)
 
 // Acquire returns a lease of the version's weights. One that is in memory comes at once; else the call waits, outside of any batch, until it has been loaded.
-// ErrLoadTimeout, ErrLoadFailed, or the context's error.
+// ErrLoadTimeout, ErrLoadFailed, ErrPinned, or the context's error.
 func (c *Cache) Acquire(ctx context.Context, v Version) (Lease, error) {
 	c.mu.Lock()
-	e := c.entries[v.Digest]
-	if e != nil && e.phase == resident && !e.draining {
+	if e := c.entries[v.Digest]; e != nil && e.phase == resident && !e.draining {
 		c.stats.Hits++
-		c.use(e)
+		c.use(e, v.Tenant)
 		c.mu.Unlock()
 		return &lease{cache: c, entry: e, version: v}, nil
 	}
-	w, err := c.enqueue(e, v)
+	c.mu.Unlock()
+	all, err := c.AcquireAll(ctx, v)
+	if err != nil {
+		return nil, err
+	}
+	return all[0], nil
+}
+
+// AcquireAll returns leases of all versions, in their order, or of none. While memory lacks for what is not there it holds nothing that another request could wait
+// for. What can never be in memory together is refused at once: ErrTooLarge or, for one alone, ErrLoadFailed; ErrPinned where pinned adapters have the room. Else as Acquire.
+func (c *Cache) AcquireAll(ctx context.Context, vs ...Version) ([]Lease, error) {
+	w := &waiter{ready: make(chan struct{}), versions: vs}
+	c.mu.Lock()
+	err := c.ask(w)
 	c.mu.Unlock()
 	if err != nil {
 		return nil, err
@@ -226,112 +242,59 @@ func (c *Cache) Acquire(ctx context.Context, v Version) (Lease, error) {
 	case <-ctx.Done():
 		err = ctx.Err()
 	case <-timer.C:
-		err = fmt.Errorf("%w: %s after %v: all memory for adapters is in use, or the store is slow", ErrLoadTimeout, v.Ref(), c.cfg.LoadTimeout)
+		err = fmt.Errorf("%w: %s after %v: all memory for adapters is in use, or the store is slow", ErrLoadTimeout, refs(vs), c.cfg.LoadTimeout)
 	}
-	return c.arrived(w, v, err)
+	if err != nil {
+		c.abandon(w)
+		return nil, err
+	}
+	if w.err != nil {
+		return nil, w.err
+	}
+	out := make([]Lease, len(vs))
+	for i := range vs {
+		out[i] = &lease{cache: c, entry: w.entries[i], version: vs[i]}
+	}
+	return out, nil
 }
 
-// Fits says whether the versions, each of another digest, can ever be in memory together: else ErrTooLarge.
-func (c *Cache) Fits(vs ...Version) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	sum := int64(0)
-	for _, v := range vs {
-		n, ok := c.sizes.Peek(v.Digest)
-		if !ok {
-			n = v.Bytes
-		}
-		sum += n
-	}
-	if sum > c.cfg.Limit {
-		return fmt.Errorf("%w: %d bytes of %d", ErrTooLarge, sum, c.cfg.Limit)
-	}
-	return nil
-}
-
-// enqueue lets a request wait for e, or for a new entry. A load that failed lately is answered at once.
-func (c *Cache) enqueue(e *entry, v Version) (*waiter, error) {
-	if c.closed {
-		return nil, errClosed
-	}
-	if e == nil {
-		if f, ok := c.failed.Get(v.Digest); ok {
-			if time.Now().Before(f.until) {
-				return nil, f.err
-			}
-			c.failed.Remove(v.Digest)
-		}
-		e = c.await(v)
-	}
-	c.stats.Misses++
-	c.stats.Queued++
-	w := &waiter{ready: make(chan struct{}), entry: e}
-	e.queue = append(e.queue, w)
-	return w, nil
-}
-
-// await makes an entry that waits for memory.
-func (c *Cache) await(v Version) *entry {
-	e := &entry{version: v, since: time.Now(), pinned: v.Pinned, bytes: v.Bytes}
-	if n, ok := c.sizes.Get(v.Digest); ok {
-		e.bytes = n
-	}
-	c.entries[v.Digest] = e
-	c.waiting = append(c.waiting, e)
-	return e
-}
-
-// arrived ends a wait: with a lease if the waiter was given a reference, which it returns if its request has gone meanwhile.
-func (c *Cache) arrived(w *waiter, v Version, gone error) (Lease, error) {
-	if gone == nil {
-		if w.err != nil {
-			return nil, w.err
-		}
-		return &lease{cache: c, entry: w.entry, version: v}, nil
-	}
-	c.mu.Lock()
-	select {
-	case <-w.ready:
-		c.mu.Unlock()
-		if w.err == nil {
-			c.release(w.entry)
-		}
-	default:
-		for i, other := range w.entry.queue {
-			if other == w {
-				w.entry.queue = append(w.entry.queue[:i], w.entry.queue[i+1:]...)
-				c.stats.Queued--
-				break
-			}
-		}
-		c.mu.Unlock()
-		c.kick() // nobody may be waiting for it now
-	}
-	return nil, gone
-}
-
-// use adds a reference to a resident entry.
-func (c *Cache) use(e *entry) {
+// use adds a reference to an entry, for a tenant.
+func (c *Cache) use(e *entry, tenant string) {
 	if e.refs == 0 {
 		c.unpark(e)
 	}
 	e.refs++
+	if !e.users[tenant] {
+		e.users[tenant] = true
+	}
 }
 
-// release ends a reference.
+// release ends a lease.
 func (c *Cache) release(e *entry) {
 	c.mu.Lock()
-	e.refs--
-	var gone []*entry
-	if e.refs == 0 {
-		if gone = c.settle(e); len(gone) == 0 && !e.draining && len(c.waiting) == 0 {
-			c.mu.Unlock()
-			return // the usual case: nobody waits for memory
-		}
+	gone := c.drop(e)
+	if e.refs > 0 || len(gone) == 0 && !e.draining && len(c.waiting) == 0 {
+		c.mu.Unlock()
+		return // the usual case: nobody waits for memory
 	}
 	c.mu.Unlock()
 	c.free(gone)
 	c.kick()
+}
+
+// drop ends a reference; what goes with the last one is returned, to be freed.
+func (c *Cache) drop(e *entry) []*entry {
+	if e.refs--; e.refs > 0 {
+		return nil
+	}
+	switch e.phase {
+	case resident:
+		return c.settle(e)
+	case charged: // nobody waits for it any more
+		c.starts = slices.DeleteFunc(c.starts, func(s *entry) bool { return s == e })
+		return []*entry{c.take(e)}
+	}
+	return nil
 }
 
 // settle puts a resident entry without references where it belongs; one that was removed is returned, to be freed.
@@ -361,20 +324,12 @@ func (c *Cache) unpark(e *entry) {
 	}
 }
 
-// take takes a resident entry without references out of the cache; requests that wait for it wait for a new one. The caller frees it.
+// take takes an entry without references out of the cache. The caller frees it.
 func (c *Cache) take(e *entry) *entry {
 	c.unpark(e)
 	delete(c.entries, e.version.Digest)
 	c.charged -= e.bytes
 	c.undrain(e)
-	if queue := e.queue; len(queue) > 0 {
-		e.queue = nil
-		next := c.await(e.version)
-		for _, w := range queue {
-			w.entry = next
-		}
-		next.queue = queue
-	}
 	return e
 }
 
@@ -388,7 +343,9 @@ func (c *Cache) undrain(e *entry) {
 // free gives back the memory of entries that were taken out; called without the lock.
 func (c *Cache) free(gone []*entry) {
 	for _, e := range gone {
-		e.res.Free()
+		if e.res != nil {
+			e.res.Free()
+		}
 		if c.cfg.Memory != nil {
 			c.cfg.Memory.Return(e.bytes)
 		}
@@ -417,37 +374,20 @@ func (c *Cache) Reclaim(bytes int64) int64 {
 	return freed
 }
 
-// grant gives everybody who waits for a resident entry a reference.
-func (c *Cache) grant(e *entry) {
-	for _, w := range e.queue {
-		c.use(e)
-		close(w.ready)
-	}
-	c.stats.Queued -= len(e.queue)
-	e.queue = nil
-}
-
-// fail gives everybody who waits for an entry an error.
-func (c *Cache) fail(e *entry, err error) {
-	for _, w := range e.queue {
-		w.err = err
-		close(w.ready)
-	}
-	c.stats.Queued -= len(e.queue)
-	e.queue = nil
-}
-
-// State says where a version is, and why its load failed.
+// State says where a version is for its tenant, and why its load failed. What another tenant brought here under the same digest is on disk for this one until it asks.
 func (c *Cache) State(v Version) (State, string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if e := c.entries[v.Digest]; e != nil {
+	if e := c.entries[v.Digest]; e != nil && e.users[v.Tenant] {
 		if e.phase == resident {
 			return Device, ""
 		}
 		return Loading, ""
 	}
-	if f, ok := c.failed.Peek(v.Digest); ok {
+	if w := c.wants[v.Digest]; w != nil && slices.ContainsFunc(w.queue, func(q *waiter) bool { return q.versions[0].Tenant == v.Tenant }) {
+		return Loading, ""
+	}
+	if f, ok := c.failed.Peek(v.Digest); ok && f.users[v.Tenant] {
 		return Failed, f.err.Error()
 	}
 	return Disk, ""

@@ -11,7 +11,7 @@ import (
 // pollRoom is how often memory that the KV cache holds is asked for again.
 const pollRoom = 10 * time.Millisecond
 
-// maxBypass bounds how many entries are looked at behind one that has no room.
+// maxBypass bounds how many wants are looked at behind one that has no room.
 const maxBypass = 16
 
 // kick lets the dispatcher look again.
@@ -47,11 +47,20 @@ func (c *Cache) dispatch() {
 	}
 }
 
-// startOne starts the load of the first waiting entry that has room and returns whether there was one. The oldest that has none may be passed by others until it has
-// waited AgeAfter; then those in its way take no new requests.
+// startOne starts a load: of an entry that has its memory, else of the first want that has room; it returns whether there is more to look at. The oldest want that has
+// none may be passed by others until it has waited AgeAfter; then those in its way take no new requests.
 func (c *Cache) startOne() bool {
 	c.mu.Lock()
-	c.forgetHopeless()
+	c.review()
+	if c.loads < c.cfg.MaxLoads && len(c.starts) > 0 {
+		e := c.starts[0]
+		c.starts = c.starts[1:]
+		e.phase = loading
+		c.loads++
+		c.mu.Unlock()
+		c.done.Go(func() { c.load(e) })
+		return true
+	}
 	if c.loads >= c.cfg.MaxLoads || len(c.waiting) == 0 {
 		c.mu.Unlock()
 		return false
@@ -62,9 +71,8 @@ func (c *Cache) startOne() bool {
 		candidates = candidates[:1]
 	}
 	c.mu.Unlock()
-	for _, e := range candidates {
-		if c.room(e) {
-			c.start(e)
+	for _, w := range candidates {
+		if c.room(w) {
 			return true
 		}
 	}
@@ -74,37 +82,86 @@ func (c *Cache) startOne() bool {
 	return false
 }
 
-// forgetHopeless drops waiting entries for which nobody waits any more, and those that can never have room.
-func (c *Cache) forgetHopeless() {
-	c.waiting = slices.DeleteFunc(c.waiting, func(e *entry) bool {
-		if len(e.queue) == 0 {
-			delete(c.entries, e.version.Digest)
-			return true
+// review takes wants out of the queue that lack nothing any more, that nobody waits for, and that can never have room; draining ends with the want that it is for.
+func (c *Cache) review() {
+	pinned := c.pinnedBytes()
+	for {
+		for _, w := range slices.Clone(c.waiting) {
+			if len(w.queue) == 0 {
+				c.forget(w)
+			} else if c.complete(w) {
+				c.settleWant(w)
+			} else if err := c.hopeless(w, pinned); err != nil {
+				c.failWant(w, err)
+			}
 		}
-		if e.bytes > c.cfg.Limit {
-			c.remember(e, fmt.Errorf("%w: version %.12s takes %d bytes, more than the %d of all adapters' memory", ErrLoadFailed, e.version.Digest, e.bytes, c.cfg.Limit))
-			return true
+		if c.drainer == nil || len(c.waiting) > 0 && c.waiting[0] == c.drainer {
+			return
 		}
-		return false
-	})
-	if len(c.waiting) == 0 || time.Since(c.waiting[0].since) < c.cfg.AgeAfter {
 		c.stopDraining()
 	}
 }
 
-// room charges an entry's memory, evicting idle adapters for it; false says that there is none now.
-func (c *Cache) room(e *entry) bool {
+// room charges the memory of all that a want lacks, evicting idle adapters for it, and lets it go on to the loads; false says that there is none now.
+func (c *Cache) room(w *want) bool {
+	c.mu.Lock()
+	var held, fresh []*entry // what is here is held, so that it is not evicted for the rest
+	need := int64(0)
+	blocked := false
+	for _, v := range w.versions {
+		switch e := c.entries[v.Digest]; {
+		case e == nil:
+			e = &entry{version: v, phase: charged, bytes: c.bytesOf(v), pinned: v.Pinned, refs: 1, users: map[string]bool{}}
+			fresh = append(fresh, e)
+			need += e.bytes
+		case e.draining:
+			blocked = true
+		default:
+			if e.refs == 0 {
+				c.unpark(e)
+			}
+			e.refs++
+			held = append(held, e)
+		}
+	}
+	c.mu.Unlock()
+	ok := !blocked && c.charge(need)
+	c.mu.Lock()
+	if ok && slices.ContainsFunc(held, func(e *entry) bool { return e.phase == dead }) {
+		ok = false // its load failed meanwhile
+		c.charged -= need
+		defer c.free([]*entry{{bytes: need}})
+	}
+	if ok {
+		for _, e := range fresh {
+			c.entries[e.version.Digest] = e
+		}
+		c.starts = append(c.starts, fresh...)
+		c.settleWant(w)
+		held = append(held, fresh...)
+	}
+	var gone []*entry
+	for _, e := range held {
+		gone = append(gone, c.drop(e)...)
+	}
+	c.mu.Unlock()
+	c.free(gone)
+	return ok
+}
+
+// charge takes memory, evicting idle adapters for it; false says that there is not so much now.
+func (c *Cache) charge(bytes int64) bool {
 	for {
 		c.mu.Lock()
-		if c.charged <= c.cfg.Limit-e.bytes {
-			c.charged += e.bytes
+		if c.charged <= c.cfg.Limit-bytes {
+			c.charged += bytes
 			c.mu.Unlock()
-			if c.cfg.Memory == nil || c.cfg.Memory.Borrow(e.bytes) {
+			if c.cfg.Memory == nil || c.cfg.Memory.Borrow(bytes) {
 				return true
 			}
 			c.mu.Lock()
-			c.charged -= e.bytes
-		} else if c.charged-c.spare > c.cfg.Limit-e.bytes {
+			c.charged -= bytes
+		} else if c.charged-c.spare > c.cfg.Limit-bytes {
 			c.mu.Unlock()
 			return false // not even with all idle ones gone
 		}
@@ -126,24 +183,38 @@ func (c *Cache) evictOldest() *entry {
 	return c.take(e)
 }
 
-// drainFor lets new requests of the adapters in e's way wait behind it: of those in use, the ones that take it least, until their memory and the idle ones' suffice.
-func (c *Cache) drainFor(e *entry) {
+// drainFor lets new requests of the adapters in w's way wait behind it: of those in use that are not its own, the ones that take it least, until their memory and that of
+// the idle ones suffice.
+func (c *Cache) drainFor(w *want) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.drains > 0 {
 		return // decided when it aged
 	}
+	own := map[*entry]bool{}
+	need := -c.spare
+	for _, v := range w.versions {
+		switch e := c.entries[v.Digest]; {
+		case e == nil:
+			need += c.bytesOf(v)
+		case e.refs == 0 && !e.pinned:
+			need += e.bytes // counted in spare, but no room for the rest
+			fallthrough
+		default:
+			own[e] = true
+		}
+	}
+	if free := c.cfg.Limit - c.charged; c.cfg.Memory == nil && free > 0 {
+		need -= free
+	}
 	var busy []*entry
 	for _, b := range c.entries {
-		if b.phase == resident && b.refs > 0 && !b.pinned {
+		if b.phase == resident && b.refs > 0 && !b.pinned && !own[b] {
 			busy = append(busy, b)
 		}
 	}
 	slices.SortFunc(busy, func(a, b *entry) int { return a.since.Compare(b.since) })
-	need := e.bytes - c.spare
-	if free := c.cfg.Limit - c.charged; c.cfg.Memory == nil && free > 0 {
-		need -= free
-	}
+	c.drainer = w
 	for _, b := range busy {
 		if need <= 0 {
 			return
@@ -154,37 +225,12 @@ func (c *Cache) drainFor(e *entry) {
 	}
 }
 
-// stopDraining lets requests that waited behind the head of waiting have their adapters, which are still there.
+// stopDraining lets requests have their adapters again that waited behind the drainer; review finds those that are still here.
 func (c *Cache) stopDraining() {
-	if c.drains == 0 {
-		return
-	}
 	for _, e := range c.entries {
-		if e.draining {
-			c.undrain(e)
-			c.grant(e)
-		}
+		c.undrain(e)
 	}
-}
-
-// remember takes an entry out that could not be loaded and fails its requests.
-func (c *Cache) remember(e *entry, err error) {
-	delete(c.entries, e.version.Digest)
-	if errors.Is(err, ErrLoadFailed) {
-		c.failed.Add(e.version.Digest, failure{err, time.Now().Add(c.cfg.RetryAfter)})
-	}
-	c.fail(e, err)
-}
-
-// start loads an entry whose memory is charged.
-func (c *Cache) start(e *entry) {
-	c.mu.Lock()
-	c.waiting = slices.DeleteFunc(c.waiting, func(w *entry) bool { return w == e })
-	e.phase = loading
-	c.loads++
-	c.stopDraining()
-	c.mu.Unlock()
-	c.done.Go(func() { c.load(e) })
+	c.drainer = nil
 }
 
 func (c *Cache) load(e *entry) {
@@ -229,29 +275,23 @@ func (c *Cache) loadFailed(e *entry, err error) {
 	}
 	c.mu.Lock()
 	c.loads--
-	c.charged -= e.bytes
 	c.stats.Failures++
-	c.remember(e, err)
+	c.remember(e.version.Digest, err, e.users)
+	gone := c.failEntry(e, err)
 	c.mu.Unlock()
-	if c.cfg.Memory != nil {
-		c.cfg.Memory.Return(e.bytes)
-	}
+	c.free(gone)
 }
 
-// loadAgain puts an entry that takes more than its version says back in front, with the memory that it needs.
+// loadAgain lets the requests of an entry wait again that takes more than its version says.
 func (c *Cache) loadAgain(e *entry, res Resident) {
-	charged, needed := e.bytes, res.Bytes()
+	needed := res.Bytes()
 	res.Free()
 	c.mu.Lock()
 	c.loads--
-	c.charged -= charged
 	c.sizes.Add(e.version.Digest, needed)
-	e.bytes, e.phase = needed, waiting
-	c.waiting = slices.Insert(c.waiting, 0, e)
+	gone := c.retryEntry(e)
 	c.mu.Unlock()
-	if c.cfg.Memory != nil {
-		c.cfg.Memory.Return(charged)
-	}
+	c.free(gone)
 }
 
 func (c *Cache) loaded(e *entry, res Resident) {
@@ -264,7 +304,12 @@ func (c *Cache) loaded(e *entry, res Resident) {
 	}
 	c.loads--
 	c.stats.Loads++
-	c.grant(e)
+	for _, q := range e.waiters {
+		if q.left--; q.left == 0 {
+			c.finish(q, nil)
+		}
+	}
+	e.waiters = nil
 	var gone []*entry
 	if e.refs == 0 {
 		gone = c.settle(e)

@@ -184,6 +184,7 @@ func TestCacheSingleFlight(t *testing.T) {
 		if f.most.Load() != 2 {
 			t.Errorf("%d loads at once, want 2", f.most.Load())
 		}
+		a.Tenant = "1"
 		if st, _ := c.State(a); st != Device {
 			t.Errorf("state %s", st)
 		}
@@ -251,10 +252,9 @@ func TestCacheHopeless(t *testing.T) {
 	_, err := c.Acquire(t.Context(), b)
 	wants(t, "more than can be lent", err, ErrLoadFailed)
 	mustAcquire(t, c, a).Release()
-	wants(t, "a mix of too much", c.Fits(a, f.version(3, 21)), ErrTooLarge)
-	if err := c.Fits(a, f.version(4, 20)); err != nil {
-		t.Error(err)
-	}
+	_, err = c.AcquireAll(t.Context(), a, f.version(3, 21))
+	wants(t, "a mix of too much", err, ErrTooLarge)
+	mustAcquireAll(t, c, a, f.version(4, 20))()
 }
 
 func TestCacheLeasesAndPinsStay(t *testing.T) {
@@ -529,19 +529,23 @@ func TestCacheSharesMemory(t *testing.T) {
 		wg.Go(func() {
 			rng := rand.New(rand.NewPCG(3, uint64(g)))
 			for range 300 {
-				v := versions[rng.IntN(len(versions))]
+				vs := []Version{versions[rng.IntN(len(versions))]}
+				for rng.IntN(4) == 0 && len(vs) < 3 {
+					vs = append(vs, versions[rng.IntN(len(versions))])
+				}
 				ctx, cancel := context.WithCancel(context.Background())
 				if rng.IntN(10) == 0 {
 					time.AfterFunc(time.Duration(rng.IntN(300))*time.Microsecond, cancel)
 				}
-				l, err := c.Acquire(ctx, v)
-				if err == nil {
+				all, err := c.AcquireAll(ctx, vs...)
+				if err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, ErrPinned) {
+					t.Errorf("%s: %v", refs(vs), err)
+				}
+				for _, l := range all {
 					l.Weights()
 					time.Sleep(time.Duration(rng.IntN(100)) * time.Microsecond)
 					l.Weights()
 					l.Release()
-				} else if !errors.Is(err, context.Canceled) {
-					t.Errorf("%s: %v", v.Name, err)
 				}
 				cancel()
 			}

@@ -59,7 +59,7 @@ type naive struct {
 
 func TestModel(t *testing.T) { testModel(t, localPlace(t)) }
 
-// testModel does random operations on a registry with a cache that has room for seven adapters, of which pins take three, and on maps; they agree after each. Each goroutine has names of its own,
+// testModel does random operations on a registry with a cache that has room for seven adapters, of which pins take three and mixes up to three each, and on maps; they agree after each. Each goroutine has names of its own,
 // so that its model is exact; contents are shared, so that their blobs and the adapters in memory are too. Leases taken before a change stay what they were.
 func testModel(t *testing.T, p place) {
 	r := p.open(t)
@@ -94,7 +94,7 @@ type modelRun struct {
 	c      *Cache
 	rng    *rand.Rand
 	tenant string
-	holds  bool // a lease: no second one, which two goroutines could wait for in each other's way
+	holds  bool // leases: no further ones, which two goroutines could wait for in each other's way
 	names  map[string]*naive
 }
 
@@ -142,7 +142,7 @@ func (m *modelRun) operate() {
 			m.t.Error(err)
 		}
 	case !m.holds:
-		m.use(name, n)
+		m.use(name)
 	}
 }
 
@@ -194,28 +194,46 @@ func (m *modelRun) remove(name string, n *naive, what string) {
 	}
 }
 
-// use loads the current version, changes the name meanwhile, and finds what it loaded unchanged.
-func (m *modelRun) use(name string, n *naive) {
-	want := n.current[len(n.current)-1]
-	v, err := m.r.Resolve(context.Background(), m.tenant, name, "")
-	if err != nil || v.Digest != n.versions[want] {
-		m.t.Errorf("%s is %.8s, want %q: %v", name, v.Digest, want, err)
-		return
+// use loads the current versions of up to three names together, changes the names meanwhile, and finds what it loaded unchanged.
+func (m *modelRun) use(name string) {
+	mix := []string{name}
+	for other := range m.names {
+		if other != name && m.rng.IntN(2) == 0 {
+			mix = append(mix, other)
+		}
 	}
-	l, err := m.c.Acquire(context.Background(), v)
+	var want []string
+	var vs []Version
+	for _, name := range mix {
+		n := m.names[name]
+		now := n.current[len(n.current)-1]
+		v, err := m.r.Resolve(context.Background(), m.tenant, name, "")
+		if err != nil || v.Digest != n.versions[now] {
+			m.t.Errorf("%s is %.8s, want %q: %v", name, v.Digest, now, err)
+			return
+		}
+		want, vs = append(want, now), append(vs, v)
+	}
+	leases, err := m.c.AcquireAll(context.Background(), vs...)
+	for deadline := time.Now().Add(10 * time.Second); errors.Is(err, ErrPinned) && time.Now().Before(deadline); { // pins that the cache does not know to be gone yet
+		time.Sleep(5 * time.Millisecond)
+		leases, err = m.c.AcquireAll(context.Background(), vs...)
+	}
 	if err != nil {
 		m.t.Error(err)
 		return
 	}
-	defer l.Release()
 	m.holds = true
 	for range m.rng.IntN(4) {
 		m.operate()
 	}
 	m.holds = false
-	l.Weights()
-	if got := l.(*lease).entry.res.(*textResident).text; got != want {
-		m.t.Errorf("%s loads %q, want %q", name, got, want)
+	for i, l := range leases {
+		l.Weights()
+		if got := l.(*lease).entry.res.(*textResident).text; got != want[i] {
+			m.t.Errorf("%s loads %q, want %q", mix[i], got, want[i])
+		}
+		l.Release()
 	}
 }
 

@@ -12,7 +12,6 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
-	"time"
 
 	"github.com/gin-gonic/gin"
 
@@ -26,10 +25,9 @@ import (
 type Adapters interface {
 	// Resolve returns a version: the current one, or the one with a digest prefix or tag. What is not there is adapters.ErrNotFound.
 	Resolve(ctx context.Context, tenant, name, version string) (adapters.Version, error)
-	// Acquire waits until the version can be used: adapters.ErrLoadTimeout, adapters.ErrLoadFailed.
-	Acquire(ctx context.Context, v adapters.Version) (adapters.Lease, error)
-	// Fits says whether all of them can be in memory together: else adapters.ErrTooLarge.
-	Fits(vs ...adapters.Version) error
+	// AcquireAll waits until all of the versions can be used, and returns a lease of each, in their order, or none: adapters.ErrLoadTimeout, adapters.ErrLoadFailed,
+	// adapters.ErrTooLarge, adapters.ErrPinned.
+	AcquireAll(ctx context.Context, vs ...adapters.Version) ([]adapters.Lease, error)
 	// List returns a tenant's versions, by name.
 	List(ctx context.Context, tenant string) ([]adapters.Version, error)
 	// State says where a version is, and why, where it is adapters.Failed.
@@ -184,59 +182,36 @@ type leases struct {
 // acquire waits, outside of any batch, until the target's adapters are resident.
 func (s *Server) acquire(ctx context.Context, t *target) (*leases, error) {
 	l := &leases{}
-	if len(t.uses) > 1 {
-		leave, err := s.enterMix(ctx, t)
-		if err != nil {
-			return nil, err
-		}
-		defer leave()
+	if len(t.uses) == 0 {
+		return l, nil
 	}
-	for _, u := range t.uses {
-		lease, err := s.deps.Adapters.Acquire(ctx, u.Version)
-		if err != nil {
-			l.release()
-			switch {
-			case errors.Is(err, adapters.ErrNotFound): // removed since it was resolved
-				return nil, s.noModel(t.param, u.Name)
-			case errors.Is(err, adapters.ErrLoadFailed), errors.Is(err, adapters.ErrCorrupt), errors.Is(err, adapters.ErrInvalid):
-				err = fmt.Errorf("%w: %w", errAdapterFails, err)
-			}
-			return nil, fmt.Errorf("adapter %s: %w", u.Ref(), err)
+	vs := make([]adapters.Version, len(t.uses))
+	for i, u := range t.uses {
+		vs[i] = u.Version
+	}
+	var err error
+	if l.held, err = s.deps.Adapters.AcquireAll(ctx, vs...); err != nil {
+		switch {
+		case errors.Is(err, adapters.ErrNotFound) && len(vs) == 1: // removed since it was resolved
+			return nil, s.noModel(t.param, vs[0].Name)
+		case errors.Is(err, adapters.ErrNotFound):
+			return nil, s.noModel(t.param, t.describe())
+		case errors.Is(err, adapters.ErrLoadFailed), errors.Is(err, adapters.ErrCorrupt), errors.Is(err, adapters.ErrInvalid):
+			err = fmt.Errorf("%w: %w", errAdapterFails, err)
 		}
-		l.held = append(l.held, lease)
+		return nil, fmt.Errorf("adapter %s: %w", t.describe(), err)
+	}
+	for i, u := range t.uses {
+		w := l.held[i].Weights()
 		if mixed := len(t.uses) > 1 || u.scale != 1; mixed {
-			if err := lease.Weights().Mixable(); err != nil {
+			if err := w.Mixable(); err != nil {
 				l.release()
 				return nil, fmt.Errorf("adapter %s: %w", u.Ref(), err)
 			}
 		}
-		l.uses = append(l.uses, lora.Use{Weights: lease.Weights(), Scale: float32(u.scale)})
+		l.uses = append(l.uses, lora.Use{Weights: w, Scale: float32(u.scale)})
 	}
 	return l, nil
-}
-
-// maxMixWait is how long a mix waits for others to be gathered.
-const maxMixWait = 30 * time.Second
-
-// enterMix lets one mix at a time gather its adapters: two that each hold what the other waits for would both wait in vain. The caller calls leave when it has them.
-func (s *Server) enterMix(ctx context.Context, t *target) (leave func(), err error) {
-	all := make([]adapters.Version, len(t.uses))
-	for i, u := range t.uses {
-		all[i] = u.Version
-	}
-	if err := s.deps.Adapters.Fits(all...); err != nil {
-		return nil, err
-	}
-	timer := time.NewTimer(maxMixWait)
-	defer timer.Stop()
-	select {
-	case s.mixes <- struct{}{}:
-		return func() { <-s.mixes }, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	case <-timer.C:
-		return nil, fmt.Errorf("%w: other mixes wait for memory", adapters.ErrLoadTimeout)
-	}
 }
 
 func (l *leases) release() {

@@ -29,14 +29,13 @@ var _ Adapters = struct {
 
 // fakeAdapters is a registry in memory; every version is resident unless load says otherwise.
 type fakeAdapters struct {
-	mu       sync.Mutex
-	list     []adapters.Version
-	load     map[string]error // by name
-	wait     chan struct{}    // not nil: Acquire waits until it is closed
-	held     atomic.Int32
-	calls    []string
-	tooLarge error // of Fits
-	added    []byte
+	mu    sync.Mutex
+	list  []adapters.Version
+	load  map[string]error // by name
+	wait  chan struct{}    // not nil: Acquire waits until it is closed
+	held  atomic.Int32
+	calls []string
+	added []byte
 }
 
 type fakeLease struct {
@@ -66,9 +65,7 @@ func (a *fakeAdapters) Resolve(_ context.Context, tenant, name, version string) 
 	return adapters.Version{}, fmt.Errorf("%w: %s", adapters.ErrNotFound, adapters.Quote(name))
 }
 
-func (a *fakeAdapters) Fits(...adapters.Version) error { return a.tooLarge }
-
-func (a *fakeAdapters) Acquire(ctx context.Context, v adapters.Version) (adapters.Lease, error) {
+func (a *fakeAdapters) AcquireAll(ctx context.Context, vs ...adapters.Version) ([]adapters.Lease, error) {
 	if a.wait != nil {
 		select {
 		case <-a.wait:
@@ -76,11 +73,15 @@ func (a *fakeAdapters) Acquire(ctx context.Context, v adapters.Version) (adapter
 			return nil, ctx.Err()
 		}
 	}
-	if err := a.load[v.Name]; err != nil {
-		return nil, err
+	var out []adapters.Lease
+	for _, v := range vs {
+		if err := a.load[v.Name]; err != nil {
+			return nil, err
+		}
+		out = append(out, &fakeLease{a: a, v: v})
 	}
-	a.held.Add(1)
-	return &fakeLease{a: a, v: v}, nil
+	a.held.Add(int32(len(vs)))
+	return out, nil
 }
 
 func (a *fakeAdapters) List(_ context.Context, tenant string) ([]adapters.Version, error) {
@@ -185,8 +186,10 @@ func library() *fakeAdapters {
 	bad := version(tenant.Default, "garbled", "d")
 	bad.ChatTemplate = "broken"
 	return &fakeAdapters{
-		list: []adapters.Version{version(tenant.Default, "support", "a"), old, own, bad, version(tenant.Default, "slow", "e"), version(tenant.Default, "sick", "9"), version("acme", "foreign", "8")},
-		load: map[string]error{"slow": adapters.ErrLoadTimeout, "sick": fmt.Errorf("%w: /secret/path is broken", adapters.ErrLoadFailed)},
+		list: []adapters.Version{version(tenant.Default, "support", "a"), old, own, bad, version(tenant.Default, "slow", "e"), version(tenant.Default, "sick", "9"),
+			version(tenant.Default, "large", "4"), version(tenant.Default, "crowded", "5"), version("acme", "foreign", "8")},
+		load: map[string]error{"slow": adapters.ErrLoadTimeout, "sick": fmt.Errorf("%w: /secret/path is broken", adapters.ErrLoadFailed),
+			"large": adapters.ErrTooLarge, "crowded": fmt.Errorf("%w: secret bytes of others", adapters.ErrPinned)},
 	}
 }
 
@@ -271,10 +274,12 @@ func TestChoosingRefused(t *testing.T) {
 		{`"model":"slow"`, 503, "", "not loaded in time"},
 		{`"model":"sick"`, 424, "", "cannot be loaded"},
 		{`"lora":[{"id":"support"},{"id":"sick"}]`, 424, "", "cannot be loaded"},
+		{`"lora":[{"id":"support"},{"id":"large"}]`, 400, "", "more memory together"},
+		{`"model":"crowded"`, 424, "", "Pinned adapters leave too little memory"},
 	} {
 		w := post(s, "/v1/completions", `{"prompt":"x",`+row.body+`}`)
 		wantError(t, w, row.status, row.param, strings.ReplaceAll(row.fragment, `\"`, `"`))
-		if strings.Contains(w.Body.String(), "/secret") || w.Code == 503 && w.Header().Get("Retry-After") == "" || w.Body.Len() > 1000 {
+		if strings.Contains(w.Body.String(), "secret") || w.Code == 503 && w.Header().Get("Retry-After") == "" || w.Body.Len() > 1000 {
 			t.Errorf("%s: %s", row.body[:min(40, len(row.body))], w.Body)
 		}
 	}
@@ -383,29 +388,6 @@ func TestLeases(t *testing.T) {
 	if lib.held.Load() != 0 {
 		t.Errorf("after a failed Submit %d adapters are held", lib.held.Load())
 	}
-}
-
-// Mixes gather their adapters one after another, so that none holds what another waits for; one that can never fit is refused.
-func TestMixesGatherAlone(t *testing.T) {
-	lib, e := library(), &fakeEngine{reply: "a"}
-	s := newTest(t, e, withAdapters(lib))
-	s.mixes <- struct{}{}
-	done := make(chan *httptest.ResponseRecorder)
-	go func() { done <- post(s, "/v1/completions", `{"prompt":"x","lora":[{"id":"support"},{"id":"poet"}]}`) }()
-	if w := post(s, "/v1/completions", `{"prompt":"x","model":"support"}`); w.Code != 200 {
-		t.Errorf("a single adapter waits for mixes: %d", w.Code)
-	}
-	select {
-	case <-done:
-		t.Error("two mixes gather at once")
-	case <-time.After(20 * time.Millisecond):
-	}
-	<-s.mixes
-	if w := <-done; w.Code != 200 || len(s.mixes) != 0 {
-		t.Errorf("%d %s", w.Code, w.Body)
-	}
-	lib.tooLarge = adapters.ErrTooLarge
-	wantError(t, post(s, "/v1/completions", `{"prompt":"x","lora":[{"id":"support"},{"id":"poet"}]}`), 400, "", "more memory")
 }
 
 // A request waits for its adapter outside of the engine; who leaves, or a drain, ends the wait.

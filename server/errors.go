@@ -68,6 +68,7 @@ var errorTable = []struct {
 	{adapters.ErrInvalid, http.StatusBadRequest, openai.TypeInvalidRequest, "adapter_refused", 0},
 	{adapters.ErrConflict, http.StatusConflict, openai.TypeInvalidRequest, "conflict", 0},
 	{adapters.ErrQuota, http.StatusForbidden, openai.TypePermission, "adapter_quota_exceeded", 0},
+	{adapters.ErrPinned, http.StatusFailedDependency, openai.TypeServer, "adapter_no_room", 0},
 	{adapters.ErrLoadTimeout, http.StatusServiceUnavailable, openai.TypeUnavailable, "adapter_loading", 2},
 	{errNoTenants, http.StatusBadRequest, openai.TypeInvalidRequest, "no_tenants", 0},
 	{adapters.ErrTooLarge, http.StatusBadRequest, openai.TypeInvalidRequest, "adapter_not_mixable", 0},
@@ -83,8 +84,8 @@ var errorTable = []struct {
 	{context.Canceled, statusClientGone, openai.TypeInvalidRequest, "client_closed_request", 0},
 }
 
-// discreet are errors whose causes name files of this machine: clients see the first text only, the log has the rest.
-var discreet = []error{errAdapterFails, syscall.ENOSPC}
+// discreet are errors whose causes name files of this machine or figures of other tenants: clients see the first text only, the log has the rest.
+var discreet = []error{errAdapterFails, adapters.ErrPinned, syscall.ENOSPC}
 
 // toAPI looks an error up; retryAfter is 0 where no header is due.
 func toAPI(err error) (e *openai.Error, retryAfter int) {

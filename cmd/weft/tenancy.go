@@ -226,13 +226,15 @@ type catalog struct {
 	t *tenancy
 }
 
-func (c catalog) Acquire(ctx context.Context, v adapters.Version) (adapters.Lease, error) {
-	name := v.Name
-	if v.Tenant != tenant.Default {
-		name = v.Tenant + "/" + v.Name
+func (c catalog) AcquireAll(ctx context.Context, vs ...adapters.Version) ([]adapters.Lease, error) {
+	for _, v := range vs {
+		name := v.Name
+		if v.Tenant != tenant.Default {
+			name = v.Tenant + "/" + v.Name
+		}
+		c.t.names.Store(v.Digest, name)
 	}
-	c.t.names.Store(v.Digest, name)
-	return c.Cache.Acquire(ctx, v)
+	return c.Cache.AcquireAll(ctx, vs...)
 }
 
 // namesOf returns the names of adapter keys as the engine reports them.
