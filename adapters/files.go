@@ -244,7 +244,8 @@ func fileDigest(ctx context.Context, path string) (string, error) {
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
-// materialize makes the folder dir from the blob store, in the place of a damaged one: a link to each blob where that is possible, else a copy.
+// materialize makes the folder dir from the blob store, in the place of a damaged one: a link to each blob where that is possible, else a copy. Nothing waits for the disk:
+// what a loss of power leaves of the folder is verified, and made again.
 func (r *Registry) materialize(ctx context.Context, dir string, files []File) error {
 	work, err := r.workDir()
 	if err != nil {
@@ -257,9 +258,6 @@ func (r *Registry) materialize(ctx context.Context, dir string, files []File) er
 		}
 		r.step("file fetched")
 	}
-	if err := syncDir(work); err != nil {
-		return err
-	}
 	old := work + "-old"
 	if err := os.Rename(dir, old); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -271,7 +269,7 @@ func (r *Registry) materialize(ctx context.Context, dir string, files []File) er
 		return err
 	}
 	r.step("folder there")
-	return syncDir(filepath.Dir(dir))
+	return nil
 }
 
 // fetch brings a blob to work; its digest is checked by the caller.

@@ -1,6 +1,9 @@
 package device
 
 import (
+	"encoding/binary"
+	"math"
+
 	"weft/runtime/tensor"
 )
 
@@ -70,14 +73,37 @@ func packB[E [2]byte | [4]byte](dst, src []byte, out, rank int) {
 	var zero E
 	size := len(zero)
 	for panel := 0; panel < out; panel += LoRAPanel {
-		lanes := min(LoRAPanel, out-panel)
+		lanes, first := min(LoRAPanel, out-panel), 0
 		from := src[panel*rank*size:]
-		for r := range rank {
+		if size == 2 && lanes == LoRAPanel {
+			first = rank &^ 3
+			packFours(dst[panel*rank*size:], from, rank)
+		}
+		for r := first; r < rank; r++ {
 			to := dst[(panel*rank+r*LoRAPanel)*size:][:LoRAPanel*size]
 			for l := range lanes {
 				copy(to[l*size:][:size], from[(l*rank+r)*size:])
 			}
 			clear(to[lanes*size:])
+		}
+	}
+}
+
+// packFours packs a whole panel of elements of two bytes but for the last rank%4 of each row: four rows by four elements are turned in registers.
+func packFours(dst, src []byte, rank int) {
+	const low, high = 0x0000ffff0000ffff, 0xffff0000ffff0000
+	for l := 0; l < LoRAPanel; l += 4 {
+		r0, r1, r2, r3 := src[2*l*rank:][:2*rank], src[2*(l+1)*rank:][:2*rank], src[2*(l+2)*rank:][:2*rank], src[2*(l+3)*rank:][:2*rank]
+		for r := 0; r+4 <= rank; r += 4 {
+			a, b := binary.LittleEndian.Uint64(r0[2*r:]), binary.LittleEndian.Uint64(r1[2*r:])
+			c, d := binary.LittleEndian.Uint64(r2[2*r:]), binary.LittleEndian.Uint64(r3[2*r:])
+			even, odd := a&low|b&low<<16, a>>16&low|b&high
+			even2, odd2 := c&low|d&low<<16, c>>16&low|d&high
+			to := dst[2*(r*LoRAPanel+l):][: 6*LoRAPanel+8 : 6*LoRAPanel+8]
+			binary.LittleEndian.PutUint64(to, even&math.MaxUint32|even2<<32)
+			binary.LittleEndian.PutUint64(to[2*LoRAPanel:], odd&math.MaxUint32|odd2<<32)
+			binary.LittleEndian.PutUint64(to[4*LoRAPanel:], even>>32|even2&^math.MaxUint32)
+			binary.LittleEndian.PutUint64(to[6*LoRAPanel:], odd>>32|odd2&^math.MaxUint32)
 		}
 	}
 }
