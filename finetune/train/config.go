@@ -100,7 +100,7 @@ func (c *Config) Flags(fs *pflag.FlagSet) {
 	fs.IntVar(&c.Rank, "r", 16, "rank of the factors")
 	fs.Float64Var(&c.Alpha, "lora-alpha", 32, "the factors' product is scaled by alpha/r")
 	fs.Float64Var(&c.Dropout, "lora-dropout", 0, "share of the factors' input that is dropped")
-	fs.StringSliceVar(&c.TargetModules, "target-modules", []string{"all-linear"}, "layers to adapt: names, one regular expression of whole paths, or all-linear")
+	fs.StringSliceVar(&c.TargetModules, "target-modules", []string{"all-linear"}, "layers to adapt: names (embed_tokens and lm_head too), one regular expression of whole paths, or all-linear")
 	fs.IntSliceVar(&c.LayersToTransform, "layers-to-transform", nil, "numbers of the blocks to adapt; none: all")
 	fs.StringVar(&c.Bias, "bias", "none", "none, lora_only: train the biases of adapted layers too, or all: those of every layer")
 	fs.StringSliceVar(&c.ModulesToSave, "modules-to-save", nil, "modules to train whole beside the factors: lm_head, embed_tokens")

@@ -3,6 +3,7 @@ package train
 import (
 	"math"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"weft/adapters/peft"
@@ -296,7 +297,8 @@ func (r *run) micro() *grad.Batch { return join(r.Train, []int{3, 4, 5}) }
 
 // The gradient of every parameter is the slope of the loss along a random direction, and the same on every device.
 func TestMethodGradients(t *testing.T) {
-	for _, m := range methods {
+	whole := []method{{"full, fused", "phi3", full}, {"full, tied", "llama-rope3-tied", full}, {"full, biases", "llama-bias", full}}
+	for _, m := range slices.Concat(methods, whole) {
 		t.Run(m.name, func(t *testing.T) {
 			oracle := ref.New(ref.Options{Activations: ref.Float})
 			t.Cleanup(func() { oracle.Close() })

@@ -7,9 +7,11 @@ import (
 	"io/fs"
 	"maps"
 	"math"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"weft/adapters/peft"
 	"weft/quant"
@@ -18,7 +20,7 @@ import (
 )
 
 // Scratch are the weights of a model that nobody has trained, as transformers makes them: matrices normal with the configuration's initializer_range, the embedding of its
-// pad_token_id and biases zero, norms one (Gemma's, to which one is added, zero). They are functions of seed and name; a tensor is made when it is read.
+// pad_token_id and biases zero, norms one (Gemma's, to which one is added, zero). They are functions of seed, tensor and row; a tensor is made when it is read.
 type Scratch struct {
 	shapes map[string][]int
 	std    float64
@@ -102,17 +104,25 @@ func (s *Scratch) Matrix(name string) (*quant.Matrix, error) {
 	if len(shape) != 2 {
 		return nil, fmt.Errorf("%s: %w", name, fs.ErrNotExist)
 	}
-	m := &quant.Matrix{Layout: quant.F32, Rows: shape[0], Cols: shape[1], Data: make([]byte, 0, 4*shape[0]*shape[1])}
-	rng := newRandom(s.seed, streamScratch, uint64(slices.Index(s.Names(), name)))
-	for r := range m.Rows {
-		for range m.Cols {
-			v := float32(s.std * rng.normal())
-			if r == s.pad && name == "model.embed_tokens.weight" {
-				v = 0
+	m := &quant.Matrix{Layout: quant.F32, Rows: shape[0], Cols: shape[1], Data: make([]byte, 4*shape[0]*shape[1])}
+	tensor, padded := uint64(slices.Index(s.Names(), name)), name == "model.embed_tokens.weight"
+	fill := func(begin, end int) {
+		for r := begin; r < end; r++ {
+			if padded && r == s.pad {
+				continue
 			}
-			m.Data = binary.LittleEndian.AppendUint32(m.Data, math.Float32bits(v))
+			rng := newRandom(s.seed, streamScratch, tensor, uint64(r))
+			for v := range slices.Chunk(m.Data[4*r*m.Cols:][:4*m.Cols], 4) {
+				binary.LittleEndian.PutUint32(v, math.Float32bits(float32(s.std*rng.normal())))
+			}
 		}
 	}
+	workers := min(runtime.GOMAXPROCS(0), m.Rows)
+	var wg sync.WaitGroup
+	for w := range workers {
+		wg.Go(func() { fill(w*m.Rows/workers, (w+1)*m.Rows/workers) })
+	}
+	wg.Wait()
 	return m, nil
 }
 

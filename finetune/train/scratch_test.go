@@ -1,6 +1,7 @@
 package train
 
 import (
+	"encoding/json"
 	"errors"
 	"math"
 	"os"
@@ -141,4 +142,33 @@ func TestScratchRefusals(t *testing.T) {
 	if _, err := s.Vector("lm_head.weight"); err == nil {
 		t.Error("a matrix as a vector")
 	}
+}
+
+// A configuration is somebody else's file: whatever it says is taken or refused, with what is wrong.
+func FuzzScratch(f *testing.F) {
+	for _, text := range []string{`{"initializer_range": 0.02, "pad_token_id": 2}`, `{"pad_token_id": -7}`, `{"initializer_range": 1e300}`, `null`, `{"dtype": "float32", "quantization_config": {}}`, `[`} {
+		f.Add([]byte(text))
+	}
+	cfg := &model.Config{Hidden: 2, Vocab: 8}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		s, err := NewScratch(text, cfg, 1)
+		if err != nil {
+			if !errors.Is(err, ErrConfig) {
+				t.Fatal(err)
+			}
+		} else if m, err := s.Matrix("model.embed_tokens.weight"); err != nil || len(m.Data) != 4*2*8 {
+			t.Fatalf("%v: %v", m, err)
+		}
+		written, err := modelConfig(text, "bfloat16")
+		if err != nil {
+			return
+		}
+		var members map[string]any
+		if err := json.Unmarshal(written, &members); err != nil {
+			t.Fatalf("%q became %q: %v", text, written, err)
+		}
+		if _, ok := members["quantization_config"]; ok {
+			t.Fatalf("%q became %q", text, written)
+		}
+	})
 }
