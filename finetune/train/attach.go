@@ -47,7 +47,8 @@ func (c *Config) plan(m *model.Config) ([]adapted, error) {
 	}
 	var out []adapted
 	var names []string
-	for _, s := range peft.Sites(m) {
+	sites := peft.Sites(m)
+	for _, s := range sites {
 		if name := lastName(s.Path); !slices.Contains(names, name) {
 			names = append(names, name)
 		}
@@ -62,9 +63,10 @@ func (c *Config) plan(m *model.Config) ([]adapted, error) {
 		}
 	}
 	for _, t := range c.TargetModules {
-		named := func(a adapted) bool { return ends(a.Path, t) }
-		if len(out) == 0 || list.Targets.Pattern == "" && !slices.ContainsFunc(out, named) {
-			return nil, fmt.Errorf("%w: target_modules: %q matches no layer that modules_to_save leaves; the model has %s", ErrConfig, t, strings.Join(names, ", "))
+		ofPlan := func(a adapted) bool { return ends(a.Path, t) }
+		leftOut := func(s peft.Site) bool { return ends(s.Path, t) && len(c.ExcludeModules)+len(c.ModulesToSave) > 0 }
+		if len(out) == 0 || list.Targets.Pattern == "" && !slices.ContainsFunc(out, ofPlan) && !slices.ContainsFunc(sites, leftOut) {
+			return nil, fmt.Errorf("%w: target_modules: %q matches no layer that modules_to_save and exclude_modules leave; the model has %s", ErrConfig, t, strings.Join(names, ", "))
 		}
 	}
 	return out, nil
@@ -83,14 +85,11 @@ func lastName(path string) string { return path[strings.LastIndexByte(path, '.')
 // ends says whether a name is a path or its end.
 func ends(path, name string) bool { return path == name || strings.HasSuffix(path, "."+name) }
 
-// peft is what the settings say as an adapter's configuration. One target that is no layer's name is an expression for whole paths.
+// peft is what the settings say as an adapter's configuration.
 func (c *Config) peft() (peft.Config, error) {
 	p := peft.Config{
-		Rank: c.Rank, Alpha: c.Alpha, Dropout: c.Dropout, Targets: peft.Modules{Names: c.TargetModules}, Layers: c.LayersToTransform, RSLoRA: c.RsLoRA, DoRA: c.DoRA, Bias: c.Bias,
-		Save: c.ModulesToSave,
-	}
-	if len(c.TargetModules) == 1 && !slices.ContainsFunc(moduleNames(), func(path string) bool { return ends(path, c.TargetModules[0]) }) {
-		p.Targets = peft.Modules{Pattern: c.TargetModules[0]}
+		Rank: c.Rank, Alpha: c.Alpha, Dropout: c.Dropout, Targets: modules(c.TargetModules), Exclude: modules(c.ExcludeModules), Layers: c.LayersToTransform,
+		RSLoRA: c.RsLoRA, DoRA: c.DoRA, Bias: c.Bias, Save: c.ModulesToSave,
 	}
 	var err error
 	if p.RankPattern, err = patterns("rank_pattern", c.RankPattern, 1, 4096); err != nil {
@@ -98,6 +97,14 @@ func (c *Config) peft() (peft.Config, error) {
 	}
 	p.AlphaPattern, err = patterns("alpha_pattern", c.AlphaPattern, 0, 1e6)
 	return p, err
+}
+
+// modules are names; one that is no layer's name is an expression for whole paths.
+func modules(list []string) peft.Modules {
+	if len(list) == 1 && !slices.ContainsFunc(moduleNames(), func(path string) bool { return ends(path, list[0]) }) {
+		return peft.Modules{Pattern: list[0]}
+	}
+	return peft.Modules{Names: list}
 }
 
 // patterns are sorted by key, as PEFT saves them: where several match a layer, the first counts.

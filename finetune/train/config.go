@@ -37,7 +37,8 @@ type Config struct {
 	Rank              int               `json:"r"`
 	Alpha             float64           `json:"lora_alpha"`
 	Dropout           float64           `json:"lora_dropout"`
-	TargetModules     []string          `json:"target_modules"` // names, one regular expression, or all-linear
+	TargetModules     []string          `json:"target_modules"`  // names, one regular expression, or all-linear
+	ExcludeModules    []string          `json:"exclude_modules"` // names, or one regular expression
 	LayersToTransform []int             `json:"layers_to_transform"`
 	Bias              string            `json:"bias"`            // none, all or lora_only
 	ModulesToSave     []string          `json:"modules_to_save"` // lm_head, embed_tokens: trained whole
@@ -101,6 +102,7 @@ func (c *Config) Flags(fs *pflag.FlagSet) {
 	fs.Float64Var(&c.Alpha, "lora-alpha", 32, "the factors' product is scaled by alpha/r")
 	fs.Float64Var(&c.Dropout, "lora-dropout", 0, "share of the factors' input that is dropped")
 	fs.StringSliceVar(&c.TargetModules, "target-modules", []string{"all-linear"}, "layers to adapt: names (embed_tokens and lm_head too), one regular expression of whole paths, or all-linear")
+	fs.StringSliceVar(&c.ExcludeModules, "exclude-modules", nil, "layers to leave out of these: names, or one regular expression of whole paths")
 	fs.IntSliceVar(&c.LayersToTransform, "layers-to-transform", nil, "numbers of the blocks to adapt; none: all")
 	fs.StringVar(&c.Bias, "bias", "none", "none, lora_only: train the biases of adapted layers too, or all: those of every layer")
 	fs.StringSliceVar(&c.ModulesToSave, "modules-to-save", nil, "modules to train whole beside the factors: lm_head, embed_tokens")

@@ -48,6 +48,8 @@ var methods = []method{
 	{"dora", "llama", dora},
 	{"blocks", "llama", func(c *Config) { c.LayersToTransform = []int{1} }},
 	{"expression", "llama", targets(`.*\.[01]\.self_attn\.(q|v)_proj`)},
+	{"exclusion by name", "llama", func(c *Config) { c.ExcludeModules = []string{"down_proj", "layers.1.self_attn.q_proj"} }},
+	{"exclusion by expression", "llama", func(c *Config) { c.ExcludeModules = []string{`.*\.1\..*`} }},
 	{"patterns", "llama", func(c *Config) {
 		c.RankPattern, c.AlphaPattern = map[string]string{"q_proj": "3"}, map[string]string{"layers.0.mlp.up_proj": "5"}
 	}},

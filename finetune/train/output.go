@@ -15,7 +15,7 @@ import (
 func (r *run) adapterConfig() (peft.Config, error) {
 	p, err := r.Config.peft()
 	p.Base, p.Targets = r.BaseRef, peft.Modules{Names: r.targetNames()}
-	p.RankPattern, p.AlphaPattern = nil, nil
+	p.RankPattern, p.AlphaPattern, p.Exclude = nil, nil, peft.Modules{}
 	for i := range r.adapted {
 		a := &r.adapted[i]
 		if a.rank != p.Rank {

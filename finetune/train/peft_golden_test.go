@@ -36,27 +36,17 @@ type peftFolder struct {
 	}
 }
 
-// trainable says whether the trainer can make such an adapter: it offers neither exclude_modules nor a bias of B.
+// trainable says whether the trainer can make such an adapter: it offers no bias of B.
 func (f *peftFolder) trainable() bool {
-	return f.Expect != "refuse" && !f.config.OnB && (len(f.config.Exclude) == 0 || string(f.config.Exclude) == "null")
+	return f.Expect != "refuse" && !f.config.OnB
 }
 
 func (f *peftFolder) settings(t *testing.T, c *Config) {
 	t.Helper()
 	from := &f.config
 	c.Rank, c.Alpha, c.Bias, c.RsLoRA, c.DoRA, c.ModulesToSave = from.R, from.Alpha, from.Bias, from.RSLoRA, from.DoRA, from.Save
-	if json.Unmarshal(from.Targets, &c.TargetModules) != nil {
-		c.TargetModules = make([]string, 1)
-		if err := json.Unmarshal(from.Targets, &c.TargetModules[0]); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if json.Unmarshal(from.Layers, &c.LayersToTransform) != nil {
-		c.LayersToTransform = make([]int, 1)
-		if err := json.Unmarshal(from.Layers, &c.LayersToTransform[0]); err != nil {
-			t.Fatal(err)
-		}
-	}
+	c.TargetModules, c.ExcludeModules = oneOrMore[string](t, from.Targets), oneOrMore[string](t, from.Exclude)
+	c.LayersToTransform = oneOrMore[int](t, from.Layers)
 	c.RankPattern, c.AlphaPattern = map[string]string{}, map[string]string{}
 	for k, v := range from.Ranks {
 		c.RankPattern[k] = strconv.Itoa(v)
@@ -64,6 +54,19 @@ func (f *peftFolder) settings(t *testing.T, c *Config) {
 	for k, v := range from.Alphas {
 		c.AlphaPattern[k] = strconv.FormatFloat(v, 'g', -1, 64)
 	}
+}
+
+// oneOrMore reads null, a value or a list.
+func oneOrMore[T any](t *testing.T, text json.RawMessage) (list []T) {
+	t.Helper()
+	if len(text) == 0 || json.Unmarshal(text, &list) == nil {
+		return list
+	}
+	list = make([]T, 1)
+	if err := json.Unmarshal(text, &list[0]); err != nil {
+		t.Fatal(err)
+	}
+	return list
 }
 
 // The trainer computes PEFT's logits with PEFT's adapters: with factors everywhere, also at the embedding, the head and fused layers, and with whole modules and biases.

@@ -20,7 +20,7 @@ func bfloat(c *Config)        { c.BF16 = true }
 func full(c *Config)          { c.Method, c.Dropout = "full", 0 }
 func float32Output(c *Config) { c.SaveDType = "float32" }
 
-// The curves of half precision stay within what bf16 autocast differs by from float64, and are not those of float32.
+// The curves of half precision stay within what bf16 autocast may differ by from float64, and are not those of float32 where weights are rounded on any machine.
 func TestHalfPrecisionCurves(t *testing.T) {
 	root := testdata.Goldens(t, "train", "B_curves")
 	dirs, _ := filepath.Glob(filepath.Join(root, "*", "curve_cosine.json"))
@@ -33,9 +33,6 @@ func TestHalfPrecisionCurves(t *testing.T) {
 		var c curve
 		readJSON(t, file, &c)
 		for name, change := range map[string]func(c *Config){"fp16": halfPrecision, "bf16": bfloat} {
-			if name == "bf16" && kind != "full" {
-				continue // it has curves of its own
-			}
 			t.Run(filepath.Base(dir)+"/"+name, func(t *testing.T) {
 				j := goldenJob(t, dir, c)
 				if kind == "full" {
@@ -57,8 +54,11 @@ func TestHalfPrecisionCurves(t *testing.T) {
 						t.Errorf("step %d was skipped at loss scale %v", s.Step, s.LossScale)
 					}
 				}
-				if !(worst <= 0.03) || worst < 1e-5 {
-					t.Errorf("the curve differs by up to %.1e; between 1e-5, or nothing was rounded, and 0.03 is expected", worst)
+				if !(worst <= 0.03) {
+					t.Errorf("the curve differs by up to %.1e, at most 0.03", worst)
+				}
+				if round, _ := j.Config.masters(); round != nil && worst < 1e-5 {
+					t.Errorf("the curve differs by %.1e: nothing was rounded", worst)
 				}
 			})
 		}

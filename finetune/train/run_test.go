@@ -179,7 +179,7 @@ func TestRefusals(t *testing.T) {
 		"block beyond":       {func(j *Job) { j.Config.LayersToTransform = []int{99} }, ErrConfig, "block 99"},
 		"dora on embeddings": {func(j *Job) { all(dora, targets("embed_tokens"))(&j.Config) }, ErrConfig, "DoRA on the embedding"},
 		"saved projection":   {func(j *Job) { j.Config.ModulesToSave = []string{"q_proj"} }, ErrConfig, "lm_head, embed_tokens"},
-		"saved and adapted":  {func(j *Job) { all(targets("lm_head"), save("lm_head"))(&j.Config) }, ErrConfig, "that modules_to_save leaves"},
+		"saved and adapted":  {func(j *Job) { all(targets("lm_head"), save("lm_head"))(&j.Config) }, ErrConfig, "that modules_to_save and exclude_modules leave"},
 		"two precisions":     {func(j *Job) { all(bfloat, halfPrecision)(&j.Config) }, ErrConfig, "bf16 and fp16"},
 		"adapter in bf16":    {func(j *Job) { j.Config.SaveDType = "bfloat16" }, ErrConfig, "save_dtype"},
 		"fused name":         {func(j *Job) { j.Config.TargetModules = []string{"qkv_proj"} }, ErrConfig, "the model has embed_tokens, q_proj"},
