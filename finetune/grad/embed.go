@@ -1,6 +1,10 @@
 package grad
 
-import "weft/runtime/device"
+import (
+	"slices"
+
+	"weft/runtime/device"
+)
 
 // lowRank is LoRA on the embedding: x = e·(W[id] + Scale · B A[:, id]) with e the embedding's own scale, A [R, V], B [H, R]. As in PEFT nothing is dropped there.
 type lowRank struct {
@@ -48,7 +52,7 @@ func (m *Model) embedTokens(b *layout, x device.View) error {
 // embedBackward adds the gradients of what is trained of the embedding; dx is that of its output.
 func (m *Model) embedBackward(b *layout, dx device.View) error {
 	if m.embed != nil {
-		if err := m.dev.EmbedGrad(device.EmbedGradArgs{IDs: b.ids, DY: dx, DTable: m.embed.dview(), Scale: m.cfg.EmbedScale}); err != nil {
+		if err := m.tableGrad(b, dx); err != nil {
 			return err
 		}
 	}
@@ -68,9 +72,37 @@ func (m *Model) embedBackward(b *layout, dx device.View) error {
 	}
 	grads := a.A.Grads()
 	for t, id := range b.ids { // in the order of the tokens
+		if m.padding(id) {
+			continue
+		}
 		for k, g := range row(dlow, t) {
 			grads[k*a.A.Cols+int(id)] += g * m.cfg.EmbedScale
 		}
 	}
+	return nil
+}
+
+// padding says that a token's row of the embedding learns nothing from the input side, as torch's padding_idx has it; a tied head moves it all the same.
+func (m *Model) padding(id int32) bool { return m.cfg.Pad != nil && int(id) == *m.cfg.Pad }
+
+// tableGrad adds the gradient of a whole embedding.
+func (m *Model) tableGrad(b *layout, dx device.View) error {
+	args := device.EmbedGradArgs{IDs: b.ids, DY: dx, DTable: m.embed.dview(), Scale: m.cfg.EmbedScale}
+	at := slices.IndexFunc(b.ids, m.padding)
+	if at < 0 {
+		return m.dev.EmbedGrad(args)
+	}
+	if err := m.dev.Sync(); err != nil {
+		return err
+	}
+	padding := row(args.DTable, int(b.ids[at]))
+	was := slices.Clone(padding)
+	if err := m.dev.EmbedGrad(args); err != nil {
+		return err
+	}
+	if err := m.dev.Sync(); err != nil {
+		return err
+	}
+	copy(padding, was)
 	return nil
 }

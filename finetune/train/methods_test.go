@@ -4,6 +4,7 @@ import (
 	"math"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"weft/adapters/peft"
@@ -331,6 +332,51 @@ func TestMethodGradients(t *testing.T) {
 					if d := relative(p.Grads(), grads[p.Name]); !(d < 1e-4) {
 						t.Errorf("%s: %s: the gradient differs from ref's by %.1e", dev.Describe(), p.Name, d)
 					}
+				}
+			}
+		})
+	}
+}
+
+// The embedding's row of the padding token has no gradient from the input side, as in PyTorch; a tied head gives it one. All else is as it would be.
+func TestPaddingLearnsNothing(t *testing.T) {
+	const table, factor = "model.embed_tokens.weight", "lora_embedding_A"
+	for _, m := range []method{
+		{"saved", "llama", save("embed_tokens")}, {"adapted", "llama", targets("embed_tokens", "q_proj")}, {"full", "llama", full}, {"full, tied", "llama-rope3-tied", full},
+	} {
+		t.Run(m.name, func(t *testing.T) {
+			dev := newDevice(t)
+			grads := func(pad *int) map[string][]float32 {
+				r := prepared(t, &m, dev)
+				r.Model.Config.Pad = pad
+				if _, err := r.grad.Step(r.micro(), 1, 5); err != nil {
+					t.Fatal(err)
+				}
+				out := map[string][]float32{}
+				for _, p := range r.grad.Params() {
+					out[p.Name] = slices.Clone(p.Grads())
+				}
+				return out
+			}
+			pad := int(samples(4)[3].IDs[2])
+			with, without := grads(&pad), grads(nil)
+			for name, g := range without {
+				c := prepared(t, &m, dev).Model.Config
+				differs := 0
+				for i, v := range g {
+					ofPad := strings.HasSuffix(name, table) && i/c.Hidden == pad || strings.HasSuffix(name, factor) && i%c.Vocab == pad
+					if !ofPad && v != with[name][i] {
+						t.Fatalf("%s: value %d is %v with a padding token, %v without", name, i, with[name][i], v)
+					}
+					if ofPad && v != with[name][i] {
+						differs++
+					}
+					if ofPad && (with[name][i] == 0) == c.Tied {
+						t.Fatalf("%s: the padding token's gradient is %v", name, with[name][i])
+					}
+				}
+				if (strings.HasSuffix(name, table) || strings.HasSuffix(name, factor)) && differs == 0 {
+					t.Errorf("%s: the token is not in the batch", name)
 				}
 			}
 		})

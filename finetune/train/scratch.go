@@ -35,7 +35,6 @@ var _ weights.Source = (*Scratch)(nil)
 func NewScratch(config []byte, c *model.Config, seed uint64) (*Scratch, error) {
 	var h struct {
 		Range *float64 `json:"initializer_range"`
-		Pad   *int     `json:"pad_token_id"`
 	}
 	if err := json.Unmarshal(config, &h); err != nil {
 		return nil, fmt.Errorf("%w: config.json: %w", ErrConfig, err)
@@ -47,10 +46,8 @@ func NewScratch(config []byte, c *model.Config, seed uint64) (*Scratch, error) {
 	if !(s.std >= 0 && s.std <= 10) {
 		return nil, fmt.Errorf("%w: config.json: initializer_range %v: 0 to 10", ErrConfig, s.std)
 	}
-	if h.Pad != nil {
-		if s.pad = *h.Pad; s.pad < -1 || s.pad >= c.Vocab {
-			return nil, fmt.Errorf("%w: config.json: pad_token_id %d of a vocabulary of %d", ErrConfig, s.pad, c.Vocab)
-		}
+	if c.Pad != nil {
+		s.pad = *c.Pad
 	}
 	if c.NormPlusOne {
 		s.norm = 0

@@ -43,6 +43,7 @@ type Config struct {
 	Windows                 []int // [Layers], 0: all positions
 	Ropes                   []Rope
 	RopeOf                  []int // [Layers], index into Ropes
+	Pad                     *int  // the token whose row of the embedding has no gradient in PyTorch (padding_idx), or nil
 }
 
 // Limits that no model in use comes near; they keep a hostile file from asking for absurd memory.

@@ -50,6 +50,7 @@ type hfConfig struct {
 	Experts2       *int            `json:"num_experts"`
 	Bidirectional  *bool           `json:"use_bidirectional_attention"`
 	Quantization   json.RawMessage `json:"quantization_config"`
+	Pad            json.RawMessage `json:"pad_token_id"`
 
 	present map[string]json.RawMessage // every member, to tell an absent one from null
 }
@@ -129,6 +130,7 @@ func ParseConfig(text []byte) (*Config, error) {
 	if err := a.configure(c, &h); err != nil {
 		return nil, err
 	}
+	h.padding(c)
 	if err := c.validate(); err != nil {
 		return nil, err
 	}
@@ -150,6 +152,22 @@ func (h *hfConfig) activation() (device.Activation, error) {
 		return 0, fmt.Errorf("%w: activation %q; supported are %v", ErrUnsupported, name, slices.Sorted(maps.Keys(acts)))
 	}
 	return act, nil
+}
+
+// padding reads pad_token_id over the model's default. Serving has no use for it, so nothing is refused.
+func (h *hfConfig) padding(c *Config) {
+	if h.has("pad_token_id") {
+		c.Pad = nil
+		if json.Unmarshal(h.Pad, &c.Pad) != nil {
+			c.Pad = nil
+		}
+	}
+	if c.Pad != nil && *c.Pad < 0 {
+		*c.Pad += c.Vocab
+	}
+	if c.Pad != nil && (*c.Pad < 0 || *c.Pad >= c.Vocab) {
+		c.Pad = nil
+	}
 }
 
 func (h *hfConfig) tied(def bool) bool {

@@ -307,3 +307,24 @@ func FuzzParseConfig(f *testing.F) {
 		}
 	})
 }
+
+func TestPadding(t *testing.T) {
+	llama := `"model_type": "llama", "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8, "vocab_size": 40000, "max_position_embeddings": 8`
+	phi3 := strings.Replace(llama, "llama", "phi3", 1)
+	for text, want := range map[string]int{
+		llama: -1, llama + `, "pad_token_id": 3`: 3, llama + `, "pad_token_id": null`: -1, llama + `, "pad_token_id": -1`: 39999, llama + `, "pad_token_id": 40000`: -1,
+		llama + `, "pad_token_id": [1, 2]`: -1, llama + `, "pad_token_id": -40001`: -1, phi3: 32000, phi3 + `, "pad_token_id": null`: -1, phi3 + `, "pad_token_id": 5`: 5,
+	} {
+		c, err := ParseConfig([]byte("{" + text + "}"))
+		if err != nil {
+			t.Fatalf("%s: %v", text, err)
+		}
+		got := -1
+		if c.Pad != nil {
+			got = *c.Pad
+		}
+		if got != want {
+			t.Errorf("%s: padding %d, want %d", text, got, want)
+		}
+	}
+}

@@ -12,6 +12,7 @@ import (
 var gemma2Arch = architecture{
 	name: "gemma2", hfTypes: []string{"gemma2"}, gguf: []string{"gemma2"}, headDim: 256,
 	configure: func(c *Config, h *hfConfig) error {
+		c.Pad = new(int)
 		if err := c.gemma(h); err != nil {
 			return err
 		}

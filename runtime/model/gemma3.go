@@ -7,6 +7,7 @@ import "fmt"
 var gemma3Arch = architecture{
 	name: "gemma3", hfTypes: []string{"gemma3_text"}, gguf: []string{"gemma3"}, headDim: 256,
 	configure: func(c *Config, h *hfConfig) (err error) {
+		c.Pad = new(int)
 		if err := c.gemma(h); err != nil {
 			return err
 		}

@@ -7,6 +7,8 @@ import "fmt"
 var phi3Arch = architecture{
 	name: "phi3", hfTypes: []string{"phi3"}, gguf: []string{"phi3"},
 	configure: func(c *Config, h *hfConfig) (err error) {
+		c.Pad = new(int)
+		*c.Pad = 32000
 		c.Tied, c.Fused = h.tied(false), true
 		if c.Act, err = h.activation(); err != nil {
 			return err
