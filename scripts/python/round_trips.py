@@ -41,6 +41,15 @@ VARIANTS = {
     "expression": ["--target-modules", r".*\.[02]\.self_attn\.(q|v)_proj"],
     "bias": ["--bias", "lora_only"],
 }
+METHODS = {  # of targets that every family has
+    "all-linear": [],
+    "embedding": ["--target-modules", "o_proj,embed_tokens"],
+    "embedding and head": ["--target-modules", r"(model\.embed_tokens|lm_head|.*\.down_proj)"],
+    "head, dora": ["--target-modules", "o_proj,lm_head", "--use-dora"],
+    "saved": ["--target-modules", "o_proj", "--modules-to-save", "lm_head,embed_tokens"],
+    "saved head, embedding": ["--target-modules", "o_proj,embed_tokens", "--modules-to-save", "lm_head"],
+    "all biases": ["--target-modules", "o_proj", "--bias", "all"],
+}
 
 
 class Checks:
@@ -103,6 +112,7 @@ def adapter_in_peft(base, adapter):
     without = distance(base, adapter)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)  # of tensors that are missing or superfluous
+        warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`")  # weft says so too
         model = PeftModel.from_pretrained(base, adapter).eval()
     read = model.peft_config["default"].to_dict()
     for key, value in written.items():
@@ -117,8 +127,13 @@ def adapter_in_peft(base, adapter):
 
 
 def lora(a, out, folder, data, flags):
-    train(a.weft, out, folder, data, *TINY, *flags)
-    return adapter_in_peft(load(folder), out / "adapter")
+    run = train(a.weft, out, folder, data, *TINY, *flags)
+    note = adapter_in_peft(load(folder), out / "adapter")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        counts = PeftModel.from_pretrained(load(folder), out / "adapter", is_trainable=True).get_nb_trainable_parameters()
+    assert counts == (run["trainable_params"], run["all_params"]), f"PEFT counts {counts}, weft {run['trainable_params'], run['all_params']}"
+    return note
 
 
 def qlora(a, out, folder, data, kind):
@@ -135,8 +150,8 @@ def qlora(a, out, folder, data, kind):
     return note
 
 
-def full(a, out, folder, data):
-    train(a.weft, out, folder, data, "--method", "full", "--learning-rate", "1e-3", "--max-steps", "5", "--save-steps", "0")
+def full(a, out, folder, data, *flags):
+    train(a.weft, out, folder, data, "--method", "full", "--learning-rate", "1e-3", "--max-steps", "5", "--save-steps", "0", *flags)
     return equal(distance(load(out / "model"), out / "model"), distance(load(folder), out / "model"), "the trained model in transformers")
 
 
@@ -236,10 +251,12 @@ def main():
         models = tiny_models.make(work, a.goldens, text)
         for name, folder in models.items():
             config = json.loads((folder / "config.json").read_text())
-            for variant, flags in VARIANTS.items():
+            fused = config["model_type"] == "phi3"
+            for variant, flags in (METHODS if fused else VARIANTS | METHODS).items():
                 if variant != "bias" or config["model_type"] == "qwen2":
                     check(f"PEFT, {name}, {variant}", lora, a, work / f"{name} {variant}", folder, data, flags)
             check(f"transformers, {name}, full", full, a, work / f"{name} full", folder, data)
+            check(f"transformers, {name}, from scratch", full, a, work / f"{name} scratch", folder, data, "--init", "random")
         for kind in ("nf4", "fp4"):
             check(f"PEFT and bitsandbytes, QLoRA on {kind}", qlora, a, work / kind, models["llama"], data, kind)
         check("TensorBoard", tensorboard, a, work / "events", models["llama"], data)

@@ -14,6 +14,7 @@ CONFIGS = {
     "llama-tied": lambda: transformers.LlamaConfig(**SHAPE, tie_word_embeddings=True),
     "qwen2": lambda: transformers.Qwen2Config(**SHAPE),
     "qwen3": lambda: transformers.Qwen3Config(**SHAPE, head_dim=32),
+    "phi3": lambda: transformers.Phi3Config(**SHAPE),
     "gemma3": lambda: transformers.Gemma3TextConfig(**SHAPE, head_dim=24, query_pre_attn_scalar=20, sliding_window=8),
 }
 
