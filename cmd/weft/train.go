@@ -397,8 +397,12 @@ func (p *progress) step(s train.StepInfo) {
 	rate := float64(p.tokens) / max(p.seconds, 1e-9)
 	if !p.terminal {
 		if s.Step%p.every == 0 || s.Step == s.Total {
-			p.log.Info("step", "step", s.Step, "of", s.Total, "epoch", fmt.Sprintf("%.2f", s.Epoch), "loss", fmt.Sprintf("%.4f", s.Loss), "grad_norm", fmt.Sprintf("%.4f", s.GradNorm),
-				"lr", fmt.Sprintf("%.3g", s.LR), "tokens_per_second", fmt.Sprintf("%.0f", rate))
+			with := []any{"step", s.Step, "of", s.Total, "epoch", fmt.Sprintf("%.2f", s.Epoch), "loss", fmt.Sprintf("%.4f", s.Loss), "grad_norm", fmt.Sprintf("%.4f", s.GradNorm),
+				"lr", fmt.Sprintf("%.3g", s.LR), "tokens_per_second", fmt.Sprintf("%.0f", rate)}
+			if s.LossScale > 0 {
+				with = append(with, "loss_scale", s.LossScale)
+			}
+			p.log.Info("step", with...)
 		}
 		return
 	}

@@ -48,6 +48,9 @@ func (c *Config) plan(m *model.Config) ([]adapted, error) {
 	var out []adapted
 	var names []string
 	sites := peft.Sites(m)
+	if err := c.checkExclude(sites); err != nil {
+		return nil, err
+	}
 	for _, s := range sites {
 		if name := lastName(s.Path); !slices.Contains(names, name) {
 			names = append(names, name)
@@ -75,11 +78,6 @@ func (c *Config) plan(m *model.Config) ([]adapted, error) {
 // modulesToSave are the names that modules_to_save may hold.
 var modulesToSave = []string{"lm_head", "embed_tokens", "model.embed_tokens"}
 
-// moduleNames are the paths, within a block or outside of them, that a target may be the end of; any other target is an expression.
-func moduleNames() []string {
-	return slices.Concat(grad.Projections[:], slices.Collect(maps.Keys(grad.Fused)), modulesToSave)
-}
-
 func lastName(path string) string { return path[strings.LastIndexByte(path, '.')+1:] }
 
 // ends says whether a name is a path or its end.
@@ -99,12 +97,35 @@ func (c *Config) peft() (peft.Config, error) {
 	return p, err
 }
 
-// modules are names; one that is no layer's name is an expression for whole paths.
+// modules are names; one that has signs of an expression, or all-linear, is one for whole paths.
 func modules(list []string) peft.Modules {
-	if len(list) == 1 && !slices.ContainsFunc(moduleNames(), func(path string) bool { return ends(path, list[0]) }) {
+	if len(list) == 1 && (list[0] == peft.AllLinear || strings.ContainsAny(list[0], `\*+?()[]{}|^$`)) {
 		return peft.Modules{Pattern: list[0]}
 	}
 	return peft.Modules{Names: list}
+}
+
+// checkExclude refuses what would leave nothing out.
+func (c *Config) checkExclude(sites []peft.Site) error {
+	of := func(m peft.Modules, what string) error {
+		leaves, err := (&peft.Config{Targets: m}).Select()
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrConfig, err)
+		}
+		if !slices.ContainsFunc(sites, func(s peft.Site) bool { _, _, ok := leaves(s.Path); return ok }) {
+			return fmt.Errorf("%w: exclude_modules: %q matches no layer", ErrConfig, what)
+		}
+		return nil
+	}
+	if m := modules(c.ExcludeModules); m.Pattern != "" {
+		return of(m, m.Pattern)
+	}
+	for _, name := range c.ExcludeModules {
+		if err := of(peft.Modules{Names: []string{name}}, name); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // patterns are sorted by key, as PEFT saves them: where several match a layer, the first counts.

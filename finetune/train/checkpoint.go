@@ -179,6 +179,9 @@ func (r *run) restore(path string) error {
 			return fail(fmt.Errorf("it was made with other %s (%.12s, now %.12s); go on with the same, or begin in another folder", d.what, d.have, d.want))
 		}
 	}
+	if s := at.Scaler; r.Config.FP16 && (s == nil || !(s.Scale >= 1 && s.Scale <= 1<<24) || s.Window < 1) {
+		return fail(errors.New("it does not say how the loss was scaled"))
+	}
 	values, err := r.readParams(filepath.Join(path, parametersFile))
 	if err != nil {
 		return fail(err)

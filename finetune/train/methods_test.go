@@ -50,6 +50,8 @@ var methods = []method{
 	{"blocks", "llama", func(c *Config) { c.LayersToTransform = []int{1} }},
 	{"expression", "llama", targets(`.*\.[01]\.self_attn\.(q|v)_proj`)},
 	{"exclusion by name", "llama", func(c *Config) { c.ExcludeModules = []string{"down_proj", "layers.1.self_attn.q_proj"} }},
+	{"exclusion by one name", "llama", func(c *Config) { c.ExcludeModules = []string{"layers.0.self_attn.q_proj"} }},
+	{"one whole path", "llama", targets("model.layers.1.mlp.up_proj")},
 	{"exclusion by expression", "llama", func(c *Config) { c.ExcludeModules = []string{`.*\.1\..*`} }},
 	{"patterns", "llama", func(c *Config) {
 		c.RankPattern, c.AlphaPattern = map[string]string{"q_proj": "3"}, map[string]string{"layers.0.mlp.up_proj": "5"}
@@ -432,4 +434,35 @@ func relative(got, want []float32) float64 {
 		n += math.Pow(float64(want[i]), 2)
 	}
 	return math.Sqrt(d / max(n, 1e-30))
+}
+
+// How many modules settings choose, in a model of so many layers.
+func TestPlans(t *testing.T) {
+	exclude := func(names ...string) func(c *Config) {
+		return func(c *Config) { c.ExcludeModules = names }
+	}
+	for _, c := range []struct {
+		model  string
+		change func(c *Config)
+		want   func(layers int) int
+	}{
+		{"llama", targets("all-linear"), func(l int) int { return 7 * l }},
+		{"phi3", targets("all-linear"), func(l int) int { return 4 * l }},
+		{"llama", targets("model.layers.1.mlp.up_proj"), func(int) int { return 1 }},
+		{"llama", targets("q_proj", "embed_tokens", "lm_head"), func(l int) int { return l + 2 }},
+		{"llama", targets(`.*_proj|lm_head`), func(l int) int { return 7*l + 1 }},
+		{"llama", exclude("layers.0.self_attn.q_proj"), func(l int) int { return 7*l - 1 }},
+		{"llama", exclude("q_proj", "v_proj"), func(l int) int { return 5 * l }},
+		{"llama", exclude(`.*\.1\..*`), func(l int) int { return 7 * (l - 1) }},
+		{"llama", all(targets("q_proj", "lm_head"), save("lm_head")), func(l int) int { return l }},
+		{"llama", func(c *Config) { c.LayersToTransform = []int{0, 1} }, func(int) int { return 14 }},
+	} {
+		m := method{model: c.model, change: c.change}
+		j := m.job(t, newDevice(t))
+		cfg := j.Model.Config
+		plan, err := j.Config.plan(cfg)
+		if err != nil || len(plan) != c.want(cfg.Layers) {
+			t.Errorf("%s, targets %q, exclude %q: %d modules, want %d: %v", c.model, j.Config.TargetModules, j.Config.ExcludeModules, len(plan), c.want(cfg.Layers), err)
+		}
+	}
 }

@@ -1,6 +1,7 @@
 package train
 
 import (
+	"errors"
 	"math"
 	"os"
 	"path/filepath"
@@ -233,5 +234,34 @@ func TestOverflowEnds(t *testing.T) {
 	}
 	if err := r.scaled(&StepInfo{Step: 3, Loss: 2, GradNorm: 1}); err != nil {
 		t.Error(err)
+	}
+}
+
+// A checkpoint that lost the state of loss scaling is refused.
+func TestScalerIsMissed(t *testing.T) {
+	dev, dir := newDevice(t), t.TempDir()
+	j := smallJob(t, dev, dir)
+	j.Config.FP16 = true
+	if _, err := j.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	newest, err := newestCheckpoint(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(newest, progressFile)
+	text, err := os.ReadFile(file)
+	if err != nil || !strings.Contains(string(text), `"scaler":{`) {
+		t.Fatalf("%s: %v", text, err)
+	}
+	for _, other := range []string{`"nothing":{`, `"scaler":{"Scale":0,"Window":5},"nothing":{`} {
+		if err := os.WriteFile(file, []byte(strings.Replace(string(text), `"scaler":{`, other, 1)), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		again := smallJob(t, dev, dir)
+		again.Config.FP16, again.Config.Resume = true, true
+		if _, err := again.Run(t.Context()); !errors.Is(err, ErrCheckpoint) || !strings.Contains(err.Error(), "scaled") {
+			t.Errorf("%s: %v", other, err)
+		}
 	}
 }

@@ -170,20 +170,22 @@ func TestRefusals(t *testing.T) {
 		want   error
 		text   string
 	}{
-		"rank 0":             {func(j *Job) { j.Config.Rank = 0 }, ErrConfig, "r 0"},
-		"no target":          {func(j *Job) { j.Config.TargetModules = []string{"nothing"} }, ErrConfig, "matches no layer"},
-		"no sample":          {func(j *Job) { j.Train = nil }, ErrConfig, "no sample"},
-		"absurd rate":        {func(j *Job) { j.Config.LearningRate = 1e6 }, ErrConfig, "learning_rate"},
-		"unknown schedule":   {func(j *Job) { j.Config.Scheduler = "x" }, ErrConfig, "lr_scheduler_type"},
-		"diverging":          {func(j *Job) { j.initial = func(p *grad.Param) { p.Values()[0] = float32(math.NaN()) } }, ErrDiverged, "last good checkpoint"},
-		"block beyond":       {func(j *Job) { j.Config.LayersToTransform = []int{99} }, ErrConfig, "block 99"},
-		"dora on embeddings": {func(j *Job) { all(dora, targets("embed_tokens"))(&j.Config) }, ErrConfig, "DoRA on the embedding"},
-		"saved projection":   {func(j *Job) { j.Config.ModulesToSave = []string{"q_proj"} }, ErrConfig, "lm_head, embed_tokens"},
-		"saved and adapted":  {func(j *Job) { all(targets("lm_head"), save("lm_head"))(&j.Config) }, ErrConfig, "that modules_to_save and exclude_modules leave"},
-		"two precisions":     {func(j *Job) { all(bfloat, halfPrecision)(&j.Config) }, ErrConfig, "bf16 and fp16"},
-		"adapter in bf16":    {func(j *Job) { j.Config.SaveDType = "bfloat16" }, ErrConfig, "save_dtype"},
-		"fused name":         {func(j *Job) { j.Config.TargetModules = []string{"qkv_proj"} }, ErrConfig, "the model has embed_tokens, q_proj"},
-		"pattern":            {func(j *Job) { j.Config.RankPattern = map[string]string{"q_proj": "1.5"} }, ErrConfig, "rank_pattern"},
+		"rank 0":                       {func(j *Job) { j.Config.Rank = 0 }, ErrConfig, "r 0"},
+		"no target":                    {func(j *Job) { j.Config.TargetModules = []string{"nothing"} }, ErrConfig, "matches no layer"},
+		"no sample":                    {func(j *Job) { j.Train = nil }, ErrConfig, "no sample"},
+		"absurd rate":                  {func(j *Job) { j.Config.LearningRate = 1e6 }, ErrConfig, "learning_rate"},
+		"unknown schedule":             {func(j *Job) { j.Config.Scheduler = "x" }, ErrConfig, "lr_scheduler_type"},
+		"diverging":                    {func(j *Job) { j.initial = func(p *grad.Param) { p.Values()[0] = float32(math.NaN()) } }, ErrDiverged, "last good checkpoint"},
+		"block beyond":                 {func(j *Job) { j.Config.LayersToTransform = []int{99} }, ErrConfig, "block 99"},
+		"dora on embeddings":           {func(j *Job) { all(dora, targets("embed_tokens"))(&j.Config) }, ErrConfig, "DoRA on the embedding"},
+		"saved projection":             {func(j *Job) { j.Config.ModulesToSave = []string{"q_proj"} }, ErrConfig, "lm_head, embed_tokens"},
+		"saved and adapted":            {func(j *Job) { all(targets("lm_head"), save("lm_head"))(&j.Config) }, ErrConfig, "that modules_to_save and exclude_modules leave"},
+		"excluded nothing":             {func(j *Job) { j.Config.ExcludeModules = []string{"up_proj", "no_proj"} }, ErrConfig, `exclude_modules: "no_proj"`},
+		"excluded by a bad expression": {func(j *Job) { j.Config.ExcludeModules = []string{"(up_proj"} }, ErrConfig, "(up_proj"},
+		"two precisions":               {func(j *Job) { all(bfloat, halfPrecision)(&j.Config) }, ErrConfig, "bf16 and fp16"},
+		"adapter in bf16":              {func(j *Job) { j.Config.SaveDType = "bfloat16" }, ErrConfig, "save_dtype"},
+		"fused name":                   {func(j *Job) { j.Config.TargetModules = []string{"qkv_proj"} }, ErrConfig, "the model has embed_tokens, q_proj"},
+		"pattern":                      {func(j *Job) { j.Config.RankPattern = map[string]string{"q_proj": "1.5"} }, ErrConfig, "rank_pattern"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			j := smallJob(t, dev, t.TempDir())
