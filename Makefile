@@ -15,10 +15,10 @@ CODE     := adapters cmd finetune internal quant runtime scripts server
 # packages that never reach C: the race detector watches them
 PURE = $(shell go list ./... | grep -v -e /device/cpu$$)
 
-.PHONY: help setup model build serve test test-race test-asan test-isa test-nocgo test-stores test-clients test-python soak fuzz bench microbench lint fmt docker-steps ci clean
+.PHONY: help setup model build serve test test-race test-asan test-isa test-nocgo test-stores test-clients test-python soak fuzz bench bench-training microbench lint fmt docker-steps ci clean
 
 help: ## list these targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 setup: ## install what is missing (a C compiler, python3 with pip for the model download)
 	@scripts/setup
@@ -66,10 +66,14 @@ soak: build model ## load for SOAK=60s: flat memory, no leaked page
 fuzz: setup ## every fuzz target for FUZZTIME=5s
 	scripts/fuzz $(FUZZTIME)
 
-bench: build model ## measure beside llama.cpp (PEER=folder of llama-bench and llama-server), write docs/benchmarks/cpu.md and adapters.md
+bench: build model ## measure beside llama.cpp (PEER=folder of llama-bench and llama-server) and PEFT, write docs/benchmarks
 	go run ./scripts/bench $(if $(PEER),-peer $(PEER)) $(if $(PEER_AVX2),-peer-avx2 $(PEER_AVX2)) $(if $(TRACE),-trace $(TRACE)) \
 	  $(if $(MODELS),-models $(MODELS)) -out docs/benchmarks/cpu.md
 	go run ./scripts/bench -part adapters $(if $(PEER),-peer $(PEER)) $(if $(MODELS),-models $(MODELS)) $(if $(LORAS),-loras $(LORAS)) -out docs/benchmarks/adapters.md
+	$(MAKE) bench-training
+
+bench-training: build model ## of that only training, beside PEFT and PyTorch (PEFT=script that trains with PEFT)
+	go run ./scripts/bench -part training -python "$$(scripts/python/environment)" $(if $(PEFT),-peft-script $(PEFT)) $(if $(MODELS),-models $(MODELS)) -out docs/benchmarks/training.md
 
 microbench: setup ## Go benchmarks of the hot paths
 	go test -run '^$$' -bench . -benchmem ./runtime/... ./quant

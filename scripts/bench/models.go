@@ -17,7 +17,8 @@ const (
 
 func (s *suite) model(name string) string { return filepath.Join(s.models, name+".gguf") }
 
-func (s *suite) makeModels(ctx context.Context) error {
+// makeOwnModels makes those that need no peer.
+func (s *suite) makeOwnModels(context.Context) error {
 	if err := os.MkdirAll(s.models, 0o755); err != nil {
 		return err
 	}
@@ -36,6 +37,13 @@ func (s *suite) makeModels(ctx context.Context) error {
 		if err := synthesize(s.model(small+"Q4_1"), s.model(big+"Q8_0")); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+func (s *suite) makeModels(ctx context.Context) error {
+	if err := s.makeOwnModels(ctx); err != nil {
+		return err
 	}
 	for _, m := range []struct{ from, to, kind string }{ // as llama-quantize mixes the kinds, but the random ones all of one
 		{small + "Q4_1", small + "Q8_0", "Q8_0"}, {small + "Q4_1", small + "Q4_0", "Q4_0"}, {small + "Q4_1", small + "F16", "F16"},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -88,7 +89,7 @@ func (s *suite) write(ctx context.Context, w io.Writer) error {
 		line, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
 		return line
 	}
-	peer := "none"
+	page, peer := parts[s.part], cmp.Or(s.peerName, "none")
 	if s.peer != "" {
 		peer = output(filepath.Join(s.peer, "llama-bench"), "--version")
 		if v, err := os.ReadFile(filepath.Join(s.peer, "..", "VERSION")); err == nil {
@@ -99,14 +100,13 @@ func (s *suite) write(ctx context.Context, w io.Writer) error {
 	_, err := fmt.Fprintf(w, `# %s
 
 Made by %s, which measures ours and theirs in turn, %d rounds, on %d threads, with nothing else running; a figure is the median of the rounds, a
-ratio the median (smallest to largest) of the rounds' own ratios. Prefill and decode are `+"`weft bench --prompt 512 --gen 128`"+` against `+"`llama-bench -p 512 -n 128 -fa 1`"+`;
-streams are chat requests with 64 tokens in and 128 out, greedy, sent by the same load generator (`+"`weft bench serve`"+`) to both servers.
+ratio the median (smallest to largest) of the rounds' own ratios. %s
 
 %s · weft %s · %s · peer: %s · %s · load average at the end %s
 
 | what | ours | theirs | ratio | goal | reached | note |
 |---|---|---|---|---|---|---|
-`, parts[s.part].title, "`make bench PEER=DIR`", s.rounds, s.threads, processor(), output(s.weft, "version"), runtime.Version(), peer, time.Now().UTC().Format("2006-01-02"), strings.Join(strings.Fields(string(load))[:1], ""))
+`, page.title, "`"+page.command+"`", s.rounds, s.threads, page.how, processor(), output(s.weft, "version"), runtime.Version(), peer, time.Now().UTC().Format("2006-01-02"), strings.Join(strings.Fields(string(load))[:1], ""))
 	if err != nil {
 		return err
 	}
