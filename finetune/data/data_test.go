@@ -56,7 +56,7 @@ func TestBadInput(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			path := write(t, good+"\n\n"+c.record+"\r\n"+good2)
 			_, err := Load(path, m, Options{MaxTokens: 100})
-			if !errors.Is(err, ErrBad) || !strings.Contains(err.Error(), "1 of 3 records: 1 × "+string(c.problem)+"\n  line 3: "+string(c.problem)) || !strings.Contains(err.Error(), c.say) {
+			if !errors.Is(err, ErrBad) || !strings.Contains(err.Error(), "1 of 3 records (1 × "+string(c.problem)+"); mend them, or leave them out with bad_samples skip:\n  line 3: "+string(c.problem)) || !strings.Contains(err.Error(), c.say) {
 				t.Errorf("refused with %.400v, want %s, %q", err, c.problem, c.say)
 			}
 			d, err := Load(path, m, Options{MaxTokens: 100, OnBad: Skip})

@@ -84,11 +84,29 @@ func (r *Report) verdict(o *Options, samples int) error {
 	}
 	switch {
 	case bad > 0:
-		return fmt.Errorf("%w: %d of %d records: %s%s; mend them, or let bad samples be skipped", ErrBad, bad, r.Records, r.counted(), r.told())
+		return fmt.Errorf("%w: %d of %d records (%s); %s:%s", ErrBad, bad, r.Records, r.counted(), r.advice(o), r.told())
 	case samples == 0:
 		return fmt.Errorf("%w: none of %d records can be trained on%s%s", ErrBad, r.Records, prefixed(": ", r.counted()), r.told())
 	}
 	return nil
+}
+
+// advice says what to do about a refused file; the settings are those of package train.
+func (r *Report) advice(o *Options) string {
+	var out []string
+	bad := 0
+	for p, n := range r.Counts {
+		if !p.note() && p != Long {
+			bad += n
+		}
+	}
+	if o.OnBad == Refuse && bad > 0 {
+		out = append(out, "mend them, or leave them out with bad_samples "+Skip)
+	}
+	if o.OnLong == Refuse && r.Counts[Long] > 0 {
+		out = append(out, fmt.Sprintf("raise max_length, or set overlong to %s or %s for what is too long", Truncate, Skip))
+	}
+	return strings.Join(out, "; ")
 }
 
 func prefixed(prefix, s string) string {

@@ -1,12 +1,15 @@
 package train
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -26,16 +29,16 @@ const (
 	progressFile     = "progress.json"
 )
 
-// digest names the settings that decide the numbers of a run.
-func (c Config) digest(total int) string {
+// decisive are the settings that decide the numbers of a run, as JSON, and their digest.
+func (c Config) decisive(total int) (settings json.RawMessage, digest string) {
 	c.Resume, c.SaveSteps, c.SaveLimit, c.LoggingSteps, c.PageDir = false, 0, 0, 0, ""
 	c.Checkpointing = false // the same numbers either way
-	text, _ := json.Marshal(struct {
+	settings, _ = json.Marshal(struct {
 		Config
-		Total int
+		Total int `json:"steps"`
 	}{c, total})
-	h := sha256.Sum256(text)
-	return hex.EncodeToString(h[:])
+	h := sha256.Sum256(settings)
+	return settings, hex.EncodeToString(h[:])
 }
 
 func bytesOf(v []float32) []byte {
@@ -114,6 +117,20 @@ func writeSynced(path string, text []byte) error {
 	return errors.Join(err, f.Sync(), f.Close())
 }
 
+// writeWhole puts a file in the place of an older one, which stands until the new one is whole. fill writes it.
+func writeWhole(path string, fill func(w io.Writer) error) error {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	err = errors.Join(fill(f), f.Chmod(0o644), f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	return err
+}
+
 func syncDir(path string) error {
 	d, err := os.Open(path)
 	if err != nil {
@@ -164,41 +181,38 @@ func (r *run) prune() error {
 // restore reads a checkpoint, all of it before anything is changed; one of another run is refused with what differs.
 func (r *run) restore(path string) error {
 	fail := func(err error) error { return fmt.Errorf("%w %s: %w", ErrCheckpoint, path, err) }
+	damaged := func(err error) error { return fail(fmt.Errorf("%w: it is damaged; %s", err, r.without(path))) }
 	text, err := os.ReadFile(filepath.Join(path, progressFile))
 	if err != nil {
-		return fail(err)
+		return damaged(err)
 	}
 	var at progress
 	if err := json.Unmarshal(text, &at); err != nil {
-		return fail(err)
+		return damaged(err)
 	}
-	for _, d := range []struct{ what, have, want string }{
-		{"base model", at.Base, r.Base}, {"data", at.Data, r.Data}, {"settings", at.Config, r.at.Config},
-	} {
-		if d.have != d.want {
-			return fail(fmt.Errorf("it was made with other %s (%.12s, now %.12s); go on with the same, or begin in another folder", d.what, d.have, d.want))
-		}
+	if err := r.same(&at); err != nil {
+		return fail(err)
 	}
 	if s := at.Scaler; r.Config.FP16 && (s == nil || !(s.Scale >= 1 && s.Scale <= 1<<24) || s.Window < 1) {
 		return fail(errors.New("it does not say how the loss was scaled"))
 	}
 	values, err := r.readParams(filepath.Join(path, parametersFile))
 	if err != nil {
-		return fail(err)
+		return damaged(err)
 	}
 	var best [][]float32
 	if _, err := os.Stat(filepath.Join(path, bestFile)); err == nil {
 		if best, err = r.readParams(filepath.Join(path, bestFile)); err != nil {
-			return fail(err)
+			return damaged(err)
 		}
 	}
 	src, err := weights.OpenSafetensors(filepath.Join(path, optimizerFile))
 	if err != nil {
-		return fail(err)
+		return damaged(err)
 	}
 	defer src.Close()
 	if err := r.opt.Restore(src.Raw); err != nil {
-		return fail(err)
+		return damaged(err)
 	}
 	for i := range values {
 		copy(r.params[i].Value, values[i])
@@ -206,6 +220,54 @@ func (r *run) restore(path string) error {
 	r.at, r.best = at, best
 	r.Log.Info("going on", "checkpoint", path, "step", at.Step)
 	return r.grad.Renew()
+}
+
+// same refuses a checkpoint of another run, and says what differs.
+func (r *run) same(at *progress) error {
+	const advice = "go on with the same, or begin in another folder"
+	for _, d := range []struct{ what, have, want string }{{"base model", at.Base, r.Base}, {"data", at.Data, r.Data}} {
+		if d.have != d.want {
+			return fmt.Errorf("it was made with other %s (%.12s, now %.12s); %s", d.what, d.have, d.want, advice)
+		}
+	}
+	if at.Config == r.at.Config {
+		return nil
+	}
+	differs := differences(at.Settings, r.at.Settings)
+	if len(differs) == 0 {
+		differs = []string{fmt.Sprintf("%.12s, now %.12s", at.Config, r.at.Config)}
+	}
+	return fmt.Errorf("it was made with other settings (%s); %s", strings.Join(differs, "; "), advice)
+}
+
+// differences lists the members in which two objects differ.
+func differences(a, b json.RawMessage) (out []string) {
+	var before, now map[string]json.RawMessage
+	if json.Unmarshal(a, &before) != nil || json.Unmarshal(b, &now) != nil {
+		return nil
+	}
+	for _, key := range slices.Sorted(maps.Keys(now)) {
+		if !bytes.Equal(before[key], now[key]) {
+			out = append(out, fmt.Sprintf("%s was %s, now %s", key, orNone(before[key]), now[key]))
+		}
+	}
+	return out
+}
+
+func orNone(v json.RawMessage) string {
+	if len(v) == 0 {
+		return "not there"
+	}
+	return string(v)
+}
+
+// without says how to go on where the checkpoint at path cannot be read.
+func (r *run) without(path string) string {
+	steps, _ := checkpoints(r.Dir)
+	if len(steps) < 2 {
+		return fmt.Sprintf("remove %s to begin afresh", path)
+	}
+	return fmt.Sprintf("remove %s to go on from %s%d", path, checkpointPrefix, steps[len(steps)-2])
 }
 
 // readParams reads the tensors of all parameters.

@@ -42,6 +42,9 @@ func (c *Config) adapterSizes(m *model.Config) (params []int, use grad.Adapters,
 	if err != nil {
 		return nil, use, err
 	}
+	if err := c.idle(plan); err != nil {
+		return nil, use, err
+	}
 	list, err := c.peft()
 	if err != nil {
 		return nil, use, err

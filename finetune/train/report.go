@@ -2,9 +2,8 @@ package train
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
-	"os"
+	"io"
 	"path/filepath"
 	"time"
 
@@ -59,14 +58,20 @@ func (j *Job) Report(res *Result, version string, read *data.Report) (*Report, e
 	if err != nil {
 		return nil, err
 	}
-	if err := writeSynced(filepath.Join(j.Dir, "run.json"), append(text, '\n')); err != nil {
-		return nil, err
+	if err := writeWhole(filepath.Join(j.Dir, "run.json"), func(w io.Writer) error {
+		_, err := w.Write(append(text, '\n'))
+		return err
+	}); err != nil {
+		return nil, fmt.Errorf("write run.json: %w; what was trained is in %s", err, r.Output)
 	}
-	return r, r.page(filepath.Join(j.Dir, "report.html"))
+	if err := writeWhole(filepath.Join(j.Dir, "report.html"), r.page); err != nil {
+		return nil, fmt.Errorf("write report.html: %w; what was trained is in %s", err, r.Output)
+	}
+	return r, nil
 }
 
 // page writes the report for people: curves and figures in one HTML file.
-func (r *Report) page(path string) error {
+func (r *Report) page(w io.Writer) error {
 	curve := func(name string, f func(s *StepInfo) float64) events.Chart {
 		s := events.Series{Name: name}
 		for i := range r.Curve {
@@ -94,9 +99,5 @@ func (r *Report) page(path string) error {
 		{Name: "loss", Value: fmt.Sprintf("%.4f to %.4f", r.FirstLoss, r.LastLoss)}, {Name: "tokens a second", Value: fmt.Sprintf("%.0f", r.TokensPerSecond)},
 		{Name: "peak memory", Value: fmt.Sprintf("%d MiB", r.PeakRSS>>20)}, {Name: "weft", Value: r.Weft},
 	}}}
-	f, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(events.WritePage(f, p), f.Close())
+	return events.WritePage(w, p)
 }

@@ -3,12 +3,12 @@ package train
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
 	"log/slog"
 	"math"
-	"os"
 	"path/filepath"
 	"slices"
 	"time"
@@ -86,19 +86,20 @@ type Result struct {
 
 // progress is what a checkpoint holds beside tensors.
 type progress struct {
-	Step     int           `json:"step"`
-	Epoch    int           `json:"epoch"`
-	Within   int           `json:"within"` // steps done of the epoch
-	Best     *float64      `json:"best,omitempty"`
-	BestStep int           `json:"best_step"`
-	Waited   int           `json:"waited"` // evaluations since the best
-	Skipped  int           `json:"skipped,omitempty"`
-	Scaler   *optim.Scaler `json:"scaler,omitempty"`
-	Steps    []StepInfo    `json:"steps"`
-	Evals    []EvalInfo    `json:"evals"`
-	Config   string        `json:"config"` // digest of the settings that decide the numbers
-	Base     string        `json:"base"`
-	Data     string        `json:"data"`
+	Step     int             `json:"step"`
+	Epoch    int             `json:"epoch"`
+	Within   int             `json:"within"` // steps done of the epoch
+	Best     *float64        `json:"best,omitempty"`
+	BestStep int             `json:"best_step"`
+	Waited   int             `json:"waited"` // evaluations since the best
+	Skipped  int             `json:"skipped,omitempty"`
+	Scaler   *optim.Scaler   `json:"scaler,omitempty"`
+	Steps    []StepInfo      `json:"steps"`
+	Evals    []EvalInfo      `json:"evals"`
+	Config   string          `json:"config"`   // digest of the settings that decide the numbers
+	Settings json.RawMessage `json:"settings"` // they themselves
+	Base     string          `json:"base"`
+	Data     string          `json:"data"`
 }
 
 // run is a job under way.
@@ -133,6 +134,9 @@ func (j *Job) Run(ctx context.Context) (*Result, error) {
 		return nil, err
 	}
 	defer unlock()
+	if err := sweep(j.Dir); err != nil {
+		return nil, err
+	}
 	r := &run{Job: j}
 	defer r.close()
 	if err := r.prepare(); err != nil {
@@ -190,6 +194,9 @@ func (r *run) prepare() (err error) {
 		}
 	} else {
 		if r.adapted, err = c.plan(r.Model.Config); err != nil {
+			return err
+		}
+		if err := c.idle(r.adapted); err != nil {
 			return err
 		}
 		if r.own, err = c.attach(r.Device, r.grad, r.Model, r.adapted); err != nil {
@@ -311,7 +318,8 @@ func (r *run) evalBatches() iter.Seq[[]int] {
 
 // begin starts afresh or from the newest checkpoint.
 func (r *run) begin() error {
-	r.at.Config, r.at.Base, r.at.Data = r.Config.digest(r.total), r.Base, r.Data
+	r.at.Base, r.at.Data = r.Base, r.Data
+	r.at.Settings, r.at.Config = r.Config.decisive(r.total)
 	if !r.Config.Resume {
 		if old, err := newestCheckpoint(r.Dir); err == nil && old != "" {
 			return fmt.Errorf("%w: %s holds %s of an earlier run: go on from it with --resume, or choose another folder", ErrConfig, r.Dir, filepath.Base(old))
@@ -580,12 +588,4 @@ func (r *run) counts() (trainable, all int64) {
 		return trainable, all
 	}
 	return trainable, all + trainable - r.own
-}
-
-// lockDir makes the folder and keeps other runs out of it.
-func lockDir(dir string) (func(), error) {
-	if err := os.MkdirAll(dir, 0o777); err != nil {
-		return nil, err
-	}
-	return lockFile(filepath.Join(dir, ".lock"))
 }

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/spf13/pflag"
@@ -128,6 +129,10 @@ func TestKilledRunGoesOn(t *testing.T) {
 			if kind == "lora" {
 				kills = []int{1, 2, 3, 5, 8, 0}
 			}
+			begun := filepath.Join(got, ".checkpoint-123")
+			if err := os.Mkdir(begun, 0o700); err != nil {
+				t.Fatal(err)
+			}
 			for _, kill := range kills {
 				cmd := exec.Command(os.Args[0], "-test.run=^TestKilledRunGoesOn$")
 				cmd.Env = append(os.Environ(), "TRAIN_TEST_DIR="+got, "TRAIN_TEST_KIND="+kind, "TRAIN_TEST_KILL="+strconv.Itoa(kill))
@@ -138,6 +143,9 @@ func TestKilledRunGoesOn(t *testing.T) {
 			}
 			if digestOf(t, got) != digestOf(t, want) {
 				t.Error("the killed run ended with other weights")
+			}
+			if _, err := os.Stat(begun); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("what a killed run had begun is left: %v", err)
 			}
 			left, err := checkpoints(got)
 			if err != nil || len(left) > 2 {
@@ -186,6 +194,16 @@ func TestRefusals(t *testing.T) {
 		"adapter in bf16":              {func(j *Job) { j.Config.SaveDType = "bfloat16" }, ErrConfig, "save_dtype"},
 		"fused name":                   {func(j *Job) { j.Config.TargetModules = []string{"qkv_proj"} }, ErrConfig, "the model has embed_tokens, q_proj"},
 		"pattern":                      {func(j *Job) { j.Config.RankPattern = map[string]string{"q_proj": "1.5"} }, ErrConfig, "rank_pattern"},
+		"idle rank pattern":            {func(j *Job) { j.Config.RankPattern = map[string]string{"layers.7.self_attn.q_proj": "2"} }, ErrConfig, `"layers.7.self_attn.q_proj" matches no adapted layer`},
+		"idle alpha pattern": {func(j *Job) {
+			j.Config.AlphaPattern, j.Config.TargetModules = map[string]string{"up_proj": "2"}, []string{"q_proj"}
+		}, ErrConfig, `"up_proj" matches no adapted layer`},
+		"folder is a file": {func(j *Job) {
+			j.Dir = filepath.Join(j.Dir, "file")
+			if err := os.WriteFile(j.Dir, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}, syscall.ENOTDIR, "the run's folder"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			j := smallJob(t, dev, t.TempDir())
@@ -211,10 +229,16 @@ func TestOtherRunsAreKeptOut(t *testing.T) {
 	if _, err := j.Run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	whole := digestOf(t, dir)
 	other := smallJob(t, dev, dir)
 	other.Config.Resume, other.Base = true, "another"
 	if _, err := other.Run(t.Context()); !errors.Is(err, ErrCheckpoint) || !strings.Contains(err.Error(), "base model") {
 		t.Errorf("another base: %v", err)
+	}
+	changed := smallJob(t, dev, dir)
+	changed.Config.Resume, changed.Config.Rank, changed.Config.SaveSteps = true, 3, 1
+	if _, err := changed.Run(t.Context()); !errors.Is(err, ErrCheckpoint) || !strings.Contains(err.Error(), "other settings (r was 4, now 3);") {
+		t.Errorf("other settings: %v", err)
 	}
 	again := smallJob(t, dev, dir)
 	if _, err := again.Run(t.Context()); !errors.Is(err, ErrConfig) {
@@ -229,8 +253,17 @@ func TestOtherRunsAreKeptOut(t *testing.T) {
 	}
 	torn := smallJob(t, dev, dir)
 	torn.Config.Resume = true
-	if _, err := torn.Run(t.Context()); !errors.Is(err, ErrCheckpoint) || !strings.Contains(err.Error(), newest) {
+	if _, err := torn.Run(t.Context()); !errors.Is(err, ErrCheckpoint) || !strings.Contains(err.Error(), "remove "+newest+" to go on from checkpoint-4") {
 		t.Errorf("a truncated checkpoint: %v", err)
+	}
+	if err := os.RemoveAll(newest); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := torn.Run(t.Context()); err != nil {
+		t.Errorf("from the older checkpoint: %v", err)
+	}
+	if got := digestOf(t, dir); got != whole {
+		t.Error("from the older checkpoint the run ends with other weights")
 	}
 }
 
