@@ -19,7 +19,26 @@ type setting struct {
 	Source string `json:"source"` // "flag", "environment WEFT_…", "file …" or "default"
 }
 
-// resolve fills each flag that the command line left alone from WEFT_<NAME>, then from the YAML file, and returns what is in force.
+// ofCommand marks the flags in own as a command's own settings, which no other command means by these names: their variables are WEFT_<COMMAND>_<NAME>, and a file given to
+// the command is its own too, so that a key which it does not know is an error there.
+func ofCommand(command string, own *pflag.FlagSet) *pflag.FlagSet {
+	own.VisitAll(func(f *pflag.Flag) { f.Annotations = map[string][]string{ownSetting: {command}} })
+	return own
+}
+
+// ownSetting is the annotation of a command's own flags.
+const ownSetting = "weft_own_setting_of"
+
+// variable returns the environment variable that sets a flag.
+func variable(f *pflag.Flag) string {
+	name := f.Name
+	if of := f.Annotations[ownSetting]; len(of) > 0 {
+		name = of[0] + "-" + name
+	}
+	return "WEFT_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
+}
+
+// resolve fills each flag that the command line left alone from its variable (WEFT_<NAME>, see ofCommand), then from the YAML file, and returns what is in force.
 // A flag wins over the environment, the environment over the file, the file over the default. Unknown keys of the file are errors.
 func resolve(flags *pflag.FlagSet, lookup func(string) (string, bool)) ([]setting, error) {
 	path := ""
@@ -35,12 +54,14 @@ func resolve(flags *pflag.FlagSet, lookup func(string) (string, bool)) ([]settin
 	}
 	var out []setting
 	var failed error
+	ownFile := false
 	flags.VisitAll(func(f *pflag.Flag) {
 		if failed != nil || f.Name == "help" || f.Name == "config" {
 			return
 		}
 		s := setting{Key: f.Name, Source: "default"}
-		env := "WEFT_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+		env := variable(f)
+		ownFile = ownFile || f.Annotations[ownSetting] != nil
 		if v, ok := lookup(env); f.Changed {
 			s.Source = "flag"
 		} else if ok && env != "WEFT_ISA" { // the device reads WEFT_ISA itself
@@ -61,9 +82,9 @@ func resolve(flags *pflag.FlagSet, lookup func(string) (string, bool)) ([]settin
 	if failed != nil {
 		return nil, failed
 	}
-	// A file may serve several commands: only keys that no command knows are errors.
+	// A file may serve several commands: only keys that no command knows are errors, unless the file is the command's own.
 	for _, key := range slices.Sorted(maps.Keys(file)) {
-		if !knownKeys()[key] {
+		if ownFile || !knownKeys()[key] {
 			return nil, usagef("%s: unknown key %q%s", path, key, suggestion(key, flags))
 		}
 	}

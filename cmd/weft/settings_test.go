@@ -64,6 +64,32 @@ func TestResolveRefuses(t *testing.T) {
 	}
 }
 
+// A command's own settings are not those of a server under the same names, and a recipe holds nothing else.
+func TestOwnSettings(t *testing.T) {
+	env := map[string]string{"WEFT_DATA": "/srv/weft", "WEFT_LISTEN": "0.0.0.0:8000", "WEFT_MEMORY": "3GiB", "WEFT_TRAIN_R": "5", "WEFT_SEED": "9"}
+	lookup := func(k string) (string, bool) { v, ok := env[k]; return v, ok }
+	got := map[string]setting{}
+	settings, err := resolve(trainCommand().Flags(), lookup)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range settings {
+		got[s.Key] = s
+	}
+	for key, want := range map[string]string{"data": "", "listen": "", "memory": "3.00GiB", "r": "5", "seed": "42"} {
+		if got[key].Value != want {
+			t.Errorf("%s = %q from %s, want %q", key, got[key].Value, got[key].Source, want)
+		}
+	}
+	for yaml, want := range map[string]string{"max_seqs: 3\n": `unknown key "max-seqs"`, "lora_alfa: 3\n": `unknown key "lora-alfa" (did you mean "lora-alpha"?)`} {
+		cmd := trainCommand()
+		cmd.Flags().String("config", writeFile(t, "recipe.yaml", yaml), "")
+		if _, err := resolve(cmd.Flags(), lookup); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", yaml, err, want)
+		}
+	}
+}
+
 func TestByteSize(t *testing.T) {
 	for in, want := range map[string]int64{"0": 0, "17": 17, "1KiB": 1024, "1.5GiB": 3 << 29, "2MB": 2e6, "4 MiB": 4 << 20} {
 		var b byteSize

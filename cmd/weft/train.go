@@ -45,22 +45,25 @@ func trainCommand() *cobra.Command {
 		Use:   "train --data FILE --out DIR",
 		Short: "Finetune a model on its served weights: LoRA, QLoRA or all of it",
 		Long: "Finetune a model: LoRA adapters on the weights in the layout in which they are served, or all weights, also from scratch.\n" +
-			"Settings have the names of transformers' TrainingArguments and PEFT's LoraConfig, with - or _; --config takes them from a YAML file.\n" +
+			"Settings have the names of transformers' TrainingArguments and PEFT's LoraConfig, with - or _; --config takes them from a YAML file, of which every key must be\n" +
+			"a setting of this command. What other commands have too (model, device, threads, memory) is also read from WEFT_<NAME>, the others from WEFT_TRAIN_<NAME>.\n" +
 			"DIR receives adapter/ (a PEFT folder) or model/, run.json, report.html, TensorBoard events and checkpoint-N/.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
 	fs := cmd.Flags()
 	fs.StringVar(&f.Model, "model", "", "Hugging Face folder, .gguf file or a `name` in the model cache (default "+defaultModelName+")")
-	fs.StringVar(&f.Data, "data", "", "`file` of samples: Alpaca, ShareGPT, OpenAI messages or prompt and completion, as JSON or JSON lines")
-	fs.StringVar(&f.Out, "out", "", "`folder` for what comes of the run")
 	fs.StringVar(&f.Device, "device", "auto", "cpu, ref (pure Go, slow, the oracle) or auto")
 	fs.StringVar(&f.ISA, "isa", "", "instruction set of the cpu device: scalar, avx2, avx512 (default: WEFT_ISA, else the best there is)")
 	fs.IntVar(&f.Threads, "threads", 0, "threads of the cpu device; 0: one per core")
 	fs.Var(&f.Memory, "memory", "budget for weights, activations, parameters and optimizer together; 0: what is free")
-	fs.StringVar(&f.Listen, "listen", "", "serve the model on this loopback `address` while it is trained, on the same weights; requests come first")
 	fs.BoolVar(&f.asJSON, "json", false, "print run.json to standard output at the end")
-	f.Config.Flags(fs)
+	own := pflag.NewFlagSet("train", pflag.ContinueOnError)
+	own.StringVar(&f.Data, "data", "", "`file` of samples: Alpaca, ShareGPT, OpenAI messages or prompt and completion, as JSON or JSON lines")
+	own.StringVar(&f.Out, "out", "", "`folder` for what comes of the run")
+	own.StringVar(&f.Listen, "listen", "", "serve the model on this loopback `address` while it is trained, on the same weights; requests come first")
+	f.Config.Flags(own)
+	fs.AddFlagSet(ofCommand("train", own))
 	fs.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
 		return pflag.NormalizedName(strings.ReplaceAll(name, "_", "-"))
 	})
