@@ -29,26 +29,24 @@ import tiny_models
 
 warnings.simplefilter("ignore", FutureWarning)
 TOLERANCE = 2e-4
+BF16_TOLERANCE = 0.05  # where both round weights, and weft products too, to 8 bits of mantissa
 TINY = ["--r", "4", "--lora-alpha", "8", "--learning-rate", "1e-2", "--max-steps", "5", "--per-device-train-batch-size", "4", "--save-steps", "0"]
 VARIANTS = {
     "lora": [],
     "rank 1": ["--r", "1"],
     "rslora": ["--use-rslora"],
     "dora": ["--use-dora"],
-    "dora and rslora": ["--use-dora", "--use-rslora", "--target-modules", "q_proj,v_proj"],
-    "patterns": ["--rank-pattern", "q_proj=2,layers.1.mlp.up_proj=6", "--alpha-pattern", "v_proj=3"],
-    "one block": ["--layers-to-transform", "1"],
-    "expression": ["--target-modules", r".*\.[02]\.self_attn\.(q|v)_proj"],
-    "bias": ["--bias", "lora_only"],
-}
-METHODS = {  # of targets that every family has
-    "all-linear": [],
-    "embedding": ["--target-modules", "o_proj,embed_tokens"],
-    "embedding and head": ["--target-modules", r"(model\.embed_tokens|lm_head|.*\.down_proj)"],
+    "dora and rslora": ["--use-dora", "--use-rslora", "--target-modules", "o_proj,down_proj"],
+    "patterns": ["--rank-pattern", "o_proj=2,layers.0.mlp.down_proj=6", "--alpha-pattern", "down_proj=3"],
+    "one block": ["--layers-to-transform", "0"],
+    "embedding and head": ["--target-modules", "embed_tokens,lm_head,o_proj"],
     "head, dora": ["--target-modules", "o_proj,lm_head", "--use-dora"],
-    "saved": ["--target-modules", "o_proj", "--modules-to-save", "lm_head,embed_tokens"],
-    "saved head, embedding": ["--target-modules", "o_proj,embed_tokens", "--modules-to-save", "lm_head"],
-    "all biases": ["--target-modules", "o_proj", "--bias", "all"],
+    "whole head, embedding": ["--target-modules", "o_proj,embed_tokens", "--modules-to-save", "lm_head"],
+    "whole modules": ["--modules-to-save", "embed_tokens,lm_head"],
+    "whole head": ["--modules-to-save", "lm_head"],
+    "expression": ["--target-modules", r".*\.[02]\.self_attn\.(q|v|qkv)_proj"],
+    "bias": ["--bias", "lora_only"],
+    "all biases": ["--bias", "all"],
 }
 
 
@@ -96,9 +94,9 @@ def distance(model, folder):
     return most
 
 
-def equal(got, want, what):
-    assert got <= TOLERANCE, f"{what}: log-probabilities differ by {got:.2e}, at most {TOLERANCE:.0e}"
-    assert want > 10 * TOLERANCE, f"{what}: without the adapter they differ by {want:.2e} only: the check says nothing"
+def equal(got, want, what, tolerance=TOLERANCE):
+    assert got <= tolerance, f"{what}: log-probabilities differ by {got:.2e}, at most {tolerance:.0e}"
+    assert want > 10 * tolerance, f"{what}: without the adapter they differ by {want:.2e} only: the check says nothing"
     return f"{got:.1e}, without the adapter {want:.2f}"
 
 
@@ -112,7 +110,7 @@ def adapter_in_peft(base, adapter):
     without = distance(base, adapter)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)  # of tensors that are missing or superfluous
-        warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`")  # weft says so too
+        warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True`")  # weft trains such adapters as PEFT computes them, and warns too
         model = PeftModel.from_pretrained(base, adapter).eval()
     read = model.peft_config["default"].to_dict()
     for key, value in written.items():
@@ -127,13 +125,8 @@ def adapter_in_peft(base, adapter):
 
 
 def lora(a, out, folder, data, flags):
-    run = train(a.weft, out, folder, data, *TINY, *flags)
-    note = adapter_in_peft(load(folder), out / "adapter")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        counts = PeftModel.from_pretrained(load(folder), out / "adapter", is_trainable=True).get_nb_trainable_parameters()
-    assert counts == (run["trainable_params"], run["all_params"]), f"PEFT counts {counts}, weft {run['trainable_params'], run['all_params']}"
-    return note
+    train(a.weft, out, folder, data, *TINY, *flags)
+    return adapter_in_peft(load(folder), out / "adapter")
 
 
 def qlora(a, out, folder, data, kind):
@@ -150,9 +143,9 @@ def qlora(a, out, folder, data, kind):
     return note
 
 
-def full(a, out, folder, data, *flags):
+def full(a, out, folder, data, tolerance, *flags):
     train(a.weft, out, folder, data, "--method", "full", "--learning-rate", "1e-3", "--max-steps", "5", "--save-steps", "0", *flags)
-    return equal(distance(load(out / "model"), out / "model"), distance(load(folder), out / "model"), "the trained model in transformers")
+    return equal(distance(load(out / "model"), out / "model"), distance(load(folder), out / "model"), "the trained model in transformers", tolerance)
 
 
 def tensorboard(a, out, folder, data):
@@ -251,12 +244,12 @@ def main():
         models = tiny_models.make(work, a.goldens, text)
         for name, folder in models.items():
             config = json.loads((folder / "config.json").read_text())
-            fused = config["model_type"] == "phi3"
-            for variant, flags in (METHODS if fused else VARIANTS | METHODS).items():
-                if variant != "bias" or config["model_type"] == "qwen2":
+            for variant, flags in VARIANTS.items():
+                if "bias" not in variant or config["model_type"] == "qwen2":
                     check(f"PEFT, {name}, {variant}", lora, a, work / f"{name} {variant}", folder, data, flags)
-            check(f"transformers, {name}, full", full, a, work / f"{name} full", folder, data)
-            check(f"transformers, {name}, from scratch", full, a, work / f"{name} scratch", folder, data, "--init", "random")
+            check(f"transformers, {name}, full", full, a, work / f"{name} full", folder, data, TOLERANCE)
+        check("transformers, llama, full in bf16", full, a, work / "bf16", models["llama"], data, BF16_TOLERANCE, "--bf16")
+        check("transformers, llama, from scratch", full, a, work / "scratch", models["llama"], data, TOLERANCE, "--init", "random")
         for kind in ("nf4", "fp4"):
             check(f"PEFT and bitsandbytes, QLoRA on {kind}", qlora, a, work / kind, models["llama"], data, kind)
         check("TensorBoard", tensorboard, a, work / "events", models["llama"], data)

@@ -1,4 +1,5 @@
 """Small random models of the families that weft trains, as transformers writes them, each with a tokenizer."""
+import json
 import pathlib
 import shutil
 
@@ -6,8 +7,7 @@ import tokenizers
 import torch
 import transformers
 
-VOCABULARY = 512
-SHAPE = dict(vocab_size=VOCABULARY, hidden_size=64, intermediate_size=192, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2,
+SHAPE = dict(vocab_size=512, hidden_size=64, intermediate_size=192, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2,
              max_position_embeddings=512, bos_token_id=0, eos_token_id=0, pad_token_id=0)
 CONFIGS = {
     "llama": lambda: transformers.LlamaConfig(**SHAPE),
@@ -15,17 +15,19 @@ CONFIGS = {
     "qwen2": lambda: transformers.Qwen2Config(**SHAPE),
     "qwen3": lambda: transformers.Qwen3Config(**SHAPE, head_dim=32),
     "phi3": lambda: transformers.Phi3Config(**SHAPE),
+    "gemma2": lambda: transformers.Gemma2Config(**SHAPE, head_dim=24, query_pre_attn_scalar=20, sliding_window=8),
     "gemma3": lambda: transformers.Gemma3TextConfig(**SHAPE, head_dim=24, query_pre_attn_scalar=20, sliding_window=8),
 }
 
 
 def tokenizer(folder, texts):
-    """Trains a byte-level BPE tokenizer on the texts and writes it into the folder."""
+    """Trains a byte-level BPE tokenizer, of as many tokens as the folder's model has, on the texts and writes it into the folder."""
+    config = json.loads((folder / "config.json").read_text())
     t = tokenizers.Tokenizer(tokenizers.models.BPE())
     t.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     t.decoder = tokenizers.decoders.ByteLevel()
     t.train_from_iterator(texts, tokenizers.trainers.BpeTrainer(
-        vocab_size=VOCABULARY, special_tokens=["<|end|>"], initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
+        vocab_size=config["vocab_size"], special_tokens=["<|end|>"], initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
     transformers.PreTrainedTokenizerFast(tokenizer_object=t, bos_token="<|end|>", eos_token="<|end|>").save_pretrained(folder)
 
 
