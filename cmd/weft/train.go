@@ -194,6 +194,15 @@ func (f *trainFlags) open(terminal io.Writer, log *slog.Logger) (t *trainee, err
 			return nil, err
 		}
 		fmt.Fprintln(terminal, t.heldOut.Report.String())
+		if n := data.Common(t.data.Samples, t.heldOut.Samples); n > 0 {
+			log.Warn("held-out samples are trained on too: their loss says little of what was learned", "samples", n, "of", len(t.heldOut.Samples))
+		}
+	}
+	if f.EvalShare > 0 {
+		if err := t.holdOut(f); err != nil {
+			return nil, err
+		}
+		fmt.Fprintf(terminal, "held out: %d samples, %d are trained on\n", len(t.heldOut.Samples), len(t.data.Samples))
 	}
 	if f.Memory == 0 {
 		f.Memory = byteSize(availableMemory())
@@ -246,6 +255,16 @@ func (f *trainFlags) scratch(t *trainee) (*train.Scratch, *model.Config, error) 
 	}
 	src, err := train.NewScratch(text, cfg, f.Seed)
 	return src, cfg, err
+}
+
+// holdOut puts the share of the data aside that is evaluated and not trained on.
+func (t *trainee) holdOut(f *trainFlags) error {
+	kept, held := data.Split(t.data.Samples, f.EvalShare, f.Seed)
+	if len(kept) == 0 || len(held) == 0 {
+		return fmt.Errorf("%w: eval_share %v puts %d of %d samples aside: both sides need one; give a larger file, another share or eval_data", train.ErrConfig, f.EvalShare, len(held), len(t.data.Samples))
+	}
+	t.data.Samples, t.heldOut = kept, &data.Dataset{Samples: held, Report: t.data.Report}
+	return nil
 }
 
 // fits refuses a run that cannot fit, from the model's configuration and the size of its files.

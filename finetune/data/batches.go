@@ -235,3 +235,17 @@ func Split(samples []Sample, share float64, seed uint64) (train, held []Sample) 
 	}
 	return train, held
 }
+
+// Common counts the samples of held that are among train.
+func Common(train, held []Sample) (n int) {
+	seen := make(map[[sha256.Size]byte]bool, len(train))
+	for i := range train {
+		seen[sha256.Sum256(train[i].appendTo(nil))] = true
+	}
+	for i := range held {
+		if seen[sha256.Sum256(held[i].appendTo(nil))] {
+			n++
+		}
+	}
+	return n
+}

@@ -83,6 +83,7 @@ type Config struct {
 	Vars          map[string]string `json:"vars"`
 
 	EvalData      string  `json:"eval_data"`
+	EvalShare     float64 `json:"eval_share"`
 	EvalSteps     int     `json:"eval_steps"`
 	Patience      int     `json:"early_stopping_patience"`
 	Threshold     float64 `json:"early_stopping_threshold"`
@@ -143,6 +144,7 @@ func (c *Config) Flags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.Style, "style", data.StyleChat, "records become text through the model's chat template (chat) or as Stanford Alpaca's prompts (alpaca)")
 	fs.StringToStringVar(&c.Vars, "vars", nil, "values of placeholders in the data: name=Weft makes {{name}} Weft")
 	fs.StringVar(&c.EvalData, "eval-data", "", "`file` of held-out samples")
+	fs.Float64Var(&c.EvalShare, "eval-share", 0, "share of the data to hold out instead: chosen by each sample's text and the seed, so that equal samples stay on one side")
 	fs.IntVar(&c.EvalSteps, "eval-steps", 0, "evaluate every so many steps; 0: at the end of each epoch")
 	fs.IntVar(&c.Patience, "early-stopping-patience", 0, "stop after so many evaluations without improvement; 0: never")
 	fs.Float64Var(&c.Threshold, "early-stopping-threshold", 0, "what counts as an improvement of the evaluation loss")
@@ -208,13 +210,14 @@ func (c *Config) Validate() error {
 	within("adam_epsilon", c.Epsilon, 0, 1)
 	within("max_grad_norm", c.MaxGradNorm, 0, 1e9)
 	within("max_length", float64(c.MaxLength), 8, 1<<20)
+	within("eval_share", c.EvalShare, 0, 0.9)
 	within("eval_steps", float64(c.EvalSteps), 0, 1<<40)
 	within("early_stopping_patience", float64(c.Patience), 0, 1<<40)
 	within("save_steps", float64(c.SaveSteps), 0, 1<<40)
 	within("save_total_limit", float64(c.SaveLimit), 1, 1<<20)
 	within("logging_steps", float64(c.LoggingSteps), 1, 1<<40)
 	want(c.MaxSteps > 0 || c.Epochs > 0, "num_train_epochs 0 and no max_steps: nothing would be trained")
-	want(c.Patience == 0 || c.EvalData != "", "early_stopping_patience needs eval_data")
+	bad = append(bad, c.idleSettings()...)
 	want(c.Method == "lora" || !c.LoadIn4Bit, "method full trains the weights themselves, which load_in_4bit freezes: choose one")
 	want(!c.Packing || !c.GroupByLength, "packing and group_by_length are two ways to fill a batch: choose one")
 	want(c.Method == "full" || len(c.TargetModules) > 0, "target_modules is empty: nothing would be trained")

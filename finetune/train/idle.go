@@ -25,3 +25,32 @@ func (c *Config) idle(plan []adapted) error {
 	}
 	return nil
 }
+
+// idleSettings lists settings that would decide nothing beside the others: who gives one means something by it.
+func (c *Config) idleSettings() (bad []string) {
+	needs := func(idle bool, what string) {
+		if idle {
+			bad = append(bad, what)
+		}
+	}
+	evaluates := c.EvalData != "" || c.EvalShare > 0
+	needs(c.EvalData != "" && c.EvalShare > 0, "eval_data and eval_share are two ways to hold samples out: choose one")
+	needs(!evaluates && c.EvalSteps > 0, "eval_steps needs eval_data or eval_share")
+	needs(!evaluates && c.Patience > 0, "early_stopping_patience needs eval_data or eval_share")
+	needs(c.Threshold != 0 && c.Patience == 0, "early_stopping_threshold needs early_stopping_patience")
+	needs(c.DoubleQuant && !c.LoadIn4Bit, "bnb_4bit_use_double_quant needs load_in_4bit")
+	needs(c.Scheduler == "constant" && (c.WarmupSteps > 0 || c.WarmupRatio > 0), "lr_scheduler_type constant has no warm-up: constant_with_warmup has")
+	if c.Method == "full" {
+		for _, s := range []struct {
+			key   string
+			given bool
+		}{
+			{"lora_dropout", c.Dropout != 0}, {"use_dora", c.DoRA}, {"use_rslora", c.RsLoRA}, {"bias", c.Bias != "none"}, {"rank_pattern", len(c.RankPattern) > 0},
+			{"alpha_pattern", len(c.AlphaPattern) > 0}, {"layers_to_transform", len(c.LayersToTransform) > 0}, {"modules_to_save", len(c.ModulesToSave) > 0},
+			{"loraplus_lr_ratio", c.LoraPlusRatio != 1},
+		} {
+			needs(s.given, s.key+" is of method lora")
+		}
+	}
+	return bad
+}
