@@ -30,6 +30,28 @@ func mustAcquireAll(t *testing.T, c *Cache, vs ...Version) (release func()) {
 	}
 }
 
+// later asks for adapters beside the test; wait ends it, with the release of what came.
+func later(c *Cache, vs ...Version) (came <-chan struct{}, wait func(*testing.T) (release func())) {
+	done := make(chan struct{})
+	var all []Lease
+	var err error
+	go func() {
+		defer close(done)
+		all, err = c.AcquireAll(context.Background(), vs...)
+	}()
+	return done, func(t *testing.T) func() {
+		t.Helper()
+		if <-done; err != nil {
+			t.Errorf("%s: %v", refs(vs), err)
+		}
+		return func() {
+			for _, l := range all {
+				l.Release()
+			}
+		}
+	}
+}
+
 // Mixes that could each hold what the other waits for, and single requests in between: none waits longer than the loads and leases before it take.
 func TestMixesDoNotWaitForEachOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -73,15 +95,14 @@ func TestWaitingMixHoldsNothing(t *testing.T) {
 		a, b, used, other := f.version(1, 10), f.version(2, 20), f.version(3, 10), f.version(4, 20)
 		mustAcquire(t, c, a).Release()
 		l := mustAcquire(t, c, used)
-		got := make(chan func())
-		go func() { got <- mustAcquireAll(t, c, b, a) }()
+		_, wait := later(c, b, a)
 		time.Sleep(100 * time.Millisecond)
 		mustAcquire(t, c, other).Release() // in the place of a
 		if st, _ := c.State(a); st != Disk {
 			t.Errorf("an adapter of a mix that waits is in state %s while another takes its memory", st)
 		}
 		l.Release()
-		(<-got)()
+		wait(t)()
 		if n := f.loads.Load(); n != 5 {
 			t.Errorf("%d loads, want a twice, the others once", n)
 		}
@@ -98,23 +119,22 @@ func TestMixAgeing(t *testing.T) {
 		own := mustAcquire(t, c, a) // before used: what takes requests least
 		time.Sleep(time.Millisecond)
 		l := mustAcquire(t, c, used)
-		got := make(chan func())
-		go func() { got <- mustAcquireAll(t, c, a, b) }()
+		_, wait := later(c, a, b)
 		time.Sleep(2 * time.Second)
-		again := make(chan Lease)
-		go func() { again <- mustAcquire(t, c, used) }()
-		mustAcquire(t, c, a).Release() // its own: no new requests are stopped
+		again, waitAgain := later(c, used)
+		_, waitOwn := later(c, a)
 		synctest.Wait()
 		select {
 		case <-again:
 			t.Error("a new lease of an adapter in the way of an aged mix")
 		default:
 		}
+		waitOwn(t)() // its own: no new requests are stopped
 		l.Release()
-		release := <-got // although a is in use by another
+		release := wait(t) // although a is in use by another
 		own.Release()
 		release()
-		(<-again).Release()
+		waitAgain(t)()
 		f.closeAll(c)
 	})
 }
@@ -218,12 +238,11 @@ func TestStateIsATenantsOwn(t *testing.T) {
 				t.Errorf("state %s %q for tenant %s, want %s", got, why, v.Tenant, want)
 			}
 		}
-		got := make(chan Lease)
-		go func() { got <- mustAcquire(t, c, theirs) }()
+		_, wait := later(c, theirs)
 		time.Sleep(500 * time.Millisecond)
 		state(theirs, Loading)
 		state(mine, Disk)
-		(<-got).Release()
+		wait(t)()
 		state(theirs, Device)
 		state(mine, Disk)
 		mustAcquire(t, c, mine).Release()
