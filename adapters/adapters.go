@@ -46,6 +46,8 @@ type Version struct {
 	Pinned  bool     // stays in memory once loaded
 	// ChatTemplate is the adapter's own Jinja template, "" for the base's.
 	ChatTemplate string
+	// Warnings are what is odd about it and no reason to refuse it, such as another base's name; only Add and AddArchive say them.
+	Warnings []string
 }
 
 // Ref returns tenant/name@digest with a digest shortened to twelve digits.

@@ -32,7 +32,7 @@ func CheckPEFT(base peft.Base, digest string) Checker {
 		if r.Verdict == peft.Refused {
 			return Meta{}, refusal{&peft.RefusedError{Path: "the adapter", Reasons: r.Reasons, More: r.More}}
 		}
-		m := Meta{Digest: r.Digest, Targets: append(r.Targets, r.Saved...), Params: r.Params, Bytes: r.Bytes}
+		m := Meta{Digest: r.Digest, Targets: append(r.Targets, r.Saved...), Params: r.Params, Bytes: r.Bytes, Warnings: r.Warnings}
 		if base != nil {
 			m.Base = digest
 		}

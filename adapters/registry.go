@@ -30,6 +30,8 @@ type Meta struct {
 	Targets []string
 	Params  int64
 	Bytes   int64 // on a device
+	// Warnings are for who adds it: see Version.
+	Warnings []string
 }
 
 // Checker reads the adapter in a folder and refuses, with every reason, what cannot be served. The folder vanishes afterwards.
@@ -135,7 +137,9 @@ func (r *Registry) add(ctx context.Context, tenant, name string, opt AddOptions,
 	if err != nil {
 		return v, err
 	}
-	return r.publish(ctx, p, opt)
+	v, err = r.publish(ctx, p, opt)
+	v.Warnings = meta.Warnings
+	return v, err
 }
 
 // explain says what to do about errors of the disk.

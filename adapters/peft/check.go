@@ -330,7 +330,7 @@ func basePaths(c *model.Config) []string {
 // warnings lists what is odd but harmless.
 func (a *Adapter) warnings(base Base) []string {
 	var out []string
-	if n := a.Config.Base; n != "" && base.Name() != "" && !sameName(n, base.Name()) {
+	if n := a.Config.Base; otherModel(n, base.Name()) {
 		out = append(out, fmt.Sprintf("it was made for %.200q, the base is called %q: is it the same model?", n, base.Name()))
 	}
 	for _, t := range a.Config.Targets.Names {
@@ -339,14 +339,4 @@ func (a *Adapter) warnings(base Base) []string {
 		}
 	}
 	return out
-}
-
-// sameName compares the last elements of two model names, whatever their case and file format.
-func sameName(a, b string) bool {
-	last := func(s string) string {
-		s = strings.ToLower(strings.TrimRight(strings.ReplaceAll(s, `\`, "/"), "/"))
-		return s[strings.LastIndex(s, "/")+1:]
-	}
-	a, b = last(a), last(b)
-	return a == b || strings.HasPrefix(b, a+".") || strings.HasPrefix(a, b+".")
 }

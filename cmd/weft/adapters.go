@@ -302,6 +302,9 @@ func adaptersAddCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			for _, text := range v.Warnings {
+				fmt.Fprintf(cmd.ErrOrStderr(), "weft: warning: %s\n", printable(text))
+			}
 			return f.printVersion(cmd.OutOrStdout(), "added", v)
 		},
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -27,6 +28,46 @@ func inspect(t *testing.T, args ...string) (string, error) {
 	return out.String(), err
 }
 
+// Who adds an adapter that another base's name is in is told so, and has it added.
+func TestAdaptersAddWarns(t *testing.T) {
+	dir, model := storiesAdapter(t, 1)
+	renamed := filepath.Join(t.TempDir(), "other-15M")
+	if err := os.Symlink(model, renamed); err != nil {
+		t.Fatal(err)
+	}
+	config := filepath.Join(dir, "adapter_config.json")
+	text, err := os.ReadFile(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := t.TempDir()
+	for base, warned := range map[string]bool{"org/stories-260K": true, "other-15M-GGUF": false, "/models/stories-260K": false, "": false} {
+		var fields map[string]any
+		if err := json.Unmarshal(text, &fields); err != nil {
+			t.Fatal(err)
+		}
+		fields["base_model_name_or_path"] = base
+		changed, err := json.Marshal(fields)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(config, changed, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var out, told bytes.Buffer
+		cmd := rootCommand()
+		cmd.SetArgs([]string{"adapters", "add", "default/x", dir, "--model", renamed, "--data", data})
+		cmd.SetOut(&out)
+		cmd.SetErr(&told)
+		if err := cmd.Execute(); err != nil || !strings.HasPrefix(out.String(), "added default/x@") {
+			t.Errorf("%q: %v, %s", base, err, out.String())
+		}
+		if got := strings.HasPrefix(told.String(), "weft: warning: it was made for"); got != warned {
+			t.Errorf("%q: told %q, want a warning: %v", base, told.String(), warned)
+		}
+	}
+}
+
 func TestAdaptersInspect(t *testing.T) {
 	stories := testdata.Shared(t, "data", "weights", "stories260K", "hf")
 	cfg, err := pefttest.Config(stories)
@@ -37,12 +78,17 @@ func TestAdaptersInspect(t *testing.T) {
 	if err := pefttest.Write(dir, cfg, pefttest.Options{Rank: 4, Targets: []string{"q_proj", "down_proj"}, Layers: []int{0, 1, 3}, Base: "stories260K"}); err != nil {
 		t.Fatal(err)
 	}
+	renamed := filepath.Join(t.TempDir(), "other-15M")
+	if err := os.Symlink(stories, renamed); err != nil {
+		t.Fatal(err)
+	}
 	for name, c := range map[string]struct {
 		model string
 		want  []string
 		err   error
 	}{
-		"fits":    {stories, []string{"rank      4, alpha 8, scale 2", "targets   down_proj, q_proj in layers 0-1, 3", "verdict   fits hf", "warning   it was made for \"stories260K\", the base is called \"hf\""}, nil},
+		"fits":    {stories, []string{"rank      4, alpha 8, scale 2", "targets   down_proj, q_proj in layers 0-1, 3", "verdict   fits hf"}, nil},
+		"renamed": {renamed, []string{"verdict   fits other-15M", "warning   it was made for \"stories260K\", the base is called \"other-15M\": is it the same model?"}, nil},
 		"alone":   {"", []string{"made for  stories260K", "sound by itself"}, nil},
 		"another": {testdata.Goldens(t, "serve", "models", "qwen2"), []string{"verdict   refused", "the base has no model.layers.3.mlp.down_proj (it has 3 layers)", "fix: the adapter says that it was made for \"stories260K\""}, peft.ErrRefused},
 	} {

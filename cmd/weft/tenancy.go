@@ -120,6 +120,9 @@ func (t *tenancy) addNamed(ctx context.Context) error {
 			return fmt.Errorf("--adapter %s: %w", a, err)
 		}
 		t.log.Info("adapter", "ref", v.Ref(), "rank", v.Rank, "bytes", v.Bytes)
+		for _, text := range v.Warnings {
+			t.log.Warn("adapter", "ref", v.Ref(), "warning", text)
+		}
 	}
 	return nil
 }
