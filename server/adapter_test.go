@@ -108,6 +108,7 @@ func (a *fakeAdapters) add(tenant, name string, opt adapters.AddOptions) (adapte
 		return adapters.Version{}, adapters.ErrQuota
 	}
 	v := version(tenant, name, "f")
+	v.Warnings = []string{"it was made for another"}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.list = append(a.list, v)

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,8 +8,8 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/gin-gonic/gin"
 
@@ -117,21 +116,11 @@ func (s *Server) adminBody(c *gin.Context, v any, optional bool) bool {
 		s.fail(c, err)
 		return false
 	}
-	dec := json.NewDecoder(bytes.NewReader(body))
-	dec.DisallowUnknownFields()
-	switch err := dec.Decode(v); {
-	case !utf8.Valid(body):
-		s.fail(c, openai.Invalid("", "invalid_utf8", "The body is not valid UTF-8."))
-	case errors.Is(err, tenant.ErrInvalid):
+	if err := openai.Decode(body, "", v); err != nil {
 		s.fail(c, err)
-	case err != nil:
-		s.fail(c, openai.Invalid("", "invalid_json", "The body is refused: %s.", adapters.Quote(err.Error())))
-	case dec.Decode(new(json.RawMessage)) != io.EOF:
-		s.fail(c, openai.Invalid("", "invalid_json", "Something stands behind the body's JSON object."))
-	default:
-		return true
+		return false
 	}
-	return false
+	return true
 }
 
 func (s *Server) status(c *gin.Context) {
@@ -208,12 +197,7 @@ func (s *Server) patchTenant(c *gin.Context) {
 		return
 	}
 	t, err := st.Update(c.Request.Context(), c.Param("tenant"), func(set *tenant.Settings) error {
-		dec := json.NewDecoder(bytes.NewReader(in.Settings))
-		dec.DisallowUnknownFields()
-		if err := dec.Decode(set); err != nil {
-			return openai.Invalid("settings", "invalid_value", "settings are refused: %s.", adapters.Quote(err.Error()))
-		}
-		return nil
+		return openai.Decode(in.Settings, "settings", set)
 	})
 	s.changed(c, http.StatusOK, t, err)
 }
@@ -245,7 +229,7 @@ func (s *Server) createKey(c *gin.Context) {
 	in := struct {
 		Scopes         []tenant.Scope `json:"scopes"`
 		DefaultAdapter string         `json:"default_adapter"`
-		Expires        time.Time      `json:"expires"`
+		Expires        string         `json:"expires"`
 	}{Scopes: []tenant.Scope{tenant.Infer}}
 	st := s.store(c)
 	if st == nil || !s.adminBody(c, &in, true) {
@@ -257,7 +241,15 @@ func (s *Server) createKey(c *gin.Context) {
 			return
 		}
 	}
-	secret, k, err := st.AddKey(c.Request.Context(), c.Param("tenant"), tenant.KeySettings{Scopes: in.Scopes, DefaultAdapter: in.DefaultAdapter}, in.Expires)
+	var expires time.Time
+	if in.Expires != "" {
+		var err error
+		if expires, err = time.Parse(time.RFC3339, in.Expires); err != nil {
+			s.fail(c, openai.Invalid("expires", "invalid_value", "expires must be a time such as 2030-01-31T12:00:00Z (RFC 3339), not %s.", adapters.Quote(in.Expires)))
+			return
+		}
+	}
+	secret, k, err := st.AddKey(c.Request.Context(), c.Param("tenant"), tenant.KeySettings{Scopes: in.Scopes, DefaultAdapter: in.DefaultAdapter}, expires)
 	s.changed(c, http.StatusCreated, gin.H{"key": secret, "info": &k}, err)
 }
 
@@ -287,12 +279,13 @@ type adapterInfo struct {
 	Params  int64          `json:"params"`
 	Bytes   int64          `json:"bytes"`
 	Created time.Time      `json:"created"`
+	Warning string         `json:"warning,omitempty"` // in the answer to an upload
 }
 
 func (s *Server) adapterInfo(v *adapters.Version) adapterInfo {
 	state, reason := s.deps.Adapters.State(*v)
 	return adapterInfo{v.Ref(), v.Tenant, v.Name, v.Digest, v.Base, v.Current, v.Pinned, append([]string{}, v.Tags...), state, reason, v.Rank, append([]string{}, v.Targets...),
-		v.Params, v.Bytes, v.Created}
+		v.Params, v.Bytes, v.Created, strings.Join(v.Warnings, "; ")}
 }
 
 func (s *Server) listAdapters(c *gin.Context) {

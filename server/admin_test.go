@@ -167,6 +167,13 @@ func TestRateLimits(t *testing.T) {
 	if text := s.do("GET", "/metrics", s.root, "").Body.String(); !strings.Contains(text, `tenant="acme"} 2`+"\n") {
 		t.Error("the metrics do not count the tenant's two requests")
 	}
+	counts := "Bearer " + s.tenantKey(t, "counts", func(set *tenant.Settings) { set.RequestsPerMinute, set.TokensPerMinute = 2, 1000 })
+	for _, r := range [][2]string{{"/tokenize", `{"prompt":"xy"}`}, {"/detokenize", `{"tokens":[1]}`}} { // requests, and no tokens
+		if h := post(s.Server, r[0], r[1], "Authorization", counts).Header(); h.Get("x-ratelimit-remaining-tokens") != "1000" {
+			t.Errorf("%s: %v", r[0], h)
+		}
+	}
+	wantError(t, post(s.Server, "/tokenize", `{"prompt":"xy"}`, "Authorization", counts), 429, "", "requests_per_minute")
 	small := "Bearer " + s.tenantKey(t, "small", func(set *tenant.Settings) { set.TokensPerMinute = 4 })
 	w = post(s.Server, "/v1/completions", `{"prompt":"wxyz"}`, "Authorization", small)
 	if wantError(t, w, 429, "", "larger than tokens_per_minute"); w.Header().Get("Retry-After") != "" {
@@ -305,10 +312,25 @@ func TestAdminTenantsAndKeys(t *testing.T) {
 		{"DELETE", "/admin/v1/tenants/default", ``, 409}, {"POST", "/admin/v1/tenants/default/keys", `{"scopes":["root"]}`, 400}, {"POST", "/admin/v1/tenants/default/keys", `{"expires":"soon"}`, 400},
 		{"POST", "/admin/v1/tenants/default/keys", `{"expires":"2001-01-01T00:00:00Z"}`, 400}, {"POST", "/admin/v1/tenants/nobody/keys", `{}`, 404},
 	} {
-		if w := s.do(r.method, r.path, s.root, r.body); w.Code != r.status || w.Body.Len() > 1500 {
+		if w := s.do(r.method, r.path, s.root, r.body); w.Code != r.status || w.Body.Len() > 1500 || strings.Contains(w.Body.String(), "Go ") || strings.Contains(w.Body.String(), "json:") {
 			t.Errorf("%s %s %.50s: %d %.300s, want %d", r.method, r.path, r.body, w.Code, w.Body, r.status)
 		}
 	}
+	for _, r := range []struct{ path, body, param, message string }{
+		{"/admin/v1/tenants", `{"name":7}`, "name", "name must be a string, not a number."},
+		{"/admin/v1/tenants", `{"name":"a","settings":{"requests_per_minute":"5"}}`, "settings.requests_per_minute", "settings.requests_per_minute must be an integer, not a string."},
+		{"/admin/v1/tenants", `{"name":"a","settings":{"adapters":[1]}}`, "settings.adapters", "Each element of settings.adapters must be a string, not a number."},
+		{"/admin/v1/tenants/default/keys", `{"scopes":"infer"}`, "scopes", "scopes must be an array, not a string."},
+		{"/admin/v1/tenants/default/keys", `{"expires":"soon"}`, "expires", "RFC 3339"},
+		{"/admin/v1/tenants/default/keys", `{"expires":5}`, "expires", "expires must be a string, not a number."},
+		{"/v1/load_lora_adapter", `{"lora_name":["a"]}`, "lora_name", "lora_name must be a string, not an array."},
+		{"/v1/load_lora_adapter", `{"load_inplace":"yes"}`, "load_inplace", "load_inplace must be true or false, not a string."},
+		{"/v1/unload_lora_adapter", `{"lora_int_id":1.5}`, "lora_int_id", "lora_int_id must be an integer, not 1.5."},
+	} {
+		wantError(t, s.do("POST", r.path, s.root, r.body), 400, r.param, r.message)
+	}
+	wantError(t, s.do("PATCH", "/admin/v1/tenants/default", s.root, `{"settings":{"weight":true}}`), 400, "settings.weight", "settings.weight must be a number of ordinary size, not a boolean.")
+	wantError(t, s.do("PATCH", "/admin/v1/tenants/default", s.root, `{"settings":{"wait":1}}`), 400, "settings", `"wait" is no member of settings.`)
 	if w := s.do("POST", "/admin/v1/drain", s.root, ""); w.Code != 202 {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
@@ -329,7 +351,7 @@ func TestAdminAdapters(t *testing.T) {
 		return w
 	}
 	data := bytes.Repeat([]byte{0, 1, 2, 255}, 100)
-	if w := upload("/admin/v1/tenants/acme/adapters/new?tag=v1", acme, data); w.Code != 201 || !strings.Contains(w.Body.String(), `"ref":"acme/new@ffffffffffff"`) || !bytes.Equal(lib.added, data) {
+	if w := upload("/admin/v1/tenants/acme/adapters/new?tag=v1", acme, data); w.Code != 201 || !strings.Contains(w.Body.String(), `"ref":"acme/new@ffffffffffff"`) || !strings.Contains(w.Body.String(), `"warning":"it was made for another"`) || !bytes.Equal(lib.added, data) {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
 	for _, r := range []struct {

@@ -100,8 +100,8 @@ func (s *Server) routes() {
 	r.GET("/v1/models/*id", s.model)
 	r.POST("/v1/chat/completions", s.admit, s.meter, s.chatCompletions)
 	r.POST("/v1/completions", s.admit, s.meter, s.completions)
-	r.POST("/tokenize", s.admit, s.tokenize)
-	r.POST("/detokenize", s.admit, s.detokenize)
+	r.POST("/tokenize", s.admit, s.meter, s.tokenize)
+	r.POST("/detokenize", s.admit, s.meter, s.detokenize)
 	s.adminRoutes(r)
 	s.router = r
 }

@@ -67,7 +67,11 @@ func (s *Server) loadLoRA(c *gin.Context) {
 	}
 	opt, err := s.addOptions(c, own)
 	if err == nil {
-		_, err = s.deps.Adapters.Add(ctx, own, in.Name, dir, opt)
+		var v adapters.Version
+		v, err = s.deps.Adapters.Add(ctx, own, in.Name, dir, opt)
+		for _, text := range v.Warnings {
+			s.log.Warn("adapter", "ref", v.Ref(), "warning", text)
+		}
 	}
 	if err != nil {
 		s.fail(c, err)
