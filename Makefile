@@ -51,7 +51,7 @@ test-nocgo: ## without cgo: everything builds, the ref device serves
 	CGO_ENABLED=0 go build ./...
 	CGO_ENABLED=0 go test -short -timeout 15m ./runtime/device/... ./cmd/weft
 
-test-stores: setup ## the registry over a real Postgres and a real S3-compatible server, both started for it
+test-stores: setup ## registry, tenants and quotas over a real Postgres and a real S3-compatible server, both started for it
 	scripts/test-stores
 
 test-clients: build model ## the official Python and Node clients against the real server

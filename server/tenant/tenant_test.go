@@ -38,7 +38,12 @@ func newClock() *clock { return &clock{t: time.Unix(60*29_000_000, 0).UTC()} }
 
 func openStore(t *testing.T) *Store {
 	t.Helper()
-	db, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "weft.db"))
+	return openStoreAt(t, filepath.Join(t.TempDir(), "weft.db"))
+}
+
+func openStoreAt(t *testing.T, dsn string) *Store {
+	t.Helper()
+	db, err := store.Open(t.Context(), dsn)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,8 +76,10 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-func TestTenants(t *testing.T) {
-	s, ctx := openStore(t), t.Context()
+func TestTenants(t *testing.T) { testTenants(t, openStore(t)) }
+
+func testTenants(t *testing.T, s *Store) {
+	ctx := t.Context()
 	set := DefaultSettings()
 	set.Weight, set.RequestsPerMinute, set.Adapters = 2.5, 7, []string{"support"}
 	must(s.Create(ctx, "acme", set))
@@ -151,8 +158,10 @@ func TestNamesAreRefused(t *testing.T) {
 	}
 }
 
-func TestKeys(t *testing.T) {
-	s, c, ctx := openStore(t), newClock(), t.Context()
+func TestKeys(t *testing.T) { testKeys(t, openStore(t)) }
+
+func testKeys(t *testing.T, s *Store) {
+	c, ctx := newClock(), t.Context()
 	s.now = c.now
 	a := openAccess(t, Options{Store: s, Open: true, Now: c.now, Keys: nil})
 	if a.NeedsKey() || a.HasKeys() {
@@ -237,8 +246,14 @@ func TestKeysOfAFile(t *testing.T) {
 
 // What another process changes is seen within a second, and a removed tenant's keys open nothing.
 func TestChangesAreSeenWithinASecond(t *testing.T) {
-	s, ctx := openStore(t), t.Context()
-	a := openAccess(t, Options{Store: s})
+	s := openStore(t)
+	testChangesAreSeenWithinASecond(t, s, s)
+}
+
+// testChangesAreSeenWithinASecond changes s and looks at a server on other, which is the same database.
+func testChangesAreSeenWithinASecond(t *testing.T, s, other *Store) {
+	ctx := t.Context()
+	a := openAccess(t, Options{Store: other})
 	soon := func(what string, ok func() bool) {
 		t.Helper()
 		for end := time.Now().Add(time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
@@ -349,7 +364,12 @@ func must2(t *Ticket, _ Rates, err error) *Ticket { return must(t, err) }
 
 // The spend is there after a restart, and servers that share a database see each other's.
 func TestSpendIsShared(t *testing.T) {
-	s, c, ctx := openStore(t), newClock(), t.Context()
+	s := openStore(t)
+	testSpendIsShared(t, s, s)
+}
+
+func testSpendIsShared(t *testing.T, s, other *Store) {
+	c, ctx := newClock(), t.Context()
 	g := quota(func(s *Settings) { s.TokensPerMinute, s.RequestsPerMinute = 100, 10 })
 	one := openAccess(t, Options{Store: s, Now: c.now})
 	tk := must2(one.Begin(g))
@@ -358,7 +378,7 @@ func TestSpendIsShared(t *testing.T) {
 	if err := one.Close(ctx); err != nil {
 		t.Fatal(err)
 	}
-	two, three := openAccess(t, Options{Store: s, Now: c.now}), openAccess(t, Options{Store: s, Now: c.now})
+	two, three := openAccess(t, Options{Store: s, Now: c.now}), openAccess(t, Options{Store: other, Now: c.now})
 	if r := two.Rates("acme", &g.Settings); r.Tokens.Remaining != 50 || r.Requests.Remaining != 9 {
 		t.Errorf("after a restart: %+v", r)
 	}
