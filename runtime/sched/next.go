@@ -141,7 +141,7 @@ func (s *Scheduler) give(p *Plan, q *seq, budget int) int {
 		}
 	}
 	q.charge(n)
-	q.tenant.may -= n
+	q.tenant.may -= costOf(n, q.lag())
 	q.planned, q.served = n, s.step
 	p.Chunks = append(p.Chunks, Chunk{
 		Seq: q.id, Start: q.computed, Tokens: q.tokens[q.computed : q.computed+n], Known: len(q.tokens), Pages: q.pages, Key: q.Key,

@@ -14,26 +14,30 @@ import (
 //     lifted to the lowest counter of the active ones, so that it cannot save up.
 //   - Slots: while all are taken, a tenant that has less than its share of MaxSeqs is admitted beyond them, up to twice their number; no step computes more than
 //     MaxSeqs, so others sit steps out, their pages kept.
-//   - Steps: the tenant with the lowest counter is computed in full, and the others together get so many tokens that the step takes at most maxSlowdown times as
-//     long as it would without the widest of them. Nobody gets less than the sequences of the first, by weight, or one token. Who sits a step out comes first in the next.
+//   - Steps: of a step's cost the tenant with the lowest counter has all that it can use, and each other as much as the sequences of the first cost, by weight, at
+//     least one token. While the first is ahead of one of them, they together get so much more that the step takes at most maxSlowdown times as long as it would
+//     without the widest of them. Who sits a step out comes first in the next.
 //
-// What this gives is measured in fair_test.go with a clock of stepCost + tokens a step.
+// Costs are those of the counters, promptCost for a token that is computed and outputCost for one that is sampled too: on two cores a token of a prompt of SmolLM2
+// Q8_0 takes 0.6 ms, one more sequence in a step 1.4 ms, for its logits and their sampling, and a step 4 ms beside.
+//
+// What this gives is tested in fair_test.go with a clock of such costs.
 const (
 	promptCost = 1
 	outputCost = 2
 
-	// stepCost is what a step takes beside its tokens, in tokens: on two cores 4 (SmolLM2 Q4_1) to 8 (Q8_0), about the same for a model of 1B. Rather too low: what
-	// is too high slows the tenant that is protected.
-	stepCost    = 4
-	maxSlowdown = 1.5
+	// stepCost is what a step takes beside its tokens. Rather too low: what is too high slows the tenant that is protected.
+	stepCost    = 6
+	maxSlowdown = 1.4
 
 	// credit is by how much the tenant that is computed in full may be ahead of the one furthest behind, where it is narrower: a prompt of ordinary length does not
 	// put it behind those who have many sequences.
 	credit = 512
 
-	// While another tenant was there in the last lately steps the steps of a lone one are short, at a cost of stepCost/shortStep: who comes back waits for one of them.
+	// While another tenant was there in the last lately steps the steps of a lone one cost no more than shortStep, and less in the first after it: who comes back waits
+	// for one of them.
 	lately    = 1024
-	shortStep = 6 * stepCost
+	shortStep = 20
 
 	// maxBypass bounds how many later sequences are admitted before the oldest that waits.
 	maxBypass = 256
@@ -52,8 +56,9 @@ type tenant struct {
 	running int
 
 	// Scratch.
-	may     int  // tokens that it may still have in this step
-	demand  int  // tokens that its running sequences lack
+	may     int  // cost of what it may still have in this step
+	over    int  // what the last step gave it beyond, not above 0
+	demand  int  // cost of the tokens that its running sequences lack
 	pages   int  // that its running sequences hold
 	offered bool // may be admitted from
 }
@@ -149,12 +154,12 @@ func (q *seq) charge(n int) {
 	q.tenant.counter += cost / q.tenant.weight
 }
 
-// allow sets how many tokens each tenant may have in this step.
+// allow sets what each tenant may have in this step.
 func (s *Scheduler) allow() {
 	if len(s.active) < 2 {
 		for _, t := range s.active {
-			if t.may = s.cfg.MaxBatchTokens; s.shared > 0 && s.step-s.shared <= lately {
-				t.may = min(t.may, shortStep)
+			if t.may = unlimited; s.shared > 0 && s.step-s.shared <= lately {
+				t.may = min(stepCost+int(s.step-s.shared)/2, shortStep)
 			}
 		}
 		return
@@ -164,26 +169,42 @@ func (s *Scheduler) allow() {
 		return cmp.Or(cmp.Compare(a.counter, b.counter), cmp.Compare(a.joined, b.joined))
 	})
 	s.measure()
+	lowest := s.active[0].counter
 	s.putFirst()
 	first, others := s.active[0], s.active[1:]
-	if first.may = s.cfg.MaxBatchTokens; !slices.ContainsFunc(others, func(t *tenant) bool { return t.running > first.running }) {
-		first.may = min(first.may, shortStep)
+	if first.may = unlimited; !slices.ContainsFunc(others, func(t *tenant) bool { return t.running > first.running }) {
+		first.may = shortStep
 	}
-	width := min(max(first.running, 1), first.may)
+	width := min(max(first.running, 1)*outputCost, first.may)
 	level, widest := 0, others[len(others)-1]
 	for _, t := range others {
-		t.may = min(max(int(float64(width)*t.weight/first.weight), 1), t.demand)
+		t.over, t.may = min(t.may, 0), min(max(int(float64(width)*t.weight/first.weight), outputCost), t.demand)
 		if t != widest {
 			level += t.may
 		}
 	}
-	left := int(maxSlowdown*float64(stepCost+width+level)) - stepCost - width - level - widest.may
+	left := 0
+	if first.counter > lowest {
+		left = int(maxSlowdown*float64(stepCost+width+level)) - stepCost - width - level - widest.may
+	}
 	for _, t := range others {
 		if more := min(left, t.demand-t.may); more > 0 {
 			t.may += more
 			left -= more
 		}
+		t.may = max(t.may+t.over, 1)
 	}
+}
+
+// unlimited is more than any step costs.
+const unlimited = math.MaxInt32
+
+// costOf is what n tokens of a sequence take in a step that leaves it lag-n to compute.
+func costOf(n, lag int) int {
+	if n == lag {
+		return n*promptCost + outputCost - promptCost
+	}
+	return n * promptCost
 }
 
 // putFirst moves the tenant with the fewest sequences, by weight, to the front, of those whose counters are no more than credit above the lowest.
@@ -199,15 +220,15 @@ func (s *Scheduler) putFirst() {
 	s.active[0] = first
 }
 
-// measure counts what each active tenant could use in this step; who waits could use all.
+// measure adds up what each active tenant could use in this step; who waits could use all.
 func (s *Scheduler) measure() {
 	for _, t := range s.active {
 		if t.demand = 0; t.waiting > 0 {
-			t.demand = s.cfg.MaxBatchTokens
+			t.demand = unlimited
 		}
 	}
 	for _, q := range s.running {
-		q.tenant.demand += q.lag()
+		q.tenant.demand = min(q.tenant.demand+costOf(q.lag(), q.lag()), unlimited)
 	}
 }
 
