@@ -18,7 +18,7 @@ func main() {
 
 func run(args []string) error {
 	if len(args) < 2 {
-		return errors.New("usage: adapters MODEL DIR...")
+		return errors.New("give a model and the folders to write: MODEL DIR")
 	}
 	cfg, err := pefttest.Config(args[0])
 	if err != nil {
