@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"regexp"
 	"strings"
 	"testing"
@@ -26,6 +27,38 @@ func TestInformation(t *testing.T) {
 	e.health = errors.New("device lost")
 	for _, path := range []string{"/health", "/ready"} {
 		wantError(t, get(s, path), 503, "", "failed")
+	}
+}
+
+// docs/api.md names every route with its methods, and no other.
+func TestRoutesAreDocumented(t *testing.T) {
+	text, err := os.ReadFile("../docs/api.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	documented := map[string]bool{}
+	for _, row := range regexp.MustCompile(`(?m)^\| (GET|POST|PUT|PATCH|DELETE)[^|]*\|`).FindAllString(string(text), -1) {
+		for _, part := range strings.Split(row, ";") {
+			for _, path := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(part, -1) {
+				for _, method := range regexp.MustCompile(`GET|POST|PUT|PATCH|DELETE`).FindAllString(strings.Split(part, "`")[0], -1) {
+					documented[method+" "+path[1]] = true
+				}
+			}
+		}
+	}
+	s := newTest(t, &fakeEngine{})
+	for _, r := range s.router.Routes() {
+		if r.Method == http.MethodHead {
+			continue
+		}
+		route := r.Method + " " + regexp.MustCompile(`[:*](\w+)`).ReplaceAllString(r.Path, "{$1}")
+		if !documented[route] {
+			t.Errorf("docs/api.md does not name %s", route)
+		}
+		delete(documented, route)
+	}
+	for route := range documented {
+		t.Errorf("docs/api.md names %s, which is no route", route)
 	}
 }
 

@@ -1,4 +1,4 @@
-// Command adapters writes adapters that fit a model, each with other factors: go run ./scripts/clients MODEL DIR...
+// Command clients writes adapters that fit a model, each with other factors, for the tests of the clients: go run ./scripts/clients MODEL DIR...
 package main
 
 import (
@@ -11,7 +11,7 @@ import (
 
 func main() {
 	if err := run(os.Args[1:]); err != nil {
-		fmt.Fprintln(os.Stderr, "adapters:", err)
+		fmt.Fprintln(os.Stderr, "clients:", err)
 		os.Exit(1)
 	}
 }
