@@ -6,7 +6,6 @@ import (
 	"math"
 	"net/http"
 	"os"
-	"slices"
 	"strconv"
 	"syscall"
 
@@ -75,6 +74,7 @@ var errorTable = []struct {
 	{lora.ErrNotMixable, http.StatusBadRequest, openai.TypeInvalidRequest, "adapter_not_mixable", 0},
 	{errNoAdapters, http.StatusBadRequest, openai.TypeInvalidRequest, "no_adapters", 0},
 	{syscall.ENOSPC, http.StatusInsufficientStorage, openai.TypeServer, "disk_full", 0},
+	{syscall.EDQUOT, http.StatusInsufficientStorage, openai.TypeServer, "disk_full", 0},
 	{errNoRoute, http.StatusNotFound, openai.TypeNotFound, "not_found", 0},
 	{errNoMethod, http.StatusMethodNotAllowed, openai.TypeInvalidRequest, "method_not_allowed", 0},
 	{errSlowBody, http.StatusRequestTimeout, openai.TypeInvalidRequest, "timeout", 0},
@@ -84,8 +84,15 @@ var errorTable = []struct {
 	{context.Canceled, statusClientGone, openai.TypeInvalidRequest, "client_closed_request", 0},
 }
 
-// discreet are errors whose causes name files of this machine or figures of other tenants: clients see the first text only, the log has the rest.
-var discreet = []error{errAdapterFails, adapters.ErrPinned, syscall.ENOSPC}
+// discreet are errors whose causes name files of this machine or figures of other tenants: clients see the text here only, the log has the rest.
+var discreet = map[error]string{
+	errAdapterFails:    errAdapterFails.Error(),
+	adapters.ErrPinned: adapters.ErrPinned.Error(),
+	syscall.ENOSPC:     diskFull,
+	syscall.EDQUOT:     diskFull,
+}
+
+const diskFull = "the server's disk is full, nothing was added: its operator must make room"
 
 // toAPI looks an error up; retryAfter is 0 where no header is due.
 func toAPI(err error) (e *openai.Error, retryAfter int) {
@@ -104,10 +111,11 @@ func toAPI(err error) (e *openai.Error, retryAfter int) {
 	}
 	for _, row := range errorTable {
 		if errors.Is(err, row.err) {
-			if slices.Contains(discreet, row.err) {
-				err = row.err
+			text, hidden := discreet[row.err]
+			if !hidden {
+				text = err.Error()
 			}
-			return &openai.Error{Status: row.status, Type: row.kind, Code: row.code, Message: sentence(err.Error())}, row.retryAfter
+			return &openai.Error{Status: row.status, Type: row.kind, Code: row.code, Message: sentence(text)}, row.retryAfter
 		}
 	}
 	return &openai.Error{Status: http.StatusInternalServerError, Type: openai.TypeServer, Code: "internal_error",
