@@ -6,12 +6,12 @@
 
 enum { ROWS_AT_ONCE = 4 };
 
-// to[row][0..16*cols) += sum over k < n of x[row][k] y[k][0..16*cols), ascending, for ROWS_AT_ONCE rows.
-ALWAYS void block_step(const float *x, int64_t xs, const float *y, int64_t ys, int64_t n, float *to, int64_t ts, const int cols) {
+// to[row][0..16*cols) += sum over k < n of x[row][k] y[k][0..16*cols), ascending, for ROWS_AT_ONCE rows; fresh: to is overwritten.
+ALWAYS void block_step(const float *x, int64_t xs, const float *y, int64_t ys, int64_t n, float *to, int64_t ts, const int cols, const int fresh) {
 	v16 a[ROWS_AT_ONCE * BLOCK_COLS];
 	for (int r = 0; r < ROWS_AT_ONCE; r++) {
 		for (int c = 0; c < cols; c++) {
-			a[r * cols + c] = v_load(to + r * ts + 16 * c);
+			a[r * cols + c] = fresh ? v_set1(0) : v_load(to + r * ts + 16 * c);
 		}
 	}
 #pragma GCC unroll 1
@@ -34,17 +34,22 @@ ALWAYS void block_step(const float *x, int64_t xs, const float *y, int64_t ys, i
 	}
 }
 
-// to [rows][width] += x [rows][n] y [n][width]; rows and width rounded up to ROWS_AT_ONCE and 16.
-static void FN(block_add)(const float *x, int64_t xs, const float *y, int64_t ys, int64_t rows, int64_t n, int64_t width, float *to, int64_t ts) {
-	for (int64_t r = 0; r < rows; r += ROWS_AT_ONCE) {
-		int64_t c = 0;
-		for (; c + 16 * BLOCK_COLS <= width; c += 16 * BLOCK_COLS) {
-			block_step(x + r * xs, xs, y + c, ys, n, to + r * ts + c, ts, BLOCK_COLS);
-		}
-		for (; c < width; c += 16) {
-			block_step(x + r * xs, xs, y + c, ys, n, to + r * ts + c, ts, 1);
-		}
+// The same for the columns [c, end), multiples of 16.
+ALWAYS void block_columns(const float *x, int64_t xs, const float *y, int64_t ys, int64_t n, float *to, int64_t ts, int64_t c, int64_t end, const int fresh) {
+	for (; c + 16 * BLOCK_COLS <= end; c += 16 * BLOCK_COLS) {
+		block_step(x, xs, y + c, ys, n, to + c, ts, BLOCK_COLS, fresh);
 	}
+	for (; c < end; c += 16) {
+		block_step(x, xs, y + c, ys, n, to + c, ts, 1, fresh);
+	}
+}
+
+static void FN(block_scores)(const float *x, int64_t xs, const float *y, int64_t depth, float *scores, int64_t c, int64_t end) {
+	block_columns(x, xs, y, QUERY_BLOCK, depth, scores, QUERY_BLOCK, c, end, 1);
+}
+
+static void FN(block_add)(const float *weights, const float *y, int64_t ys, int64_t n, int64_t width, float *to) {
+	block_columns(weights, QUERY_BLOCK, y, ys, n, to, width, 0, width, 0);
 }
 
 // rows of width values to [QUERY_BLOCK][padded], the rest zero.
@@ -56,13 +61,13 @@ static void FN(copy_rows)(const float *from, int64_t stride, int64_t rows, int64
 	}
 }
 
-// [QUERY_BLOCK][padded] to [padded][QUERY_BLOCK].
-static void FN(turn)(const float *from, int64_t padded, float *to) {
-	for (int64_t r = 0; r < QUERY_BLOCK; r += 16) {
-		for (int64_t c = 0; c < padded; c += 16) {
+// rows of width values to [padded][QUERY_BLOCK], what is missing zero; columns of which all 16 rows are missing stay as they are.
+static void FN(turn)(const float *from, int64_t stride, int64_t rows, int64_t width, float *to) {
+	for (int64_t r = 0; r < rows; r += 16) {
+		SPANS(0, width) {
 			v16 v[16];
 			for (int i = 0; i < 16; i++) {
-				v[i] = v_load(from + (r + i) * padded + c);
+				v[i] = r + i < rows ? take(from + (r + i) * stride + c, n) : v_set1(0);
 			}
 			v_transpose(v);
 			for (int i = 0; i < 16; i++) {
@@ -70,6 +75,20 @@ static void FN(turn)(const float *from, int64_t padded, float *to) {
 			}
 		}
 	}
+}
+
+// Rows of the other side: where they lie if their width is whole vectors, else a copy in room.
+typedef struct {
+	const float *at;
+	int64_t stride;
+} FN(far_rows);
+
+static FN(far_rows) FN(far)(const float *from, int64_t stride, int64_t rows, int64_t width, float *room, int64_t padded) {
+	if (width == padded) {
+		return (FN(far_rows)){from, stride};
+	}
+	FN(copy_rows)(from, stride, rows, width, room, padded);
+	return (FN(far_rows)){room, padded};
 }
 
 // The score after scale and softcap, and its slope where it is asked for.
@@ -99,24 +118,40 @@ ALWAYS v16 keep_visible(v16 v, int64_t at, int64_t lo, int64_t hi, float fill) {
 	return v_keep(v, from, to, fill);
 }
 
-// The scores [rows][QUERY_BLOCK] of a block of keys become weights exp(score - largest so far); the row's sum and its values so far are brought to the new largest.
-static void FN(soften_rows)(const documents_op *o, const document_item *it, int64_t other, int64_t n, float *scores, float *largest, float *sums, float *acc, int64_t padded) {
-	for (int64_t r = 0; r < it->rows; r++) {
+// What ROWS_AT_ONCE rows of an item from its row r on see, or are seen by, of a block, [lo, hi), and the whole vectors around it.
+typedef struct {
+	int64_t lo, hi, first, end;
+} FN(seen);
+
+ALWAYS FN(seen) seen_of(const documents_op *o, const document_item *it, int64_t r, int64_t other, int64_t n) {
+	int64_t last = r + ROWS_AT_ONCE - 1 < it->rows ? r + ROWS_AT_ONCE - 1 : it->rows - 1, unused;
+	FN(seen) s;
+	visible(o, it->keys, it->row + r, other, n, &s.lo, &unused);
+	visible(o, it->keys, it->row + last, other, n, &unused, &s.hi);
+	s.first = s.lo / 16 * 16;
+	s.end = (s.hi + 15) / 16 * 16;
+	return s;
+}
+
+// The scores of rows [r, end) of an item become weights exp(score - largest so far); the row's sum and its values so far are brought to the new largest.
+static void FN(soften_rows)(const documents_op *o, const document_item *it, int64_t other, int64_t n, const FN(seen) *seen, int64_t r, int64_t end, float *scores, float *largest, float *sums,
+	float *acc, int64_t padded) {
+	for (; r < end; r++) {
 		float *s = scores + r * QUERY_BLOCK, lane[16];
 		int64_t lo, hi;
 		visible(o, 0, it->row + r, other, n, &lo, &hi);
 		v16 m = v_set1(-INFINITY), slope, sum = v_set1(0);
-		for (int64_t c = 0; c < QUERY_BLOCK; c += 16) {
+		for (int64_t c = seen->first; c < seen->end; c += 16) {
 			v16 v = keep_visible(score_of(o, v_load(s + c), &slope), c, lo, hi, -INFINITY);
 			v_store(s + c, v);
 			m = v_max(m, v);
 		}
 		float top = v_hmax(m) > largest[r] ? v_hmax(m) : largest[r];
 		if (top == -INFINITY) { // nothing to be seen so far
-			memset(s, 0, QUERY_BLOCK * sizeof(float));
+			memset(s + seen->first, 0, (size_t)(seen->end - seen->first) * sizeof(float));
 			continue;
 		}
-		for (int64_t c = 0; c < QUERY_BLOCK; c += 16) {
+		for (int64_t c = seen->first; c < seen->end; c += 16) {
 			v16 p = keep_visible(v_exp(v_sub(v_load(s + c), v_set1(top))), c, lo, hi, 0);
 			v_store(s + c, p);
 			sum = v_add(sum, p);
@@ -147,10 +182,10 @@ ALWAYS int64_t end_of(const documents_op *o, const document_item *it, const docu
 
 ALWAYS int64_t block_rows(int64_t from, int64_t end) { return end - from < QUERY_BLOCK ? end - from : QUERY_BLOCK; }
 
-// scratch: queries, values, keys, transposed keys and the output, each QUERY_BLOCK*padded; scores; two rows of QUERY_BLOCK.
+// scratch: queries, values, transposed keys and the output, each QUERY_BLOCK*padded; scores; two rows of QUERY_BLOCK.
 static void FN(documents)(const documents_op *o, const document_item *it, float *scratch) {
 	int64_t d = o->head_dim, padded = (d + 15) / 16 * 16, size = padded * QUERY_BLOCK, kv = it->head / o->group * d;
-	float *q = scratch, *v = q + size, *k = v + size, *turned = k + size, *acc = turned + size, *scores = acc + size, *largest = scores + QUERY_BLOCK * QUERY_BLOCK,
+	float *q = scratch, *v = q + size, *turned = v + size, *acc = turned + size, *scores = acc + size, *largest = scores + QUERY_BLOCK * QUERY_BLOCK,
 		*sums = largest + QUERY_BLOCK;
 	FN(copy_rows)(o->q + it->row * o->q_stride + it->head * d, o->q_stride, it->rows, d, q, padded);
 	memset(acc, 0, (size_t)size * sizeof(float));
@@ -162,13 +197,18 @@ static void FN(documents)(const documents_op *o, const document_item *it, float 
 		int64_t end = end_of(o, it, other);
 		for (int64_t at = first_block(o, it, other); at < end; at += QUERY_BLOCK) {
 			int64_t n = block_rows(at, end);
-			FN(copy_rows)(o->k + at * o->k_stride + kv, o->k_stride, n, d, k, padded);
-			FN(copy_rows)(o->v + at * o->v_stride + kv, o->v_stride, n, d, v, padded);
-			FN(turn)(k, padded, turned);
-			memset(scores, 0, QUERY_BLOCK * QUERY_BLOCK * sizeof(float));
-			FN(block_add)(q, padded, turned, QUERY_BLOCK, it->rows, d, QUERY_BLOCK, scores, QUERY_BLOCK);
-			FN(soften_rows)(o, it, at + other->shift, n, scores, largest, sums, acc, padded);
-			FN(block_add)(scores, QUERY_BLOCK, v, padded, it->rows, n, padded, acc, padded);
+			FN(turn)(o->k + at * o->k_stride + kv, o->k_stride, n, d, turned);
+			FN(far_rows) values = FN(far)(o->v + at * o->v_stride + kv, o->v_stride, n, d, v, padded);
+			for (int64_t r = 0; r < it->rows; r += ROWS_AT_ONCE) {
+				FN(seen) see = seen_of(o, it, r, at + other->shift, n);
+				if (see.lo >= see.hi) {
+					continue;
+				}
+				float *s = scores + r * QUERY_BLOCK;
+				FN(block_scores)(q + r * padded, padded, turned, d, s, see.first, see.end);
+				FN(soften_rows)(o, it, at + other->shift, n, &see, r, r + ROWS_AT_ONCE < it->rows ? r + ROWS_AT_ONCE : it->rows, scores, largest, sums, acc, padded);
+				FN(block_add)(s + see.lo, values.at + see.lo * values.stride, values.stride, see.hi - see.lo, padded, acc + r * padded);
+			}
 		}
 	}
 	for (int64_t r = 0; r < it->rows; r++) {
@@ -194,14 +234,15 @@ static void FN(documents_delta)(const documents_op *o, int64_t begin, int64_t en
 	}
 }
 
-// Scores and dout*v of a block [rows][QUERY_BLOCK] become weights p and ds = p (dout*v - delta) slope. lse and delta belong to the queries: to the rows, or
-// where keys own the block to its columns.
-static void FN(weigh_rows)(const documents_op *o, const document_item *it, int64_t other, int64_t n, float *scores, float *dp, const float *lse, const float *delta) {
-	for (int64_t r = 0; r < it->rows; r++) {
+// Scores and dout*v of rows [r, end) become weights p and ds = p (dout*v - delta) slope. lse and delta belong to the queries: to the rows, or where keys own the block to
+// its columns.
+static void FN(weigh_rows)(const documents_op *o, const document_item *it, int64_t other, int64_t n, const FN(seen) *seen, int64_t r, int64_t end, float *scores, float *dp, const float *lse,
+	const float *delta) {
+	for (; r < end; r++) {
 		float *s = scores + r * QUERY_BLOCK, *g = dp + r * QUERY_BLOCK;
 		int64_t lo, hi;
 		visible(o, it->keys, it->row + r, other, n, &lo, &hi);
-		for (int64_t c = 0; c < QUERY_BLOCK; c += 16) {
+		for (int64_t c = seen->first; c < seen->end; c += 16) {
 			v16 slope, v = score_of(o, v_load(s + c), &slope), l = it->keys ? v_load(lse + c) : v_set1(lse[r]), e = it->keys ? v_load(delta + c) : v_set1(delta[r]);
 			v16 p = keep_visible(v_exp(v_sub(v, l)), c, lo, hi, 0);
 			v_store(s + c, p);
@@ -226,7 +267,7 @@ ALWAYS void put_rows(float *to, int64_t stride, int64_t rows, int64_t width, con
 }
 
 // One item of the gradient. Queries: dq += ds k over the keys. Keys: dk += ds q and dv += p dout over the queries of all query heads of the head, one after the other.
-// scratch: ten times QUERY_BLOCK*padded: the item's rows of both operands, the other side's, these transposed, two sums; scores and dp; two rows of QUERY_BLOCK.
+// scratch: eight times QUERY_BLOCK*padded: the item's rows of both operands, the other side's where they are copied, these transposed, two sums; scores and dp; two rows of QUERY_BLOCK.
 static void FN(documents_grad)(const documents_op *o, const document_item *it, float *scratch) {
 	int64_t d = o->head_dim, padded = (d + 15) / 16 * 16, size = padded * QUERY_BLOCK, block = QUERY_BLOCK * QUERY_BLOCK;
 	float *own = scratch, *own2 = own + size, *far = own2 + size, *far2 = far + size, *turned = far2 + size, *turned2 = turned + size, *acc = turned2 + size, *acc2 = acc + size,
@@ -246,23 +287,30 @@ static void FN(documents_grad)(const documents_op *o, const document_item *it, f
 			int64_t end = end_of(o, it, other);
 			for (int64_t at = first_block(o, it, other); at < end; at += QUERY_BLOCK) {
 				int64_t n = block_rows(at, end);
+				FN(far_rows) x, y; // queries and dout, or keys and values
 				if (it->keys) {
-					FN(copy_rows)(o->q + at * o->q_stride + h * d, o->q_stride, n, d, far, padded);
-					FN(copy_rows)(o->dout + at * o->dout_stride + h * d, o->dout_stride, n, d, far2, padded);
+					x = FN(far)(o->q + at * o->q_stride + h * d, o->q_stride, n, d, far, padded);
+					y = FN(far)(o->dout + at * o->dout_stride + h * d, o->dout_stride, n, d, far2, padded);
 					load_stats(o, at, n, h, lse, delta);
 				} else {
-					FN(copy_rows)(o->k + at * o->k_stride + kv, o->k_stride, n, d, far, padded);
-					FN(copy_rows)(o->v + at * o->v_stride + kv, o->v_stride, n, d, far2, padded);
+					x = FN(far)(o->k + at * o->k_stride + kv, o->k_stride, n, d, far, padded);
+					y = FN(far)(o->v + at * o->v_stride + kv, o->v_stride, n, d, far2, padded);
 				}
-				FN(turn)(far, padded, turned);
-				FN(turn)(far2, padded, turned2);
-				memset(scores, 0, (size_t)(2 * block) * sizeof(float));
-				FN(block_add)(own, padded, turned, QUERY_BLOCK, it->rows, d, QUERY_BLOCK, scores, QUERY_BLOCK);
-				FN(block_add)(own2, padded, turned2, QUERY_BLOCK, it->rows, d, QUERY_BLOCK, dp, QUERY_BLOCK);
-				FN(weigh_rows)(o, it, at + other->shift, n, scores, dp, lse, delta);
-				FN(block_add)(dp, QUERY_BLOCK, far, padded, it->rows, n, padded, acc, padded);
-				if (it->keys) {
-					FN(block_add)(scores, QUERY_BLOCK, far2, padded, it->rows, n, padded, acc2, padded);
+				FN(turn)(x.at, x.stride, n, d, turned);
+				FN(turn)(y.at, y.stride, n, d, turned2);
+				for (int64_t r = 0; r < it->rows; r += ROWS_AT_ONCE) {
+					FN(seen) see = seen_of(o, it, r, at + other->shift, n);
+					if (see.lo >= see.hi) {
+						continue;
+					}
+					float *s = scores + r * QUERY_BLOCK, *g = dp + r * QUERY_BLOCK;
+					FN(block_scores)(own + r * padded, padded, turned, d, s, see.first, see.end);
+					FN(block_scores)(own2 + r * padded, padded, turned2, d, g, see.first, see.end);
+					FN(weigh_rows)(o, it, at + other->shift, n, &see, r, r + ROWS_AT_ONCE < it->rows ? r + ROWS_AT_ONCE : it->rows, scores, dp, lse, delta);
+					FN(block_add)(g + see.lo, x.at + see.lo * x.stride, x.stride, see.hi - see.lo, padded, acc + r * padded);
+					if (it->keys) {
+						FN(block_add)(s + see.lo, y.at + see.lo * y.stride, y.stride, see.hi - see.lo, padded, acc2 + r * padded);
+					}
 				}
 			}
 		}

@@ -99,7 +99,7 @@ func (d *cpuDevice) documents(a *device.SelfAttentionArgs, v [10]operand, grad b
 		}
 	}
 	size := (a.HeadDim + 15) / 16 * 16 * C.QUERY_BLOCK
-	floats := 5*size + C.QUERY_BLOCK*C.QUERY_BLOCK + 2*C.QUERY_BLOCK
+	floats := 4*size + C.QUERY_BLOCK*C.QUERY_BLOCK + 2*C.QUERY_BLOCK
 	if grad {
 		floats = 8*size + 2*C.QUERY_BLOCK*C.QUERY_BLOCK + 2*C.QUERY_BLOCK
 	}
