@@ -147,7 +147,7 @@ func (m *Model) backward(x, dx device.View, accumulate bool, parts ...gradient) 
 	if err := m.halve(x); err != nil {
 		return err
 	}
-	var frozen []device.LinearGradPart
+	var sum []device.LinearGradPart
 	for i := range parts {
 		g := &parts[i]
 		if err := m.halve(g.dy); err != nil {
@@ -157,28 +157,24 @@ func (m *Model) backward(x, dx device.View, accumulate bool, parts ...gradient) 
 		if err := m.paramGrads(x, g); err != nil {
 			return err
 		}
-		if g.full == nil {
-			frozen = append(frozen, device.LinearGradPart{W: g.w, DY: g.dy})
+		if g.full != nil {
+			sum = append(sum, device.LinearGradPart{Matrix: g.full.view(), DY: g.dy})
+		} else {
+			sum = append(sum, device.LinearGradPart{W: g.w, DY: g.dy})
+		}
+		if g.lora != nil && m.drop(g.linear) == 0 {
+			sum = append(sum, device.LinearGradPart{Matrix: g.lora.A.view(), DY: view(g.dyb, g.dy.Rows, g.lora.A.Rows)})
 		}
 	}
 	if dx.Buf == nil {
 		return nil
 	}
-	if len(frozen) > 0 {
-		if err := m.dev.LinearGrad(device.LinearGradArgs{Parts: frozen, DX: dx, Accumulate: accumulate, Precision: m.opt.Precision}); err != nil {
-			return err
-		}
-		accumulate = true
+	if err := m.dev.LinearGrad(device.LinearGradArgs{Parts: sum, DX: dx, Accumulate: accumulate, Precision: m.opt.Precision}); err != nil {
+		return err
 	}
 	for _, g := range parts {
-		if g.full != nil {
-			if err := m.dev.MatMul(device.MatMulArgs{A: g.dy, B: g.full.view(), Out: dx, Alpha: 1, Accumulate: accumulate, Precision: m.opt.Precision}); err != nil {
-				return err
-			}
-			accumulate = true
-		}
-		if g.lora != nil {
-			if err := m.inputGradLoRA(g, dx); err != nil {
+		if m.drop(g.linear) > 0 {
+			if err := m.droppedInput(g, dx); err != nil {
 				return err
 			}
 		}
@@ -189,8 +185,8 @@ func (m *Model) backward(x, dx device.View, accumulate bool, parts ...gradient) 
 // gradient is a product on the way back.
 type gradient struct {
 	product
-	dy  device.View // [T, Out]
-	dyb device.Buffer
+	dy  device.View   // [T, Out]
+	dyb device.Buffer // [T, R]: s·dY B
 }
 
 // paramGrads adds dA = s·(dY B)ᵀ X, dB = s·dYᵀ (X Aᵀ), dW = dYᵀ X, db = Σ dY.
@@ -220,30 +216,27 @@ func (m *Model) paramGrads(x device.View, g *gradient) error {
 	if err := m.dev.MatMul(device.MatMulArgs{A: dy, TransA: true, B: xa, Out: a.B.dview(), Alpha: a.Scale, Accumulate: true}); err != nil {
 		return err
 	}
-	if err := m.dev.MatMul(device.MatMulArgs{A: dy, B: a.B.view(), Out: dyb, Alpha: 1}); err != nil {
+	if err := m.dev.MatMul(device.MatMulArgs{A: dy, B: a.B.view(), Out: dyb, Alpha: a.Scale}); err != nil {
 		return err
 	}
 	in, err := m.dropped(x, g.linear)
 	if err != nil {
 		return err
 	}
-	return m.dev.MatMul(device.MatMulArgs{A: dyb, TransA: true, B: in, Out: a.A.dview(), Alpha: a.Scale, Accumulate: true})
+	return m.dev.MatMul(device.MatMulArgs{A: dyb, TransA: true, B: in, Out: a.A.dview(), Alpha: 1, Accumulate: true})
 }
 
-// inputGradLoRA adds s·(dY B) A to dx, through the mask of dropout.
-func (m *Model) inputGradLoRA(g gradient, dx device.View) error {
+// droppedInput adds s·(dY B) A to dx, through the mask of dropout.
+func (m *Model) droppedInput(g gradient, dx device.View) error {
 	a := g.lora
 	dyb := view(g.dyb, dx.Rows, a.A.Rows)
-	if m.drop(g.linear) == 0 {
-		return m.dev.MatMul(device.MatMulArgs{A: dyb, B: a.A.view(), Out: dx, Alpha: a.Scale, Accumulate: true})
-	}
 	t := view(m.dropBuf, dx.Rows, g.in)
 	if g.dora() {
 		if err := m.droppedDoRA(g, t); err != nil {
 			return err
 		}
 	}
-	if err := m.dev.MatMul(device.MatMulArgs{A: dyb, B: a.A.view(), Out: t, Alpha: a.Scale, Accumulate: g.dora()}); err != nil {
+	if err := m.dev.MatMul(device.MatMulArgs{A: dyb, B: a.A.view(), Out: t, Alpha: 1, Accumulate: g.dora()}); err != nil {
 		return err
 	}
 	if err := m.dev.Sync(); err != nil {

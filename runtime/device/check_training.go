@@ -48,13 +48,21 @@ func CheckLinearGrad(a LinearGradArgs) error {
 	}
 	for i := range a.Parts {
 		p := &a.Parts[i]
-		if p.W == nil {
-			return shapeErr(op, "part %d has no weight", i)
+		if (p.W == nil) == (p.Matrix.Buf == nil) {
+			return shapeErr(op, "part %d has no weight, or both a weight and a matrix", i)
 		}
-		if p.W.Cols() != a.DX.Cols {
-			return shapeErr(op, "dx has %d columns, the weight of part %d is [%d, %d]", a.DX.Cols, i, p.W.Rows(), p.W.Cols())
+		rows, cols := p.Matrix.Rows, p.Matrix.Cols
+		if p.W != nil {
+			rows, cols = p.W.Rows(), p.W.Cols()
+		} else if err := checkView(op, "the matrix", p.Matrix, rows, cols); err != nil {
+			return fmt.Errorf("part %d: %w", i, err)
+		} else if overlap(p.Matrix, a.DX) {
+			return shapeErr(op, "the matrix of part %d overlaps dx", i)
 		}
-		if err := checkView(op, "dy", p.DY, a.DX.Rows, p.W.Rows()); err != nil {
+		if cols != a.DX.Cols {
+			return shapeErr(op, "dx has %d columns, the weight of part %d is [%d, %d]", a.DX.Cols, i, rows, cols)
+		}
+		if err := checkView(op, "dy", p.DY, a.DX.Rows, rows); err != nil {
 			return fmt.Errorf("part %d: %w", i, err)
 		}
 		if overlap(p.DY, a.DX) {

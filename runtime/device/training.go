@@ -28,14 +28,15 @@ type MatMulArgs struct {
 	Precision      Precision
 }
 
-// LinearGradPart is one product whose input gradient is wanted.
+// LinearGradPart is one product whose input gradient is wanted: with a weight, or with a matrix that is trained.
 type LinearGradPart struct {
-	W  Weight // [N, In], any layout
-	DY View   // [T, N]
+	W      Weight // [N, In], any layout; nil: Matrix
+	Matrix View   // [N, In]
+	DY     View   // [T, N]
 }
 
-// LinearGradArgs: DX = Σ over parts of DY · W, plus DX itself where Accumulate is set. The weights are frozen: only the gradient of the input is made. The values of
-// W are those that quant.Matrix defines, whatever the device's activations are; with Precision BF16 they and DY are rounded to bfloat16.
+// LinearGradArgs: DX = Σ over parts of DY · W, plus DX itself where Accumulate is set. Only the gradient of the input is made. The values of W are those that
+// quant.Matrix defines, whatever the device's activations are; with Precision BF16 they, those of Matrix and DY are rounded to bfloat16. DX overlaps no Matrix.
 type LinearGradArgs struct {
 	Parts      []LinearGradPart
 	DX         View // [T, In]; must not overlap any DY

@@ -149,10 +149,17 @@ func (d *cpuDevice) LinearGrad(a device.LinearGradArgs) error {
 		return err
 	}
 	for i := range a.Parts {
-		if _, err := d.ownMatrix(op, a.Parts[i].W); err != nil {
+		p := &a.Parts[i]
+		if p.W == nil {
+			if _, err := d.operands(op, p.DY, p.Matrix); err != nil {
+				return err
+			}
+			continue
+		}
+		if _, err := d.ownMatrix(op, p.W); err != nil {
 			return err
 		}
-		if _, err := d.operands(op, a.Parts[i].DY); err != nil {
+		if _, err := d.operands(op, p.DY); err != nil {
 			return err
 		}
 	}
@@ -166,7 +173,13 @@ func (d *cpuDevice) LinearGrad(a device.LinearGradArgs) error {
 	for i := range a.Parts {
 		p := &a.Parts[i]
 		dy, _ := d.floats("", "", p.DY)
-		terms[i] = C.product{x: dy, x_stride: C.int64_t(p.DY.Stride), w: p.W.(*matrix).w, depth: C.int32_t(p.W.Rows())}
+		terms[i] = C.product{x: dy, x_stride: C.int64_t(p.DY.Stride), depth: C.int32_t(p.DY.Cols)}
+		if p.W != nil {
+			terms[i].w = p.W.(*matrix).w
+			continue
+		}
+		terms[i].y, _ = d.floats("", "", p.Matrix)
+		terms[i].y_stride = C.int64_t(p.Matrix.Stride)
 	}
 	r.out, r.out_stride, r.accumulate, r.halves = dx[0].at, dx[0].stride, flag(a.Accumulate), flag(a.Precision == device.BF16 && d.halves())
 	d.push(unsafe.Pointer(r), C.OP_PRODUCT)

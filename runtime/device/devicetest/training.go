@@ -148,6 +148,9 @@ func testLinearGradParts(b *bench, d device.Training) {
 			a.Parts = append(a.Parts, device.LinearGradPart{W: b.load(m), DY: b.view(dy, rows, n)})
 			b.gradOf(m, dy, rows, want, tol, 104)
 		}
+		trained, dy := b.normal(9*k), b.normal(rows*9)
+		a.Parts = append(a.Parts, device.LinearGradPart{Matrix: b.view(trained, 9, k), DY: b.view(dy, rows, 9)})
+		b.gradOf(&quant.Matrix{Layout: quant.F32, Rows: 9, Cols: k, Data: encode(trained)}, dy, rows, want, tol, 113)
 		a.DX = b.out(rows, k)
 		b.ran(d.LinearGrad(a))
 		b.near(name("linear grad of parts, ", rows, " rows"), b.values("parts", a.DX), want, tol)

@@ -76,6 +76,15 @@ func gradientFaults() []spoiltGradient {
 		{"linear grad", "no parts", func(g *gradients) { g.linear.Parts = nil }},
 		{"linear grad", "precision", func(g *gradients) { g.linear.Precision = 3 }},
 		{"linear grad", "no weight", func(g *gradients) { g.linear.Parts[1].W = nil }},
+		{"linear grad", "weight and matrix", func(g *gradients) { g.linear.Parts[1].Matrix = g.linear.Parts[0].DY }},
+		{"linear grad", "matrix of other columns", func(g *gradients) {
+			m := g.linear.Parts[0].DY
+			m.Cols--
+			g.linear.Parts[1].W, g.linear.Parts[1].Matrix, g.linear.Parts[1].DY.Cols = nil, m, m.Rows
+		}},
+		{"linear grad", "matrix is dx", func(g *gradients) {
+			g.linear.Parts[1].W, g.linear.Parts[1].Matrix, g.linear.Parts[1].DY.Cols = nil, g.linear.DX, 3
+		}},
 		{"linear grad", "in place", func(g *gradients) { g.linear.DX = g.linear.Parts[1].DY }},
 		{"rmsnorm grad", "no weight", func(g *gradients) { g.norm.Weight = nil }},
 		{"rmsnorm grad", "parts", func(g *gradients) { g.norm.Parts = 2 }},

@@ -3,7 +3,6 @@ package ref
 import (
 	"math"
 
-	"weft/quant"
 	"weft/runtime/device"
 )
 
@@ -72,32 +71,43 @@ func (d *Device) LinearGrad(a device.LinearGradArgs) error {
 		return err
 	}
 	for _, p := range a.Parts {
-		if err := d.ready(op, p.DY.Buf); err != nil {
+		if err := d.ready(op, p.DY.Buf, p.Matrix.Buf); err != nil {
 			return err
 		}
 	}
 	if err := device.CheckLinearGrad(a); err != nil {
 		return err
 	}
-	ws, dys := make([]*quant.Matrix, len(a.Parts)), make([]mat[float32], len(a.Parts))
+	ws, dys := make([]rowsOf, len(a.Parts)), make([]mat[float32], len(a.Parts))
 	for i, p := range a.Parts {
+		if dys[i] = matOf(p.DY); p.W == nil {
+			m := matOf(p.Matrix)
+			ws[i] = rowsOf{m.rows, func(n int, to []float32) { copy(to, m.row(n)) }}
+			continue
+		}
 		w, err := d.matrix(op, p.W)
 		if err != nil {
 			return err
 		}
-		ws[i], dys[i] = &w.m, matOf(p.DY)
+		ws[i] = rowsOf{w.m.Rows, w.m.Row}
 	}
 	linearGrad(ws, dys, matOf(a.DX), a.Accumulate)
 	return nil
 }
 
+// rowsOf is a matrix of which one row after another is read.
+type rowsOf struct {
+	rows int
+	row  func(n int, to []float32)
+}
+
 // linearGrad: y = x Wᵀ, so dX[t] = Σ_n dY[t][n] W[n].
-func linearGrad[F real](ws []*quant.Matrix, dys []mat[F], dx mat[F], accumulate bool) {
+func linearGrad[F real](ws []rowsOf, dys []mat[F], dx mat[F], accumulate bool) {
 	sums := make([]float64, dx.rows*dx.cols)
 	w := make([]float32, dx.cols)
 	for i, m := range ws {
-		for n := range m.Rows {
-			m.Row(n, w)
+		for n := range m.rows {
+			m.row(n, w)
 			for t := range dx.rows {
 				g := float64(dys[i].row(t)[n])
 				for c, v := range w {

@@ -74,7 +74,7 @@ func TestLinearDifferences(t *testing.T) {
 		m.Scales[i] = float32(r.NormFloat64())
 	}
 	x, up, dx := matrix(r, 4, 9), matrix(r, 4, 6), zeros(4, 9)
-	linearGrad([]*quant.Matrix{m}, []mat[float64]{up}, dx, false)
+	linearGrad([]rowsOf{{m.Rows, m.Row}}, []mat[float64]{up}, dx, false)
 	w := make([]float32, 9)
 	differ(t, "dx", x.data, dx.data, func() (sum float64) {
 		for n := range 6 {
