@@ -80,7 +80,7 @@ func TestMasters(t *testing.T) {
 		source := testdata.Goldens(t, "train", "models", name)
 		j.Beside = []string{filepath.Join(source, "config.json")}
 		all(full, bfloat)(&j.Config)
-		j.Config.LearningRate, j.Config.Scheduler = 1e-6, "constant" // far below a unit in the last place of bfloat16
+		j.Config.LearningRate, j.Config.Scheduler = 1e-6, "constant_with_warmup" // far below a unit in the last place of bfloat16
 		res, err := j.Run(t.Context())
 		if err != nil {
 			t.Fatal(err)
