@@ -8,6 +8,7 @@ import (
 
 	"weft/finetune/grad"
 	"weft/quant"
+	"weft/runtime/device"
 	"weft/runtime/weights"
 )
 
@@ -76,4 +77,11 @@ func modelConfig(text []byte, dtype string) ([]byte, error) {
 	enc.SetIndent("", "  ")
 	err := enc.Encode(members)
 	return out.Bytes(), err
+}
+
+// warnOfFloats says that bf16 was asked for and the device makes the products in float32 all the same.
+func (r *run) warnOfFloats() {
+	if d, ok := r.Device.(interface{ Multiplies(p device.Precision) bool }); !ok || !d.Multiplies(device.BF16) {
+		r.Log.Warn("bf16: this device multiplies no bfloat16 numbers; products are made in float32, slower and not less exact")
+	}
 }

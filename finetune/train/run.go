@@ -184,6 +184,7 @@ func (r *run) prepare() (err error) {
 	g := grad.Config{MaxTokens: most, MaxDocument: longest, Checkpoint: c.Checkpointing, Yield: r.Yield, Precision: device.Float32, FP16: c.FP16}
 	if c.BF16 {
 		g.Precision = device.BF16
+		r.warnOfFloats()
 	}
 	if r.grad, err = grad.New(r.Device, r.Model, g); err != nil {
 		return err

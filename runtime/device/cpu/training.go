@@ -187,6 +187,9 @@ func (d *cpuDevice) LinearGrad(a device.LinearGradArgs) error {
 }
 
 // halves says whether the kernels multiply bf16.
+// Multiplies says whether products of that precision are made in it, and not in float32.
+func (d *cpuDevice) Multiplies(p device.Precision) bool { return p != device.BF16 || d.halves() }
+
 func (d *cpuDevice) halves() bool { return C.kernels_for(C.int(d.isa)).halves != 0 }
 
 // linearHalves records Linear with products of bf16, each part by itself; the arguments are checked.
