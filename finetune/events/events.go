@@ -34,7 +34,7 @@ type Writer struct {
 // created counts the files of this process, which their names must tell apart.
 var created atomic.Int64
 
-// Create starts an event file in folder dir, which is made if needed. A run that continues at step first > 0 writes a new file beside the old one, whose values from that step on TensorBoard then
+// Create starts an event file in folder dir, which is made if needed. A run whose first step will be first > 0 writes a new file beside older ones, whose values from that step on TensorBoard then
 // forgets.
 func Create(dir string, now time.Time, first int64) (*Writer, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {

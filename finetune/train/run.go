@@ -145,7 +145,7 @@ func (j *Job) Run(ctx context.Context) (*Result, error) {
 	if err := r.begin(); err != nil {
 		return nil, err
 	}
-	if r.events, err = events.Create(filepath.Join(r.Dir, "events"), time.Now(), int64(r.at.Step)); err != nil {
+	if r.events, err = events.Create(filepath.Join(r.Dir, "events"), time.Now(), int64(r.at.Step)+1); err != nil {
 		return nil, err
 	}
 	if r.OnBegin != nil {

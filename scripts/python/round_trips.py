@@ -12,6 +12,7 @@ import copy
 import json
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -148,10 +149,9 @@ def full(a, out, folder, data, tolerance, *flags):
     return equal(distance(load(out / "model"), out / "model"), distance(load(folder), out / "model"), "the trained model in transformers", tolerance)
 
 
-def tensorboard(a, out, folder, data):
-    """Every figure of the curve stands in the events, as float32."""
+def curves(out, run):
+    """Every figure of the curve stands in the events once, as float32."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-    run = train(a.weft, out, folder, data, *TINY, "--eval-data", data, "--eval-steps", "2")
     events = EventAccumulator(str(out / "events"), size_guidance={"scalars": 0})
     events.Reload()
     seen = 0
@@ -162,10 +162,29 @@ def tensorboard(a, out, folder, data):
         "eval/loss": [(e["step"], e["loss"]) for e in run["evaluations"]],
     }.items():
         got = [(e.step, np.float32(e.value)) for e in events.Scalars(tag)]
-        assert got == [(step, np.float32(v)) for step, v in points], f"{tag}: {got}, want {points}"
+        want = [(step, np.float32(v)) for step, v in points]
+        assert got == want, f"{tag}: {sorted(set(got) ^ set(want))} differ"
         seen += len(got)
     assert seen >= 17 and abs(events.FirstEventTimestamp() - time.time()) < 3600
     return f"{seen} values"
+
+
+def tensorboard(a, out, folder, data):
+    return curves(out, train(a.weft, out, folder, data, *TINY, "--eval-data", data, "--eval-steps", "2"))
+
+
+def resumed(a, out, folder, data):
+    """A run that is killed before its first checkpoint, stopped, and killed again goes on each time; its curve has neither gaps nor doubles."""
+    flags = [*TINY, "--eval-data", data, "--max-steps", "400", "--eval-steps", "7", "--save-steps", "11", "--resume"]
+    for stop, after in ((signal.SIGKILL, 5), (signal.SIGINT, 30), (signal.SIGKILL, 70)):
+        with subprocess.Popen([a.weft, "train", "--model", folder, "--data", data, "--out", out, *flags], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as p:
+            for line in p.stderr:
+                if f" step={after} " in line:
+                    p.send_signal(stop)
+        assert p.returncode != 0, "the run ended before it could be stopped"
+    run = train(a.weft, out, folder, data, *flags)
+    assert len(run["curve"]) == 400
+    return curves(out, run)
 
 
 def matrices():
@@ -253,6 +272,7 @@ def main():
         for kind in ("nf4", "fp4"):
             check(f"PEFT and bitsandbytes, QLoRA on {kind}", qlora, a, work / kind, models["llama"], data, kind)
         check("TensorBoard", tensorboard, a, work / "events", models["llama"], data)
+        check("TensorBoard, stopped and killed", resumed, a, work / "resumed", models["llama"], data)
         four_bits(check, a, work)
         smollm2(check, a, work, "docs/demo/identity.jsonl")
     print(f"test-python: {check.passed} passed, {check.failed} failed")
