@@ -191,11 +191,15 @@ func (d *cpuDevice) Linear(a device.LinearArgs) error {
 	if err := small(op, a.X.Rows, a.X.Cols); err != nil {
 		return err
 	}
-	if a.Precision == device.BF16 && d.halves() {
-		if err := d.linearHalves(a, x); err != nil {
+	halves := a.Precision == device.BF16 && d.halves()
+	if halves || a.X.Rows >= manyRows && counts[C.PREP_FLOAT] > 0 {
+		if err := d.linearProducts(a, x, halves); err != nil {
 			return fmt.Errorf("%s: %w", op, err)
 		}
-		return nil
+		if halves {
+			return nil
+		}
+		counts[C.PREP_FLOAT] = 0
 	}
 	// each preparation of x is an operation of its own; all are made before the first is pushed
 	var records [C.PREP_BF16 + 1]*C.linear_op
@@ -214,6 +218,9 @@ func (d *cpuDevice) Linear(a device.LinearArgs) error {
 	}
 	return nil
 }
+
+// manyRows is from how many rows on float products are made in blocks of two panels, whose sums are the same.
+const manyRows = 4 * C.TILE_MAX
 
 // localPrepare bounds the activations that each worker prepares for itself, which saves a phase.
 const localPrepare = 8192

@@ -192,13 +192,13 @@ func (d *cpuDevice) Multiplies(p device.Precision) bool { return p != device.BF1
 
 func (d *cpuDevice) halves() bool { return C.kernels_for(C.int(d.isa)).halves != 0 }
 
-// linearHalves records Linear with products of bf16, each part by itself; the arguments are checked.
-func (d *cpuDevice) linearHalves(a device.LinearArgs, x *C.float) error {
+// linearProducts records the parts of Linear that multiply floats as products, each part by itself; with halves all parts, as products of bf16. The arguments are checked.
+func (d *cpuDevice) linearProducts(a device.LinearArgs, x *C.float, halves bool) error {
 	records := make([]*C.product_op, 0, 4)
 	for i := range a.Parts {
 		p := &a.Parts[i]
 		m := p.W.(*matrix)
-		if m.rows == 0 {
+		if m.rows == 0 || !halves && d.prepOf(m, a.Precision) != C.PREP_FLOAT {
 			continue
 		}
 		r, terms, err := d.newProduct(a.X.Rows, m.rows, 1, productCost{y: 10, x: 0.5})
@@ -208,7 +208,7 @@ func (d *cpuDevice) linearHalves(a device.LinearArgs, x *C.float) error {
 		terms[0] = C.product{x: x, x_stride: C.int64_t(a.X.Stride), w: m.w, depth: C.int32_t(m.cols), y_trans: 1}
 		r.bias, _ = d.data("", "", p.Bias)
 		r.out, _ = d.floats("", "", p.Out)
-		r.out_stride, r.halves = C.int64_t(p.Out.Stride), 1
+		r.out_stride, r.halves = C.int64_t(p.Out.Stride), flag(halves)
 		records = append(records, r)
 	}
 	for _, r := range records {
