@@ -167,7 +167,7 @@ func (r *Registry) Dir(ctx context.Context, v Version) (string, error) {
 		if attempt == 2 || !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, ErrCorrupt) {
 			return "", err
 		}
-		if err := r.materialize(ctx, dir, files); err != nil {
+		if err := r.materialize(ctx, dir, files); err != nil && (attempt == 1 || !errors.Is(err, fs.ErrNotExist)) { // a collector of garbage may take the work folder
 			return "", explain(err)
 		}
 	}
@@ -274,14 +274,8 @@ func (r *Registry) materialize(ctx context.Context, dir string, files []File) er
 
 // fetch brings a blob to work; its digest is checked by the caller.
 func (r *Registry) fetch(ctx context.Context, f File, work string) error {
-	if l, ok := r.cfg.Blobs.(linker); ok {
-		err := l.Link(f.Digest, filepath.Join(work, f.Name))
-		if err == nil {
-			return nil
-		}
-		if errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("%w: the blob of %s is gone: add the adapter again", ErrCorrupt, f.Name)
-		}
+	if l, ok := r.cfg.Blobs.(linker); ok && l.Link(f.Digest, filepath.Join(work, f.Name)) == nil {
+		return nil
 	}
 	in, err := r.cfg.Blobs.Open(ctx, f.Digest)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -51,14 +51,13 @@ func (r refusal) Is(target error) bool { return target == ErrInvalid }
 // LoadPEFT returns a CacheConfig.Load that puts adapters on a device, checked against base once more. base must allow concurrent reads.
 func LoadPEFT(base peft.Base, dev device.Device) func(ctx context.Context, v Version, dir string) (Resident, error) {
 	return func(ctx context.Context, _ Version, dir string) (Resident, error) {
-		a, err := peft.Load(peftPath(dir), base)
-		if err != nil {
-			return nil, err
-		}
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		w, err := lora.Load(dev, a)
+		var w *lora.Weights
+		err := peft.Use(peftPath(dir), base, func(a *lora.Adapter) (err error) {
+			if err = ctx.Err(); err == nil {
+				w, err = lora.Load(dev, a)
+			}
+			return err
+		})
 		if errors.Is(err, device.ErrOutOfMemory) {
 			return nil, fmt.Errorf("%w: %w", ErrLoadTimeout, err)
 		}

@@ -24,6 +24,28 @@ func Load(path string, base Base) (*lora.Adapter, error) {
 	return a.Build(base)
 }
 
+// Use calls use with the adapter at path, checked as by Load, whose factors lie where the file does: they are read once, and are gone when use returns. A file that is cut
+// short meanwhile is weights.ErrChanged.
+func Use(path string, base Base, use func(*lora.Adapter) error) error {
+	a, err := open(path)
+	if err != nil {
+		return err
+	}
+	defer a.Close()
+	if a.file == nil {
+		_, err := a.Build(base)
+		return err
+	}
+	a.borrowed = true
+	return a.file.Hold(func() error {
+		built, err := a.Build(base)
+		if err != nil {
+			return err
+		}
+		return use(built)
+	})
+}
+
 // Check says whether the adapter fits a base of the configuration; the error is a *RefusedError. No weight of the base is needed.
 func (a *Adapter) Check(c *model.Config) error { return a.check(c).err(a.path) }
 
@@ -254,6 +276,9 @@ func (b *builder) table(path string, m map[kind]stored) (*quant.Matrix, error) {
 	if err != nil {
 		return nil, err
 	}
+	if b.a.borrowed { // a device's own code reads it, where a page that is gone is fatal
+		f.Data = bytes.Clone(f.Data)
+	}
 	return matrix(f), nil
 }
 
@@ -292,7 +317,7 @@ func (b *builder) sameAsBase(path string, r stored) (bool, error) {
 	return close, nil
 }
 
-// factor copies a matrix of the file; GGUF's quantized ones become F32. The embedding's A of a GGUF is turned round.
+// factor returns a matrix of the file, a copy unless factors are borrowed; GGUF's quantized ones become F32. The embedding's A of a GGUF is turned round.
 func (a *Adapter) factor(r stored) (lora.Factor, error) {
 	f := lora.Factor{Rows: r.shape[0], Cols: r.shape[1]}
 	switch r.format {
@@ -306,7 +331,9 @@ func (a *Adapter) factor(r stored) (lora.Factor, error) {
 		return a.dequantized(r)
 	}
 	err := a.file.Bytes(r.name, func(data []byte) error {
-		f.Data = bytes.Clone(data)
+		if f.Data = data; !a.borrowed {
+			f.Data = bytes.Clone(data)
+		}
 		return nil
 	})
 	if r.flipped {

@@ -75,6 +75,7 @@ type tensorFile interface {
 	Info(name string) (weights.Info, bool)
 	Bytes(name string, use func(data []byte) error) error
 	Matrix(name string) (*quant.Matrix, error)
+	Hold(f func() error) error
 	Close() error
 }
 
@@ -86,6 +87,8 @@ type Adapter struct {
 	arch    string // of a GGUF file: general.architecture
 	gguf    bool
 	file    tensorFile
+
+	borrowed bool // factors lie in the file's memory; see Use
 	modules map[string]map[kind]stored // by module path: "model.layers.0.self_attn.q_proj"
 	match   *matcher
 	wrong   reasons // found so far

@@ -73,11 +73,16 @@ func Load(dev device.Device, a *Adapter) (*Weights, error) {
 	if err := a.check(); err != nil {
 		return nil, err
 	}
-	w := &Weights{Layers: make([][NumTargets]device.LoRAMatrices, len(a.Layers))}
+	w, done := &Weights{Layers: make([][NumTargets]device.LoRAMatrices, len(a.Layers))}, false
+	defer func() {
+		if !done { // an error, or a panic: factors may lie in a file that is cut short
+			w.Free()
+		}
+	}()
 	if err := w.load(dev, a); err != nil {
-		w.Free()
 		return nil, fmt.Errorf("load adapter: %w", err)
 	}
+	done = true
 	return w, nil
 }
 

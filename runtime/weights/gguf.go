@@ -152,6 +152,9 @@ func (g *GGUF) Bytes(name string, use func(data []byte) error) error {
 	return g.m.read(func() error { return use(g.rows(t)) })
 }
 
+// Hold runs f, in which what Bytes has handed out may be read, on this goroutine only; where the file is cut short meanwhile the result is ErrChanged.
+func (g *GGUF) Hold(f func() error) error { return g.m.read(f) }
+
 // Release implements Source.
 func (g *GGUF) Release(name string) {
 	if t, ok := g.tensors[name]; ok {

@@ -140,6 +140,9 @@ func (s *Safetensors) Bytes(name string, use func(data []byte) error) error {
 	return s.m.read(func() error { return use(s.m.data[e.begin:e.end:e.end]) })
 }
 
+// Hold runs f, in which what Bytes has handed out may be read, on this goroutine only; where the file is cut short meanwhile the result is ErrChanged.
+func (s *Safetensors) Hold(f func() error) error { return s.m.read(f) }
+
 // raw returns a copy of a tensor's bytes.
 func (s *Safetensors) raw(name string) (out []byte, err error) {
 	err = s.Bytes(name, func(data []byte) error {
