@@ -106,7 +106,7 @@ ratio the median (smallest to largest) of the rounds' own ratios. %s
 
 | what | ours | theirs | ratio | goal | reached | note |
 |---|---|---|---|---|---|---|
-`, page.title, "`"+page.command+"`", s.rounds, s.threads, page.how, processor(), output(s.weft, "version"), runtime.Version(), peer, time.Now().UTC().Format("2006-01-02"), strings.Join(strings.Fields(string(load))[:1], ""))
+`, page.title, "`"+page.command+"`", s.rounds, s.threads, page.how, processor(), strings.TrimPrefix(output(s.weft, "version"), "weft "), runtime.Version(), peer, time.Now().UTC().Format("2006-01-02"), strings.Join(strings.Fields(string(load))[:1], ""))
 	if err != nil {
 		return err
 	}
