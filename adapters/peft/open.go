@@ -83,15 +83,15 @@ type tensorFile interface {
 type Adapter struct {
 	Config Config
 
-	path    string
-	arch    string // of a GGUF file: general.architecture
-	gguf    bool
-	file    tensorFile
+	path string
+	arch string // of a GGUF file: general.architecture
+	gguf bool
+	file tensorFile
 
-	borrowed bool // factors lie in the file's memory; see Use
-	modules map[string]map[kind]stored // by module path: "model.layers.0.self_attn.q_proj"
-	match   *matcher
-	wrong   reasons // found so far
+	borrowed bool                       // factors lie in the file's memory; see Use
+	modules  map[string]map[kind]stored // by module path: "model.layers.0.self_attn.q_proj"
+	match    *matcher
+	wrong    reasons // found so far
 }
 
 // Open opens the PEFT folder or the GGUF file at path. Whatever is wrong with it for every base is in the error, a *RefusedError; a folder that cannot be read at
