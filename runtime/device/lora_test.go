@@ -1,7 +1,7 @@
 package device
 
 import (
-	"fmt"
+	"bytes"
 	"math/rand/v2"
 	"testing"
 
@@ -30,7 +30,7 @@ func TestPackLoRAB(t *testing.T) {
 							copy(want, src[(o*rank+k)*size:])
 						}
 						got := dst[((o/LoRAPanel*rank+k)*LoRAPanel+o%LoRAPanel)*size:][:size]
-						if fmt.Sprint(got) != fmt.Sprint(want) {
+						if !bytes.Equal(got, want) {
 							t.Fatalf("%v [%d, %d]: element [%d, %d] is %x, want %x", dtype, out, rank, o, k, got, want)
 						}
 					}
