@@ -9,7 +9,6 @@ import (
 
 	"weft/adapters/peft"
 	"weft/adapters/peft/pefttest"
-	"weft/quant"
 	"weft/runtime/device/ref"
 	"weft/runtime/lora"
 	"weft/runtime/model"
@@ -17,19 +16,11 @@ import (
 	"weft/runtime/weights"
 )
 
-type shape struct{ cfg *model.Config }
-
-func (s shape) Name() string                         { return "" }
-func (s shape) Config() *model.Config                { return s.cfg }
-func (s shape) Matrix(string) (*quant.Matrix, error) { return nil, errors.New("no weights") }
-func (s shape) Vector(string) ([]float32, error)     { return nil, errors.New("no weights") }
-func (s shape) Release(string)                       {}
-
 // What Use lends is what Load copies; a file that is cut short while it is lent is an error, and no memory of the device is lost.
 func TestUse(t *testing.T) {
-	base := shape{&model.Config{Architecture: "llama", Hidden: 64, Layers: 4, Heads: 4, KVHeads: 2, HeadDim: 16, FFN: 96, Vocab: 100}}
+	base := pefttest.Shape{Cfg: &model.Config{Architecture: "llama", Hidden: 64, Layers: 4, Heads: 4, KVHeads: 2, HeadDim: 16, FFN: 96, Vocab: 100}}
 	dir := filepath.Join(t.TempDir(), "adapter")
-	if err := pefttest.Write(dir, base.cfg, pefttest.Options{Rank: 16, DType: tensor.F16}); err != nil {
+	if err := pefttest.Write(dir, base.Cfg, pefttest.Options{Rank: 16, DType: tensor.F16}); err != nil {
 		t.Fatal(err)
 	}
 	want, err := peft.Load(dir, base)
