@@ -19,9 +19,10 @@ import (
 )
 
 const (
-	adminPrefix = "/admin/v1/"
-	maxUploads  = 4 // uploads at work at once
-	maxUpload   = 30 * time.Minute
+	adminPrefix   = "/admin/v1/"
+	maxUploads    = 16 // uploads at work at once
+	tenantUploads = 2  // of them for one tenant, so that a slow one keeps nobody else out
+	maxUpload     = 30 * time.Minute
 )
 
 var (
@@ -357,13 +358,12 @@ func (s *Server) untagAdapter(c *gin.Context) {
 
 // uploadAdapter takes a zip, tar or tar.gz of a PEFT folder as the body; the query may hold a tag.
 func (s *Server) uploadAdapter(c *gin.Context) {
-	select {
-	case s.uploads <- struct{}{}:
-		defer func() { <-s.uploads }()
-	default:
-		s.fail(c, errBusy)
+	leave, err := s.uploads.enter(c.Param("tenant"))
+	if err != nil {
+		s.fail(c, err)
 		return
 	}
+	defer leave()
 	opt, err := s.addOptions(c, c.Param("tenant"))
 	if err == nil {
 		err = adapters.CheckName("adapter", c.Param("name"))

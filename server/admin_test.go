@@ -373,8 +373,10 @@ func TestAdminAdapters(t *testing.T) {
 	if s.Handler().ServeHTTP(w, unsized); w.Code != 413 {
 		t.Errorf("more than the limit without a length: %d", w.Code)
 	}
-	for range maxUploads {
-		s.uploads <- struct{}{}
+	for range tenantUploads {
+		if _, err := s.uploads.enter("acme"); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if w := upload("/admin/v1/tenants/acme/adapters/new", acme, data); w.Code != 429 || w.Header().Get("Retry-After") == "" {
 		t.Errorf("one upload too many: %d", w.Code)

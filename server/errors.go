@@ -23,6 +23,7 @@ var (
 	errDraining    = errors.New("the server is shutting down")
 	errNotReady    = errors.New("the model is not ready yet")
 	errBusy        = errors.New("too many requests are at work")
+	errUploads     = errors.New("too many uploads are at work: send them one after another")
 	errNoRoute     = errors.New("there is no such route")
 	errNoMethod    = errors.New("the route does not take this method")
 	errMediaType   = errors.New("the body must be JSON: send Content-Type: application/json, without compression")
@@ -46,6 +47,7 @@ var errorTable = []struct {
 }{
 	{engine.ErrQueueFull, http.StatusTooManyRequests, openai.TypeRateLimit, "queue_full", 1},
 	{errBusy, http.StatusTooManyRequests, openai.TypeRateLimit, "too_many_requests", 1},
+	{errUploads, http.StatusTooManyRequests, openai.TypeRateLimit, "too_many_requests", 1},
 	{engine.ErrDraining, http.StatusServiceUnavailable, openai.TypeUnavailable, "draining", 5},
 	{errDraining, http.StatusServiceUnavailable, openai.TypeUnavailable, "draining", 5},
 	{errNotReady, http.StatusServiceUnavailable, openai.TypeUnavailable, "not_ready", 2},

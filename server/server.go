@@ -30,8 +30,8 @@ type Server struct {
 	created int64 // of the model's entry
 	router  *gin.Engine
 	tenants *tenant.Access
-	secret  []byte        // of this process: prefix salts come from it
-	uploads chan struct{} // a place for each upload at work
+	secret  []byte // of this process: prefix salts come from it
+	uploads uploads
 
 	templatesMu sync.Mutex
 	templates   map[[sha256.Size]byte]Renderer // by the hash of their source
@@ -55,7 +55,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		return nil, errors.New("server: an engine and a tokenizer are needed")
 	}
 	s := &Server{cfg: cfg.withDefaults(), deps: deps, log: deps.Log, metrics: deps.Metrics, traces: deps.Traces, tenants: deps.Tenants, created: time.Now().Unix(),
-		idle: make(chan struct{}), secret: make([]byte, 32), uploads: make(chan struct{}, maxUploads), templates: map[[sha256.Size]byte]Renderer{}}
+		idle: make(chan struct{}), secret: make([]byte, 32), templates: map[[sha256.Size]byte]Renderer{}}
 	if _, err := rand.Read(s.secret); err != nil {
 		return nil, fmt.Errorf("server: %w", err)
 	}
