@@ -31,7 +31,7 @@ const (
 
 // decisive are the settings that decide the numbers of a run, as JSON, and their digest.
 func (c Config) decisive(total int) (settings json.RawMessage, digest string) {
-	c.Resume, c.SaveSteps, c.SaveLimit, c.LoggingSteps, c.PageDir = false, 0, 0, 0, ""
+	c.Overwrite, c.Resume, c.SaveSteps, c.SaveLimit, c.LoggingSteps, c.PageDir = false, false, 0, 0, 0, ""
 	c.Checkpointing = false // the same numbers either way
 	settings, _ = json.Marshal(struct {
 		Config
@@ -87,6 +87,9 @@ func (r *run) checkpoint() error {
 				return err
 			}
 		}
+		if r.at.Files, err = digests(tmp); err != nil {
+			return err
+		}
 		text, err := json.Marshal(r.at)
 		if err != nil {
 			return err
@@ -106,6 +109,25 @@ func (r *run) checkpoint() error {
 		return fmt.Errorf("%w of step %d: %w; older ones stand", ErrCheckpoint, r.at.Step, err)
 	}
 	return r.prune()
+}
+
+// digests returns the SHA-256 of each file of tensors in a checkpoint, by name.
+func digests(dir string) (map[string]string, error) {
+	out := map[string]string{}
+	paths, err := filepath.Glob(filepath.Join(dir, "*.safetensors"))
+	for _, path := range paths {
+		f, bad := os.Open(path)
+		if bad != nil {
+			return nil, bad
+		}
+		h := sha256.New()
+		_, bad = io.Copy(h, f)
+		if bad = errors.Join(bad, f.Close()); bad != nil {
+			return nil, bad
+		}
+		out[filepath.Base(path)] = hex.EncodeToString(h.Sum(nil))
+	}
+	return out, err
 }
 
 func writeSynced(path string, text []byte) error {
@@ -192,6 +214,12 @@ func (r *run) restore(path string) error {
 	}
 	if err := r.same(&at); err != nil {
 		return fail(err)
+	}
+	switch files, err := digests(path); {
+	case err != nil:
+		return damaged(err)
+	case !maps.Equal(files, at.Files):
+		return damaged(errors.New("its files are not those that were written"))
 	}
 	if s := at.Scaler; r.Config.FP16 && (s == nil || !(s.Scale >= 1 && s.Scale <= 1<<24) || s.Window < 1) {
 		return fail(errors.New("it does not say how the loss was scaled"))

@@ -15,6 +15,9 @@ import (
 	"weft/finetune/optim"
 )
 
+// DefaultMinLRRate is where a cosine with a minimum ends, as a share of the peak.
+const DefaultMinLRRate = 0.1
+
 // Errors of a run; test with errors.Is.
 var (
 	// ErrConfig says that settings make no sense, alone or together; the message names them.
@@ -91,6 +94,7 @@ type Config struct {
 	SaveSteps     int     `json:"save_steps"`
 	SaveLimit     int     `json:"save_total_limit"`
 	Resume        bool    `json:"resume"`
+	Overwrite     bool    `json:"overwrite_output_dir"`
 	LoggingSteps  int     `json:"logging_steps"`
 	Checkpointing bool    `json:"gradient_checkpointing"`
 }
@@ -126,7 +130,7 @@ func (c *Config) Flags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.Scheduler, "lr-scheduler-type", "cosine", strings.Join(optim.ScheduleKinds, ", "))
 	fs.IntVar(&c.WarmupSteps, "warmup-steps", 0, "steps until the peak learning rate")
 	fs.Float64Var(&c.WarmupRatio, "warmup-ratio", 0, "the same as a share of all steps, where warmup-steps is 0")
-	fs.Float64Var(&c.MinLRRate, "min-lr-rate", 0.1, "cosine_with_min_lr ends at this share of the peak")
+	fs.Float64Var(&c.MinLRRate, "min-lr-rate", DefaultMinLRRate, "cosine_with_min_lr ends at this share of the peak")
 	fs.Float64Var(&c.WeightDecay, "weight-decay", 0.01, "decoupled weight decay")
 	fs.Float64Var(&c.Beta1, "adam-beta1", 0.9, "")
 	fs.Float64Var(&c.Beta2, "adam-beta2", 0.999, "")
@@ -152,6 +156,7 @@ func (c *Config) Flags(fs *pflag.FlagSet) {
 	fs.IntVar(&c.SaveSteps, "save-steps", 100, "checkpoint every so many steps; 0: none")
 	fs.IntVar(&c.SaveLimit, "save-total-limit", 2, "checkpoints kept")
 	fs.BoolVar(&c.Resume, "resume", false, "go on from the newest checkpoint of the folder")
+	fs.BoolVar(&c.Overwrite, "overwrite-output-dir", false, "remove what an earlier run left in the folder")
 	fs.IntVar(&c.LoggingSteps, "logging-steps", 1, "log every so many steps")
 	fs.BoolVar(&c.Checkpointing, "gradient-checkpointing", false, "keep only each block's input and compute the rest again: less memory, a third more work")
 }

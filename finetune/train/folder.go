@@ -1,9 +1,11 @@
 package train
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 )
 
 // lockDir makes the folder and keeps other runs out of it.
@@ -25,4 +27,32 @@ func sweep(dir string) error {
 		}
 	}
 	return nil
+}
+
+// vacant refuses a folder that holds an earlier run, begun or finished.
+func vacant(dir string) error {
+	const advice = "choose another folder, or overwrite_output_dir to remove it"
+	if old, err := newestCheckpoint(dir); err == nil && old != "" {
+		return fmt.Errorf("%w: %s holds %s of an earlier run: go on from it with --resume, %s", ErrConfig, dir, filepath.Base(old), advice)
+	}
+	if _, err := os.Stat(filepath.Join(dir, reportFile)); err == nil {
+		return fmt.Errorf("%w: %s holds a finished run: %s", ErrConfig, dir, advice)
+	}
+	return nil
+}
+
+// clearDir removes what runs leave in their folder, and nothing else.
+func clearDir(dir string) error {
+	steps, err := checkpoints(dir)
+	var left []string
+	for _, n := range steps {
+		left = append(left, filepath.Join(dir, checkpointPrefix+strconv.Itoa(n)))
+	}
+	for _, name := range []string{reportFile, "report.html", "events", "adapter", "model"} {
+		left = append(left, filepath.Join(dir, name))
+	}
+	for _, path := range left {
+		err = errors.Join(err, os.RemoveAll(path))
+	}
+	return err
 }

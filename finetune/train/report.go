@@ -11,6 +11,8 @@ import (
 	"weft/finetune/events"
 )
 
+const reportFile = "run.json"
+
 // Report is run.json: what a run was and what came of it.
 type Report struct {
 	Weft            string      `json:"weft"`
@@ -58,7 +60,7 @@ func (j *Job) Report(res *Result, version string, read *data.Report) (*Report, e
 	if err != nil {
 		return nil, err
 	}
-	if err := writeWhole(filepath.Join(j.Dir, "run.json"), func(w io.Writer) error {
+	if err := writeWhole(filepath.Join(j.Dir, reportFile), func(w io.Writer) error {
 		_, err := w.Write(append(text, '\n'))
 		return err
 	}); err != nil {

@@ -29,11 +29,13 @@ type Job struct {
 	Device  device.Device
 	Train   []data.Sample
 	Eval    []data.Sample
-	Base    string   // digest of the base's weights
-	Data    string   // digest of the data
-	BaseRef string   // how the base is named in the adapter's configuration
-	Beside  []string // files of the base that belong beside a trained model's weights: its configuration and tokenizer
-	Log     *slog.Logger
+	Base    string // digest of the base's weights
+	Data    string // digest of the data
+	BaseRef string // how the base is named in the adapter's configuration
+	// Quantization says to what the base was quantized when it was loaded, "": it is as its file holds it.
+	Quantization string
+	Beside       []string // files of the base that belong beside a trained model's weights: its configuration and tokenizer
+	Log          *slog.Logger
 	// MemoryLimit bounds what the device may hold and the optimizer's state together; 0: none.
 	MemoryLimit int64
 	// OnBegin is told of the trained and of all numbers, and of the bytes that training takes beside the base, before the first step.
@@ -86,20 +88,21 @@ type Result struct {
 
 // progress is what a checkpoint holds beside tensors.
 type progress struct {
-	Step     int             `json:"step"`
-	Epoch    int             `json:"epoch"`
-	Within   int             `json:"within"` // steps done of the epoch
-	Best     *float64        `json:"best,omitempty"`
-	BestStep int             `json:"best_step"`
-	Waited   int             `json:"waited"` // evaluations since the best
-	Skipped  int             `json:"skipped,omitempty"`
-	Scaler   *optim.Scaler   `json:"scaler,omitempty"`
-	Steps    []StepInfo      `json:"steps"`
-	Evals    []EvalInfo      `json:"evals"`
-	Config   string          `json:"config"`   // digest of the settings that decide the numbers
-	Settings json.RawMessage `json:"settings"` // they themselves
-	Base     string          `json:"base"`
-	Data     string          `json:"data"`
+	Step     int               `json:"step"`
+	Epoch    int               `json:"epoch"`
+	Within   int               `json:"within"` // steps done of the epoch
+	Best     *float64          `json:"best,omitempty"`
+	BestStep int               `json:"best_step"`
+	Waited   int               `json:"waited"` // evaluations since the best
+	Skipped  int               `json:"skipped,omitempty"`
+	Scaler   *optim.Scaler     `json:"scaler,omitempty"`
+	Steps    []StepInfo        `json:"steps"`
+	Evals    []EvalInfo        `json:"evals"`
+	Config   string            `json:"config"`   // digest of the settings that decide the numbers
+	Settings json.RawMessage   `json:"settings"` // they themselves
+	Base     string            `json:"base"`
+	Data     string            `json:"data"`
+	Files    map[string]string `json:"files"` // SHA-256 of the checkpoint's other files
 }
 
 // run is a job under way.
@@ -321,11 +324,11 @@ func (r *run) evalBatches() iter.Seq[[]int] {
 func (r *run) begin() error {
 	r.at.Base, r.at.Data = r.Base, r.Data
 	r.at.Settings, r.at.Config = r.Config.decisive(r.total)
+	if r.Config.Overwrite {
+		return clearDir(r.Dir)
+	}
 	if !r.Config.Resume {
-		if old, err := newestCheckpoint(r.Dir); err == nil && old != "" {
-			return fmt.Errorf("%w: %s holds %s of an earlier run: go on from it with --resume, or choose another folder", ErrConfig, r.Dir, filepath.Base(old))
-		}
-		return nil
+		return vacant(r.Dir)
 	}
 	path, err := newestCheckpoint(r.Dir)
 	if err != nil {

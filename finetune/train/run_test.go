@@ -248,11 +248,29 @@ func TestOtherRunsAreKeptOut(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	torn := smallJob(t, dev, dir)
+	torn.Config.Resume = true
+	for _, name := range []string{parametersFile, optimizerFile} {
+		path := filepath.Join(newest, name)
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text[len(text)-9] ^= 4
+		if err := os.WriteFile(path, text, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := torn.Run(t.Context()); !errors.Is(err, ErrCheckpoint) || !strings.Contains(err.Error(), "not those that were written") {
+			t.Errorf("a flipped bit in %s: %v", name, err)
+		}
+		text[len(text)-9] ^= 4
+		if err := os.WriteFile(path, text, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if err := os.Truncate(filepath.Join(newest, parametersFile), 100); err != nil {
 		t.Fatal(err)
 	}
-	torn := smallJob(t, dev, dir)
-	torn.Config.Resume = true
 	if _, err := torn.Run(t.Context()); !errors.Is(err, ErrCheckpoint) || !strings.Contains(err.Error(), "remove "+newest+" to go on from checkpoint-4") {
 		t.Errorf("a truncated checkpoint: %v", err)
 	}
@@ -285,3 +303,48 @@ func TestEndOfContextSaves(t *testing.T) {
 }
 
 func below(r *random, n int) int { return int(r.next() % uint64(n)) }
+
+// A folder that holds a finished run is left alone, unless one says so.
+func TestFinishedFolder(t *testing.T) {
+	dev, dir := newDevice(t), t.TempDir()
+	run := func(change func(c *Config)) error {
+		j := smallJob(t, dev, dir)
+		change(&j.Config)
+		res, err := j.Run(t.Context())
+		if err == nil {
+			_, err = j.Report(res, "test", &data.Report{})
+		}
+		return err
+	}
+	none := func(c *Config) { c.SaveSteps = 0 }
+	if err := run(none); err != nil {
+		t.Fatal(err)
+	}
+	whole := digestOf(t, dir)
+	if err := run(none); !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), "holds a finished run: choose another folder, or overwrite_output_dir") {
+		t.Errorf("a second run in the folder: %v", err)
+	}
+	mine := filepath.Join(dir, "checkpoint-notes.txt")
+	if err := os.WriteFile(mine, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := run(func(c *Config) { c.SaveSteps, c.Overwrite = 2, true }); err != nil {
+		t.Fatal(err)
+	}
+	if err := run(func(c *Config) { c.SaveSteps, c.Overwrite = 0, true }); err != nil {
+		t.Fatal(err)
+	}
+	if steps, err := checkpoints(dir); err != nil || len(steps) != 0 {
+		t.Errorf("checkpoints %v are left: %v", steps, err)
+	}
+	if _, err := os.Stat(mine); err != nil {
+		t.Errorf("a file that is no run's is gone: %v", err)
+	}
+	if got := digestOf(t, dir); got != whole {
+		t.Error("the same run ends with other weights")
+	}
+	events, _ := filepath.Glob(filepath.Join(dir, "events", "*"))
+	if len(events) != 1 {
+		t.Errorf("events %v", events)
+	}
+}
