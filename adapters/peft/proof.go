@@ -18,8 +18,9 @@ var ErrProof = errors.New("the adapter does not compute what was recorded when i
 // Proof is what an adapter computed when it was trained: for some prompts, the likeliest next tokens and their log-probabilities. Who serves the adapter computes them
 // again when it loads it: another base, another quantization of it or a defect shows then, and not in front of users.
 type Proof struct {
-	Base    string        `json:"base"` // SHA-256 of the weights on which it was trained
-	Prompts []ProofPrompt `json:"prompts"`
+	Base         string        `json:"base"`                   // SHA-256 of the weights on which it was trained
+	Quantization string        `json:"quantization,omitempty"` // to what these were quantized when they were loaded
+	Prompts      []ProofPrompt `json:"prompts"`
 }
 
 // ProofPrompt is one prompt and the best next tokens after it, the best first.

@@ -33,7 +33,7 @@ func adaptersInspectCommand() *cobra.Command {
 				_, err = io.WriteString(cmd.OutOrStdout(), printable(text.String()))
 			}
 			if err == nil && r.Verdict == peft.Refused {
-				err = fmt.Errorf("%s: %w for %d reasons", args[0], peft.ErrRefused, len(r.Reasons)+r.More)
+				err = fmt.Errorf("%s: %w, reasons: %d", args[0], peft.ErrRefused, len(r.Reasons)+r.More)
 			}
 			return err
 		},

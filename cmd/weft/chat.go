@@ -55,6 +55,7 @@ func chatCommand() *cobra.Command {
 		},
 	}
 	f.register(cmd.Flags())
+	f.fourBit.register(cmd.Flags())
 	f.registerAdapter(cmd.Flags(), "PEFT folder or GGUF adapter to use; with --url the `name` of a model there")
 	fl := cmd.Flags()
 	fl.StringVar(&url, "url", "", "talk to this server instead, e.g. http://127.0.0.1:8000")

@@ -62,6 +62,7 @@ func generateCommand() *cobra.Command {
 		},
 	}
 	f.register(cmd.Flags())
+	f.fourBit.register(cmd.Flags())
 	f.registerAdapter(cmd.Flags(), "PEFT `folder` or GGUF adapter to use")
 	cmd.Flags().StringVar(&prompt, "prompt", "", "text to continue")
 	cmd.Flags().IntVar(&maxTokens, "max-tokens", 128, "tokens to generate at most")
@@ -176,6 +177,7 @@ func scoreCommand() *cobra.Command {
 		},
 	}
 	f.register(cmd.Flags())
+	f.fourBit.register(cmd.Flags())
 	f.registerAdapter(cmd.Flags(), "PEFT `folder` or GGUF adapter to use")
 	cmd.Flags().StringVar(&file, "file", "", "text `file`, UTF-8")
 	cmd.Flags().IntVar(&window, "window", 512, "tokens in a window")

@@ -72,7 +72,12 @@ func rootCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		if name, ok := strings.CutPrefix(err.Error(), "unknown flag: --"); ok {
+			err = fmt.Errorf("%w%s", err, suggestion(name, cmd.Flags()))
+		}
+		return usageError{err}
+	})
 	root.AddCommand(
 		serveCommand(), chatCommand(), generateCommand(), scoreCommand(), trainCommand(), adaptersCommand(), tenantsCommand(), keysCommand(), benchCommand(),
 		inspectCommand(), tokenizeCommand(), versionCommand(), doctorCommand(), configCommand(),

@@ -42,6 +42,7 @@ func serveCommand() *cobra.Command {
 	}
 	fs := cmd.Flags()
 	f.stackFlags.register(fs)
+	f.fourBit.register(fs)
 	f.tenancyFlags.register(fs)
 	fs.StringVar(&f.Listen, "listen", "127.0.0.1:8000", "address to listen on")
 	fs.BoolVar(&f.Insecure, "insecure", false, "listen on another address than loopback without any key")

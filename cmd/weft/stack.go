@@ -45,6 +45,7 @@ type stackFlags struct {
 	MaxSeqs        int
 	MaxQueued      int
 	PrefixCache    bool
+	fourBit        fourBit
 	adapter        string                // PEFT folder or GGUF adapter of every request; "" is the base
 	profile        bool                  // measure each operation of the device
 	onStep         func(engine.StepInfo) // called on the engine's loop after each step, or nil
@@ -91,6 +92,9 @@ func (f *stackFlags) check() error {
 	if f.PageLen < 16 || f.PageLen%16 != 0 {
 		return usagef("--page-len %d: a multiple of 16 is needed", f.PageLen)
 	}
+	if err := f.fourBit.check(); err != nil {
+		return err
+	}
 	_, err := kvType(f.KVType)
 	return err
 }
@@ -98,6 +102,7 @@ func (f *stackFlags) check() error {
 // stack is a model ready to run: everything that serve, generate, score and bench share.
 type stack struct {
 	Name      string
+	fourBit   fourBit
 	Path      string
 	Tokenizer *tokenizer.Tokenizer
 	Template  *chat.Template
@@ -222,7 +227,8 @@ func openStack(f *stackFlags, log *slog.Logger) (s *stack, err error) {
 }
 
 func (s *stack) loadModel(f *stackFlags) (err error) {
-	opt := model.Options{MaxBatchTokens: f.MaxBatchTokens, MaxLogitRows: max(f.MaxSeqs, 16), MaxContext: f.MaxContext}
+	s.fourBit = f.fourBit
+	opt := model.Options{MaxBatchTokens: f.MaxBatchTokens, MaxLogitRows: max(f.MaxSeqs, 16), MaxContext: f.MaxContext, Wrap: f.fourBit.wrap()}
 	if s.Model, err = model.Open(s.Path, budgeted{s.Device, int64(f.Memory)}, opt); err != nil {
 		return err
 	}

@@ -145,7 +145,7 @@ func (t *tenancy) start(s *stack) (err error) {
 				return nil, err
 			}
 			if _, ok := t.proven.Load(v.Digest); !ok { // content does not change under its digest
-				if err := replay(ctx, s, v, dir, r.Weights()); err != nil {
+				if err := replay(ctx, s, t.log, v, dir, r.Weights()); err != nil {
 					r.Free()
 					return nil, err
 				}
@@ -178,10 +178,14 @@ func (t *tenancy) start(s *stack) (err error) {
 }
 
 // replay computes an adapter's proof, where it carries one, as any request is computed.
-func replay(ctx context.Context, s *stack, v adapters.Version, dir string, w *lora.Weights) error {
+func replay(ctx context.Context, s *stack, log *slog.Logger, v adapters.Version, dir string, w *lora.Weights) error {
 	proof, err := peft.ReadProof(dir)
 	if proof == nil || err != nil {
 		return err
+	}
+	if here := s.fourBit.name(); proof.Quantization != here {
+		log.Warn("an adapter was trained on the base in another quantization; what it computed there is not compared", "adapter", v.Tenant+"/"+v.Name, "trained on", orAsStored(proof.Quantization), "served on", orAsStored(here))
+		return nil
 	}
 	return proof.Check(func(ids []int32) (map[int32]float64, error) {
 		released := make(chan struct{})

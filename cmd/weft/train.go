@@ -20,7 +20,6 @@ import (
 
 	"weft/finetune/data"
 	"weft/finetune/train"
-	"weft/quant"
 	"weft/runtime/device"
 	"weft/runtime/model"
 	"weft/runtime/weights"
@@ -76,8 +75,6 @@ func (f *trainFlags) run(cmd *cobra.Command) (err error) {
 		return usagef("--out is empty: give a folder for the adapter")
 	case f.Listen != "" && !loopback(f.Listen):
 		return usagef("--listen %s: an address on loopback, as 127.0.0.1:8000", f.Listen)
-	case f.Listen != "" && f.LoadIn4Bit:
-		return usagef("--listen serves the model as its file holds it; leave --load-in-4bit out")
 	case f.Listen != "" && f.Init == "random":
 		return usagef("--listen serves the model's weights; with --init random there are none")
 	case f.Threads < 0 || f.Threads > 1024:
@@ -86,6 +83,7 @@ func (f *trainFlags) run(cmd *cobra.Command) (err error) {
 	if err := f.Config.Validate(); err != nil {
 		return usageError{err}
 	}
+	f.fourBit = fourBit{on: f.LoadIn4Bit, kind: f.QuantType, double: f.DoubleQuant}
 	f.Activations = "float" // gradients are those of the float32 forward pass
 	if f.Listen != "" {
 		f.serving()
@@ -233,9 +231,7 @@ func (f *trainFlags) open(terminal io.Writer, log *slog.Logger) (t *trainee, err
 		t.model, err = model.Load(src, cfg, dev, opt)
 		return t, err
 	}
-	if f.LoadIn4Bit {
-		opt.Wrap = f.fourBit
-	}
+	opt.Wrap = f.fourBit.wrap()
 	t.model, err = model.Open(t.path, dev, opt)
 	return t, err
 }
@@ -301,15 +297,6 @@ func (f *trainFlags) source(t *trainee) (weights.Source, *model.Config, error) {
 	return src, cfg, nil
 }
 
-// fourBit is the base of QLoRA (Dettmers et al. 2023, arXiv:2305.14314): projections in 4 bits, blocks of 64 as bitsandbytes.
-func (f *trainFlags) fourBit(src weights.Source) weights.Source {
-	kind := quant.NF4
-	if f.QuantType == "fp4" {
-		kind = quant.FP4
-	}
-	return &weights.FourBit{Source: src, Kind: kind, BlockLen: 64, Double: f.DoubleQuant}
-}
-
 // train runs the job and writes what is to be read about it.
 func (t *trainee) train(ctx context.Context, f *trainFlags, terminal io.Writer, log *slog.Logger) (*train.Report, error) {
 	base, err := f.baseDigest(t.path)
@@ -318,7 +305,7 @@ func (t *trainee) train(ctx context.Context, f *trainFlags, terminal io.Writer, 
 	}
 	j := &train.Job{
 		Config: f.Config, Dir: f.Out, Model: t.model.Frozen(), Device: t.device, Train: t.data.Samples, Log: log,
-		Base: base, BaseRef: t.name, Data: t.data.Report.Digest, MemoryLimit: int64(f.Memory),
+		Base: base, BaseRef: t.name, Quantization: f.fourBit.name(), Data: t.data.Report.Digest, MemoryLimit: int64(f.Memory),
 	}
 	j.Beside = besideWeights(t.path)
 	if t.heldOut != nil {
@@ -335,8 +322,13 @@ func (t *trainee) train(ctx context.Context, f *trainFlags, terminal io.Writer, 
 	}
 	res, err := j.Run(ctx)
 	bar.end()
-	if err != nil {
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return nil, fmt.Errorf("interrupted: %w; --resume goes on from the newest checkpoint in %s", err, f.Out)
+	case err != nil:
 		return nil, err
+	case j.Quantization != "" && f.Method == "lora":
+		log.Warn("the adapter was trained on the base in "+j.Quantization+"; a server computes the same with --load-in-4bit and the same bnb-4bit settings", "base", t.name)
 	}
 	return j.Report(res, versionText(), &t.data.Report)
 }

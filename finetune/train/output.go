@@ -86,7 +86,7 @@ const (
 
 // proof records what the trained parameters compute after the prompts of the first samples.
 func (r *run) proof() (*peft.Proof, error) {
-	p := &peft.Proof{Base: r.Base}
+	p := &peft.Proof{Base: r.Base, Quantization: r.Quantization}
 	for i := range r.Train {
 		s := &r.Train[i]
 		first := slices.IndexFunc(s.Labels, func(l int32) bool { return l >= 0 })
