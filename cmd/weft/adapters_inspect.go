@@ -44,6 +44,18 @@ func adaptersInspectCommand() *cobra.Command {
 }
 
 func inspectAdapter(dir, ref string) (*peft.Report, error) {
+	r, err := inspectFiles(dir, ref)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkTemplate(dir); err != nil {
+		r.Verdict = peft.Refused
+		r.Reasons = append(r.Reasons, peft.Reason{What: err.Error(), Fix: "mend or remove the chat template"})
+	}
+	return r, nil
+}
+
+func inspectFiles(dir, ref string) (*peft.Report, error) {
 	if ref == "" {
 		return peft.Inspect(dir, nil)
 	}

@@ -116,3 +116,30 @@ func TestAdaptersInspect(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 }
+
+// A chat template that cannot be read is refused before anybody is answered with it.
+func TestTemplateThatCannotBeRead(t *testing.T) {
+	dir, model := storiesAdapter(t, 1)
+	file := filepath.Join(dir, "chat_template.jinja")
+	add := func(data string) (string, error) {
+		var out bytes.Buffer
+		cmd := rootCommand()
+		cmd.SetArgs([]string{"adapters", "add", "default/x", dir, "--model", model, "--data", data})
+		cmd.SetOut(&out)
+		cmd.SetErr(&out)
+		err := cmd.Execute()
+		return out.String(), err
+	}
+	for text, bad := range map[string]bool{"{% if": true, "{{ messages[0]['content'] }}": false} {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		said, err := inspect(t, dir, "--model", model)
+		if (err != nil) != bad || bad && !strings.Contains(said, "chat_template.jinja: ") {
+			t.Errorf("inspect with the template %q: %v\n%s", text, err, said)
+		}
+		if said, err := add(t.TempDir()); (err != nil) != bad || bad && !strings.Contains(err.Error(), "chat_template.jinja: ") {
+			t.Errorf("add with the template %q: %v\n%s", text, err, said)
+		}
+	}
+}
