@@ -167,8 +167,12 @@ func (t *tenancy) start(s *stack) (err error) {
 	if err != nil {
 		return err
 	}
-	if s.Engine.Lendable() == 0 {
+	switch lendable := s.Engine.Lendable(); {
+	case lendable == 0:
 		t.log.Warn("no memory for adapters: the longest sequence can need the whole KV cache; raise --kv-memory or --memory, or lower --max-context")
+	case lendable < int64(t.flags.AdapterMemory):
+		t.log.Warn("adapters get less than --adapter-memory, since the longest sequence must fit too: raise --kv-memory or --memory, or lower --max-context",
+			"adapters", formatBytes(lendable), "adapter_memory", formatBytes(int64(t.flags.AdapterMemory)))
 	}
 	s.cache.Store(t.cache)
 	ctx, stop := context.WithCancel(context.Background())
