@@ -30,6 +30,12 @@ func newTenants(t *testing.T, change ...func(*Config, *Deps)) (*tenantServer, *t
 	if err != nil {
 		t.Fatal(err)
 	}
+	return serveTenants(t, db, change...)
+}
+
+// serveTenants is a server over a database, which is closed with the test, and its tenants.
+func serveTenants(t *testing.T, db *store.DB, change ...func(*Config, *Deps)) (*tenantServer, *tenant.Store) {
+	t.Helper()
 	st, err := tenant.NewStore(t.Context(), db)
 	if err != nil {
 		t.Fatal(err)

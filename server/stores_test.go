@@ -3,7 +3,6 @@
 package server
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
@@ -14,7 +13,6 @@ import (
 	"time"
 
 	"weft/internal/store"
-	"weft/server/tenant"
 )
 
 // Two servers with connections of their own to one Postgres: what the operator does at one holds at the other within a second, and quotas count at both.
@@ -34,21 +32,7 @@ func TestStoresTwoServers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		st, err := tenant.NewStore(t.Context(), db)
-		if err != nil {
-			t.Fatal(err)
-		}
-		access, err := tenant.NewAccess(t.Context(), tenant.Options{Store: st, Keys: []string{"root-key"}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			if err := access.Close(context.Background()); err != nil {
-				t.Error(err)
-			}
-			db.Close()
-		})
-		servers[i] = &tenantServer{newTest(t, &fakeEngine{reply: "abc"}, func(_ *Config, d *Deps) { d.Tenants = access }), "Bearer root-key"}
+		servers[i], _ = serveTenants(t, db)
 	}
 	here, there := servers[0], servers[1]
 	do := func(s *tenantServer, method, path, auth, body string, status int) *httptest.ResponseRecorder {
