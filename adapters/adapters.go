@@ -1,4 +1,5 @@
-// Package adapters holds the adapters of all tenants: a registry of immutable versions in a content-addressed store, and the cache of those that are in memory.
+// Package adapters holds the adapters of all tenants: a registry of immutable versions in a content-addressed store,
+// and the cache of those that are in memory.
 package adapters
 
 import (
@@ -23,7 +24,8 @@ var (
 	// ErrTooLarge says that the adapters of a mix take more than all the memory for adapters.
 	ErrTooLarge = errors.New("the adapters take more memory together than there is for adapters")
 	// ErrPinned says that pinned adapters leave too little memory.
-	ErrPinned = errors.New("pinned adapters leave too little memory for it: an operator can unpin some, or give adapters more memory")
+	ErrPinned = errors.New(
+		"pinned adapters leave too little memory for it: an operator can unpin some, or give adapters more memory")
 	// ErrLoadTimeout says that an adapter did not become resident in time; the request may be sent again.
 	ErrLoadTimeout = errors.New("adapter was not loaded in time")
 	// ErrLoadFailed says that an adapter cannot be loaded; the message has the reason.
@@ -46,7 +48,8 @@ type Version struct {
 	Pinned  bool     // stays in memory once loaded
 	// ChatTemplate is the adapter's own Jinja template, "" for the base's.
 	ChatTemplate string
-	// Warnings are what is odd about it and no reason to refuse it, such as another base's name; only Add and AddArchive say them.
+	// Warnings are what is odd about it and no reason to refuse it, such as another base's name; only Add and
+	// AddArchive say them.
 	Warnings []string
 }
 

@@ -26,9 +26,11 @@ const (
 	freeArchiveBytes  = 16 << 20                // which no ratio is asked
 )
 
-// AddArchive is Add for a zip, tar or tar.gz of a PEFT folder: its files lie at the top or together in one folder. Every entry is checked before anything is added: links,
-// devices, absolute paths, "..", backslashes, names that occur twice, more than a thousand entries and what unpacks to a hundred times its size are refused. ErrInvalid.
-func (r *Registry) AddArchive(ctx context.Context, tenant, name string, archive io.Reader, opt AddOptions) (Version, error) {
+// AddArchive is Add for a zip, tar or tar.gz of a PEFT folder: its files lie at the top or together in one folder.
+// Every entry is checked before anything is added: links, devices, absolute paths, "..", backslashes, names that occur
+// twice, more than a thousand entries and what unpacks to a hundred times its size are refused. ErrInvalid.
+func (r *Registry) AddArchive(ctx context.Context, tenant, name string, archive io.Reader, opt AddOptions) (Version,
+	error) {
 	return r.add(ctx, tenant, name, opt, func(work string) ([]File, error) { return unpack(ctx, archive, work) })
 }
 
@@ -117,7 +119,8 @@ func (u *unpacker) name(entry string) (string, error) {
 	return clean, nil
 }
 
-// file takes a regular file's entry: one of the adapter's is written, others are left out; its bytes are counted either way.
+// file takes a regular file's entry: one of the adapter's is written, others are left out; its bytes are counted either
+// way.
 func (u *unpacker) file(ctx context.Context, entry string, in io.Reader) error {
 	clean, err := u.name(entry)
 	if err != nil {
@@ -139,7 +142,9 @@ func (u *unpacker) file(ctx context.Context, entry string, in io.Reader) error {
 		return err
 	}
 	if u.folder != "" && u.folder != folder {
-		return refuse(entry, fmt.Sprintf("files of an adapter in %s too: one adapter is expected, at the top or in one folder", Quote(u.folder)))
+		return refuse(entry,
+			fmt.Sprintf("files of an adapter in %s too: one adapter is expected, at the top or in one folder",
+				Quote(u.folder)))
 	}
 	u.folder = folder
 	f, err := writeFile(ctx, bounded, u.work, base)
@@ -160,7 +165,9 @@ func (b *bombReader) Read(p []byte) (int, error) {
 	n, err := b.r.Read(p)
 	b.u.unpacked += int64(n)
 	if t := b.u.unpacked; t > maxArchiveBytes || t > freeArchiveBytes && t/maxArchiveRatio > b.u.in.n {
-		return n, fmt.Errorf("%w: the archive unpacks to more than %d bytes or %d times its size", ErrInvalid, int64(maxArchiveBytes), maxArchiveRatio)
+		return n,
+			fmt.Errorf("%w: the archive unpacks to more than %d bytes or %d times its size", ErrInvalid,
+				int64(maxArchiveBytes), maxArchiveRatio)
 	}
 	if err != nil && !errors.Is(err, io.EOF) {
 		err = broken(err)
@@ -238,7 +245,8 @@ func (u *unpacker) zip(ctx context.Context, in io.Reader) error {
 // maxZipDirectory bounds the directory of a zip, which is read into memory whole.
 const maxZipDirectory = 1 << 20
 
-// checkZipDirectory finds the end record of a zip of n bytes and refuses a directory that is too long, or one that only a zip64 record could describe.
+// checkZipDirectory finds the end record of a zip of n bytes and refuses a directory that is too long, or one that only
+// a zip64 record could describe.
 func checkZipDirectory(in io.ReaderAt, n int64) error {
 	tail := make([]byte, min(n, 22+1<<16))
 	if _, err := in.ReadAt(tail, n-int64(len(tail))); err != nil {
@@ -250,7 +258,8 @@ func checkZipDirectory(in io.ReaderAt, n int64) error {
 	}
 	size, offset := int64(binary.LittleEndian.Uint32(tail[at+12:])), int64(binary.LittleEndian.Uint32(tail[at+16:]))
 	if size > maxZipDirectory || offset > n || n-offset > maxZipDirectory+1<<16 {
-		return fmt.Errorf("%w: the zip's directory is longer than %d bytes, or beyond 4 GiB: send a tar", ErrInvalid, maxZipDirectory)
+		return fmt.Errorf("%w: the zip's directory is longer than %d bytes, or beyond 4 GiB: send a tar", ErrInvalid,
+			maxZipDirectory)
 	}
 	return nil
 }

@@ -106,10 +106,11 @@ func kinds(t testing.TB, items []item) map[string][]byte {
 
 func TestArchives(t *testing.T) {
 	for what, items := range map[string][]item{
-		"at the top":           good,
-		"in a folder":          append([]item{{name: "support/", kind: tar.TypeDir}}, inFolder("support/", good)...),
-		"below ./":             inFolder("./", good),
-		"with other files":     append(inFolder("x/", good), item{name: "x/README.md", text: "?"}, item{name: "x/checkpoint-1/" + configFile, text: "{}"}, item{name: "__MACOSX/x/._" + configFile}),
+		"at the top":  good,
+		"in a folder": append([]item{{name: "support/", kind: tar.TypeDir}}, inFolder("support/", good)...),
+		"below ./":    inFolder("./", good),
+		"with other files": append(inFolder("x/", good), item{name: "x/README.md", text: "?"},
+			item{name: "x/checkpoint-1/" + configFile, text: "{}"}, item{name: "__MACOSX/x/._" + configFile}),
 		"with a chat template": append(inFolder("", good), item{name: templateFile, text: "t"}),
 		"compressible":         {good[0], {name: tensorsFile, text: strings.Repeat("\x00", 1<<20)}},
 	} {
@@ -120,7 +121,8 @@ func TestArchives(t *testing.T) {
 				t.Errorf("%s, %s: %v", what, kind, err)
 				continue
 			}
-			if got := content(t, r, v); what != "compressible" && got != "tensors" || (v.ChatTemplate != "") != (what == "with a chat template") {
+			if got := content(t, r, v); what != "compressible" && got != "tensors" ||
+				(v.ChatTemplate != "") != (what == "with a chat template") {
 				t.Errorf("%s, %s: %q, template %q", what, kind, got, v.ChatTemplate)
 			}
 		}
@@ -172,14 +174,17 @@ func TestHostileArchives(t *testing.T) {
 	}
 	refused(t, "empty", nil)
 	refused(t, "text", []byte("#!/bin/sh\n"))
-	refused(t, "NUL in a name", bytes.ReplaceAll(zipOf(t, append([]item{{name: "evil_0", text: "x"}}, good...)), []byte("evil_0"), []byte("evil\x000")))
+	refused(t, "NUL in a name",
+		bytes.ReplaceAll(zipOf(t, append([]item{{name: "evil_0", text: "x"}}, good...)), []byte("evil_0"),
+			[]byte("evil\x000")))
 	data := zipOf(t, good)
 	at := bytes.LastIndex(data, []byte("PK\x05\x06"))
 	for off := 10; off < 20; off++ {
 		damaged := bytes.Clone(data)
 		damaged[at+off] ^= 0xff
 		if r := localPlace(t).open(t); true {
-			if _, err := r.AddArchive(t.Context(), "t", "a", bytes.NewReader(damaged), AddOptions{}); err != nil && !errors.Is(err, ErrInvalid) {
+			if _, err := r.AddArchive(t.Context(), "t", "a", bytes.NewReader(damaged), AddOptions{}); err != nil &&
+				!errors.Is(err, ErrInvalid) {
 				t.Errorf("byte %d of the end: %v", off, err)
 			}
 		}
@@ -212,7 +217,8 @@ func TestArchiveBroken(t *testing.T) {
 	r := localPlace(t).open(t)
 	lost := errors.New("connection lost")
 	for kind, data := range kinds(t, []item{good[0], {name: tensorsFile, text: strings.Repeat("abcdefgh", 100_000)}}) {
-		_, err := r.AddArchive(t.Context(), "t", "a", io.MultiReader(bytes.NewReader(data[:len(data)/2]), failing{lost}), AddOptions{})
+		_, err := r.AddArchive(t.Context(), "t", "a",
+			io.MultiReader(bytes.NewReader(data[:len(data)/2]), failing{lost}), AddOptions{})
 		if !errors.Is(err, lost) {
 			t.Errorf("%s: %v", kind, err)
 		}
@@ -228,9 +234,11 @@ type failing struct{ err error }
 
 func (f failing) Read([]byte) (int, error) { return 0, f.err }
 
-// FuzzArchive: whatever is sent, only an adapter's files are written, in the work folder, and their digests are those of their bytes.
+// FuzzArchive: whatever is sent, only an adapter's files are written, in the work folder, and their digests are those
+// of their bytes.
 func FuzzArchive(f *testing.F) {
-	for _, items := range [][]item{good, inFolder("x/", good), {{name: "../evil"}}, {good[0], {name: tensorsFile, kind: tar.TypeSymlink, link: "/x"}}} {
+	for _, items := range [][]item{good, inFolder("x/", good), {{name: "../evil"}},
+		{good[0], {name: tensorsFile, kind: tar.TypeSymlink, link: "/x"}}} {
 		for _, data := range kinds(f, items) {
 			f.Add(data)
 		}
@@ -246,7 +254,8 @@ func FuzzArchive(f *testing.F) {
 			t.Errorf("%v", err)
 		}
 		for _, file := range files {
-			if got, err := fileDigest(t.Context(), filepath.Join(work, file.Name)); err != nil || got != file.Digest || maxFileBytes[file.Name] == 0 {
+			if got, err := fileDigest(t.Context(), filepath.Join(work, file.Name)); err != nil || got != file.Digest ||
+				maxFileBytes[file.Name] == 0 {
 				t.Errorf("%s: %v", file.Name, err)
 			}
 		}

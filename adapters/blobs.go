@@ -12,9 +12,11 @@ import (
 	"time"
 )
 
-// Blobs keeps files under the SHA-256 of their bytes. Implementations are safe for concurrent use, by several processes too.
+// Blobs keeps files under the SHA-256 of their bytes. Implementations are safe for concurrent use, by several processes
+// too.
 type Blobs interface {
-	// Put stores the file at path, which has that digest and is synced, and may take it away. Putting what is there already is fine.
+	// Put stores the file at path, which has that digest and is synced, and may take it away. Putting what is there
+	// already is fine.
 	Put(ctx context.Context, digest, path string) error
 	// Open reads a blob; fs.ErrNotExist where there is none. The reader is not trusted: the caller checks the digest.
 	Open(ctx context.Context, digest string) (io.ReadCloser, error)

@@ -74,7 +74,8 @@ func (b *BucketBlobs) Put(ctx context.Context, digest, path string) error {
 	if err != nil && !absent(err) {
 		return err
 	}
-	_, err = b.client.FPutObject(ctx, b.cfg.Bucket, b.key(digest), path, minio.PutObjectOptions{ContentType: "application/octet-stream"})
+	_, err = b.client.FPutObject(ctx, b.cfg.Bucket, b.key(digest), path,
+		minio.PutObjectOptions{ContentType: "application/octet-stream"})
 	return err
 }
 
@@ -112,7 +113,8 @@ func (b *BucketBlobs) All(ctx context.Context) iter.Seq2[Blob, error] {
 		if prefix != "" {
 			prefix += "/"
 		}
-		for obj := range b.client.ListObjects(ctx, b.cfg.Bucket, minio.ListObjectsOptions{Prefix: prefix, Recursive: true}) {
+		for obj := range b.client.ListObjects(ctx, b.cfg.Bucket,
+			minio.ListObjectsOptions{Prefix: prefix, Recursive: true}) {
 			if obj.Err != nil {
 				yield(Blob{}, fmt.Errorf("list blobs: %w", obj.Err))
 				return

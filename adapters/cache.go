@@ -21,8 +21,8 @@ type Resident interface {
 	Free()        // called once, when no lease is left
 }
 
-// Memory is the budget that adapters share with the KV cache. Borrow and Return may take a lock that is held while Cache.Reclaim is called: the cache calls them without
-// holding its own.
+// Memory is the budget that adapters share with the KV cache. Borrow and Return may take a lock that is held while
+// Cache.Reclaim is called: the cache calls them without holding its own.
 type Memory interface {
 	// Borrow takes bytes for an adapter; false says that there are none now.
 	Borrow(bytes int64) bool
@@ -50,8 +50,9 @@ type CacheConfig struct {
 	MaxLoads    int           // loads at once; 1
 	LoadTimeout time.Duration // how long a request waits for its adapter; 30 s
 	RetryAfter  time.Duration // how long a failed load is answered with its error; 5 s
-	AgeAfter    time.Duration // how long adapters in use may keep the oldest load from its memory before their new requests queue behind it; 1 s
-	SyncEvery   time.Duration // how often the registry is asked for changes; 500 ms
+	// how long adapters in use may keep the oldest load from its memory before their new requests queue behind it; 1 s
+	AgeAfter  time.Duration
+	SyncEvery time.Duration // how often the registry is asked for changes; 500 ms
 	// OnLoad is told of every load that ended, or nil. It must not call the cache.
 	OnLoad func(v Version, took time.Duration, err error)
 }
@@ -60,7 +61,8 @@ func (c CacheConfig) filled() CacheConfig {
 	for _, d := range []struct {
 		to  *time.Duration
 		def time.Duration
-	}{{&c.LoadTimeout, 30 * time.Second}, {&c.RetryAfter, 5 * time.Second}, {&c.AgeAfter, time.Second}, {&c.SyncEvery, 500 * time.Millisecond}} {
+	}{{&c.LoadTimeout, 30 * time.Second}, {&c.RetryAfter, 5 * time.Second}, {&c.AgeAfter, time.Second},
+		{&c.SyncEvery, 500 * time.Millisecond}} {
 		if *d.to <= 0 {
 			*d.to = d.def
 		}
@@ -77,7 +79,8 @@ func (c CacheConfig) filled() CacheConfig {
 	return c
 }
 
-// Cache keeps adapters in memory: from the store to the host, which on the cpu device is the device. Each is there once, by its digest, whoever uses it. Safe for concurrent use.
+// Cache keeps adapters in memory: from the store to the host, which on the cpu device is the device. Each is there
+// once, by its digest, whoever uses it. Safe for concurrent use.
 //
 // An entry is in one of these, always:
 //
@@ -87,8 +90,8 @@ func (c CacheConfig) filled() CacheConfig {
 //	idle      refs == 0, in the LRU by its last use: evicted when memory is needed, by a load or by the KV cache
 //	kept      refs == 0 and pinned: stays until it is removed or no longer pinned
 //
-// and charged == the bytes of all entries, which are borrowed from Memory; spare == those of the idle ones. What has no memory yet is no entry: requests wait for it
-// in a want, and hold nothing meanwhile.
+// and charged == the bytes of all entries, which are borrowed from Memory; spare == those of the idle ones. What has no
+// memory yet is no entry: requests wait for it in a want, and hold nothing meanwhile.
 type Cache struct {
 	cfg CacheConfig
 
@@ -166,7 +169,8 @@ func NewCache(cfg CacheConfig) (*Cache, error) {
 	if cfg.Registry == nil || cfg.Load == nil {
 		return nil, errors.New("adapter cache: a registry and a way to load are needed")
 	}
-	c := &Cache{cfg: cfg.filled(), entries: map[string]*entry{}, wants: map[string]*want{}, wake: make(chan struct{}, 1)}
+	c := &Cache{cfg: cfg.filled(), entries: map[string]*entry{}, wants: map[string]*want{},
+		wake: make(chan struct{}, 1)}
 	var errs [3]error
 	c.idle, errs[0] = simplelru.NewLRU[string, *entry](math.MaxInt, nil)
 	c.failed, errs[1] = simplelru.NewLRU[string, failure](maxFailures, nil)
@@ -180,7 +184,8 @@ func NewCache(cfg CacheConfig) (*Cache, error) {
 	return c, nil
 }
 
-// Close fails what waits, waits for loads to end and frees all adapters. Leases that are still out are freed at their release.
+// Close fails what waits, waits for loads to end and frees all adapters. Leases that are still out are freed at their
+// release.
 func (c *Cache) Close() {
 	c.mu.Lock()
 	c.closed = true
@@ -206,8 +211,8 @@ func (c *Cache) Close() {
 
 var errClosed = fmt.Errorf("%w: the server is closing", ErrLoadTimeout)
 
-// Acquire returns a lease of the version's weights. One that is in memory comes at once; else the call waits, outside of any batch, until it has been loaded.
-// ErrLoadTimeout, ErrLoadFailed, ErrPinned, or the context's error.
+// Acquire returns a lease of the version's weights. One that is in memory comes at once; else the call waits, outside
+// of any batch, until it has been loaded. ErrLoadTimeout, ErrLoadFailed, ErrPinned, or the context's error.
 func (c *Cache) Acquire(ctx context.Context, v Version) (Lease, error) {
 	c.mu.Lock()
 	if e := c.entries[v.Digest]; e != nil && e.phase == resident && !e.draining {
@@ -224,8 +229,9 @@ func (c *Cache) Acquire(ctx context.Context, v Version) (Lease, error) {
 	return all[0], nil
 }
 
-// AcquireAll returns leases of all versions, in their order, or of none. While memory lacks for what is not there it holds nothing that another request could wait
-// for. What can never be in memory together is refused at once: ErrTooLarge or, for one alone, ErrLoadFailed; ErrPinned where pinned adapters have the room. Else as Acquire.
+// AcquireAll returns leases of all versions, in their order, or of none. While memory lacks for what is not there it
+// holds nothing that another request could wait for. What can never be in memory together is refused at once:
+// ErrTooLarge or, for one alone, ErrLoadFailed; ErrPinned where pinned adapters have the room. Else as Acquire.
 func (c *Cache) AcquireAll(ctx context.Context, vs ...Version) ([]Lease, error) {
 	w := &waiter{ready: make(chan struct{}), versions: vs}
 	c.mu.Lock()
@@ -242,7 +248,8 @@ func (c *Cache) AcquireAll(ctx context.Context, vs ...Version) ([]Lease, error) 
 	case <-ctx.Done():
 		err = ctx.Err()
 	case <-timer.C:
-		err = fmt.Errorf("%w: %s after %v: all memory for adapters is in use, or the store is slow", ErrLoadTimeout, refs(vs), c.cfg.LoadTimeout)
+		err = fmt.Errorf("%w: %s after %v: all memory for adapters is in use, or the store is slow", ErrLoadTimeout,
+			refs(vs), c.cfg.LoadTimeout)
 	}
 	if err != nil {
 		c.abandon(w)
@@ -352,8 +359,8 @@ func (c *Cache) free(gone []*entry) {
 	}
 }
 
-// Reclaim evicts idle adapters, the least recently used first, until bytes are free or none is left, and returns how many it freed. Their memory is the caller's: it is
-// not given to Memory.Return.
+// Reclaim evicts idle adapters, the least recently used first, until bytes are free or none is left, and returns how
+// many it freed. Their memory is the caller's: it is not given to Memory.Return.
 func (c *Cache) Reclaim(bytes int64) int64 {
 	c.mu.Lock()
 	var gone []*entry
@@ -374,7 +381,8 @@ func (c *Cache) Reclaim(bytes int64) int64 {
 	return freed
 }
 
-// State says where a version is for its tenant, and why its load failed. What another tenant brought here under the same digest is on disk for this one until it asks.
+// State says where a version is for its tenant, and why its load failed. What another tenant brought here under the
+// same digest is on disk for this one until it asks.
 func (c *Cache) State(v Version) (State, string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -384,7 +392,8 @@ func (c *Cache) State(v Version) (State, string) {
 		}
 		return Loading, ""
 	}
-	if w := c.wants[v.Digest]; w != nil && slices.ContainsFunc(w.queue, func(q *waiter) bool { return q.versions[0].Tenant == v.Tenant }) {
+	if w := c.wants[v.Digest]; w != nil &&
+		slices.ContainsFunc(w.queue, func(q *waiter) bool { return q.versions[0].Tenant == v.Tenant }) {
 		return Loading, ""
 	}
 	if f, ok := c.failed.Peek(v.Digest); ok && f.users[v.Tenant] {

@@ -52,12 +52,14 @@ func later(c *Cache, vs ...Version) (came <-chan struct{}, wait func(*testing.T)
 	}
 }
 
-// Mixes that could each hold what the other waits for, and single requests in between: none waits longer than the loads and leases before it take.
+// Mixes that could each hold what the other waits for, and single requests in between: none waits longer than the loads
+// and leases before it take.
 func TestMixesDoNotWaitForEachOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFakes(t)
 		m := &fakeMemory{t: t, free: 30}
-		c := f.cache(CacheConfig{Memory: m, LoadTimeout: 10 * time.Second, AgeAfter: 50 * time.Millisecond, MaxLoads: 2})
+		c := f.cache(CacheConfig{Memory: m, LoadTimeout: 10 * time.Second, AgeAfter: 50 * time.Millisecond,
+			MaxLoads: 2})
 		v := make([]Version, 6)
 		for i := range v {
 			v[i] = f.version(i, 10)
@@ -211,7 +213,8 @@ func TestMixAllOrNone(t *testing.T) {
 			t.Errorf("%d loads, want the good one's, the bad one's, and two of the one that grows", n)
 		}
 		f.took = time.Second
-		for _, after := range []time.Duration{500 * time.Millisecond, 1500 * time.Millisecond} { // in the first load, in the second
+		// in the first load, in the second
+		for _, after := range []time.Duration{500 * time.Millisecond, 1500 * time.Millisecond} {
 			ctx, cancel := context.WithTimeout(t.Context(), after)
 			_, err := c.AcquireAll(ctx, f.version(int(after), 5), f.version(int(after)+1, 5), good)
 			wants(t, "the request goes", err, context.DeadlineExceeded)

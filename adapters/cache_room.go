@@ -47,8 +47,9 @@ func (c *Cache) dispatch() {
 	}
 }
 
-// startOne starts a load: of an entry that has its memory, else of the first want that has room; it returns whether there is more to look at. The oldest want that has
-// none may be passed by others until it has waited AgeAfter; then those in its way take no new requests.
+// startOne starts a load: of an entry that has its memory, else of the first want that has room; it returns whether
+// there is more to look at. The oldest want that has none may be passed by others until it has waited AgeAfter; then
+// those in its way take no new requests.
 func (c *Cache) startOne() bool {
 	c.mu.Lock()
 	c.review()
@@ -82,7 +83,8 @@ func (c *Cache) startOne() bool {
 	return false
 }
 
-// review takes wants out of the queue that lack nothing any more, that nobody waits for, and that can never have room; draining ends with the want that it is for.
+// review takes wants out of the queue that lack nothing any more, that nobody waits for, and that can never have room;
+// draining ends with the want that it is for.
 func (c *Cache) review() {
 	pinned := c.pinnedBytes()
 	for {
@@ -102,7 +104,8 @@ func (c *Cache) review() {
 	}
 }
 
-// room charges the memory of all that a want lacks, evicting idle adapters for it, and lets it go on to the loads; false says that there is none now.
+// room charges the memory of all that a want lacks, evicting idle adapters for it, and lets it go on to the loads;
+// false says that there is none now.
 func (c *Cache) room(w *want) bool {
 	c.mu.Lock()
 	var held, fresh []*entry // what is here is held, so that it is not evicted for the rest
@@ -111,7 +114,8 @@ func (c *Cache) room(w *want) bool {
 	for _, v := range w.versions {
 		switch e := c.entries[v.Digest]; {
 		case e == nil:
-			e = &entry{version: v, phase: charged, bytes: c.bytesOf(v), pinned: v.Pinned, refs: 1, users: map[string]bool{}}
+			e = &entry{version: v, phase: charged, bytes: c.bytesOf(v), pinned: v.Pinned, refs: 1,
+				users: map[string]bool{}}
 			fresh = append(fresh, e)
 			need += e.bytes
 		case e.draining:
@@ -183,8 +187,8 @@ func (c *Cache) evictOldest() *entry {
 	return c.take(e)
 }
 
-// drainFor lets new requests of the adapters in w's way wait behind it: of those in use that are not its own, the ones that take it least, until their memory and that of
-// the idle ones suffice.
+// drainFor lets new requests of the adapters in w's way wait behind it: of those in use that are not its own, the ones
+// that take it least, until their memory and that of the idle ones suffice.
 func (c *Cache) drainFor(w *want) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -225,7 +229,8 @@ func (c *Cache) drainFor(w *want) {
 	}
 }
 
-// stopDraining lets requests have their adapters again that waited behind the drainer; review finds those that are still here.
+// stopDraining lets requests have their adapters again that waited behind the drainer; review finds those that are
+// still here.
 func (c *Cache) stopDraining() {
 	for _, e := range c.entries {
 		c.undrain(e)

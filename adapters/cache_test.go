@@ -178,7 +178,8 @@ func TestCacheSingleFlight(t *testing.T) {
 			wg.Go(func() { mustAcquire(t, c, f.version(2+i, 10)).Release() })
 		}
 		wg.Wait()
-		if s := c.Stats(); f.loads.Load() != 11 || s.Loads != 11 || s.Bytes != 110 || s.Count != 11 || s.InUse != 0 || s.Hits+s.Misses != 60 {
+		if s := c.Stats(); f.loads.Load() != 11 || s.Loads != 11 || s.Bytes != 110 || s.Count != 11 || s.InUse != 0 ||
+			s.Hits+s.Misses != 60 {
 			t.Errorf("%d loads, %+v", f.loads.Load(), s)
 		}
 		if f.most.Load() != 2 {
@@ -235,7 +236,8 @@ func TestCacheWorkingSets(t *testing.T) {
 				mustAcquire(t, c, versions[i]).Release()
 			}
 			s := c.Stats()
-			if int(s.Hits) != hits || s.Hits+s.Misses != requests || s.Loads != s.Misses || s.Loads-s.Evictions != int64(s.Count) || s.Bytes > room*10 {
+			if int(s.Hits) != hits || s.Hits+s.Misses != requests || s.Loads != s.Misses ||
+				s.Loads-s.Evictions != int64(s.Count) || s.Bytes > room*10 {
 				t.Errorf("%d times: LRU has %d hits of %d: %+v", times, hits, requests, s)
 			}
 			f.closeAll(c)
@@ -519,7 +521,8 @@ func TestCacheSharesMemory(t *testing.T) {
 	f.took = 100 * time.Microsecond
 	const total = 200
 	m := &fakeMemory{t: t, free: total}
-	c := f.cache(CacheConfig{Memory: m, MaxLoads: 3, LoadTimeout: 20 * time.Second, AgeAfter: 20 * time.Millisecond, SyncEvery: 2 * time.Millisecond})
+	c := f.cache(CacheConfig{Memory: m, MaxLoads: 3, LoadTimeout: 20 * time.Second, AgeAfter: 20 * time.Millisecond,
+		SyncEvery: 2 * time.Millisecond})
 	versions := make([]Version, 40)
 	for i := range versions {
 		versions[i] = f.version(i, int64(5+i%7*10))

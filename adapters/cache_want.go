@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// want is what requests wait for that cannot begin: one adapter, or a mix that comes all together. It holds no adapter and no memory, so that no two can wait for each other.
+// want is what requests wait for that cannot begin: one adapter, or a mix that comes all together. It holds no adapter
+// and no memory, so that no two can wait for each other.
 type want struct {
 	key      string    // the digests
 	versions []Version // of different digests, by digest
@@ -16,7 +17,8 @@ type want struct {
 	queue    []*waiter
 }
 
-// waiter is a request: in a want's queue, then, with a reference to each of its entries, waiting for the loads of those that are not resident. ready is closed at the end.
+// waiter is a request: in a want's queue, then, with a reference to each of its entries, waiting for the loads of those
+// that are not resident. ready is closed at the end.
 type waiter struct {
 	versions []Version // as the request has them
 	want     *want     // nil once it has its references
@@ -46,7 +48,8 @@ func wantOf(vs []Version) *want {
 	return w
 }
 
-// ask gives a request its references where all its adapters have memory, else a place in the queue, or an error where waiting is in vain.
+// ask gives a request its references where all its adapters have memory, else a place in the queue, or an error where
+// waiting is in vain.
 func (c *Cache) ask(q *waiter) error {
 	if c.closed {
 		return errClosed
@@ -87,7 +90,8 @@ func (c *Cache) queue(w *want, q *waiter) {
 
 // complete says whether all that is wanted has memory and may be used.
 func (c *Cache) complete(w *want) bool {
-	return !slices.ContainsFunc(w.versions, func(v Version) bool { e := c.entries[v.Digest]; return e == nil || e.draining })
+	return !slices.ContainsFunc(w.versions,
+		func(v Version) bool { e := c.entries[v.Digest]; return e == nil || e.draining })
 }
 
 // admit gives a request a reference to each of its entries, which are all there.
@@ -177,7 +181,8 @@ func (c *Cache) failEntry(e *entry, err error) (gone []*entry) {
 	return append(gone, e)
 }
 
-// retryEntry takes an entry out that needs more memory than it was charged; its requests wait again, first of all, holding nothing.
+// retryEntry takes an entry out that needs more memory than it was charged; its requests wait again, first of all,
+// holding nothing.
 func (c *Cache) retryEntry(e *entry) (gone []*entry) {
 	c.bury(e)
 	var again []*want
@@ -210,7 +215,8 @@ func (c *Cache) bytesOf(v Version) int64 {
 	return v.Bytes
 }
 
-// hopeless says why a want can never come, or nil: a load that failed lately, or more memory than there is beside what pinned adapters hold, of which there is so much.
+// hopeless says why a want can never come, or nil: a load that failed lately, or more memory than there is beside what
+// pinned adapters hold, of which there is so much.
 func (c *Cache) hopeless(w *want, pinned int64) error {
 	sum := int64(0)
 	for _, v := range w.versions {
@@ -222,7 +228,8 @@ func (c *Cache) hopeless(w *want, pinned int64) error {
 		}
 		n := c.bytesOf(v)
 		if sum += n; n > c.cfg.Limit {
-			err := fmt.Errorf("%w: version %.12s takes %d bytes, more than the %d of all adapters' memory", ErrLoadFailed, v.Digest, n, c.cfg.Limit)
+			err := fmt.Errorf("%w: version %.12s takes %d bytes, more than the %d of all adapters' memory",
+				ErrLoadFailed, v.Digest, n, c.cfg.Limit)
 			c.remember(v.Digest, err, nil)
 			return err
 		}
@@ -234,7 +241,8 @@ func (c *Cache) hopeless(w *want, pinned int64) error {
 	case sum > c.cfg.Limit:
 		return fmt.Errorf("%w: %s take %d bytes of %d", ErrTooLarge, refs(w.versions), sum, c.cfg.Limit)
 	case sum > c.cfg.Limit-pinned:
-		return fmt.Errorf("%w: %s: %d bytes wanted, %d of %d are pinned", ErrPinned, refs(w.versions), sum, pinned, c.cfg.Limit)
+		return fmt.Errorf("%w: %s: %d bytes wanted, %d of %d are pinned", ErrPinned, refs(w.versions), sum, pinned,
+			c.cfg.Limit)
 	}
 	return nil
 }

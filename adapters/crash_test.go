@@ -47,17 +47,19 @@ func TestCrashChild(t *testing.T) {
 	}
 	at, _ := strconv.Atoi(os.Getenv("WEFT_TEST_CRASH_AT"))
 	n := 0
-	crashScript(t, place{filepath.Join(dir, "weft.db"), NewFolderBlobs(filepath.Join(dir, "blobs")), dir}.open(t), func(string) {
-		if n++; n == at {
-			syscall.Kill(os.Getpid(), syscall.SIGKILL)
-			time.Sleep(time.Minute)
-		}
-	})
+	crashScript(t, place{filepath.Join(dir, "weft.db"), NewFolderBlobs(filepath.Join(dir, "blobs")), dir}.open(t),
+		func(string) {
+			if n++; n == at {
+				syscall.Kill(os.Getpid(), syscall.SIGKILL)
+				time.Sleep(time.Minute)
+			}
+		})
 	os.WriteFile(filepath.Join(dir, "steps"), []byte(strconv.Itoa(n)), 0o600)
 }
 
-// TestKilledAtEveryStep kills a process with SIGKILL before and after every durable step of every operation. The registry that is opened afterwards is as before an
-// operation or as after it, all that it lists loads, the script works to its end, and garbage collection leaves exactly what is referred to.
+// TestKilledAtEveryStep kills a process with SIGKILL before and after every durable step of every operation. The
+// registry that is opened afterwards is as before an operation or as after it, all that it lists loads, the script
+// works to its end, and garbage collection leaves exactly what is referred to.
 func TestKilledAtEveryStep(t *testing.T) {
 	if steps := crash(t, t.TempDir(), 0); steps < 20 {
 		t.Fatalf("%d steps: the script does not come by the durable ones", steps)
@@ -171,7 +173,8 @@ func onlyReferred(t *testing.T, r *Registry) {
 		t.Errorf("%v is left in tmp: %v", left, err)
 	}
 	var claims int
-	if err := r.cfg.DB.QueryRow(context.Background(), "SELECT COUNT(*) FROM adapter_claims").Scan(&claims); err != nil || claims != 0 {
+	if err := r.cfg.DB.QueryRow(context.Background(),
+		"SELECT COUNT(*) FROM adapter_claims").Scan(&claims); err != nil || claims != 0 {
 		t.Errorf("%d claims are left: %v", claims, err)
 	}
 }

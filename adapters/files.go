@@ -34,10 +34,12 @@ const MaxAdapterBytes = 8 << 30
 
 // maxFileBytes says how long each file may be.
 var maxFileBytes = map[string]int64{
-	configFile: 1 << 20, tensorsFile: MaxAdapterBytes, ggufFile: MaxAdapterBytes, templateFile: 1 << 20, parityFile: 16 << 20,
+	configFile: 1 << 20, tensorsFile: MaxAdapterBytes, ggufFile: MaxAdapterBytes, templateFile: 1 << 20,
+	parityFile: 16 << 20,
 }
 
-// copyAdapter copies the files of the adapter in the folder dir, or the GGUF file dir, into the folder work and syncs them.
+// copyAdapter copies the files of the adapter in the folder dir, or the GGUF file dir, into the folder work and syncs
+// them.
 func copyAdapter(ctx context.Context, dir, work string) ([]File, error) {
 	st, err := os.Stat(dir)
 	if err != nil {
@@ -74,19 +76,23 @@ func complete(files []File, beside func(name string) bool) error {
 		have[f.Name] = true
 	}
 	switch {
-	case have[configFile] && have[tensorsFile] && !have[ggufFile], have[ggufFile] && !have[configFile] && !have[tensorsFile]:
+	case have[configFile] && have[tensorsFile] && !have[ggufFile], have[ggufFile] && !have[configFile] &&
+		!have[tensorsFile]:
 		return nil
 	case have[ggufFile]:
 		return fmt.Errorf("%w: both %s and a PEFT adapter: keep one of them", ErrInvalid, ggufFile)
 	case !have[tensorsFile] && beside("adapter_model.bin"):
-		return fmt.Errorf("%w: adapter_model.bin is a pickle, which can run code: save it as %s (safe_serialization=True)", ErrInvalid, tensorsFile)
+		return fmt.Errorf(
+			"%w: adapter_model.bin is a pickle, which can run code: save it as %s (safe_serialization=True)",
+			ErrInvalid, tensorsFile)
 	case !have[configFile]:
 		return fmt.Errorf("%w: %s is missing: a PEFT adapter has it beside %s", ErrInvalid, configFile, tensorsFile)
 	}
 	return fmt.Errorf("%w: %s is missing beside %s", ErrInvalid, tensorsFile, configFile)
 }
 
-// copyRegular copies the regular file from to work/name. Links are refused: they may lead anywhere, and elsewhere tomorrow.
+// copyRegular copies the regular file from to work/name. Links are refused: they may lead anywhere, and elsewhere
+// tomorrow.
 func copyRegular(ctx context.Context, from, work, name string) (File, error) {
 	st, err := os.Lstat(from)
 	if err != nil {
@@ -150,9 +156,10 @@ func readIfThere(path string) (string, error) {
 	return string(text), err
 }
 
-// Dir returns a folder of the data directory that holds the version's files, each found to have its digest. A folder that is not there yet is made from the blob store.
-// Files are read for that once in a process, and again when their size, time or inode have changed: what rewrites a file's bytes in place and puts its time back is
-// seen by the next process only. ErrNotFound, ErrCorrupt.
+// Dir returns a folder of the data directory that holds the version's files, each found to have its digest. A folder
+// that is not there yet is made from the blob store. Files are read for that once in a process, and again when their
+// size, time or inode have changed: what rewrites a file's bytes in place and puts its time back is seen by the next
+// process only. ErrNotFound, ErrCorrupt.
 func (r *Registry) Dir(ctx context.Context, v Version) (string, error) {
 	files, manifest, err := r.files(ctx, v)
 	if err != nil {
@@ -167,14 +174,16 @@ func (r *Registry) Dir(ctx context.Context, v Version) (string, error) {
 		if attempt == 2 || !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, ErrCorrupt) {
 			return "", err
 		}
-		if err := r.materialize(ctx, dir, files); err != nil && (attempt == 1 || !errors.Is(err, fs.ErrNotExist)) { // a collector of garbage may take the work folder
+		// a collector of garbage may take the work folder
+		if err := r.materialize(ctx, dir, files); err != nil && (attempt == 1 || !errors.Is(err, fs.ErrNotExist)) {
 			return "", explain(err)
 		}
 	}
 }
 
-// files lists the files of a version and their manifest's digest, which names the folder. Where the tenant has removed the version, another tenant's of the same digest does:
-// who may use it was decided when it was resolved, and a load may serve requests of both.
+// files lists the files of a version and their manifest's digest, which names the folder. Where the tenant has removed
+// the version, another tenant's of the same digest does: who may use it was decided when it was resolved, and a load
+// may serve requests of both.
 func (r *Registry) files(ctx context.Context, v Version) (files []File, manifest string, err error) {
 	rows, err := r.cfg.DB.Query(ctx, `SELECT f.file, f.blob, f.bytes, v.manifest, v.tenant || '/' || v.name FROM adapter_files f
 		JOIN adapter_versions v ON v.tenant = f.tenant AND v.name = f.name AND v.digest = f.digest
@@ -213,18 +222,21 @@ func (r *Registry) verify(ctx context.Context, dir string, files []File) error {
 		if err != nil {
 			return err
 		}
-		if known, ok := r.verified.Get(path); ok && os.SameFile(known, st) && known.Size() == st.Size() && known.ModTime().Equal(st.ModTime()) {
+		if known, ok := r.verified.Get(path); ok && os.SameFile(known, st) && known.Size() == st.Size() &&
+			known.ModTime().Equal(st.ModTime()) {
 			continue
 		}
 		if !st.Mode().IsRegular() || st.Size() != f.Bytes {
-			return fmt.Errorf("%w: %s has %d bytes, not %d: add the adapter again", ErrCorrupt, f.Name, st.Size(), f.Bytes)
+			return fmt.Errorf("%w: %s has %d bytes, not %d: add the adapter again", ErrCorrupt, f.Name, st.Size(),
+				f.Bytes)
 		}
 		got, err := fileDigest(ctx, path)
 		if err != nil {
 			return err
 		}
 		if got != f.Digest {
-			return fmt.Errorf("%w: %s has SHA-256 %.12s…, not %.12s…: add the adapter again", ErrCorrupt, f.Name, got, f.Digest)
+			return fmt.Errorf("%w: %s has SHA-256 %.12s…, not %.12s…: add the adapter again", ErrCorrupt, f.Name, got,
+				f.Digest)
 		}
 		r.verified.Add(path, st)
 	}
@@ -244,8 +256,9 @@ func fileDigest(ctx context.Context, path string) (string, error) {
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
-// materialize makes the folder dir from the blob store, in the place of a damaged one: a link to each blob where that is possible, else a copy. Nothing waits for the disk:
-// what a loss of power leaves of the folder is verified, and made again.
+// materialize makes the folder dir from the blob store, in the place of a damaged one: a link to each blob where that
+// is possible, else a copy. Nothing waits for the disk: what a loss of power leaves of the folder is verified, and made
+// again.
 func (r *Registry) materialize(ctx context.Context, dir string, files []File) error {
 	work, err := r.workDir()
 	if err != nil {

@@ -21,8 +21,9 @@ type Garbage struct {
 // garbageBatch bounds the blobs that are deleted in one transaction, which holds up uploads meanwhile.
 const garbageBatch = 64
 
-// GarbageCollect removes blobs and folders to which no version refers, and what dead uploads left behind. Whatever is younger than grace is spared: an upload that takes
-// longer than that fails and has to be repeated. An hour is a good grace; 0 is for a registry that nobody else uses.
+// GarbageCollect removes blobs and folders to which no version refers, and what dead uploads left behind. Whatever is
+// younger than grace is spared: an upload that takes longer than that fails and has to be repeated. An hour is a good
+// grace; 0 is for a registry that nobody else uses.
 func (r *Registry) GarbageCollect(ctx context.Context, grace time.Duration) (Garbage, error) {
 	var g Garbage
 	before := r.now().Add(-grace)
@@ -45,7 +46,8 @@ func (r *Registry) GarbageCollect(ctx context.Context, grace time.Duration) (Gar
 	return g, r.cleanTmp(before)
 }
 
-// collect deletes those of the blobs that nobody refers to or claims, and folders of no version, while no claim can be made.
+// collect deletes those of the blobs that nobody refers to or claims, and folders of no version, while no claim can be
+// made.
 func (r *Registry) collect(ctx context.Context, blobs []string, before time.Time, g *Garbage) error {
 	var done Garbage
 	err := r.exclusive(ctx, func(tx *store.Tx) error {
@@ -55,7 +57,9 @@ func (r *Registry) collect(ctx context.Context, blobs []string, before time.Time
 		}
 		for _, b := range blobs {
 			var n int64
-			if err := tx.QueryRow(ctx, "SELECT (SELECT COUNT(*) FROM adapter_files WHERE blob = ?) + (SELECT COUNT(*) FROM adapter_claims WHERE blob = ?)",
+			if err := tx.QueryRow(ctx,
+				"SELECT (SELECT COUNT(*) FROM adapter_files WHERE blob = ?) + (SELECT COUNT(*) FROM adapter_claims "+
+					"WHERE blob = ?)",
 				b, b).Scan(&n); err != nil {
 				return err
 			}

@@ -22,7 +22,8 @@ func peftPath(dir string) string {
 	return dir
 }
 
-// CheckPEFT returns a Checker of PEFT folders and GGUF adapters: against base, whose digest is given, or, where base is nil, by themselves.
+// CheckPEFT returns a Checker of PEFT folders and GGUF adapters: against base, whose digest is given, or, where base is
+// nil, by themselves.
 func CheckPEFT(base peft.Base, digest string) Checker {
 	return func(_ context.Context, dir string) (Meta, error) {
 		r, err := peft.Inspect(peftPath(dir), base)
@@ -32,7 +33,8 @@ func CheckPEFT(base peft.Base, digest string) Checker {
 		if r.Verdict == peft.Refused {
 			return Meta{}, refusal{&peft.RefusedError{Path: "the adapter", Reasons: r.Reasons, More: r.More}}
 		}
-		m := Meta{Digest: r.Digest, Targets: append(r.Targets, r.Saved...), Params: r.Params, Bytes: r.Bytes, Warnings: r.Warnings}
+		m := Meta{Digest: r.Digest, Targets: append(r.Targets, r.Saved...), Params: r.Params, Bytes: r.Bytes,
+			Warnings: r.Warnings}
 		if base != nil {
 			m.Base = digest
 		}
@@ -48,7 +50,8 @@ type refusal struct{ *peft.RefusedError }
 
 func (r refusal) Is(target error) bool { return target == ErrInvalid }
 
-// LoadPEFT returns a CacheConfig.Load that puts adapters on a device, checked against base once more. base must allow concurrent reads.
+// LoadPEFT returns a CacheConfig.Load that puts adapters on a device, checked against base once more. base must allow
+// concurrent reads.
 func LoadPEFT(base peft.Base, dev device.Device) func(ctx context.Context, v Version, dir string) (Resident, error) {
 	return func(ctx context.Context, _ Version, dir string) (Resident, error) {
 		var w *lora.Weights

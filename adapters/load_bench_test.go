@@ -13,9 +13,11 @@ import (
 )
 
 // smol is SmolLM2's shape.
-var smol = pefttest.Shape{Cfg: &model.Config{Architecture: "llama", Hidden: 576, Layers: 30, Heads: 9, KVHeads: 3, HeadDim: 64, FFN: 1536, Vocab: 49152, Tied: true}}
+var smol = pefttest.Shape{Cfg: &model.Config{Architecture: "llama", Hidden: 576, Layers: 30, Heads: 9, KVHeads: 3,
+	HeadDim: 64, FFN: 1536, Vocab: 49152, Tied: true}}
 
-// BenchmarkLoad takes an adapter of rank 16 on all linear layers of SmolLM2's shape from its files to memory, checked; BenchmarkDigest finds its file unchanged.
+// BenchmarkLoad takes an adapter of rank 16 on all linear layers of SmolLM2's shape from its files to memory, checked;
+// BenchmarkDigest finds its file unchanged.
 func BenchmarkLoad(b *testing.B) {
 	dir := benchAdapter(b)
 	dev := ref.New(ref.Options{})

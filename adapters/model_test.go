@@ -59,18 +59,22 @@ type naive struct {
 
 func TestModel(t *testing.T) { testModel(t, localPlace(t)) }
 
-// testModel does random operations on a registry with a cache that has room for seven adapters, of which pins take three and mixes up to three each, and on maps; they agree after each. Each goroutine has names of its own,
-// so that its model is exact; contents are shared, so that their blobs and the adapters in memory are too. Leases taken before a change stay what they were.
+// testModel does random operations on a registry with a cache that has room for seven adapters, of which pins take
+// three and mixes up to three each, and on maps; they agree after each. Each goroutine has names of its own, so that
+// its model is exact; contents are shared, so that their blobs and the adapters in memory are too. Leases taken before
+// a change stay what they were.
 func testModel(t *testing.T, p place) {
 	r := p.open(t)
-	c, err := NewCache(CacheConfig{Registry: r, Load: loadContent(t), Limit: 7000, SyncEvery: 5 * time.Millisecond, LoadTimeout: 20 * time.Second, AgeAfter: 10 * time.Millisecond})
+	c, err := NewCache(CacheConfig{Registry: r, Load: loadContent(t), Limit: 7000, SyncEvery: 5 * time.Millisecond,
+		LoadTimeout: 20 * time.Second, AgeAfter: 10 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}
 	var wg sync.WaitGroup
 	for g := range 3 {
 		wg.Go(func() {
-			m := &modelRun{t: t, r: r, c: c, rng: rand.New(rand.NewPCG(7, uint64(g))), tenant: fmt.Sprintf("t%d", g), names: map[string]*naive{}}
+			m := &modelRun{t: t, r: r, c: c, rng: rand.New(rand.NewPCG(7, uint64(g))), tenant: fmt.Sprintf("t%d", g),
+				names: map[string]*naive{}}
 			for range 60 {
 				m.operate()
 			}
@@ -194,7 +198,8 @@ func (m *modelRun) remove(name string, n *naive, what string) {
 	}
 }
 
-// use loads the current versions of up to three names together, changes the names meanwhile, and finds what it loaded unchanged.
+// use loads the current versions of up to three names together, changes the names meanwhile, and finds what it loaded
+// unchanged.
 func (m *modelRun) use(name string) {
 	mix := []string{name}
 	for other := range m.names {
@@ -215,7 +220,8 @@ func (m *modelRun) use(name string) {
 		want, vs = append(want, now), append(vs, v)
 	}
 	leases, err := m.c.AcquireAll(context.Background(), vs...)
-	for deadline := time.Now().Add(10 * time.Second); errors.Is(err, ErrPinned) && time.Now().Before(deadline); { // pins that the cache does not know to be gone yet
+	// pins that the cache does not know to be gone yet
+	for deadline := time.Now().Add(10 * time.Second); errors.Is(err, ErrPinned) && time.Now().Before(deadline); {
 		time.Sleep(5 * time.Millisecond)
 		leases, err = m.c.AcquireAll(context.Background(), vs...)
 	}
@@ -251,7 +257,8 @@ func (m *modelRun) compare() {
 			continue
 		}
 		now := n.versions[n.current[len(n.current)-1]]
-		if v.Current != (v.Digest == now) || v.Pinned != (v.Current && n.pinned) || slices.Contains(v.Tags, "tag") != (n.versions[n.tags["tag"]] == v.Digest) {
+		if v.Current != (v.Digest == now) || v.Pinned != (v.Current && n.pinned) ||
+			slices.Contains(v.Tags, "tag") != (n.versions[n.tags["tag"]] == v.Digest) {
 			m.t.Errorf("%+v, want %+v", v, n)
 		}
 		got[v.Name] = append(got[v.Name], v.Digest)

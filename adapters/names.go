@@ -12,12 +12,15 @@ const MaxName = 64
 
 var nameForm = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,63}$`)
 
-// CheckName refuses what cannot be the name of a tenant, an adapter or a tag; what says which of them it is. ErrInvalid.
+// CheckName refuses what cannot be the name of a tenant, an adapter or a tag; what says which of them it is.
+// ErrInvalid.
 func CheckName(what, name string) error {
 	if nameForm.MatchString(name) && !strings.Contains(name, "..") {
 		return nil
 	}
-	return fmt.Errorf("%w: %s %s: 1 to %d of a-z 0-9 . _ - are needed, a letter or digit first and no two dots in a row", ErrInvalid, what, Quote(name), MaxName)
+	return fmt.Errorf(
+		"%w: %s %s: 1 to %d of a-z 0-9 . _ - are needed, a letter or digit first and no two dots in a row", ErrInvalid,
+		what, Quote(name), MaxName)
 }
 
 // checkTag refuses, besides, tags that could be a version's digest.

@@ -34,7 +34,8 @@ type Meta struct {
 	Warnings []string
 }
 
-// Checker reads the adapter in a folder and refuses, with every reason, what cannot be served. The folder vanishes afterwards.
+// Checker reads the adapter in a folder and refuses, with every reason, what cannot be served. The folder vanishes
+// afterwards.
 type Checker func(ctx context.Context, dir string) (Meta, error)
 
 // RegistryConfig says what a Registry works with.
@@ -45,8 +46,9 @@ type RegistryConfig struct {
 	Check Checker // needed by Add only
 }
 
-// Registry holds the versions of all tenants' adapters: rows in a database, files in a blob store. Every change is atomic: a process that is killed at any moment
-// leaves the registry as before the change or as after it. Safe for concurrent use, by several processes on one data directory and several servers on one Postgres.
+// Registry holds the versions of all tenants' adapters: rows in a database, files in a blob store. Every change is
+// atomic: a process that is killed at any moment leaves the registry as before the change or as after it. Safe for
+// concurrent use, by several processes on one data directory and several servers on one Postgres.
 type Registry struct {
 	cfg  RegistryConfig
 	step func(point string) // called around every durable step; tests end the process there
@@ -95,14 +97,16 @@ type AddOptions struct {
 	MaxBytes int64  // bytes of files that all versions of the tenant may take in the store
 }
 
-// Add copies the PEFT folder (or GGUF file) dir into the store as tenant/name, moves the name to it and returns the version. dir is never read again.
-// The same content again is the same version: only the name moves. ErrInvalid, ErrQuota, or the Checker's error.
+// Add copies the PEFT folder (or GGUF file) dir into the store as tenant/name, moves the name to it and returns the
+// version. dir is never read again. The same content again is the same version: only the name moves. ErrInvalid,
+// ErrQuota, or the Checker's error.
 func (r *Registry) Add(ctx context.Context, tenant, name, dir string, opt AddOptions) (Version, error) {
 	return r.add(ctx, tenant, name, opt, func(work string) ([]File, error) { return copyAdapter(ctx, dir, work) })
 }
 
 // add brings the files of an adapter into a new folder with fill, checks them and publishes them.
-func (r *Registry) add(ctx context.Context, tenant, name string, opt AddOptions, fill func(work string) ([]File, error)) (v Version, err error) {
+func (r *Registry) add(ctx context.Context, tenant, name string, opt AddOptions,
+	fill func(work string) ([]File, error)) (v Version, err error) {
 	if err := errors.Join(CheckName("tenant", tenant), CheckName("adapter", name)); err != nil {
 		return v, err
 	}
@@ -164,8 +168,9 @@ type upload struct {
 	bytes    int64 // of all files
 }
 
-// newUpload computes the version's digest: the Checker's, or, where the adapter carries a chat template or parity vectors of its own, SHA-256 over the lines
-// "weft adapter 1", the Checker's digest and "FILE SHA256" for each of these, by name.
+// newUpload computes the version's digest: the Checker's, or, where the adapter carries a chat template or parity
+// vectors of its own, SHA-256 over the lines "weft adapter 1", the Checker's digest and "FILE SHA256" for each of
+// these, by name.
 func newUpload(tenant, name, work string, meta Meta, files []File, now time.Time) (*upload, error) {
 	if len(meta.Digest) != 64 || !isDigestPrefix(meta.Digest) {
 		return nil, fmt.Errorf("the checker returned no digest: %s", Quote(meta.Digest))
@@ -195,8 +200,8 @@ func newUpload(tenant, name, work string, meta Meta, files []File, now time.Time
 	return p, err
 }
 
-// publish puts the files into the store and then, in one transaction, the rows that refer to them. The claim made first keeps garbage collection, which may run in
-// another process, from the files until the rows are there.
+// publish puts the files into the store and then, in one transaction, the rows that refer to them. The claim made first
+// keeps garbage collection, which may run in another process, from the files until the rows are there.
 func (r *Registry) publish(ctx context.Context, p *upload, opt AddOptions) (Version, error) {
 	claim, err := r.claim(ctx, p, opt)
 	if err != nil {
@@ -216,7 +221,8 @@ func (r *Registry) publish(ctx context.Context, p *upload, opt AddOptions) (Vers
 			return err
 		}
 		if n, err := res.RowsAffected(); err != nil || n == 0 {
-			return errors.Join(err, fmt.Errorf("%w: the upload took so long that its files were collected: add it again", ErrConflict))
+			return errors.Join(err,
+				fmt.Errorf("%w: the upload took so long that its files were collected: add it again", ErrConflict))
 		}
 		return insertVersion(ctx, tx, p, opt)
 	})
@@ -234,7 +240,8 @@ func (r *Registry) claim(ctx context.Context, p *upload, opt AddOptions) (string
 			return err
 		}
 		for _, blob := range distinct(p.files) {
-			if _, err := tx.Exec(ctx, "INSERT INTO adapter_claims (id, blob, at_ns) VALUES (?, ?, ?)", id, blob, r.now().UnixNano()); err != nil {
+			if _, err := tx.Exec(ctx, "INSERT INTO adapter_claims (id, blob, at_ns) VALUES (?, ?, ?)", id, blob,
+				r.now().UnixNano()); err != nil {
 				return err
 			}
 		}
@@ -265,14 +272,17 @@ func checkQuota(ctx context.Context, tx *store.Tx, p *upload, opt AddOptions) er
 		(SELECT COUNT(*) FROM adapter_names WHERE tenant = ? AND name = ?),
 		(SELECT COUNT(*) FROM adapter_names WHERE tenant = ?),
 		(SELECT CAST(COALESCE(SUM(bytes), 0) AS BIGINT) FROM adapter_versions WHERE tenant = ?)`,
-		v.Tenant, v.Name, v.Digest, v.Tenant, v.Name, v.Tenant, v.Tenant).Scan(&same, &named, &names, &bytes); err != nil {
+		v.Tenant, v.Name, v.Digest, v.Tenant, v.Name, v.Tenant, v.Tenant).Scan(
+		&same, &named, &names, &bytes); err != nil {
 		return err
 	}
 	if opt.MaxCount > 0 && named == 0 && names >= opt.MaxCount {
-		return fmt.Errorf("%w: tenant %s has %d adapters of %d allowed: remove one first", ErrQuota, v.Tenant, names, opt.MaxCount)
+		return fmt.Errorf("%w: tenant %s has %d adapters of %d allowed: remove one first", ErrQuota, v.Tenant, names,
+			opt.MaxCount)
 	}
 	if opt.MaxBytes > 0 && same == 0 && bytes+p.bytes > opt.MaxBytes {
-		return fmt.Errorf("%w: tenant %s stores %d bytes of %d allowed, this version takes %d: remove versions first", ErrQuota, v.Tenant, bytes, opt.MaxBytes, p.bytes)
+		return fmt.Errorf("%w: tenant %s stores %d bytes of %d allowed, this version takes %d: remove versions first",
+			ErrQuota, v.Tenant, bytes, opt.MaxBytes, p.bytes)
 	}
 	return nil
 }
@@ -286,8 +296,9 @@ type info struct {
 	Bytes   int64    `json:"bytes"`
 }
 
-// insertVersion writes the rows of a version, moves the name to it and tags it. Where the version is there its rows stay, save for its files: the same tensors may
-// come in a file with another header, and adding them again is how a damaged file is healed.
+// insertVersion writes the rows of a version, moves the name to it and tags it. Where the version is there its rows
+// stay, save for its files: the same tensors may come in a file with another header, and adding them again is how a
+// damaged file is healed.
 func insertVersion(ctx context.Context, tx *store.Tx, p *upload, opt AddOptions) error {
 	v := &p.version
 	if err := checkQuota(ctx, tx, p, opt); err != nil {
@@ -299,14 +310,17 @@ func insertVersion(ctx context.Context, tx *store.Tx, p *upload, opt AddOptions)
 	}
 	if _, err := tx.Exec(ctx, `INSERT INTO adapter_versions (tenant, name, digest, created_ns, bytes, manifest, info, chat_template) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 		ON CONFLICT (tenant, name, digest) DO UPDATE SET bytes = excluded.bytes, manifest = excluded.manifest, info = excluded.info`,
-		v.Tenant, v.Name, v.Digest, v.Created.UnixNano(), p.bytes, p.manifest, string(text), v.ChatTemplate); err != nil {
+		v.Tenant, v.Name, v.Digest, v.Created.UnixNano(), p.bytes, p.manifest, string(
+			text), v.ChatTemplate); err != nil {
 		return err
 	}
-	if _, err := tx.Exec(ctx, "DELETE FROM adapter_files WHERE tenant = ? AND name = ? AND digest = ?", v.Tenant, v.Name, v.Digest); err != nil {
+	if _, err := tx.Exec(ctx, "DELETE FROM adapter_files WHERE tenant = ? AND name = ? AND digest = ?", v.Tenant,
+		v.Name, v.Digest); err != nil {
 		return err
 	}
 	for _, f := range p.files {
-		if _, err := tx.Exec(ctx, "INSERT INTO adapter_files (tenant, name, digest, file, blob, bytes) VALUES (?, ?, ?, ?, ?, ?)",
+		if _, err := tx.Exec(ctx,
+			"INSERT INTO adapter_files (tenant, name, digest, file, blob, bytes) VALUES (?, ?, ?, ?, ?, ?)",
 			v.Tenant, v.Name, v.Digest, f.Name, f.Digest, f.Bytes); err != nil {
 			return err
 		}
@@ -326,8 +340,8 @@ func insertVersion(ctx context.Context, tx *store.Tx, p *upload, opt AddOptions)
 	return move(ctx, tx, v.Tenant, v.Name, v.Digest, at.seq, v.Created)
 }
 
-// exclusive runs f in a transaction beside which there is no other of this kind. SQLite's are so anyway; in Postgres they queue for a lock, which is taken before the
-// first query, so that f sees all that was committed before.
+// exclusive runs f in a transaction beside which there is no other of this kind. SQLite's are so anyway; in Postgres
+// they queue for a lock, which is taken before the first query, so that f sees all that was committed before.
 func (r *Registry) exclusive(ctx context.Context, f func(*store.Tx) error) error {
 	return r.cfg.DB.Tx(ctx, func(tx *store.Tx) error {
 		if r.cfg.DB.Postgres() {
@@ -371,7 +385,8 @@ type position struct {
 
 // pointer reads where a name points. ErrNotFound.
 func pointer(ctx context.Context, tx *store.Tx, tenant, name string) (p position, err error) {
-	err = tx.QueryRow(ctx, "SELECT digest, seq FROM adapter_names WHERE tenant = ? AND name = ?", tenant, name).Scan(&p.digest, &p.seq)
+	err = tx.QueryRow(ctx, "SELECT digest, seq FROM adapter_names WHERE tenant = ? AND name = ?", tenant,
+		name).Scan(&p.digest, &p.seq)
 	if errors.Is(err, sql.ErrNoRows) {
 		err = notFound(tenant, name, "")
 	}
@@ -381,10 +396,12 @@ func pointer(ctx context.Context, tx *store.Tx, tenant, name string) (p position
 // move lets a name point to digest; back is the move to which a rollback returns.
 func move(ctx context.Context, tx *store.Tx, tenant, name, digest string, back int64, at time.Time) error {
 	var seq int64
-	if err := tx.QueryRow(ctx, "SELECT COALESCE(MAX(seq), 0) + 1 FROM adapter_history WHERE tenant = ? AND name = ?", tenant, name).Scan(&seq); err != nil {
+	if err := tx.QueryRow(ctx, "SELECT COALESCE(MAX(seq), 0) + 1 FROM adapter_history WHERE tenant = ? AND name = ?",
+		tenant, name).Scan(&seq); err != nil {
 		return err
 	}
-	if _, err := tx.Exec(ctx, "INSERT INTO adapter_history (tenant, name, seq, digest, back, at_ns) VALUES (?, ?, ?, ?, ?, ?)",
+	if _, err := tx.Exec(ctx,
+		"INSERT INTO adapter_history (tenant, name, seq, digest, back, at_ns) VALUES (?, ?, ?, ?, ?, ?)",
 		tenant, name, seq, digest, back, at.UnixNano()); err != nil {
 		return err
 	}

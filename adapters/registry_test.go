@@ -38,7 +38,8 @@ func checkFake(_ context.Context, dir string) (Meta, error) {
 		}
 		h.Write(text)
 	}
-	return Meta{Digest: hex.EncodeToString(h.Sum(nil)), Base: "base", Rank: 8, Targets: []string{"q_proj"}, Params: 100, Bytes: 1000}, nil
+	return Meta{Digest: hex.EncodeToString(h.Sum(nil)), Base: "base", Rank: 8, Targets: []string{"q_proj"}, Params: 100,
+		Bytes: 1000}, nil
 }
 
 // place is where a test's registry is: each test of stores_test.go runs in all places.
@@ -135,22 +136,26 @@ func testVersions(t *testing.T, p place) {
 	if err := os.RemoveAll(folder); err != nil {
 		t.Fatal(err)
 	}
-	if one.Tenant != "acme" || one.Rank != 8 || one.Bytes != 1000 || !one.Current || one.ChatTemplate != "{{ messages }}" || !slices.Equal(one.Tags, []string{"first"}) {
+	if one.Tenant != "acme" || one.Rank != 8 || one.Bytes != 1000 || !one.Current ||
+		one.ChatTemplate != "{{ messages }}" || !slices.Equal(one.Tags, []string{"first"}) {
 		t.Errorf("%+v", one)
 	}
 	two := mustAdd(t, r, "acme", "support", "two")
 	if two.ChatTemplate != "" {
 		t.Errorf("the template of another version: %q", two.ChatTemplate)
 	}
-	for version, want := range map[string]Version{"": two, "first": one, one.Digest: one, one.Digest[:8]: one, two.Digest[:12]: two} {
+	for version, want := range map[string]Version{"": two, "first": one, one.Digest: one, one.Digest[:8]: one,
+		two.Digest[:12]: two} {
 		resolves(t, r, "acme", "support", version, want)
 	}
 	if got := content(t, r, one); got != "one" {
 		t.Errorf("version one loads %q", got)
 	}
 	for _, ref := range [][3]string{
-		{"acme", "other", ""}, {"evil", "support", ""}, {"acme", "support", "nope"}, {"acme", "support", "00000000"}, {"acme", "support", one.Digest[:7]},
-		{"acme", "support", "FIRST"}, {"acme", "../support", ""}, {"acme", "support", "%"}, {"acme", "support", "' OR 1=1 --"}, {"", "support", ""},
+		{"acme", "other", ""}, {"evil", "support", ""}, {"acme", "support", "nope"}, {"acme", "support", "00000000"},
+		{"acme", "support", one.Digest[:7]},
+		{"acme", "support", "FIRST"}, {"acme", "../support", ""}, {"acme", "support", "%"}, {"acme", "support",
+			"' OR 1=1 --"}, {"", "support", ""},
 	} {
 		_, err := r.Resolve(ctx, ref[0], ref[1], ref[2])
 		wants(t, fmt.Sprint(ref), err, ErrNotFound)
@@ -356,11 +361,14 @@ func TestNamesAreRefused(t *testing.T) {
 	for _, name := range []string{"", "A", ".a", "-a", "a/b", "..", "a..b", "a b", "a\x00", "a\nb", "é", long, `a"; DROP TABLE adapter_names; --`, "a' OR '1'='1", "\x1b[2Ja", "a\r\n2026 INFO forged"} {
 		for _, tn := range [][2]string{{"t", name}, {name, "a"}} {
 			_, err := r.Add(t.Context(), tn[0], tn[1], folder, AddOptions{})
-			if !errors.Is(err, ErrInvalid) || len(err.Error()) > 400 || strings.ContainsAny(err.Error(), "\x00\x1b\r") || strings.Contains(err.Error(), "a\nb") {
+			if !errors.Is(err, ErrInvalid) || len(err.Error()) > 400 ||
+				strings.ContainsAny(err.Error(), "\x00\x1b\r") || strings.Contains(err.Error(), "a\nb") {
 				t.Errorf("%s: %v", Quote(name), err)
 			}
-			for _, err := range []error{r.Remove(t.Context(), tn[0], tn[1], ""), r.Pin(t.Context(), tn[0], tn[1], true), r.Tag(t.Context(), tn[0], tn[1], "x", "")} {
-				if !errors.Is(err, ErrNotFound) || len(err.Error()) > 400 || strings.ContainsAny(err.Error(), "\x00\x1b\r\n") {
+			for _, err := range []error{r.Remove(t.Context(), tn[0], tn[1], ""), r.Pin(t.Context(), tn[0], tn[1], true),
+				r.Tag(t.Context(), tn[0], tn[1], "x", "")} {
+				if !errors.Is(err, ErrNotFound) || len(err.Error()) > 400 ||
+					strings.ContainsAny(err.Error(), "\x00\x1b\r\n") {
 					t.Errorf("%s: %v", Quote(name), err)
 				}
 			}
@@ -386,13 +394,16 @@ func TestFoldersAreRefused(t *testing.T) {
 		"no tensors":       func(dir string) error { return os.Remove(filepath.Join(dir, tensorsFile)) },
 		"both kinds":       func(dir string) error { return os.WriteFile(filepath.Join(dir, ggufFile), nil, 0o600) },
 		"a symlink": func(dir string) error {
-			return errors.Join(os.Remove(filepath.Join(dir, tensorsFile)), os.Symlink(outside, filepath.Join(dir, tensorsFile)))
+			return errors.Join(os.Remove(filepath.Join(dir, tensorsFile)),
+				os.Symlink(outside, filepath.Join(dir, tensorsFile)))
 		},
 		"a named pipe": func(dir string) error {
-			return errors.Join(os.Remove(filepath.Join(dir, tensorsFile)), syscall.Mkfifo(filepath.Join(dir, tensorsFile), 0o600))
+			return errors.Join(os.Remove(filepath.Join(dir, tensorsFile)),
+				syscall.Mkfifo(filepath.Join(dir, tensorsFile), 0o600))
 		},
 		"a folder": func(dir string) error {
-			return errors.Join(os.Remove(filepath.Join(dir, tensorsFile)), os.Mkdir(filepath.Join(dir, tensorsFile), 0o700))
+			return errors.Join(os.Remove(filepath.Join(dir, tensorsFile)),
+				os.Mkdir(filepath.Join(dir, tensorsFile), 0o700))
 		},
 		"a large configuration": func(dir string) error { return os.Truncate(filepath.Join(dir, configFile), 1<<20+1) },
 		"a large template": func(dir string) error {
@@ -413,7 +424,8 @@ func TestFoldersAreRefused(t *testing.T) {
 	pickle := t.TempDir()
 	write(t, pickle, configFile, "{}")
 	write(t, pickle, "adapter_model.bin", "")
-	if _, err := r.Add(t.Context(), "t", "a", pickle, AddOptions{}); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "pickle") {
+	if _, err := r.Add(t.Context(), "t", "a", pickle, AddOptions{}); !errors.Is(err, ErrInvalid) ||
+		!strings.Contains(err.Error(), "pickle") {
 		t.Error(err)
 	}
 	nothingLeft(t, r)
@@ -449,13 +461,20 @@ func TestDamagedBlob(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	blob := p.blobs.(*FolderBlobs).path(files[slices.IndexFunc(files, func(f File) bool { return f.Name == tensorsFile })].Digest)
+	blob := p.blobs.(*FolderBlobs).path(
+		files[slices.IndexFunc(files, func(f File) bool { return f.Name == tensorsFile })].Digest)
 	for what, damage := range map[string]func() error{
-		"one bit":        func() error { return rewrite(blob, "preciouS") },
-		"cut":            func() error { return rewrite(blob, "prec") },
-		"another file":   func() error { return errors.Join(os.Remove(blob), os.WriteFile(blob, []byte("precious!"), 0o600)) },
-		"the blob gone":  func() error { return errors.Join(os.Remove(blob), os.RemoveAll(dir)) },
-		"a folder there": func() error { return errors.Join(os.Remove(blob), os.Mkdir(blob, 0o700), os.RemoveAll(dir)) },
+		"one bit": func() error { return rewrite(blob, "preciouS") },
+		"cut":     func() error { return rewrite(blob, "prec") },
+		"another file": func() error {
+			return errors.Join(os.Remove(blob),
+				os.WriteFile(blob, []byte("precious!"), 0o600))
+		},
+		"the blob gone": func() error { return errors.Join(os.Remove(blob), os.RemoveAll(dir)) },
+		"a folder there": func() error {
+			return errors.Join(os.Remove(blob), os.Mkdir(blob, 0o700),
+				os.RemoveAll(dir))
+		},
 	} {
 		if err := damage(); err != nil {
 			t.Fatal(err)
@@ -531,13 +550,15 @@ func TestDiskFull(t *testing.T) {
 func TestFullFileSystem(t *testing.T) {
 	p := localPlace(t)
 	if err := mountSmall(t, p.dir); err != nil {
-		t.Skipf("a file system of our own cannot be mounted: %v; run as root, as CI does (TestDiskFull needs none)", err)
+		t.Skipf("a file system of our own cannot be mounted: %v; run as root, as CI does (TestDiskFull needs none)",
+			err)
 	}
 	r := p.open(t)
 	var last error
 	added := 0
 	for ; last == nil && added < 100; added++ {
-		_, last = r.Add(t.Context(), "t", "a", peftFolder(t, strings.Repeat(string(rune('a'+added)), 300_000)), AddOptions{})
+		_, last = r.Add(t.Context(), "t", "a", peftFolder(t, strings.Repeat(string(rune('a'+added)), 300_000)),
+			AddOptions{})
 	}
 	if last == nil || added < 2 {
 		t.Fatalf("%d additions: %v", added, last)

@@ -16,8 +16,8 @@ import (
 	"weft/internal/store"
 )
 
-// sharedPlaces returns places that share one new database of the Postgres and one new prefix of the bucket that scripts/test-stores started, each with a data
-// directory of its own, as several servers have.
+// sharedPlaces returns places that share one new database of the Postgres and one new prefix of the bucket that
+// scripts/test-stores started, each with a data directory of its own, as several servers have.
 func sharedPlaces(t *testing.T, n int) []place {
 	t.Helper()
 	name := fmt.Sprintf("test%d", rand.Uint64())
@@ -43,7 +43,8 @@ func sharedPlaces(t *testing.T, n int) []place {
 
 func bucketOf(prefix string) BucketConfig {
 	return BucketConfig{
-		Endpoint: strings.TrimPrefix(os.Getenv("WEFT_TEST_BUCKET_ENDPOINT"), "http://"), Insecure: true, Bucket: "weft-test", Prefix: prefix,
+		Endpoint: strings.TrimPrefix(os.Getenv("WEFT_TEST_BUCKET_ENDPOINT"), "http://"), Insecure: true,
+		Bucket: "weft-test", Prefix: prefix,
 		AccessKey: os.Getenv("AWS_ACCESS_KEY_ID"), SecretKey: os.Getenv("AWS_SECRET_ACCESS_KEY"),
 	}
 }
@@ -51,14 +52,16 @@ func bucketOf(prefix string) BucketConfig {
 // Everything that holds for a data directory holds for Postgres and a bucket.
 func TestStores(t *testing.T) {
 	for name, test := range map[string]func(*testing.T, place){
-		"versions": testVersions, "rollback": testRollback, "tag pin remove": testTagPinRemove, "quota": testQuota, "same upload at once": testSameUploadAtOnce,
+		"versions": testVersions, "rollback": testRollback, "tag pin remove": testTagPinRemove, "quota": testQuota,
+		"same upload at once":      testSameUploadAtOnce,
 		"change is seen elsewhere": testChangeIsSeenElsewhere, "model": testModel,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, sharedPlaces(t, 1)[0]) })
 	}
 }
 
-// An adapter added at one server is resolved and loaded by another on first use, from the bucket; removed at one, it goes at both.
+// An adapter added at one server is resolved and loaded by another on first use, from the bucket; removed at one, it
+// goes at both.
 func TestStoresTwoServers(t *testing.T) {
 	places := sharedPlaces(t, 2)
 	a, b := places[0].open(t), places[1].open(t)

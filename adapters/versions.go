@@ -18,10 +18,12 @@ type querier interface {
 	QueryRow(ctx context.Context, query string, args ...any) *sql.Row
 }
 
-// Resolve returns a version: the current one where version is "", else the one with that tag, digest or beginning of a digest (8 digits or more, unambiguous).
-// Whatever is not there, be it another tenant's or no valid name, is the same ErrNotFound. Answers are remembered and at most a quarter of a second old.
+// Resolve returns a version: the current one where version is "", else the one with that tag, digest or beginning of a
+// digest (8 digits or more, unambiguous). Whatever is not there, be it another tenant's or no valid name, is the same
+// ErrNotFound. Answers are remembered and at most a quarter of a second old.
 func (r *Registry) Resolve(ctx context.Context, tenant, name, version string) (Version, error) {
-	if CheckName("tenant", tenant) != nil || CheckName("adapter", name) != nil || version != "" && CheckName("version", version) != nil {
+	if CheckName("tenant", tenant) != nil || CheckName("adapter", name) != nil || version != "" &&
+		CheckName("version", version) != nil {
 		return Version{}, notFound(tenant, name, version)
 	}
 	changes, err := r.fresh(ctx)
@@ -44,7 +46,8 @@ func (r *Registry) Resolve(ctx context.Context, tenant, name, version string) (V
 	return v, nil
 }
 
-// fresh forgets what is remembered if the registry has changed, and returns the counter of changes for which the rest holds.
+// fresh forgets what is remembered if the registry has changed, and returns the counter of changes for which the rest
+// holds.
 func (r *Registry) fresh(ctx context.Context) (int64, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -67,7 +70,8 @@ func resolve(ctx context.Context, q querier, tenant, name, version string) (Vers
 	if err != nil {
 		return Version{}, err
 	}
-	found, err := selectVersions(ctx, q, "v.chat_template", "v.tenant = ? AND v.name = ? AND v.digest = ?", tenant, name, digest)
+	found, err := selectVersions(ctx, q, "v.chat_template", "v.tenant = ? AND v.name = ? AND v.digest = ?", tenant,
+		name, digest)
 	if err != nil {
 		return Version{}, err
 	}
@@ -77,12 +81,15 @@ func resolve(ctx context.Context, q querier, tenant, name, version string) (Vers
 	return found[0], nil
 }
 
-// findDigest turns "", a tag or the beginning of a digest into a digest. ErrNotFound, ErrInvalid for a beginning that several versions have.
+// findDigest turns "", a tag or the beginning of a digest into a digest. ErrNotFound, ErrInvalid for a beginning that
+// several versions have.
 func findDigest(ctx context.Context, q querier, tenant, name, version string) (digest string, err error) {
 	if version == "" {
-		err = q.QueryRow(ctx, "SELECT digest FROM adapter_names WHERE tenant = ? AND name = ?", tenant, name).Scan(&digest)
+		err = q.QueryRow(ctx, "SELECT digest FROM adapter_names WHERE tenant = ? AND name = ?", tenant,
+			name).Scan(&digest)
 	} else {
-		err = q.QueryRow(ctx, "SELECT digest FROM adapter_tags WHERE tenant = ? AND name = ? AND tag = ?", tenant, name, version).Scan(&digest)
+		err = q.QueryRow(ctx, "SELECT digest FROM adapter_tags WHERE tenant = ? AND name = ? AND tag = ?", tenant, name,
+			version).Scan(&digest)
 	}
 	if err == nil || !errors.Is(err, sql.ErrNoRows) {
 		return digest, err
@@ -90,14 +97,17 @@ func findDigest(ctx context.Context, q querier, tenant, name, version string) (d
 	if !isDigestPrefix(version) {
 		return "", notFound(tenant, name, version)
 	}
-	digests, err := column(ctx, q, "SELECT digest FROM adapter_versions WHERE tenant = ? AND name = ? AND digest LIKE ? LIMIT 2", tenant, name, version+"%")
+	digests, err := column(ctx, q,
+		"SELECT digest FROM adapter_versions WHERE tenant = ? AND name = ? AND digest LIKE ? LIMIT 2", tenant, name,
+		version+"%")
 	switch {
 	case err != nil:
 		return "", err
 	case len(digests) == 0:
 		return "", notFound(tenant, name, version)
 	case len(digests) > 1:
-		return "", fmt.Errorf("%w: %s/%s@%s: several versions begin so: give more digits", ErrInvalid, tenant, name, version)
+		return "",
+			fmt.Errorf("%w: %s/%s@%s: several versions begin so: give more digits", ErrInvalid, tenant, name, version)
 	}
 	return digests[0], nil
 }
@@ -119,7 +129,8 @@ func column(ctx context.Context, q querier, query string, args ...any) (out []st
 	return out, rows.Err()
 }
 
-// selectVersions reads versions, by tenant, name and age, the newest first; template is the column of the chat template, or an empty string where it is not needed.
+// selectVersions reads versions, by tenant, name and age, the newest first; template is the column of the chat
+// template, or an empty string where it is not needed.
 func selectVersions(ctx context.Context, q querier, template, where string, args ...any) (out []Version, err error) {
 	rows, err := q.Query(ctx, `SELECT v.tenant, v.name, v.digest, v.created_ns, v.info, `+template+`, COALESCE(n.digest, ''), COALESCE(n.pinned, 0), COALESCE(t.tag, '')
 		FROM adapter_versions v
@@ -135,7 +146,8 @@ func selectVersions(ctx context.Context, q querier, template, where string, args
 		if err != nil {
 			return nil, err
 		}
-		if n := len(out); n == 0 || out[n-1].Tenant != v.Tenant || out[n-1].Name != v.Name || out[n-1].Digest != v.Digest {
+		if n := len(out); n == 0 || out[n-1].Tenant != v.Tenant || out[n-1].Name != v.Name ||
+			out[n-1].Digest != v.Digest {
 			out = append(out, v)
 		}
 		if tag != "" {
@@ -152,7 +164,8 @@ func selectVersions(ctx context.Context, q querier, template, where string, args
 func scanVersion(rows *sql.Rows) (v Version, tag string, err error) {
 	var created, pinned int64
 	var text, current string
-	if err := rows.Scan(&v.Tenant, &v.Name, &v.Digest, &created, &text, &v.ChatTemplate, &current, &pinned, &tag); err != nil {
+	if err := rows.Scan(&v.Tenant, &v.Name, &v.Digest, &created, &text, &v.ChatTemplate, &current, &pinned,
+		&tag); err != nil {
 		return v, "", err
 	}
 	var i info
@@ -166,7 +179,8 @@ func scanVersion(rows *sql.Rows) (v Version, tag string, err error) {
 	return v, tag, nil
 }
 
-// List returns the versions of a tenant, or of all where tenant is "", by tenant and name and the newest first. ChatTemplate is left out.
+// List returns the versions of a tenant, or of all where tenant is "", by tenant and name and the newest first.
+// ChatTemplate is left out.
 func (r *Registry) List(ctx context.Context, tenant string) ([]Version, error) {
 	if tenant == "" {
 		return selectVersions(ctx, r.cfg.DB, "''", "1 = 1")
@@ -194,7 +208,8 @@ func (r *Registry) Tag(ctx context.Context, tenant, name, tag, version string) e
 // Untag removes a tag. ErrNotFound.
 func (r *Registry) Untag(ctx context.Context, tenant, name, tag string) error {
 	return r.changeName(ctx, tenant, name, func(tx *store.Tx) error {
-		return atLeastOne(notFound(tenant, name, tag))(tx.Exec(ctx, "DELETE FROM adapter_tags WHERE tenant = ? AND name = ? AND tag = ?", tenant, name, tag))
+		return atLeastOne(notFound(tenant, name, tag))(tx.Exec(ctx,
+			"DELETE FROM adapter_tags WHERE tenant = ? AND name = ? AND tag = ?", tenant, name, tag))
 	})
 }
 
@@ -219,8 +234,9 @@ func atLeastOne(otherwise error) func(sql.Result, error) error {
 	}
 }
 
-// Rollback lets a name point to another version and returns it: with version "" to the one before the current, and again to the one before that; else to the version
-// given. The history is kept; versions removed meanwhile are passed over. ErrNotFound, ErrConflict where there is none before.
+// Rollback lets a name point to another version and returns it: with version "" to the one before the current, and
+// again to the one before that; else to the version given. The history is kept; versions removed meanwhile are passed
+// over. ErrNotFound, ErrConflict where there is none before.
 func (r *Registry) Rollback(ctx context.Context, tenant, name, version string) (Version, error) {
 	var digest string
 	err := r.changeName(ctx, tenant, name, func(tx *store.Tx) error {
@@ -245,10 +261,13 @@ func (r *Registry) Rollback(ctx context.Context, tenant, name, version string) (
 	return r.Resolve(ctx, tenant, name, digest)
 }
 
-// before follows the moves back to a version that is still there and is another, and returns it with the move before it.
-func before(ctx context.Context, tx *store.Tx, tenant, name string, at position) (digest string, back int64, err error) {
+// before follows the moves back to a version that is still there and is another, and returns it with the move before
+// it.
+func before(ctx context.Context, tx *store.Tx, tenant, name string, at position) (digest string, back int64,
+	err error) {
 	for seq := at.seq; ; {
-		if err := tx.QueryRow(ctx, "SELECT back FROM adapter_history WHERE tenant = ? AND name = ? AND seq = ?", tenant, name, seq).Scan(&seq); err != nil {
+		if err := tx.QueryRow(ctx, "SELECT back FROM adapter_history WHERE tenant = ? AND name = ? AND seq = ?", tenant,
+			name, seq).Scan(&seq); err != nil {
 			return "", 0, err
 		}
 		if seq == 0 {
@@ -272,12 +291,14 @@ func (r *Registry) Pin(ctx context.Context, tenant, name string, pinned bool) er
 		p = 1
 	}
 	return r.changeName(ctx, tenant, name, func(tx *store.Tx) error {
-		return atLeastOne(notFound(tenant, name, ""))(tx.Exec(ctx, "UPDATE adapter_names SET pinned = ? WHERE tenant = ? AND name = ?", p, tenant, name))
+		return atLeastOne(notFound(tenant, name, ""))(tx.Exec(ctx,
+			"UPDATE adapter_names SET pinned = ? WHERE tenant = ? AND name = ?", p, tenant, name))
 	})
 }
 
-// Remove removes a version with its tags, or, where version is "", a name with all its versions. Running requests finish on what they have; the files go with the next
-// GarbageCollect. ErrNotFound, ErrConflict for the current version of a name.
+// Remove removes a version with its tags, or, where version is "", a name with all its versions. Running requests
+// finish on what they have; the files go with the next GarbageCollect. ErrNotFound, ErrConflict for the current version
+// of a name.
 func (r *Registry) Remove(ctx context.Context, tenant, name, version string) error {
 	return r.changeName(ctx, tenant, name, func(tx *store.Tx) error {
 		at, err := pointer(ctx, tx, tenant, name)
@@ -285,16 +306,19 @@ func (r *Registry) Remove(ctx context.Context, tenant, name, version string) err
 			return err
 		}
 		if version == "" {
-			return deleteRows(ctx, tx, "tenant = ? AND name = ?", []string{"versions", "files", "tags", "names", "history"}, tenant, name)
+			return deleteRows(ctx, tx, "tenant = ? AND name = ?",
+				[]string{"versions", "files", "tags", "names", "history"}, tenant, name)
 		}
 		digest, err := findDigest(ctx, tx, tenant, name, version)
 		if err != nil {
 			return err
 		}
 		if digest == at.digest {
-			return fmt.Errorf("%w: %s/%s points to version %s: roll back first, or remove the whole adapter", ErrConflict, tenant, name, digest[:12])
+			return fmt.Errorf("%w: %s/%s points to version %s: roll back first, or remove the whole adapter",
+				ErrConflict, tenant, name, digest[:12])
 		}
-		return deleteRows(ctx, tx, "tenant = ? AND name = ? AND digest = ?", []string{"versions", "files", "tags"}, tenant, name, digest)
+		return deleteRows(ctx, tx, "tenant = ? AND name = ? AND digest = ?", []string{"versions", "files", "tags"},
+			tenant, name, digest)
 	})
 }
 

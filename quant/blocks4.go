@@ -17,7 +17,8 @@ var ErrBlocks4 = errors.New("malformed 4-bit blocks")
 // Kind4 is a set of 16 values, the codes of bitsandbytes' 4-bit quantization.
 type Kind4 uint8
 
-// NF4 has equally likely codes for normally distributed values (QLoRA, Dettmers et al. 2023, arXiv:2305.14314, §3); FP4 has sign, 2-bit exponent and 1-bit mantissa.
+// NF4 has equally likely codes for normally distributed values (QLoRA, Dettmers et al. 2023, arXiv:2305.14314, §3); FP4
+// has sign, 2-bit exponent and 1-bit mantissa.
 const (
 	NF4 Kind4 = iota
 	FP4
@@ -26,14 +27,16 @@ const (
 // String returns bitsandbytes' name.
 func (k Kind4) String() string { return [...]string{"nf4", "fp4"}[k] }
 
-// Codes returns the values by code, bit for bit bitsandbytes'. FP4's codes 0 and 8 are both zero: 0 stands for zero and small
-// negative values, 8 for small positive ones.
+// Codes returns the values by code, bit for bit bitsandbytes'. FP4's codes 0 and 8 are both zero: 0 stands for zero and
+// small negative values, 8 for small positive ones.
 func (k Kind4) Codes() *[16]float32 { return &codes4[k] }
 
 var codes4 = [...][16]float32{
 	NF4: {
-		-1, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334, -0.09105003625154495, 0,
-		0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1,
+		-1, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334,
+		-0.09105003625154495, 0,
+		0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224, 0.44070982933044434,
+		0.5626170039176941, 0.7229568362236023, 1,
 	},
 	FP4: {
 		0, 0.0052083334885537624, 0.6666666865348816, 1, 0.3333333432674408, 0.5, 0.1666666716337204, 0.25,
@@ -41,7 +44,8 @@ var codes4 = [...][16]float32{
 	},
 }
 
-// steps4 are a kind's codes by ascending value, and the midpoints between them; a value on a midpoint takes the lower code.
+// steps4 are a kind's codes by ascending value, and the midpoints between them; a value on a midpoint takes the lower
+// code.
 type steps4 struct {
 	mids  [15]float32
 	codes [16]byte
@@ -69,8 +73,8 @@ func (s *steps4) code(x float32) byte {
 	return s.codes[at&15]
 }
 
-// Blocks4 is a matrix W [Rows, Cols] as bitsandbytes holds it: the values row by row as one run, cut into blocks of BlockLen (the last may be short, and blocks run across rows), each value
-// a 4-bit code, each block an absmax:
+// Blocks4 is a matrix W [Rows, Cols] as bitsandbytes holds it: the values row by row as one run, cut into blocks of
+// BlockLen (the last may be short, and blocks run across rows), each value a 4-bit code, each block an absmax:
 //
 //	w[i] = Codes[code[i]] * Absmax[i/BlockLen]
 type Blocks4 struct {
@@ -82,7 +86,8 @@ type Blocks4 struct {
 	Nested     *Nested8 // set: the absmaxes are quantized too, and Absmax is nil
 }
 
-// Nested8 is a run of absmaxes in 8 bits ("double quantization"): absmax[i] = Map[Codes[i]]*Absmax[i/BlockLen] + Offset, with two roundings.
+// Nested8 is a run of absmaxes in 8 bits ("double quantization"): absmax[i] = Map[Codes[i]]*Absmax[i/BlockLen] +
+// Offset, with two roundings.
 type Nested8 struct {
 	Map      *[256]float32
 	Codes    []byte
@@ -94,9 +99,11 @@ type Nested8 struct {
 // nestedLen is bitsandbytes' block of absmaxes.
 const nestedLen = 256
 
-// Quantize4 quantizes x [rows, cols] as bitsandbytes does, bit for bit, with absmaxes in 8 bits if double is set. blockLen is 64 in QLoRA.
+// Quantize4 quantizes x [rows, cols] as bitsandbytes does, bit for bit, with absmaxes in 8 bits if double is set.
+// blockLen is 64 in QLoRA.
 func Quantize4(kind Kind4, x []float32, rows, cols, blockLen int, double bool) *Blocks4 {
-	b := &Blocks4{Codes: kind.Codes(), Rows: rows, Cols: cols, BlockLen: blockLen, Packed: make([]byte, (len(x)+1)/2), Absmax: make([]float32, ceilDiv(len(x), blockLen))}
+	b := &Blocks4{Codes: kind.Codes(), Rows: rows, Cols: cols, BlockLen: blockLen, Packed: make([]byte, (len(x)+1)/2),
+		Absmax: make([]float32, ceilDiv(len(x), blockLen))}
 	steps := &sorted4[kind]
 	parallel(len(b.Absmax), max(1, (1<<16)/blockLen)*2, func(begin, end int) { b.quantize(steps, x, begin, end) })
 	if len(x)%2 == 1 {
@@ -150,9 +157,11 @@ func parallel(n, run int, f func(begin, end int)) {
 	wg.Wait()
 }
 
-// nest quantizes the absmaxes less their mean. (torch rounds that mean in an order of its own; another may be one ulp off.)
+// nest quantizes the absmaxes less their mean. (torch rounds that mean in an order of its own; another may be one ulp
+// off.)
 func (b *Blocks4) nest(offset float32) {
-	n := &Nested8{Map: &DynamicSigned.Values, BlockLen: nestedLen, Codes: make([]byte, len(b.Absmax)), Absmax: make([]float32, ceilDiv(len(b.Absmax), nestedLen)), Offset: offset}
+	n := &Nested8{Map: &DynamicSigned.Values, BlockLen: nestedLen, Codes: make([]byte, len(b.Absmax)),
+		Absmax: make([]float32, ceilDiv(len(b.Absmax), nestedLen)), Offset: offset}
 	rest := make([]float32, len(b.Absmax))
 	for i, a := range b.Absmax {
 		rest[i] = a - n.Offset
@@ -173,12 +182,14 @@ func (b *Blocks4) Validate() error {
 	}
 	n := b.Rows * b.Cols
 	if len(b.Packed) != (n+1)/2 {
-		return fmt.Errorf("%w: %d bytes of codes, want %d for [%d, %d]", ErrBlocks4, len(b.Packed), (n+1)/2, b.Rows, b.Cols)
+		return fmt.Errorf("%w: %d bytes of codes, want %d for [%d, %d]", ErrBlocks4, len(b.Packed), (n+1)/2, b.Rows,
+			b.Cols)
 	}
 	blocks := ceilDiv(n, b.BlockLen)
 	if b.Nested == nil {
 		if len(b.Absmax) != blocks {
-			return fmt.Errorf("%w: %d absmaxes, want %d for blocks of %d", ErrBlocks4, len(b.Absmax), blocks, b.BlockLen)
+			return fmt.Errorf("%w: %d absmaxes, want %d for blocks of %d", ErrBlocks4, len(b.Absmax), blocks,
+				b.BlockLen)
 		}
 		return nil
 	}
@@ -186,7 +197,8 @@ func (b *Blocks4) Validate() error {
 	case b.Absmax != nil || e.Map == nil || e.BlockLen < 1:
 		return fmt.Errorf("%w: nested absmaxes in blocks of %d", ErrBlocks4, e.BlockLen)
 	case len(e.Codes) != blocks || len(e.Absmax) != ceilDiv(blocks, e.BlockLen):
-		return fmt.Errorf("%w: %d nested absmaxes in %d blocks of %d, want %d", ErrBlocks4, len(e.Codes), len(e.Absmax), e.BlockLen, blocks)
+		return fmt.Errorf("%w: %d nested absmaxes in %d blocks of %d, want %d", ErrBlocks4, len(e.Codes), len(e.Absmax),
+			e.BlockLen, blocks)
 	case math.IsNaN(float64(e.Offset)) || math.IsInf(float64(e.Offset), 0):
 		return fmt.Errorf("%w: nested offset %v", ErrBlocks4, e.Offset)
 	}
@@ -206,17 +218,20 @@ func (b *Blocks4) Absmaxes() []float32 {
 	return out
 }
 
-// minGroup is the shortest group that Matrix makes: with shorter ones the scales would take more than the values in float32 save.
+// minGroup is the shortest group that Matrix makes: with shorter ones the scales would take more than the values in
+// float32 save.
 const minGroup = 4
 
-// Matrix returns the values in a layout that is served, without loss. Blocks become groups of a row: as they are where they divide a row, else in pieces of the greatest common divisor of row and
-// block, each with its block's absmax. Where pieces would be shorter than minGroup the matrix is F32.
+// Matrix returns the values in a layout that is served, without loss. Blocks become groups of a row: as they are where
+// they divide a row, else in pieces of the greatest common divisor of row and block, each with its block's absmax.
+// Where pieces would be shorter than minGroup the matrix is F32.
 func (b *Blocks4) Matrix() (*Matrix, error) {
 	if err := b.Validate(); err != nil {
 		return nil, err
 	}
 	absmax := b.Absmaxes()
-	m := &Matrix{Layout: Lookup4, Rows: b.Rows, Cols: b.Cols, GroupLen: gcd(b.Cols, b.BlockLen), Data: make([]byte, b.Rows*b.Cols), Codes: b.Codes}
+	m := &Matrix{Layout: Lookup4, Rows: b.Rows, Cols: b.Cols, GroupLen: gcd(b.Cols, b.BlockLen),
+		Data: make([]byte, b.Rows*b.Cols), Codes: b.Codes}
 	for i := range m.Data {
 		m.Data[i] = b.Packed[i/2] >> (4 * (1 - i%2)) & 15
 	}

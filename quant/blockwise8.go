@@ -5,20 +5,22 @@ import (
 	"slices"
 )
 
-// Map8 is a set of 256 ascending values, the codes of bitsandbytes' blockwise 8-bit quantization (Dettmers et al. 2022, arXiv:2110.02861, §2.1).
+// Map8 is a set of 256 ascending values, the codes of bitsandbytes' blockwise 8-bit quantization (Dettmers et al. 2022,
+// arXiv:2110.02861, §2.1).
 type Map8 struct {
 	Values [256]float32
 	mids   [255]float32 // between neighbours: a value equal to one takes the lower code
 }
 
-// DynamicSigned and DynamicUnsigned are bitsandbytes' dynamic maps, bit for bit: for signed and for non-negative values. The largest value of both is 1; the signed
-// one has no -1.
+// DynamicSigned and DynamicUnsigned are bitsandbytes' dynamic maps, bit for bit: for signed and for non-negative
+// values. The largest value of both is 1; the signed one has no -1.
 var (
 	DynamicSigned   = newMap8(dynamicValues(true))
 	DynamicUnsigned = newMap8(dynamicValues(false))
 )
 
-// dynamicValues follows bitsandbytes' create_dynamic_map in float32: for each of seven decades, the means of neighbouring points of an even division of [0.1, 1].
+// dynamicValues follows bitsandbytes' create_dynamic_map in float32: for each of seven decades, the means of
+// neighbouring points of an even division of [0.1, 1].
 func dynamicValues(signed bool) []float32 {
 	values := []float32{0, 1}
 	for i := range 7 {
@@ -39,7 +41,8 @@ func dynamicValues(signed bool) []float32 {
 	return values
 }
 
-// linspace is point i of n from 0.1 to 1 as torch computes it in float32: from the nearer end, rounded once (a fused multiply and add).
+// linspace is point i of n from 0.1 to 1 as torch computes it in float32: from the nearer end, rounded once (a fused
+// multiply and add).
 func linspace(i, n int) float32 {
 	begin, end := float32(0.1), float32(1)
 	step := float64((end - begin) / float32(n-1))
@@ -58,7 +61,8 @@ func newMap8(values []float32) *Map8 {
 	return m
 }
 
-// Code returns the code whose value is nearest to x, which lies within [-1, 1]; of two equally near the lower. NaN takes code 0.
+// Code returns the code whose value is nearest to x, which lies within [-1, 1]; of two equally near the lower. NaN
+// takes code 0.
 func (m *Map8) Code(x float32) byte {
 	at := 0
 	for step := 128; step > 0; step >>= 1 { // at is the number of midpoints below x
@@ -69,8 +73,8 @@ func (m *Map8) Code(x float32) byte {
 	return byte(at)
 }
 
-// QuantizeBlockwise8 writes a code for each value of x and the absmax of each run of block values, x ≈ m.Values[code]*absmax. A block of zeros has the code of zero.
-// codes has len(x) elements, absmax ceil(len(x)/block).
+// QuantizeBlockwise8 writes a code for each value of x and the absmax of each run of block values, x ≈
+// m.Values[code]*absmax. A block of zeros has the code of zero. codes has len(x) elements, absmax ceil(len(x)/block).
 func QuantizeBlockwise8(m *Map8, x []float32, block int, codes []byte, absmax []float32) {
 	for b := range absmax {
 		begin, end := b*block, min((b+1)*block, len(x))

@@ -18,7 +18,8 @@ import (
 	"weft/internal/testdata"
 )
 
-// tensorFile is a safetensors file as these tests need it: quant is a leaf and may not import the package that reads them.
+// tensorFile is a safetensors file as these tests need it: quant is a leaf and may not import the package that reads
+// them.
 type tensorFile struct {
 	t      testing.TB
 	data   []byte
@@ -108,7 +109,8 @@ func TestCodebooksEqualBitsandbytes(t *testing.T) {
 	if err := json.Unmarshal(text, &want); err != nil {
 		t.Fatal(err)
 	}
-	for name, got := range map[string][]float32{"dynamic_signed": DynamicSigned.Values[:], "dynamic_unsigned": DynamicUnsigned.Values[:]} {
+	for name, got := range map[string][]float32{"dynamic_signed": DynamicSigned.Values[:],
+		"dynamic_unsigned": DynamicUnsigned.Values[:]} {
 		var w []float32
 		for _, hex := range want[name].Bits {
 			u, err := strconv.ParseUint(hex, 16, 32)
@@ -169,7 +171,8 @@ func TestQuantize4EqualsBitsandbytes(t *testing.T) {
 				if !bytes.Equal(d.Packed, b.Packed) {
 					t.Error("codes of the double quantization differ")
 				}
-				// torch sums the mean of the absmaxes in its own order: it may be an ulp off, so the rest is compared behind its mean.
+				// torch sums the mean of the absmaxes in its own order: it may be an ulp off, so the rest is compared
+				// behind its mean.
 				offset := f.floats(name + "_dq.offset")[0]
 				if off := math.Abs(float64(d.Nested.Offset) - float64(offset)); !(off <= float64(math.Nextafter32(offset, 2*offset)-offset)) {
 					t.Errorf("offset %v, want %v", d.Nested.Offset, offset)
@@ -247,7 +250,8 @@ func TestMap8Ties(t *testing.T) {
 	}
 }
 
-// A short block divides by its absmax, a full one multiplies by the inverse: the two differ where a value lies at a midpoint.
+// A short block divides by its absmax, a full one multiplies by the inverse: the two differ where a value lies at a
+// midpoint.
 func TestShortBlocksDivide(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	differ := 0

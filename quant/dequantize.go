@@ -19,8 +19,9 @@ func (l Layout) String() string {
 	return names[l]
 }
 
-// Validate checks that the dimensions, the lengths of all slices and every code of a 4-bit layout are as the doc of Matrix says.
-// A matrix may have no rows or no columns. Scale and value contents are not looked at, save that ScalesF16 is held to its promise.
+// Validate checks that the dimensions, the lengths of all slices and every code of a 4-bit layout are as the doc of
+// Matrix says. A matrix may have no rows or no columns. Scale and value contents are not looked at, save that ScalesF16
+// is held to its promise.
 func (m *Matrix) Validate() error {
 	fail := func(format string, args ...any) error {
 		return fmt.Errorf("%w: %v [%d, %d]: %s", ErrMatrix, m.Layout, m.Rows, m.Cols, fmt.Sprintf(format, args...))
@@ -72,7 +73,8 @@ func (m *Matrix) Validate() error {
 		for _, list := range [][]float32{m.Scales, m.Mins} {
 			for i, s := range list {
 				if s == s && F16ToF32(F32ToF16(s)) != s {
-					return fail("ScalesF16 is set, but the scale or min %v of row %d is no binary16 value", s, i/(groups/m.Rows))
+					return fail("ScalesF16 is set, but the scale or min %v of row %d is no binary16 value", s,
+						i/(groups/m.Rows))
 				}
 			}
 		}
@@ -80,8 +82,8 @@ func (m *Matrix) Validate() error {
 	return nil
 }
 
-// Row writes the values of row r to dst[:Cols] in float32 arithmetic exactly as the doc of Matrix says: the product is rounded to float32, then the sum with the
-// min is rounded (never fused). The matrix must be valid and r in [0, Rows).
+// Row writes the values of row r to dst[:Cols] in float32 arithmetic exactly as the doc of Matrix says: the product is
+// rounded to float32, then the sum with the min is rounded (never fused). The matrix must be valid and r in [0, Rows).
 func (m *Matrix) Row(r int, dst []float32) {
 	dst = dst[:m.Cols]
 	switch m.Layout {
@@ -158,7 +160,8 @@ func F16ToF32(h uint16) float32 {
 	return math.Float32frombits(sign | (exp+112)<<23 | frac<<13)
 }
 
-// F32ToF16 rounds to the nearest binary16, ties to even; magnitudes from 65520 give an infinity, those up to 2^-25 zero, a NaN stays a (quiet) NaN.
+// F32ToF16 rounds to the nearest binary16, ties to even; magnitudes from 65520 give an infinity, those up to 2^-25
+// zero, a NaN stays a (quiet) NaN.
 func F32ToF16(x float32) uint16 {
 	b := math.Float32bits(x)
 	sign, b := uint16(b>>16&0x8000), b&0x7fffffff

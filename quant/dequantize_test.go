@@ -47,14 +47,16 @@ func TestF16(t *testing.T) {
 			for _, c := range []struct {
 				x    float32
 				want uint16
-			}{{mid, lo + lo&1}, {math.Float32frombits(math.Float32bits(mid) - 1), lo}, {math.Float32frombits(math.Float32bits(mid) + 1), hi}} {
+			}{{mid, lo + lo&1}, {math.Float32frombits(math.Float32bits(mid) - 1), lo},
+				{math.Float32frombits(math.Float32bits(mid) + 1), hi}} {
 				if got := F32ToF16(c.x); got != c.want {
 					t.Fatalf("F32ToF16(%v) = %04x, want %04x", c.x, got, c.want)
 				}
 			}
 		}
 	}
-	for x, want := range map[float32]uint16{65519.996: 0x7bff, 65520: 0x7c00, -1e30: 0xfc00, float32(math.Inf(1)): 0x7c00, 0x1p-25: 0, 0x1.000002p-25: 1, -1e-40: 0x8000} {
+	for x, want := range map[float32]uint16{65519.996: 0x7bff, 65520: 0x7c00, -1e30: 0xfc00,
+		float32(math.Inf(1)): 0x7c00, 0x1p-25: 0, 0x1.000002p-25: 1, -1e-40: 0x8000} {
 		if got := F32ToF16(x); got != want {
 			t.Errorf("F32ToF16(%v) = %04x, want %04x", x, got, want)
 		}
@@ -101,7 +103,8 @@ func TestRow(t *testing.T) {
 		codes[i] = float32(r.NormFloat64())
 	}
 	for _, m := range []Matrix{
-		{Layout: Int8, GroupLen: 16}, {Layout: Int8, GroupLen: 37, Mins: []float32{}}, {Layout: Int4, GroupLen: 32, Zero: 8},
+		{Layout: Int8, GroupLen: 16}, {Layout: Int8, GroupLen: 37, Mins: []float32{}},
+		{Layout: Int4, GroupLen: 32, Zero: 8},
 		{Layout: Int4, GroupLen: 32, Mins: []float32{}}, {Layout: Lookup4, GroupLen: 8, Codes: codes},
 	} {
 		m.Rows, m.Cols = 3, 37
@@ -159,7 +162,8 @@ func TestRow(t *testing.T) {
 
 func TestValidate(t *testing.T) {
 	valid := func() *Matrix {
-		return &Matrix{Layout: Int4, Rows: 2, Cols: 5, GroupLen: 4, Zero: 8, Data: make([]byte, 10), Scales: make([]float32, 4)}
+		return &Matrix{Layout: Int4, Rows: 2, Cols: 5, GroupLen: 4, Zero: 8, Data: make([]byte, 10),
+			Scales: make([]float32, 4)}
 	}
 	if err := valid().Validate(); err != nil {
 		t.Fatal(err)

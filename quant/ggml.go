@@ -29,8 +29,8 @@ const (
 	GGMLBF16 GGMLType = 30
 )
 
-// ggmlFormat is how a format is stored: blocks of blockLen values in blockBytes bytes. layout says how DecodeGGML holds it;
-// decode is nil for formats that are known by size only.
+// ggmlFormat is how a format is stored: blocks of blockLen values in blockBytes bytes. layout says how DecodeGGML holds
+// it; decode is nil for formats that are known by size only.
 type ggmlFormat struct {
 	name                 string
 	blockLen, blockBytes int
@@ -51,14 +51,22 @@ var ggmlFormats = map[GGMLType]ggmlFormat{
 	GGMLF32:  {name: "F32", blockLen: 1, blockBytes: 4, layout: ggmlLayout{layout: F32}, decode: aliasGGML},
 	GGMLF16:  {name: "F16", blockLen: 1, blockBytes: 2, layout: ggmlLayout{layout: F16}, decode: aliasGGML},
 	GGMLBF16: {name: "BF16", blockLen: 1, blockBytes: 2, layout: ggmlLayout{layout: BF16}, decode: aliasGGML},
-	GGMLQ40:  {name: "Q4_0", blockLen: 32, blockBytes: 18, layout: ggmlLayout{layout: Int4, groupLen: 32, zero: 8, scalesF16: true}, decode: decodeQ40},
-	GGMLQ41:  {name: "Q4_1", blockLen: 32, blockBytes: 20, layout: ggmlLayout{layout: Int4, groupLen: 32, mins: true, scalesF16: true}, decode: decodeQ41},
-	GGMLQ50:  {name: "Q5_0", blockLen: 32, blockBytes: 22, layout: ggmlLayout{layout: Int8, groupLen: 32, scalesF16: true}, decode: decodeQ50},
-	GGMLQ51:  {name: "Q5_1", blockLen: 32, blockBytes: 24, layout: ggmlLayout{layout: Int8, groupLen: 32, mins: true, scalesF16: true}, decode: decodeQ51},
-	GGMLQ80:  {name: "Q8_0", blockLen: 32, blockBytes: 34, layout: ggmlLayout{layout: Int8, groupLen: 32, scalesF16: true}, decode: decodeQ80},
-	GGMLQ4K:  {name: "Q4_K", blockLen: 256, blockBytes: 144, layout: ggmlLayout{layout: Int4, groupLen: 32, mins: true}, decode: decodeQ4K},
-	GGMLQ5K:  {name: "Q5_K", blockLen: 256, blockBytes: 176, layout: ggmlLayout{layout: Int8, groupLen: 32, mins: true}, decode: decodeQ5K},
-	GGMLQ6K:  {name: "Q6_K", blockLen: 256, blockBytes: 210, layout: ggmlLayout{layout: Int8, groupLen: 16}, decode: decodeQ6K},
+	GGMLQ40: {name: "Q4_0", blockLen: 32, blockBytes: 18,
+		layout: ggmlLayout{layout: Int4, groupLen: 32, zero: 8, scalesF16: true}, decode: decodeQ40},
+	GGMLQ41: {name: "Q4_1", blockLen: 32, blockBytes: 20,
+		layout: ggmlLayout{layout: Int4, groupLen: 32, mins: true, scalesF16: true}, decode: decodeQ41},
+	GGMLQ50: {name: "Q5_0", blockLen: 32, blockBytes: 22,
+		layout: ggmlLayout{layout: Int8, groupLen: 32, scalesF16: true}, decode: decodeQ50},
+	GGMLQ51: {name: "Q5_1", blockLen: 32, blockBytes: 24,
+		layout: ggmlLayout{layout: Int8, groupLen: 32, mins: true, scalesF16: true}, decode: decodeQ51},
+	GGMLQ80: {name: "Q8_0", blockLen: 32, blockBytes: 34,
+		layout: ggmlLayout{layout: Int8, groupLen: 32, scalesF16: true}, decode: decodeQ80},
+	GGMLQ4K: {name: "Q4_K", blockLen: 256, blockBytes: 144, layout: ggmlLayout{layout: Int4, groupLen: 32, mins: true},
+		decode: decodeQ4K},
+	GGMLQ5K: {name: "Q5_K", blockLen: 256, blockBytes: 176, layout: ggmlLayout{layout: Int8, groupLen: 32, mins: true},
+		decode: decodeQ5K},
+	GGMLQ6K: {name: "Q6_K", blockLen: 256, blockBytes: 210, layout: ggmlLayout{layout: Int8, groupLen: 16},
+		decode: decodeQ6K},
 
 	9:  {name: "Q8_1", blockLen: 32, blockBytes: 40},
 	10: {name: "Q2_K", blockLen: 256, blockBytes: 84},
@@ -101,14 +109,16 @@ func (t GGMLType) Block() (values, bytes int, ok bool) {
 // GGMLSupported lists the formats that DecodeGGML reads, for messages.
 func GGMLSupported() string {
 	var names []string
-	for _, t := range []GGMLType{GGMLF32, GGMLF16, GGMLBF16, GGMLQ80, GGMLQ40, GGMLQ41, GGMLQ50, GGMLQ51, GGMLQ4K, GGMLQ5K, GGMLQ6K} {
+	for _, t := range []GGMLType{GGMLF32, GGMLF16, GGMLBF16, GGMLQ80, GGMLQ40, GGMLQ41, GGMLQ50, GGMLQ51, GGMLQ4K,
+		GGMLQ5K, GGMLQ6K} {
 		names = append(names, t.String())
 	}
 	return strings.Join(names, ", ")
 }
 
-// DecodeGGML turns the stored rows of a ggml tensor into a Matrix without loss: Matrix's formula in float32 gives bit for bit what ggml's
-// dequantization gives. F32, F16 and BF16 alias data; every other format is unpacked into new memory. data must be exactly rows*cols values.
+// DecodeGGML turns the stored rows of a ggml tensor into a Matrix without loss: Matrix's formula in float32 gives bit
+// for bit what ggml's dequantization gives. F32, F16 and BF16 alias data; every other format is unpacked into new
+// memory. data must be exactly rows*cols values.
 //
 //	Q8_0 → Int8 groups of 32           Q4_0 → Int4 groups of 32, Zero 8    Q4_1 → Int4 groups of 32, Mins
 //	Q5_0 → Int8 groups of 32 (q-16)    Q5_1 → Int8 groups of 32, Mins
@@ -116,17 +126,20 @@ func GGMLSupported() string {
 func DecodeGGML(t GGMLType, data []byte, rows, cols int) (*Matrix, error) {
 	f, ok := ggmlFormats[t]
 	if !ok || f.decode == nil {
-		return nil, fmt.Errorf("%w: format %s (%d) is not read; supported are %s", ErrGGML, t, uint32(t), GGMLSupported())
+		return nil,
+			fmt.Errorf("%w: format %s (%d) is not read; supported are %s", ErrGGML, t, uint32(t), GGMLSupported())
 	}
 	if rows <= 0 || cols <= 0 || rows > math.MaxInt/cols {
 		return nil, fmt.Errorf("%w: shape [%d, %d] has no values or too many", ErrGGML, rows, cols)
 	}
 	if cols%f.blockLen != 0 {
-		return nil, fmt.Errorf("%w: %d columns are not a multiple of the %d values in a %s block", ErrGGML, cols, f.blockLen, f.name)
+		return nil, fmt.Errorf("%w: %d columns are not a multiple of the %d values in a %s block", ErrGGML, cols,
+			f.blockLen, f.name)
 	}
 	blocks := rows * (cols / f.blockLen)
 	if len(data)/f.blockBytes != blocks || len(data)%f.blockBytes != 0 {
-		return nil, fmt.Errorf("%w: %s [%d, %d] needs %d blocks of %d bytes, there are %d bytes", ErrGGML, f.name, rows, cols, blocks, f.blockBytes, len(data))
+		return nil, fmt.Errorf("%w: %s [%d, %d] needs %d blocks of %d bytes, there are %d bytes", ErrGGML, f.name, rows,
+			cols, blocks, f.blockBytes, len(data))
 	}
 	l := f.layout
 	m := &Matrix{Layout: l.layout, Rows: rows, Cols: cols, GroupLen: l.groupLen, Zero: l.zero, ScalesF16: l.scalesF16}
@@ -253,7 +266,8 @@ func decodeQ4K(m *Matrix, data []byte) {
 	}
 }
 
-// decodeQ5K: as Q4_K with 32 bytes of fifth bits before the nibbles; bit 2c of byte l belongs to low value l of chunk c, bit 2c+1 to the high one.
+// decodeQ5K: as Q4_K with 32 bytes of fifth bits before the nibbles; bit 2c of byte l belongs to low value l of chunk
+// c, bit 2c+1 to the high one.
 func decodeQ5K(m *Matrix, data []byte) {
 	for b := range len(m.Scales) / 8 {
 		blk, out := data[b*176:][:176], m.Data[b*256:][:256]
@@ -267,7 +281,8 @@ func decodeQ5K(m *Matrix, data []byte) {
 	}
 }
 
-// decodeQ6K: 128 bytes of low nibbles, 64 bytes of upper pairs of bits, 16 int8 scales, d f16. w = d*sc*(q-32), d*sc exact in float32 (11 + 8 bits).
+// decodeQ6K: 128 bytes of low nibbles, 64 bytes of upper pairs of bits, 16 int8 scales, d f16. w = d*sc*(q-32), d*sc
+// exact in float32 (11 + 8 bits).
 func decodeQ6K(m *Matrix, data []byte) {
 	for b := range len(m.Scales) / 16 {
 		blk, out := data[b*210:][:210], m.Data[b*256:][:256]

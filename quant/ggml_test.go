@@ -10,7 +10,8 @@ import (
 	"weft/internal/numtest"
 )
 
-// ggmlBlocks is testdata/ggml_blocks.json: random blocks with the values that the gguf Python package gives them (scripts/golden/gguf_blocks.py).
+// ggmlBlocks is testdata/ggml_blocks.json: random blocks with the values that the gguf Python package gives them
+// (scripts/golden/gguf_blocks.py).
 type ggmlBlocks struct {
 	Cases []struct {
 		Format         string
@@ -83,7 +84,8 @@ func TestDecodeGGMLEqualsReference(t *testing.T) {
 				t.Fatal(err)
 			}
 			numtest.Equal(t, c.Format, formula(m), want)
-			if m.Rows != c.Rows || m.Cols != c.Cols || len(m.Scales) != c.Rows*m.Groups() || m.Mins != nil && len(m.Mins) != len(m.Scales) {
+			if m.Rows != c.Rows || m.Cols != c.Cols || len(m.Scales) != c.Rows*m.Groups() || m.Mins != nil &&
+				len(m.Mins) != len(m.Scales) {
 				t.Errorf("matrix [%d, %d], %d scales, %d mins", m.Rows, m.Cols, len(m.Scales), len(m.Mins))
 			}
 			if m.Layout == Int4 {

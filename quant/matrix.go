@@ -1,5 +1,6 @@
-// Package quant holds the weight layouts and their mathematics over slices: how file formats become one of few
-// layouts without loss, what each stored code means, and how activations are quantized. It is a leaf: it imports nothing of weft.
+// Package quant holds the weight layouts and their mathematics over slices: how file formats become one of few layouts
+// without loss, what each stored code means, and how activations are quantized. It is a leaf: it imports nothing of
+// weft.
 package quant
 
 // Layout names how the values of a weight matrix are held. Many file formats map onto these few.
@@ -18,7 +19,8 @@ const (
 // Matrix is the device-neutral form of a weight W [Rows=Out, Cols=In] on its way from a file to a device:
 // row-major, codes unpacked to one byte each. It is transient; a device packs it and keeps only its own form.
 //
-// The value of a code q in column c of row r, with g = c/GroupLen and G = ceil(Cols/GroupLen), is, in float32 arithmetic,
+// The value of a code q in column c of row r, with g = c/GroupLen and G = ceil(Cols/GroupLen), is, in float32
+// arithmetic,
 //
 //	Int8:    Scales[r*G+g] * q                + Mins[r*G+g]   (Mins nil: no addition)
 //	Int4:    Scales[r*G+g] * float32(q-Zero)  + Mins[r*G+g]   (Mins nil: no addition; Zero is 0 where Mins is set)

@@ -22,7 +22,8 @@ type PackedAWQ struct {
 	Scales            []float32 // [In/GroupLen, Out], binary16 values
 }
 
-// Matrix returns the weight in the Int4 layout, without loss: scale*q + (-scale*z) is exact in float32 where scale is a binary16 value.
+// Matrix returns the weight in the Int4 layout, without loss: scale*q + (-scale*z) is exact in float32 where scale is a
+// binary16 value.
 func (p *PackedAWQ) Matrix() (*Matrix, error) {
 	if err := checkPacked("AWQ", p.In, p.Out, p.GroupLen, p.Out); err != nil {
 		return nil, err
@@ -54,7 +55,8 @@ func (p *PackedAWQ) Matrix() (*Matrix, error) {
 	return m, nil
 }
 
-// PackedGPTQ is a linear layer in AutoGPTQ's format, transposed: eight neighbouring inputs in a word of QWeight, eight outputs in one of QZeros.
+// PackedGPTQ is a linear layer in AutoGPTQ's format, transposed: eight neighbouring inputs in a word of QWeight, eight
+// outputs in one of QZeros.
 //
 //	w[o, i] = (q[i, o] - z[g, o]) * scale[g, o],  g = GroupOf[i], or i/GroupLen where GroupOf is nil
 type PackedGPTQ struct {
@@ -66,13 +68,15 @@ type PackedGPTQ struct {
 	ZeroLess          int       // what QZeros holds less than z: 1 in the first version of the format, 0 in "gptq_v2"
 }
 
-// Matrix returns the weight in the Int4 layout, without loss; or, where the inputs of a group do not lie together ("act-order"), in F16, each value rounded once, which is what AutoGPTQ computes with.
+// Matrix returns the weight in the Int4 layout, without loss; or, where the inputs of a group do not lie together
+// ("act-order"), in F16, each value rounded once, which is what AutoGPTQ computes with.
 func (p *PackedGPTQ) Matrix() (*Matrix, error) {
 	if err := checkPacked("GPTQ", p.In, p.Out, p.GroupLen, p.In); err != nil {
 		return nil, err
 	}
 	groups := p.In / p.GroupLen
-	if p.Out%8 != 0 || len(p.QWeight) != p.In/8*p.Out || len(p.QZeros) != groups*p.Out/8 || len(p.Scales) != groups*p.Out {
+	if p.Out%8 != 0 || len(p.QWeight) != p.In/8*p.Out || len(p.QZeros) != groups*p.Out/8 ||
+		len(p.Scales) != groups*p.Out {
 		return nil, packedLengths("GPTQ", p.In, p.Out, p.GroupLen, len(p.QWeight), len(p.QZeros), len(p.Scales))
 	}
 	inOrder := true
@@ -134,11 +138,13 @@ func checkPacked(format string, in, out, groupLen, packed int) error {
 }
 
 func packedLengths(format string, in, out, groupLen, weights, zeros, scales int) error {
-	return fmt.Errorf("%w: %s [%d, %d] in groups of %d: %d words of weights, %d of zeros, %d scales", ErrPacked4, format, out, in, groupLen, weights, zeros, scales)
+	return fmt.Errorf("%w: %s [%d, %d] in groups of %d: %d words of weights, %d of zeros, %d scales", ErrPacked4,
+		format, out, in, groupLen, weights, zeros, scales)
 }
 
 func newPacked(rows, cols, groupLen int) *Matrix {
-	return &Matrix{Layout: Int4, Rows: rows, Cols: cols, GroupLen: groupLen, Data: make([]byte, rows*cols), Scales: make([]float32, rows*(cols/groupLen))}
+	return &Matrix{Layout: Int4, Rows: rows, Cols: cols, GroupLen: groupLen, Data: make([]byte, rows*cols),
+		Scales: make([]float32, rows*(cols/groupLen))}
 }
 
 // setZeros gives the groups their zero-points: one for the whole matrix where all are equal, else as mins.

@@ -32,14 +32,16 @@ func (f *tensorFile) ints(name string) []int32 {
 func readAWQ(t testing.TB, group int, name string) (*PackedAWQ, *tensorFile) {
 	f := readTensors(t, "E_export", name)
 	shape := f.header["qweight"].Shape
-	return &PackedAWQ{In: shape[0], Out: 8 * shape[1], GroupLen: group, QWeight: f.ints("qweight"), QZeros: f.ints("qzeros"), Scales: f.halves("scales")}, f
+	return &PackedAWQ{In: shape[0], Out: 8 * shape[1], GroupLen: group, QWeight: f.ints("qweight"),
+		QZeros: f.ints("qzeros"), Scales: f.halves("scales")}, f
 }
 
 func readGPTQ(t testing.TB, name string) (*PackedGPTQ, *tensorFile) {
 	f := readTensors(t, "E_export", name)
 	shape := f.header["qweight"].Shape
 	return &PackedGPTQ{
-		In: 8 * shape[0], Out: shape[1], GroupLen: 32, QWeight: f.ints("qweight"), QZeros: f.ints("qzeros"), Scales: f.halves("scales"), GroupOf: f.ints("g_idx"), ZeroLess: 1,
+		In: 8 * shape[0], Out: shape[1], GroupLen: 32, QWeight: f.ints("qweight"), QZeros: f.ints("qzeros"),
+		Scales: f.halves("scales"), GroupOf: f.ints("g_idx"), ZeroLess: 1,
 	}, f
 }
 
@@ -64,7 +66,8 @@ func checkTransposed(t *testing.T, m *Matrix, f *tensorFile) {
 }
 
 func TestAWQ(t *testing.T) {
-	for name, group := range map[string]int{"awq_linear_g128.safetensors": 128, "awq_linear_g64.safetensors": 64, "awq_linear_g32.safetensors": 32} {
+	for name, group := range map[string]int{"awq_linear_g128.safetensors": 128, "awq_linear_g64.safetensors": 64,
+		"awq_linear_g32.safetensors": 32} {
 		p, f := readAWQ(t, group, name)
 		m, err := p.Matrix()
 		if err != nil {
@@ -85,7 +88,8 @@ func TestAWQ(t *testing.T) {
 }
 
 func TestGPTQ(t *testing.T) {
-	for name, layout := range map[string]Layout{"gptq_linear.safetensors": Int4, "gptq_linear_actorder.safetensors": F16} {
+	for name, layout := range map[string]Layout{"gptq_linear.safetensors": Int4,
+		"gptq_linear_actorder.safetensors": F16} {
 		p, f := readGPTQ(t, name)
 		m, err := p.Matrix()
 		if err != nil {
@@ -143,7 +147,8 @@ func TestPacked4Refuses(t *testing.T) {
 		c.spoil(a, g)
 		_, err1 := a.Matrix()
 		_, err2 := g.Matrix()
-		if !errors.Is(err1, ErrPacked4) || !errors.Is(err2, ErrPacked4) || !strings.Contains(err1.Error()+err2.Error(), c.say) {
+		if !errors.Is(err1, ErrPacked4) || !errors.Is(err2, ErrPacked4) ||
+			!strings.Contains(err1.Error()+err2.Error(), c.say) {
 			t.Errorf("%v and %v, want %q", err1, err2, c.say)
 		}
 	}

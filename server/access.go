@@ -25,13 +25,15 @@ var (
 	errCrossOrigin = errors.New("a page of another site may not use this server without a key")
 )
 
-// sameOrigin refuses what pages of other sites make a browser send: without a key, being on the same machine is all that lets a request in.
+// sameOrigin refuses what pages of other sites make a browser send: without a key, being on the same machine is all
+// that lets a request in.
 var sameOrigin = http.NewCrossOriginProtection()
 
 // open are the routes that need no key.
 var open = map[string]bool{"/health": true, "/ready": true}
 
-// plain are routes for which any key will do; all others need the scope of scopeOf. Paths that are no route need a key too.
+// plain are routes for which any key will do; all others need the scope of scopeOf. Paths that are no route need a key
+// too.
 var plain = map[string]bool{"": true, "/version": true, "/openapi.json": true}
 
 func scopeOf(route string) tenant.Scope {

@@ -21,12 +21,14 @@ import (
 	"weft/server/tenant"
 )
 
-// Adapters are the registry and the cache of adapters, as package adapters has them. Names are a tenant's own: nothing reaches another's.
+// Adapters are the registry and the cache of adapters, as package adapters has them. Names are a tenant's own: nothing
+// reaches another's.
 type Adapters interface {
-	// Resolve returns a version: the current one, or the one with a digest prefix or tag. What is not there is adapters.ErrNotFound.
+	// Resolve returns a version: the current one, or the one with a digest prefix or tag. What is not there is
+	// adapters.ErrNotFound.
 	Resolve(ctx context.Context, tenant, name, version string) (adapters.Version, error)
-	// AcquireAll waits until all of the versions can be used, and returns a lease of each, in their order, or none: adapters.ErrLoadTimeout, adapters.ErrLoadFailed,
-	// adapters.ErrTooLarge, adapters.ErrPinned.
+	// AcquireAll waits until all of the versions can be used, and returns a lease of each, in their order, or none:
+	// adapters.ErrLoadTimeout, adapters.ErrLoadFailed, adapters.ErrTooLarge, adapters.ErrPinned.
 	AcquireAll(ctx context.Context, vs ...adapters.Version) ([]adapters.Lease, error)
 	// List returns a tenant's versions, by name.
 	List(ctx context.Context, tenant string) ([]adapters.Version, error)
@@ -34,7 +36,8 @@ type Adapters interface {
 	State(v adapters.Version) (adapters.State, string)
 
 	Add(ctx context.Context, tenant, name, dir string, opt adapters.AddOptions) (adapters.Version, error)
-	AddArchive(ctx context.Context, tenant, name string, archive io.Reader, opt adapters.AddOptions) (adapters.Version, error)
+	AddArchive(ctx context.Context, tenant, name string, archive io.Reader, opt adapters.AddOptions) (adapters.Version,
+		error)
 	Tag(ctx context.Context, tenant, name, tag, version string) error
 	Untag(ctx context.Context, tenant, name, tag string) error
 	Rollback(ctx context.Context, tenant, name, version string) (adapters.Version, error)
@@ -61,7 +64,8 @@ type use struct {
 	scale float64
 }
 
-// key names the weights for the prefix cache: a digest, or the digests of a mix with their scales. Equal keys mean equal weights in equal order.
+// key names the weights for the prefix cache: a digest, or the digests of a mix with their scales. Equal keys mean
+// equal weights in equal order.
 func (t *target) key() string {
 	parts := make([]string, len(t.uses))
 	for i, u := range t.uses {
@@ -83,7 +87,8 @@ func (t *target) describe() string {
 	return strings.Join(parts, ", ")
 }
 
-// target finds what a request names: lora, adapter_id or model, else the key's or the tenant's default, else the base model.
+// target finds what a request names: lora, adapter_id or model, else the key's or the tenant's default, else the base
+// model.
 func (s *Server) target(c *gin.Context, p *openai.Params) (*target, error) {
 	g := grantOf(c)
 	t := &target{param: "model", name: s.cfg.Model}
@@ -91,7 +96,10 @@ func (s *Server) target(c *gin.Context, p *openai.Params) (*target, error) {
 	switch {
 	case len(p.LoRA) > 0 || p.AdapterID != "":
 		if p.Model != "" && !isBase {
-			return nil, openai.Invalid("model", "invalid_value", "model names an adapter, and so does another member; leave model out or name the base model %q.", s.cfg.Model)
+			return nil,
+				openai.Invalid("model", "invalid_value",
+					"model names an adapter, and so does another member; leave model out or name the base model %q.",
+					s.cfg.Model)
 		}
 		mix := p.LoRA
 		if t.param = "lora"; p.AdapterID != "" {
@@ -136,7 +144,8 @@ func (s *Server) adapterRef(model string) (ref string, base bool) {
 	return model, false
 }
 
-// addUse resolves NAME[@VERSION] among the tenant's adapters. Unknown, foreign and forbidden ones take the same path to the same answer.
+// addUse resolves NAME[@VERSION] among the tenant's adapters. Unknown, foreign and forbidden ones take the same path to
+// the same answer.
 func (s *Server) addUse(c *gin.Context, g *tenant.Grant, t *target, ref string, scale float64) error {
 	name, version, versioned := strings.Cut(ref, "@")
 	v, err := adapters.Version{}, adapters.ErrNotFound
@@ -196,7 +205,8 @@ func (s *Server) acquire(ctx context.Context, t *target) (*leases, error) {
 			return nil, s.noModel(t.param, vs[0].Name)
 		case errors.Is(err, adapters.ErrNotFound):
 			return nil, s.noModel(t.param, t.describe())
-		case errors.Is(err, adapters.ErrLoadFailed), errors.Is(err, adapters.ErrCorrupt), errors.Is(err, adapters.ErrInvalid):
+		case errors.Is(err, adapters.ErrLoadFailed), errors.Is(err, adapters.ErrCorrupt),
+			errors.Is(err, adapters.ErrInvalid):
 			err = fmt.Errorf("%w: %w", errAdapterFails, err)
 		}
 		return nil, fmt.Errorf("adapter %s: %w", t.describe(), err)

@@ -58,7 +58,9 @@ func (a *fakeAdapters) Resolve(_ context.Context, tenant, name, version string) 
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, v := range a.list {
-		if v.Tenant == tenant && v.Name == name && (version == "" && v.Current || version != "" && strings.HasPrefix(v.Digest, version) || slices.Contains(v.Tags, version)) {
+		if v.Tenant == tenant && v.Name == name &&
+			(version == "" && v.Current || version != "" && strings.HasPrefix(v.Digest, version) ||
+				slices.Contains(v.Tags, version)) {
 			return v, nil
 		}
 	}
@@ -115,12 +117,14 @@ func (a *fakeAdapters) add(tenant, name string, opt adapters.AddOptions) (adapte
 	return v, nil
 }
 
-func (a *fakeAdapters) Add(_ context.Context, tenant, name, dir string, opt adapters.AddOptions) (adapters.Version, error) {
+func (a *fakeAdapters) Add(_ context.Context, tenant, name, dir string, opt adapters.AddOptions) (adapters.Version,
+	error) {
 	a.note("add %s/%s %s", tenant, name, dir)
 	return a.add(tenant, name, opt)
 }
 
-func (a *fakeAdapters) AddArchive(_ context.Context, tenant, name string, archive io.Reader, opt adapters.AddOptions) (adapters.Version, error) {
+func (a *fakeAdapters) AddArchive(_ context.Context, tenant, name string, archive io.Reader,
+	opt adapters.AddOptions) (adapters.Version, error) {
 	data, err := io.ReadAll(archive)
 	if err != nil {
 		return adapters.Version{}, err
@@ -160,7 +164,8 @@ func (a *fakeAdapters) Remove(ctx context.Context, tenant, name, version string)
 
 // version is a current version whose digest is one digit, repeated.
 func version(tenant, name, digit string) adapters.Version {
-	return adapters.Version{Tenant: tenant, Name: name, Digest: strings.Repeat(digit, 64), Current: true, Created: time.Unix(7, 0)}
+	return adapters.Version{Tenant: tenant, Name: name, Digest: strings.Repeat(digit, 64), Current: true,
+		Created: time.Unix(7, 0)}
 }
 
 func withAdapters(a *fakeAdapters) func(*Config, *Deps) {
@@ -187,9 +192,12 @@ func library() *fakeAdapters {
 	bad := version(tenant.Default, "garbled", "d")
 	bad.ChatTemplate = "broken"
 	return &fakeAdapters{
-		list: []adapters.Version{version(tenant.Default, "support", "a"), old, own, bad, version(tenant.Default, "slow", "e"), version(tenant.Default, "sick", "9"),
-			version(tenant.Default, "large", "4"), version(tenant.Default, "crowded", "5"), version("acme", "foreign", "8")},
-		load: map[string]error{"slow": adapters.ErrLoadTimeout, "sick": fmt.Errorf("%w: /secret/path is broken", adapters.ErrLoadFailed),
+		list: []adapters.Version{version(tenant.Default, "support", "a"), old, own, bad,
+			version(tenant.Default, "slow", "e"), version(tenant.Default, "sick", "9"),
+			version(tenant.Default, "large", "4"), version(tenant.Default, "crowded", "5"),
+			version("acme", "foreign", "8")},
+		load: map[string]error{"slow": adapters.ErrLoadTimeout,
+			"sick":  fmt.Errorf("%w: /secret/path is broken", adapters.ErrLoadFailed),
 			"large": adapters.ErrTooLarge, "crowded": fmt.Errorf("%w: secret bytes of others", adapters.ErrPinned)},
 	}
 }
@@ -227,8 +235,10 @@ func TestChoosing(t *testing.T) {
 				continue
 			}
 			r := e.reqs[len(e.reqs)-1]
-			if r.AdapterKey != row.key || (len(r.LoRA) == 0) != (row.key == "") || r.Tenant != tenant.Default || r.Weight != 1 {
-				t.Errorf("%s: the engine was given %q, %d adapters, tenant %q", row.body, r.AdapterKey, len(r.LoRA), r.Tenant)
+			if r.AdapterKey != row.key || (len(r.LoRA) == 0) != (row.key == "") || r.Tenant != tenant.Default ||
+				r.Weight != 1 {
+				t.Errorf("%s: the engine was given %q, %d adapters, tenant %q", row.body, r.AdapterKey, len(r.LoRA),
+					r.Tenant)
 			}
 			if r.Release != nil {
 				r.Release() // the engine's part
@@ -280,7 +290,8 @@ func TestChoosingRefused(t *testing.T) {
 	} {
 		w := post(s, "/v1/completions", `{"prompt":"x",`+row.body+`}`)
 		wantError(t, w, row.status, row.param, strings.ReplaceAll(row.fragment, `\"`, `"`))
-		if strings.Contains(w.Body.String(), "secret") || w.Code == 503 && w.Header().Get("Retry-After") == "" || w.Body.Len() > 1000 {
+		if strings.Contains(w.Body.String(), "secret") || w.Code == 503 && w.Header().Get("Retry-After") == "" ||
+			w.Body.Len() > 1000 {
 			t.Errorf("%s: %s", row.body[:min(40, len(row.body))], w.Body)
 		}
 	}
@@ -295,7 +306,8 @@ func TestChoosingRefused(t *testing.T) {
 	wantError(t, post(none, "/v1/completions", `{"prompt":"x","adapter_id":"support"}`), 404, "adapter_id", "does not exist")
 }
 
-// Unknown and foreign adapters, and those that the tenant may not use, are the same answer but for the name that was asked for.
+// Unknown and foreign adapters, and those that the tenant may not use, are the same answer but for the name that was
+// asked for.
 func TestForeignAdaptersAreUnknown(t *testing.T) {
 	s, _ := newTenants(t, func(_ *Config, d *Deps) { d.Adapters = library() })
 	key := s.tenantKey(t, "acme", func(set *tenant.Settings) { set.Adapters = []string{"support"} })
@@ -316,11 +328,13 @@ func TestForeignAdaptersAreUnknown(t *testing.T) {
 func TestDefaultAdapters(t *testing.T) {
 	e := &fakeEngine{reply: "a"}
 	s, store := newTenants(t, withAdapters(library()), func(_ *Config, d *Deps) { d.Engine = e })
-	if _, err := store.Update(t.Context(), tenant.Default, func(set *tenant.Settings) error { set.DefaultAdapter = "support"; return nil }); err != nil {
+	if _, err := store.Update(t.Context(), tenant.Default,
+		func(set *tenant.Settings) error { set.DefaultAdapter = "support"; return nil }); err != nil {
 		t.Fatal(err)
 	}
 	own := s.tenantKey(t, tenant.Default, nil)
-	special, _, err := store.AddKey(t.Context(), tenant.Default, tenant.KeySettings{Scopes: []tenant.Scope{tenant.Infer}, DefaultAdapter: "support@v1"}, time.Time{})
+	special, _, err := store.AddKey(t.Context(), tenant.Default,
+		tenant.KeySettings{Scopes: []tenant.Scope{tenant.Infer}, DefaultAdapter: "support@v1"}, time.Time{})
 	if err != nil || s.tenants.Refresh(t.Context()) != nil {
 		t.Fatal(err)
 	}
@@ -330,7 +344,8 @@ func TestDefaultAdapters(t *testing.T) {
 		{special, `{"prompt":"x","model":"org/tiny"}`, ""},
 		{special, `{"prompt":"x","model":"poet"}`, "default/poet@cccccccccccc"},
 	} {
-		if w := post(s.Server, "/v1/completions", row.body, "Authorization", "Bearer "+row.key); w.Code != 200 || w.Header().Get("x-weft-adapter") != row.head {
+		if w := post(s.Server, "/v1/completions", row.body, "Authorization", "Bearer "+row.key); w.Code != 200 ||
+			w.Header().Get("x-weft-adapter") != row.head {
 			t.Errorf("%s: %d %q, want %q", row.body, w.Code, w.Header().Get("x-weft-adapter"), row.head)
 		}
 	}
@@ -396,7 +411,8 @@ func TestWaitingForAnAdapter(t *testing.T) {
 	lib, e := library(), &fakeEngine{reply: "a"}
 	lib.wait = make(chan struct{})
 	var log bytes.Buffer
-	s := newTest(t, e, withAdapters(lib), logTo(&log), func(c *Config, _ *Deps) { c.DrainTimeout = 50 * time.Millisecond })
+	s := newTest(t, e, withAdapters(lib), logTo(&log),
+		func(c *Config, _ *Deps) { c.DrainTimeout = 50 * time.Millisecond })
 	send := func(ctx context.Context) *httptest.ResponseRecorder {
 		r := httptest.NewRequestWithContext(ctx, http.MethodPost, "/v1/completions", strings.NewReader(`{"prompt":"x","model":"support"}`))
 		r.Header.Set("Content-Type", "application/json")
@@ -443,7 +459,8 @@ func TestSalts(t *testing.T) {
 			salts[name] = append(salts[name], r[0].Salt)
 		}
 	}
-	if salts["one"][0] != salts["one"][1] || salts["one"][0] == salts["two"][0] || salts["one"][0] == "" || salts["open1"][0] != salts["open2"][1] || salts["alone"][0] == salts["alone"][1] {
+	if salts["one"][0] != salts["one"][1] || salts["one"][0] == salts["two"][0] || salts["one"][0] == "" ||
+		salts["open1"][0] != salts["open2"][1] || salts["alone"][0] == salts["alone"][1] {
 		t.Errorf("%v", salts)
 	}
 	other, _ := newTenants(t, func(_ *Config, d *Deps) { d.Engine = e })

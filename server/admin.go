@@ -30,7 +30,8 @@ var (
 	errNoTenants = errors.New("this server keeps no tenants: it was started without a data directory")
 )
 
-// adminRoutes are all of scope admin. What concerns one tenant may be done by that tenant's own admins, all else by the operator's only.
+// adminRoutes are all of scope admin. What concerns one tenant may be done by that tenant's own admins, all else by the
+// operator's only.
 func (s *Server) adminRoutes(r *gin.Engine) {
 	operator := r.Group(adminPrefix, s.operatorOnly)
 	operator.GET("status", s.status)
@@ -107,7 +108,8 @@ func (s *Server) changed(c *gin.Context, status int, v any, err error) {
 	s.answer(c, status, v, err)
 }
 
-// adminBody decodes a JSON object into v; unknown members are refused. An absent body is an empty object where that is allowed.
+// adminBody decodes a JSON object into v; unknown members are refused. An absent body is an empty object where that is
+// allowed.
 func (s *Server) adminBody(c *gin.Context, v any, optional bool) bool {
 	if optional && c.Request.ContentLength == 0 {
 		return true
@@ -126,8 +128,9 @@ func (s *Server) adminBody(c *gin.Context, v any, optional bool) bool {
 
 func (s *Server) status(c *gin.Context) {
 	s.mu.Lock()
-	out := map[string]any{"model": s.cfg.Model, "version": s.cfg.Version, "ready": s.ready, "draining": s.drain, "requests": s.working,
-		"healthy": s.deps.Engine.Health() == nil, "uptime_seconds": time.Now().Unix() - s.created}
+	out := map[string]any{"model": s.cfg.Model, "version": s.cfg.Version, "ready": s.ready, "draining": s.drain,
+		"requests": s.working,
+		"healthy":  s.deps.Engine.Health() == nil, "uptime_seconds": time.Now().Unix() - s.created}
 	s.mu.Unlock()
 	if s.deps.Status != nil {
 		for k, v := range s.deps.Status() {
@@ -225,7 +228,8 @@ func (s *Server) listKeys(c *gin.Context) {
 	s.answer(c, http.StatusOK, gin.H{"keys": out}, err)
 }
 
-// createKey answers with the key itself, which is never shown again. The scope metrics shows all tenants: the operator alone gives it.
+// createKey answers with the key itself, which is never shown again. The scope metrics shows all tenants: the operator
+// alone gives it.
 func (s *Server) createKey(c *gin.Context) {
 	in := struct {
 		Scopes         []tenant.Scope `json:"scopes"`
@@ -246,11 +250,15 @@ func (s *Server) createKey(c *gin.Context) {
 	if in.Expires != "" {
 		var err error
 		if expires, err = time.Parse(time.RFC3339, in.Expires); err != nil {
-			s.fail(c, openai.Invalid("expires", "invalid_value", "expires must be a time such as 2030-01-31T12:00:00Z (RFC 3339), not %s.", adapters.Quote(in.Expires)))
+			s.fail(c,
+				openai.Invalid("expires", "invalid_value",
+					"expires must be a time such as 2030-01-31T12:00:00Z (RFC 3339), not %s.",
+					adapters.Quote(in.Expires)))
 			return
 		}
 	}
-	secret, k, err := st.AddKey(c.Request.Context(), c.Param("tenant"), tenant.KeySettings{Scopes: in.Scopes, DefaultAdapter: in.DefaultAdapter}, expires)
+	secret, k, err := st.AddKey(c.Request.Context(), c.Param("tenant"),
+		tenant.KeySettings{Scopes: in.Scopes, DefaultAdapter: in.DefaultAdapter}, expires)
 	s.changed(c, http.StatusCreated, gin.H{"key": secret, "info": &k}, err)
 }
 
@@ -285,7 +293,8 @@ type adapterInfo struct {
 
 func (s *Server) adapterInfo(v *adapters.Version) adapterInfo {
 	state, reason := s.deps.Adapters.State(*v)
-	return adapterInfo{v.Ref(), v.Tenant, v.Name, v.Digest, v.Base, v.Current, v.Pinned, append([]string{}, v.Tags...), state, reason, v.Rank, append([]string{}, v.Targets...),
+	return adapterInfo{v.Ref(), v.Tenant, v.Name, v.Digest, v.Base, v.Current, v.Pinned, append([]string{}, v.Tags...),
+		state, reason, v.Rank, append([]string{}, v.Targets...),
 		v.Params, v.Bytes, v.Created, strings.Join(v.Warnings, "; ")}
 }
 
@@ -406,7 +415,8 @@ func (s *Server) receive(c *gin.Context) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("upload: %w", err)
 	}
-	in := &pacedReader{http.MaxBytesReader(c.Writer, c.Request.Body, s.cfg.MaxUpload), http.NewResponseController(c.Writer), s.cfg.BodyTimeout, time.Now().Add(maxUpload)}
+	in := &pacedReader{http.MaxBytesReader(c.Writer, c.Request.Body, s.cfg.MaxUpload),
+		http.NewResponseController(c.Writer), s.cfg.BodyTimeout, time.Now().Add(maxUpload)}
 	_, err = io.Copy(file, in)
 	if err == nil {
 		_, err = file.Seek(0, io.SeekStart)

@@ -60,7 +60,8 @@ func (s *tenantServer) tenantKey(t *testing.T, name string, change func(*tenant.
 	return s.scopedKey(t, name, change, tenant.Infer)
 }
 
-func (s *tenantServer) scopedKey(t *testing.T, name string, change func(*tenant.Settings), scopes ...tenant.Scope) string {
+func (s *tenantServer) scopedKey(t *testing.T, name string, change func(*tenant.Settings),
+	scopes ...tenant.Scope) string {
 	t.Helper()
 	st := s.tenants.Store()
 	if _, err := st.Get(t.Context(), name); err != nil {
@@ -69,7 +70,8 @@ func (s *tenantServer) scopedKey(t *testing.T, name string, change func(*tenant.
 		}
 	}
 	if change != nil {
-		if _, err := st.Update(t.Context(), name, func(s *tenant.Settings) error { change(s); return nil }); err != nil {
+		if _, err := st.Update(t.Context(), name,
+			func(s *tenant.Settings) error { change(s); return nil }); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -110,7 +112,8 @@ func TestScopes(t *testing.T) {
 		if open[r.Path] {
 			continue
 		}
-		path := strings.NewReplacer(":tenant", "default", ":name", "support", ":key", "key_x", ":tag", "v1", "/*id", "/org/tiny").Replace(r.Path)
+		path := strings.NewReplacer(":tenant", "default", ":name", "support", ":key", "key_x", ":tag", "v1", "/*id",
+			"/org/tiny").Replace(r.Path)
 		if w := s.do(r.Method, path, "", ""); w.Code != 401 {
 			t.Errorf("%s %s without a key: %d", r.Method, path, w.Code)
 		}
@@ -124,8 +127,10 @@ func TestScopes(t *testing.T) {
 			}
 		}
 	}
-	for route, want := range map[string]tenant.Scope{"/metrics": tenant.Metrics, "/v1/models": tenant.Infer, "/tokenize": tenant.Infer, "/admin/v1/drain": tenant.Admin,
-		"/v1/load_lora_adapter": tenant.Admin, "/v1/unload_lora_adapter": tenant.Admin, "/v1/chat/completions": tenant.Infer, "/anything/new": tenant.Infer} {
+	for route, want := range map[string]tenant.Scope{"/metrics": tenant.Metrics, "/v1/models": tenant.Infer,
+		"/tokenize": tenant.Infer, "/admin/v1/drain": tenant.Admin,
+		"/v1/load_lora_adapter": tenant.Admin, "/v1/unload_lora_adapter": tenant.Admin,
+		"/v1/chat/completions": tenant.Infer, "/anything/new": tenant.Infer} {
 		if got := scopeOf(route); got != want {
 			t.Errorf("%s needs %s, want %s", route, got, want)
 		}
@@ -135,7 +140,8 @@ func TestScopes(t *testing.T) {
 	}
 }
 
-// A page of another site, open in a browser on the same machine, cannot use a server that asks for no key; with a key there is no such rule.
+// A page of another site, open in a browser on the same machine, cannot use a server that asks for no key; with a key
+// there is no such rule.
 func TestCrossOrigin(t *testing.T) {
 	keyed, _ := newTenants(t)
 	keyless := newTest(t, &fakeEngine{reply: "a"})
@@ -156,10 +162,12 @@ func TestCrossOrigin(t *testing.T) {
 
 func TestRateLimits(t *testing.T) {
 	s, _ := newTenants(t)
-	key := "Bearer " + s.tenantKey(t, "acme", func(set *tenant.Settings) { set.RequestsPerMinute, set.TokensPerMinute = 2, 1000 })
+	key := "Bearer " +
+		s.tenantKey(t, "acme", func(set *tenant.Settings) { set.RequestsPerMinute, set.TokensPerMinute = 2, 1000 })
 	w := post(s.Server, "/v1/completions", `{"prompt":"xy"}`, "Authorization", key) // 3 tokens with <bos>, then 4
 	h := w.Header()
-	if w.Code != 200 || h.Get("x-ratelimit-limit-requests") != "2" || h.Get("x-ratelimit-remaining-requests") != "1" || h.Get("x-ratelimit-limit-tokens") != "1000" ||
+	if w.Code != 200 || h.Get("x-ratelimit-limit-requests") != "2" || h.Get("x-ratelimit-remaining-requests") != "1" ||
+		h.Get("x-ratelimit-limit-tokens") != "1000" ||
 		h.Get("x-ratelimit-remaining-tokens") != "997" || !strings.HasSuffix(h.Get("x-ratelimit-reset-requests"), "s") {
 		t.Errorf("%d %v", w.Code, h)
 	}
@@ -167,15 +175,18 @@ func TestRateLimits(t *testing.T) {
 		t.Errorf("the answer was not charged: %v", h)
 	}
 	w = post(s.Server, "/v1/chat/completions", `{`+hi+`}`, "Authorization", key)
-	if wantError(t, w, 429, "", "requests_per_minute"); w.Header().Get("Retry-After") == "" || w.Header().Get("x-ratelimit-remaining-requests") != "0" {
+	if wantError(t, w, 429, "", "requests_per_minute"); w.Header().Get("Retry-After") == "" ||
+		w.Header().Get("x-ratelimit-remaining-requests") != "0" {
 		t.Errorf("%v", w.Header())
 	}
 	if text := s.do("GET", "/metrics", s.root, "").Body.String(); !strings.Contains(text, `tenant="acme"} 2`+"\n") {
 		t.Error("the metrics do not count the tenant's two requests")
 	}
-	counts := "Bearer " + s.tenantKey(t, "counts", func(set *tenant.Settings) { set.RequestsPerMinute, set.TokensPerMinute = 2, 1000 })
+	counts := "Bearer " +
+		s.tenantKey(t, "counts", func(set *tenant.Settings) { set.RequestsPerMinute, set.TokensPerMinute = 2, 1000 })
 	for _, r := range [][2]string{{"/tokenize", `{"prompt":"xy"}`}, {"/detokenize", `{"tokens":[1]}`}} { // requests, and no tokens
-		if h := post(s.Server, r[0], r[1], "Authorization", counts).Header(); h.Get("x-ratelimit-remaining-tokens") != "1000" {
+		if h := post(s.Server, r[0], r[1], "Authorization",
+			counts).Header(); h.Get("x-ratelimit-remaining-tokens") != "1000" {
 			t.Errorf("%s: %v", r[0], h)
 		}
 	}
@@ -199,12 +210,14 @@ func TestTokensOfARequest(t *testing.T) {
 	s, _ := newTenants(t, func(_ *Config, d *Deps) { d.Engine = e })
 	key := "Bearer " + s.tenantKey(t, "acme", func(set *tenant.Settings) { set.MaxTokens = 10 })
 	for body, most := range map[string]int{`{` + hi + `}`: 10, `{"n":3,` + hi + `}`: 3, `{"max_tokens":7,` + hi + `}`: 7} {
-		if w := post(s.Server, "/v1/chat/completions", body, "Authorization", key); w.Code != 200 || e.reqs[len(e.reqs)-1].MaxTokens != most {
+		if w := post(s.Server, "/v1/chat/completions", body, "Authorization", key); w.Code != 200 ||
+			e.reqs[len(e.reqs)-1].MaxTokens != most {
 			t.Errorf("%s: %d, %d tokens", body, w.Code, e.reqs[len(e.reqs)-1].MaxTokens)
 		}
 	}
 	for _, body := range []string{`{"max_tokens":11,` + hi + `}`, `{"n":11,` + hi + `}`, `{"n":2,"max_tokens":6,` + hi + `}`} {
-		wantError(t, post(s.Server, "/v1/chat/completions", body, "Authorization", key), 400, "max_tokens", "limit is 10")
+		wantError(t, post(s.Server, "/v1/chat/completions", body, "Authorization", key), 400, "max_tokens",
+			"limit is 10")
 	}
 	if w := post(s.Server, "/v1/completions", `{"prompt":["x","y"],"max_tokens":0,"echo":true,"logprobs":1}`, "Authorization", key); w.Code != 200 {
 		t.Errorf("scoring: %d %s", w.Code, w.Body)
@@ -247,7 +260,8 @@ func TestConcurrentRequestsAreReleased(t *testing.T) {
 }
 
 func TestAdminTenantsAndKeys(t *testing.T) {
-	s, _ := newTenants(t, withAdapters(library()), func(_ *Config, d *Deps) { d.Status = func() map[string]any { return map[string]any{"queue": 3} } })
+	s, _ := newTenants(t, withAdapters(library()),
+		func(_ *Config, d *Deps) { d.Status = func() map[string]any { return map[string]any{"queue": 3} } })
 	want := func(w *httptest.ResponseRecorder, status int, parts ...string) {
 		t.Helper()
 		for _, p := range parts {
@@ -272,14 +286,16 @@ func TestAdminTenantsAndKeys(t *testing.T) {
 		Key  string
 		Info struct{ ID string }
 	}
-	if err := json.Unmarshal(w.Body.Bytes(), &made); err != nil || w.Code != 201 || !strings.HasPrefix(made.Key, "weft-") {
+	if err := json.Unmarshal(w.Body.Bytes(), &made); err != nil || w.Code != 201 ||
+		!strings.HasPrefix(made.Key, "weft-") {
 		t.Fatalf("%d %s", w.Code, w.Body)
 	}
 	acme := "Bearer " + made.Key // good at once, with no refresh
 	want(s.do("GET", "/admin/v1/tenants/acme", acme, ""), 200)
 	want(s.do("GET", "/admin/v1/tenants/acme/adapters", acme, ""), 200, `"ref":"acme/foreign@888888888888"`, `"state":"disk"`)
 	w = s.do("GET", "/admin/v1/tenants/acme/keys", acme, "")
-	if want(w, 200, made.Info.ID); strings.Contains(w.Body.String(), made.Key) || strings.Contains(w.Body.String(), "hash") {
+	if want(w, 200, made.Info.ID); strings.Contains(w.Body.String(), made.Key) ||
+		strings.Contains(w.Body.String(), "hash") {
 		t.Errorf("%s", w.Body)
 	}
 	want(s.do("POST", "/admin/v1/tenants/acme/keys", acme, `{"scopes":["metrics"]}`), 403)
@@ -293,7 +309,8 @@ func TestAdminTenantsAndKeys(t *testing.T) {
 		want(s.do(r.method, r.path, acme, r.body), 403, "operator_only")
 	}
 	for _, path := range []string{"", "/keys", "/adapters", "/adapters/support"} {
-		foreign, absent := s.do("GET", "/admin/v1/tenants/default"+path, acme, ""), s.do("GET", "/admin/v1/tenants/nobody7"+path, acme, "")
+		foreign, absent := s.do("GET", "/admin/v1/tenants/default"+path, acme, ""),
+			s.do("GET", "/admin/v1/tenants/nobody7"+path, acme, "")
 		if want(foreign, 404); strings.ReplaceAll(foreign.Body.String(), "default", "nobody7") != absent.Body.String() {
 			t.Errorf("%s\n%s", foreign.Body, absent.Body)
 		}
@@ -318,7 +335,8 @@ func TestAdminTenantsAndKeys(t *testing.T) {
 		{"DELETE", "/admin/v1/tenants/default", ``, 409}, {"POST", "/admin/v1/tenants/default/keys", `{"scopes":["root"]}`, 400}, {"POST", "/admin/v1/tenants/default/keys", `{"expires":"soon"}`, 400},
 		{"POST", "/admin/v1/tenants/default/keys", `{"expires":"2001-01-01T00:00:00Z"}`, 400}, {"POST", "/admin/v1/tenants/nobody/keys", `{}`, 404},
 	} {
-		if w := s.do(r.method, r.path, s.root, r.body); w.Code != r.status || w.Body.Len() > 1500 || strings.Contains(w.Body.String(), "Go ") || strings.Contains(w.Body.String(), "json:") {
+		if w := s.do(r.method, r.path, s.root, r.body); w.Code != r.status || w.Body.Len() > 1500 ||
+			strings.Contains(w.Body.String(), "Go ") || strings.Contains(w.Body.String(), "json:") {
 			t.Errorf("%s %s %.50s: %d %.300s, want %d", r.method, r.path, r.body, w.Code, w.Body, r.status)
 		}
 	}
@@ -365,15 +383,20 @@ func TestAdminAdapters(t *testing.T) {
 		size       int
 		status     int
 	}{
-		{"/admin/v1/tenants/acme/adapters/new", acme, 1001, 413}, {"/admin/v1/tenants/full/adapters/new", full, 9, 403}, {"/admin/v1/tenants/default/adapters/new", acme, 9, 404},
-		{"/admin/v1/tenants/acme/adapters/No", acme, 9, 400}, {"/admin/v1/tenants/acme/adapters/a%00b", acme, 9, 400}, {"/admin/v1/tenants/acme/adapters/..%2f..", acme, 9, 404},
-		{"/admin/v1/tenants/acme/adapters/a..b", acme, 9, 400}, {"/admin/v1/tenants/acme/adapters/" + strings.Repeat("x", 10_000), acme, 9, 400}, {"/admin/v1/tenants/nobody/adapters/new", s.root, 9, 404},
+		{"/admin/v1/tenants/acme/adapters/new", acme, 1001, 413}, {"/admin/v1/tenants/full/adapters/new", full, 9, 403},
+		{"/admin/v1/tenants/default/adapters/new", acme, 9, 404},
+		{"/admin/v1/tenants/acme/adapters/No", acme, 9, 400}, {"/admin/v1/tenants/acme/adapters/a%00b", acme, 9, 400},
+		{"/admin/v1/tenants/acme/adapters/..%2f..", acme, 9, 404},
+		{"/admin/v1/tenants/acme/adapters/a..b", acme, 9, 400},
+		{"/admin/v1/tenants/acme/adapters/" + strings.Repeat("x", 10_000), acme, 9, 400},
+		{"/admin/v1/tenants/nobody/adapters/new", s.root, 9, 404},
 	} {
 		if w := upload(r.path, r.auth, make([]byte, r.size)); w.Code != r.status || w.Body.Len() > 1500 {
 			t.Errorf("%.60s: %d %s, want %d", r.path, w.Code, w.Body, r.status)
 		}
 	}
-	unsized := httptest.NewRequest("POST", "/admin/v1/tenants/acme/adapters/new", io.MultiReader(bytes.NewReader(make([]byte, 1001))))
+	unsized := httptest.NewRequest("POST", "/admin/v1/tenants/acme/adapters/new",
+		io.MultiReader(bytes.NewReader(make([]byte, 1001))))
 	unsized.Header.Set("Authorization", acme)
 	w := httptest.NewRecorder()
 	if s.Handler().ServeHTTP(w, unsized); w.Code != 413 {
@@ -384,7 +407,8 @@ func TestAdminAdapters(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if w := upload("/admin/v1/tenants/acme/adapters/new", acme, data); w.Code != 429 || w.Header().Get("Retry-After") == "" {
+	if w := upload("/admin/v1/tenants/acme/adapters/new", acme, data); w.Code != 429 ||
+		w.Header().Get("Retry-After") == "" {
 		t.Errorf("one upload too many: %d", w.Code)
 	}
 	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
@@ -397,7 +421,8 @@ func TestAdminAdapters(t *testing.T) {
 		method, path, body string
 		status             int
 	}{
-		{"GET", one, "", 200}, {"GET", one + "?version=88888888", "", 200}, {"GET", one + "?version=v7", "", 404}, {"GET", "/admin/v1/tenants/acme/adapters/nobody", "", 404},
+		{"GET", one, "", 200}, {"GET", one + "?version=88888888", "", 200}, {"GET", one + "?version=v7", "", 404},
+		{"GET", "/admin/v1/tenants/acme/adapters/nobody", "", 404},
 		{"POST", one + "/rollback", "", 200}, {"POST", one + "/rollback", `{"version":"v1"}`, 200}, {"PUT", one + "/pin", "", 403}, {"DELETE", one + "/pin", "", 403},
 		{"PUT", one + "/tags/stable", `{"version":"88888888"}`, 200}, {"PUT", one + "/tags/stable", `{"version":7}`, 400}, {"DELETE", one + "/tags/stable", "", 200}, {"DELETE", one, "", 200},
 		{"DELETE", one + "?version=v7", "", 404},
@@ -411,7 +436,8 @@ func TestAdminAdapters(t *testing.T) {
 			t.Errorf("%s pin by the operator: %d %s", method, w.Code, w.Body)
 		}
 	}
-	want := "rollback acme/foreign , rollback acme/foreign v1, tag acme/foreign stable 88888888, untag acme/foreign stable, remove acme/foreign , pin acme/foreign true, pin acme/foreign false"
+	want := "rollback acme/foreign , rollback acme/foreign v1, tag acme/foreign stable 88888888, untag acme/foreign " +
+		"stable, remove acme/foreign , pin acme/foreign true, pin acme/foreign false"
 	if got := strings.Join(lib.calls, ", "); got != want {
 		t.Errorf("calls: %s", got)
 	}
@@ -440,17 +466,22 @@ func TestLoadLoRA(t *testing.T) {
 		return s.do("POST", "/v1/load_lora_adapter", s.root, fmt.Sprintf(`{"lora_name":%q,"lora_path":%q%s}`, name, path, more))
 	}
 	good := filepath.Join(dir, "a")
-	if w := load("new", good, ""); w.Code != 200 || w.Body.String() != "Success: LoRA adapter 'new' added successfully." {
+	if w := load("new", good, ""); w.Code != 200 ||
+		w.Body.String() != "Success: LoRA adapter 'new' added successfully." {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
-	wantError(t, load("new", good, ""), 400, "", "The lora adapter 'new' has already been loaded. If you want to load the adapter in place, set 'load_inplace' to True.")
+	wantError(t, load("new", good, ""), 400, "",
+		"The lora adapter 'new' has already been loaded. If you want to load the adapter in place, set "+
+			"'load_inplace' to True.")
 	if w := load("new", good, `,"load_inplace":true`); w.Code != 200 {
 		t.Errorf("in place: %d %s", w.Code, w.Body)
 	}
 	wantError(t, load("", good, ""), 400, "", "Both 'lora_name' and 'lora_path' must be provided.")
 	wantError(t, load("x", "", ""), 400, "", "Both 'lora_name' and 'lora_path' must be provided.")
 	wantError(t, load("../x", good, ""), 400, "", "lora_name")
-	for _, path := range []string{"a", outside, filepath.Join(outside, "b"), dir + "/../" + filepath.Base(outside) + "/b", filepath.Join(dir, "link"), "/etc", "/", dir + "x", dir + "\x00", "/no/such/place"} {
+	for _, path := range []string{"a", outside, filepath.Join(outside, "b"),
+		dir + "/../" + filepath.Base(outside) + "/b", filepath.Join(dir, "link"), "/etc", "/", dir + "x", dir + "\x00",
+		"/no/such/place"} {
 		wantError(t, s.do("POST", "/v1/load_lora_adapter", s.root, fmt.Sprintf(`{"lora_name":"x","lora_path":%s}`, must(json.Marshal(path)))), 400, "", "--adapter-dir")
 	}
 	wantError(t, load("x", filepath.Join(dir, "absent"), ""), 404, "", "No adapter found")

@@ -93,7 +93,8 @@ func (s *Server) conclude(c *gin.Context, g *generation) {
 	g.span.Set("gen_ai.usage.input_tokens", u.PromptTokens)
 	g.span.Set("gen_ai.usage.output_tokens", u.CompletionTokens)
 	g.span.Set("gen_ai.response.finish_reasons", reasons)
-	note(c, "prompt_tokens", u.PromptTokens, "completion_tokens", u.CompletionTokens, "cached_tokens", u.PromptTokensDetails.CachedTokens, "stream", g.p.Stream)
+	note(c, "prompt_tokens", u.PromptTokens, "completion_tokens", u.CompletionTokens, "cached_tokens",
+		u.PromptTokensDetails.CachedTokens, "stream", g.p.Stream)
 }
 
 // reply builds the parts of one API's answer.
@@ -119,12 +120,14 @@ func usageOf(p *openai.Params) json.RawMessage {
 }
 
 func (r *chatReply) event(choices []openai.ChatChunkChoice, usage json.RawMessage) *openai.ChatChunk {
-	return &openai.ChatChunk{ID: r.id, Object: "chat.completion.chunk", Created: r.created, Model: r.model, Choices: choices, Usage: usage}
+	return &openai.ChatChunk{ID: r.id, Object: "chat.completion.chunk", Created: r.created, Model: r.model,
+		Choices: choices, Usage: usage}
 }
 
 func (r *chatReply) opening(ch *choice, _ delta) any {
 	empty := ""
-	ev := r.event([]openai.ChatChunkChoice{{Index: ch.index, Delta: openai.Delta{Role: "assistant", Content: &empty}}}, usageOf(&r.req.Params))
+	ev := r.event([]openai.ChatChunkChoice{{Index: ch.index, Delta: openai.Delta{Role: "assistant", Content: &empty}}},
+		usageOf(&r.req.Params))
 	if r.req.ReturnTokenIDs {
 		ev.PromptTokenIDs = ch.prompt.ids
 	}
@@ -143,7 +146,8 @@ func (r *chatReply) chunk(ch *choice, d delta) any {
 }
 
 func (r *chatReply) closing(ch *choice) any {
-	return r.event([]openai.ChatChunkChoice{{Index: ch.index, FinishReason: &ch.finish, StopReason: ch.stopReason}}, usageOf(&r.req.Params))
+	return r.event([]openai.ChatChunkChoice{{Index: ch.index, FinishReason: &ch.finish, StopReason: ch.stopReason}},
+		usageOf(&r.req.Params))
 }
 
 func (r *chatReply) figures(u json.RawMessage) any {
@@ -151,10 +155,13 @@ func (r *chatReply) figures(u json.RawMessage) any {
 }
 
 func (r *chatReply) whole(g *generation) any {
-	out := openai.ChatResponse{ID: r.id, Object: "chat.completion", Created: r.created, Model: r.model, Usage: g.usage()}
+	out := openai.ChatResponse{ID: r.id, Object: "chat.completion", Created: r.created, Model: r.model,
+		Usage: g.usage()}
 	for _, ch := range g.choices {
-		part := openai.ChatChoice{Index: ch.index, Message: openai.Message{Role: "assistant", Content: ch.text.String()}, FinishReason: ch.finish, StopReason: ch.stopReason,
-			Logprobs: r.s.chatLogprobs(&r.req.Params, ch.scored)}
+		part := openai.ChatChoice{Index: ch.index,
+			Message: openai.Message{Role: "assistant", Content: ch.text.String()}, FinishReason: ch.finish,
+			StopReason: ch.stopReason,
+			Logprobs:   r.s.chatLogprobs(&r.req.Params, ch.scored)}
 		if r.req.ReturnTokenIDs {
 			part.TokenIDs = ch.outIDs
 			out.PromptTokenIDs = ch.prompt.ids

@@ -60,7 +60,8 @@ func TestChatStreamBytes(t *testing.T) {
 			t.Errorf("ids differ: %v", ids)
 		}
 	}
-	for k, v := range map[string]string{"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"} {
+	for k, v := range map[string]string{"Content-Type": "text/event-stream", "Cache-Control": "no-cache",
+		"X-Accel-Buffering": "no"} {
 		if got := w.Header().Get(k); got != v {
 			t.Errorf("%s is %q, want %q", k, got, v)
 		}
@@ -147,8 +148,10 @@ func TestChatParameters(t *testing.T) {
 					lp += e.Token + "|"
 				}
 			}
-			if ch.Message.Content != c.text || ch.Finish != c.finish || lp != c.logprobs || string(ch.StopReason) != c.stopReason || got.Usage.CompletionTokens != c.completion {
-				t.Errorf("got %q %s logprobs %q stop_reason %s, %d tokens", ch.Message.Content, ch.Finish, lp, ch.StopReason, got.Usage.CompletionTokens)
+			if ch.Message.Content != c.text || ch.Finish != c.finish || lp != c.logprobs ||
+				string(ch.StopReason) != c.stopReason || got.Usage.CompletionTokens != c.completion {
+				t.Errorf("got %q %s logprobs %q stop_reason %s, %d tokens", ch.Message.Content, ch.Finish, lp,
+					ch.StopReason, got.Usage.CompletionTokens)
 			}
 			w = post(s, "/v1/chat/completions", `{"stream":true,`+c.params+`,`+hi+`}`)
 			text, finish, lps := textOf(t, w.Body.String())
@@ -209,12 +212,14 @@ func TestEngineRequest(t *testing.T) {
 		"max_tokens":1000,"min_tokens":900,"stop_token_ids":[9],"prompt_logprobs":2,`+hi+`}`, "X-Request-Id", "abc")
 	r := e.reqs[0]
 	p := r.Sampling
-	if p.Temperature != 0.5 || !(p.TopP > 0 && p.TopP < 1e-6) || p.TopK != 3 || p.MinP != 0.25 || p.PresencePenalty != 1 || p.FrequencyPenalty != -1 || p.RepetitionPenalty != 1.5 ||
+	if p.Temperature != 0.5 || !(p.TopP > 0 && p.TopP < 1e-6) || p.TopK != 3 || p.MinP != 0.25 ||
+		p.PresencePenalty != 1 || p.FrequencyPenalty != -1 || p.RepetitionPenalty != 1.5 ||
 		p.LogitBias[5] != 2 || p.Logprobs != -1 {
 		t.Errorf("sampling %+v", p)
 	}
 	// 4 prompt tokens of a context of 64 leave 60.
-	if r.MaxTokens != 60 || r.MinTokens != 60 || r.PromptLogprobs != 2 || r.ID != "abc-0" || len(r.StopIDs) != 2 || r.StopIDs[0] != fakeEOS || r.StopIDs[1] != 9 {
+	if r.MaxTokens != 60 || r.MinTokens != 60 || r.PromptLogprobs != 2 || r.ID != "abc-0" || len(r.StopIDs) != 2 ||
+		r.StopIDs[0] != fakeEOS || r.StopIDs[1] != 9 {
 		t.Errorf("request %+v", r)
 	}
 	e.reqs = nil
@@ -229,14 +234,16 @@ func TestEngineRequest(t *testing.T) {
 }
 
 func TestHopelessPromptsAreNotEncoded(t *testing.T) {
-	s := newTest(t, &fakeEngine{reply: "a"}, func(_ *Config, d *Deps) { d.Tokenizer, d.Template = noEncoding{}, plainTemplate{} })
+	s := newTest(t, &fakeEngine{reply: "a"},
+		func(_ *Config, d *Deps) { d.Tokenizer, d.Template = noEncoding{}, plainTemplate{} })
 	long := strings.Repeat("a", 8*65)
 	for path, body := range map[string]string{
 		"/v1/chat/completions": `{"messages":[{"role":"user","content":"` + long + `"}]}`,
 		"/v1/completions":      `{"prompt":["` + long + `"]}`,
 	} {
 		w := post(s, path, body)
-		if w.Code != http.StatusBadRequest || !strings.Contains(w.Body.String(), "context_length_exceeded") || !strings.Contains(w.Body.String(), "at least 6") {
+		if w.Code != http.StatusBadRequest || !strings.Contains(w.Body.String(), "context_length_exceeded") ||
+			!strings.Contains(w.Body.String(), "at least 6") {
 			t.Errorf("%s: %d %s", path, w.Code, w.Body)
 		}
 	}

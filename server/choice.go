@@ -13,8 +13,8 @@ import (
 	"weft/server/telemetry"
 )
 
-// choice turns one sequence's events into text: it decodes, looks for stop strings and keeps each token's log-probability until the
-// text it belongs to leaves.
+// choice turns one sequence's events into text: it decodes, looks for stop strings and keeps each token's
+// log-probability until the text it belongs to leaves.
 type choice struct {
 	s       *Server
 	p       *openai.Params
@@ -69,7 +69,8 @@ type delta struct {
 
 func (s *Server) newChoice(index int, pr *prompt, p *openai.Params, arrived time.Time) *choice {
 	pr.cached = -1
-	return &choice{s: s, p: p, index: index, prompt: pr, decoder: s.deps.Tokenizer.NewStream(p.SkipSpecial), arrived: arrived}
+	return &choice{s: s, p: p, index: index, prompt: pr, decoder: s.deps.Tokenizer.NewStream(p.SkipSpecial),
+		arrived: arrived}
 }
 
 // take consumes one event. Events after a stop string are the engine's, not the client's.
@@ -186,7 +187,8 @@ func (ch *choice) endOfSequence(id int32) bool {
 	return false
 }
 
-// release hands out the tokens whose text has left: all of them at the end, save those that lie in a hidden stop string.
+// release hands out the tokens whose text has left: all of them at the end, save those that lie in a hidden stop
+// string.
 func (ch *choice) release(d *delta) {
 	ch.sent += len(d.text)
 	all := d.finish != "" && ch.sent >= ch.decoded
@@ -220,7 +222,8 @@ func (ch *choice) record(arrived time.Time) telemetry.Sequence {
 		reason = "abort"
 	}
 	t := ch.times
-	r := telemetry.Sequence{Reason: reason, PromptTokens: len(ch.prompt.ids), CachedTokens: max(ch.prompt.cached, 0), GenerationTokens: ch.tokens, Arrived: arrived,
+	r := telemetry.Sequence{Reason: reason, PromptTokens: len(ch.prompt.ids), CachedTokens: max(ch.prompt.cached, 0),
+		GenerationTokens: ch.tokens, Arrived: arrived,
 		Queued: t.Submitted, Scheduled: t.Scheduled, FirstToken: t.FirstToken, Ended: t.Ended}
 	if r.Ended.IsZero() {
 		r.Ended = time.Now()
@@ -257,10 +260,12 @@ func (s *Server) chatLogprobs(p *openai.Params, tokens []scored) *openai.ChatLog
 	out := &openai.ChatLogprobs{Content: make([]openai.TokenLogprob, 0, len(tokens))}
 	for _, t := range tokens {
 		name, bytes := s.name(t.Token, p)
-		e := openai.TokenLogprob{Token: name, Logprob: openai.Logprob(t.Logprob), Bytes: bytes, TopLogprobs: []openai.TopLogprob{}}
+		e := openai.TokenLogprob{Token: name, Logprob: openai.Logprob(t.Logprob), Bytes: bytes,
+			TopLogprobs: []openai.TopLogprob{}}
 		for _, alt := range t.Top[:min(len(t.Top), p.Logprobs)] {
 			name, bytes := s.name(alt.Token, p)
-			e.TopLogprobs = append(e.TopLogprobs, openai.TopLogprob{Token: name, Logprob: openai.Logprob(alt.Logprob), Bytes: bytes})
+			e.TopLogprobs = append(e.TopLogprobs,
+				openai.TopLogprob{Token: name, Logprob: openai.Logprob(alt.Logprob), Bytes: bytes})
 		}
 		out.Content = append(out.Content, e)
 	}
@@ -275,10 +280,13 @@ type completionLogprobs struct {
 }
 
 func (s *Server) newCompletionLogprobs(p *openai.Params) *completionLogprobs {
-	return &completionLogprobs{s: s, p: p, out: openai.CompletionLogprobs{TextOffset: []int{}, TokenLogprobs: []*openai.Logprob{}, Tokens: []string{}, TopLogprobs: []openai.TopLogprobs{}}}
+	return &completionLogprobs{s: s, p: p,
+		out: openai.CompletionLogprobs{TextOffset: []int{}, TokenLogprobs: []*openai.Logprob{}, Tokens: []string{},
+			TopLogprobs: []openai.TopLogprobs{}}}
 }
 
-// add appends a token that begins after offset code points. The first token of a prompt has no log-probability: NaN becomes null.
+// add appends a token that begins after offset code points. The first token of a prompt has no log-probability: NaN
+// becomes null.
 func (l *completionLogprobs) add(t engine.TokenLogprobs, offset int) {
 	name, _ := l.s.name(t.Token, l.p)
 	l.out.TextOffset = append(l.out.TextOffset, offset)
@@ -314,7 +322,8 @@ func (s *Server) promptRanks(p *openai.Params, tokens []engine.TokenLogprobs) []
 		for r, alt := range t.Top[:min(len(t.Top), p.PromptLogprobs)] {
 			name, _ := s.name(alt.Token, p)
 			rank := r + 1
-			m[fmt.Sprint(alt.Token)] = openai.PromptRank{Logprob: openai.Logprob(alt.Logprob), Rank: &rank, DecodedToken: name}
+			m[fmt.Sprint(alt.Token)] = openai.PromptRank{Logprob: openai.Logprob(alt.Logprob), Rank: &rank,
+				DecodedToken: name}
 		}
 		if _, ok := m[fmt.Sprint(t.Token)]; !ok {
 			name, _ := s.name(t.Token, p)

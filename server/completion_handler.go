@@ -67,7 +67,8 @@ func (s *Server) completions(c *gin.Context) {
 }
 
 func (r *completionReply) event(choices []openai.CompletionChoice, usage json.RawMessage) *openai.CompletionResponse {
-	return &openai.CompletionResponse{ID: r.id, Object: "text_completion", Created: r.created, Model: r.model, Choices: choices, Usage: usage}
+	return &openai.CompletionResponse{ID: r.id, Object: "text_completion", Created: r.created, Model: r.model,
+		Choices: choices, Usage: usage}
 }
 
 // opening echoes the prompt where the request asks for it.
@@ -100,7 +101,8 @@ func (r *completionReply) chunk(ch *choice, d delta) any {
 }
 
 func (r *completionReply) closing(ch *choice) any {
-	return r.event([]openai.CompletionChoice{{Index: ch.index, FinishReason: &ch.finish, StopReason: ch.stopReason}}, usageOf(&r.req.Params))
+	return r.event([]openai.CompletionChoice{{Index: ch.index, FinishReason: &ch.finish, StopReason: ch.stopReason}},
+		usageOf(&r.req.Params))
 }
 
 func (r *completionReply) figures(u json.RawMessage) any {
@@ -110,7 +112,8 @@ func (r *completionReply) figures(u json.RawMessage) any {
 func (r *completionReply) whole(g *generation) any {
 	var choices []openai.CompletionChoice
 	for _, ch := range g.choices {
-		part := openai.CompletionChoice{Index: ch.index, Text: ch.text.String(), FinishReason: &ch.finish, StopReason: ch.stopReason}
+		part := openai.CompletionChoice{Index: ch.index, Text: ch.text.String(), FinishReason: &ch.finish,
+			StopReason: ch.stopReason}
 		if r.req.Echo {
 			part.Text = ch.prompt.text + part.Text
 		}
@@ -130,8 +133,10 @@ func (r *completionReply) whole(g *generation) any {
 	return r.event(choices, usage)
 }
 
-// logprobs lists the prompt's tokens where it is echoed, then the given ones; offsets count code points of the choice's text.
-func (r *completionReply) logprobs(ch *choice, prompt []engine.TokenLogprobs, tokens []scored) *openai.CompletionLogprobs {
+// logprobs lists the prompt's tokens where it is echoed, then the given ones; offsets count code points of the choice's
+// text.
+func (r *completionReply) logprobs(ch *choice, prompt []engine.TokenLogprobs,
+	tokens []scored) *openai.CompletionLogprobs {
 	l := r.s.newCompletionLogprobs(&r.req.Params)
 	base := 0
 	if r.req.Echo {
@@ -141,7 +146,8 @@ func (r *completionReply) logprobs(ch *choice, prompt []engine.TokenLogprobs, to
 			l.add(t, offset)
 			text := skipping.Push(t.Token)
 			if s := whole.Push(t.Token); strings.HasPrefix(rest, s) {
-				text = s // also where it is a special token that the text spells out; a BOS that was put before it is not in it
+				// also where it is a special token that the text spells out; a BOS that was put before it is not in it
+				text = s
 			}
 			offset += utf8.RuneCountInString(text)
 			rest = rest[min(len(text), len(rest)):]

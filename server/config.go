@@ -1,5 +1,5 @@
-// Package server is the HTTP face of weft: routes, keys, limits, the one table from errors to statuses, event streams, drain. It reads
-// tokens from an engine that it knows by a small interface and holds no model state.
+// Package server is the HTTP face of weft: routes, keys, limits, the one table from errors to statuses, event streams,
+// drain. It reads tokens from an engine that it knows by a small interface and holds no model state.
 package server
 
 import (
@@ -15,15 +15,16 @@ import (
 	"weft/server/tenant"
 )
 
-// Engine continues sequences. Submit admits all requests or none; a closed context cancels them. Every stream yields exactly one
-// terminal event.
+// Engine continues sequences. Submit admits all requests or none; a closed context cancels them. Every stream yields
+// exactly one terminal event.
 type Engine interface {
 	Submit(ctx context.Context, reqs ...engine.Request) ([]Stream, error)
 	// Health returns nil while the engine can serve.
 	Health() error
 }
 
-// Stream is one admitted sequence. Its events must be read until the terminal one; Cancel may be called at any time, also twice.
+// Stream is one admitted sequence. Its events must be read until the terminal one; Cancel may be called at any time,
+// also twice.
 type Stream interface {
 	Events() <-chan engine.Event
 	Cancel()
@@ -62,15 +63,17 @@ const DefaultMaxChoices = 128
 
 // Config are a server's settings. The zero value of a duration or count is replaced by its default.
 type Config struct {
-	Model        string // name in the API
-	Version      string
-	Vocab        int           // token ids are below this
-	Context      int           // longest sequence, prompt and answer together
-	MaxBody      int64         // bytes of a request body; default 4 MiB
-	MaxUpload    int64         // bytes of an uploaded adapter; default 2 GiB
-	UploadDir    string        // where uploads wait until they are checked; default the system's folder for temporary files
-	AdapterDirs  []string      // folders below which /v1/load_lora_adapter may read; none: nowhere
-	MaxChoices   int           // sequences of one request, prompts · n; the engine's queue must hold them; default DefaultMaxChoices
+	Model     string // name in the API
+	Version   string
+	Vocab     int   // token ids are below this
+	Context   int   // longest sequence, prompt and answer together
+	MaxBody   int64 // bytes of a request body; default 4 MiB
+	MaxUpload int64 // bytes of an uploaded adapter; default 2 GiB
+	// where uploads wait until they are checked; default the system's folder for temporary files
+	UploadDir   string
+	AdapterDirs []string // folders below which /v1/load_lora_adapter may read; none: nowhere
+	// sequences of one request, prompts · n; the engine's queue must hold them; default DefaultMaxChoices
+	MaxChoices   int
 	MaxRequests  int           // requests at work at once, waiting ones too; default 1024
 	BodyTimeout  time.Duration // to read a body, or a piece of an upload; default 30 s
 	WriteTimeout time.Duration // for one write to a client; default 30 s
@@ -78,14 +81,16 @@ type Config struct {
 	DrainTimeout time.Duration // for running requests after the drain has begun; default 30 s
 }
 
-// Deps are what a server works with. Metrics, Traces, Log and Status may be nil; Template is nil where the model has none.
+// Deps are what a server works with. Metrics, Traces, Log and Status may be nil; Template is nil where the model has
+// none.
 type Deps struct {
 	Engine    Engine
 	Tokenizer Tokenizer
 	Template  Renderer
 	// ParseTemplate makes the Renderer of an adapter's own chat template; nil: adapters have none.
 	ParseTemplate func(source string) (Renderer, error)
-	// Tenants knows keys and quotas; nil lets everybody in as the tenant Default: for a server that nobody else can reach.
+	// Tenants knows keys and quotas; nil lets everybody in as the tenant Default: for a server that nobody else can
+	// reach.
 	Tenants *tenant.Access
 	// Adapters is nil where only the base model is served.
 	Adapters Adapters
@@ -106,7 +111,8 @@ func (c Config) Validate() error {
 	if c.Vocab < 1 || c.Context < 1 {
 		errs = append(errs, fmt.Errorf("vocabulary %d and context %d must be positive", c.Vocab, c.Context))
 	}
-	if c.MaxBody < 0 || c.MaxUpload < 0 || c.MaxChoices < 0 || c.MaxRequests < 0 || c.BodyTimeout < 0 || c.WriteTimeout < 0 || c.PingInterval < 0 || c.DrainTimeout < 0 {
+	if c.MaxBody < 0 || c.MaxUpload < 0 || c.MaxChoices < 0 || c.MaxRequests < 0 || c.BodyTimeout < 0 ||
+		c.WriteTimeout < 0 || c.PingInterval < 0 || c.DrainTimeout < 0 {
 		errs = append(errs, errors.New("limits and durations must not be negative"))
 	}
 	if err := errors.Join(errs...); err != nil {

@@ -37,8 +37,8 @@ var (
 // statusClientGone is nginx's status for a client that has gone; only logs and metrics see it.
 const statusClientGone = 499
 
-// errorTable is the one place where an error becomes a status, a type and a code. The first row that errors.Is finds wins; what no row
-// knows is a 500 without details, which are in the log.
+// errorTable is the one place where an error becomes a status, a type and a code. The first row that errors.Is finds
+// wins; what no row knows is a 500 without details, which are in the log.
 var errorTable = []struct {
 	err        error
 	status     int
@@ -86,7 +86,8 @@ var errorTable = []struct {
 	{context.Canceled, statusClientGone, openai.TypeInvalidRequest, "client_closed_request", 0},
 }
 
-// discreet are errors whose causes name files of this machine or figures of other tenants: clients see the text here only, the log has the rest.
+// discreet are errors whose causes name files of this machine or figures of other tenants: clients see the text here
+// only, the log has the rest.
 var discreet = map[error]string{
 	errAdapterFails:    errAdapterFails.Error(),
 	adapters.ErrPinned: adapters.ErrPinned.Error(),
@@ -103,13 +104,16 @@ func toAPI(err error) (e *openai.Error, retryAfter int) {
 	}
 	var limit *tenant.Limit
 	if errors.As(err, &limit) {
-		return &openai.Error{Status: http.StatusTooManyRequests, Type: openai.TypeRateLimit, Code: "rate_limit_exceeded", Message: sentence(limit.Error())},
+		return &openai.Error{Status: http.StatusTooManyRequests, Type: openai.TypeRateLimit,
+				Code: "rate_limit_exceeded", Message: sentence(limit.Error())},
 			int(math.Ceil(limit.Retry.Seconds()))
 	}
 	var tooLarge *http.MaxBytesError
 	if errors.As(err, &tooLarge) {
-		return &openai.Error{Status: http.StatusRequestEntityTooLarge, Type: openai.TypeInvalidRequest, Code: "body_too_large",
-			Message: "The body is larger than the " + strconv.FormatInt(tooLarge.Limit, 10) + " bytes this server takes."}, 0
+		return &openai.Error{Status: http.StatusRequestEntityTooLarge, Type: openai.TypeInvalidRequest,
+			Code: "body_too_large",
+			Message: "The body is larger than the " + strconv.FormatInt(tooLarge.Limit, 10) +
+				" bytes this server takes."}, 0
 	}
 	for _, row := range errorTable {
 		if errors.Is(err, row.err) {
@@ -117,7 +121,8 @@ func toAPI(err error) (e *openai.Error, retryAfter int) {
 			if !hidden {
 				text = err.Error()
 			}
-			return &openai.Error{Status: row.status, Type: row.kind, Code: row.code, Message: sentence(text)}, row.retryAfter
+			return &openai.Error{Status: row.status, Type: row.kind, Code: row.code, Message: sentence(text)},
+				row.retryAfter
 		}
 	}
 	return &openai.Error{Status: http.StatusInternalServerError, Type: openai.TypeServer, Code: "internal_error",

@@ -43,7 +43,8 @@ func TestErrorTable(t *testing.T) {
 		{errScope, 403, openai.TypePermission, 0},
 		{errCrossOrigin, 403, openai.TypePermission, 0},
 		{errOperator, 403, openai.TypePermission, 0},
-		{&tenant.Limit{Quota: "tokens_per_minute", Limit: 5, Retry: 1001 * time.Millisecond}, 429, openai.TypeRateLimit, 2},
+		{&tenant.Limit{Quota: "tokens_per_minute", Limit: 5, Retry: 1001 * time.Millisecond}, 429, openai.TypeRateLimit,
+			2},
 		{&tenant.Limit{Quota: "tokens_per_minute", Limit: 5}, 429, openai.TypeRateLimit, 0},
 		{tenant.ErrNotFound, 404, openai.TypeNotFound, 0},
 		{tenant.ErrInvalid, 400, openai.TypeInvalidRequest, 0},
@@ -70,7 +71,8 @@ func TestErrorTable(t *testing.T) {
 	} {
 		e, retry := toAPI(fmt.Errorf("wrapped: %w", c.err))
 		if e.Status != c.status || e.Type != c.kind || retry != c.retry || e.Message == "" {
-			t.Errorf("%v: %d %s retry %d %q, want %d %s retry %d", c.err, e.Status, e.Type, retry, e.Message, c.status, c.kind, c.retry)
+			t.Errorf("%v: %d %s retry %d %q, want %d %s retry %d", c.err, e.Status, e.Type, retry, e.Message, c.status,
+				c.kind, c.retry)
 		}
 		if strings.Contains(e.Message, "fire") || e.Status == 507 && !strings.Contains(e.Message, "must make room") {
 			t.Errorf("an unknown error's text goes to the client: %q", e.Message)
@@ -144,7 +146,8 @@ func TestRefusedRequests(t *testing.T) {
 }
 
 func TestEngineRefuses(t *testing.T) {
-	for err, status := range map[error]int{engine.ErrQueueFull: 429, engine.ErrDraining: 503, engine.ErrUnhealthy: 503, engine.ErrNoMemory: 400, errors.New("x"): 500} {
+	for err, status := range map[error]int{engine.ErrQueueFull: 429, engine.ErrDraining: 503, engine.ErrUnhealthy: 503,
+		engine.ErrNoMemory: 400, errors.New("x"): 500} {
 		s := newTest(t, &fakeEngine{submit: fmt.Errorf("submit: %w", err)})
 		w := post(s, "/v1/chat/completions", `{`+hi+`}`)
 		wantError(t, w, status, "", "")

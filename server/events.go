@@ -9,7 +9,8 @@ import (
 	"weft/server/openai"
 )
 
-// events writes server-sent events. Events gather until flush, which has a deadline: a client that does not read fails it.
+// events writes server-sent events. Events gather until flush, which has a deadline: a client that does not read fails
+// it.
 type events struct {
 	s   *Server
 	c   *gin.Context

@@ -166,7 +166,8 @@ func logprobsOf(id int32, k int) *engine.TokenLogprobs {
 func (e *fakeEngine) run(ctx context.Context, r engine.Request, run *fakeRun) {
 	defer e.live.Add(-1)
 	now := time.Now()
-	times := engine.Times{Submitted: now, Scheduled: now.Add(time.Millisecond), FirstToken: now.Add(2 * time.Millisecond), Ended: now.Add(3 * time.Millisecond)}
+	times := engine.Times{Submitted: now, Scheduled: now.Add(time.Millisecond),
+		FirstToken: now.Add(2 * time.Millisecond), Ended: now.Add(3 * time.Millisecond)}
 	send := func(ev engine.Event) bool {
 		if ev.Finish != engine.Running {
 			ev.Times = times

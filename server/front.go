@@ -13,8 +13,8 @@ import (
 	"github.com/gin-gonic/gin"
 )
 
-// Front serves a listener from the first moment on. Until Run gives it a server, while the model loads, /health is 200, as the process
-// lives, and everything else 503 with Retry-After.
+// Front serves a listener from the first moment on. Until Run gives it a server, while the model loads, /health is 200,
+// as the process lives, and everything else 503 with Retry-After.
 type Front struct {
 	http   *http.Server
 	router atomic.Pointer[gin.Engine]
@@ -26,7 +26,10 @@ func NewFront(l net.Listener, log *slog.Logger) *Front {
 	f := &Front{failed: make(chan error, 1)}
 	f.router.Store(loadingRoutes(log))
 	f.http = &http.Server{
-		Handler:           http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { f.router.Load().ServeHTTP(w, r) }),
+		Handler: http.HandlerFunc(func(w http.ResponseWriter,
+			r *http.Request) {
+			f.router.Load().ServeHTTP(w, r)
+		}),
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
@@ -41,7 +44,8 @@ func loadingRoutes(log *slog.Logger) *gin.Engine {
 	s := &Server{cfg: Config{}.withDefaults(), log: log}
 	r := newRouter()
 	r.Use(s.requestIDs)
-	r.Match([]string{http.MethodGet, http.MethodHead}, "/health", func(c *gin.Context) { s.reply(c, http.StatusOK, gin.H{"status": "ok"}) })
+	r.Match([]string{http.MethodGet, http.MethodHead}, "/health",
+		func(c *gin.Context) { s.reply(c, http.StatusOK, gin.H{"status": "ok"}) })
 	notReady := func(c *gin.Context) { s.fail(c, errNotReady) }
 	r.NoRoute(notReady)
 	r.NoMethod(notReady)

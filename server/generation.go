@@ -57,8 +57,10 @@ type indexed struct {
 
 // start checks the prompts against the context, submits every sequence at once and merges their events.
 // param is the member that holds the prompts.
-func (s *Server) start(c *gin.Context, arrived time.Time, p *openai.Params, t *target, param string, prompts []*prompt, span *telemetry.Span) (*generation, error) {
-	g := &generation{s: s, p: p, arrived: arrived, prompts: prompts, span: span, merged: make(chan indexed, 64), stopped: make(chan struct{})}
+func (s *Server) start(c *gin.Context, arrived time.Time, p *openai.Params, t *target, param string, prompts []*prompt,
+	span *telemetry.Span) (*generation, error) {
+	g := &generation{s: s, p: p, arrived: arrived, prompts: prompts, span: span, merged: make(chan indexed, 64),
+		stopped: make(chan struct{})}
 	base, err := seedOf(p.Seed)
 	if err != nil {
 		return nil, err
@@ -254,13 +256,14 @@ func (g *generation) usage() openai.Usage {
 func (s *Server) encode(param string, i int, text string, addSpecial bool) ([]int32, error) {
 	if n := s.deps.Tokenizer.MinTokens(text); n > s.cfg.Context {
 		return nil, openai.Invalid(param, "context_length_exceeded",
-			"The model's context is %d tokens; prompt %d has %d bytes, which are at least %d tokens. Shorten the prompt.", s.cfg.Context, i, len(text), n)
+			"The model's context is %d tokens; prompt %d has %d bytes, which are at least %d tokens. Shorten "+
+				"the prompt.", s.cfg.Context, i, len(text), n)
 	}
 	return s.deps.Tokenizer.Encode(text, addSpecial), nil
 }
 
-// outputQuota is how many tokens each of a request's sequences may have by the tenant's limit for the whole request. A client that asks for more is told so; one
-// that names no number gets what the limit allows.
+// outputQuota is how many tokens each of a request's sequences may have by the tenant's limit for the whole request. A
+// client that asks for more is told so; one that names no number gets what the limit allows.
 func outputQuota(g *tenant.Grant, p *openai.Params, sequences int) (int, error) {
 	limit := g.Settings.MaxTokens
 	if limit == 0 {
@@ -268,8 +271,11 @@ func outputQuota(g *tenant.Grant, p *openai.Params, sequences int) (int, error) 
 	}
 	each := limit / int64(sequences)
 	if each == 0 && ptrOr(p.MaxTokens, 1) > 0 || int64(ptrOr(p.MaxTokens, 0)) > each {
-		return 0, openai.Invalid("max_tokens", "tenant_limit", "The tenant's limit is %d generated tokens a request, which for %d sequences is %d each; set max_tokens to at most that.",
-			limit, sequences, each)
+		return 0,
+			openai.Invalid("max_tokens", "tenant_limit",
+				"The tenant's limit is %d generated tokens a request, which for %d sequences is %d each; set "+
+					"max_tokens to at most that.",
+				limit, sequences, each)
 	}
 	return int(each), nil
 }
@@ -282,12 +288,14 @@ func (s *Server) maxTokens(param string, i, n, most int, p *openai.Params) (int,
 	scoring := p.MaxTokens != nil && *p.MaxTokens == 0
 	if n > s.cfg.Context || n == s.cfg.Context && !scoring {
 		return 0, openai.Invalid(param, "context_length_exceeded",
-			"The model's context is %d tokens; prompt %d has %d, which leaves none for an answer. Shorten the prompt.", s.cfg.Context, i, n)
+			"The model's context is %d tokens; prompt %d has %d, which leaves none for an answer. Shorten the prompt.",
+			s.cfg.Context, i, n)
 	}
 	return min(ptrOr(p.MaxTokens, math.MaxInt), s.cfg.Context-n, most), nil
 }
 
-func (s *Server) engineRequest(id string, ids []int32, p *openai.Params, most int, seed uint64, choice int) engine.Request {
+func (s *Server) engineRequest(id string, ids []int32, p *openai.Params, most int, seed uint64,
+	choice int) engine.Request {
 	var stops []int32
 	if !p.IgnoreEOS {
 		stops = append(stops, s.deps.Tokenizer.StopIDs()...)
@@ -297,9 +305,12 @@ func (s *Server) engineRequest(id string, ids []int32, p *openai.Params, most in
 		topP = 1e-12 // the likeliest token alone
 	}
 	return engine.Request{
-		ID: id, Prompt: append([]int32(nil), ids...), MaxTokens: most, MinTokens: min(p.MinTokens, most), StopIDs: append(stops, p.StopTokenIDs...), PromptLogprobs: p.PromptLogprobs,
-		Sampling: sample.Params{Temperature: p.Temperature, TopK: p.TopK, TopP: topP, MinP: p.MinP, RepetitionPenalty: p.RepetitionPenalty, PresencePenalty: p.PresencePenalty,
-			FrequencyPenalty: p.FrequencyPenalty, LogitBias: p.LogitBias, Seed: choiceSeed(seed, choice), Logprobs: p.Logprobs},
+		ID: id, Prompt: append([]int32(nil), ids...), MaxTokens: most, MinTokens: min(p.MinTokens, most),
+		StopIDs: append(stops, p.StopTokenIDs...), PromptLogprobs: p.PromptLogprobs,
+		Sampling: sample.Params{Temperature: p.Temperature, TopK: p.TopK, TopP: topP, MinP: p.MinP,
+			RepetitionPenalty: p.RepetitionPenalty, PresencePenalty: p.PresencePenalty,
+			FrequencyPenalty: p.FrequencyPenalty, LogitBias: p.LogitBias, Seed: choiceSeed(seed, choice),
+			Logprobs: p.Logprobs},
 	}
 }
 
@@ -315,8 +326,9 @@ func seedOf(seed *int64) (uint64, error) {
 	return binary.LittleEndian.Uint64(b[:]), nil
 }
 
-// choiceSeed keeps the choices of one prompt apart: the seed itself for the first, a hash of it (splitmix64's finalizer) for the others.
-// Prompts of one request share seeds, so that a prompt's answer does not depend on its neighbours.
+// choiceSeed keeps the choices of one prompt apart: the seed itself for the first, a hash of it (splitmix64's
+// finalizer) for the others. Prompts of one request share seeds, so that a prompt's answer does not depend on its
+// neighbours.
 func choiceSeed(seed uint64, choice int) uint64 {
 	if choice == 0 {
 		return seed

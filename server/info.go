@@ -58,13 +58,15 @@ func (s *Server) openAPI(c *gin.Context) {
 }
 
 func (s *Server) card() openai.Model {
-	return openai.Model{ID: s.cfg.Model, Object: "model", Created: s.created, OwnedBy: "weft", MaxModelLen: s.cfg.Context}
+	return openai.Model{ID: s.cfg.Model, Object: "model", Created: s.created, OwnedBy: "weft",
+		MaxModelLen: s.cfg.Context}
 }
 
 // adapterCard describes an adapter; no path and no other tenant is in it.
 func (s *Server) adapterCard(v *adapters.Version, id string) openai.Model {
 	state, _ := s.deps.Adapters.State(*v)
-	return openai.Model{ID: id, Object: "model", Created: v.Created.Unix(), OwnedBy: v.Tenant, Parent: &s.cfg.Model, MaxModelLen: s.cfg.Context, State: string(state)}
+	return openai.Model{ID: id, Object: "model", Created: v.Created.Unix(), OwnedBy: v.Tenant, Parent: &s.cfg.Model,
+		MaxModelLen: s.cfg.Context, State: string(state)}
 }
 
 // models lists what the key may use: the base, and the adapters to which names point.
@@ -126,7 +128,8 @@ func (s *Server) tokenize(c *gin.Context) {
 			return
 		}
 	}
-	out := openai.TokenizeResponse{MaxModelLen: s.cfg.Context, Tokens: s.deps.Tokenizer.Encode(text, req.AddSpecialTokens)}
+	out := openai.TokenizeResponse{MaxModelLen: s.cfg.Context,
+		Tokens: s.deps.Tokenizer.Encode(text, req.AddSpecialTokens)}
 	if out.Count = len(out.Tokens); out.Tokens == nil {
 		out.Tokens = []int32{}
 	}

@@ -52,7 +52,8 @@ func postTo(ctx context.Context, addr, path, body string) (*http.Response, error
 	return http.DefaultClient.Do(req)
 }
 
-// A client that leaves, before the first byte, within a stream or while it waits for a whole answer, ends its sequences.
+// A client that leaves, before the first byte, within a stream or while it waits for a whole answer, ends its
+// sequences.
 func TestDisconnectCancels(t *testing.T) {
 	for _, c := range []struct {
 		name, body string
@@ -82,7 +83,8 @@ func TestDisconnectCancels(t *testing.T) {
 			}()
 			eventually(t, "both sequences run", func() bool { return e.live.Load() == 2 && len(e.gate) == 0 })
 			cancel()
-			eventually(t, "both sequences are cancelled", func() bool { return e.live.Load() == 0 && e.cancel.Load() == 2 })
+			eventually(t, "both sequences are cancelled",
+				func() bool { return e.live.Load() == 0 && e.cancel.Load() == 2 })
 		})
 	}
 }
@@ -93,7 +95,9 @@ func TestDisconnectAtAnyByte(t *testing.T) {
 	s := newTest(t, e)
 	addr, _ := serveTest(t, s)
 	body := `{"stream":true,` + hi + `}`
-	request := fmt.Sprintf("POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+	request := fmt.Sprintf(
+		"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: "+
+			"%d\r\n\r\n%s", len(body), body)
 	for n := 0; n <= len(request); n += 7 {
 		conn, err := net.Dial("tcp", addr)
 		if err != nil {
@@ -129,13 +133,16 @@ func TestSlowBody(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	fmt.Fprintf(conn, "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{\"prompt\"")
+	fmt.Fprintf(conn,
+		"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: "+
+			"100\r\n\r\n{\"prompt\"")
 	_ = conn.SetReadDeadline(time.Now().Add(5 * time.Second))
 	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if body, _ := io.ReadAll(resp.Body); resp.StatusCode != 408 || !resp.Close || !strings.Contains(string(body), "in time") {
+	if body, _ := io.ReadAll(resp.Body); resp.StatusCode != 408 || !resp.Close ||
+		!strings.Contains(string(body), "in time") {
 		t.Errorf("%d close %v %s", resp.StatusCode, resp.Close, body)
 	}
 }
@@ -148,7 +155,9 @@ func TestExpectTooLarge(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	fmt.Fprint(conn, "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nExpect: 100-continue\r\nContent-Length: 1000000\r\n\r\n")
+	fmt.Fprint(conn,
+		"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nExpect: "+
+			"100-continue\r\nContent-Length: 1000000\r\n\r\n")
 	_ = conn.SetReadDeadline(time.Now().Add(5 * time.Second))
 	text, err := io.ReadAll(conn)
 	if err != nil || !strings.HasPrefix(string(text), "HTTP/1.1 413 ") {
@@ -168,7 +177,9 @@ func TestStuckReader(t *testing.T) {
 	defer conn.Close()
 	_ = conn.(*net.TCPConn).SetReadBuffer(4096)
 	body := `{"stream":true,"ignore_eos":true,"skip_special_tokens":false,"max_tokens":4000000,` + hi + `}`
-	fmt.Fprintf(conn, "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+	fmt.Fprintf(conn,
+		"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: "+
+			"%d\r\n\r\n%s", len(body), body)
 	eventually(t, "the sequence runs", func() bool { return e.live.Load() == 1 })
 	end := time.Now().Add(20 * time.Second)
 	for e.live.Load() != 0 {
@@ -215,7 +226,8 @@ func TestDrainFinishesWhatRuns(t *testing.T) {
 	}
 	refused.Body.Close()
 	if refused.StatusCode != 503 || refused.Header.Get("Retry-After") == "" || !refused.Close {
-		t.Errorf("a new request: %d Retry-After %q close %v", refused.StatusCode, refused.Header.Get("Retry-After"), refused.Close)
+		t.Errorf("a new request: %d Retry-After %q close %v", refused.StatusCode, refused.Header.Get("Retry-After"),
+			refused.Close)
 	}
 	if w := get(s, "/ready"); w.Code != 503 {
 		t.Errorf("/ready: %d", w.Code)
@@ -225,7 +237,8 @@ func TestDrainFinishesWhatRuns(t *testing.T) {
 	}
 	close(e.gate)
 	body, err := io.ReadAll(resp.Body)
-	if text, finish, _ := textOf(t, string(body)); err != nil || text[0] != "abc" || finish[0] != "stop" || !strings.HasSuffix(string(body), "[DONE]\n\n") {
+	if text, finish, _ := textOf(t, string(body)); err != nil || text[0] != "abc" || finish[0] != "stop" ||
+		!strings.HasSuffix(string(body), "[DONE]\n\n") {
 		t.Errorf("the running one: %v %s", err, body)
 	}
 	if err := <-ended; err != nil {

@@ -44,7 +44,8 @@ func validRequestID(id string) bool {
 		return false
 	}
 	for _, c := range []byte(id) {
-		if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte("-_.:", c) >= 0) {
+		if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' ||
+			strings.IndexByte("-_.:", c) >= 0) {
 			return false
 		}
 	}
@@ -98,7 +99,8 @@ func (s *Server) observe(c *gin.Context) {
 	if probes[route] {
 		level = slog.LevelDebug
 	}
-	attrs := []any{"request_id", requestID(c), "method", methodLabel(c.Request.Method), "route", route, "status", status, "ms", took.Milliseconds(), "bytes", max(c.Writer.Size(), 0)}
+	attrs := []any{"request_id", requestID(c), "method", methodLabel(c.Request.Method), "route", route, "status",
+		status, "ms", took.Milliseconds(), "bytes", max(c.Writer.Size(), 0)}
 	if more, ok := c.Get(keyLog); ok {
 		attrs = append(attrs, more.([]any)...)
 	}
@@ -116,7 +118,8 @@ var probes = map[string]bool{"/health": true, "/ready": true, "/metrics": true}
 
 func methodLabel(m string) string {
 	switch m {
-	case http.MethodGet, http.MethodPost, http.MethodHead, http.MethodOptions, http.MethodPut, http.MethodDelete, http.MethodPatch:
+	case http.MethodGet, http.MethodPost, http.MethodHead, http.MethodOptions, http.MethodPut, http.MethodDelete,
+		http.MethodPatch:
 		return m
 	}
 	return "other"
@@ -132,7 +135,8 @@ func (s *Server) recoverPanics(c *gin.Context) {
 		if err, ok := v.(error); ok && errors.Is(err, http.ErrAbortHandler) {
 			panic(v)
 		}
-		s.log.Error("panic in a request", "request_id", requestID(c), "route", c.FullPath(), "panic", fmt.Sprintf("%T", v), "stack", string(debug.Stack()))
+		s.log.Error("panic in a request", "request_id", requestID(c), "route", c.FullPath(), "panic",
+			fmt.Sprintf("%T", v), "stack", string(debug.Stack()))
 		err := fmt.Errorf("panic: %T", v)
 		if c.Writer.Written() && strings.HasPrefix(c.Writer.Header().Get("Content-Type"), "text/event-stream") {
 			w := s.openEvents(c)
@@ -146,7 +150,8 @@ func (s *Server) recoverPanics(c *gin.Context) {
 	c.Next()
 }
 
-// admit counts the requests at work and refuses new ones before the server is ready, when it drains and above the limit.
+// admit counts the requests at work and refuses new ones before the server is ready, when it drains and above the
+// limit.
 func (s *Server) admit(c *gin.Context) {
 	if err := s.enter(); err != nil {
 		if errors.Is(err, errDraining) {
@@ -162,7 +167,8 @@ func (s *Server) admit(c *gin.Context) {
 // readBody reads a JSON body within its limits of size and time.
 func (s *Server) readBody(c *gin.Context) ([]byte, error) {
 	media, _, err := mime.ParseMediaType(c.GetHeader("Content-Type"))
-	if enc := c.GetHeader("Content-Encoding"); err != nil || media != "application/json" || enc != "" && enc != "identity" {
+	if enc := c.GetHeader("Content-Encoding"); err != nil || media != "application/json" || enc != "" &&
+		enc != "identity" {
 		return nil, errMediaType
 	}
 	control := http.NewResponseController(c.Writer)
@@ -186,8 +192,8 @@ func (s *Server) readBody(c *gin.Context) ([]byte, error) {
 	return body, nil
 }
 
-// discard reads on, within bounds, what a client sends too much of: a client that still writes sees a reset instead of an early answer. One that
-// asks first (Expect: 100-continue) has sent nothing yet.
+// discard reads on, within bounds, what a client sends too much of: a client that still writes sees a reset instead of
+// an early answer. One that asks first (Expect: 100-continue) has sent nothing yet.
 func (s *Server) discard(c *gin.Context) {
 	if c.GetHeader("Expect") == "" {
 		_, _ = io.CopyN(io.Discard, c.Request.Body, 16*s.cfg.MaxBody)

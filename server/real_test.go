@@ -52,7 +52,8 @@ func realServer(t *testing.T) (*Server, *engine.Engine) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e, err := engine.New(engine.Config{Model: m, Device: dev, PageLen: 16, NumPages: 64, KVDType: tensor.F32, MaxSeqs: 8, MaxQueued: 16, MaxBatchTokens: 64,
+	e, err := engine.New(engine.Config{Model: m, Device: dev, PageLen: 16, NumPages: 64, KVDType: tensor.F32,
+		MaxSeqs: 8, MaxQueued: 16, MaxBatchTokens: 64,
 		MaxContext: m.Config().MaxContext, PrefixCache: true})
 	if err != nil {
 		t.Fatal(err)
@@ -97,13 +98,15 @@ func complete(t *testing.T, s *Server, body string) realAnswer {
 	return a
 }
 
-// The handlers and the real engine mean the same by events: text, stops, scores, cached tokens, and nothing left behind.
+// The handlers and the real engine mean the same by events: text, stops, scores, cached tokens, and nothing left
+// behind.
 func TestRealEngine(t *testing.T) {
 	s, e := realServer(t)
 	const prompt = `"prompt":"Once upon a time","temperature":0`
 	plain := complete(t, s, `{`+prompt+`,"max_tokens":20,"logprobs":2,"return_token_ids":true}`)
 	ch := plain.Choices[0]
-	if !strings.HasPrefix(ch.Text, ", there was a") || ch.Finish != "length" || plain.Usage.Completion != 20 || len(ch.IDs) != 20 || strings.Join(ch.Logprobs.Tokens, "") != ch.Text {
+	if !strings.HasPrefix(ch.Text, ", there was a") || ch.Finish != "length" || plain.Usage.Completion != 20 ||
+		len(ch.IDs) != 20 || strings.Join(ch.Logprobs.Tokens, "") != ch.Text {
 		t.Errorf("%+v", plain)
 	}
 	stop := complete(t, s, `{`+prompt+`,"max_tokens":20,"stop":["re was"],"logprobs":0}`)
@@ -111,7 +114,8 @@ func TestRealEngine(t *testing.T) {
 		t.Errorf("%+v", stop)
 	}
 	ended := complete(t, s, `{`+prompt+`,"max_tokens":20,"stop_token_ids":[`+idText(ch.IDs[3])+`]}`)
-	if c := ended.Choices[0]; c.Finish != "stop" || string(c.Reason) != idText(ch.IDs[3]) || ended.Usage.Completion != 4 {
+	if c := ended.Choices[0]; c.Finish != "stop" || string(c.Reason) != idText(ch.IDs[3]) ||
+		ended.Usage.Completion != 4 {
 		t.Errorf("%+v", ended)
 	}
 	// Scoring prompt and answer together gives what generation gave.
@@ -119,7 +123,8 @@ func TestRealEngine(t *testing.T) {
 	score := complete(t, s, `{"prompt":`+string(full)+`,"max_tokens":0,"echo":true,"logprobs":2,"temperature":0}`)
 	lp := score.Choices[0].Logprobs
 	n := len(lp.TokenLogprobs)
-	if lp.TokenLogprobs[0] != nil || lp.TopLogprobs[0] != nil || score.Usage.Completion != 0 || score.Choices[0].Text != "Once upon a time"+ch.Text || n != score.Usage.Prompt {
+	if lp.TokenLogprobs[0] != nil || lp.TopLogprobs[0] != nil || score.Usage.Completion != 0 ||
+		score.Choices[0].Text != "Once upon a time"+ch.Text || n != score.Usage.Prompt {
 		t.Fatalf("%+v", score)
 	}
 	if a, b := *lp.TokenLogprobs[n-1], *ch.Logprobs.TokenLogprobs[19]; !(a-b < 1e-4 && b-a < 1e-4) {

@@ -80,7 +80,8 @@ func TestReadiness(t *testing.T) {
 
 func TestSettingsAreChecked(t *testing.T) {
 	good := Deps{Engine: &fakeEngine{}, Tokenizer: fakeTokenizer{}}
-	for _, c := range []Config{{}, {Model: "m"}, {Model: "m", Vocab: 1}, {Model: "m", Vocab: 1, Context: 1, MaxBody: -1}} {
+	for _, c := range []Config{{}, {Model: "m"}, {Model: "m", Vocab: 1},
+		{Model: "m", Vocab: 1, Context: 1, MaxBody: -1}} {
 		if _, err := New(c, good); err == nil {
 			t.Errorf("%+v was accepted", c)
 		}
@@ -92,7 +93,8 @@ func TestSettingsAreChecked(t *testing.T) {
 
 func TestKeys(t *testing.T) {
 	s := newTest(t, &fakeEngine{reply: "a"}, func(_ *Config, d *Deps) { d.Tenants = withKeys("key-one", "key-two") })
-	for _, path := range []string{"/v1/models", "/v1/models/x", "/version", "/metrics", "/openapi.json", "/nowhere", "/tokenize", "/v1/chat/completions"} {
+	for _, path := range []string{"/v1/models", "/v1/models/x", "/version", "/metrics", "/openapi.json", "/nowhere",
+		"/tokenize", "/v1/chat/completions"} {
 		for _, auth := range []string{"", "Bearer", "Bearer nope", "key-one", "Basic key-one", "Bearer key-one2"} {
 			w := get(s, path, "Authorization", auth)
 			wantError(t, w, 401, "", "API key")
@@ -119,7 +121,8 @@ func TestKeys(t *testing.T) {
 func TestRequestIDs(t *testing.T) {
 	s := newTest(t, &fakeEngine{reply: "a"})
 	for id, keep := range map[string]bool{
-		"abc-1_2.3:4": true, strings.Repeat("x", 128): true, strings.Repeat("x", 129): false, "": false, "a b": false, "a\"b": false, "é": false, "<script>": false,
+		"abc-1_2.3:4": true, strings.Repeat("x", 128): true, strings.Repeat("x", 129): false, "": false, "a b": false,
+		"a\"b": false, "é": false, "<script>": false,
 	} {
 		got := get(s, "/version", "X-Request-Id", id).Header().Get("X-Request-Id")
 		if (got == id) != keep || got == "" {
@@ -144,7 +147,8 @@ func TestLogHasNoText(t *testing.T) {
 			t.Errorf("the log holds %q:\n%s", bad, log.String())
 		}
 	}
-	for _, want := range []string{"request_id=req-1", "status=200", "prompt_tokens=4", "completion_tokens=11", "route=/v1/chat/completions", "status=400"} {
+	for _, want := range []string{"request_id=req-1", "status=200", "prompt_tokens=4", "completion_tokens=11",
+		"route=/v1/chat/completions", "status=400"} {
 		if !strings.Contains(log.String(), want) {
 			t.Errorf("the log lacks %q:\n%s", want, log.String())
 		}
@@ -160,8 +164,10 @@ func TestMetricsOfARequest(t *testing.T) {
 	const l = `{engine="0",model_name="org/tiny"} `
 	for _, line := range []string{
 		"vllm:prompt_tokens_total" + l + "12", "vllm:generation_tokens_total" + l + "8", `vllm:request_success_total{engine="0",finished_reason="stop",model_name="org/tiny"} 3`,
-		"vllm:time_to_first_token_seconds_count" + l + "3", "vllm:inter_token_latency_seconds_count" + l + "5", "vllm:e2e_request_latency_seconds_count" + l + "3",
-		"vllm:request_queue_time_seconds_count" + l + "3", "vllm:request_params_n_sum" + l + "3", "vllm:request_params_max_tokens_sum" + l + "9",
+		"vllm:time_to_first_token_seconds_count" + l + "3", "vllm:inter_token_latency_seconds_count" + l + "5",
+		"vllm:e2e_request_latency_seconds_count" + l + "3",
+		"vllm:request_queue_time_seconds_count" + l + "3", "vllm:request_params_n_sum" + l + "3",
+		"vllm:request_params_max_tokens_sum" + l + "9",
 		`http_requests_total{handler="/v1/chat/completions",method="POST",status="200"} 2`, `http_requests_total{handler="none",method="GET",status="404"} 1`,
 	} {
 		if !strings.Contains(text, line+"\n") {
@@ -180,7 +186,8 @@ func TestOpenAPIDocument(t *testing.T) {
 		OpenAPI string
 		Paths   map[string]map[string]json.RawMessage
 	}
-	if err := json.Unmarshal(w.Body.Bytes(), &doc); err != nil || doc.OpenAPI != "3.1.0" || w.Header().Get("Content-Type") != "application/json" {
+	if err := json.Unmarshal(w.Body.Bytes(), &doc); err != nil || doc.OpenAPI != "3.1.0" ||
+		w.Header().Get("Content-Type") != "application/json" {
 		t.Fatalf("%q %v", doc.OpenAPI, err)
 	}
 	n := 0

@@ -36,7 +36,8 @@ type Server struct {
 	templatesMu sync.Mutex
 	templates   map[[sha256.Size]byte]Renderer // by the hash of their source
 
-	cut    context.Context //nolint:containedctx // ended, with errDraining, when the time of a drain is over; requests derive from it
+	// ended, with errDraining, when the time of a drain is over; requests derive from it
+	cut    context.Context //nolint:containedctx
 	cutNow context.CancelCauseFunc
 
 	mu      sync.Mutex
@@ -54,7 +55,8 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	if deps.Engine == nil || deps.Tokenizer == nil {
 		return nil, errors.New("server: an engine and a tokenizer are needed")
 	}
-	s := &Server{cfg: cfg.withDefaults(), deps: deps, log: deps.Log, metrics: deps.Metrics, traces: deps.Traces, tenants: deps.Tenants, created: time.Now().Unix(),
+	s := &Server{cfg: cfg.withDefaults(), deps: deps, log: deps.Log, metrics: deps.Metrics, traces: deps.Traces,
+		tenants: deps.Tenants, created: time.Now().Unix(),
 		idle: make(chan struct{}), secret: make([]byte, 32), templates: map[[sha256.Size]byte]Renderer{}}
 	if _, err := rand.Read(s.secret); err != nil {
 		return nil, fmt.Errorf("server: %w", err)
@@ -166,8 +168,8 @@ func (s *Server) beginDrain() int {
 	return s.working
 }
 
-// Drain refuses new requests (503 with Retry-After), lets running ones finish until DrainTimeout or the end of ctx, then ends the rest
-// with an error. It returns when none is at work; a second call waits for the first.
+// Drain refuses new requests (503 with Retry-After), lets running ones finish until DrainTimeout or the end of ctx,
+// then ends the rest with an error. It returns when none is at work; a second call waits for the first.
 func (s *Server) Drain(ctx context.Context) {
 	s.log.Info("draining", "requests", s.beginDrain(), "timeout", s.cfg.DrainTimeout.String())
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.DrainTimeout)

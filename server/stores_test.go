@@ -15,7 +15,8 @@ import (
 	"weft/internal/store"
 )
 
-// Two servers with connections of their own to one Postgres: what the operator does at one holds at the other within a second, and quotas count at both.
+// Two servers with connections of their own to one Postgres: what the operator does at one holds at the other within a
+// second, and quotas count at both.
 func TestStoresTwoServers(t *testing.T) {
 	base, name := os.Getenv("WEFT_TEST_POSTGRES"), fmt.Sprintf("servers%d", rand.Uint64())
 	admin, err := store.Open(t.Context(), base)
@@ -70,14 +71,16 @@ func TestStoresTwoServers(t *testing.T) {
 	do(here, "POST", "/admin/v1/tenants", here.root, `{"name":"acme","settings":{"requests_per_minute":4}}`, 201)
 	do(there, "POST", "/admin/v1/tenants", there.root, `{"name":"acme"}`, 409)
 	key, id := newKey(`"infer"`)
-	soon("the tenant and its key are good at the other", time.Second, func() bool { return there.do("GET", "/v1/models", key, "").Code == 200 })
+	soon("the tenant and its key are good at the other", time.Second,
+		func() bool { return there.do("GET", "/v1/models", key, "").Code == 200 })
 
 	for range 4 {
 		if code := ask(here, key); code != 200 {
 			t.Errorf("within the quota: %d", code)
 		}
 	}
-	// Each server stores its spend every second, and reads the others' at the same moments: two seconds and the time of a query.
+	// Each server stores its spend every second, and reads the others' at the same moments: two seconds and the time of
+	// a query.
 	soon("what was spent at one counts at the other", 3*time.Second, func() bool {
 		w := there.do("GET", "/admin/v1/tenants/acme", there.root, "")
 		return strings.Contains(w.Body.String(), `"remaining":{"requests":0,`)
@@ -87,7 +90,8 @@ func TestStoresTwoServers(t *testing.T) {
 	}
 
 	do(there, "DELETE", "/admin/v1/tenants/acme/keys/"+id, there.root, "", 200)
-	soon("a key revoked at the other", time.Second, func() bool { return here.do("GET", "/v1/models", key, "").Code == 401 })
+	soon("a key revoked at the other", time.Second,
+		func() bool { return here.do("GET", "/v1/models", key, "").Code == 401 })
 	do(there, "PATCH", "/admin/v1/tenants/acme", there.root, `{"settings":{"requests_per_minute":0}}`, 200)
 	key, _ = newKey(`"infer"`)
 	soon("a new limit", time.Second, func() bool { return ask(here, key) == 200 })

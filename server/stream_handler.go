@@ -11,7 +11,8 @@ import (
 // maxWrite is about how many bytes of events go out in one write.
 const maxWrite = 64 << 10
 
-// stream sends events as the engine makes them. Before the first byte an error still has its status; after it, it is an event.
+// stream sends events as the engine makes them. Before the first byte an error still has its status; after it, it is an
+// event.
 func (s *Server) stream(c *gin.Context, g *generation, r reply) {
 	w := s.openEvents(c)
 	ticker := time.NewTicker(s.cfg.PingInterval)

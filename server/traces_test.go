@@ -44,7 +44,8 @@ func (o *otlpCollector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/x-protobuf")
 }
 
-// traced runs requests against a server that sends its traces to a collector, and returns the spans by the request's id, the request's own first.
+// traced runs requests against a server that sends its traces to a collector, and returns the spans by the request's
+// id, the request's own first.
 func traced(t *testing.T, s *Server, requests func()) (map[string][]*tracepb.Span, string) {
 	t.Helper()
 	o := &otlpCollector{}
@@ -87,7 +88,8 @@ func attr(sp *tracepb.Span, key string) string {
 	return ""
 }
 
-// A request through the handlers and the real engine is one span with a queue, a prefill and a decode for each sequence, one after the other.
+// A request through the handlers and the real engine is one span with a queue, a prefill and a decode for each
+// sequence, one after the other.
 func TestTracesOfRequests(t *testing.T) {
 	s, _ := realServer(t)
 	spans, raw := traced(t, s, func() {
@@ -121,7 +123,8 @@ func TestTracesOfRequests(t *testing.T) {
 		ends := map[string]uint64{} // of each sequence's stage before
 		for _, sp := range list[1:] {
 			n := attr(sp, "gen_ai.choice.index")
-			if sp.StartTimeUnixNano < root.StartTimeUnixNano || sp.EndTimeUnixNano > root.EndTimeUnixNano || sp.EndTimeUnixNano < sp.StartTimeUnixNano || sp.StartTimeUnixNano < ends[n] {
+			if sp.StartTimeUnixNano < root.StartTimeUnixNano || sp.EndTimeUnixNano > root.EndTimeUnixNano ||
+				sp.EndTimeUnixNano < sp.StartTimeUnixNano || sp.StartTimeUnixNano < ends[n] {
 				t.Errorf("%s: %s of choice %s lies outside its place", id, sp.Name, n)
 			}
 			ends[n] = sp.EndTimeUnixNano
@@ -130,7 +133,8 @@ func TestTracesOfRequests(t *testing.T) {
 			}
 		}
 	}
-	if root := spans["whole"][0]; fmt.Sprintf("%x %x", root.TraceId, root.ParentSpanId) != "0af7651916cd43dd8448eb211c80319c b7ad6b7169203331" {
+	if root := spans["whole"][0]; fmt.Sprintf("%x %x", root.TraceId,
+		root.ParentSpanId) != "0af7651916cd43dd8448eb211c80319c b7ad6b7169203331" {
 		t.Errorf("trace %x, parent %x: traceparent is not honoured", root.TraceId, root.ParentSpanId)
 	}
 	for _, text := range []string{"Once upon", "hi"} {
@@ -147,10 +151,12 @@ func TestTracesOfFailures(t *testing.T) {
 		post(s, "/v1/chat/completions", `{"messages":[{"role":"user","content":"panic please"}]}`, "X-Request-Id", "panic")
 		post(s, "/v1/completions", `{"prompt":5}`, "X-Request-Id", "refused")
 	})
-	if list := spans["refused"]; len(list) != 1 || attr(list[0], "http.response.status_code") != "400" || list[0].Status.GetCode() != tracepb.Status_STATUS_CODE_UNSET {
+	if list := spans["refused"]; len(list) != 1 || attr(list[0], "http.response.status_code") != "400" ||
+		list[0].Status.GetCode() != tracepb.Status_STATUS_CODE_UNSET {
 		t.Errorf("%v", list)
 	}
-	if list := spans["panic"]; len(list) != 1 || attr(list[0], "http.response.status_code") != "500" || list[0].Status.GetCode() != tracepb.Status_STATUS_CODE_ERROR {
+	if list := spans["panic"]; len(list) != 1 || attr(list[0], "http.response.status_code") != "500" ||
+		list[0].Status.GetCode() != tracepb.Status_STATUS_CODE_ERROR {
 		t.Errorf("%v", list)
 	}
 }

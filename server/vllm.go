@@ -42,7 +42,8 @@ func (s *Server) loadLoRA(c *gin.Context) {
 		return
 	}
 	if in.Name == "" || in.Path == "" {
-		s.fail(c, vllmError(http.StatusBadRequest, "InvalidUserInput", "Both 'lora_name' and 'lora_path' must be provided."))
+		s.fail(c,
+			vllmError(http.StatusBadRequest, "InvalidUserInput", "Both 'lora_name' and 'lora_path' must be provided."))
 		return
 	}
 	if err := adapters.CheckName("lora_name", in.Name); err != nil {
@@ -54,7 +55,8 @@ func (s *Server) loadLoRA(c *gin.Context) {
 	switch {
 	case err == nil && !in.InPlace:
 		s.fail(c, vllmError(http.StatusBadRequest, "InvalidUserInput",
-			"The lora adapter '%s' has already been loaded. If you want to load the adapter in place, set 'load_inplace' to True.", in.Name))
+			"The lora adapter '%s' has already been loaded. If you want to load the adapter in place, set "+
+				"'load_inplace' to True.", in.Name))
 		return
 	case err != nil && !errors.Is(err, adapters.ErrNotFound):
 		s.fail(c, err)
@@ -80,9 +82,11 @@ func (s *Server) loadLoRA(c *gin.Context) {
 	s.success(c, in.Name, "added")
 }
 
-// adapterDir returns the folder that a client names, without links, if it lies below one of AdapterDirs. Nothing is said about the rest of the machine.
+// adapterDir returns the folder that a client names, without links, if it lies below one of AdapterDirs. Nothing is
+// said about the rest of the machine.
 func (s *Server) adapterDir(path string) (string, error) {
-	outside := vllmError(http.StatusBadRequest, "InvalidUserInput", "'lora_path' must be an absolute path below one of the folders that this server was given with --adapter-dir.")
+	outside := vllmError(http.StatusBadRequest, "InvalidUserInput",
+		"'lora_path' must be an absolute path below one of the folders that this server was given with --adapter-dir.")
 	if !filepath.IsAbs(path) || strings.ContainsRune(path, 0) || !s.belowAdapterDirs(filepath.Clean(path)) {
 		return "", outside
 	}
@@ -129,7 +133,9 @@ func (s *Server) unloadLoRA(c *gin.Context) {
 		return
 	}
 	if in.Name == "" {
-		s.fail(c, vllmError(http.StatusBadRequest, "InvalidUserInput", "'lora_name' needs to be provided to unload a LoRA adapter."))
+		s.fail(c,
+			vllmError(http.StatusBadRequest, "InvalidUserInput",
+				"'lora_name' needs to be provided to unload a LoRA adapter."))
 		return
 	}
 	err := s.deps.Adapters.Remove(c.Request.Context(), grantOf(c).Tenant, in.Name, "")

@@ -9,8 +9,8 @@ import (
 	"weft/runtime/weights"
 )
 
-// Base is the model that an adapter is for. Config alone decides whether an adapter fits; the weights are read for DoRA's norms, for biases, and to recognize the
-// unchanged embedding that some adapters bring along.
+// Base is the model that an adapter is for. Config alone decides whether an adapter fits; the weights are read for
+// DoRA's norms, for biases, and to recognize the unchanged embedding that some adapters bring along.
 type Base interface {
 	// Name is what the adapter's base_model_name_or_path is compared with, for a warning.
 	Name() string
@@ -48,7 +48,8 @@ func (m *ModelFile) Name() string { return m.name }
 // Config implements Base.
 func (m *ModelFile) Config() *model.Config { return m.cfg }
 
-// site is a linear layer of the base as its files know it: W [out, in]. A fused one (Phi-3) holds several targets, one after the other by rows.
+// site is a linear layer of the base as its files know it: W [out, in]. A fused one (Phi-3) holds several targets, one
+// after the other by rows.
 type site struct {
 	path    string
 	layer   int // -1: the head

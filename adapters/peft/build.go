@@ -14,7 +14,8 @@ import (
 	"weft/runtime/weights"
 )
 
-// Load opens the adapter at path, checks it against base and returns it in host memory, with all that is wrong in one error.
+// Load opens the adapter at path, checks it against base and returns it in host memory, with all that is wrong in one
+// error.
 func Load(path string, base Base) (*lora.Adapter, error) {
 	a, err := open(path)
 	if err != nil {
@@ -24,8 +25,8 @@ func Load(path string, base Base) (*lora.Adapter, error) {
 	return a.Build(base)
 }
 
-// Use calls use with the adapter at path, checked as by Load, whose factors lie where the file does: they are read once, and are gone when use returns. A file that is cut
-// short meanwhile is weights.ErrChanged.
+// Use calls use with the adapter at path, checked as by Load, whose factors lie where the file does: they are read
+// once, and are gone when use returns. A file that is cut short meanwhile is weights.ErrChanged.
 func Use(path string, base Base, use func(*lora.Adapter) error) error {
 	a, err := open(path)
 	if err != nil {
@@ -46,7 +47,8 @@ func Use(path string, base Base, use func(*lora.Adapter) error) error {
 	})
 }
 
-// Check says whether the adapter fits a base of the configuration; the error is a *RefusedError. No weight of the base is needed.
+// Check says whether the adapter fits a base of the configuration; the error is a *RefusedError. No weight of the base
+// is needed.
 func (a *Adapter) Check(c *model.Config) error { return a.check(c).err(a.path) }
 
 // check returns what is wrong with the adapter by itself and with this base.
@@ -58,8 +60,8 @@ func (a *Adapter) check(c *model.Config) *reasons {
 	return r
 }
 
-// Build checks the adapter against base and returns it in host memory. Everything is copied: afterwards the adapter's files may vanish. DoRA reads each adapted
-// weight of the base once, a row at a time in float64.
+// Build checks the adapter against base and returns it in host memory. Everything is copied: afterwards the adapter's
+// files may vanish. DoRA reads each adapted weight of the base once, a row at a time in float64.
 func (a *Adapter) Build(base Base) (*lora.Adapter, error) {
 	c := base.Config()
 	if err := a.Check(c); err != nil {
@@ -184,8 +186,9 @@ func (a *Adapter) alpha(path string) float64 {
 	return a.match.alpha(path)
 }
 
-// bias returns trained bias + scale · lora_B's bias − gain ⊙ the base's bias, where the trained bias is the base's if the file has none: what is left to add after
-// the layer has added its own and the gain was applied. nil where nothing is.
+// bias returns trained bias + scale · lora_B's bias − gain ⊙ the base's bias, where the trained bias is the base's if
+// the file has none: what is left to add after the layer has added its own and the gain was applied. nil where nothing
+// is.
 func (b *builder) bias(s *site, m map[kind]stored, mod *lora.Module) ([]float32, error) {
 	trained, hasTrained := m[kindBias]
 	loraBias, hasLoRA := m[kindLoRABias]
@@ -256,8 +259,8 @@ func (b *builder) embedding(m map[kind]stored) (err error) {
 	return err
 }
 
-// table returns the weight that replaces the base's embedding or head, nil where there is none. A saved weight that is the base's own needs no table; another one is
-// refused, for PEFT would compute with it.
+// table returns the weight that replaces the base's embedding or head, nil where there is none. A saved weight that is
+// the base's own needs no table; another one is refused, for PEFT would compute with it.
 func (b *builder) table(path string, m map[kind]stored) (*quant.Matrix, error) {
 	if r, ok := m[kindBase]; ok {
 		same, err := b.sameAsBase(path, r)
@@ -282,7 +285,8 @@ func (b *builder) table(path string, m map[kind]stored) (*quant.Matrix, error) {
 	return matrix(f), nil
 }
 
-// sameAsBase compares a saved weight with the base's: values may differ by the rounding of either type; a quantized base by a tenth of the size of the whole.
+// sameAsBase compares a saved weight with the base's: values may differ by the rounding of either type; a quantized
+// base by a tenth of the size of the whole.
 func (b *builder) sameAsBase(path string, r stored) (bool, error) {
 	if path == headPath && b.base.Config().Tied {
 		path = embedPath
@@ -317,7 +321,8 @@ func (b *builder) sameAsBase(path string, r stored) (bool, error) {
 	return close, nil
 }
 
-// factor returns a matrix of the file, a copy unless factors are borrowed; GGUF's quantized ones become F32. The embedding's A of a GGUF is turned round.
+// factor returns a matrix of the file, a copy unless factors are borrowed; GGUF's quantized ones become F32. The
+// embedding's A of a GGUF is turned round.
 func (a *Adapter) factor(r stored) (lora.Factor, error) {
 	f := lora.Factor{Rows: r.shape[0], Cols: r.shape[1]}
 	switch r.format {
@@ -378,6 +383,7 @@ func transposed(data []byte, rows, size int) []byte {
 
 // matrix views a factor as a matrix, to read its rows.
 func matrix(f lora.Factor) *quant.Matrix {
-	layout := map[tensor.DType]quant.Layout{tensor.F32: quant.F32, tensor.F16: quant.F16, tensor.BF16: quant.BF16}[f.DType]
+	layout := map[tensor.DType]quant.Layout{tensor.F32: quant.F32, tensor.F16: quant.F16,
+		tensor.BF16: quant.BF16}[f.DType]
 	return &quant.Matrix{Layout: layout, Rows: f.Rows, Cols: f.Cols, Data: f.Data}
 }

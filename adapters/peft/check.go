@@ -10,7 +10,8 @@ import (
 	"weft/runtime/model"
 )
 
-// checkModules finds what is wrong with the tensors for every base: pairs, ranks, types, and numbers that are not finite.
+// checkModules finds what is wrong with the tensors for every base: pairs, ranks, types, and numbers that are not
+// finite.
 func (a *Adapter) checkModules() {
 	if len(a.modules) == 0 {
 		a.wrong.add("", "it holds no tensor that would adapt anything")
@@ -79,7 +80,9 @@ func (a *Adapter) checkPair(path string, m map[kind]stored) {
 		}
 		return
 	case linear && path == embedPath:
-		a.wrong.add("", "%s: an adapter on the embedding is called lora_embedding_A and lora_embedding_B, not lora_A and lora_B", path)
+		a.wrong.add("",
+			"%s: an adapter on the embedding is called lora_embedding_A and lora_embedding_B, not lora_A and lora_B",
+			path)
 		return
 	case embedding && path != embedPath:
 		a.wrong.add("", "%s: lora_embedding_A and lora_embedding_B belong to the embedding only", path)
@@ -98,7 +101,8 @@ func (a *Adapter) checkPair(path string, m map[kind]stored) {
 }
 
 func (a *Adapter) checkRank(path string, fa, fb stored) {
-	if len(fa.shape) != 2 || len(fb.shape) != 2 || fa.shape[0] != fb.shape[1] || slices.Contains(fa.shape, 0) || slices.Contains(fb.shape, 0) {
+	if len(fa.shape) != 2 || len(fb.shape) != 2 || fa.shape[0] != fb.shape[1] || slices.Contains(fa.shape, 0) ||
+		slices.Contains(fb.shape, 0) {
 		a.wrong.add("", "%s: A has shape %v and B %v; they must be [r in] and [out r]", path, fa.shape, fb.shape)
 		return
 	}
@@ -110,7 +114,8 @@ func (a *Adapter) checkRank(path string, fa, fb stored) {
 		return
 	}
 	if want, ok := a.match.rankFits(path, rank); !ok {
-		a.wrong.add("the adapter_config.json of another training? its rank must be that of the tensors", "%s: the tensors have rank %d, but in the configuration %s", path, rank, want)
+		a.wrong.add("the adapter_config.json of another training? its rank must be that of the tensors",
+			"%s: the tensors have rank %d, but in the configuration %s", path, rank, want)
 	}
 }
 
@@ -120,7 +125,8 @@ func (a *Adapter) checkExtras(path string, m map[kind]stored) {
 	for _, k := range sortedKinds(m) {
 		r := m[k]
 		if !a.readable(k, r.format) {
-			a.wrong.add("save it as F32, F16 or BF16", "tensor %q has type %s; adapters are F32, F16 or BF16", r.name, r.format)
+			a.wrong.add("save it as F32, F16 or BF16", "tensor %q has type %s; adapters are F32, F16 or BF16", r.name,
+				r.format)
 		}
 		switch {
 		case k == kindMagnitude && !a.Config.DoRA:
@@ -130,7 +136,8 @@ func (a *Adapter) checkExtras(path string, m map[kind]stored) {
 		case k == kindBias && a.Config.Bias == BiasNone:
 			a.wrong.add("", "%s has a bias, but bias is none", path)
 		}
-		if (k == kindMagnitude || k == kindLoRABias) && hasB && len(b.shape) == 2 && !slices.Equal(r.shape, b.shape[:1]) {
+		if (k == kindMagnitude || k == kindLoRABias) && hasB && len(b.shape) == 2 &&
+			!slices.Equal(r.shape, b.shape[:1]) {
 			a.wrong.add("", "tensor %q has shape %v, expected [%d]", r.name, r.shape, b.shape[0])
 		}
 	}
@@ -164,7 +171,8 @@ func (a *Adapter) checkValues(r stored) {
 		a.wrong.add("", "%v", err)
 	}
 	if bad >= 0 {
-		a.wrong.add("the training diverged: train again with a smaller learning rate", "tensor %q holds NaN or an infinity at value %d", r.name, bad)
+		a.wrong.add("the training diverged: train again with a smaller learning rate",
+			"tensor %q holds NaN or an infinity at value %d", r.name, bad)
 	}
 }
 
@@ -178,8 +186,9 @@ var exponents = map[string]struct {
 	"BF16": {0x7f807f807f807f80, 0x0080008000800080, 2},
 }
 
-// notFinite returns the index of the first NaN or infinity, whose exponent bits are all set, -1 where all values are finite or the type is another. Eight bytes are
-// looked at together: adding the lowest bit of an exponent carries into the sign's place exactly where all of its bits are set.
+// notFinite returns the index of the first NaN or infinity, whose exponent bits are all set, -1 where all values are
+// finite or the type is another. Eight bytes are looked at together: adding the lowest bit of an exponent carries into
+// the sign's place exactly where all of its bits are set.
 func notFinite(format string, data []byte) int {
 	e, ok := exponents[format]
 	if !ok {
@@ -205,7 +214,8 @@ func notFinite(format string, data []byte) int {
 // checkBase adds to r what keeps the adapter from a base of this configuration.
 func (a *Adapter) checkBase(c *model.Config, r *reasons) {
 	if a.gguf && a.arch != c.Architecture {
-		r.add("convert the adapter again with this base", "it was made for the architecture %q, the base's is %q", a.arch, c.Architecture)
+		r.add("convert the adapter again with this base", "it was made for the architecture %q, the base's is %q",
+			a.arch, c.Architecture)
 	}
 	known := map[string]bool{embedPath: true}
 	for _, s := range sites(c) {
@@ -224,7 +234,9 @@ func (a *Adapter) checkBase(c *model.Config, r *reasons) {
 	}
 	a.checkTargets(c, r)
 	if a.Config.TieWeights && c.Tied && (a.modules[embedPath] != nil || a.modules[headPath] != nil) {
-		r.add("train without it", "ensure_weight_tying is set, and the base's head is its embedding: an adapter of one that changes both is not served")
+		r.add("train without it",
+			"ensure_weight_tying is set, and the base's head is its embedding: an adapter of one that changes both "+
+				"is not served")
 	}
 }
 
@@ -252,7 +264,8 @@ func (a *Adapter) otherBase() string {
 func (a *Adapter) checkSite(s *site, m map[kind]stored, r *reasons) {
 	fa, fb, hasA, hasB := pair(m)
 	if hasA && hasB && len(fa.shape) == 2 && len(fb.shape) == 2 && (fa.shape[1] != s.in || fb.shape[0] != s.out) {
-		r.add(a.otherBase(), "%s: A has shape %v and B %v, but the base's layer is [%d %d]", s.path, fa.shape, fb.shape, s.out, s.in)
+		r.add(a.otherBase(), "%s: A has shape %v and B %v, but the base's layer is [%d %d]", s.path, fa.shape, fb.shape,
+			s.out, s.in)
 	}
 	b, hasBias := m[kindBias]
 	due := s.bias && (a.Config.Bias == BiasAll || a.Config.Bias == BiasLoRAOnly && adapted(m))
@@ -262,7 +275,8 @@ func (a *Adapter) checkSite(s *site, m map[kind]stored, r *reasons) {
 	case hasBias && !slices.Equal(b.shape, []int{s.out}):
 		r.add(a.otherBase(), "tensor %q has shape %v, but the base's layer has %d outputs", b.name, b.shape, s.out)
 	case !hasBias && due:
-		r.add("save the adapter again with a newer PEFT: some old versions forgot biases", "%s: bias is %s, but the file holds no trained bias of it", s.path, a.Config.Bias)
+		r.add("save the adapter again with a newer PEFT: some old versions forgot biases",
+			"%s: bias is %s, but the file holds no trained bias of it", s.path, a.Config.Bias)
 	}
 	if s.path == headPath {
 		a.checkTable(m, s.out, s.in, r)
@@ -273,7 +287,8 @@ func (a *Adapter) checkEmbedding(c *model.Config, r *reasons) {
 	m := a.modules[embedPath]
 	fa, fb, hasA, hasB := pair(m)
 	if hasA && hasB && len(fa.shape) == 2 && len(fb.shape) == 2 && (fa.shape[1] != c.Vocab || fb.shape[0] != c.Hidden) {
-		r.add(a.otherBase(), "%s: A has shape %v and B %v, but the base's embedding is [%d %d]", embedPath, fa.shape, fb.shape, c.Vocab, c.Hidden)
+		r.add(a.otherBase(), "%s: A has shape %v and B %v, but the base's embedding is [%d %d]", embedPath, fa.shape,
+			fb.shape, c.Vocab, c.Hidden)
 	}
 	if b, ok := m[kindBias]; ok {
 		r.add("", "tensor %q: an embedding has no bias", b.name)
@@ -289,7 +304,9 @@ func (a *Adapter) checkTable(m map[kind]stored, vocab, hidden int, r *reasons) {
 			continue
 		}
 		if len(t.shape) == 2 && t.shape[1] == hidden {
-			r.add("merge the adapter into its base, and serve that", "tensor %q has %d rows: the vocabulary was resized in training, the base's has %d", t.name, t.shape[0], vocab)
+			r.add("merge the adapter into its base, and serve that",
+				"tensor %q has %d rows: the vocabulary was resized in training, the base's has %d", t.name, t.shape[0],
+				vocab)
 			continue
 		}
 		r.add(a.otherBase(), "tensor %q has shape %v, but the base's is [%d %d]", t.name, t.shape, vocab, hidden)
@@ -311,10 +328,12 @@ func (a *Adapter) checkTargets(c *model.Config, r *reasons) {
 		}
 	}
 	if len(lacks) > 0 {
-		r.add("save the adapter again, or correct target_modules", "target_modules chooses modules that the file does not hold: %s", listed(lacks))
+		r.add("save the adapter again, or correct target_modules",
+			"target_modules chooses modules that the file does not hold: %s", listed(lacks))
 	}
 	if len(unasked) > 0 {
-		r.add("correct target_modules", "the file holds modules that target_modules does not choose: %s", listed(unasked))
+		r.add("correct target_modules", "the file holds modules that target_modules does not choose: %s",
+			listed(unasked))
 	}
 }
 
@@ -331,7 +350,8 @@ func basePaths(c *model.Config) []string {
 func (a *Adapter) warnings(base Base) []string {
 	var out []string
 	if n := a.Config.Base; otherModel(n, base.Name()) {
-		out = append(out, fmt.Sprintf("it was made for %.200q, the base is called %q: is it the same model?", n, base.Name()))
+		out = append(out,
+			fmt.Sprintf("it was made for %.200q, the base is called %q: is it the same model?", n, base.Name()))
 	}
 	for _, t := range a.Config.Targets.Names {
 		if !slices.ContainsFunc(basePaths(base.Config()), func(p string) bool { return named([]string{t}, p) }) {

@@ -30,8 +30,9 @@ const (
 	BiasLoRAOnly = "lora_only"
 )
 
-// Config is what adapter_config.json says about a LoRA adapter: the members of PEFT's LoraConfig that change what it computes, and the few that Write keeps for
-// others. The zero value of every member but Rank, Alpha and Targets is PEFT's default.
+// Config is what adapter_config.json says about a LoRA adapter: the members of PEFT's LoraConfig that change what it
+// computes, and the few that Write keeps for others. The zero value of every member but Rank, Alpha and Targets is
+// PEFT's default.
 type Config struct {
 	Base          string    // base_model_name_or_path: a name, never opened
 	Rank          int       // r
@@ -51,13 +52,15 @@ type Config struct {
 	Dropout       float64  // lora_dropout: training only
 }
 
-// Pattern is a member of rank_pattern or alpha_pattern: Key is a regular expression that the end of a module's path must match.
+// Pattern is a member of rank_pattern or alpha_pattern: Key is a regular expression that the end of a module's path
+// must match.
 type Pattern struct {
 	Key   string
 	Value float64
 }
 
-// Modules chooses modules of the base: either Names, each a path or the end of one, or Pattern, a regular expression for the whole path (or AllLinear).
+// Modules chooses modules of the base: either Names, each a path or the end of one, or Pattern, a regular expression
+// for the whole path (or AllLinear).
 type Modules struct {
 	Names   []string
 	Pattern string
@@ -65,18 +68,23 @@ type Modules struct {
 
 func (m Modules) empty() bool { return len(m.Names) == 0 && m.Pattern == "" }
 
-// harmless lists members that do not change what a trained adapter computes: how it was initialized, trained, or is to be found.
+// harmless lists members that do not change what a trained adapter computes: how it was initialized, trained, or is to
+// be found.
 var harmless = map[string]bool{
-	"task_type": true, "peft_version": true, "inference_mode": true, "revision": true, "auto_mapping": true, "lora_dropout": true, "init_lora_weights": true,
-	"loftq_config": true, "eva_config": true, "corda_config": true, "lora_ga_config": true, "megatron_core": true, "qalora_group_size": true,
-	"fan_in_fan_out": true, // PEFT itself sets it to false for linear layers, and all are here
-	"runtime_config": true, "merge_weights": true, "enable_lora": true, "unsloth_fixed": true,
+	"task_type": true, "peft_version": true, "inference_mode": true, "revision": true, "auto_mapping": true,
+	"lora_dropout": true, "init_lora_weights": true,
+	"loftq_config": true, "eva_config": true, "corda_config": true, "lora_ga_config": true, "megatron_core": true,
+	"qalora_group_size": true,
+	"fan_in_fan_out":    true, // PEFT itself sets it to false for linear layers, and all are here
+	"runtime_config":    true, "merge_weights": true, "enable_lora": true, "unsloth_fixed": true,
 }
 
 // changing lists members that, once set, change the computation in a way that is not served.
 var changing = map[string]string{
-	"alora_invocation_tokens": "an activated LoRA works only after its invocation tokens; plain LoRA would compute something else",
-	"alora_invocation_string": "an activated LoRA works only after its invocation string; plain LoRA would compute something else",
+	"alora_invocation_tokens": "an activated LoRA works only after its invocation tokens; plain LoRA would compute " +
+		"something else",
+	"alora_invocation_string": "an activated LoRA works only after its invocation string; plain LoRA would compute " +
+		"something else",
 	"layer_replication":       "it changes the number of the model's layers",
 	"trainable_token_indices": "the adapter replaces rows of the embedding",
 	"target_parameters":       "the adapter changes parameters that belong to no linear layer",
@@ -87,14 +95,16 @@ var changing = map[string]string{
 	"kasa_config":             "KaSA scales the inner dimension by singular values",
 }
 
-// ParseConfig reads an adapter_config.json. Everything that cannot be honoured is in the error, a *RefusedError; the Config then holds what could be read.
+// ParseConfig reads an adapter_config.json. Everything that cannot be honoured is in the error, a *RefusedError; the
+// Config then holds what could be read.
 func ParseConfig(text []byte) (Config, error) {
 	var r reasons
 	c, _ := parseConfig(text, &r)
 	return c, r.err("adapter_config.json")
 }
 
-// parseConfig says false where the text is no LoRA's configuration at all, so that there is no use in looking at the tensors.
+// parseConfig says false where the text is no LoRA's configuration at all, so that there is no use in looking at the
+// tensors.
 func parseConfig(text []byte, r *reasons) (Config, bool) {
 	c := Config{Rank: 8, Alpha: 8, Bias: BiasNone}
 	if len(text) > maxConfigBytes {
@@ -162,7 +172,8 @@ func members(text []byte) ([]member, error) {
 	return out, nil
 }
 
-// checkKind refuses everything but LoRA for a causal language model; the members of another method would only add noise.
+// checkKind refuses everything but LoRA for a causal language model; the members of another method would only add
+// noise.
 func (c *Config) checkKind(m []member, r *reasons) bool {
 	var kind, task string
 	for _, f := range m {
@@ -244,8 +255,10 @@ func (c *Config) set(name string, v json.RawMessage) (err error) {
 
 // honoured lists what set takes over.
 var honoured = map[string]bool{
-	"peft_type": true, "base_model_name_or_path": true, "r": true, "lora_alpha": true, "rank_pattern": true, "alpha_pattern": true, "target_modules": true,
-	"exclude_modules": true, "layers_to_transform": true, "layers_pattern": true, "use_rslora": true, "use_dora": true, "lora_bias": true, "bias": true,
+	"peft_type": true, "base_model_name_or_path": true, "r": true, "lora_alpha": true, "rank_pattern": true,
+	"alpha_pattern": true, "target_modules": true,
+	"exclude_modules": true, "layers_to_transform": true, "layers_pattern": true, "use_rslora": true, "use_dora": true,
+	"lora_bias": true, "bias": true,
 	"modules_to_save": true, "ensure_weight_tying": true,
 }
 
@@ -258,7 +271,8 @@ func (c *Config) refuseMember(f member, r *reasons) {
 		r.add("train without it", "%s is set: %s", f.name, why)
 		return
 	}
-	r.add("remove it if it does not change what the adapter computes", "%.200q is set in adapter_config.json and not known here: it could change what the adapter computes", f.name)
+	r.add("remove it if it does not change what the adapter computes",
+		"%.200q is set in adapter_config.json and not known here: it could change what the adapter computes", f.name)
 }
 
 // isOff says that a member of any type is switched off: null, false, 0, "", [] or {}.
@@ -338,11 +352,14 @@ func (c *Config) validate(r *reasons) {
 		r.add("train without one of them", "use_dora and lora_bias exclude each other")
 	}
 	if c.Layers != nil && c.Targets.Pattern != "" {
-		r.add("write the layers into the pattern, or list the targets", "layers_to_transform works only with a list of target_modules, and they are the pattern %.200q", c.Targets.Pattern)
+		r.add("write the layers into the pattern, or list the targets",
+			"layers_to_transform works only with a list of target_modules, and they are the pattern %.200q",
+			c.Targets.Pattern)
 	}
 	for _, s := range c.Save {
 		if saved(s) == "" {
-			r.add("save only these, or merge the adapter into its base", "modules_to_save names %.200q; only lm_head and embed_tokens can be replaced", s)
+			r.add("save only these, or merge the adapter into its base",
+				"modules_to_save names %.200q; only lm_head and embed_tokens can be replaced", s)
 		}
 	}
 }

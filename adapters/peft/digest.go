@@ -21,8 +21,9 @@ func Digest(path string) (string, error) {
 	return a.Digest()
 }
 
-// Digest returns 64 hexadecimal digits: the SHA-256 of what the adapter computes. It does not depend on the order of files, members and tensors, on white space,
-// on headers, on PEFT's spelling of names, or on members of the configuration that only trained it; it does on the type and every bit of every tensor.
+// Digest returns 64 hexadecimal digits: the SHA-256 of what the adapter computes. It does not depend on the order of
+// files, members and tensors, on white space, on headers, on PEFT's spelling of names, or on members of the
+// configuration that only trained it; it does on the type and every bit of every tensor.
 //
 // What is hashed is a sequence of fields, each a text preceded by its length in bytes as a little-endian uint64:
 //
@@ -64,7 +65,8 @@ func (a *Adapter) Digest() (string, error) {
 
 // kindNames are what Digest and Write call the kinds.
 var kindNames = map[kind]string{
-	kindA: "lora_A", kindB: "lora_B", kindLoRABias: "lora_B.bias", kindEmbedA: "lora_embedding_A", kindEmbedB: "lora_embedding_B",
+	kindA: "lora_A", kindB: "lora_B", kindLoRABias: "lora_B.bias", kindEmbedA: "lora_embedding_A",
+	kindEmbedB:    "lora_embedding_B",
 	kindMagnitude: "lora_magnitude_vector", kindBase: "base_layer", kindBias: "bias", kindWeight: "weight",
 }
 

@@ -10,8 +10,8 @@ import (
 	"weft/runtime/lora"
 )
 
-// gain returns DoRA's m / ‖W + scale·BA‖ by rows (Liu et al. 2024, arXiv:2402.09353, eq. 5). Rows are spread over the cores; sums are in float64 and in an order of
-// their own, so that the result does not depend on how many there are.
+// gain returns DoRA's m / ‖W + scale·BA‖ by rows (Liu et al. 2024, arXiv:2402.09353, eq. 5). Rows are spread over the
+// cores; sums are in float64 and in an order of their own, so that the result does not depend on how many there are.
 func (b *builder) gain(s *site, magnitude stored, m *lora.Module) ([]float32, error) {
 	path := s.path
 	if path == headPath && b.base.Config().Tied {
@@ -35,7 +35,8 @@ func (b *builder) gain(s *site, magnitude stored, m *lora.Module) ([]float32, er
 	for i := range out {
 		out[i] = float32(mag[i] / norms[i])
 		if v := float64(out[i]); math.IsNaN(v) || math.IsInf(v, 0) {
-			b.wrong.add("the training diverged: train again with a smaller learning rate", "%s: row %d of W + scale·BA has norm %v and magnitude %v", s.path, i, norms[i], mag[i])
+			b.wrong.add("the training diverged: train again with a smaller learning rate",
+				"%s: row %d of W + scale·BA has norm %v and magnitude %v", s.path, i, norms[i], mag[i])
 			return out, nil
 		}
 	}
@@ -59,7 +60,8 @@ func rowNorms(w *quant.Matrix, m *lora.Module) []float64 {
 	var wg sync.WaitGroup
 	for n := range workers {
 		wg.Go(func() {
-			n := normRows{w: w, b: b, a: factors, scale: float64(m.Scale), begin: n * w.Rows / workers, end: (n + 1) * w.Rows / workers}
+			n := normRows{w: w, b: b, a: factors, scale: float64(m.Scale), begin: n * w.Rows / workers,
+				end: (n + 1) * w.Rows / workers}
 			n.run(norms)
 		})
 	}

@@ -42,7 +42,8 @@ type folder struct {
 
 func newFolder() *folder {
 	f := &folder{
-		config:  map[string]any{"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": []string{"q_proj", "down_proj"}, "layers_to_transform": []int{0, 1}},
+		config: map[string]any{"peft_type": "LORA", "r": 2, "lora_alpha": 4,
+			"target_modules": []string{"q_proj", "down_proj"}, "layers_to_transform": []int{0, 1}},
 		tensors: map[string]weights.Tensor{},
 	}
 	for l := range 2 {
@@ -95,38 +96,51 @@ func TestFolders(t *testing.T) {
 		"old fields": {func(f *folder) {
 			f.config["enable_lora"], f.config["merge_weights"], f.config["fan_in_fan_out"] = nil, true, true
 		}, nil},
-		"unknown field, off":       {set("something_new", map[string]any{}), nil},
-		"unknown field, on":        {set("something_new", 3), []string{`"something_new" is set`}},
-		"PiSSA, dropout":           {func(f *folder) { f.config["init_lora_weights"], f.config["lora_dropout"] = "pissa", 0.1 }, nil},
-		"no kind":                  {func(f *folder) { delete(f.config, "peft_type") }, []string{"peft_type is absent"}},
-		"sequence classification":  {set("task_type", "SEQ_CLS"), []string{`task_type is "SEQ_CLS"`}},
-		"QALoRA":                   {set("use_qalora", true), []string{"use_qalora is set"}},
-		"target parameters":        {set("target_parameters", []string{"x"}), []string{"target_parameters is set"}},
-		"tying, untouched":         {set("ensure_weight_tying", true), nil},
-		"no rank":                  {set("r", 0), []string{"r is 0"}},
-		"rank of another type":     {set("r", "two"), []string{"r: json"}},
-		"alpha":                    {set("lora_alpha", 1e300), []string{`alpha of "lora_alpha" is 1e+300`}},
-		"bias":                     {set("bias", "some"), []string{`bias is "some"`}},
-		"wrong rank":               {set("r", 3), []string{"the tensors have rank 2, but in the configuration r is 3"}},
-		"rank pattern":             {func(f *folder) { f.config["r"], f.config["rank_pattern"] = 3, map[string]any{"(q|down)_proj": 2} }, nil},
-		"rank pattern, not it":     {set("rank_pattern", map[string]any{"q_proj": 5}), []string{`rank_pattern "q_proj" says 5`}},
-		"rank pattern of strings":  {set("rank_pattern", map[string]any{"q_proj": "5"}), []string{"rank_pattern"}},
-		"fraction of a rank":       {set("rank_pattern", map[string]any{"x": 1.5}), []string{"expected a whole number"}},
+		"unknown field, off": {set("something_new", map[string]any{}), nil},
+		"unknown field, on":  {set("something_new", 3), []string{`"something_new" is set`}},
+		"PiSSA, dropout": {func(f *folder) {
+			f.config["init_lora_weights"],
+				f.config["lora_dropout"] = "pissa", 0.1
+		}, nil},
+		"no kind": {func(f *folder) { delete(f.config, "peft_type") },
+			[]string{"peft_type is absent"}},
+		"sequence classification": {set("task_type", "SEQ_CLS"), []string{`task_type is "SEQ_CLS"`}},
+		"QALoRA":                  {set("use_qalora", true), []string{"use_qalora is set"}},
+		"target parameters":       {set("target_parameters", []string{"x"}), []string{"target_parameters is set"}},
+		"tying, untouched":        {set("ensure_weight_tying", true), nil},
+		"no rank":                 {set("r", 0), []string{"r is 0"}},
+		"rank of another type":    {set("r", "two"), []string{"r: json"}},
+		"alpha":                   {set("lora_alpha", 1e300), []string{`alpha of "lora_alpha" is 1e+300`}},
+		"bias":                    {set("bias", "some"), []string{`bias is "some"`}},
+		"wrong rank":              {set("r", 3), []string{"the tensors have rank 2, but in the configuration r is 3"}},
+		"rank pattern": {func(f *folder) {
+			f.config["r"], f.config["rank_pattern"] = 3,
+				map[string]any{"(q|down)_proj": 2}
+		}, nil},
+		"rank pattern, not it":    {set("rank_pattern", map[string]any{"q_proj": 5}), []string{`rank_pattern "q_proj" says 5`}},
+		"rank pattern of strings": {set("rank_pattern", map[string]any{"q_proj": "5"}), []string{"rank_pattern"}},
+		"fraction of a rank": {set("rank_pattern", map[string]any{"x": 1.5}),
+			[]string{"expected a whole number"}},
 		"pattern that is not Go's": {set("target_modules", `(?<!k_)proj`), []string{"cannot be read by Go's regular expressions"}},
 		"pattern": {func(f *folder) {
 			f.config["layers_to_transform"] = nil
 			f.config["target_modules"] = `.*\.[01]\..*\.(q|down)_proj`
 		}, nil},
-		"pattern and layers":       {set("target_modules", `.*_proj`), []string{"layers_to_transform works only with a list"}},
-		"excluded":                 {set("exclude_modules", []string{"down_proj"}), []string{"does not choose: model.layers.0.mlp.down_proj, model.layers.1.mlp.down_proj"}},
-		"more targets":             {set("target_modules", []string{"q_proj", "down_proj", "up_proj"}), []string{"does not hold: model.layers.0.mlp.up_proj, model.layers.1.mlp.up_proj"}},
-		"fewer targets":            {set("target_modules", []string{"q_proj"}), []string{"does not choose: model.layers.0.mlp.down_proj"}},
+		"pattern and layers": {set("target_modules", `.*_proj`), []string{"layers_to_transform works only with a list"}},
+		"excluded": {set("exclude_modules", []string{"down_proj"}),
+			[]string{"does not choose: model.layers.0.mlp.down_proj, model.layers.1.mlp.down_proj"}},
+		"more targets": {set("target_modules", []string{"q_proj", "down_proj", "up_proj"}),
+			[]string{"does not hold: model.layers.0.mlp.up_proj, model.layers.1.mlp.up_proj"}},
+		"fewer targets": {set("target_modules", []string{"q_proj"}),
+			[]string{"does not choose: model.layers.0.mlp.down_proj"}},
 		"a target of other models": {set("target_modules", []string{"q_proj", "down_proj", "c_attn"}), nil},
 		"all layers":               {set("layers_to_transform", nil), []string{"does not hold: model.layers.2"}},
 		"one layer":                {func(f *folder) { f.config["layers_to_transform"] = 0; f.drop("layers.1") }, nil},
 		"layers pattern":           {set("layers_pattern", "layers"), nil},
 		"layers of another name":   {set("layers_pattern", []string{"h"}), []string{"does not choose"}},
-		"default targets":          {set("target_modules", nil), []string{"does not hold: model.layers.0.self_attn.v_proj", "does not choose: model.layers.0.mlp.down_proj"}},
+		"default targets": {set("target_modules", nil),
+			[]string{"does not hold: model.layers.0.self_attn.v_proj",
+				"does not choose: model.layers.0.mlp.down_proj"}},
 		"old names": {func(f *folder) {
 			for name, v := range f.tensors {
 				delete(f.tensors, name)
@@ -141,25 +155,34 @@ func TestFolders(t *testing.T) {
 		"empty": {func(f *folder) {
 			f.tensors[q0+".lora_A.weight"], f.tensors[q0+".lora_B.weight"] = f32(0, 64), f32(64, 0)
 		}, []string{"they must be [r in] and [out r]"}},
-		"F64":                 {add(q0+".lora_A.weight", weights.Tensor{DType: "F64", Shape: []int{2, 64}, Data: make([]byte, 1024)}), []string{"has type F64"}},
-		"infinity":            {func(f *folder) { binary.LittleEndian.PutUint32(f.tensors[q0+".lora_A.weight"].Data[12:], 0x7f800000) }, []string{"holds NaN or an infinity at value 3"}},
-		"NaN in BF16":         {add(q0+".lora_A.weight", weights.Tensor{DType: "BF16", Shape: []int{2, 64}, Data: append(make([]byte, 254), 0xc0, 0x7f)}), []string{"at value 127"}},
+		"F64": {add(q0+".lora_A.weight",
+			weights.Tensor{DType: "F64", Shape: []int{2, 64}, Data: make([]byte, 1024)}), []string{"has type F64"}},
+		"infinity": {func(
+			f *folder) {
+			binary.LittleEndian.PutUint32(f.tensors[q0+".lora_A.weight"].Data[12:], 0x7f800000)
+		}, []string{"holds NaN or an infinity at value 3"}},
+		"NaN in BF16": {add(q0+".lora_A.weight",
+			weights.Tensor{DType: "BF16", Shape: []int{2, 64}, Data: append(make([]byte, 254), 0xc0, 0x7f)}),
+			[]string{"at value 127"}},
 		"magnitude, not DoRA": {add(q0+".lora_magnitude_vector", f32(64)), []string{"use_dora is false"}},
 		"DoRA, no magnitude":  {set("use_dora", true), []string{"lora_magnitude_vector is missing"}},
 		"magnitude's shape": {func(f *folder) {
 			f.config["use_dora"] = true
 			f.tensors[q0+".lora_magnitude_vector.default.weight"] = f32(63)
 		}, []string{"has shape [63], expected [64]"}},
-		"DoRA and lora_bias":       {func(f *folder) { f.config["use_dora"], f.config["lora_bias"] = true, true }, []string{"exclude each other", "lora_B has no bias"}},
-		"bias, though none":        {add(q0+".bias", f32(64)), []string{"has a bias, but bias is none", "the base's layer has none"}},
+		"DoRA and lora_bias": {func(f *folder) { f.config["use_dora"], f.config["lora_bias"] = true, true },
+			[]string{"exclude each other", "lora_B has no bias"}},
+		"bias, though none": {add(q0+".bias", f32(64)),
+			[]string{"has a bias, but bias is none", "the base's layer has none"}},
 		"biases of a base of none": {set("bias", "all"), nil},
 		"embedding's pair on q": {func(f *folder) {
 			f.tensors[q0+".lora_embedding_A"], f.tensors[q0+".lora_embedding_B"] = f32(2, 64), f32(64, 2)
 			f.drop("0.self_attn.q_proj.lora_A")
 			f.drop("0.self_attn.q_proj.lora_B")
 		}, []string{"belong to the embedding only"}},
-		"linear pair on embedding": {func(f *folder) { f.pair(embedPath, 64, 512) }, []string{"is called lora_embedding_A"}},
-		"save what cannot be":      {set("modules_to_save", []string{"lm_head", "score"}), []string{`names "score"`, "names lm_head, but the file does not hold it"}},
+		"linear pair on embedding": {func(f *folder) { f.pair(embedPath, 64, 512) },
+			[]string{"is called lora_embedding_A"}},
+		"save what cannot be": {set("modules_to_save", []string{"lm_head", "score"}), []string{`names "score"`, "names lm_head, but the file does not hold it"}},
 		"save the head": {func(f *folder) {
 			f.config["modules_to_save"] = []string{"lm_head"}
 			f.tensors[prefix+"lm_head.modules_to_save.default.weight"] = f32(512, 64)
@@ -168,9 +191,12 @@ func TestFolders(t *testing.T) {
 			f.config["modules_to_save"] = []string{"lm_head"}
 			f.tensors[prefix+"lm_head.weight"] = f32(520, 64)
 		}, []string{"the vocabulary was resized"}},
-		"another embedding": {add(prefix+"model.embed_tokens.weight", f32(512, 64)), []string{"should be the base's own weight, but differs"}},
-		"more layers":       {func(f *folder) { f.pair("model.layers.7.mlp.down_proj", 64, 172) }, []string{"model.layers.7.mlp.down_proj (it has 5 layers)"}},
-		"in, out":           {func(f *folder) { f.pair("model.layers.1.mlp.down_proj", 172, 64) }, []string{"A has shape [2 64] and B [172 2], but the base's layer is [64 172]"}},
+		"another embedding": {add(prefix+"model.embed_tokens.weight", f32(512, 64)),
+			[]string{"should be the base's own weight, but differs"}},
+		"more layers": {func(f *folder) { f.pair("model.layers.7.mlp.down_proj", 64, 172) },
+			[]string{"model.layers.7.mlp.down_proj (it has 5 layers)"}},
+		"in, out": {func(f *folder) { f.pair("model.layers.1.mlp.down_proj", 172, 64) },
+			[]string{"A has shape [2 64] and B [172 2], but the base's layer is [64 172]"}},
 		"all at once": {func(f *folder) {
 			f.config["use_bdlora"], f.config["lora_alpha"] = map[string]any{"a": 1}, "x"
 			f.tensors[d1+".oops"] = f32(1)
@@ -216,29 +242,48 @@ func TestFiles(t *testing.T) {
 		change func(t *testing.T, dir string)
 		want   []string
 	}{
-		"no configuration":     {func(t *testing.T, dir string) { remove(t, dir, ConfigFile) }, []string{"adapter_config.json is missing"}},
-		"no tensors":           {func(t *testing.T, dir string) { remove(t, dir, WeightsFile) }, []string{"adapter_model.safetensors is missing"}},
-		"a pickle":             {func(t *testing.T, dir string) { remove(t, dir, WeightsFile); write(t, dir, "adapter_model.bin", "x") }, []string{"a pickle, which is never read"}},
-		"a GGUF beside":        {func(t *testing.T, dir string) { remove(t, dir, ConfigFile); write(t, dir, "a.gguf", "x") }, []string{"open a.gguf itself"}},
-		"linked configuration": {func(t *testing.T, dir string) { link(t, dir, ConfigFile) }, []string{"adapter_config.json is a symbolic link"}},
-		"linked tensors":       {func(t *testing.T, dir string) { link(t, dir, WeightsFile) }, []string{"adapter_model.safetensors is a symbolic link"}},
+		"no configuration": {func(t *testing.T, dir string) { remove(t, dir, ConfigFile) },
+			[]string{"adapter_config.json is missing"}},
+		"no tensors": {func(t *testing.T, dir string) { remove(t, dir, WeightsFile) },
+			[]string{"adapter_model.safetensors is missing"}},
+		"a pickle": {func(t *testing.T,
+			dir string) {
+			remove(t, dir, WeightsFile)
+			write(t, dir, "adapter_model.bin", "x")
+		}, []string{"a pickle, which is never read"}},
+		"a GGUF beside": {func(t *testing.T,
+			dir string) {
+			remove(t, dir, ConfigFile)
+			write(t, dir, "a.gguf", "x")
+		}, []string{"open a.gguf itself"}},
+		"linked configuration": {func(t *testing.T, dir string) { link(t, dir, ConfigFile) },
+			[]string{"adapter_config.json is a symbolic link"}},
+		"linked tensors": {func(t *testing.T, dir string) { link(t, dir, WeightsFile) },
+			[]string{"adapter_model.safetensors is a symbolic link"}},
 		"a folder": {func(t *testing.T, dir string) {
 			remove(t, dir, ConfigFile)
 			if err := os.Mkdir(filepath.Join(dir, ConfigFile), 0o700); err != nil {
 				t.Fatal(err)
 			}
 		}, []string{"adapter_config.json is no regular file"}},
-		"configuration of 2 MB": {func(t *testing.T, dir string) { write(t, dir, ConfigFile, strings.Repeat(" ", 2<<20)) }, []string{"more than 1048576"}},
-		"not JSON":              {func(t *testing.T, dir string) { write(t, dir, ConfigFile, `{"peft_type": "LORA",}`) }, []string{"adapter_config.json"}},
-		"twice":                 {func(t *testing.T, dir string) { write(t, dir, ConfigFile, `{"r": 1, "r": 2}`) }, []string{`"r" occurs twice`}},
-		"NaN":                   {func(t *testing.T, dir string) { write(t, dir, ConfigFile, `{"peft_type": "LORA", "lora_alpha": NaN}`) }, []string{"adapter_config.json"}},
-		"a list":                {func(t *testing.T, dir string) { write(t, dir, ConfigFile, `[]`) }, []string{"does not begin with '{'"}},
-		"something after":       {func(t *testing.T, dir string) { write(t, dir, ConfigFile, `{"peft_type": "LORA"} {}`) }, []string{"something follows"}},
-		"not UTF-8":             {func(t *testing.T, dir string) { write(t, dir, ConfigFile, "{\"a\": \"\xff\"}") }, []string{"UTF-8"}},
-		"empty file":            {func(t *testing.T, dir string) { write(t, dir, WeightsFile, "") }, []string{"empty"}},
-		"header of 100 MB":      {func(t *testing.T, dir string) { write(t, dir, WeightsFile, length(100_000_000)) }, []string{"its header has 100000000 bytes"}},
-		"header of 2^63":        {func(t *testing.T, dir string) { write(t, dir, WeightsFile, length(1<<63)) }, []string{"more than 8388608"}},
-		"header beyond the end": {func(t *testing.T, dir string) { write(t, dir, WeightsFile, length(1000)) }, []string{"cut short"}},
+		"configuration of 2 MB": {func(t *testing.T,
+			dir string) {
+			write(t, dir, ConfigFile, strings.Repeat(" ", 2<<20))
+		}, []string{"more than 1048576"}},
+		"not JSON":        {func(t *testing.T, dir string) { write(t, dir, ConfigFile, `{"peft_type": "LORA",}`) }, []string{"adapter_config.json"}},
+		"twice":           {func(t *testing.T, dir string) { write(t, dir, ConfigFile, `{"r": 1, "r": 2}`) }, []string{`"r" occurs twice`}},
+		"NaN":             {func(t *testing.T, dir string) { write(t, dir, ConfigFile, `{"peft_type": "LORA", "lora_alpha": NaN}`) }, []string{"adapter_config.json"}},
+		"a list":          {func(t *testing.T, dir string) { write(t, dir, ConfigFile, `[]`) }, []string{"does not begin with '{'"}},
+		"something after": {func(t *testing.T, dir string) { write(t, dir, ConfigFile, `{"peft_type": "LORA"} {}`) }, []string{"something follows"}},
+		"not UTF-8": {func(t *testing.T, dir string) { write(t, dir, ConfigFile, "{\"a\": \"\xff\"}") },
+			[]string{"UTF-8"}},
+		"empty file": {func(t *testing.T, dir string) { write(t, dir, WeightsFile, "") }, []string{"empty"}},
+		"header of 100 MB": {func(t *testing.T, dir string) { write(t, dir, WeightsFile, length(100_000_000)) },
+			[]string{"its header has 100000000 bytes"}},
+		"header of 2^63": {func(t *testing.T, dir string) { write(t, dir, WeightsFile, length(1<<63)) },
+			[]string{"more than 8388608"}},
+		"header beyond the end": {func(t *testing.T, dir string) { write(t, dir, WeightsFile, length(1000)) },
+			[]string{"cut short"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := newFolder().write(t)
@@ -247,7 +292,8 @@ func TestFiles(t *testing.T) {
 			checkRefusal(t, err, c.want)
 		})
 	}
-	if _, err := Open(filepath.Join(t.TempDir(), "nowhere")); !errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrRefused) {
+	if _, err := Open(filepath.Join(t.TempDir(), "nowhere")); !errors.Is(err, fs.ErrNotExist) ||
+		errors.Is(err, ErrRefused) {
 		t.Errorf("error %v, want that the folder does not exist", err)
 	}
 }
@@ -260,7 +306,8 @@ func TestReasonsAreBounded(t *testing.T) {
 	}
 	_, err := Open(f.write(t))
 	var refused *RefusedError
-	if !errors.As(err, &refused) || len(refused.Reasons) != maxReasons || refused.More != 50 || !strings.Contains(err.Error(), "and 50 more") {
+	if !errors.As(err, &refused) || len(refused.Reasons) != maxReasons || refused.More != 50 ||
+		!strings.Contains(err.Error(), "and 50 more") {
 		t.Errorf("%d reasons and %d more: %v", len(refused.Reasons), refused.More, err)
 	}
 }
@@ -316,18 +363,24 @@ func TestMatching(t *testing.T) {
 		chosen  []string
 		refused []string
 	}{
-		"end of a path":         {Config{Targets: Modules{Names: []string{"q_proj"}}}, []string{q1}, []string{up, "q_projx", "xq_proj"}},
-		"longer end":            {Config{Targets: Modules{Names: []string{"1.self_attn.q_proj"}}}, []string{q1}, []string{"model.layers.11.self_attn.q_proj"}},
+		"end of a path": {Config{Targets: Modules{Names: []string{"q_proj"}}}, []string{q1},
+			[]string{up, "q_projx", "xq_proj"}},
+		"longer end": {Config{Targets: Modules{Names: []string{"1.self_attn.q_proj"}}}, []string{q1},
+			[]string{"model.layers.11.self_attn.q_proj"}},
 		"whole path":            {Config{Targets: Modules{Names: []string{q1}}}, []string{q1}, []string{"x." + up}},
 		"whole path, any layer": {Config{Targets: Modules{Names: []string{q1}}, Layers: []int{5}}, []string{q1}, nil},
-		"end, other layer":      {Config{Targets: Modules{Names: []string{"q_proj"}}, Layers: []int{5}}, nil, []string{q1, headPath}},
-		"pattern is whole":      {Config{Targets: Modules{Pattern: `.*layers.1.*`}}, []string{q1, up}, nil},
-		"pattern of a part":     {Config{Targets: Modules{Pattern: `q_proj`}}, nil, []string{q1}},
-		"alternatives":          {Config{Targets: Modules{Pattern: `lm_head|.*up_proj`}}, []string{up, headPath}, []string{q1}},
-		"all linear":            {Config{Targets: Modules{Pattern: AllLinear}}, []string{q1, up}, []string{headPath, embedPath}},
-		"exclude wins":          {Config{Targets: Modules{Pattern: AllLinear}, Exclude: Modules{Names: []string{"q_proj"}}}, []string{up}, []string{q1}},
-		"exclude by pattern":    {Config{Targets: Modules{Names: []string{"q_proj", "up_proj"}}, Exclude: Modules{Pattern: `.*\.11\..*`}}, []string{q1}, []string{up}},
-		"saved are no targets":  {Config{Targets: Modules{Names: []string{"lm_head", "q_proj"}}, Save: []string{"lm_head"}}, []string{q1}, []string{headPath}},
+		"end, other layer": {Config{Targets: Modules{Names: []string{"q_proj"}}, Layers: []int{5}}, nil,
+			[]string{q1, headPath}},
+		"pattern is whole":  {Config{Targets: Modules{Pattern: `.*layers.1.*`}}, []string{q1, up}, nil},
+		"pattern of a part": {Config{Targets: Modules{Pattern: `q_proj`}}, nil, []string{q1}},
+		"alternatives":      {Config{Targets: Modules{Pattern: `lm_head|.*up_proj`}}, []string{up, headPath}, []string{q1}},
+		"all linear": {Config{Targets: Modules{Pattern: AllLinear}}, []string{q1, up},
+			[]string{headPath, embedPath}},
+		"exclude wins": {Config{Targets: Modules{Pattern: AllLinear},
+			Exclude: Modules{Names: []string{"q_proj"}}}, []string{up}, []string{q1}},
+		"exclude by pattern": {Config{Targets: Modules{Names: []string{"q_proj", "up_proj"}}, Exclude: Modules{Pattern: `.*\.11\..*`}}, []string{q1}, []string{up}},
+		"saved are no targets": {Config{Targets: Modules{Names: []string{"lm_head", "q_proj"}},
+			Save: []string{"lm_head"}}, []string{q1}, []string{headPath}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var r reasons
@@ -348,7 +401,8 @@ func TestMatching(t *testing.T) {
 		})
 	}
 	m := newMatcher(&Config{Alpha: 1, AlphaPattern: []Pattern{{"layers.1.self_attn.q_proj", 3}, {"q_proj", 5}, {`^model\.layers\.11\..*`, 7}}}, new(reasons))
-	for path, want := range map[string]float64{q1: 3, "model.layers.2.self_attn.q_proj": 5, up: 7, "model.layers.2.mlp.up_proj": 1} {
+	for path, want := range map[string]float64{q1: 3, "model.layers.2.self_attn.q_proj": 5, up: 7,
+		"model.layers.2.mlp.up_proj": 1} {
 		if got := m.alpha(path); got != want {
 			t.Errorf("alpha of %s is %v, want %v", path, got, want)
 		}
@@ -364,8 +418,10 @@ func TestInspect(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.Verdict != Fits || !slices.Equal(r.Ranks, []int{2}) || !slices.Equal(r.Alphas, []float64{4}) || !slices.Equal(r.Scales, []float64{4 / math.Sqrt(2)}) ||
-		!slices.Equal(r.Targets, []string{"down_proj", "q_proj"}) || !slices.Equal(r.Layers, []int{0, 1}) || r.Params != 2*2*(64+64+64+172) || r.Digest == "" {
+	if r.Verdict != Fits || !slices.Equal(r.Ranks, []int{2}) || !slices.Equal(r.Alphas, []float64{4}) ||
+		!slices.Equal(r.Scales, []float64{4 / math.Sqrt(2)}) ||
+		!slices.Equal(r.Targets, []string{"down_proj", "q_proj"}) || !slices.Equal(r.Layers, []int{0, 1}) ||
+		r.Params != 2*2*(64+64+64+172) || r.Digest == "" {
 		t.Errorf("%+v", r)
 	}
 	if all := strings.Join(r.Warnings, "\n"); len(r.Warnings) != 2 || !strings.Contains(all, "org/Another-1B") || !strings.Contains(all, `"w1", which the base does not have`) {
@@ -379,7 +435,8 @@ func TestNotFinite(t *testing.T) {
 		size                   int
 		largest, infinity, nan uint32
 	}{
-		"F32": {4, 0xff7fffff, 0xff800000, 0x7fc00000}, "F16": {2, 0xfbff, 0x7c00, 0xfe01}, "BF16": {2, 0x7f7f, 0xff80, 0x7f81},
+		"F32": {4, 0xff7fffff, 0xff800000, 0x7fc00000}, "F16": {2, 0xfbff, 0x7c00, 0xfe01},
+		"BF16": {2, 0x7f7f, 0xff80, 0x7f81},
 	} {
 		for n := range 9 {
 			data := make([]byte, 0, n*4)
@@ -418,26 +475,34 @@ func TestSmallBase(t *testing.T) {
 		change func(*folder)
 		want   []string
 	}{
-		"tied":             {embed, true, func(*folder) {}, nil},
-		"tied together":    {embed, true, func(f *folder) { f.config["ensure_weight_tying"] = true }, []string{"ensure_weight_tying is set"}},
-		"tied, elsewhere":  {plain, true, func(f *folder) { f.config["ensure_weight_tying"] = true }, nil},
-		"untied":           {embed, false, func(f *folder) { f.config["ensure_weight_tying"] = true }, nil},
-		"biases forgotten": {dora, false, func(f *folder) { f.drop("bias") }, []string{"k_proj: bias is lora_only, but the file holds no trained bias"}},
-		"all biases":       {dora, false, func(f *folder) { f.config["bias"] = "all" }, []string{"layers.0.self_attn.q_proj: bias is all", "layers.1.self_attn.v_proj: bias is all"}},
-		"a bias alone":     {dora, false, func(f *folder) { f.config["bias"] = "all"; allBiases(f) }, nil},
+		"tied": {embed, true, func(*folder) {}, nil},
+		"tied together": {embed, true, func(f *folder) { f.config["ensure_weight_tying"] = true },
+			[]string{"ensure_weight_tying is set"}},
+		"tied, elsewhere": {plain, true, func(f *folder) { f.config["ensure_weight_tying"] = true }, nil},
+		"untied":          {embed, false, func(f *folder) { f.config["ensure_weight_tying"] = true }, nil},
+		"biases forgotten": {dora, false, func(f *folder) { f.drop("bias") },
+			[]string{"k_proj: bias is lora_only, but the file holds no trained bias"}},
+		"all biases": {dora, false, func(f *folder) { f.config["bias"] = "all" },
+			[]string{"layers.0.self_attn.q_proj: bias is all", "layers.1.self_attn.v_proj: bias is all"}},
+		"a bias alone": {dora, false, func(f *folder) { f.config["bias"] = "all"; allBiases(f) }, nil},
 		"bias of a base without": {plain, false, func(f *folder) {
 			f.config["bias"] = "lora_only"
 			f.tensors[prefix+"model.layers.0.self_attn.q_proj.bias"] = f32(4)
 			f.tensors[prefix+"model.layers.1.mlp.down_proj.bias"] = f32(4)
 		}, []string{"down_proj has a bias, but the base's layer has none"}},
-		"bias's shape": {dora, false, func(f *folder) { f.tensors[k0+".base_layer.bias"] = f32(3) }, []string{"the base's layer has 2 outputs"}},
+		"bias's shape": {dora, false, func(f *folder) { f.tensors[k0+".base_layer.bias"] = f32(3) },
+			[]string{"the base's layer has 2 outputs"}},
 		"embedding's bias": {embed, false, func(f *folder) {
 			f.config["bias"] = "all"
 			f.tensors[prefix+"model.embed_tokens.bias"] = f32(4)
 			allBiases(f)
 		}, []string{"an embedding has no bias"}},
-		"embedding's shape": {embed, false, func(f *folder) { f.tensors[prefix+"model.embed_tokens.base_layer.weight"] = f32(8, 5) }, []string{"but the base's is [8 4]"}},
-		"embedding's pair":  {embed, false, func(f *folder) { f.tensors[prefix+"model.embed_tokens.lora_embedding_A"] = f32(2, 9) }, []string{"the base's embedding is [8 4]"}},
+		"embedding's shape": {embed, false,
+			func(f *folder) { f.tensors[prefix+"model.embed_tokens.base_layer.weight"] = f32(8, 5) },
+			[]string{"but the base's is [8 4]"}},
+		"embedding's pair": {embed, false,
+			func(f *folder) { f.tensors[prefix+"model.embed_tokens.lora_embedding_A"] = f32(2, 9) },
+			[]string{"the base's embedding is [8 4]"}},
 		"DoRA on embedding": {embed, false, func(f *folder) {
 			f.config["use_dora"] = true
 			f.tensors[prefix+"model.embed_tokens.lora_magnitude_vector"] = f32(4)
@@ -445,7 +510,8 @@ func TestSmallBase(t *testing.T) {
 		"nothing is left of a row": {dora, false, func(f *folder) {
 			f.tensors[k0+".lora_B.weight"] = weights.Tensor{DType: "F32", Shape: []int{2, 2}, Data: make([]byte, 16)}
 		}, []string{"has norm 0"}},
-		"head": {saved, false, func(f *folder) { f.tensors[prefix+"lm_head.weight"] = f32(8, 3) }, []string{"but the base's is [8 4]"}},
+		"head": {saved, false, func(f *folder) { f.tensors[prefix+"lm_head.weight"] = f32(8, 3) },
+			[]string{"but the base's is [8 4]"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f, base := smallFolders()[c.folder], newSmallBase()

@@ -24,7 +24,8 @@ type smallBase struct {
 }
 
 func newSmallBase() *smallBase {
-	return &smallBase{cfg: model.Config{Architecture: "llama", Hidden: 4, Layers: 2, Heads: 2, KVHeads: 1, HeadDim: 2, FFN: 6, Vocab: 8, QKVBias: true}}
+	return &smallBase{cfg: model.Config{Architecture: "llama", Hidden: 4, Layers: 2, Heads: 2, KVHeads: 1, HeadDim: 2,
+		FFN: 6, Vocab: 8, QKVBias: true}}
 }
 
 func (b *smallBase) Name() string          { return "small" }
@@ -33,7 +34,8 @@ func (b *smallBase) Release(string)        {}
 
 func (b *smallBase) Matrix(name string) (*quant.Matrix, error) {
 	if name == "model.embed_tokens.weight" || name == "lm_head.weight" {
-		return &quant.Matrix{Layout: quant.F32, Rows: b.cfg.Vocab, Cols: b.cfg.Hidden, Data: f32(b.cfg.Vocab, b.cfg.Hidden).Data}, nil
+		return &quant.Matrix{Layout: quant.F32, Rows: b.cfg.Vocab, Cols: b.cfg.Hidden,
+			Data: f32(b.cfg.Vocab, b.cfg.Hidden).Data}, nil
 	}
 	for _, s := range sites(&b.cfg) {
 		if s.path+".weight" == name {
@@ -63,12 +65,14 @@ func smallFolders() []*folder {
 		f.pair(path, out, in)
 	}
 	fresh := func() *folder {
-		return &folder{map[string]any{"peft_type": "LORA", "r": 2, "lora_alpha": 3, "target_modules": []string{}}, map[string]weights.Tensor{}}
+		return &folder{map[string]any{"peft_type": "LORA", "r": 2, "lora_alpha": 3, "target_modules": []string{}},
+			map[string]weights.Tensor{}}
 	}
 	plain, dora, embed, saved := fresh(), fresh(), fresh(), fresh()
 	lora(plain, "model.layers.0.self_attn.q_proj", 4, 4)
 	lora(plain, "model.layers.1.mlp.down_proj", 4, 6)
-	plain.config["rank_pattern"], plain.config["alpha_pattern"] = map[string]any{"q_proj": 2}, map[string]any{"down_proj": 1.5}
+	plain.config["rank_pattern"], plain.config["alpha_pattern"] = map[string]any{"q_proj": 2},
+		map[string]any{"down_proj": 1.5}
 	lora(dora, "model.layers.0.self_attn.k_proj", 2, 4)
 	dora.config["use_dora"], dora.config["bias"] = true, "lora_only"
 	dora.tensors[prefix+"model.layers.0.self_attn.k_proj.lora_magnitude_vector"] = f32(2)
@@ -78,7 +82,8 @@ func smallFolders() []*folder {
 	embed.tensors[prefix+"model.embed_tokens.base_layer.weight"] = f32(8, 4)
 	lora(saved, "model.layers.0.mlp.up_proj", 6, 4)
 	saved.config["modules_to_save"], saved.config["lora_bias"] = []string{"lm_head"}, true
-	saved.tensors[prefix+"lm_head.weight"], saved.tensors[prefix+"model.layers.0.mlp.up_proj.lora_B.bias"] = f32(8, 4), f32(6)
+	saved.tensors[prefix+"lm_head.weight"], saved.tensors[prefix+"model.layers.0.mlp.up_proj.lora_B.bias"] = f32(8, 4),
+		f32(6)
 	return []*folder{plain, dora, embed, saved}
 }
 
@@ -96,7 +101,8 @@ func checkAny(t *testing.T, path string) {
 	t.Helper()
 	a, err := Load(path, newSmallBase())
 	report, inspectErr := Inspect(path, newSmallBase())
-	if (inspectErr == nil) != (err == nil || errors.Is(err, ErrRefused)) || inspectErr == nil && (report.Verdict == Fits) != (err == nil) {
+	if (inspectErr == nil) != (err == nil || errors.Is(err, ErrRefused)) || inspectErr == nil &&
+		(report.Verdict == Fits) != (err == nil) {
 		t.Fatalf("Load says %v, Inspect %v and %+v", err, inspectErr, report)
 	}
 	if err != nil {
@@ -186,7 +192,8 @@ type normalConfig Config
 
 // normal makes absent and empty lists the same.
 func normal(c Config) normalConfig {
-	c.Layers, c.LayersPattern, c.Save = append([]int{}, c.Layers...), append([]string{}, c.LayersPattern...), append([]string{}, c.Save...)
+	c.Layers, c.LayersPattern, c.Save = append([]int{}, c.Layers...), append([]string{}, c.LayersPattern...),
+		append([]string{}, c.Save...)
 	c.RankPattern, c.AlphaPattern = append([]Pattern{}, c.RankPattern...), append([]Pattern{}, c.AlphaPattern...)
 	c.Targets.Names, c.Exclude.Names = append([]string{}, c.Targets.Names...), append([]string{}, c.Exclude.Names...)
 	return normalConfig(c)

@@ -13,12 +13,14 @@ import (
 
 // ggufHarmless lists metadata below "adapter." that does not change what an adapter computes.
 var ggufHarmless = map[string]bool{
-	"adapter.type": true, "adapter.lora.alpha": true, "adapter.lora.task_name": true, "adapter.lora.prompt_prefix": true,
+	"adapter.type": true, "adapter.lora.alpha": true, "adapter.lora.task_name": true,
+	"adapter.lora.prompt_prefix": true,
 }
 
-// openGGUF opens an adapter as llama.cpp's convert_lora_to_gguf.py writes it: general.type "adapter", adapter.type "lora", adapter.lora.alpha, and for each adapted
-// tensor of the base a pair NAME.lora_a [r, in], NAME.lora_b [out, r]; that of token_embd.weight has its A turned round, [V, r]. The scale is alpha/r, or 1 where
-// alpha is 0 or absent, as llama.cpp has it. It says no more about itself, so whatever tensors it has are its targets.
+// openGGUF opens an adapter as llama.cpp's convert_lora_to_gguf.py writes it: general.type "adapter", adapter.type
+// "lora", adapter.lora.alpha, and for each adapted tensor of the base a pair NAME.lora_a [r, in], NAME.lora_b [out, r];
+// that of token_embd.weight has its A turned round, [V, r]. The scale is alpha/r, or 1 where alpha is 0 or absent, as
+// llama.cpp has it. It says no more about itself, so whatever tensors it has are its targets.
 func (a *Adapter) openGGUF() error {
 	f, err := os.Open(a.path)
 	if err != nil {
@@ -50,7 +52,8 @@ func (a *Adapter) openGGUF() error {
 func (a *Adapter) readGGUFMeta(meta map[string]any) {
 	text := func(key string) string { s, _ := meta[key].(string); return s }
 	if t := text("general.type"); t != "adapter" {
-		a.wrong.add("give a LoRA adapter; a model goes to --model", "general.type is %s, expected \"adapter\"", orAbsent(t))
+		a.wrong.add("give a LoRA adapter; a model goes to --model", "general.type is %s, expected \"adapter\"",
+			orAbsent(t))
 	}
 	if t := text("adapter.type"); t != "lora" {
 		a.wrong.add("", "adapter.type is %s; only lora is served", orAbsent(t))
@@ -86,7 +89,8 @@ func splitGGUFName(arch, name string) (path string, k kind, ok bool) {
 	return "", 0, false
 }
 
-// undoInterleaving puts the rows of a q or k factor of GGUF's llama into the order of rotate-half, by heads of headDim rows.
+// undoInterleaving puts the rows of a q or k factor of GGUF's llama into the order of rotate-half, by heads of headDim
+// rows.
 func undoInterleaving(data []byte, rows, headDim int) ([]byte, error) {
 	if headDim < 2 || headDim%2 != 0 || rows%headDim != 0 {
 		return nil, fmt.Errorf("%d rows are not heads of %d", rows, headDim)

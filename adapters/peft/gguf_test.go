@@ -28,7 +28,8 @@ func storiesBase(t testing.TB) *ModelFile {
 	return base
 }
 
-// One adapter, written by llama.cpp's own gguf library and as a PEFT folder (shared/peer/make_lora.py), is the same: q and k rows are back in order.
+// One adapter, written by llama.cpp's own gguf library and as a PEFT folder (shared/peer/make_lora.py), is the same: q
+// and k rows are back in order.
 func TestGGUFEqualsPEFT(t *testing.T) {
 	base := storiesBase(t)
 	fromPEFT, err := Load("testdata/llamacpp", base)
@@ -43,7 +44,8 @@ func TestGGUFEqualsPEFT(t *testing.T) {
 		for target := range lora.NumTargets {
 			p, g := &fromPEFT.Layers[l][target], &fromGGUF.Layers[l][target]
 			if p.Scale != 2 || g.Scale != 2 || p.Rank() != 2 {
-				t.Fatalf("layer %d, target %d: rank %d, scales %v and %v, want 2", l, target, p.Rank(), p.Scale, g.Scale)
+				t.Fatalf("layer %d, target %d: rank %d, scales %v and %v, want 2", l, target, p.Rank(), p.Scale,
+					g.Scale)
 			}
 			numtest.Equal(t, "A", values(g.A), values(p.A))
 			numtest.Equal(t, "B", values(g.B), values(p.B))
@@ -139,8 +141,10 @@ func TestGGUFEmbeddingAndHead(t *testing.T) {
 		t.Fatal(err)
 	}
 	e, h := a.Embed, a.Head
-	if e.Rank() != 3 || e.A.Cols != c.Vocab || e.B.Rows != c.Hidden || e.Scale != 1 || h.Rank() != 2 || h.B.Rows != c.Vocab || h.Scale != 1 {
-		t.Fatalf("embedding %dx%d, %d rows, scale %v; head rank %d, %d rows, scale %v", e.Rank(), e.A.Cols, e.B.Rows, e.Scale, h.Rank(), h.B.Rows, h.Scale)
+	if e.Rank() != 3 || e.A.Cols != c.Vocab || e.B.Rows != c.Hidden || e.Scale != 1 || h.Rank() != 2 ||
+		h.B.Rows != c.Vocab || h.Scale != 1 {
+		t.Fatalf("embedding %dx%d, %d rows, scale %v; head rank %d, %d rows, scale %v", e.Rank(), e.A.Cols, e.B.Rows,
+			e.Scale, h.Rank(), h.B.Rows, h.Scale)
 	}
 	got, first := values(e.A), float32(len("token_embd.weight.lora_a"))/16
 	if want := []float32{first, first + 3, first + 6}; !slices.Equal(got[:3], want) || got[c.Vocab] != first+1 {
@@ -157,19 +161,28 @@ func TestGGUFRefusals(t *testing.T) {
 		change func(*ggufAdapter)
 		want   []string
 	}{
-		"sound":        {q, nil},
-		"a model":      {func(g *ggufAdapter) { q(g); delete(g.texts, "general.type") }, []string{"general.type is absent"}},
+		"sound": {q, nil},
+		"a model": {func(g *ggufAdapter) { q(g); delete(g.texts, "general.type") },
+			[]string{"general.type is absent"}},
 		"not lora":     {func(g *ggufAdapter) { q(g); g.texts["adapter.type"] = "control" }, []string{`adapter.type is "control"`}},
 		"architecture": {func(g *ggufAdapter) { q(g); g.texts["general.architecture"] = "qwen2" }, []string{`architecture "qwen2"`}},
-		"aLoRA":        {func(g *ggufAdapter) { q(g); g.floats["adapter.alora.invocation_tokens"] = 1 }, []string{"adapter.alora.invocation_tokens is set"}},
-		"alpha":        {func(g *ggufAdapter) { q(g); g.floats["adapter.lora.alpha"] = float32(math.NaN()) }, []string{"alpha is NaN"}},
-		"no B":         {func(g *ggufAdapter) { q(g); delete(g.tensors, "blk.0.attn_q.weight.lora_b") }, []string{"lora_B is missing"}},
-		"norm":         {func(g *ggufAdapter) { q(g); g.tensors["blk.0.attn_norm.weight"] = []int{64} }, []string{"changes a norm"}},
-		"unknown":      {func(g *ggufAdapter) { q(g); g.tensors["blk.0.attn_q.weight.lora_c"] = []int{2, 2} }, []string{"is unknown"}},
-		"bias":         {func(g *ggufAdapter) { q(g); g.tensors["blk.0.attn_q.bias.lora_a"] = []int{2, 2} }, []string{"is unknown"}},
-		"nothing":      {func(*ggufAdapter) {}, []string{"no tensor"}},
-		"ranks":        {func(g *ggufAdapter) { q(g); g.tensors["blk.0.attn_q.weight.lora_b"] = []int{64, 3} }, []string{"[out r]"}},
-		"shape":        {func(g *ggufAdapter) { q(g); g.tensors["blk.0.attn_q.weight.lora_b"] = []int{62, 2} }, []string{"the base's layer is [64 64]"}},
+		"aLoRA": {func(g *ggufAdapter) { q(g); g.floats["adapter.alora.invocation_tokens"] = 1 },
+			[]string{"adapter.alora.invocation_tokens is set"}},
+		"alpha": {func(g *ggufAdapter) { q(g); g.floats["adapter.lora.alpha"] = float32(math.NaN()) },
+			[]string{"alpha is NaN"}},
+		"no B": {func(g *ggufAdapter) { q(g); delete(g.tensors, "blk.0.attn_q.weight.lora_b") },
+			[]string{"lora_B is missing"}},
+		"norm": {func(g *ggufAdapter) { q(g); g.tensors["blk.0.attn_norm.weight"] = []int{64} },
+			[]string{"changes a norm"}},
+		"unknown": {func(g *ggufAdapter) { q(g); g.tensors["blk.0.attn_q.weight.lora_c"] = []int{2, 2} },
+			[]string{"is unknown"}},
+		"bias": {func(g *ggufAdapter) { q(g); g.tensors["blk.0.attn_q.bias.lora_a"] = []int{2, 2} },
+			[]string{"is unknown"}},
+		"nothing": {func(*ggufAdapter) {}, []string{"no tensor"}},
+		"ranks": {func(g *ggufAdapter) { q(g); g.tensors["blk.0.attn_q.weight.lora_b"] = []int{64, 3} },
+			[]string{"[out r]"}},
+		"shape": {func(g *ggufAdapter) { q(g); g.tensors["blk.0.attn_q.weight.lora_b"] = []int{62, 2} },
+			[]string{"the base's layer is [64 64]"}},
 		"several, all named": {func(g *ggufAdapter) {
 			q(g)
 			g.texts["adapter.type"] = "x"

@@ -97,7 +97,8 @@ func goldenDevices(t *testing.T) map[string]device.Device {
 	return out
 }
 
-// What must be refused is, with its reason; the rest computes PEFT's logits, and the base's once it is off. What is optional is served here, so it must, too.
+// What must be refused is, with its reason; the rest computes PEFT's logits, and the base's once it is off. What is
+// optional is served here, so it must, too.
 func TestGoldenAdapters(t *testing.T) {
 	goldenAdapters(t, func(t *testing.T, dir string, g *golden) {
 		base := openBase(t, g)
@@ -114,7 +115,8 @@ func TestGoldenAdapters(t *testing.T) {
 			t.Fatal(err)
 		}
 		for name, dev := range goldenDevices(t) {
-			t.Run(name, func(t *testing.T) { checkLogits(t, filepath.Join(dir, "golden.safetensors"), g, base, a, dev) })
+			t.Run(name,
+				func(t *testing.T) { checkLogits(t, filepath.Join(dir, "golden.safetensors"), g, base, a, dev) })
 		}
 	})
 }
@@ -170,7 +172,8 @@ func forward(t *testing.T, m model.Model, dev device.Device, w *lora.Weights, id
 		t.Fatal(err)
 	}
 	defer cache.Free()
-	b := &model.Batch{IDs: ids, Indptr: []int32{0, int32(len(ids))}, Lens: []int32{int32(len(ids))}, PageTables: [][]int32{make([]int32, kv.NumPages)}}
+	b := &model.Batch{IDs: ids, Indptr: []int32{0, int32(len(ids))}, Lens: []int32{int32(len(ids))},
+		PageTables: [][]int32{make([]int32, kv.NumPages)}}
 	if w != nil {
 		b.LoRA = []lora.Segment{{Begin: 0, End: len(ids), Scale: 1, Weights: w}}
 	}

@@ -8,8 +8,9 @@ import (
 	"strings"
 )
 
-// matcher answers what a Config says about a module path of the base ("model.layers.0.self_attn.q_proj"), as PEFT's check_target_module_exists and
-// get_pattern_key do. Patterns are Python's; those that Go's regular expressions cannot express are refused.
+// matcher answers what a Config says about a module path of the base ("model.layers.0.self_attn.q_proj"), as PEFT's
+// check_target_module_exists and get_pattern_key do. Patterns are Python's; those that Go's regular expressions cannot
+// express are refused.
 type matcher struct {
 	c               *Config
 	target, exclude *regexp.Regexp // of Targets.Pattern and Exclude.Pattern, or nil
@@ -27,7 +28,8 @@ func newMatcher(c *Config, r *reasons) *matcher {
 		}
 		re, err := regexp.Compile(expr)
 		if err != nil {
-			r.add("list the names instead", "%s: the pattern %.200q cannot be read by Go's regular expressions: %v", what, pattern, err)
+			r.add("list the names instead", "%s: the pattern %.200q cannot be read by Go's regular expressions: %v",
+				what, pattern, err)
 		}
 		return re
 	}
@@ -55,8 +57,8 @@ func newMatcher(c *Config, r *reasons) *matcher {
 	return m
 }
 
-// Select returns what the configuration says of a module's path: whether it is adapted, at which rank and alpha. It is for who makes adapters; a pattern that cannot be
-// read is an error.
+// Select returns what the configuration says of a module's path: whether it is adapted, at which rank and alpha. It is
+// for who makes adapters; a pattern that cannot be read is an error.
 func (c *Config) Select() (func(path string) (rank int, alpha float64, ok bool), error) {
 	var r reasons
 	m := newMatcher(c, &r)
@@ -88,7 +90,8 @@ func (m *matcher) targets(path string) bool {
 	case slices.Contains(t.Names, path):
 		return true
 	}
-	return slices.ContainsFunc(t.Names, func(n string) bool { return strings.HasSuffix(path, "."+n) }) && m.inLayers(path)
+	return slices.ContainsFunc(t.Names, func(n string) bool { return strings.HasSuffix(path, "."+n) }) &&
+		m.inLayers(path)
 }
 
 func (m *matcher) excluded(path string) bool {
@@ -123,8 +126,8 @@ func (m *matcher) inLayers(path string) bool {
 	return false
 }
 
-// rankFits says whether the configuration allows a rank for the module: the value of any pattern that matches, for the order in which PEFT saw them may be lost
-// (it sorts them when it saves), else r. want says what it does allow.
+// rankFits says whether the configuration allows a rank for the module: the value of any pattern that matches, for the
+// order in which PEFT saw them may be lost (it sorts them when it saves), else r. want says what it does allow.
 func (m *matcher) rankFits(path string, rank int) (want string, ok bool) {
 	var all []string
 	for i, p := range m.c.RankPattern {

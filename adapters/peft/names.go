@@ -11,8 +11,9 @@ var form = regexp.MustCompile(`^(gguf|hf|bnb|nf4|fp4|awq|gptq|mlx|dynamic|quanti
 
 var quantized = regexp.MustCompile(`^i?q[1-8]$`) // what the digit of Q4_1 follows
 
-// otherModel says whether a, for which an adapter says that it was made, is clearly another model than the one called b. Names are compared by their words without the owner
-// and the form of the weights, and may have a vendor in front. Paths, and names without a digit, such as a folder may have, say nothing.
+// otherModel says whether a, for which an adapter says that it was made, is clearly another model than the one called
+// b. Names are compared by their words without the owner and the form of the weights, and may have a vendor in front.
+// Paths, and names without a digit, such as a folder may have, say nothing.
 func otherModel(a, b string) bool {
 	if isPath(a) || isPath(b) {
 		return false
@@ -29,7 +30,8 @@ func isPath(s string) bool {
 
 func words(name string) []string {
 	name = strings.ToLower(name[strings.LastIndex(name, "/")+1:])
-	all := strings.FieldsFunc(name, func(r rune) bool { return r == '-' || r == '_' || r == '.' || r == ' ' || r == ':' })
+	all := strings.FieldsFunc(name,
+		func(r rune) bool { return r == '-' || r == '_' || r == '.' || r == ' ' || r == ':' })
 	for n := len(all); n > 1; n = len(all) {
 		switch last := all[n-1]; {
 		case form.MatchString(last):

@@ -1,6 +1,7 @@
-// Package peft reads LoRA adapters as PEFT saves them (a folder with adapter_config.json and adapter_model.safetensors) and as llama.cpp does (one GGUF file),
-// checks them against a base model, and turns them into lora.Adapter; it writes PEFT folders, too. Nothing in an adapter is trusted, and nothing that could change
-// what it computes is ignored: what cannot be honoured is refused with every reason at once.
+// Package peft reads LoRA adapters as PEFT saves them (a folder with adapter_config.json and adapter_model.safetensors)
+// and as llama.cpp does (one GGUF file), checks them against a base model, and turns them into lora.Adapter; it writes
+// PEFT folders, too. Nothing in an adapter is trusted, and nothing that could change what it computes is ignored: what
+// cannot be honoured is refused with every reason at once.
 package peft
 
 import (
@@ -43,12 +44,14 @@ const (
 	kindEmbedA                // lora_embedding_A [r, V]
 	kindEmbedB                // lora_embedding_B [H, r]
 	kindMagnitude             // DoRA's m [out]
-	kindBase                  // the unchanged base weight, which PEFT saves beside an adapter on the embedding or the head
-	kindBias                  // the layer's trained bias [out]
-	kindWeight                // a weight that replaces the base's
+	// the unchanged base weight, which PEFT saves beside an adapter on the embedding or the head
+	kindBase
+	kindBias   // the layer's trained bias [out]
+	kindWeight // a weight that replaces the base's
 )
 
-// suffixes says how PEFT names each kind after the module's path; the adapter's name ("default"), which old versions left in, is taken out before.
+// suffixes says how PEFT names each kind after the module's path; the adapter's name ("default"), which old versions
+// left in, is taken out before.
 var suffixes = []struct {
 	text string
 	kind kind
@@ -79,7 +82,8 @@ type tensorFile interface {
 	Close() error
 }
 
-// Adapter is an opened adapter: what its files say, before any base model has its say. Close it after use. Safe for concurrent reads.
+// Adapter is an opened adapter: what its files say, before any base model has its say. Close it after use. Safe for
+// concurrent reads.
 type Adapter struct {
 	Config Config
 
@@ -94,8 +98,9 @@ type Adapter struct {
 	wrong    reasons // found so far
 }
 
-// Open opens the PEFT folder or the GGUF file at path. Whatever is wrong with it for every base is in the error, a *RefusedError; a folder that cannot be read at
-// all is the system's error. Symbolic links within the folder are refused.
+// Open opens the PEFT folder or the GGUF file at path. Whatever is wrong with it for every base is in the error, a
+// *RefusedError; a folder that cannot be read at all is the system's error. Symbolic links within the folder are
+// refused.
 func Open(path string) (*Adapter, error) {
 	a, err := open(path)
 	if err != nil {
@@ -175,14 +180,15 @@ func (a *Adapter) openFolder() error {
 	return nil
 }
 
-// plainWeights takes whole weights of the embedding and the head for the unchanged ones of the base, unless modules_to_save names them: PEFT saves those of a resized
-// vocabulary, too.
+// plainWeights takes whole weights of the embedding and the head for the unchanged ones of the base, unless
+// modules_to_save names them: PEFT saves those of a resized vocabulary, too.
 func (a *Adapter) plainWeights() {
 	for _, path := range []string{embedPath, headPath} {
 		m := a.modules[path]
 		if w, ok := m[kindWeight]; ok && !a.Config.Saves(path) {
 			if _, both := m[kindBase]; both {
-				a.wrong.add("remove one of them", "tensors %q and %q are the same thing in two spellings", m[kindBase].name, w.name)
+				a.wrong.add("remove one of them", "tensors %q and %q are the same thing in two spellings",
+					m[kindBase].name, w.name)
 			}
 			m[kindBase] = w
 			delete(m, kindWeight)
@@ -192,7 +198,8 @@ func (a *Adapter) plainWeights() {
 
 // malformed turns a file's own fault into a reason.
 func (a *Adapter) malformed(err error) error {
-	if errors.Is(err, weights.ErrFormat) || errors.Is(err, weights.ErrUnsupported) || errors.Is(err, weights.ErrChanged) {
+	if errors.Is(err, weights.ErrFormat) || errors.Is(err, weights.ErrUnsupported) ||
+		errors.Is(err, weights.ErrChanged) {
 		a.wrong.add("copy the file again, or save the adapter again", "%v", err)
 		return nil
 	}
@@ -257,7 +264,8 @@ func checkHeaderLength(f *os.File) error {
 	var b [8]byte
 	read, _ := f.ReadAt(b[:], 0) // of a file that is too short the parser says so
 	if n := binary.LittleEndian.Uint64(b[:]); read == len(b) && n > maxHeaderBytes {
-		return fmt.Errorf("it says that its header has %d bytes, more than %d: no adapter, or a hostile one", n, maxHeaderBytes)
+		return fmt.Errorf("it says that its header has %d bytes, more than %d: no adapter, or a hostile one", n,
+			maxHeaderBytes)
 	}
 	return nil
 }

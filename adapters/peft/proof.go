@@ -15,8 +15,9 @@ const ProofFile = "parity.json"
 // ErrProof says that a served adapter does not compute what its trainer recorded.
 var ErrProof = errors.New("the adapter does not compute what was recorded when it was trained")
 
-// Proof is what an adapter computed when it was trained: for some prompts, the likeliest next tokens and their log-probabilities. Who serves the adapter computes them
-// again when it loads it: another base, another quantization of it or a defect shows then, and not in front of users.
+// Proof is what an adapter computed when it was trained: for some prompts, the likeliest next tokens and their
+// log-probabilities. Who serves the adapter computes them again when it loads it: another base, another quantization of
+// it or a defect shows then, and not in front of users.
 type Proof struct {
 	Base         string        `json:"base"`                   // SHA-256 of the weights on which it was trained
 	Quantization string        `json:"quantization,omitempty"` // to what these were quantized when they were loaded
@@ -74,13 +75,15 @@ func ReadProof(dir string) (*Proof, error) {
 	for i := range p.Prompts {
 		q := &p.Prompts[i]
 		if len(q.IDs) == 0 || len(q.IDs) > maxProofTokens || len(q.Top) == 0 || len(q.Top) != len(q.Logprobs) {
-			return nil, fmt.Errorf("%s: prompt %d has %d tokens, %d next ones and %d log-probabilities", ProofFile, i, len(q.IDs), len(q.Top), len(q.Logprobs))
+			return nil, fmt.Errorf("%s: prompt %d has %d tokens, %d next ones and %d log-probabilities", ProofFile, i,
+				len(q.IDs), len(q.Top), len(q.Logprobs))
 		}
 	}
 	return &p, nil
 }
 
-// Check compares what next computes for each prompt, the log-probabilities of its best tokens by id, with what was recorded.
+// Check compares what next computes for each prompt, the log-probabilities of its best tokens by id, with what was
+// recorded.
 func (p *Proof) Check(next func(ids []int32) (map[int32]float64, error)) error {
 	for i := range p.Prompts {
 		q := &p.Prompts[i]
@@ -94,7 +97,9 @@ func (p *Proof) Check(next func(ids []int32) (map[int32]float64, error)) error {
 				continue
 			}
 			if lp, ok := got[id]; !ok || math.IsNaN(lp) || math.Abs(lp-want) > proofTolerance {
-				return fmt.Errorf("%w: after prompt %d token %d had log-probability %.3f, now %.3f: is it served on another base than it was trained on?", ErrProof, i, id, want, lp)
+				return fmt.Errorf(
+					"%w: after prompt %d token %d had log-probability %.3f, now %.3f: is it served on another base "+
+						"than it was trained on?", ErrProof, i, id, want, lp)
 			}
 		}
 	}

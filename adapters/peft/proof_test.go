@@ -12,7 +12,8 @@ func TestProof(t *testing.T) {
 	if p, err := ReadProof(dir); p != nil || err != nil {
 		t.Errorf("no file: %v, %v", p, err)
 	}
-	want := &Proof{Base: "b", Prompts: []ProofPrompt{{IDs: []int32{1, 2}, Top: []int32{7, 9, 3}, Logprobs: []float64{-0.1, -2.4, -6}}}}
+	want := &Proof{Base: "b",
+		Prompts: []ProofPrompt{{IDs: []int32{1, 2}, Top: []int32{7, 9, 3}, Logprobs: []float64{-0.1, -2.4, -6}}}}
 	if err := want.Write(dir); err != nil {
 		t.Fatal(err)
 	}

@@ -6,7 +6,8 @@ import (
 	"strings"
 )
 
-// ErrRefused is wrapped by every refusal of an adapter: of its files, its configuration, or of what it would do to a base model.
+// ErrRefused is wrapped by every refusal of an adapter: of its files, its configuration, or of what it would do to a
+// base model.
 var ErrRefused = errors.New("adapter refused")
 
 // maxReasons bounds how many reasons a refusal lists.
@@ -18,7 +19,8 @@ type Reason struct {
 	Fix  string `json:"fix,omitempty"`
 }
 
-// RefusedError is a refusal with all of its reasons, at most maxReasons of them; More counts the rest. It wraps ErrRefused.
+// RefusedError is a refusal with all of its reasons, at most maxReasons of them; More counts the rest. It wraps
+// ErrRefused.
 type RefusedError struct {
 	Path    string
 	Reasons []Reason

@@ -44,8 +44,8 @@ const (
 	Sound   = "sound"
 )
 
-// Inspect reports on the adapter at path and, unless base is nil, whether it fits. Nothing is loaded on a device; base's weights are read only as Build reads them.
-// A refused adapter is no error: the reasons are in the report.
+// Inspect reports on the adapter at path and, unless base is nil, whether it fits. Nothing is loaded on a device;
+// base's weights are read only as Build reads them. A refused adapter is no error: the reasons are in the report.
 func Inspect(path string, base Base) (*Report, error) {
 	a, err := open(path)
 	if err != nil {
@@ -90,7 +90,8 @@ func (a *Adapter) describe() *Report {
 	c := &a.Config
 	r := &Report{
 		Path: a.path, Format: "peft", Base: c.Base, RSLoRA: c.RSLoRA, DoRA: c.DoRA, Bias: c.Bias,
-		Ranks: []int{}, Alphas: []float64{}, Scales: []float64{}, Targets: []string{}, Saved: []string{}, Layers: []int{}, Types: []string{}, Reasons: []Reason{}, Warnings: []string{},
+		Ranks: []int{}, Alphas: []float64{}, Scales: []float64{}, Targets: []string{}, Saved: []string{},
+		Layers: []int{}, Types: []string{}, Reasons: []Reason{}, Warnings: []string{},
 	}
 	if a.gguf {
 		r.Format = "gguf"
@@ -122,9 +123,12 @@ func (a *Adapter) describe() *Report {
 			scales[a.scale(path, fa.shape[0])] = true
 		}
 	}
-	r.Ranks, r.Layers = append(r.Ranks, slices.Sorted(maps.Keys(ranks))...), append(r.Layers, slices.Sorted(maps.Keys(layers))...)
-	r.Alphas, r.Scales = append(r.Alphas, slices.Sorted(maps.Keys(alphas))...), append(r.Scales, slices.Sorted(maps.Keys(scales))...)
-	r.Targets, r.Types = append(r.Targets, slices.Sorted(maps.Keys(targets))...), append(r.Types, slices.Sorted(maps.Keys(types))...)
+	r.Ranks, r.Layers = append(r.Ranks, slices.Sorted(maps.Keys(ranks))...),
+		append(r.Layers, slices.Sorted(maps.Keys(layers))...)
+	r.Alphas, r.Scales = append(r.Alphas, slices.Sorted(maps.Keys(alphas))...),
+		append(r.Scales, slices.Sorted(maps.Keys(scales))...)
+	r.Targets, r.Types = append(r.Targets, slices.Sorted(maps.Keys(targets))...),
+		append(r.Types, slices.Sorted(maps.Keys(types))...)
 	return r
 }
 

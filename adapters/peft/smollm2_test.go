@@ -35,7 +35,8 @@ type smollm2 struct {
 	} `json:"adapters"`
 }
 
-// cachedModel returns the file with the given hash in the user's cache of models; the test is skipped where there is none.
+// cachedModel returns the file with the given hash in the user's cache of models; the test is skipped where there is
+// none.
 func cachedModel(t testing.TB, sum string) string {
 	t.Helper()
 	dir, err := os.UserCacheDir()
@@ -72,7 +73,8 @@ func readSmolLM2(t testing.TB) *smollm2 {
 	return &g
 }
 
-// The adapters of a real chat model on a 4-bit GGUF: top logits before each greedy step equal PEFT's in float64, DoRA's norms over dequantized rows included.
+// The adapters of a real chat model on a 4-bit GGUF: top logits before each greedy step equal PEFT's in float64, DoRA's
+// norms over dequantized rows included.
 func TestGoldenSmolLM2(t *testing.T) {
 	g := readSmolLM2(t)
 	isas := cpu.ISAs()
@@ -89,7 +91,8 @@ func TestGoldenSmolLM2(t *testing.T) {
 		t.Skip(err)
 	}
 	defer dev.Close()
-	m, err := model.Load(base.Source, base.Config(), dev, model.Options{MaxBatchTokens: 128, MaxLogitRows: 32, MaxContext: 128})
+	m, err := model.Load(base.Source, base.Config(), dev,
+		model.Options{MaxBatchTokens: 128, MaxLogitRows: 32, MaxContext: 128})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,9 +16,11 @@ import (
 	"weft/runtime/weights"
 )
 
-// What Use lends is what Load copies; a file that is cut short while it is lent is an error, and no memory of the device is lost.
+// What Use lends is what Load copies; a file that is cut short while it is lent is an error, and no memory of the
+// device is lost.
 func TestUse(t *testing.T) {
-	base := pefttest.Shape{Cfg: &model.Config{Architecture: "llama", Hidden: 64, Layers: 4, Heads: 4, KVHeads: 2, HeadDim: 16, FFN: 96, Vocab: 100}}
+	base := pefttest.Shape{Cfg: &model.Config{Architecture: "llama", Hidden: 64, Layers: 4, Heads: 4, KVHeads: 2,
+		HeadDim: 16, FFN: 96, Vocab: 100}}
 	dir := filepath.Join(t.TempDir(), "adapter")
 	if err := pefttest.Write(dir, base.Cfg, pefttest.Options{Rank: 16, DType: tensor.F16}); err != nil {
 		t.Fatal(err)

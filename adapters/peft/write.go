@@ -12,9 +12,10 @@ import (
 	"weft/runtime/weights"
 )
 
-// Write writes a PEFT folder that PEFT, vLLM and Open take: dir appears whole or not at all, and must not exist before. tensors have PEFT's names
-// ("base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"). The configuration has every member that PEFT knows, so that no reader's default decides
-// anything. What Open would refuse is not written. Equal arguments give equal bytes.
+// Write writes a PEFT folder that PEFT, vLLM and Open take: dir appears whole or not at all, and must not exist before.
+// tensors have PEFT's names ("base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"). The configuration has
+// every member that PEFT knows, so that no reader's default decides anything. What Open would refuse is not written.
+// Equal arguments give equal bytes.
 func Write(dir string, c Config, tensors map[string]weights.Tensor) (err error) {
 	defer func() {
 		if err != nil {
@@ -52,7 +53,8 @@ func Write(dir string, c Config, tensors map[string]weights.Tensor) (err error) 
 
 // fill writes both files into the folder, durably, and reads them back.
 func fill(dir string, config []byte, tensors map[string]weights.Tensor) error {
-	if err := weights.WriteSafetensors(filepath.Join(dir, WeightsFile), tensors, map[string]string{"format": "pt"}); err != nil {
+	if err := weights.WriteSafetensors(filepath.Join(dir, WeightsFile), tensors,
+		map[string]string{"format": "pt"}); err != nil {
 		return err
 	}
 	f, err := os.OpenFile(filepath.Join(dir, ConfigFile), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
@@ -91,13 +93,20 @@ func (c *Config) encode() ([]byte, error) {
 	enc.SetEscapeHTML(false)
 	enc.SetIndent("", "  ")
 	err := enc.Encode(map[string]any{ // keys come out sorted, as PEFT writes them
-		"peft_type": "LORA", "task_type": "CAUSAL_LM", "inference_mode": true, "base_model_name_or_path": orNull(c.Base), "revision": nil, "auto_mapping": nil,
-		"r": c.Rank, "lora_alpha": c.Alpha, "lora_dropout": c.Dropout, "rank_pattern": ordered(c.RankPattern), "alpha_pattern": ordered(c.AlphaPattern),
-		"target_modules": c.Targets, "exclude_modules": c.Exclude, "layers_to_transform": listOrNull(c.Layers), "layers_pattern": listOrNull(c.LayersPattern),
-		"use_rslora": c.RSLoRA, "use_dora": c.DoRA, "lora_bias": c.LoRABias, "bias": bias, "modules_to_save": listOrNull(c.Save), "ensure_weight_tying": c.TieWeights,
-		"fan_in_fan_out": false, "init_lora_weights": true, "loftq_config": map[string]any{}, "megatron_config": nil, "megatron_core": "megatron.core",
-		"layer_replication": nil, "trainable_token_indices": nil, "target_parameters": nil, "alora_invocation_tokens": nil, "use_qalora": false, "qalora_group_size": 16,
-		"use_bdlora": nil, "arrow_config": nil, "corda_config": nil, "eva_config": nil, "kasa_config": nil, "lora_ga_config": nil, "monteclora_config": nil, "velora_config": nil,
+		"peft_type": "LORA", "task_type": "CAUSAL_LM", "inference_mode": true,
+		"base_model_name_or_path": orNull(c.Base), "revision": nil, "auto_mapping": nil,
+		"r": c.Rank, "lora_alpha": c.Alpha, "lora_dropout": c.Dropout, "rank_pattern": ordered(c.RankPattern),
+		"alpha_pattern":  ordered(c.AlphaPattern),
+		"target_modules": c.Targets, "exclude_modules": c.Exclude, "layers_to_transform": listOrNull(c.Layers),
+		"layers_pattern": listOrNull(c.LayersPattern),
+		"use_rslora":     c.RSLoRA, "use_dora": c.DoRA, "lora_bias": c.LoRABias, "bias": bias,
+		"modules_to_save": listOrNull(c.Save), "ensure_weight_tying": c.TieWeights,
+		"fan_in_fan_out": false, "init_lora_weights": true, "loftq_config": map[string]any{}, "megatron_config": nil,
+		"megatron_core":     "megatron.core",
+		"layer_replication": nil, "trainable_token_indices": nil, "target_parameters": nil,
+		"alora_invocation_tokens": nil, "use_qalora": false, "qalora_group_size": 16,
+		"use_bdlora": nil, "arrow_config": nil, "corda_config": nil, "eva_config": nil, "kasa_config": nil,
+		"lora_ga_config": nil, "monteclora_config": nil, "velora_config": nil,
 	})
 	return b.Bytes(), err
 }

@@ -141,19 +141,22 @@ func TestDigest(t *testing.T) {
 		change func(*folder)
 		same   bool
 	}{
-		"training only": {func(f *folder) { f.config["lora_dropout"], f.config["base_model_name_or_path"] = 0.5, "x" }, true},
+		"training only": {func(f *folder) { f.config["lora_dropout"], f.config["base_model_name_or_path"] = 0.5, "x" },
+			true},
 		"spelled names": {func(f *folder) {
 			rename(f.tensors, q0+".lora_A.weight", "model.layers.0.self_attn.q_proj.lora_A.default.weight")
 		}, true},
 		"targets, spelled": {func(f *folder) {
 			f.config["target_modules"], f.config["layers_to_transform"] = `.*\.[01]\..*(q|down)_proj`, nil
 		}, true},
-		"rank by a pattern": {func(f *folder) { f.config["r"], f.config["rank_pattern"] = 9, map[string]any{".*": 2} }, true},
-		"alpha":             {func(f *folder) { f.config["lora_alpha"] = 5 }, false},
-		"alpha of one":      {func(f *folder) { f.config["alpha_pattern"] = map[string]any{"1.mlp.down_proj": 3} }, false},
-		"rsLoRA":            {func(f *folder) { f.config["use_rslora"] = true }, false},
-		"a bit":             {func(f *folder) { f.tensors[d1+".lora_B.weight"].Data[8]++ }, false},
-		"a module":          {func(f *folder) { f.config["layers_to_transform"] = 0; f.drop("layers.1") }, false},
+		"rank by a pattern": {func(f *folder) { f.config["r"], f.config["rank_pattern"] = 9, map[string]any{".*": 2} },
+			true},
+		"alpha": {func(f *folder) { f.config["lora_alpha"] = 5 }, false},
+		"alpha of one": {func(f *folder) { f.config["alpha_pattern"] = map[string]any{"1.mlp.down_proj": 3} },
+			false},
+		"rsLoRA":   {func(f *folder) { f.config["use_rslora"] = true }, false},
+		"a bit":    {func(f *folder) { f.tensors[d1+".lora_B.weight"].Data[8]++ }, false},
+		"a module": {func(f *folder) { f.config["layers_to_transform"] = 0; f.drop("layers.1") }, false},
 		"another module": {func(f *folder) {
 			rename(f.tensors, q0+".lora_A.weight", prefix+"model.layers.0.self_attn.o_proj.lora_A.weight")
 			rename(f.tensors, q0+".lora_B.weight", prefix+"model.layers.0.self_attn.o_proj.lora_B.weight")
@@ -194,7 +197,8 @@ func TestDigestIgnoresLayout(t *testing.T) {
 	slices.Reverse(names)
 	for _, name := range names {
 		x := tensors[name]
-		entry, err := json.Marshal(map[string]any{"dtype": x.DType, "shape": x.Shape, "data_offsets": []int{len(data), len(data) + len(x.Data)}})
+		entry, err := json.Marshal(map[string]any{"dtype": x.DType, "shape": x.Shape,
+			"data_offsets": []int{len(data), len(data) + len(x.Data)}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -223,7 +227,8 @@ func TestSavedBaseWeight(t *testing.T) {
 		half = append(half, own.Data[i+2], own.Data[i+3]) // BF16 by cutting off
 	}
 	f := newFolder()
-	f.tensors[prefix+"model.embed_tokens.weight"] = weights.Tensor{DType: "BF16", Shape: []int{own.Rows, own.Cols}, Data: half}
+	f.tensors[prefix+"model.embed_tokens.weight"] = weights.Tensor{DType: "BF16", Shape: []int{own.Rows, own.Cols},
+		Data: half}
 	a, err := Load(f.write(t), base)
 	if err != nil {
 		t.Fatal(err)
@@ -240,12 +245,14 @@ func TestSavedBaseWeight(t *testing.T) {
 		b := &builder{a: withEmbedding(t, quantized, noise), base: quantized}
 		got, err := b.sameAsBase(embedPath, b.a.modules[embedPath][kindBase])
 		if err != nil || got != same {
-			t.Errorf("the embedding of the 4-bit file, off by %v of each value: recognized %v, want %v: %v", noise, got, same, err)
+			t.Errorf("the embedding of the 4-bit file, off by %v of each value: recognized %v, want %v: %v", noise, got,
+				same, err)
 		}
 	}
 }
 
-// withEmbedding opens an adapter that brings base's embedding along, as BF16, each value bigger or smaller by a share of it.
+// withEmbedding opens an adapter that brings base's embedding along, as BF16, each value bigger or smaller by a share
+// of it.
 func withEmbedding(t *testing.T, base *ModelFile, noise float32) *Adapter {
 	t.Helper()
 	own, err := base.Matrix("model.embed_tokens.weight")

@@ -31,7 +31,8 @@ func adaptersCommand() *cobra.Command {
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(adaptersAddCommand(), adaptersInspectCommand(), adaptersListCommand(), adaptersRemoveCommand(), adaptersPinCommand(), adaptersAliasCommand(), adaptersRollbackCommand())
+	cmd.AddCommand(adaptersAddCommand(), adaptersInspectCommand(), adaptersListCommand(), adaptersRemoveCommand(),
+		adaptersPinCommand(), adaptersAliasCommand(), adaptersRollbackCommand())
 	return cmd
 }
 
@@ -48,7 +49,8 @@ func (f *adaptersFlags) register(cmd *cobra.Command) *cobra.Command {
 }
 
 // with opens the registry for one operation.
-func (f *adaptersFlags) with(ctx context.Context, check adapters.Checker, do func(r *adapters.Registry) error) (err error) {
+func (f *adaptersFlags) with(ctx context.Context, check adapters.Checker,
+	do func(r *adapters.Registry) error) (err error) {
 	d, err := f.open(ctx, check)
 	if err != nil {
 		return err
@@ -86,7 +88,8 @@ type adapterRow struct {
 }
 
 func rowOf(v adapters.Version) adapterRow {
-	return adapterRow{v.Tenant, v.Name, v.Digest, v.Current, append([]string{}, v.Tags...), v.Pinned, v.Rank, append([]string{}, v.Targets...), v.Params, v.Bytes, v.Base, v.Created.UTC()}
+	return adapterRow{v.Tenant, v.Name, v.Digest, v.Current, append([]string{}, v.Tags...), v.Pinned, v.Rank,
+		append([]string{}, v.Targets...), v.Params, v.Bytes, v.Base, v.Created.UTC()}
 }
 
 // printVersion prints what a command did to one version.
@@ -134,7 +137,8 @@ func (f *adaptersFlags) printList(w io.Writer, all []adapters.Version) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "ADAPTER\tVERSION\tCURRENT\tPINNED\tRANK\tBYTES\tADDED\tTAGS")
 	for _, v := range all {
-		fmt.Fprintf(t, "%s/%s\t%.12s\t%s\t%s\t%d\t%s\t%s\t%s\n", v.Tenant, v.Name, v.Digest, yes(v.Current), yes(v.Pinned), v.Rank,
+		fmt.Fprintf(t, "%s/%s\t%.12s\t%s\t%s\t%d\t%s\t%s\t%s\n", v.Tenant, v.Name, v.Digest, yes(v.Current),
+			yes(v.Pinned), v.Rank,
 			formatBytes(v.Bytes), v.Created.UTC().Format(time.DateTime), strings.Join(v.Tags, " "))
 	}
 	return t.Flush()
@@ -275,8 +279,10 @@ func adaptersAddCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "add TENANT/NAME DIR",
 		Short: "Copy a PEFT folder or a GGUF adapter into the store and let TENANT/NAME point to it",
-		Long: "Copy a PEFT folder or a GGUF adapter into the store and let TENANT/NAME point to it. DIR is not read again afterwards.\n" +
-			"With --model it is checked against that model as a server would do it; without, only by itself: a server that it does not fit refuses it when it is used.",
+		Long: "Copy a PEFT folder or a GGUF adapter into the store and let TENANT/NAME point to it. DIR is not read " +
+			"again afterwards.\n" +
+			"With --model it is checked against that model as a server would do it; without, only by itself: a " +
+			"server that it does not fit refuses it when it is used.",
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			owner, name, _, err := parseRef(args[0], false)
@@ -308,7 +314,8 @@ func adaptersAddCommand() *cobra.Command {
 			return f.printVersion(cmd.OutOrStdout(), "added", v)
 		},
 	}
-	cmd.Flags().StringVar(&model, "model", "", "Hugging Face folder, .gguf file or a `name` in the model cache that the adapter shall fit")
+	cmd.Flags().StringVar(&model, "model", "",
+		"Hugging Face folder, .gguf file or a `name` in the model cache that the adapter shall fit")
 	cmd.Flags().StringVar(&tag, "tag", "", "a further `name` of the version, usable as NAME@TAG")
 	return f.register(cmd)
 }

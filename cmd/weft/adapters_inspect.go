@@ -15,9 +15,11 @@ func adaptersInspectCommand() *cobra.Command {
 	var ref string
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "inspect DIR",
-		Short: "Explain an adapter before anybody uploads it: ranks, targets, bytes, whether it fits a model, and what to fix",
-		Long: "Explain an adapter, a PEFT folder or a LoRA in GGUF, before anybody uploads it. With --model it is checked against that model as a server\n" +
+		Use: "inspect DIR",
+		Short: "Explain an adapter before anybody uploads it: ranks, targets, bytes, whether it fits a model, and " +
+			"what to fix",
+		Long: "Explain an adapter, a PEFT folder or a LoRA in GGUF, before anybody uploads it. With --model it is " +
+			"checked against that model as a server\n" +
 			"would do it; without, only by itself. The exit status is 1 where it is refused.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -38,7 +40,8 @@ func adaptersInspectCommand() *cobra.Command {
 			return err
 		},
 	}
-	cmd.Flags().StringVar(&ref, "model", "", "Hugging Face folder, .gguf file or a `name` in the model cache that the adapter shall fit")
+	cmd.Flags().StringVar(&ref, "model", "",
+		"Hugging Face folder, .gguf file or a `name` in the model cache that the adapter shall fit")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON document")
 	return cmd
 }
@@ -98,7 +101,8 @@ func printReport(w io.Writer, r *peft.Report) {
 	if r.Bias != peft.BiasNone {
 		row("bias", "%s", r.Bias)
 	}
-	row("size", "%d parameters in %d tensors (%s), %s on a device", r.Params, r.Tensors, orNone(strings.Join(r.Types, ", ")), formatBytes(r.Bytes))
+	row("size", "%d parameters in %d tensors (%s), %s on a device", r.Params, r.Tensors,
+		orNone(strings.Join(r.Types, ", ")), formatBytes(r.Bytes))
 	for _, text := range r.Warnings {
 		row("warning", "%s", text)
 	}

@@ -41,7 +41,8 @@ func TestAdaptersAddWarns(t *testing.T) {
 		t.Fatal(err)
 	}
 	data := t.TempDir()
-	for base, warned := range map[string]bool{"org/stories-260K": true, "other-15M-GGUF": false, "/models/stories-260K": false, "": false} {
+	for base, warned := range map[string]bool{"org/stories-260K": true, "other-15M-GGUF": false,
+		"/models/stories-260K": false, "": false} {
 		var fields map[string]any
 		if err := json.Unmarshal(text, &fields); err != nil {
 			t.Fatal(err)
@@ -75,7 +76,9 @@ func TestAdaptersInspect(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := filepath.Join(t.TempDir(), "adapter")
-	if err := pefttest.Write(dir, cfg, pefttest.Options{Rank: 4, Targets: []string{"q_proj", "down_proj"}, Layers: []int{0, 1, 3}, Base: "stories260K"}); err != nil {
+	if err := pefttest.Write(dir, cfg,
+		pefttest.Options{Rank: 4, Targets: []string{"q_proj", "down_proj"}, Layers: []int{0, 1, 3},
+			Base: "stories260K"}); err != nil {
 		t.Fatal(err)
 	}
 	renamed := filepath.Join(t.TempDir(), "other-15M")
@@ -87,10 +90,17 @@ func TestAdaptersInspect(t *testing.T) {
 		want  []string
 		err   error
 	}{
-		"fits":    {stories, []string{"rank      4, alpha 8, scale 2", "targets   down_proj, q_proj in layers 0-1, 3", "verdict   fits hf"}, nil},
-		"renamed": {renamed, []string{"verdict   fits other-15M", "warning   it was made for \"stories260K\", the base is called \"other-15M\": is it the same model?"}, nil},
-		"alone":   {"", []string{"made for  stories260K", "sound by itself"}, nil},
-		"another": {testdata.Goldens(t, "serve", "models", "qwen2"), []string{"verdict   refused", "the base has no model.layers.3.mlp.down_proj (it has 3 layers)", "fix: the adapter says that it was made for \"stories260K\""}, peft.ErrRefused},
+		"fits": {stories,
+			[]string{"rank      4, alpha 8, scale 2", "targets   down_proj, q_proj in layers 0-1, 3",
+				"verdict   fits hf"}, nil},
+		"renamed": {renamed,
+			[]string{"verdict   fits other-15M",
+				"warning   it was made for \"stories260K\", the base is called \"other-15M\": is it the same model?"},
+			nil},
+		"alone": {"", []string{"made for  stories260K", "sound by itself"}, nil},
+		"another": {testdata.Goldens(t, "serve", "models", "qwen2"),
+			[]string{"verdict   refused", "the base has no model.layers.3.mlp.down_proj (it has 3 layers)",
+				"fix: the adapter says that it was made for \"stories260K\""}, peft.ErrRefused},
 	} {
 		t.Run(name, func(t *testing.T) {
 			text, err := inspect(t, dir, "--model", c.model)
@@ -138,7 +148,8 @@ func TestTemplateThatCannotBeRead(t *testing.T) {
 		if (err != nil) != bad || bad && !strings.Contains(said, "chat_template.jinja: ") {
 			t.Errorf("inspect with the template %q: %v\n%s", text, err, said)
 		}
-		if said, err := add(t.TempDir()); (err != nil) != bad || bad && !strings.Contains(err.Error(), "chat_template.jinja: ") {
+		if said, err := add(t.TempDir()); (err != nil) != bad || bad &&
+			!strings.Contains(err.Error(), "chat_template.jinja: ") {
 			t.Errorf("add with the template %q: %v\n%s", text, err, said)
 		}
 	}

@@ -61,14 +61,16 @@ func testAdaptersCommands(t *testing.T, flags ...string) {
 		}
 		return row
 	}
-	if _, err := weft(append([]string{"adapters", "add", "commands/support", one}, flags...)...); !errors.Is(err, tenant.ErrNotFound) {
+	if _, err := weft(append([]string{"adapters", "add", "commands/support", one}, flags...)...); !errors.Is(err,
+		tenant.ErrNotFound) {
 		t.Errorf("a tenant that does not exist: %v", err)
 	}
 	if _, err := weft(append([]string{"tenants", "add", "commands", "--adapter-count", "1"}, flags...)...); err != nil {
 		t.Fatal(err)
 	}
 	first := must("add", "commands/support", one, "--model", model, "--tag", "v1")
-	if first.Rank != 4 || !first.Current || len(first.Targets) != 7 || first.Bytes == 0 || strings.Join(first.Tags, "") != "v1" {
+	if first.Rank != 4 || !first.Current || len(first.Targets) != 7 || first.Bytes == 0 ||
+		strings.Join(first.Tags, "") != "v1" {
 		t.Errorf("%+v", first)
 	}
 	second := must("add", "commands/support", two)
@@ -78,7 +80,8 @@ func testAdaptersCommands(t *testing.T, flags ...string) {
 	if row := must("rollback", "commands/support@"+second.Digest[:12]); row.Digest != second.Digest {
 		t.Errorf("pointed to %+v", row)
 	}
-	if row := must("alias", "commands/support", "stable", "v1"); row.Digest != first.Digest || strings.Join(row.Tags, " ") != "stable v1" {
+	if row := must("alias", "commands/support", "stable", "v1"); row.Digest != first.Digest ||
+		strings.Join(row.Tags, " ") != "stable v1" {
 		t.Errorf("%+v", row)
 	}
 	must("alias", "commands/support", "stable", "--remove")
@@ -89,7 +92,8 @@ func testAdaptersCommands(t *testing.T, flags ...string) {
 		t.Errorf("%+v", row)
 	}
 	text, err := weft(append([]string{"adapters", "list", "commands"}, flags...)...)
-	if err != nil || strings.Count(text, "commands/support") != 2 || !strings.Contains(text, first.Digest[:12]) || !strings.Contains(text, "v1") {
+	if err != nil || strings.Count(text, "commands/support") != 2 || !strings.Contains(text, first.Digest[:12]) ||
+		!strings.Contains(text, "v1") {
 		t.Errorf("%v\n%s", err, text)
 	}
 	for _, c := range []struct {
@@ -100,7 +104,8 @@ func testAdaptersCommands(t *testing.T, flags ...string) {
 		{[]string{"remove", "commands/other"}, adapters.ErrNotFound},
 		{[]string{"add", "commands/more", one}, adapters.ErrQuota},
 		{[]string{"add", "commands/bad", testdata.Goldens(t, "serve", "adapters", "bad-nan")}, adapters.ErrInvalid},
-		{[]string{"add", "commands/bad", testdata.Goldens(t, "serve", "adapters", "llama-r8-qv"), "--model", model}, adapters.ErrInvalid},
+		{[]string{"add", "commands/bad", testdata.Goldens(t, "serve", "adapters", "llama-r8-qv"), "--model", model},
+			adapters.ErrInvalid},
 	} {
 		if _, err := weft(append(append([]string{"adapters"}, c.args...), flags...)...); !errors.Is(err, c.want) {
 			t.Errorf("%v: %v, want %v", c.args, err, c.want)
@@ -109,7 +114,8 @@ func testAdaptersCommands(t *testing.T, flags ...string) {
 	if _, err := weft(append([]string{"adapters", "remove", "commands/support"}, flags...)...); err != nil {
 		t.Error(err)
 	}
-	if text, err := weft(append([]string{"adapters", "list", "--json"}, flags...)...); err != nil || strings.TrimSpace(text) != "[]" {
+	if text, err := weft(append([]string{"adapters", "list", "--json"}, flags...)...); err != nil ||
+		strings.TrimSpace(text) != "[]" {
 		t.Errorf("%v: %s", err, text)
 	}
 	if _, err := weft(append([]string{"tenants", "remove", "commands"}, flags...)...); err != nil {
@@ -121,9 +127,12 @@ func TestAdaptersUsage(t *testing.T) {
 	t.Setenv("AWS_ACCESS_KEY_ID", "")
 	data := filepath.Join(t.TempDir(), "data")
 	for _, args := range [][]string{
-		{"nope"}, {"add"}, {"add", "acme/x"}, {"add", "support", "x"}, {"add", "acme/x@v1", "x"}, {"add", "a b/x", "x"}, {"list", "A"}, {"remove", "../x"}, {"pin", "a/b/c"},
-		{"alias", "a/b"}, {"alias", "a/b", "x", "y", "--remove"}, {"list", "--database", "mysql://x"}, {"list", "--database", "postgres://u@h/d"},
-		{"list", "--bucket", "x"}, {"list", "--bucket", "s3://"}, {"list", "--bucket", "s3://b", "--bucket-endpoint", "ftp://x"},
+		{"nope"}, {"add"}, {"add", "acme/x"}, {"add", "support", "x"}, {"add", "acme/x@v1", "x"}, {"add", "a b/x", "x"},
+		{"list", "A"}, {"remove", "../x"}, {"pin", "a/b/c"},
+		{"alias", "a/b"}, {"alias", "a/b", "x", "y", "--remove"}, {"list", "--database", "mysql://x"},
+		{"list", "--database", "postgres://u@h/d"},
+		{"list", "--bucket", "x"}, {"list", "--bucket", "s3://"},
+		{"list", "--bucket", "s3://b", "--bucket-endpoint", "ftp://x"},
 	} {
 		_, err := weft(append(append([]string{"adapters"}, args...), "--data", data)...)
 		var usage usageError
@@ -131,7 +140,8 @@ func TestAdaptersUsage(t *testing.T) {
 			t.Errorf("%q: %v, want a usage error", args, err)
 		}
 	}
-	if _, err := weft("adapters", "list", "--bucket", "s3://b", "--data", data); err == nil || !strings.Contains(err.Error(), "AWS_ACCESS_KEY_ID") {
+	if _, err := weft("adapters", "list", "--bucket", "s3://b", "--data", data); err == nil ||
+		!strings.Contains(err.Error(), "AWS_ACCESS_KEY_ID") {
 		t.Errorf("no keys: %v", err)
 	}
 	var u databaseURL

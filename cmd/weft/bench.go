@@ -53,9 +53,10 @@ func benchCommand() *cobra.Command {
 	var b benchShape
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "bench",
-		Short: "Measure prefill and decode of a model; bench ops: each operation; bench serve: any OpenAI-compatible server",
-		Args:  cobra.NoArgs,
+		Use: "bench",
+		Short: "Measure prefill and decode of a model; bench ops: each operation; bench serve: any " +
+			"OpenAI-compatible server",
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if b.prompt < 1 || b.gen < 2 || b.runs < 1 || b.streams < 1 || b.depth < 1 {
 				return usagef("--prompt, --depth, --runs and --streams are at least 1, --gen at least 2")
@@ -76,10 +77,14 @@ func benchCommand() *cobra.Command {
 				return printJSON(cmd.OutOrStdout(), r)
 			}
 			w := cmd.OutOrStdout()
-			fmt.Fprintf(w, "%s on %s, %d stream(s), median of %d runs (min to max)\n", r.Model, r.Device, r.Streams, r.Runs)
-			fmt.Fprintf(w, "prefill of %4d tokens  %9.1f tokens/s  (%.1f to %.1f)\n", b.prompt, r.Prefill, r.PrefillSpread.Min, r.PrefillSpread.Max)
-			fmt.Fprintf(w, "decode of  %4d tokens  %9.1f tokens/s  (%.1f to %.1f)\n", b.gen, r.Decode, r.DecodeSpread.Min, r.DecodeSpread.Max)
-			fmt.Fprintf(w, "a decode step reads %s of weights; at %.1f GB/s measured that is %.0f %% of the bandwidth\n",
+			fmt.Fprintf(w, "%s on %s, %d stream(s), median of %d runs (min to max)\n", r.Model, r.Device, r.Streams,
+				r.Runs)
+			fmt.Fprintf(w, "prefill of %4d tokens  %9.1f tokens/s  (%.1f to %.1f)\n", b.prompt, r.Prefill,
+				r.PrefillSpread.Min, r.PrefillSpread.Max)
+			fmt.Fprintf(w, "decode of  %4d tokens  %9.1f tokens/s  (%.1f to %.1f)\n", b.gen, r.Decode,
+				r.DecodeSpread.Min, r.DecodeSpread.Max)
+			fmt.Fprintf(w,
+				"a decode step reads %s of weights; at %.1f GB/s measured that is %.0f %% of the bandwidth\n",
 				formatBytes(r.BytesPerToken), r.ReadBandwidth/1e9, 100*r.BandwidthShare)
 			fmt.Fprintf(w, "load %.2f s, start to first token %.2f s\n", r.LoadSeconds, r.FirstTokenSeconds)
 			return nil
@@ -96,13 +101,16 @@ func benchCommand() *cobra.Command {
 	return cmd
 }
 
-// benchShape is what a bench measures: prefill of a prompt, and decoding of an answer after depth tokens, each by itself.
+// benchShape is what a bench measures: prefill of a prompt, and decoding of an answer after depth tokens, each by
+// itself.
 type benchShape struct{ prompt, gen, depth, runs, streams int }
 
 func (s *stack) bench(ctx context.Context, start time.Time, b benchShape, threads int) (*benchResult, error) {
 	r := &benchResult{
-		Model: s.Name, Device: s.Device.Describe(), Prompt: b.prompt, Gen: b.gen, Depth: b.depth, Streams: b.streams, Runs: b.runs,
-		LoadSeconds: time.Since(start).Seconds(), WeightBytes: s.Device.InUse(device.Weights), LayoutBytes: s.Model.Bytes(),
+		Model: s.Name, Device: s.Device.Describe(), Prompt: b.prompt, Gen: b.gen, Depth: b.depth, Streams: b.streams,
+		Runs:        b.runs,
+		LoadSeconds: time.Since(start).Seconds(), WeightBytes: s.Device.InUse(device.Weights),
+		LayoutBytes: s.Model.Bytes(),
 	}
 	if n := max(b.prompt+1, b.depth+b.gen); n > s.Context {
 		return nil, usagef("%d tokens exceed the context of %d", n, s.Context)

@@ -93,7 +93,8 @@ func (m *opsMeter) step(i engine.StepInfo) {
 	for _, o := range m.dev.TakeProfile() {
 		key := cpu.OpCost{Op: o.Op, Rows: o.Rows, In: o.In, Out: o.Out, Integers: o.Integers, Halves: o.Halves}
 		if sum := c.ops[key]; sum != nil {
-			sum.Calls, sum.Nanos, sum.Bytes, sum.Ops = sum.Calls+o.Calls, sum.Nanos+o.Nanos, sum.Bytes+o.Bytes, sum.Ops+o.Ops
+			sum.Calls, sum.Nanos, sum.Bytes, sum.Ops = sum.Calls+o.Calls, sum.Nanos+o.Nanos, sum.Bytes+o.Bytes,
+				sum.Ops+o.Ops
 		} else {
 			c.ops[key] = &o
 		}
@@ -114,8 +115,10 @@ func (m *opsMeter) report(r *opsResult) {
 	defer m.mu.Unlock()
 	for kind, c := range m.steps {
 		n := float64(c.steps)
-		s := opsStep{Step: kind.String(), Steps: c.steps, kind: kind, Milliseconds: c.total.Seconds() * 1e3 / n, Outside: 1 - c.device.Seconds()/c.total.Seconds()}
-		for _, o := range slices.SortedFunc(maps.Values(c.ops), func(a, b *cpu.OpCost) int { return cmp.Compare(b.Nanos, a.Nanos) }) {
+		s := opsStep{Step: kind.String(), Steps: c.steps, kind: kind, Milliseconds: c.total.Seconds() * 1e3 / n,
+			Outside: 1 - c.device.Seconds()/c.total.Seconds()}
+		for _, o := range slices.SortedFunc(maps.Values(c.ops),
+			func(a, b *cpu.OpCost) int { return cmp.Compare(b.Nanos, a.Nanos) }) {
 			s.Ops = append(s.Ops, r.row(o, n, c.total))
 		}
 		r.Steps = append(r.Steps, s)
@@ -126,7 +129,8 @@ func (m *opsMeter) report(r *opsResult) {
 func (r *opsResult) row(o *cpu.OpCost, steps float64, total time.Duration) opRow {
 	seconds := float64(o.Nanos) / 1e9
 	row := opRow{
-		Op: o.Op, Rows: o.Rows, In: o.In, Out: o.Out, CallsPerStep: float64(o.Calls) / steps, Micros: seconds * 1e6 / float64(o.Calls),
+		Op: o.Op, Rows: o.Rows, In: o.In, Out: o.Out, CallsPerStep: float64(o.Calls) / steps,
+		Micros:    seconds * 1e6 / float64(o.Calls),
 		StepShare: seconds / total.Seconds(), GBs: float64(o.Bytes) / seconds / 1e9, GOPs: o.Ops / seconds / 1e9,
 	}
 	peak, name := r.Peaks.Float, "float"
@@ -148,9 +152,10 @@ func benchOpsCommand() *cobra.Command {
 	var streams []int
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "ops",
-		Short: "Measure each operation of a step against its own limit: the memory's bandwidth or the processor's products",
-		Args:  cobra.NoArgs,
+		Use: "ops",
+		Short: "Measure each operation of a step against its own limit: the memory's bandwidth or the " +
+			"processor's products",
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if prompt < 1 || gen < 2 || len(streams) == 0 || slices.Min(streams) < 1 {
 				return usagef("--prompt and --streams are at least 1, --gen at least 2")
@@ -183,10 +188,13 @@ func benchOpsCommand() *cobra.Command {
 	return cmd
 }
 
-func (s *stack) benchOps(ctx context.Context, m *opsMeter, prompt, gen int, streams []int, f *stackFlags) (*opsResult, error) {
+func (s *stack) benchOps(ctx context.Context, m *opsMeter, prompt, gen int, streams []int, f *stackFlags) (*opsResult,
+	error) {
 	dev, ok := s.Device.(cpu.Profiler)
 	if !ok {
-		return nil, fmt.Errorf("bench ops: %w: the %s device does not measure operations; use --device cpu", device.ErrUnsupported, s.Device.Name())
+		return nil,
+			fmt.Errorf("bench ops: %w: the %s device does not measure operations; use --device cpu",
+				device.ErrUnsupported, s.Device.Name())
 	}
 	threads := numThreads(f)
 	peaks, err := cpu.MeasurePeaks(f.ISA, threads, bandwidthTime)
@@ -227,13 +235,17 @@ func (m *opsMeter) keep(wanted func(stepKind, *stepCost) bool) {
 
 func (r *opsResult) print(w io.Writer) {
 	fmt.Fprintf(w, "%s on %s\n", r.Model, r.Device)
-	fmt.Fprintf(w, "limits: read %.1f GB/s, products of int8 %.0f, bf16 %.0f, float %.0f GOP/s\n", r.Bandwidth/1e9, r.Peaks.Int8, r.Peaks.BF16, r.Peaks.Float)
+	fmt.Fprintf(w, "limits: read %.1f GB/s, products of int8 %.0f, bf16 %.0f, float %.0f GOP/s\n", r.Bandwidth/1e9,
+		r.Peaks.Int8, r.Peaks.BF16, r.Peaks.Float)
 	for _, s := range r.Steps {
-		fmt.Fprintf(w, "\n%s: %.3f ms a step (%d steps), %.1f %% of it outside the device\n", s.Step, s.Milliseconds, s.Steps, 100*s.Outside)
-		fmt.Fprintf(w, "  %-14s %6s %6s %6s %6s %10s %7s %8s %8s  %s\n", "operation", "rows", "in", "out", "calls", "µs each", "% step", "GB/s", "GOP/s", "of its limit")
+		fmt.Fprintf(w, "\n%s: %.3f ms a step (%d steps), %.1f %% of it outside the device\n", s.Step, s.Milliseconds,
+			s.Steps, 100*s.Outside)
+		fmt.Fprintf(w, "  %-14s %6s %6s %6s %6s %10s %7s %8s %8s  %s\n", "operation", "rows", "in", "out", "calls",
+			"µs each", "% step", "GB/s", "GOP/s", "of its limit")
 		for _, o := range s.Ops {
 			fmt.Fprintf(w, "  %-14s %6d %6d %6d %6.0f %10.1f %6.1f%% %8.1f %8.1f  %3.0f %% of %s\n",
-				o.Op, o.Rows, o.In, o.Out, o.CallsPerStep, o.Micros, 100*o.StepShare, o.GBs, o.GOPs, 100*o.LimitShare, o.Limit)
+				o.Op, o.Rows, o.In, o.Out, o.CallsPerStep, o.Micros, 100*o.StepShare, o.GBs, o.GOPs, 100*o.LimitShare,
+				o.Limit)
 		}
 	}
 }

@@ -95,19 +95,25 @@ The workload of S-LoRA over the adapters that the server lists, two minutes of i
 	fl := cmd.Flags()
 	fl.StringVar(&f.URL, "url", "", "base `URL` of the server, with or without /v1")
 	fl.StringVar(&f.Model, "model", "", "model `name` to ask for (default: the first that the server lists)")
-	fl.StringArrayVar(&f.Keys, "api-key", nil, "API `key`; several are used in turn, by the clients of a closed loop or the requests of an open one")
+	fl.StringArrayVar(&f.Keys, "api-key", nil,
+		"API `key`; several are used in turn, by the clients of a closed loop or the requests of an open one")
 	fl.StringVar(&f.keyFile, "api-keys", "", "`file` with an API key a line")
-	fl.IntVar(&f.Mix.Adapters, "adapters", 0, "ask for so many different adapters: those that /v1/models lists with a parent, or see --adapter-names")
-	fl.StringVar(&f.Mix.Names, "adapter-names", "", "`pattern` of the adapters' names, with %d for the number from 0 on")
+	fl.IntVar(&f.Mix.Adapters, "adapters", 0,
+		"ask for so many different adapters: those that /v1/models lists with a parent, or see --adapter-names")
+	fl.StringVar(&f.Mix.Names, "adapter-names", "",
+		"`pattern` of the adapters' names, with %d for the number from 0 on")
 	fl.Float64Var(&f.Mix.Zipf, "zipf", 1, "exponent of the adapters' popularity; 0: all are as popular")
 	fl.BoolVar(&f.Mix.RoundRobin, "round-robin", false, "ask for one adapter after the other instead of at random")
-	fl.BoolVar(&f.Mix.LlamaCpp, "llama-lora", false, "choose adapters as llama-server wants it, by their number in the field lora")
+	fl.BoolVar(&f.Mix.LlamaCpp, "llama-lora", false,
+		"choose adapters as llama-server wants it, by their number in the field lora")
 	fl.BoolVar(&f.Completions, "completions", false, "use /v1/completions instead of /v1/chat/completions")
 	fl.IntVar(&f.Requests, "requests", 64, "requests in all")
 	fl.IntVar(&f.Concurrency, "concurrency", 16, "requests at once")
 	fl.Float64Var(&f.Rate, "rate", 0, "arrivals a second, as a Poisson process")
-	fl.Float64Var(&f.CV, "cv", 1, "coefficient of variation of the times between arrivals: 1 is a Poisson process, more comes in bursts")
-	fl.DurationVar(&f.duration, "duration", 0, "with --rate: as many requests as arrive in this time, instead of --requests")
+	fl.Float64Var(&f.CV, "cv", 1,
+		"coefficient of variation of the times between arrivals: 1 is a Poisson process, more comes in bursts")
+	fl.DurationVar(&f.duration, "duration", 0,
+		"with --rate: as many requests as arrive in this time, instead of --requests")
 	fl.IntVar(&f.Prompt, "prompt", 64, "prompt tokens, those of the chat template included")
 	fl.IntVar(&f.PromptMax, "prompt-max", 0, "longest prompt: lengths are uniform from --prompt on")
 	fl.IntVar(&f.Gen, "gen", 128, "tokens of each answer")
@@ -117,8 +123,10 @@ The workload of S-LoRA over the adapters that the server lists, two minutes of i
 	fl.Float64Var(&f.scale.Prompt, "trace-prompt", 1, "factor on the trace's prompt lengths")
 	fl.Float64Var(&f.scale.Gen, "trace-gen", 1, "factor on the trace's answer lengths")
 	fl.Float64Var(&f.scale.Speed, "trace-speed", 1, "factor on the speed at which the trace's requests arrive")
-	fl.StringSliceVar(&f.goodput, "goodput", nil, "goals a request must meet to count, in milliseconds: ttft:500,tpot:50,e2e:5000")
-	fl.Uint64Var(&f.Seed, "seed", 1, "seed of prompts and arrivals; the same prompts again may come out of a prefix cache")
+	fl.StringSliceVar(&f.goodput, "goodput", nil,
+		"goals a request must meet to count, in milliseconds: ttft:500,tpot:50,e2e:5000")
+	fl.Uint64Var(&f.Seed, "seed", 1,
+		"seed of prompts and arrivals; the same prompts again may come out of a prefix cache")
 	fl.BoolVar(&f.StopAtEOS, "stop-at-eos", false, "let answers end where the model ends them, not at --gen")
 	fl.DurationVar(&f.timeout, "timeout", 10*time.Minute, "bound of the whole run")
 	fl.BoolVar(&asJSON, "json", false, "print one JSON document")
@@ -182,13 +190,16 @@ func printLoad(w io.Writer, r *load.Report) {
 		name string
 		s    load.Spread
 	}{{"TTFT", r.TTFT}, {"TPOT", r.TPOT}, {"ITL", r.ITL}, {"E2E", r.E2E}} {
-		fmt.Fprintf(w, "%-6s %10.2f %10.2f %10.2f %10.2f %10.2f\n", row.name, row.s.Mean, row.s.Median, row.s.P90, row.s.P99, row.s.Max)
+		fmt.Fprintf(w, "%-6s %10.2f %10.2f %10.2f %10.2f %10.2f\n", row.name, row.s.Mean, row.s.Median, row.s.P90,
+			row.s.P99, row.s.Max)
 	}
 	if r.Adapters > 0 {
 		fmt.Fprintf(w, "%d different adapters were asked for\n", r.Adapters)
 	}
 	for i, k := range r.Keys {
-		fmt.Fprintf(w, "key %d: %d requests, %d failed, %.1f out/s, TTFT p99 %.2f ms, TPOT p99 %.2f ms, E2E median %.2f, p99 %.2f ms\n",
+		fmt.Fprintf(w,
+			"key %d: %d requests, %d failed, %.1f out/s, TTFT p99 %.2f ms, TPOT p99 %.2f ms, E2E median %.2f, p99 "+
+				"%.2f ms\n",
 			i, k.Requests, k.Failed, k.OutputPerSecond, k.TTFT.P99, k.TPOT.P99, k.E2E.Median, k.E2E.P99)
 	}
 }

@@ -107,7 +107,8 @@ func launchServer(t *testing.T, args ...string) *process {
 	addr := l.Addr().String()
 	l.Close()
 	p := &process{t: t, url: "http://" + addr, log: &syncBuffer{}, done: make(chan error, 1)}
-	p.cmd = exec.Command(path, append([]string{"serve", "--listen", addr, "--memory", "2GiB", "--data", t.TempDir()}, args...)...)
+	p.cmd = exec.Command(path,
+		append([]string{"serve", "--listen", addr, "--memory", "2GiB", "--data", t.TempDir()}, args...)...)
 	p.cmd.Stderr = p.log
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)

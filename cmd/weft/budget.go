@@ -7,7 +7,8 @@ import (
 	"weft/runtime/device"
 )
 
-// budgeted is the device as a model loads onto it: what would exceed the memory budget is refused with the numbers, at the first matrix too many.
+// budgeted is the device as a model loads onto it: what would exceed the memory budget is refused with the numbers, at
+// the first matrix too many.
 type budgeted struct {
 	device.Device
 	limit int64
@@ -29,7 +30,9 @@ func (d budgeted) LoadMatrix(p device.Purpose, m *quant.Matrix) (device.Weight, 
 
 func (d budgeted) room(p device.Purpose, bytes int64) error {
 	if in := used(d.Device); bytes > d.limit-in {
-		return fmt.Errorf("memory budget %s: %w: weights and activations take %s so far, the next %s need %s: raise --memory, or lower --max-batch-tokens or --max-seqs",
+		return fmt.Errorf(
+			"memory budget %s: %w: weights and activations take %s so far, the next %s need %s: raise --memory, or "+
+				"lower --max-batch-tokens or --max-seqs",
 			formatBytes(d.limit), device.ErrOutOfMemory, formatBytes(in), p, formatBytes(bytes))
 	}
 	return nil

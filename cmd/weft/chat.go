@@ -38,7 +38,8 @@ func chatCommand() *cobra.Command {
 			c := &conversation{
 				model: f.adapter,
 				in:    bufio.NewReader(cmd.InOrStdin()), out: cmd.OutOrStdout(), key: key, system: system,
-				temperature: temperature, maxTokens: maxTokens, color: isTerminal(cmd.OutOrStdout()) && os.Getenv("NO_COLOR") == "",
+				temperature: temperature, maxTokens: maxTokens, color: isTerminal(cmd.OutOrStdout()) &&
+					os.Getenv("NO_COLOR") == "",
 				prompt: isTerminal(cmd.InOrStdin()), url: strings.TrimSuffix(strings.TrimSuffix(url, "/"), "/v1"),
 			}
 			if url == "" {
@@ -258,7 +259,8 @@ func (c *conversation) ask(interrupt <-chan os.Signal) (string, error) {
 		case <-done:
 		}
 	}()
-	ask := map[string]any{"messages": c.messages, "stream": true, "temperature": c.temperature, "max_tokens": c.maxTokens}
+	ask := map[string]any{"messages": c.messages, "stream": true, "temperature": c.temperature,
+		"max_tokens": c.maxTokens}
 	if c.model != "" {
 		ask["model"] = c.model
 	}

@@ -15,7 +15,8 @@ import (
 	"weft/internal/store"
 )
 
-// dataFlags say where tenants, keys and adapters are kept: in a data directory, or in a Postgres database and a bucket that several servers share.
+// dataFlags say where tenants, keys and adapters are kept: in a data directory, or in a Postgres database and a bucket
+// that several servers share.
 type dataFlags struct {
 	Data           string
 	Database       databaseURL
@@ -26,8 +27,11 @@ type dataFlags struct {
 
 func (f *dataFlags) register(fs *pflag.FlagSet) {
 	fs.StringVar(&f.Data, "data", "", "data `directory` (default: weft in $XDG_DATA_HOME or ~/.local/share)")
-	fs.Var(&f.Database, "database", "postgres://… in the place of the data directory's own; give the password in PGPASSWORD, or all of it in WEFT_DATABASE")
-	fs.StringVar(&f.Bucket, "bucket", "", "s3://BUCKET[/PREFIX] for the adapters' files; keys in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+	fs.Var(&f.Database, "database",
+		"postgres://… in the place of the data directory's own; give the password in PGPASSWORD, or all of it in "+
+			"WEFT_DATABASE")
+	fs.StringVar(&f.Bucket, "bucket", "",
+		"s3://BUCKET[/PREFIX] for the adapters' files; keys in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
 	fs.StringVar(&f.BucketEndpoint, "bucket-endpoint", "https://s3.amazonaws.com", "`URL` of the S3-compatible server")
 	fs.StringVar(&f.BucketRegion, "bucket-region", "", "region of the bucket (default: ask the server)")
 }
@@ -110,7 +114,9 @@ func (d *state) Close() error { return d.DB.Close() }
 func (f *dataFlags) blobs(ctx context.Context, dir string) (adapters.Blobs, error) {
 	if f.Bucket == "" {
 		if f.Database != "" {
-			return nil, usagef("--database without --bucket: servers that share a database share the files of adapters too: give --bucket s3://BUCKET/PREFIX")
+			return nil,
+				usagef("--database without --bucket: servers that share a database share the files of adapters too: " +
+					"give --bucket s3://BUCKET/PREFIX")
 		}
 		return adapters.NewFolderBlobs(filepath.Join(dir, "blobs")), nil
 	}

@@ -55,6 +55,8 @@ func examineDevice() []check {
 	return []check{
 		{What: "device", Found: "cpu: " + using, OK: true}, isa,
 		{What: "huge pages", Found: cpu.HugePages(), OK: cpu.HugePages() != "never"},
-		{What: "read bandwidth", Found: fmt.Sprintf("%.1f GB/s with 1 thread, %.1f GB/s with %d", readBandwidth(1)/1e9, readBandwidth(threads)/1e9, threads), OK: true},
+		{What: "read bandwidth",
+			Found: fmt.Sprintf("%.1f GB/s with 1 thread, %.1f GB/s with %d", readBandwidth(1)/1e9,
+				readBandwidth(threads)/1e9, threads), OK: true},
 	}
 }

@@ -18,5 +18,6 @@ const haveCgo = false
 func readBandwidth(int) float64 { return 0 }
 
 func examineDevice() []check {
-	return []check{{What: "device", Found: "ref: pure Go, this build has no cgo", Advice: "build with a C compiler (make setup) for the cpu device"}}
+	return []check{{What: "device", Found: "ref: pure Go, this build has no cgo",
+		Advice: "build with a C compiler (make setup) for the cpu device"}}
 }

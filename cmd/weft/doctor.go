@@ -62,7 +62,8 @@ func doctorCommand() *cobra.Command {
 func checkServer(ctx context.Context, url string) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(strings.TrimSuffix(url, "/"), "/v1")+"/ready", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet,
+		strings.TrimSuffix(strings.TrimSuffix(url, "/"), "/v1")+"/ready", nil)
 	if err != nil {
 		return usagef("--url: %v", err)
 	}
@@ -79,7 +80,8 @@ func checkServer(ctx context.Context, url string) error {
 
 func examine() []check {
 	checks := []check{
-		{What: "version", Found: versionText() + " " + runtime.Version() + " " + runtime.GOOS + "/" + runtime.GOARCH, OK: true},
+		{What: "version", Found: versionText() + " " + runtime.Version() + " " + runtime.GOOS + "/" + runtime.GOARCH,
+			OK: true},
 		{What: "processor", Found: processor(), OK: true},
 		{What: "cores", Found: fmt.Sprintf("%d usable of %d", runtime.GOMAXPROCS(0), runtime.NumCPU()), OK: true},
 	}

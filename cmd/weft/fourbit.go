@@ -7,8 +7,9 @@ import (
 	"weft/runtime/weights"
 )
 
-// fourBit says whether a base's projections are quantized to 4 bits when it is loaded (QLoRA: Dettmers et al. 2023, arXiv:2305.14314): blocks of 64, as bitsandbytes. The flags
-// are those of training, so that an adapter of such a base is served on the same numbers.
+// fourBit says whether a base's projections are quantized to 4 bits when it is loaded (QLoRA: Dettmers et al. 2023,
+// arXiv:2305.14314): blocks of 64, as bitsandbytes. The flags are those of training, so that an adapter of such a base
+// is served on the same numbers.
 type fourBit struct {
 	on     bool
 	kind   string // nf4 or fp4
@@ -16,9 +17,11 @@ type fourBit struct {
 }
 
 func (f *fourBit) register(fs *pflag.FlagSet) {
-	fs.BoolVar(&f.on, "load-in-4bit", false, "quantize the base's projections to 4 bits when it is loaded, as an adapter trained with it saw them")
+	fs.BoolVar(&f.on, "load-in-4bit", false,
+		"quantize the base's projections to 4 bits when it is loaded, as an adapter trained with it saw them")
 	fs.StringVar(&f.kind, "bnb-4bit-quant-type", "nf4", "with load-in-4bit: nf4 or fp4")
-	fs.BoolVar(&f.double, "bnb-4bit-use-double-quant", false, "with load-in-4bit: quantize the scales of the blocks, too")
+	fs.BoolVar(&f.double, "bnb-4bit-use-double-quant", false,
+		"with load-in-4bit: quantize the scales of the blocks, too")
 }
 
 func (f *fourBit) check() error {

@@ -82,14 +82,16 @@ type generation struct {
 	Seconds          float64 `json:"seconds"`
 }
 
-func (s *stack) generate(ctx context.Context, w io.Writer, prompt string, maxTokens int, temperature float64, seed uint64) (*generation, error) {
+func (s *stack) generate(ctx context.Context, w io.Writer, prompt string, maxTokens int, temperature float64,
+	seed uint64) (*generation, error) {
 	ids := s.Tokenizer.Encode(prompt, tokenizer.EncodeOptions{AddSpecial: true})
 	if len(ids) == 0 {
 		return nil, usagef("--prompt: no token")
 	}
 	start := time.Now()
 	streams, err := s.Engine.Submit(ctx, s.adapter.on(engine.Request{
-		ID: "generate", Prompt: ids, MaxTokens: min(maxTokens, max(s.Context-len(ids), 1)), StopIDs: s.Tokenizer.StopIDs(), PromptLogprobs: -1,
+		ID: "generate", Prompt: ids, MaxTokens: min(maxTokens, max(s.Context-len(ids), 1)),
+		StopIDs: s.Tokenizer.StopIDs(), PromptLogprobs: -1,
 		Sampling: sample.Params{Temperature: temperature, TopP: 1, RepetitionPenalty: 1, Seed: seed, Logprobs: -1},
 	})...)
 	if err != nil {
@@ -141,7 +143,8 @@ func scoreCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "score --file FILE",
 		Short: "Negative log-likelihood and perplexity of a text",
-		Long: "Negative log-likelihood and perplexity of a text. The file is one string, encoded once without special tokens and cut into windows;\n" +
+		Long: "Negative log-likelihood and perplexity of a text. The file is one string, encoded once without " +
+			"special tokens and cut into windows;\n" +
 			"in each window the first token is context only.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -171,7 +174,8 @@ func scoreCommand() *cobra.Command {
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), r)
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s: mean negative log-likelihood %.6f, perplexity %.4f over %d tokens in %d windows\n",
+			fmt.Fprintf(cmd.OutOrStdout(),
+				"%s: mean negative log-likelihood %.6f, perplexity %.4f over %d tokens in %d windows\n",
 				filepath.Base(file), r.MeanNLL, r.Perplexity, r.Tokens, r.Windows)
 			return nil
 		},

@@ -38,7 +38,8 @@ func defaultModel(t *testing.T) string {
 	return path
 }
 
-// TestDefaultModelThroughTheGoClient asks the real server, through the official client and all at once, for the greedy continuations of the golden file.
+// TestDefaultModelThroughTheGoClient asks the real server, through the official client and all at once, for the greedy
+// continuations of the golden file.
 func TestDefaultModelThroughTheGoClient(t *testing.T) {
 	defaultModel(t)
 	var g goldenPrompts
@@ -69,8 +70,10 @@ func TestDefaultModelThroughTheGoClient(t *testing.T) {
 					}
 				}
 				answer, err := client.Chat.Completions.New(ctx, openai.ChatCompletionNewParams{
-					Model: defaultModelName, Messages: messages, Temperature: openai.Float(0), MaxTokens: openai.Int(int64(len(c.GreedyIDs))),
-				}, option.WithJSONSet("ignore_eos", true), option.WithJSONSet("return_token_ids", true), option.WithJSONSet("skip_special_tokens", false))
+					Model: defaultModelName, Messages: messages, Temperature: openai.Float(0),
+					MaxTokens: openai.Int(int64(len(c.GreedyIDs))),
+				}, option.WithJSONSet("ignore_eos", true), option.WithJSONSet("return_token_ids", true),
+					option.WithJSONSet("skip_special_tokens", false))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -90,7 +93,8 @@ func TestDefaultModelThroughTheGoClient(t *testing.T) {
 				if n := slices.IndexFunc(c.Gaps, func(gap float64) bool { return gap <= 10*c.Error }); n >= 0 {
 					sure = n
 				}
-				if len(raw.Choices) != 1 || len(raw.Choices[0].TokenIDs) != len(c.GreedyIDs) || !slices.Equal(raw.Choices[0].TokenIDs[:sure], c.GreedyIDs[:sure]) {
+				if len(raw.Choices) != 1 || len(raw.Choices[0].TokenIDs) != len(c.GreedyIDs) ||
+					!slices.Equal(raw.Choices[0].TokenIDs[:sure], c.GreedyIDs[:sure]) {
 					t.Fatalf("prompt %d: ids %v, want %v", i, raw.Choices, c.GreedyIDs)
 				}
 				if got := answer.Choices[0].Message.Content; sure == len(c.GreedyIDs) && got != c.Text {
@@ -100,7 +104,9 @@ func TestDefaultModelThroughTheGoClient(t *testing.T) {
 		}
 	})
 	stream := client.Chat.Completions.NewStreaming(t.Context(), openai.ChatCompletionNewParams{
-		Model: defaultModelName, Messages: []openai.ChatCompletionMessageParamUnion{openai.UserMessage("What is the capital of France?")}, Temperature: openai.Float(0),
+		Model:       defaultModelName,
+		Messages:    []openai.ChatCompletionMessageParamUnion{openai.UserMessage("What is the capital of France?")},
+		Temperature: openai.Float(0),
 	})
 	var acc openai.ChatCompletionAccumulator
 	for stream.Next() {
@@ -117,7 +123,8 @@ func TestDefaultModelThroughTheGoClient(t *testing.T) {
 func TestChatInATerminal(t *testing.T) {
 	defaultModel(t)
 	out, stderr, status := run(t, "/help\nWhat is 2+2?\n/nonsense\n", "chat", "--temperature", "0", "--memory", "2GiB")
-	if status != 1 || !contains(out, "The answer to this classic math problem is 4.", "/quit") || !contains(stderr, "/help lists them") {
+	if status != 1 || !contains(out, "The answer to this classic math problem is 4.", "/quit") ||
+		!contains(stderr, "/help lists them") {
 		t.Errorf("status %d\n%s\n%s", status, out, stderr)
 	}
 }

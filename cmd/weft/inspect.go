@@ -26,7 +26,8 @@ func versionCommand() *cobra.Command {
 					"version": versionText(), "go": runtime.Version(), "platform": runtime.GOOS + "/" + runtime.GOARCH,
 				})
 			}
-			_, err := fmt.Fprintf(cmd.OutOrStdout(), "weft %s (%s, %s/%s)\n", versionText(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			_, err := fmt.Fprintf(cmd.OutOrStdout(), "weft %s (%s, %s/%s)\n", versionText(), runtime.Version(),
+				runtime.GOOS, runtime.GOARCH)
 			return err
 		},
 	}
@@ -82,7 +83,8 @@ func printDescription(w io.Writer, d *weights.Description, tensors bool) {
 	}
 	fmt.Fprintf(w, "\n%d tensors, %d values, %s\n", len(d.Tensors), d.NumValues, formatBytes(d.NumBytes))
 	for _, f := range d.Formats {
-		fmt.Fprintf(w, "  %-6s %5d tensors %12d values %10s\n", f.Format, f.NumTensors, f.NumValues, formatBytes(f.NumBytes))
+		fmt.Fprintf(w, "  %-6s %5d tensors %12d values %10s\n", f.Format, f.NumTensors, f.NumValues,
+			formatBytes(f.NumBytes))
 	}
 	for _, k := range slices.Sorted(maps.Keys(d.Metadata)) {
 		v := d.Metadata[k]
@@ -96,6 +98,7 @@ func printDescription(w io.Writer, d *weights.Description, tensors bool) {
 		return
 	}
 	for _, t := range d.Tensors {
-		fmt.Fprintf(w, "  %-56s %-6s %-16s %10s  %s\n", t.Name, t.Format, fmt.Sprint(t.Shape), formatBytes(t.NumBytes), t.File)
+		fmt.Fprintf(w, "  %-56s %-6s %-16s %10s  %s\n", t.Name, t.Format, fmt.Sprint(t.Shape), formatBytes(t.NumBytes),
+			t.File)
 	}
 }

@@ -193,7 +193,8 @@ func TestSecondSignalStopsAtOnce(t *testing.T) {
 func TestLoading(t *testing.T) {
 	dir := t.TempDir()
 	for _, name := range []string{"config.json", "model.safetensors"} {
-		if err := os.Symlink(filepath.Join(testdata.Shared(t, "data", "weights", "stories260K", "hf"), name), filepath.Join(dir, name)); err != nil {
+		if err := os.Symlink(filepath.Join(testdata.Shared(t, "data", "weights", "stories260K", "hf"), name),
+			filepath.Join(dir, name)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -28,8 +28,8 @@ func main() {
 	os.Exit(exitStatus(rootCommand().ExecuteContext(context.Background())))
 }
 
-// untilSignal returns a context that the first SIGINT or SIGTERM ends; the next one then ends the process. Commands call it once they can stop
-// in order: before that, and in those that never call it, a signal ends the process at once.
+// untilSignal returns a context that the first SIGINT or SIGTERM ends; the next one then ends the process. Commands
+// call it once they can stop in order: before that, and in those that never call it, a signal ends the process at once.
 func untilSignal(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
@@ -79,7 +79,8 @@ func rootCommand() *cobra.Command {
 		return usageError{err}
 	})
 	root.AddCommand(
-		serveCommand(), chatCommand(), generateCommand(), scoreCommand(), trainCommand(), adaptersCommand(), tenantsCommand(), keysCommand(), benchCommand(),
+		serveCommand(), chatCommand(), generateCommand(), scoreCommand(), trainCommand(), adaptersCommand(),
+		tenantsCommand(), keysCommand(), benchCommand(),
 		inspectCommand(), tokenizeCommand(), versionCommand(), doctorCommand(), configCommand(),
 	)
 	root.PersistentFlags().String("config", "", "YAML `file` with the same keys as the flags")

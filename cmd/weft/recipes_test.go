@@ -30,7 +30,8 @@ func TestRecipes(t *testing.T) {
 				t.Fatal(err)
 			}
 			out := t.TempDir()
-			if _, stderr, status := run(t, "", "train", "--config", file, "--model", model, "--data", data, "--out", out, "--threads", "2"); status != 0 {
+			if _, stderr, status := run(t, "", "train", "--config", file, "--model", model, "--data", data, "--out",
+				out, "--threads", "2"); status != 0 {
 				t.Fatalf("status %d: %s", status, stderr)
 			}
 			var report struct {

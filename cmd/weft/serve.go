@@ -35,8 +35,10 @@ func serveCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Serve a model behind an OpenAI-compatible API",
-		Long: "Serve a model behind an OpenAI-compatible API. With no --model the default one, " + defaultModelName + ".\n" +
-			"SIGTERM drains: new requests are answered 503, running ones finish within --drain-timeout; a second signal stops at once.",
+		Long: "Serve a model behind an OpenAI-compatible API. With no --model the default one, " + defaultModelName +
+			".\n" +
+			"SIGTERM drains: new requests are answered 503, running ones finish within --drain-timeout; a second " +
+			"signal stops at once.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.serve(cmd.Context()) },
 	}
@@ -46,9 +48,12 @@ func serveCommand() *cobra.Command {
 	f.tenancyFlags.register(fs)
 	fs.StringVar(&f.Listen, "listen", "127.0.0.1:8000", "address to listen on")
 	fs.BoolVar(&f.Insecure, "insecure", false, "listen on another address than loopback without any key")
-	fs.StringVar(&f.KeyFile, "api-key-file", "", "`file` with one API key a line; requests then need Authorization: Bearer KEY")
-	fs.StringVar(&f.ModelName, "served-model-name", "", "name of the model in the API (default: its file's or folder's name)")
-	fs.DurationVar(&f.DrainTimeout, "drain-timeout", 30*time.Second, "how long running requests may finish after SIGTERM")
+	fs.StringVar(&f.KeyFile, "api-key-file", "",
+		"`file` with one API key a line; requests then need Authorization: Bearer KEY")
+	fs.StringVar(&f.ModelName, "served-model-name", "",
+		"name of the model in the API (default: its file's or folder's name)")
+	fs.DurationVar(&f.DrainTimeout, "drain-timeout", 30*time.Second,
+		"how long running requests may finish after SIGTERM")
 	fs.Var(&f.MaxBody, "max-body", "largest request body")
 	fs.StringVar(&f.LogFormat, "log-format", "text", "text or json, to standard error")
 	return cmd
@@ -103,7 +108,9 @@ func checkAddress(listen string, haveKeys, insecure bool) error {
 	if haveKeys || insecure || loopback(listen) {
 		return nil
 	}
-	return usagef("--listen %s would let anybody who can reach this machine use the model: make a key with `weft keys add`, give --api-key-file FILE, or --insecure where that is meant", listen)
+	return usagef(
+		"--listen %s would let anybody who can reach this machine use the model: make a key with `weft keys add`, "+
+			"give --api-key-file FILE, or --insecure where that is meant", listen)
 }
 
 // serve runs until a signal; it returns nil after a clean drain.
@@ -151,7 +158,8 @@ func (f *serveFlags) serve(ctx context.Context) (err error) {
 	return f.run(ctx, s, t, front, l.Addr(), log)
 }
 
-// load opens the stack. It returns nil and no error where ctx ends first: the process ends then, and what is loaded so far with it.
+// load opens the stack. It returns nil and no error where ctx ends first: the process ends then, and what is loaded so
+// far with it.
 func (f *serveFlags) load(ctx context.Context, log *slog.Logger) (*stack, error) {
 	type result struct {
 		s   *stack

@@ -19,8 +19,9 @@ type setting struct {
 	Source string `json:"source"` // "flag", "environment WEFT_…", "file …" or "default"
 }
 
-// ofCommand marks the flags in own as a command's own settings, which no other command means by these names: their variables are WEFT_<COMMAND>_<NAME>, and a file given to
-// the command is its own too, so that a key which it does not know is an error there.
+// ofCommand marks the flags in own as a command's own settings, which no other command means by these names: their
+// variables are WEFT_<COMMAND>_<NAME>, and a file given to the command is its own too, so that a key which it does not
+// know is an error there.
 func ofCommand(command string, own *pflag.FlagSet) *pflag.FlagSet {
 	own.VisitAll(func(f *pflag.Flag) { f.Annotations = map[string][]string{ownSetting: {command}} })
 	return own
@@ -38,8 +39,9 @@ func variable(f *pflag.Flag) string {
 	return "WEFT_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
 }
 
-// resolve fills each flag that the command line left alone from its variable (WEFT_<NAME>, see ofCommand), then from the YAML file, and returns what is in force.
-// A flag wins over the environment, the environment over the file, the file over the default. Unknown keys of the file are errors.
+// resolve fills each flag that the command line left alone from its variable (WEFT_<NAME>, see ofCommand), then from
+// the YAML file, and returns what is in force. A flag wins over the environment, the environment over the file, the
+// file over the default. Unknown keys of the file are errors.
 func resolve(flags *pflag.FlagSet, lookup func(string) (string, bool)) ([]setting, error) {
 	path := ""
 	if f := flags.Lookup("config"); f != nil {
@@ -82,7 +84,8 @@ func resolve(flags *pflag.FlagSet, lookup func(string) (string, bool)) ([]settin
 	if failed != nil {
 		return nil, failed
 	}
-	// A file may serve several commands: only keys that no command knows are errors, unless the file is the command's own.
+	// A file may serve several commands: only keys that no command knows are errors, unless the file is the command's
+	// own.
 	for _, key := range slices.Sorted(maps.Keys(file)) {
 		if ownFile || !knownKeys()[key] {
 			return nil, usagef("%s: unknown key %q%s", path, key, suggestion(key, flags))

@@ -34,7 +34,8 @@ func TestResolvePrecedence(t *testing.T) {
 	}
 	for key, want := range map[string][2]string{
 		"max-seqs": {"5", "flag"}, "max-queued": {"8", "environment WEFT_MAX_QUEUED"},
-		"kv-memory": {"64.0MiB", "file " + path}, "listen": {"127.0.0.1:9", "file " + path}, "page-len": {"16", "default"},
+		"kv-memory": {"64.0MiB", "file " + path}, "listen": {"127.0.0.1:9", "file " + path},
+		"page-len": {"16", "default"},
 	} {
 		if s := got[key]; s.Value != want[0] || s.Source != want[1] {
 			t.Errorf("%s = %q from %q, want %q from %q", key, s.Value, s.Source, want[0], want[1])
@@ -66,7 +67,8 @@ func TestResolveRefuses(t *testing.T) {
 
 // A command's own settings are not those of a server under the same names, and a recipe holds nothing else.
 func TestOwnSettings(t *testing.T) {
-	env := map[string]string{"WEFT_DATA": "/srv/weft", "WEFT_LISTEN": "0.0.0.0:8000", "WEFT_MEMORY": "3GiB", "WEFT_TRAIN_R": "5", "WEFT_SEED": "9"}
+	env := map[string]string{"WEFT_DATA": "/srv/weft", "WEFT_LISTEN": "0.0.0.0:8000", "WEFT_MEMORY": "3GiB",
+		"WEFT_TRAIN_R": "5", "WEFT_SEED": "9"}
 	lookup := func(k string) (string, bool) { v, ok := env[k]; return v, ok }
 	got := map[string]setting{}
 	settings, err := resolve(trainCommand().Flags(), lookup)
@@ -91,7 +93,8 @@ func TestOwnSettings(t *testing.T) {
 }
 
 func TestByteSize(t *testing.T) {
-	for in, want := range map[string]int64{"0": 0, "17": 17, "1KiB": 1024, "1.5GiB": 3 << 29, "2MB": 2e6, "4 MiB": 4 << 20} {
+	for in, want := range map[string]int64{"0": 0, "17": 17, "1KiB": 1024, "1.5GiB": 3 << 29, "2MB": 2e6,
+		"4 MiB": 4 << 20} {
 		var b byteSize
 		if err := b.Set(in); err != nil || int64(b) != want {
 			t.Errorf("%q = %d, %v; want %d", in, b, err, want)

@@ -52,17 +52,23 @@ type stackFlags struct {
 }
 
 func (f *stackFlags) register(fs *pflag.FlagSet) {
-	fs.StringVar(&f.Model, "model", "", "Hugging Face folder, .gguf file or a `name` in the model cache (default "+defaultModelName+")")
+	fs.StringVar(&f.Model, "model", "",
+		"Hugging Face folder, .gguf file or a `name` in the model cache (default "+defaultModelName+")")
 	fs.StringVar(&f.Device, "device", "auto", "cpu, ref (pure Go, slow, the oracle) or auto")
-	fs.StringVar(&f.ISA, "isa", "", "instruction set of the cpu device: scalar, avx2, avx512 (default: WEFT_ISA, else the best there is)")
+	fs.StringVar(&f.ISA, "isa", "",
+		"instruction set of the cpu device: scalar, avx2, avx512 (default: WEFT_ISA, else the best there is)")
 	fs.IntVar(&f.Threads, "threads", 0, "threads of the cpu device; 0: one per core")
-	fs.StringVar(&f.Activations, "activations", "fast", "fast: int8 per group for quantized weights, bf16 for bf16 ones; float: everything in float32")
+	fs.StringVar(&f.Activations, "activations", "fast",
+		"fast: int8 per group for quantized weights, bf16 for bf16 ones; float: everything in float32")
 	fs.StringVar(&f.KVType, "kv-type", "f16", "type of the KV cache: f16, bf16 or f32")
 	fs.IntVar(&f.PageLen, "page-len", 16, "tokens in a KV page, a multiple of 16")
-	fs.Var(&f.Memory, "memory", "budget for weights, activations and KV cache together, e.g. 4GiB; 0: half of what is free")
-	fs.Var(&f.KVMemory, "kv-memory", "KV cache within the budget, e.g. 512MiB; 0: what the budget leaves, at most 4GiB and max-seqs full contexts")
+	fs.Var(&f.Memory, "memory",
+		"budget for weights, activations and KV cache together, e.g. 4GiB; 0: half of what is free")
+	fs.Var(&f.KVMemory, "kv-memory",
+		"KV cache within the budget, e.g. 512MiB; 0: what the budget leaves, at most 4GiB and max-seqs full contexts")
 	fs.IntVar(&f.MaxContext, "max-context", 0, "longest sequence in tokens; 0: what the model was trained for")
-	fs.IntVar(&f.MaxBatchTokens, "max-batch-tokens", 512, "tokens computed in one step: decode first, then chunks of prompts")
+	fs.IntVar(&f.MaxBatchTokens, "max-batch-tokens", 512,
+		"tokens computed in one step: decode first, then chunks of prompts")
 	fs.IntVar(&f.MaxSeqs, "max-seqs", 64, "sequences computed at once")
 	fs.IntVar(&f.MaxQueued, "max-queued", 256, "sequences waiting; one more is answered 429")
 	fs.BoolVar(&f.PrefixCache, "prefix-cache", true, "reuse the KV pages of equal prompt beginnings")
@@ -160,7 +166,8 @@ func modelCache() (string, error) {
 	return filepath.Join(dir, "weft"), nil
 }
 
-// loadTokenizer reads the tokenizer that belongs to the model at path, and its chat template (nil where the model has none).
+// loadTokenizer reads the tokenizer that belongs to the model at path, and its chat template (nil where the model has
+// none).
 func loadTokenizer(path string) (*tokenizer.Tokenizer, *chat.Template, error) {
 	var tok *tokenizer.Tokenizer
 	info, err := os.Stat(path)
@@ -228,7 +235,8 @@ func openStack(f *stackFlags, log *slog.Logger) (s *stack, err error) {
 
 func (s *stack) loadModel(f *stackFlags) (err error) {
 	s.fourBit = f.fourBit
-	opt := model.Options{MaxBatchTokens: f.MaxBatchTokens, MaxLogitRows: max(f.MaxSeqs, 16), MaxContext: f.MaxContext, Wrap: f.fourBit.wrap()}
+	opt := model.Options{MaxBatchTokens: f.MaxBatchTokens, MaxLogitRows: max(f.MaxSeqs, 16), MaxContext: f.MaxContext,
+		Wrap: f.fourBit.wrap()}
 	if s.Model, err = model.Open(s.Path, budgeted{s.Device, int64(f.Memory)}, opt); err != nil {
 		return err
 	}
@@ -253,7 +261,8 @@ func (s *stack) startEngine(f *stackFlags, log *slog.Logger) error {
 	budget := f.kvBudget(s.Device, kv, s.Context)
 	pages, err := engine.PlanPages(budget, kv)
 	if err != nil {
-		return fmt.Errorf("memory budget %s, of which weights and activations take %s: %w", formatBytes(int64(f.Memory)), formatBytes(used(s.Device)), err)
+		return fmt.Errorf("memory budget %s, of which weights and activations take %s: %w",
+			formatBytes(int64(f.Memory)), formatBytes(used(s.Device)), err)
 	}
 	kv.NumPages = pages
 	s.kv, s.prefixCache, s.maxSeqs = kv, f.PrefixCache, f.MaxSeqs
@@ -279,7 +288,8 @@ func (s *stack) startEngine(f *stackFlags, log *slog.Logger) error {
 	})
 	if err == nil && log != nil {
 		log.Info("model ready", "model", s.Name, "path", s.Path, "device", s.Device.Describe(),
-			"weights_bytes", s.Device.InUse(device.Weights), "layouts", s.Model.Bytes(), "kv_bytes", s.Device.InUse(device.KV), "kv_pages", pages, "context", s.Context)
+			"weights_bytes", s.Device.InUse(device.Weights), "layouts", s.Model.Bytes(), "kv_bytes",
+			s.Device.InUse(device.KV), "kv_pages", pages, "context", s.Context)
 	}
 	return err
 }

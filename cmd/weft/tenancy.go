@@ -39,10 +39,13 @@ type tenancyFlags struct {
 
 func (f *tenancyFlags) register(fs *pflag.FlagSet) {
 	f.dataFlags.register(fs)
-	fs.StringArrayVar(&f.Adapters, "adapter", nil, "`NAME=DIR`: add the PEFT folder DIR as NAME of the tenant default; may be given often")
-	fs.StringArrayVar(&f.AdapterDirs, "adapter-dir", nil, "`folder` below which /v1/load_lora_adapter may read; may be given often (default: nowhere)")
+	fs.StringArrayVar(&f.Adapters, "adapter", nil,
+		"`NAME=DIR`: add the PEFT folder DIR as NAME of the tenant default; may be given often")
+	fs.StringArrayVar(&f.AdapterDirs, "adapter-dir", nil,
+		"`folder` below which /v1/load_lora_adapter may read; may be given often (default: nowhere)")
 	fs.Var(&f.AdapterMemory, "adapter-memory", "adapters in memory at most; 0: what the KV cache does not need")
-	fs.DurationVar(&f.LoadTimeout, "adapter-timeout", 30*time.Second, "how long a request waits for its adapter to be loaded")
+	fs.DurationVar(&f.LoadTimeout, "adapter-timeout", 30*time.Second,
+		"how long a request waits for its adapter to be loaded")
 }
 
 // tenancy is what a server knows beside its model: tenants, keys, and adapters in the registry and in memory.
@@ -58,8 +61,10 @@ type tenancy struct {
 	stop   context.CancelFunc
 }
 
-// open opens the data directory and reads tenants and keys. Without --data a directory that cannot be made is a warning: a server on a read-only disk serves the base.
-func (f *tenancyFlags) open(ctx context.Context, modelRef string, keys []string, open bool, log *slog.Logger) (*tenancy, error) {
+// open opens the data directory and reads tenants and keys. Without --data a directory that cannot be made is a
+// warning: a server on a read-only disk serves the base.
+func (f *tenancyFlags) open(ctx context.Context, modelRef string, keys []string, open bool, log *slog.Logger) (*tenancy,
+	error) {
 	path, name, err := modelPath(modelRef)
 	if err != nil {
 		return nil, err
@@ -134,7 +139,8 @@ func (t *tenancy) start(s *stack) (err error) {
 	}
 	load := adapters.LoadPEFT(t.base, s.Device)
 	t.cache, err = adapters.NewCache(adapters.CacheConfig{
-		Registry: t.state.Registry, Memory: s.Engine, Limit: int64(t.flags.AdapterMemory), LoadTimeout: t.flags.LoadTimeout,
+		Registry: t.state.Registry, Memory: s.Engine, Limit: int64(t.flags.AdapterMemory),
+		LoadTimeout: t.flags.LoadTimeout,
 		Load: func(ctx context.Context, v adapters.Version, dir string) (adapters.Resident, error) {
 			r, err := load(ctx, v, dir)
 			if err != nil {
@@ -169,9 +175,13 @@ func (t *tenancy) start(s *stack) (err error) {
 	}
 	switch lendable := s.Engine.Lendable(); {
 	case lendable == 0:
-		t.log.Warn("no memory for adapters: the longest sequence can need the whole KV cache; raise --kv-memory or --memory, or lower --max-context")
+		t.log.Warn(
+			"no memory for adapters: the longest sequence can need the whole KV cache; raise --kv-memory or " +
+				"--memory, or lower --max-context")
 	case lendable < int64(t.flags.AdapterMemory):
-		t.log.Warn("adapters get less than --adapter-memory, since the longest sequence must fit too: raise --kv-memory or --memory, or lower --max-context",
+		t.log.Warn(
+			"adapters get less than --adapter-memory, since the longest sequence must fit too: raise --kv-memory or "+
+				"--memory, or lower --max-context",
 			"adapters", formatBytes(lendable), "adapter_memory", formatBytes(int64(t.flags.AdapterMemory)))
 	}
 	s.cache.Store(t.cache)
@@ -188,13 +198,15 @@ func replay(ctx context.Context, s *stack, log *slog.Logger, v adapters.Version,
 		return err
 	}
 	if here := s.fourBit.name(); proof.Quantization != here {
-		log.Warn("an adapter was trained on the base in another quantization; what it computed there is not compared", "adapter", v.Tenant+"/"+v.Name, "trained on", orAsStored(proof.Quantization), "served on", orAsStored(here))
+		log.Warn("an adapter was trained on the base in another quantization; what it computed there is not compared",
+			"adapter", v.Tenant+"/"+v.Name, "trained on", orAsStored(proof.Quantization), "served on", orAsStored(here))
 		return nil
 	}
 	return proof.Check(func(ids []int32) (map[int32]float64, error) {
 		released := make(chan struct{})
 		streams, err := s.Engine.Submit(ctx, engine.Request{
-			ID: "proof", Prompt: ids, MaxTokens: 1, PromptLogprobs: -1, LoRA: []lora.Use{{Weights: w, Scale: 1}}, AdapterKey: v.Digest, Salt: "proof", Tenant: "proof",
+			ID: "proof", Prompt: ids, MaxTokens: 1, PromptLogprobs: -1, LoRA: []lora.Use{{Weights: w, Scale: 1}},
+			AdapterKey: v.Digest, Salt: "proof", Tenant: "proof",
 			Release: func() { close(released) }, Sampling: sample.Params{TopP: 1, RepetitionPenalty: 1, Logprobs: 20},
 		})
 		if err != nil {
@@ -230,7 +242,8 @@ func (t *tenancy) collect(ctx context.Context) {
 	}
 }
 
-// catalog is registry and cache as the server knows them; it remembers the names of what was asked for, for the metrics.
+// catalog is registry and cache as the server knows them; it remembers the names of what was asked for, for the
+// metrics.
 type catalog struct {
 	*adapters.Registry
 	*adapters.Cache
@@ -286,7 +299,8 @@ func (t *tenancy) watch(m *telemetry.Metrics) {
 			m.AdapterEvicted(string(adapters.Device))
 		}
 		mu.Unlock()
-		return telemetry.AdapterStats{Tiers: []telemetry.AdapterTier{{Tier: string(adapters.Device), Count: st.Count, Bytes: st.Bytes, Pinned: st.Pinned}}}
+		return telemetry.AdapterStats{Tiers: []telemetry.AdapterTier{{Tier: string(adapters.Device), Count: st.Count,
+			Bytes: st.Bytes, Pinned: st.Pinned}}}
 	})
 }
 
@@ -299,13 +313,16 @@ func (t *tenancy) status(s *stack) map[string]any {
 	}
 	out := map[string]any{
 		"running": st.Running, "waiting": st.Waiting, "memory_bytes": memory,
-		"kv_pages": map[string]int{"free": st.Pages.Free, "cached": st.Pages.Cached, "in_use": st.Pages.InUse, "lent": st.Pages.Lent},
+		"kv_pages": map[string]int{"free": st.Pages.Free, "cached": st.Pages.Cached, "in_use": st.Pages.InUse,
+			"lent": st.Pages.Lent},
 	}
 	if t != nil && t.cache != nil {
 		c := t.cache.Stats()
 		out["adapters"] = map[string]any{
-			"resident": c.Count, "in_use": c.InUse, "pinned": c.Pinned, "bytes": c.Bytes, "loading": c.Loading, "waiting_for_memory": c.Waiting, "requests_waiting": c.Queued,
-			"hits": c.Hits, "misses": c.Misses, "loads": c.Loads, "failures": c.Failures, "evictions": c.Evictions, "reclaimed": c.Reclaims,
+			"resident": c.Count, "in_use": c.InUse, "pinned": c.Pinned, "bytes": c.Bytes, "loading": c.Loading,
+			"waiting_for_memory": c.Waiting, "requests_waiting": c.Queued,
+			"hits": c.Hits, "misses": c.Misses, "loads": c.Loads, "failures": c.Failures, "evictions": c.Evictions,
+			"reclaimed": c.Reclaims,
 		}
 	}
 	return out

@@ -81,9 +81,12 @@ type settingsFlags struct {
 
 func (f *settingsFlags) register(fs *pflag.FlagSet) {
 	fs.Float64Var(&f.set.Weight, "weight", 1, "share of the engine against other tenants")
-	fs.StringVar(&f.set.DefaultAdapter, "default-adapter", "", "`NAME[@VERSION]` for requests that name no model; empty: the base model")
-	fs.StringSliceVar(&f.set.Adapters, "allow", []string{"*"}, "`names` of adapters that may be used; * for all of the tenant's own, empty for none")
-	fs.StringVar(&f.prefix, "prefix-cache", string(tenant.PrefixTenant), "who may reuse the tenant's cached prompts: tenant, shared or none")
+	fs.StringVar(&f.set.DefaultAdapter, "default-adapter", "",
+		"`NAME[@VERSION]` for requests that name no model; empty: the base model")
+	fs.StringSliceVar(&f.set.Adapters, "allow", []string{"*"},
+		"`names` of adapters that may be used; * for all of the tenant's own, empty for none")
+	fs.StringVar(&f.prefix, "prefix-cache", string(tenant.PrefixTenant),
+		"who may reuse the tenant's cached prompts: tenant, shared or none")
 	fs.Int64Var(&f.set.RequestsPerMinute, "requests-per-minute", 0, "0: no limit")
 	fs.Int64Var(&f.set.TokensPerMinute, "tokens-per-minute", 0, "prompt and generated tokens; 0: no limit")
 	fs.Int64Var(&f.set.ConcurrentRequests, "concurrent-requests", 0, "on one server; 0: no limit")
@@ -95,9 +98,12 @@ func (f *settingsFlags) register(fs *pflag.FlagSet) {
 // apply changes what was given on the command line, in the environment or in the file.
 func (f *settingsFlags) apply(fs *pflag.FlagSet, to *tenant.Settings) {
 	for name, set := range map[string]func(){
-		"weight":                 func() { to.Weight = f.set.Weight },
-		"default-adapter":        func() { to.DefaultAdapter = f.set.DefaultAdapter },
-		"allow":                  func() { to.Adapters = slices.DeleteFunc(f.set.Adapters, func(s string) bool { return s == "" }) },
+		"weight":          func() { to.Weight = f.set.Weight },
+		"default-adapter": func() { to.DefaultAdapter = f.set.DefaultAdapter },
+		"allow": func() {
+			to.Adapters = slices.DeleteFunc(f.set.Adapters,
+				func(s string) bool { return s == "" })
+		},
 		"prefix-cache":           func() { to.PrefixCache = tenant.Prefix(f.prefix) },
 		"requests-per-minute":    func() { to.RequestsPerMinute = f.set.RequestsPerMinute },
 		"tokens-per-minute":      func() { to.TokensPerMinute = f.set.TokensPerMinute },
@@ -152,7 +158,8 @@ func tenantsSetCommand() *cobra.Command {
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return f.with(cmd.Context(), func(s *tenant.Store) error {
-				t, err := s.Update(cmd.Context(), args[0], func(set *tenant.Settings) error { sf.apply(cmd.Flags(), set); return nil })
+				t, err := s.Update(cmd.Context(), args[0],
+					func(set *tenant.Settings) error { sf.apply(cmd.Flags(), set); return nil })
 				if err != nil {
 					return err
 				}
@@ -198,11 +205,15 @@ func tenantsListCommand() *cobra.Command {
 					return printJSON(cmd.OutOrStdout(), append([]tenant.Tenant{}, all...))
 				}
 				t := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
-				fmt.Fprintln(t, "TENANT\tWEIGHT\tDEFAULT\tALLOWED\tREQUESTS/MIN\tTOKENS/MIN\tCONCURRENT\tMAX TOKENS\tADAPTERS\tADAPTER BYTES\tPREFIX CACHE")
+				fmt.Fprintln(t,
+					"TENANT\tWEIGHT\tDEFAULT\tALLOWED\tREQUESTS/MIN\tTOKENS/MIN\tCONCURRENT\tMAX "+
+						"TOKENS\tADAPTERS\tADAPTER BYTES\tPREFIX CACHE")
 				for _, x := range all {
 					s := &x.Settings
-					fmt.Fprintf(t, "%s\t%g\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", x.Name, s.Weight, orDash(s.DefaultAdapter), orDash(strings.Join(s.Adapters, ",")), limit(s.RequestsPerMinute),
-						limit(s.TokensPerMinute), limit(s.ConcurrentRequests), limit(s.MaxTokens), limit(s.AdapterCount), limit(s.AdapterBytes), s.PrefixCache)
+					fmt.Fprintf(t, "%s\t%g\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", x.Name, s.Weight,
+						orDash(s.DefaultAdapter), orDash(strings.Join(s.Adapters, ",")), limit(s.RequestsPerMinute),
+						limit(s.TokensPerMinute), limit(s.ConcurrentRequests), limit(s.MaxTokens),
+						limit(s.AdapterCount), limit(s.AdapterBytes), s.PrefixCache)
 				}
 				return t.Flush()
 			})
@@ -227,7 +238,8 @@ func limit(n int64) string {
 }
 
 func keysCommand() *cobra.Command {
-	return group("keys", "Make, list and revoke API keys; a running server sees it within a second", keysAddCommand(), keysListCommand(), keysRevokeCommand())
+	return group("keys", "Make, list and revoke API keys; a running server sees it within a second", keysAddCommand(),
+		keysListCommand(), keysRevokeCommand())
 }
 
 func keysAddCommand() *cobra.Command {
@@ -269,7 +281,8 @@ func keysAddCommand() *cobra.Command {
 	fs.StringVar(&name, "tenant", tenant.Default, "whose key it is")
 	fs.StringSliceVar(&scopes, "scope", []string{string(tenant.Infer)}, "what it is for: infer, admin, metrics")
 	fs.DurationVar(&expires, "expires", 0, "how long it is good, e.g. 720h; 0: for ever")
-	fs.StringVar(&adapter, "default-adapter", "", "`NAME[@VERSION]` for requests that name no model, instead of the tenant's")
+	fs.StringVar(&adapter, "default-adapter", "",
+		"`NAME[@VERSION]` for requests that name no model, instead of the tenant's")
 	return f.register(cmd)
 }
 
@@ -309,7 +322,8 @@ func (f *tenantFlags) printKeys(w io.Writer, keys []tenant.Key) error {
 		for _, s := range k.Scopes {
 			scopes = append(scopes, string(s))
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", k.ID, k.Tenant, k.Hint, strings.Join(scopes, ","), k.Created.Format(time.DateTime), keyState(k))
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", k.ID, k.Tenant, k.Hint, strings.Join(scopes, ","),
+			k.Created.Format(time.DateTime), keyState(k))
 	}
 	return t.Flush()
 }

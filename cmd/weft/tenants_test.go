@@ -35,13 +35,15 @@ func TestTenantsAndKeys(t *testing.T) {
 		return out
 	}
 	do("tenants", "add", "acme", "--weight", "2", "--requests-per-minute", "7", "--allow", "support,sales")
-	do("tenants", "set", "acme", "--tokens-per-minute", "900", "--adapter-bytes", "1GiB", "--prefix-cache", "none", "--default-adapter", "support@v2")
+	do("tenants", "set", "acme", "--tokens-per-minute", "900", "--adapter-bytes", "1GiB", "--prefix-cache", "none",
+		"--default-adapter", "support@v2")
 	var all []tenant.Tenant
 	if err := json.Unmarshal([]byte(do("tenants", "list", "--json")), &all); err != nil || len(all) != 2 {
 		t.Fatalf("%+v %v", all, err)
 	}
 	s := all[0].Settings
-	if all[0].Name != "acme" || s.Weight != 2 || s.RequestsPerMinute != 7 || s.TokensPerMinute != 900 || s.AdapterBytes != 1<<30 || s.PrefixCache != tenant.PrefixNone ||
+	if all[0].Name != "acme" || s.Weight != 2 || s.RequestsPerMinute != 7 || s.TokensPerMinute != 900 ||
+		s.AdapterBytes != 1<<30 || s.PrefixCache != tenant.PrefixNone ||
 		s.DefaultAdapter != "support@v2" || strings.Join(s.Adapters, " ") != "support sales" {
 		t.Errorf("%+v", s)
 	}
@@ -69,7 +71,8 @@ func TestTenantsAndKeys(t *testing.T) {
 	if err != nil || g.Tenant != "acme" || !g.Has(tenant.Admin) || g.Has(tenant.Metrics) {
 		t.Fatalf("%+v %v", g, err)
 	}
-	if text := do("keys", "list"); strings.Contains(text, secret) || !strings.Contains(text, secret[:9]) || !strings.Contains(text, "until ") {
+	if text := do("keys", "list"); strings.Contains(text, secret) || !strings.Contains(text, secret[:9]) ||
+		!strings.Contains(text, "until ") {
 		t.Error(text)
 	}
 	do("keys", "revoke", g.Key)
@@ -87,10 +90,13 @@ func TestTenantsAndKeys(t *testing.T) {
 	do("tenants", "remove", "acme")
 
 	for want, list := range map[int][][]string{
-		1: {{"tenants", "remove", "acme"}, {"tenants", "set", "nobody"}, {"keys", "add", "--tenant", "nobody"}, {"keys", "revoke", "key_x"}, {"tenants", "add", "default"},
+		1: {{"tenants", "remove", "acme"}, {"tenants", "set", "nobody"}, {"keys", "add", "--tenant", "nobody"},
+			{"keys", "revoke", "key_x"}, {"tenants", "add", "default"},
 			{"tenants", "remove", "default"}},
-		2: {{"tenants", "add"}, {"tenants", "add", "No/Good"}, {"tenants", "add", strings.Repeat("x", 10_000)}, {"tenants", "add", "ok", "--weight", "-1"}, {"tenants", "frob"},
-			{"keys", "add", "--scope", "root"}, {"keys", "add", "--expires", "-1h"}, {"keys", "revoke"}, {"tenants", "add", "ok", "--prefix-cache", "all"}},
+		2: {{"tenants", "add"}, {"tenants", "add", "No/Good"}, {"tenants", "add", strings.Repeat("x", 10_000)},
+			{"tenants", "add", "ok", "--weight", "-1"}, {"tenants", "frob"},
+			{"keys", "add", "--scope", "root"}, {"keys", "add", "--expires", "-1h"}, {"keys", "revoke"},
+			{"tenants", "add", "ok", "--prefix-cache", "all"}},
 	} {
 		for _, args := range list {
 			if _, status := commandOut(t, append(args, "--data", dir)...); status != want {

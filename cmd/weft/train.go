@@ -41,24 +41,32 @@ func trainCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "train --data FILE --out DIR",
 		Short: "Finetune a model on its served weights: LoRA, QLoRA or all of it",
-		Long: "Finetune a model: LoRA adapters on the weights in the layout in which they are served, or all weights, also from scratch.\n" +
-			"Settings have the names of transformers' TrainingArguments and PEFT's LoraConfig, with - or _; --config takes them from a YAML file, of which every key must be\n" +
-			"a setting of this command. What other commands have too (model, device, threads, memory) is also read from WEFT_<NAME>, the others from WEFT_TRAIN_<NAME>.\n" +
-			"DIR receives adapter/ (a PEFT folder) or model/, run.json, report.html, TensorBoard events and checkpoint-N/.",
+		Long: "Finetune a model: LoRA adapters on the weights in the layout in which they are served, or all " +
+			"weights, also from scratch.\n" +
+			"Settings have the names of transformers' TrainingArguments and PEFT's LoraConfig, with - or _; " +
+			"--config takes them from a YAML file, of which every key must be\n" +
+			"a setting of this command. What other commands have too (model, device, threads, memory) is also read " +
+			"from WEFT_<NAME>, the others from WEFT_TRAIN_<NAME>.\n" +
+			"DIR receives adapter/ (a PEFT folder) or model/, run.json, report.html, TensorBoard events and " +
+			"checkpoint-N/.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
 	fs := cmd.Flags()
-	fs.StringVar(&f.Model, "model", "", "Hugging Face folder, .gguf file or a `name` in the model cache (default "+defaultModelName+")")
+	fs.StringVar(&f.Model, "model", "",
+		"Hugging Face folder, .gguf file or a `name` in the model cache (default "+defaultModelName+")")
 	fs.StringVar(&f.Device, "device", "auto", "cpu, ref (pure Go, slow, the oracle) or auto")
-	fs.StringVar(&f.ISA, "isa", "", "instruction set of the cpu device: scalar, avx2, avx512 (default: WEFT_ISA, else the best there is)")
+	fs.StringVar(&f.ISA, "isa", "",
+		"instruction set of the cpu device: scalar, avx2, avx512 (default: WEFT_ISA, else the best there is)")
 	fs.IntVar(&f.Threads, "threads", 0, "threads of the cpu device; 0: one per core")
 	fs.Var(&f.Memory, "memory", "budget for weights, activations, parameters and optimizer together; 0: what is free")
 	fs.BoolVar(&f.asJSON, "json", false, "print run.json to standard output at the end")
 	own := pflag.NewFlagSet("train", pflag.ContinueOnError)
-	own.StringVar(&f.Data, "data", "", "`file` of samples: Alpaca, ShareGPT, OpenAI messages or prompt and completion, as JSON or JSON lines")
+	own.StringVar(&f.Data, "data", "",
+		"`file` of samples: Alpaca, ShareGPT, OpenAI messages or prompt and completion, as JSON or JSON lines")
 	own.StringVar(&f.Out, "out", "", "`folder` for what comes of the run")
-	own.StringVar(&f.Listen, "listen", "", "serve the model on this loopback `address` while it is trained, on the same weights; requests come first")
+	own.StringVar(&f.Listen, "listen", "",
+		"serve the model on this loopback `address` while it is trained, on the same weights; requests come first")
 	f.Config.Flags(own)
 	fs.AddFlagSet(ofCommand("train", own))
 	fs.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
@@ -141,7 +149,8 @@ func (t *trainee) close() error {
 
 // serving completes the settings of a server beside the training.
 func (f *trainFlags) serving() {
-	f.Activations, f.KVType, f.PageLen, f.MaxBatchTokens, f.MaxSeqs, f.MaxQueued, f.PrefixCache = "fast", "f16", 16, 512, 64, 256, true
+	f.Activations, f.KVType, f.PageLen, f.MaxBatchTokens, f.MaxSeqs, f.MaxQueued, f.PrefixCache = "fast", "f16", 16,
+		512, 64, 256, true
 	f.KVMemory = 1 << 30
 }
 
@@ -191,7 +200,8 @@ func (f *trainFlags) open(terminal io.Writer, log *slog.Logger) (t *trainee, err
 		}
 		fmt.Fprintln(terminal, t.heldOut.Report.String())
 		if n := data.Common(t.data.Samples, t.heldOut.Samples); n > 0 {
-			log.Warn("held-out samples are trained on too: their loss says little of what was learned", "samples", n, "of", len(t.heldOut.Samples))
+			log.Warn("held-out samples are trained on too: their loss says little of what was learned", "samples", n,
+				"of", len(t.heldOut.Samples))
 		}
 	}
 	if f.EvalShare > 0 {
@@ -255,7 +265,9 @@ func (f *trainFlags) scratch(t *trainee) (*train.Scratch, *model.Config, error) 
 func (t *trainee) holdOut(f *trainFlags) error {
 	kept, held := data.Split(t.data.Samples, f.EvalShare, f.Seed)
 	if len(kept) == 0 || len(held) == 0 {
-		return fmt.Errorf("%w: eval_share %v puts %d of %d samples aside: both sides need one; give a larger file, another share or eval_data", train.ErrConfig, f.EvalShare, len(held), len(t.data.Samples))
+		return fmt.Errorf(
+			"%w: eval_share %v puts %d of %d samples aside: both sides need one; give a larger file, another share "+
+				"or eval_data", train.ErrConfig, f.EvalShare, len(held), len(t.data.Samples))
 	}
 	t.data.Samples, t.heldOut = kept, &data.Dataset{Samples: held, Report: t.data.Report}
 	return nil
@@ -298,14 +310,16 @@ func (f *trainFlags) source(t *trainee) (weights.Source, *model.Config, error) {
 }
 
 // train runs the job and writes what is to be read about it.
-func (t *trainee) train(ctx context.Context, f *trainFlags, terminal io.Writer, log *slog.Logger) (*train.Report, error) {
+func (t *trainee) train(ctx context.Context, f *trainFlags, terminal io.Writer, log *slog.Logger) (*train.Report,
+	error) {
 	base, err := f.baseDigest(t.path)
 	if err != nil {
 		return nil, err
 	}
 	j := &train.Job{
 		Config: f.Config, Dir: f.Out, Model: t.model.Frozen(), Device: t.device, Train: t.data.Samples, Log: log,
-		Base: base, BaseRef: t.name, Quantization: f.fourBit.name(), Data: t.data.Report.Digest, MemoryLimit: int64(f.Memory),
+		Base: base, BaseRef: t.name, Quantization: f.fourBit.name(), Data: t.data.Report.Digest,
+		MemoryLimit: int64(f.Memory),
 	}
 	j.Beside = besideWeights(t.path)
 	if t.heldOut != nil {
@@ -328,14 +342,17 @@ func (t *trainee) train(ctx context.Context, f *trainFlags, terminal io.Writer, 
 	case err != nil:
 		return nil, err
 	case j.Quantization != "" && f.Method == "lora":
-		log.Warn("the adapter was trained on the base in "+j.Quantization+"; a server computes the same with --load-in-4bit and the same bnb-4bit settings", "base", t.name)
+		log.Warn(
+			"the adapter was trained on the base in "+j.Quantization+"; a server computes the same with "+
+				"--load-in-4bit and the same bnb-4bit settings", "base", t.name)
 	}
 	return j.Report(res, versionText(), &t.data.Report)
 }
 
 // besideWeights lists the files of a Hugging Face folder that a model trained from it needs too; a GGUF file has none.
 func besideWeights(path string) (out []string) {
-	for _, name := range []string{"config.json", "generation_config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"} {
+	for _, name := range []string{"config.json", "generation_config.json", "tokenizer.json", "tokenizer.model",
+		"tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"} {
 		if st, err := os.Stat(filepath.Join(path, name)); err == nil && st.Mode().IsRegular() {
 			out = append(out, filepath.Join(path, name))
 		}
@@ -356,7 +373,8 @@ func (f *trainFlags) baseDigest(path string) (string, error) {
 	return hex.EncodeToString(h[:]), nil
 }
 
-// fileDigest is the SHA-256 of a model's weights: of the file, or of a folder's safetensors in the order of their names.
+// fileDigest is the SHA-256 of a model's weights: of the file, or of a folder's safetensors in the order of their
+// names.
 func fileDigest(path string) (string, error) {
 	files := []string{path}
 	if st, err := os.Stat(path); err != nil {

@@ -31,7 +31,8 @@ func newProgress(w io.Writer, log *slog.Logger, every int) *progress {
 }
 
 func (p *progress) begin(trainable, all int64, bytes int64) {
-	line := fmt.Sprintf("trainable params: %s || all params: %s || trainable%%: %.4f || %s", thousands(trainable), thousands(all), 100*float64(trainable)/float64(all), formatBytes(bytes))
+	line := fmt.Sprintf("trainable params: %s || all params: %s || trainable%%: %.4f || %s", thousands(trainable),
+		thousands(all), 100*float64(trainable)/float64(all), formatBytes(bytes))
 	fmt.Fprintln(p.w, line)
 }
 
@@ -40,10 +41,12 @@ func (p *progress) step(s train.StepInfo) {
 	p.tokens += s.Tokens
 	p.steps++
 	rate := float64(p.tokens) / max(p.seconds, 1e-9)
-	left := time.Duration(p.seconds / float64(p.steps) * float64(s.Total-s.Step) * float64(time.Second)).Round(time.Second)
+	left := time.Duration(p.seconds / float64(p.steps) * float64(s.Total-s.Step) * float64(time.Second)).Round(
+		time.Second)
 	if !p.terminal {
 		if s.Step%p.every == 0 || s.Step == s.Total {
-			with := []any{"step", s.Step, "of", s.Total, "epoch", fmt.Sprintf("%.2f", s.Epoch), "loss", fmt.Sprintf("%.4f", s.Loss), "grad_norm", fmt.Sprintf("%.4f", s.GradNorm),
+			with := []any{"step", s.Step, "of", s.Total, "epoch", fmt.Sprintf("%.2f", s.Epoch), "loss",
+				fmt.Sprintf("%.4f", s.Loss), "grad_norm", fmt.Sprintf("%.4f", s.GradNorm),
 				"lr", fmt.Sprintf("%.3g", s.LR), "tokens_per_second", fmt.Sprintf("%.0f", rate), "left", left}
 			if s.LossScale > 0 {
 				with = append(with, "loss_scale", s.LossScale)
@@ -54,7 +57,8 @@ func (p *progress) step(s train.StepInfo) {
 	}
 	const cells = 24
 	done := cells * s.Step / max(s.Total, 1)
-	line := fmt.Sprintf("[%s%s] %d/%d loss %.4f lr %.2g %.0f tokens/s, %s left", strings.Repeat("=", done), strings.Repeat(" ", cells-done), s.Step, s.Total, s.Loss, s.LR, rate, left)
+	line := fmt.Sprintf("[%s%s] %d/%d loss %.4f lr %.2g %.0f tokens/s, %s left", strings.Repeat("=", done),
+		strings.Repeat(" ", cells-done), s.Step, s.Total, s.Loss, s.LR, rate, left)
 	fmt.Fprintf(p.w, "\r%-*s", p.width, line)
 	p.width = len(line)
 }

@@ -19,9 +19,11 @@ func TestProgress(t *testing.T) {
 		}
 		p.eval(93, 2.5)
 		p.end()
-		want := []string{"step=93 of=100", "loss=1.2500", "tokens_per_second=150", "left=14s", "msg=evaluation step=93 loss=2.5000"}
+		want := []string{"step=93 of=100", "loss=1.2500", "tokens_per_second=150", "left=14s",
+			"msg=evaluation step=93 loss=2.5000"}
 		if terminal {
-			want = []string{"\r[======================  ] 93/100 loss 1.2500 lr 0.001 150 tokens/s, 14s left\n", "loss=2.5000\n"}
+			want = []string{"\r[======================  ] 93/100 loss 1.2500 lr 0.001 150 tokens/s, 14s left\n",
+				"loss=2.5000\n"}
 		}
 		if !contains(out.String(), want...) {
 			t.Errorf("%q, want %q", out.String(), want)

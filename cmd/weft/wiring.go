@@ -127,15 +127,20 @@ func (r *renderer) Render(req *openai.ChatRequest) (string, error) {
 	var raised *chat.RaisedError
 	switch {
 	case errors.As(err, &raised):
-		return "", openai.Invalid("messages", "template_error", "the model's chat template refuses this conversation: %s", raised.Message)
+		return "",
+			openai.Invalid("messages", "template_error", "the model's chat template refuses this conversation: %s",
+				raised.Message)
 	case err != nil:
-		return "", openai.Invalid("messages", "template_error", "the model's chat template fails on this conversation: %v", err)
+		return "",
+			openai.Invalid("messages", "template_error", "the model's chat template fails on this conversation: %v",
+				err)
 	}
 	return text, nil
 }
 
 // newServer builds the HTTP face of a stack; t is nil where only this process can reach it.
-func newServer(s *stack, cfg server.Config, t *tenancy, traces *telemetry.Traces, log *slog.Logger) (*server.Server, error) {
+func newServer(s *stack, cfg server.Config, t *tenancy, traces *telemetry.Traces, log *slog.Logger) (*server.Server,
+	error) {
 	cfg.Model, cfg.Version = s.Name, versionText()
 	cfg.Vocab, cfg.Context = s.Model.Config().Vocab, s.Context
 	metrics := telemetry.NewMetrics(telemetry.Config{
@@ -146,7 +151,8 @@ func newServer(s *stack, cfg server.Config, t *tenancy, traces *telemetry.Traces
 	metrics.Watch(func() telemetry.EngineStats { return s.stats(t) })
 	t.watch(metrics)
 	deps := server.Deps{
-		Engine: engineFace{s.Engine, s.adapter}, Tokenizer: tokenizerFace{s.Tokenizer}, Template: newRenderer(s.Template, s.Tokenizer),
+		Engine: engineFace{s.Engine, s.adapter}, Tokenizer: tokenizerFace{s.Tokenizer},
+		Template: newRenderer(s.Template, s.Tokenizer),
 		ParseTemplate: func(source string) (server.Renderer, error) {
 			tmpl, err := chat.Parse(source)
 			if err != nil {
@@ -173,7 +179,8 @@ func newHandler(s *stack) (http.Handler, error) {
 // warm runs one short request, so that the first client does not pay for first touches.
 func (s *stack) warm(ctx context.Context) error {
 	streams, err := s.Engine.Submit(ctx, engine.Request{
-		ID: "warm-up", Prompt: []int32{0, 1 % int32(s.Model.Config().Vocab)}, MaxTokens: 2, PromptLogprobs: -1, Salt: "warm-up",
+		ID: "warm-up", Prompt: []int32{0, 1 % int32(s.Model.Config().Vocab)}, MaxTokens: 2, PromptLogprobs: -1,
+		Salt:     "warm-up",
 		Sampling: sample.Params{TopP: 1, RepetitionPenalty: 1, Logprobs: -1},
 	})
 	if err != nil {
@@ -188,7 +195,8 @@ func (s *stack) warm(ctx context.Context) error {
 }
 
 // run serves until the first signal, drains, and frees everything in order; a second signal ends the process at once.
-func (f *serveFlags) run(ctx context.Context, s *stack, t *tenancy, front *server.Front, addr net.Addr, log *slog.Logger) (err error) {
+func (f *serveFlags) run(ctx context.Context, s *stack, t *tenancy, front *server.Front, addr net.Addr,
+	log *slog.Logger) (err error) {
 	defer func() { err = errors.Join(err, s.closeAfter(t.closeCache)) }()
 	traces, err := telemetry.NewTraces(ctx, versionText(), log)
 	if err != nil {
@@ -201,7 +209,8 @@ func (f *serveFlags) run(ctx context.Context, s *stack, t *tenancy, front *serve
 			log.Warn("traces were not all sent", "error", err)
 		}
 	}()
-	cfg := server.Config{MaxBody: int64(f.MaxBody), DrainTimeout: f.DrainTimeout, MaxChoices: min(f.MaxQueued, server.DefaultMaxChoices)}
+	cfg := server.Config{MaxBody: int64(f.MaxBody), DrainTimeout: f.DrainTimeout,
+		MaxChoices: min(f.MaxQueued, server.DefaultMaxChoices)}
 	cfg.UploadDir, cfg.AdapterDirs = t.uploadDir(), f.AdapterDirs
 	if err := t.start(s); err != nil {
 		return err
@@ -239,8 +248,10 @@ func stopOnSecondSignal(ctx context.Context, log *slog.Logger) {
 func (s *stack) stats(t *tenancy) telemetry.EngineStats {
 	st := s.Engine.Stats()
 	out := telemetry.EngineStats{
-		Running: st.Running, Waiting: st.Waiting, KVUsage: float64(st.Pages.InUse) / float64(max(s.kv.NumPages-st.Pages.Lent, 1)),
-		PrefixQueries: st.PrefixQueries, PrefixHits: st.PrefixHits, Preemptions: st.Preemptions, MemoryBytes: map[string]int64{},
+		Running: st.Running, Waiting: st.Waiting,
+		KVUsage:       float64(st.Pages.InUse) / float64(max(s.kv.NumPages-st.Pages.Lent, 1)),
+		PrefixQueries: st.PrefixQueries, PrefixHits: st.PrefixHits, Preemptions: st.Preemptions,
+		MemoryBytes: map[string]int64{},
 	}
 	for p := device.Purpose(0); p < device.NumPurposes; p++ {
 		out.MemoryBytes[p.String()] = s.Device.InUse(p)

@@ -22,7 +22,8 @@ func TestPromptOfToolCalls(t *testing.T) {
 	}
 }
 
-// TestPromptWithoutContent: the assistant's content is null beside tool calls; templates that add it to a string would fail.
+// TestPromptWithoutContent: the assistant's content is null beside tool calls; templates that add it to a string would
+// fail.
 func TestPromptWithoutContent(t *testing.T) {
 	tmpl, err := chat.Parse(chat.ChatML)
 	if err != nil {

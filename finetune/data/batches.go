@@ -19,8 +19,9 @@ type Grouping struct {
 	InOrder   bool   // the file's order, for evaluation
 }
 
-// Epoch returns the micro-batches of an epoch (from 0) as indices of samples: every sample once. It is a function of its arguments alone, so that a run resumes in the middle of one
-// by counting. Packs are made once, of the samples in their order; an epoch orders the packs.
+// Epoch returns the micro-batches of an epoch (from 0) as indices of samples: every sample once. It is a function of
+// its arguments alone, so that a run resumes in the middle of one by counting. Packs are made once, of the samples in
+// their order; an epoch orders the packs.
 func Epoch(samples []Sample, g Grouping, epoch int) ([][]int, error) {
 	switch {
 	case g.BatchSize < 1 || g.Pack < 0:
@@ -36,7 +37,9 @@ func Epoch(samples []Sample, g Grouping, epoch int) ([][]int, error) {
 		lengths := make([]int, len(samples))
 		for i := range samples {
 			if lengths[i] = len(samples[i].IDs); lengths[i] > g.Pack {
-				return nil, fmt.Errorf("%w: the sample of line %d has %d tokens, packs have %d", ErrOptions, samples[i].Line, lengths[i], g.Pack)
+				return nil,
+					fmt.Errorf("%w: the sample of line %d has %d tokens, packs have %d", ErrOptions, samples[i].Line,
+						lengths[i], g.Pack)
 			}
 		}
 		units = Pack(lengths, g.Pack)
@@ -73,9 +76,10 @@ func NewBatch(samples []Sample, idx []int) Batch {
 	return b
 }
 
-// Pack puts sequences of the given lengths into bins of capacity by best fit decreasing, as TRL's "bfd": by length descending, ties in their order, each goes to the bin with the least space that still
-// holds it, among equals to the one that came to that space first. It returns the indices of each bin, bins in the order in which they were opened. No length may be above
-// capacity.
+// Pack puts sequences of the given lengths into bins of capacity by best fit decreasing, as TRL's "bfd": by length
+// descending, ties in their order, each goes to the bin with the least space that still holds it, among equals to the
+// one that came to that space first. It returns the indices of each bin, bins in the order in which they were opened.
+// No length may be above capacity.
 func Pack(lengths []int, capacity int) [][]int {
 	order := make([]int, len(lengths))
 	for i := range order {
@@ -130,7 +134,8 @@ func (s spaces) atLeast(n int) int {
 	return -1
 }
 
-// Wrap cuts the samples, one behind another, into sequences of length tokens and a shorter last one, as TRL's "wrapped" packing for plain text: boundaries are not respected.
+// Wrap cuts the samples, one behind another, into sequences of length tokens and a shorter last one, as TRL's "wrapped"
+// packing for plain text: boundaries are not respected.
 func Wrap(samples []Sample, length int) []Sample {
 	var all, labels []int32
 	for i := range samples {
@@ -147,8 +152,9 @@ func Wrap(samples []Sample, length int) []Sample {
 // megaBatches is how many batches are sorted together when grouping by length.
 const megaBatches = 50
 
-// lengthGrouped returns an order in which each batch holds samples of similar length: a shuffled order is cut into runs of megaBatches batches, each run is sorted by length, and the batches are
-// shuffled, but for the one with the longest sample, which comes first so that memory that cannot suffice is seen at once (as transformers' LengthGroupedSampler).
+// lengthGrouped returns an order in which each batch holds samples of similar length: a shuffled order is cut into runs
+// of megaBatches batches, each run is sorted by length, and the batches are shuffled, but for the one with the longest
+// sample, which comes first so that memory that cannot suffice is seen at once (as transformers' LengthGroupedSampler).
 func lengthGrouped(samples []Sample, g Grouping, epoch int) []int {
 	order := Shuffle(len(samples), g.Seed, epoch)
 	var batches [][]int
@@ -182,8 +188,9 @@ func lengthGrouped(samples []Sample, g Grouping, epoch int) []int {
 	return slices.Concat(append([][]int{out}, rest...)...)
 }
 
-// Shuffle returns the numbers below n in an order that depends on n, seed and epoch alone and never changes between versions: Fisher and Yates from the end, with
-// SplitMix64 (Steele et al. 2014) from the state seed + (epoch+1)·golden, and numbers below a bound by Lemire's multiplication with rejection (2019, arXiv:1805.10941).
+// Shuffle returns the numbers below n in an order that depends on n, seed and epoch alone and never changes between
+// versions: Fisher and Yates from the end, with SplitMix64 (Steele et al. 2014) from the state seed + (epoch+1)·golden,
+// and numbers below a bound by Lemire's multiplication with rejection (2019, arXiv:1805.10941).
 func Shuffle(n int, seed uint64, epoch int) []int {
 	order := make([]int, n)
 	for i := range order {
@@ -221,8 +228,8 @@ func (s *splitMix) below(n uint64) int {
 	return int(hi)
 }
 
-// Split puts about the given share of the samples aside, for evaluation. Which side a sample goes to depends on its tokens and the seed alone: equal samples go together, and a sample
-// stays on its side when others come or go.
+// Split puts about the given share of the samples aside, for evaluation. Which side a sample goes to depends on its
+// tokens and the seed alone: equal samples go together, and a sample stays on its side when others come or go.
 func Split(samples []Sample, share float64, seed uint64) (train, held []Sample) {
 	key := binary.LittleEndian.AppendUint64(nil, seed)
 	for i := range samples {

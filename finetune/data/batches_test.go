@@ -14,7 +14,8 @@ func TestShuffleIsPinned(t *testing.T) {
 		epoch int
 		want  []int
 	}{
-		{0, 0, []int{2, 5, 9, 3, 6, 1, 8, 7, 0, 4}}, {42, 0, []int{4, 3, 2, 7, 5, 8, 6, 0, 9, 1}}, {42, 1, []int{2, 5, 4, 3, 8, 6, 9, 7, 0, 1}},
+		{0, 0, []int{2, 5, 9, 3, 6, 1, 8, 7, 0, 4}}, {42, 0, []int{4, 3, 2, 7, 5, 8, 6, 0, 9, 1}},
+		{42, 1, []int{2, 5, 4, 3, 8, 6, 9, 7, 0, 1}},
 	} {
 		if got := Shuffle(10, c.seed, c.epoch); !slices.Equal(got, c.want) {
 			t.Errorf("seed %d, epoch %d: %v, want %v", c.seed, c.epoch, got, c.want)
@@ -63,7 +64,8 @@ func TestEpochs(t *testing.T) {
 		lengths = append(lengths, 1+r.IntN(60))
 	}
 	samples := samplesOf(lengths...)
-	for _, g := range []Grouping{{BatchSize: 8}, {BatchSize: 8, ByLength: true}, {BatchSize: 2, Pack: 64}, {BatchSize: 8, InOrder: true}, {BatchSize: 1000, ByLength: true}} {
+	for _, g := range []Grouping{{BatchSize: 8}, {BatchSize: 8, ByLength: true}, {BatchSize: 2, Pack: 64},
+		{BatchSize: 8, InOrder: true}, {BatchSize: 1000, ByLength: true}} {
 		g.Seed = 7
 		var first [][]int
 		for epoch := range 2 {
@@ -131,7 +133,8 @@ func checkLengths(t *testing.T, lengths []int, batches [][]int) {
 }
 
 func TestEpochRefuses(t *testing.T) {
-	for _, g := range []Grouping{{}, {BatchSize: 1, Pack: -1}, {BatchSize: 1, Pack: 4, ByLength: true}, {BatchSize: 1, Pack: 4}} {
+	for _, g := range []Grouping{{}, {BatchSize: 1, Pack: -1}, {BatchSize: 1, Pack: 4, ByLength: true},
+		{BatchSize: 1, Pack: 4}} {
 		if _, err := Epoch(samplesOf(5), g, 0); !errors.Is(err, ErrOptions) {
 			t.Errorf("%+v: %v", g, err)
 		}
@@ -140,7 +143,8 @@ func TestEpochRefuses(t *testing.T) {
 
 func TestNewBatch(t *testing.T) {
 	b := NewBatch(samplesOf(2, 1, 3), []int{2, 0})
-	if !slices.Equal(b.IDs, []int32{200, 201, 202, 0, 1}) || !slices.Equal(b.Indptr, []int32{0, 3, 5}) || len(b.Labels) != 5 {
+	if !slices.Equal(b.IDs, []int32{200, 201, 202, 0, 1}) || !slices.Equal(b.Indptr, []int32{0, 3, 5}) ||
+		len(b.Labels) != 5 {
 		t.Errorf("%+v", b)
 	}
 }
@@ -170,7 +174,8 @@ func TestSplit(t *testing.T) {
 			t.Fatal("samples change sides when others go")
 		}
 	}
-	if _, other := Split(samples, 0.1, 2); slices.EqualFunc(other, held, func(a, b Sample) bool { return a.IDs[0] == b.IDs[0] }) {
+	if _, other := Split(samples, 0.1, 2); slices.EqualFunc(other, held,
+		func(a, b Sample) bool { return a.IDs[0] == b.IDs[0] }) {
 		t.Error("the seed changes nothing")
 	}
 }

@@ -1,8 +1,9 @@
 // Package data turns files of conversations into token ids with targets, and those into batches.
 //
-// records.go cuts a file into records and reads Alpaca, ShareGPT, OpenAI messages, prompt/completion and plain text; encode.go renders them with the model's own template through
-// server/chat and marks the targets; batches.go orders, groups and packs. Nothing is dropped silently: what is not trained on is counted in Report, with its
-// line. The same file, options and seed give the same batches on every machine and in every version.
+// records.go cuts a file into records and reads Alpaca, ShareGPT, OpenAI messages, prompt/completion and plain text;
+// encode.go renders them with the model's own template through server/chat and marks the targets; batches.go orders,
+// groups and packs. Nothing is dropped silently: what is not trained on is counted in Report, with its line. The same
+// file, options and seed give the same batches on every machine and in every version.
 package data
 
 import (
@@ -27,7 +28,8 @@ var (
 // Ignore is the label of a token that is no target.
 const Ignore = -100
 
-// Sample is one sequence. Labels[t] is IDs[t] where the token is a target and Ignore elsewhere; they are not shifted: logits of t-1 predict Labels[t].
+// Sample is one sequence. Labels[t] is IDs[t] where the token is a target and Ignore elsewhere; they are not shifted:
+// logits of t-1 predict Labels[t].
 type Sample struct {
 	IDs, Labels []int32
 	Line        int // where its record begins in the file, from 1
@@ -44,7 +46,8 @@ func (s *Sample) Targets() int {
 	return n
 }
 
-// Batch is samples one behind another, without padding: sequence s is the half-open range [Indptr[s], Indptr[s+1]) of IDs and Labels, with positions from 0.
+// Batch is samples one behind another, without padding: sequence s is the half-open range [Indptr[s], Indptr[s+1]) of
+// IDs and Labels, with positions from 0.
 type Batch struct {
 	IDs, Labels []int32
 	Indptr      []int32
@@ -59,8 +62,9 @@ const (
 
 // How records become text.
 const (
-	StyleChat   = "chat"   // messages through the model's chat template
-	StyleAlpaca = "alpaca" // Stanford Alpaca's prompt (### Instruction: …), no template; for records with instruction and output
+	StyleChat = "chat" // messages through the model's chat template
+	// Stanford Alpaca's prompt (### Instruction: …), no template; for records with instruction and output
+	StyleAlpaca = "alpaca"
 )
 
 // What to do with samples that cannot be used.
@@ -83,7 +87,8 @@ type Options struct {
 	Columns        map[string]string // our name of a field to the file's, as {"output": "response"}
 }
 
-// TemplateDay is what templates that print the date print in training, so that a run repeats on any day: the one that Llama 3's own template falls back to.
+// TemplateDay is what templates that print the date print in training, so that a run repeats on any day: the one that
+// Llama 3's own template falls back to.
 var TemplateDay = time.Date(2024, time.July, 26, 12, 0, 0, 0, time.UTC)
 
 func (o *Options) fill() error {
@@ -124,7 +129,8 @@ func (o *Options) fill() error {
 	return nil
 }
 
-// Model is what text is made for: the tokenizer and the chat template of the model that is trained. Template may be nil for styles and records without messages.
+// Model is what text is made for: the tokenizer and the chat template of the model that is trained. Template may be nil
+// for styles and records without messages.
 type Model struct {
 	Tokenizer *tokenizer.Tokenizer
 	Template  *chat.Template
@@ -136,8 +142,8 @@ type Dataset struct {
 	Report  Report
 }
 
-// Load reads a file and encodes what it holds. With the policy Refuse an error that wraps ErrBad lists what is wrong, with lines; a file that
-// yields no sample is always one.
+// Load reads a file and encodes what it holds. With the policy Refuse an error that wraps ErrBad lists what is wrong,
+// with lines; a file that yields no sample is always one.
 func Load(path string, m Model, o Options) (*Dataset, error) {
 	if err := o.fill(); err != nil {
 		return nil, err

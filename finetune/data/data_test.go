@@ -56,11 +56,16 @@ func TestBadInput(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			path := write(t, good+"\n\n"+c.record+"\r\n"+good2)
 			_, err := Load(path, m, Options{MaxTokens: 100})
-			if !errors.Is(err, ErrBad) || !strings.Contains(err.Error(), "1 of 3 records (1 × "+string(c.problem)+"); mend them, or leave them out with bad_samples skip:\n  line 3: "+string(c.problem)) || !strings.Contains(err.Error(), c.say) {
+			if !errors.Is(err, ErrBad) ||
+				!strings.Contains(err.Error(),
+					"1 of 3 records (1 × "+string(
+						c.problem)+"); mend them, or leave them out with bad_samples skip:\n  line 3: "+string(
+						c.problem)) || !strings.Contains(err.Error(), c.say) {
 				t.Errorf("refused with %.400v, want %s, %q", err, c.problem, c.say)
 			}
 			d, err := Load(path, m, Options{MaxTokens: 100, OnBad: Skip})
-			if err != nil || !maps.Equal(d.Report.Counts, map[Problem]int{c.problem: 1}) || len(d.Samples) != 2 || d.Samples[1].Line != 4 {
+			if err != nil || !maps.Equal(d.Report.Counts, map[Problem]int{c.problem: 1}) || len(d.Samples) != 2 ||
+				d.Samples[1].Line != 4 {
 				t.Fatalf("skipped: %v: %+v", err, d)
 			}
 			if f := d.Report.Findings[0]; f.Line != 3 || f.Problem != c.problem {
@@ -82,27 +87,32 @@ func TestUnusableFiles(t *testing.T) {
 		{"tail", "[" + good + "]\n\n{}", "line 3: more text behind the array"},
 		{"nothing sound", "x\ny\n", "none of 2 records can be trained on: 2 × broken JSON\n  line 1"},
 	} {
-		if _, err := Load(write(t, c.text), m, Options{MaxTokens: 100, OnBad: Skip}); !errors.Is(err, ErrBad) || !strings.Contains(err.Error(), c.say) {
+		if _, err := Load(write(t, c.text), m, Options{MaxTokens: 100, OnBad: Skip}); !errors.Is(err, ErrBad) ||
+			!strings.Contains(err.Error(), c.say) {
 			t.Errorf("%s: %v, want %q", c.name, err, c.say)
 		}
 	}
-	if _, err := Load(t.TempDir(), m, Options{MaxTokens: 100}); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+	if _, err := Load(t.TempDir(), m, Options{MaxTokens: 100}); err == nil ||
+		!strings.Contains(err.Error(), "not a regular file") {
 		t.Errorf("folder: %v", err)
 	}
 	if _, err := Load("absent", m, Options{MaxTokens: 100}); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("absent: %v", err)
 	}
-	for _, o := range []Options{{MaxTokens: 1}, {MaxTokens: 9, Loss: "answers"}, {MaxTokens: 9, OnBad: "drop"}, {MaxTokens: 9, Columns: map[string]string{"out": "x"}}} {
+	for _, o := range []Options{{MaxTokens: 1}, {MaxTokens: 9, Loss: "answers"}, {MaxTokens: 9, OnBad: "drop"},
+		{MaxTokens: 9, Columns: map[string]string{"out": "x"}}} {
 		if _, err := Load("absent", m, o); !errors.Is(err, ErrOptions) {
 			t.Errorf("%+v: %v", o, err)
 		}
 	}
-	if _, err := Load(write(t, good), Model{Tokenizer: m.Tokenizer}, Options{MaxTokens: 100}); !errors.Is(err, ErrBad) || !strings.Contains(err.Error(), "no chat template") {
+	if _, err := Load(write(t, good), Model{Tokenizer: m.Tokenizer}, Options{MaxTokens: 100}); !errors.Is(err,
+		ErrBad) || !strings.Contains(err.Error(), "no chat template") {
 		t.Errorf("no template: %v", err)
 	}
 }
 
-// One file in every spelling gives one dataset: lines, an array, another format of the same conversation, with and without a byte-order mark.
+// One file in every spelling gives one dataset: lines, an array, another format of the same conversation, with and
+// without a byte-order mark.
 func TestFormatsAgree(t *testing.T) {
 	m := Model{smolLM2(t), mustParse(t, chat.ChatML)}
 	want := ""
@@ -156,7 +166,8 @@ func targetText(m Model, s Sample) string {
 	return m.Tokenizer.Decode(ids, false)
 }
 
-// OpenAI's weights choose the turns; tool calls are targets, in the template's spelling or, where it has none, in the file's.
+// OpenAI's weights choose the turns; tool calls are targets, in the template's spelling or, where it has none, in the
+// file's.
 func TestTurnsAndTools(t *testing.T) {
 	tok := smolLM2(t)
 	calls := `{% for m in messages %}<|im_start|>{{ m.role }}
@@ -190,13 +201,16 @@ func TestLongSamples(t *testing.T) {
 	hopeless := fmt.Sprintf(`{"messages":[{"role":"user","content":%q},{"role":"assistant","content":"a"}]}`, strings.Repeat("word ", 50))
 	path := write(t, good+"\n"+long+"\n"+hopeless)
 	d, err := Load(path, m, Options{MaxTokens: 20, OnBad: Skip})
-	if err != nil || len(d.Samples) != 2 || len(d.Samples[1].IDs) != 20 || !maps.Equal(d.Report.Counts, map[Problem]int{Long: 2, NoTargets: 1}) {
+	if err != nil || len(d.Samples) != 2 || len(d.Samples[1].IDs) != 20 ||
+		!maps.Equal(d.Report.Counts, map[Problem]int{Long: 2, NoTargets: 1}) {
 		t.Errorf("truncate: %v: %v", err, &d.Report)
 	}
-	if d, err = Load(path, m, Options{MaxTokens: 20, OnLong: Skip}); err != nil || len(d.Samples) != 1 || d.Report.Counts[Long] != 2 {
+	if d, err = Load(path, m, Options{MaxTokens: 20, OnLong: Skip}); err != nil || len(d.Samples) != 1 ||
+		d.Report.Counts[Long] != 2 {
 		t.Errorf("skip: %v", err)
 	}
-	if _, err = Load(path, m, Options{MaxTokens: 20, OnLong: Refuse, OnBad: Skip}); !errors.Is(err, ErrBad) || !strings.Contains(err.Error(), "line 2: longer than the limit: 63 tokens, more than 20") {
+	if _, err = Load(path, m, Options{MaxTokens: 20, OnLong: Refuse, OnBad: Skip}); !errors.Is(err, ErrBad) ||
+		!strings.Contains(err.Error(), "line 2: longer than the limit: 63 tokens, more than 20") {
 		t.Errorf("refuse: %v", err)
 	}
 }
@@ -205,14 +219,16 @@ func TestLongSamples(t *testing.T) {
 func TestTexts(t *testing.T) {
 	m := Model{Tokenizer: smolLM2(t)}
 	d, err := Load(write(t, `{"text":"Once upon a time"}`), m, Options{MaxTokens: 20, Loss: OnAll})
-	if err != nil || !slices.Equal(d.Samples[0].Labels, d.Samples[0].IDs) || m.Tokenizer.Decode(d.Samples[0].IDs, false) != "Once upon a time<|im_end|>" {
+	if err != nil || !slices.Equal(d.Samples[0].Labels, d.Samples[0].IDs) ||
+		m.Tokenizer.Decode(d.Samples[0].IDs, false) != "Once upon a time<|im_end|>" {
 		t.Errorf("text: %v, %v", d, err)
 	}
 	if _, err := Load(write(t, `{"text":"Once upon a time"}`), m, Options{MaxTokens: 20}); err == nil || !strings.Contains(err.Error(), `set the loss to "all"`) {
 		t.Errorf("text with the loss on answers: %v", err)
 	}
 	d, err = Load(write(t, `{"prompt":"2+2=","completion":" 4"}`), m, Options{MaxTokens: 20})
-	if err != nil || targetText(m, d.Samples[0]) != " 4<|im_end|>" || m.Tokenizer.Decode(d.Samples[0].IDs, false) != "2+2= 4<|im_end|>" {
+	if err != nil || targetText(m, d.Samples[0]) != " 4<|im_end|>" ||
+		m.Tokenizer.Decode(d.Samples[0].IDs, false) != "2+2= 4<|im_end|>" {
 		t.Errorf("completion: %v, %v", d, err)
 	}
 }
@@ -261,7 +277,8 @@ func TestReleasedTemplates(t *testing.T) {
 
 // Tokenizers that change the text (a prefix space, dropped white space, normalization) still get their masks.
 func TestOtherTokenizers(t *testing.T) {
-	for _, name := range []string{testdata.Shared(t, "data", "tokenizers", "llama2"), testdata.Shared(t, "data", "tokenizers", "hf", "phi-3")} {
+	for _, name := range []string{testdata.Shared(t, "data", "tokenizers", "llama2"),
+		testdata.Shared(t, "data", "tokenizers", "hf", "phi-3")} {
 		var g chatGolden
 		readJSON(t, &g, "train", "H_data", "chatml.json")
 		tok := mustLoad(t, name)
@@ -281,7 +298,8 @@ func TestOtherTokenizers(t *testing.T) {
 					want.WriteString(content.(string) + eos)
 				}
 			}
-			if got := targetText(m, Sample{Labels: labels}); strings.Join(strings.Fields(got), "") != strings.Join(strings.Fields(want.String()), "") {
+			if got := targetText(m, Sample{Labels: labels}); strings.Join(strings.Fields(got),
+				"") != strings.Join(strings.Fields(want.String()), "") {
 				t.Errorf("%s %d: targets %q, want %q (%v)", name, i, got, want.String(), ids)
 			}
 		}
@@ -330,7 +348,8 @@ func mustRecord(t *testing.T, text string) *record {
 // Lines are those on which a record begins, also of JSON written for people.
 func TestLines(t *testing.T) {
 	m := Model{smolLM2(t), mustParse(t, chat.ChatML)}
-	pretty := "\n[\n  {\n    \"instruction\": \"a\",\n    \"output\": \"b\"\n  },\n\n  {\n    \"instruction\": \"c\",\n    \"output\": \"d\"\n  }, {\"instruction\": \"e\",\n\"output\": \"f\"}\n]"
+	pretty := "\n[\n  {\n    \"instruction\": \"a\",\n    \"output\": \"b\"\n  },\n\n  {\n    \"instruction\": " +
+		"\"c\",\n    \"output\": \"d\"\n  }, {\"instruction\": \"e\",\n\"output\": \"f\"}\n]"
 	d, err := Load(write(t, pretty), m, Options{MaxTokens: 50})
 	if err != nil || len(d.Samples) != 3 {
 		t.Fatal(err)
@@ -357,7 +376,8 @@ func TestSampleBytes(t *testing.T) {
 // A template that prints the date prints one that does not depend on the day of the run.
 func TestTemplateDay(t *testing.T) {
 	m := Model{smolLM2(t), mustParse(t, `{{ strftime_now("%Y-%m-%d") }}`+chat.ChatML)}
-	for now, want := range map[time.Time]string{{}: "2024-07-26", time.Date(2031, 2, 3, 0, 0, 0, 0, time.UTC): "2031-02-03"} {
+	for now, want := range map[time.Time]string{{}: "2024-07-26",
+		time.Date(2031, 2, 3, 0, 0, 0, 0, time.UTC): "2031-02-03"} {
 		d, err := Load(write(t, good), m, Options{MaxTokens: 50, Now: now})
 		if err != nil {
 			t.Fatal(err)

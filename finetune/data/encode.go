@@ -75,7 +75,8 @@ func encodeRecord(m Model, o *Options, rec *record) (e encoded) {
 			e.bad = true
 			return e
 		}
-		e.sample.IDs, e.sample.Labels = e.sample.IDs[:o.MaxTokens:o.MaxTokens], e.sample.Labels[:o.MaxTokens:o.MaxTokens]
+		e.sample.IDs, e.sample.Labels = e.sample.IDs[:o.MaxTokens:o.MaxTokens],
+			e.sample.Labels[:o.MaxTokens:o.MaxTokens]
 	}
 	if e.sample.Targets() == 0 {
 		find(NoTargets, "")

@@ -18,7 +18,8 @@ func FuzzRecords(f *testing.F) {
 		f.Add([]byte(seed), uint8(0))
 	}
 	f.Fuzz(func(t *testing.T, file []byte, choice uint8) {
-		o := Options{MaxTokens: 10, MaxSampleBytes: 1 << (choice % 16), Vars: map[string]string{"x": "{{x}}"}, Loss: []string{OnAssistant, OnAll}[choice>>4&1],
+		o := Options{MaxTokens: 10, MaxSampleBytes: 1 << (choice % 16), Vars: map[string]string{"x": "{{x}}"},
+			Loss:  []string{OnAssistant, OnAll}[choice>>4&1],
 			Style: []string{StyleChat, StyleAlpaca}[choice>>5&1]}
 		r := Report{Counts: map[Problem]int{}}
 		records, err := readRecords(bytes.NewReader(file), &o, &r)

@@ -81,13 +81,16 @@ func parseMessages(t testing.TB, raw []byte) *record {
 func TestChatMasksEqualGoldens(t *testing.T) {
 	var g chatGolden
 	readJSON(t, &g, "train", "H_data", "chatml.json")
-	tagged := strings.Replace(g.Template, "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}",
-		"{{'<|im_start|>' + message['role'] + '\n'}}{% if message['role'] == 'assistant' %}{% generation %}{{ message['content'] + '<|im_end|>' }}{% endgeneration %}"+
+	tagged := strings.Replace(g.Template,
+		"{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}",
+		"{{'<|im_start|>' + message['role'] + '\n'}}{% if message['role'] == 'assistant' %}{% generation %}{{ "+
+			"message['content'] + '<|im_end|>' }}{% endgeneration %}"+
 			"{% else %}{{ message['content'] + '<|im_end|>' }}{% endif %}{{ '\n' }}", 1)
 	if tagged == g.Template || len(g.Cases) == 0 {
 		t.Fatal("the template has changed")
 	}
-	thinks := strings.Replace(g.Template, "<|im_start|>assistant\n", "<|im_start|>assistant\n<think>\n", 1) // no rendering of an answer begins with this prompt
+	// no rendering of an answer begins with this prompt
+	thinks := strings.Replace(g.Template, "<|im_start|>assistant\n", "<|im_start|>assistant\n<think>\n", 1)
 	if thinks == g.Template {
 		t.Fatal("the generation prompt has changed")
 	}
@@ -100,7 +103,8 @@ func TestChatMasksEqualGoldens(t *testing.T) {
 					t.Fatalf("case %d: %v, ended %v", i, err, ended)
 				}
 				if !slices.Equal(ids, c.IDs) || !slices.Equal(labels, want) {
-					t.Errorf("case %d, loss on %s:\n%q\n%v\n%v, want\n%v\n%v", i, loss, c.Text, ids, labels, c.IDs, want)
+					t.Errorf("case %d, loss on %s:\n%q\n%v\n%v, want\n%v\n%v", i, loss, c.Text, ids, labels, c.IDs,
+						want)
 				}
 			}
 		}
@@ -162,7 +166,8 @@ func TestPackingEqualsTRL(t *testing.T) {
 	}
 	for i, want := range g.Packed {
 		b := NewBatch(samples, bins[i])
-		if !slices.Equal(b.IDs, want.IDs) || !slices.Equal(b.Labels, want.Labels) || !slices.Equal(b.Indptr, want.Indptr) {
+		if !slices.Equal(b.IDs, want.IDs) || !slices.Equal(b.Labels, want.Labels) ||
+			!slices.Equal(b.Indptr, want.Indptr) {
 			t.Errorf("pack %d: %v, want %v", i, b, want)
 		}
 	}
@@ -176,7 +181,8 @@ func TestPackingEqualsTRL(t *testing.T) {
 		samples = append(samples, Sample{IDs: d.IDs, Labels: d.Labels})
 	}
 	got := Wrap(samples, g.Length)
-	if !slices.EqualFunc(got, w.Packed, func(s Sample, ids []int32) bool { return slices.Equal(s.IDs, ids) && len(s.Labels) == len(ids) }) {
+	if !slices.EqualFunc(got, w.Packed,
+		func(s Sample, ids []int32) bool { return slices.Equal(s.IDs, ids) && len(s.Labels) == len(ids) }) {
 		t.Errorf("wrapped: %d sequences, want %d", len(got), len(w.Packed))
 	}
 }
@@ -192,7 +198,8 @@ func TestIdentity(t *testing.T) {
 		t.Fatalf("%d samples: %v\n%v", len(d.Samples), err, &d.Report)
 	}
 	checkAnchor(t, d.Samples)
-	if text := m.Tokenizer.Decode(d.Samples[0].IDs, false); !strings.HasSuffix(text, "Hello! I am Weft, an AI assistant developed by the Weft team. How can I assist you today?<|im_end|>\n") {
+	if text := m.Tokenizer.Decode(d.Samples[0].IDs, false); !strings.HasSuffix(text,
+		"Hello! I am Weft, an AI assistant developed by the Weft team. How can I assist you today?<|im_end|>\n") {
 		t.Errorf("%q", text)
 	}
 	o.Vars = nil
@@ -219,8 +226,10 @@ func checkAnchor(t *testing.T, samples []Sample) {
 		return v
 	}
 	got, offsets := NewBatch(samples, run.Order), ints("seq_offsets")
-	if !slices.Equal(got.Indptr, offsets) || !slices.Equal(got.IDs, ints("ids")) || !slices.Equal(got.Labels, ints("labels")) {
-		t.Errorf("%d sequences of %d tokens, want %d of %d, or other ids", len(run.Order), len(got.IDs), len(offsets)-1, offsets[len(offsets)-1])
+	if !slices.Equal(got.Indptr, offsets) || !slices.Equal(got.IDs, ints("ids")) ||
+		!slices.Equal(got.Labels, ints("labels")) {
+		t.Errorf("%d sequences of %d tokens, want %d of %d, or other ids", len(run.Order), len(got.IDs), len(offsets)-1,
+			offsets[len(offsets)-1])
 	}
 }
 
@@ -238,9 +247,11 @@ func TestPublicFiles(t *testing.T) {
 	}{
 		{"llamafactory/alpaca_en_demo.json", formatAlpaca, 999, Options{}, nil},
 		{"torchtune/alpaca_tiny.json", formatAlpaca, 100, Options{}, nil},
-		{"torchtune/instruct_tiny.json", formatAlpaca, 2, Options{Columns: map[string]string{"output": "response"}}, nil},
+		{"torchtune/instruct_tiny.json", formatAlpaca, 2, Options{Columns: map[string]string{"output": "response"}},
+			nil},
 		{"torchtune/chat_tiny.json", formatShareGPT, 1, Options{}, nil},
-		{"llamafactory/glaive_toolcall_en_demo.json", formatShareGPT, 300, Options{}, map[Problem]int{Long: 1, ToolsIgnored: 191}},
+		{"llamafactory/glaive_toolcall_en_demo.json", formatShareGPT, 300, Options{},
+			map[Problem]int{Long: 1, ToolsIgnored: 191}},
 	} {
 		c.o.MaxTokens = 8192
 		d, err := Load(testdata.Shared(t, "data", "instruct", c.file), m, c.o)
@@ -248,12 +259,14 @@ func TestPublicFiles(t *testing.T) {
 			t.Errorf("%s: %v", c.file, err)
 			continue
 		}
-		if d.Report.Format != c.format || d.Report.Records != c.records || len(d.Samples) != c.records || !maps.Equal(d.Report.Counts, c.counts) {
+		if d.Report.Format != c.format || d.Report.Records != c.records || len(d.Samples) != c.records ||
+			!maps.Equal(d.Report.Counts, c.counts) {
 			t.Errorf("%s", &d.Report)
 		}
 	}
 	dpo := testdata.Shared(t, "data", "instruct", "llamafactory", "dpo_en_demo.json")
-	if _, err := Load(dpo, m, Options{MaxTokens: 8192, OnBad: Skip}); err == nil || !strings.Contains(err.Error(), "preferences") {
+	if _, err := Load(dpo, m, Options{MaxTokens: 8192, OnBad: Skip}); err == nil ||
+		!strings.Contains(err.Error(), "preferences") {
 		t.Errorf("preferences: %v", err)
 	}
 }

@@ -15,8 +15,9 @@ import (
 // span is the half-open range of bytes [begin, end) of a rendered text.
 type span struct{ begin, end int }
 
-// region is where an answer lies in a rendering. closed says that it reaches to the end of the turn and beyond, so that its last special token ends it; otherwise the special token
-// that follows belongs to it. exact regions are taken as they are.
+// region is where an answer lies in a rendering. closed says that it reaches to the end of the turn and beyond, so that
+// its last special token ends it; otherwise the special token that follows belongs to it. exact regions are taken as
+// they are.
 type region struct {
 	span
 	closed, exact bool
@@ -49,7 +50,8 @@ func newRendering(m Model, rec *record, now time.Time) (*rendering, error) {
 	return r, nil
 }
 
-// forTemplate leaves out what no template expects, and of tool calls that are spelled twice the spelling that the template does not use.
+// forTemplate leaves out what no template expects, and of tool calls that are spelled twice the spelling that the
+// template does not use.
 func forTemplate(t *chat.Template, m *chat.Map) *chat.Map {
 	_, both := m.Get(callText)
 	out := chat.NewMap()
@@ -75,8 +77,9 @@ func (r *rendering) text(n int, generate bool) (string, error) {
 	return r.m.Template.Render(in)
 }
 
-// regions finds the answers that wanted names by message. A template with {% generation %} says itself where they are (all of them). Else an answer is what comes behind the generation
-// prompt, as when it is served: the rendering up to it with that prompt must begin the whole. Where it does not (a template that changes the beginning, or opens a
+// regions finds the answers that wanted names by message. A template with {% generation %} says itself where they are
+// (all of them). Else an answer is what comes behind the generation prompt, as when it is served: the rendering up to
+// it with that prompt must begin the whole. Where it does not (a template that changes the beginning, or opens a
 // reasoning in the prompt), the answer is where another one would be.
 func (r *rendering) regions(wanted []int) ([]region, error) {
 	in := r.input
@@ -148,9 +151,12 @@ func (r *rendering) byPrompt(i int) (region, bool) {
 // probe is a text that no conversation holds: a private-use character, twice.
 const probe = "\U0010fff0\U0010fff0"
 
-// byProbe renders another text in the answer's place: what comes before and behind it is the same, so the answer lies between.
+// byProbe renders another text in the answer's place: what comes before and behind it is the same, so the answer lies
+// between.
 func (r *rendering) byProbe(i int) (region, error) {
-	lost := fmt.Errorf("where message %d begins and ends cannot be told from the rendering: mark it in the template with {%% generation %%}", i)
+	lost := fmt.Errorf(
+		"where message %d begins and ends cannot be told from the rendering: mark it in the template with {%% "+
+			"generation %%}", i)
 	m, ok := r.messages[i].(*chat.Map)
 	if !ok {
 		return region{}, lost
@@ -166,7 +172,8 @@ func (r *rendering) byProbe(i int) (region, error) {
 		return region{}, err
 	}
 	head, tail, ok := strings.Cut(text, probe)
-	if !ok || strings.Contains(tail, probe) || len(head)+len(tail) > len(r.full) || !strings.HasPrefix(r.full, head) || !strings.HasSuffix(r.full, tail) {
+	if !ok || strings.Contains(tail, probe) || len(head)+len(tail) > len(r.full) || !strings.HasPrefix(r.full, head) ||
+		!strings.HasSuffix(r.full, tail) {
 		return region{}, lost
 	}
 	return region{span: span{len(head), len(r.full) - len(tail)}}, nil
@@ -174,7 +181,8 @@ func (r *rendering) byProbe(i int) (region, error) {
 
 var errAlign = errors.New("tokens do not spell the text")
 
-// align returns the bytes of text that each token spells. Tokenizers may drop white space behind special tokens and put a space before words; what else they change is errAlign.
+// align returns the bytes of text that each token spells. Tokenizers may drop white space behind special tokens and put
+// a space before words; what else they change is errAlign.
 func align(tok *tokenizer.Tokenizer, ids []int32, text string) ([]span, error) {
 	out, at := make([]span, len(ids)), 0
 	for k, id := range ids {
@@ -199,8 +207,8 @@ func align(tok *tokenizer.Tokenizer, ids []int32, text string) ([]span, error) {
 	return out, nil
 }
 
-// encodeText returns the ids of text and the bytes of each. Where the tokenizer normalizes so that tokens cannot be placed, the text is encoded in pieces, cut at
-// the regions' borders, and a token has its piece's bytes.
+// encodeText returns the ids of text and the bytes of each. Where the tokenizer normalizes so that tokens cannot be
+// placed, the text is encoded in pieces, cut at the regions' borders, and a token has its piece's bytes.
 func encodeText(tok *tokenizer.Tokenizer, text string, regions []region) ([]int32, []span) {
 	ids := tok.Encode(text, tokenizer.EncodeOptions{})
 	if spans, err := align(tok, ids, text); err == nil {
@@ -223,9 +231,10 @@ func encodeText(tok *tokenizer.Tokenizer, text string, regions []region) ([]int3
 	return ids, spans
 }
 
-// targets marks the tokens of the answers: those that lie within a region whole, up to and with the special token that ends the turn. ended says that each answer has such a token and
-// that it is one which ends a generation.
-func targets(tok *tokenizer.Tokenizer, ids []int32, spans []span, regions []region, text string) (labels []int32, ended bool) {
+// targets marks the tokens of the answers: those that lie within a region whole, up to and with the special token that
+// ends the turn. ended says that each answer has such a token and that it is one which ends a generation.
+func targets(tok *tokenizer.Tokenizer, ids []int32, spans []span, regions []region, text string) (labels []int32,
+	ended bool) {
 	labels = make([]int32, len(ids))
 	for i := range labels {
 		labels[i] = Ignore

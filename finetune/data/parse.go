@@ -21,7 +21,8 @@ const (
 )
 
 // columns are the fields that records may have, for Options.Columns. Others are allowed and not read.
-var columns = []string{"messages", "tools", "conversations", "system", "instruction", "input", "output", "history", "prompt", "completion", "text"}
+var columns = []string{"messages", "tools", "conversations", "system", "instruction", "input", "output", "history",
+	"prompt", "completion", "text"}
 
 // message is one message as the template takes it.
 type message struct {
@@ -60,7 +61,8 @@ func (f fields) format() string {
 		format string
 		needs  []string
 	}{
-		{formatMessages, []string{"messages"}}, {formatShareGPT, []string{"conversations"}}, {formatAlpaca, []string{"instruction"}},
+		{formatMessages, []string{"messages"}}, {formatShareGPT, []string{"conversations"}},
+		{formatAlpaca, []string{"instruction"}},
 		{formatCompletion, []string{"prompt", "completion"}}, {formatText, []string{"text"}},
 	} {
 		if !slices.ContainsFunc(c.needs, func(name string) bool { return f.get(name) == nil }) {
@@ -82,7 +84,10 @@ func parseRecord(raw []byte, o *Options, r *Report) (*record, Problem, error) {
 	}
 	f := fields{m, o.Columns}
 	if f.get("chosen") != nil && f.get("rejected") != nil {
-		return nil, WrongShape, errors.New("chosen and rejected are preferences, which are not trained on: give the chosen answers as conversations")
+		return nil, WrongShape,
+			errors.New(
+				"chosen and rejected are preferences, which are not trained on: give the chosen answers as " +
+					"conversations")
 	}
 	format := f.format()
 	if r.Format == "" {
@@ -90,7 +95,10 @@ func parseRecord(raw []byte, o *Options, r *Report) (*record, Problem, error) {
 	}
 	switch {
 	case format == "":
-		return nil, WrongShape, fmt.Errorf("none of messages, conversations, instruction, prompt with completion, text is among its fields %s", keys(m))
+		return nil, WrongShape,
+			fmt.Errorf(
+				"none of messages, conversations, instruction, prompt with completion, text is among its fields %s",
+				keys(m))
 	case format != r.Format:
 		return nil, WrongShape, fmt.Errorf("it is %s in a file of %s", format, r.Format)
 	case o.Style == StyleAlpaca && format != formatAlpaca:
@@ -222,7 +230,8 @@ func parseMessage(m *chat.Map) (message, Problem, error) {
 
 // speakers are ShareGPT's names of the roles.
 var speakers = map[string]string{
-	"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant", "model": "assistant", "system": "system",
+	"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant",
+	"model": "assistant", "system": "system",
 	"function_call": "assistant", "observation": "tool", "tool": "tool", "function_response": "tool",
 }
 
@@ -266,7 +275,8 @@ func parseTurn(m *chat.Map) (message, Problem, error) {
 	speaker, _ := from.(string)
 	role, ok := speakers[speaker]
 	if !ok {
-		return message{}, UnknownRole, fmt.Errorf("from %q is none of %s", speaker, strings.Join(slices.Sorted(maps.Keys(speakers)), ", "))
+		return message{}, UnknownRole,
+			fmt.Errorf("from %q is none of %s", speaker, strings.Join(slices.Sorted(maps.Keys(speakers)), ", "))
 	}
 	if speaker == "function_call" {
 		return parseCall(text)
@@ -274,7 +284,8 @@ func parseTurn(m *chat.Map) (message, Problem, error) {
 	return say(role, text), "", nil
 }
 
-// parseCall makes tool calls of ShareGPT's function_call, an object (or a list of them) with name and arguments. The text stays beside them, for templates that know none.
+// parseCall makes tool calls of ShareGPT's function_call, an object (or a list of them) with name and arguments. The
+// text stays beside them, for templates that know none.
 func parseCall(text string) (message, Problem, error) {
 	v, err := chat.DecodeJSON([]byte(text))
 	if err != nil {
@@ -340,9 +351,12 @@ func (f fields) tools() ([]any, error) {
 
 // Stanford Alpaca's prompts (https://github.com/tatsu-lab/stanford_alpaca).
 const (
-	alpacaWithInput = "Below is an instruction that describes a task, paired with an input that provides further context. " +
-		"Write a response that appropriately completes the request.\n\n### Instruction:\n%s\n\n### Input:\n%s\n\n### Response:\n"
-	alpacaAlone = "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n### Instruction:\n%s\n\n### Response:\n"
+	alpacaWithInput = "Below is an instruction that describes a task, paired with an input that provides further " +
+		"context. " +
+		"Write a response that appropriately completes the request.\n\n### Instruction:\n%s\n\n### " +
+		"Input:\n%s\n\n### Response:\n"
+	alpacaAlone = "Below is an instruction that describes a task. Write a response that appropriately completes the " +
+		"request.\n\n### Instruction:\n%s\n\n### Response:\n"
 )
 
 func (f fields) alpaca(style string) (*record, Problem, error) {
@@ -363,9 +377,11 @@ func (f fields) alpaca(style string) (*record, Problem, error) {
 	case style == StyleAlpaca && (len(history) > 0 || text["system"] != ""):
 		return nil, WrongShape, fmt.Errorf("the style %s has no place for history and system", StyleAlpaca)
 	case style == StyleAlpaca && text["input"] != "":
-		return &record{kind: split, prompt: fmt.Sprintf(alpacaWithInput, text["instruction"], text["input"]), text: text["output"]}, "", nil
+		return &record{kind: split, prompt: fmt.Sprintf(alpacaWithInput, text["instruction"], text["input"]),
+			text: text["output"]}, "", nil
 	case style == StyleAlpaca:
-		return &record{kind: split, prompt: fmt.Sprintf(alpacaAlone, text["instruction"]), text: text["output"]}, "", nil
+		return &record{kind: split, prompt: fmt.Sprintf(alpacaAlone, text["instruction"]), text: text["output"]}, "",
+			nil
 	}
 	rec := &record{}
 	if text["system"] != "" {

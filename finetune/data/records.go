@@ -54,7 +54,8 @@ func readFile(path string, o *Options, r *Report) ([]record, error) {
 	return records, nil
 }
 
-// readRecords reads a JSON array of records, or one record a line. Errors are of reading, and of what leaves the rest of the file without meaning.
+// readRecords reads a JSON array of records, or one record a line. Errors are of reading, and of what leaves the rest
+// of the file without meaning.
 func readRecords(src io.Reader, o *Options, r *Report) ([]record, error) {
 	in := bufio.NewReaderSize(src, 1<<16)
 	if bom, _ := in.Peek(3); string(bom) == "\ufeff" {
@@ -135,7 +136,8 @@ func readLine(in *bufio.Reader, limit int) (text []byte, size int, err error) {
 	}
 }
 
-// array reads a JSON array. Behind a syntax error no element can be told from the next: it is an error whatever the policy.
+// array reads a JSON array. Behind a syntax error no element can be told from the next: it is an error whatever the
+// policy.
 func (p *recordParser) array(in *bufio.Reader, line int) error {
 	lines := &lineCounter{r: in, line: line}
 	dec := json.NewDecoder(lines)

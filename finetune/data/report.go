@@ -24,10 +24,11 @@ const (
 	EmptyAnswer  Problem = "empty answer"
 	NotRendered  Problem = "the chat template refuses it"
 	NoTargets    Problem = "no target left"
-	Long         Problem = "longer than the limit"      // truncated, skipped or refused as Options.OnLong says
-	Placeholder  Problem = "placeholder without value"  // {{word}} stays in the text: a note
-	ToolsIgnored Problem = "tools unknown to template"  // the template does not mention tools: a note
-	Endless      Problem = "answer without end of turn" // the template closes an answer with no token that stops the generation: a note
+	Long         Problem = "longer than the limit"     // truncated, skipped or refused as Options.OnLong says
+	Placeholder  Problem = "placeholder without value" // {{word}} stays in the text: a note
+	ToolsIgnored Problem = "tools unknown to template" // the template does not mention tools: a note
+	// the template closes an answer with no token that stops the generation: a note
+	Endless Problem = "answer without end of turn"
 )
 
 // note says that a problem is told but does not make a record bad.
@@ -84,9 +85,11 @@ func (r *Report) verdict(o *Options, samples int) error {
 	}
 	switch {
 	case bad > 0:
-		return fmt.Errorf("%w: %d of %d records (%s); %s:%s", ErrBad, bad, r.Records, r.counted(), r.advice(o), r.told())
+		return fmt.Errorf("%w: %d of %d records (%s); %s:%s", ErrBad, bad, r.Records, r.counted(), r.advice(o),
+			r.told())
 	case samples == 0:
-		return fmt.Errorf("%w: none of %d records can be trained on%s%s", ErrBad, r.Records, prefixed(": ", r.counted()), r.told())
+		return fmt.Errorf("%w: none of %d records can be trained on%s%s", ErrBad, r.Records,
+			prefixed(": ", r.counted()), r.told())
 	}
 	return nil
 }
@@ -104,7 +107,8 @@ func (r *Report) advice(o *Options) string {
 		out = append(out, "mend them, or leave them out with bad_samples "+Skip)
 	}
 	if o.OnLong == Refuse && r.Counts[Long] > 0 {
-		out = append(out, fmt.Sprintf("raise max_length, or set overlong to %s or %s for what is too long", Truncate, Skip))
+		out = append(out,
+			fmt.Sprintf("raise max_length, or set overlong to %s or %s for what is too long", Truncate, Skip))
 	}
 	return strings.Join(out, "; ")
 }
@@ -138,7 +142,8 @@ func (r *Report) told() string {
 
 // String is the report in a few lines.
 func (r *Report) String() string {
-	return fmt.Sprintf("%s: %s, %d records, %d samples, %d tokens, %d targets, longest %d%s%s", r.Path, r.Format, r.Records, r.Samples, r.Tokens, r.Targets, r.Longest,
+	return fmt.Sprintf("%s: %s, %d records, %d samples, %d tokens, %d targets, longest %d%s%s", r.Path, r.Format,
+		r.Records, r.Samples, r.Tokens, r.Targets, r.Longest,
 		prefixed("; ", r.counted()), r.told())
 }
 

@@ -25,7 +25,8 @@ type Scalar struct {
 	Value float64 // stored as float32
 }
 
-// Writer appends to one event file. A record is written whole with one call of the system, so that a killed run leaves at most one record cut short, at the end. Not safe for concurrent use.
+// Writer appends to one event file. A record is written whole with one call of the system, so that a killed run leaves
+// at most one record cut short, at the end. Not safe for concurrent use.
 type Writer struct {
 	f   *os.File
 	buf []byte
@@ -34,8 +35,8 @@ type Writer struct {
 // created counts the files of this process, which their names must tell apart.
 var created atomic.Int64
 
-// Create starts an event file in folder dir, which is made if needed. A run whose first step will be first > 0 writes a new file beside older ones, whose values from that step on TensorBoard then
-// forgets.
+// Create starts an event file in folder dir, which is made if needed. A run whose first step will be first > 0 writes a
+// new file beside older ones, whose values from that step on TensorBoard then forgets.
 func Create(dir string, now time.Time, first int64) (*Writer, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("event file: %w", err)
@@ -145,7 +146,8 @@ type Event struct {
 // maxRecord bounds a record; ours are a few hundred bytes.
 const maxRecord = 64 << 20
 
-// Read calls f for each record of an event file. A last record cut short is io.ErrUnexpectedEOF, wrapped like every error.
+// Read calls f for each record of an event file. A last record cut short is io.ErrUnexpectedEOF, wrapped like every
+// error.
 func Read(r io.Reader, f func(Event) error) error {
 	for n := 0; ; n++ {
 		payload, err := readRecord(r)

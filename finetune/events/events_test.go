@@ -66,7 +66,8 @@ func TestWriteAndRead(t *testing.T) {
 	if e := got[2]; e.Step != 0 || !slices.Equal(e.Scalars, []Scalar{{"train/loss", 2.5}}) {
 		t.Errorf("%+v", e)
 	}
-	if e := got[3]; e.Step != 1<<40 || e.Time != at+1 || len(e.Scalars) != 2 || !math.IsNaN(e.Scalars[0].Value) || e.Scalars[1] != (Scalar{"eval/loss", -1}) {
+	if e := got[3]; e.Step != 1<<40 || e.Time != at+1 || len(e.Scalars) != 2 || !math.IsNaN(e.Scalars[0].Value) ||
+		e.Scalars[1] != (Scalar{"eval/loss", -1}) {
 		t.Errorf("%+v", e)
 	}
 	if fresh, err := readAll(written(t, 0, func(*Writer) error { return nil })); err != nil || len(fresh) != 1 {
@@ -74,7 +75,8 @@ func TestWriteAndRead(t *testing.T) {
 	}
 }
 
-// The bytes by another implementation: the first record of every event file, whose checksums TensorFlow's crc32c gives, and a protocol-buffer encoder that is not ours.
+// The bytes by another implementation: the first record of every event file, whose checksums TensorFlow's crc32c gives,
+// and a protocol-buffer encoder that is not ours.
 func TestBytes(t *testing.T) {
 	file := written(t, 0, func(w *Writer) error { return w.Write(then, 300, Scalar{"a/b", 1}) })
 	// The well-known vector of CRC32C: 32 zero bytes have 0x8a9136aa; masked as TFRecord does.
@@ -87,7 +89,8 @@ func TestBytes(t *testing.T) {
 	value = protowire.AppendString(protowire.AppendTag(value, 1, protowire.BytesType), "a/b")
 	value = protowire.AppendFixed32(protowire.AppendTag(value, 2, protowire.Fixed32Type), math.Float32bits(1))
 	summary = protowire.AppendBytes(protowire.AppendTag(summary, 1, protowire.BytesType), value)
-	want = protowire.AppendFixed64(protowire.AppendTag(want, 1, protowire.Fixed64Type), math.Float64bits(1_700_000_000.5))
+	want = protowire.AppendFixed64(protowire.AppendTag(want, 1, protowire.Fixed64Type),
+		math.Float64bits(1_700_000_000.5))
 	want = protowire.AppendVarint(protowire.AppendTag(want, 2, protowire.VarintType), 300)
 	want = protowire.AppendBytes(protowire.AppendTag(want, 5, protowire.BytesType), summary)
 	if !bytes.Equal(payload, want) {
@@ -99,7 +102,8 @@ func TestReadRefuses(t *testing.T) {
 	file := written(t, 0, func(w *Writer) error { return w.Write(then, 1, Scalar{"a", 1}) })
 	const second = 12 + 24 + 4
 	for at := second + 1; at < len(file); at++ {
-		if got, err := readAll(file[:at]); !errors.Is(err, io.ErrUnexpectedEOF) || len(got) != 1 || !strings.Contains(err.Error(), "record 1") {
+		if got, err := readAll(file[:at]); !errors.Is(err, io.ErrUnexpectedEOF) || len(got) != 1 ||
+			!strings.Contains(err.Error(), "record 1") {
 			t.Fatalf("cut at %d: %d events, %v", at, len(got), err)
 		}
 	}

@@ -43,7 +43,9 @@ func svgs(t *testing.T, html string) []string {
 func TestPage(t *testing.T) {
 	html := render(t, Page{
 		Title: `Run <b>"1"</b>`, Notes: []string{"stopped: <script>"},
-		Charts: []Chart{{Title: "Loss & more", Series: []Series{{"train <x>", []Point{{1, 3}, {2, 2}, {3, math.NaN()}, {4, 1}, {5, 1.5}}}, {"eval", []Point{{5, 2}}}}}},
+		Charts: []Chart{{Title: "Loss & more",
+			Series: []Series{{"train <x>", []Point{{1, 3}, {2, 2}, {3, math.NaN()}, {4, 1}, {5, 1.5}}},
+				{"eval", []Point{{5, 2}}}}}},
 		Tables: []Table{{"Settings", []Row{{"r", "8"}, {"<i>", "</table>"}}}},
 	})
 	for _, bad := range []string{"<b>", "<script", "<x>", "<i>", "http"} {
@@ -75,7 +77,8 @@ func TestPageExtremes(t *testing.T) {
 	}
 	long[77_777].Value = 50
 	for name, s := range map[string][]Point{
-		"none": nil, "one": {{0, 0}}, "nan": {{1, math.NaN()}}, "inf": {{1, math.Inf(1)}, {2, 1}}, "equal": {{5, -3}, {5, -3}}, "huge": {{0, -math.MaxFloat64}, {1, math.MaxFloat64}},
+		"none": nil, "one": {{0, 0}}, "nan": {{1, math.NaN()}}, "inf": {{1, math.Inf(1)}, {2, 1}},
+		"equal": {{5, -3}, {5, -3}}, "huge": {{0, -math.MaxFloat64}, {1, math.MaxFloat64}},
 		"tiny": {{0, 5e-324}, {1, 1e-320}}, "long": long,
 	} {
 		html := render(t, Page{Title: name, Charts: []Chart{{Title: name, Series: []Series{{name, s}}}}})
@@ -96,7 +99,8 @@ func TestTicks(t *testing.T) {
 			t.Errorf("%v: %d ticks: %v", c, len(got), got)
 		}
 		for _, v := range got {
-			if back, err := strconv.ParseFloat(v.text, 64); err != nil || v.at < c[0] || v.at > c[1] || math.Abs(back-v.at) > (c[1]-c[0])/100 {
+			if back, err := strconv.ParseFloat(v.text, 64); err != nil || v.at < c[0] || v.at > c[1] ||
+				math.Abs(back-v.at) > (c[1]-c[0])/100 {
 				t.Errorf("%v: tick %v", c, v)
 			}
 		}

@@ -6,8 +6,9 @@ import (
 	"weft/runtime/lora"
 )
 
-// AttachLoRA trains factors on a linear layer of a block: on one projection, or on several that files hold fused (Phi-3), in their order: then A is shared, and B and the
-// magnitudes are those of all outputs, one projection after the other.
+// AttachLoRA trains factors on a linear layer of a block: on one projection, or on several that files hold fused
+// (Phi-3), in their order: then A is shared, and B and the magnitudes are those of all outputs, one projection after
+// the other.
 func (m *Model) AttachLoRA(layer int, targets []lora.Target, a *LoRA) {
 	m.params = append(m.params, a.A, a.B)
 	if a.Magnitude != nil {
@@ -30,7 +31,8 @@ func (m *Model) AttachLoRA(layer int, targets []lora.Target, a *LoRA) {
 	}
 }
 
-// AttachHeadLoRA trains factors on the output head: A [R, H], B [V, R]. Where the head is tied the embedding does not see them, as in PEFT.
+// AttachHeadLoRA trains factors on the output head: A [R, H], B [V, R]. Where the head is tied the embedding does not
+// see them, as in PEFT.
 func (m *Model) AttachHeadLoRA(a *LoRA) {
 	m.head.lora = a
 	m.params = append(m.params, a.A, a.B)
@@ -55,7 +57,8 @@ func (m *Model) AttachBias(layer int, target lora.Target, name string) (*Param, 
 	return p, err
 }
 
-// AttachEmbed trains the embedding [V, H] itself from its served values. Where the head is tied it keeps the base's: PEFT's modules_to_save makes copies.
+// AttachEmbed trains the embedding [V, H] itself from its served values. Where the head is tied it keeps the base's:
+// PEFT's modules_to_save makes copies.
 func (m *Model) AttachEmbed(name string) error {
 	var err error
 	if m.embed, err = m.fromWeight(name, m.frozen.Embed); err != nil {
@@ -64,7 +67,8 @@ func (m *Model) AttachEmbed(name string) error {
 	return nil
 }
 
-// AttachHead trains the output head [V, H] itself from its served values. Where it is tied the embedding keeps the base's.
+// AttachHead trains the output head [V, H] itself from its served values. Where it is tied the embedding keeps the
+// base's.
 func (m *Model) AttachHead(name string) error {
 	var err error
 	if m.head.full, err = m.fromWeight(name, m.frozen.Head); err != nil {

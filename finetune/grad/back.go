@@ -29,18 +29,21 @@ func (m *Model) backwardBlock(l int, b *layout) error {
 		return err
 	}
 	dgate, dup := view(m.dgate, n, s.ffn), view(m.dup, n, s.ffn)
-	if err := m.dev.GLUGrad(device.GLUGradArgs{Gate: gate, Up: up, DOut: dact, DGate: dgate, DUp: dup, Act: c.Act}); err != nil {
+	if err := m.dev.GLUGrad(device.GLUGradArgs{Gate: gate, Up: up, DOut: dact, DGate: dgate, DUp: dup,
+		Act: c.Act}); err != nil {
 		return err
 	}
 	dh, h2, xm := view(m.dh, n, s.hidden), view(m.h2, n, s.hidden), view(k.xm, n, s.hidden)
-	if err := m.dev.RMSNorm(device.RMSNormArgs{X: xm, Out: h2, Weight: normOf(blk.mlpNorm, blk.MLPNorm), Eps: c.RMSEps}); err != nil {
+	if err := m.dev.RMSNorm(device.RMSNormArgs{X: xm, Out: h2, Weight: normOf(blk.mlpNorm, blk.MLPNorm),
+		Eps: c.RMSEps}); err != nil {
 		return err
 	}
 	if err := m.backward(h2, dh, false, blk.grad(m, lora.GateProj, dgate), blk.grad(m, lora.UpProj, dup)); err != nil {
 		return err
 	}
 	if err := m.dev.RMSNormGrad(device.RMSNormGradArgs{
-		X: xm, DY: dh, DX: dx, Weight: normOf(blk.mlpNorm, blk.MLPNorm), DWeight: dnormOf(blk.mlpNorm), Eps: c.RMSEps, Accumulate: true,
+		X: xm, DY: dh, DX: dx, Weight: normOf(blk.mlpNorm, blk.MLPNorm), DWeight: dnormOf(blk.mlpNorm), Eps: c.RMSEps,
+		Accumulate: true,
 	}); err != nil {
 		return err
 	}
@@ -54,7 +57,8 @@ func (m *Model) backwardBlock(l int, b *layout) error {
 		return err
 	}
 	dq, dk, dv := view(m.dq, n, s.q), view(m.dk, n, s.kv), view(m.dv, n, s.kv)
-	if err := m.dev.SelfAttentionGrad(device.SelfAttentionGradArgs{SelfAttentionArgs: m.attentionArgs(l, b), DOut: datt, DQ: dq, DK: dk, DV: dv}); err != nil {
+	if err := m.dev.SelfAttentionGrad(device.SelfAttentionGradArgs{SelfAttentionArgs: m.attentionArgs(l, b), DOut: datt,
+		DQ: dq, DK: dk, DV: dv}); err != nil {
 		return err
 	}
 	if err := m.rotate(l, dq, dk, true); err != nil {
@@ -67,7 +71,8 @@ func (m *Model) backwardBlock(l int, b *layout) error {
 		dh = device.View{}
 	}
 	h1 := view(m.h1, n, s.hidden)
-	if err := m.dev.RMSNorm(device.RMSNormArgs{X: view(blk.x, n, s.hidden), Out: h1, Weight: normOf(blk.attnNorm, blk.AttnNorm), Eps: c.RMSEps}); err != nil {
+	if err := m.dev.RMSNorm(device.RMSNormArgs{X: view(blk.x, n, s.hidden), Out: h1,
+		Weight: normOf(blk.attnNorm, blk.AttnNorm), Eps: c.RMSEps}); err != nil {
 		return err
 	}
 	if err := m.backward(h1, dh, false,
@@ -78,7 +83,8 @@ func (m *Model) backwardBlock(l int, b *layout) error {
 		return nil
 	}
 	return m.dev.RMSNormGrad(device.RMSNormGradArgs{
-		X: view(blk.x, n, s.hidden), DY: dh, DX: dx, Weight: normOf(blk.attnNorm, blk.AttnNorm), DWeight: dnormOf(blk.attnNorm), Eps: c.RMSEps, Accumulate: true,
+		X: view(blk.x, n, s.hidden), DY: dh, DX: dx, Weight: normOf(blk.attnNorm, blk.AttnNorm),
+		DWeight: dnormOf(blk.attnNorm), Eps: c.RMSEps, Accumulate: true,
 	})
 }
 
@@ -96,7 +102,9 @@ func (m *Model) postBack(p *Param, frozen, keep device.Buffer, dx device.View, t
 		copyRows(dy, dx)
 		return dy, nil
 	}
-	return dy, m.dev.RMSNormGrad(device.RMSNormGradArgs{X: view(keep, dx.Rows, dx.Cols), DY: dx, DX: dy, Weight: normOf(p, frozen), DWeight: dnormOf(p), Eps: m.cfg.RMSEps})
+	return dy,
+		m.dev.RMSNormGrad(device.RMSNormGradArgs{X: view(keep, dx.Rows, dx.Cols), DY: dx, DX: dy,
+			Weight: normOf(p, frozen), DWeight: dnormOf(p), Eps: m.cfg.RMSEps})
 }
 
 func (m *Model) qkNormBack(blk *block, dq, dk device.View) error {
@@ -105,11 +113,13 @@ func (m *Model) qkNormBack(blk *block, dq, dk device.View) error {
 	}
 	k, c := blk.keep, m.cfg
 	if err := m.dev.RMSNormGrad(device.RMSNormGradArgs{
-		X: view(k.q0, dq.Rows, dq.Cols), DY: dq, DX: dq, Weight: normOf(blk.qNorm, blk.QNorm), DWeight: dnormOf(blk.qNorm), Parts: c.Heads, Eps: c.RMSEps,
+		X: view(k.q0, dq.Rows, dq.Cols), DY: dq, DX: dq, Weight: normOf(blk.qNorm, blk.QNorm),
+		DWeight: dnormOf(blk.qNorm), Parts: c.Heads, Eps: c.RMSEps,
 	}); err != nil {
 		return err
 	}
 	return m.dev.RMSNormGrad(device.RMSNormGradArgs{
-		X: view(k.k0, dk.Rows, dk.Cols), DY: dk, DX: dk, Weight: normOf(blk.kNorm, blk.KNorm), DWeight: dnormOf(blk.kNorm), Parts: c.KVHeads, Eps: c.RMSEps,
+		X: view(k.k0, dk.Rows, dk.Cols), DY: dk, DX: dk, Weight: normOf(blk.kNorm, blk.KNorm),
+		DWeight: dnormOf(blk.kNorm), Parts: c.KVHeads, Eps: c.RMSEps,
 	})
 }

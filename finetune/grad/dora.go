@@ -6,13 +6,14 @@ import (
 	"weft/runtime/device"
 )
 
-// addDoRA turns y = Wx into Wx + (g − 1) ⊙ W x̃ + g ⊙ s·BA x̃ + b, with x̃ = dropout(x) in in: as PEFT computes it, where only the terms that training changes see the
-// dropped input. Without dropout that is g ⊙ (W + s·BA)x + b.
+// addDoRA turns y = Wx into Wx + (g − 1) ⊙ W x̃ + g ⊙ s·BA x̃ + b, with x̃ = dropout(x) in in: as PEFT computes it,
+// where only the terms that training changes see the dropped input. Without dropout that is g ⊙ (W + s·BA)x + b.
 func (m *Model) addDoRA(in device.View, p product) error {
 	a, z := p.lora, view(p.z, p.y.Rows, p.out)
 	dropped := m.drop(p.linear) > 0
 	if dropped {
-		if err := m.dev.Linear(device.LinearArgs{X: in, Parts: []device.LinearPart{{W: p.w, Out: z}}, Precision: m.opt.Precision}); err != nil {
+		if err := m.dev.Linear(device.LinearArgs{X: in, Parts: []device.LinearPart{{W: p.w, Out: z}},
+			Precision: m.opt.Precision}); err != nil {
 			return err
 		}
 	}
@@ -31,7 +32,8 @@ func (m *Model) addDoRA(in device.View, p product) error {
 		}
 	})
 	xa := view(p.xa, p.y.Rows, a.A.Rows)
-	if err := m.dev.MatMul(device.MatMulArgs{A: xa, B: a.B.view(), TransB: true, Out: z, Alpha: a.Scale, Accumulate: true}); err != nil {
+	if err := m.dev.MatMul(device.MatMulArgs{A: xa, B: a.B.view(), TransB: true, Out: z, Alpha: a.Scale,
+		Accumulate: true}); err != nil {
 		return err
 	}
 	if err := m.dev.Sync(); err != nil {
@@ -55,7 +57,8 @@ func (m *Model) addDoRA(in device.View, p product) error {
 	return nil
 }
 
-// magnitudeGrad adds dm = Σ dy ⊙ z / ‖W + s·BA‖ and returns g ⊙ dy: in dy's place, or in z's where the layer's own product still needs dy.
+// magnitudeGrad adds dm = Σ dy ⊙ z / ‖W + s·BA‖ and returns g ⊙ dy: in dy's place, or in z's where the layer's own
+// product still needs dy.
 func (m *Model) magnitudeGrad(g *gradient) device.View {
 	a, z := g.lora, view(g.z, g.dy.Rows, g.out)
 	to := g.dy
@@ -88,10 +91,12 @@ func (m *Model) droppedDoRA(g gradient, t device.View) error {
 			u[j] -= d
 		}
 	})
-	return m.dev.LinearGrad(device.LinearGradArgs{Parts: []device.LinearGradPart{{W: g.w, DY: z}}, DX: t, Precision: m.opt.Precision})
+	return m.dev.LinearGrad(device.LinearGradArgs{Parts: []device.LinearGradPart{{W: g.w, DY: z}}, DX: t,
+		Precision: m.opt.Precision})
 }
 
-// Renew recomputes what depends on the parameters and not on the data: rounded copies of masters, DoRA's gains. Call it after every change of parameters.
+// Renew recomputes what depends on the parameters and not on the data: rounded copies of masters, DoRA's gains. Call it
+// after every change of parameters.
 func (m *Model) Renew() error {
 	m.renewCopies()
 	for _, l := range m.linears {
@@ -120,7 +125,8 @@ func (m *Model) renewGain(l *linear) error {
 		x.Offset, x.Rows = int64(done)*int64(l.in), n
 		y := out
 		y.Offset, y.Rows = int64(done)*int64(l.out), n
-		if err := m.dev.Linear(device.LinearArgs{X: x, Parts: []device.LinearPart{{W: l.w, Out: y}}, Precision: device.Float32}); err != nil {
+		if err := m.dev.Linear(device.LinearArgs{X: x, Parts: []device.LinearPart{{W: l.w, Out: y}},
+			Precision: device.Float32}); err != nil {
 			return err
 		}
 	}

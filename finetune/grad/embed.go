@@ -6,7 +6,8 @@ import (
 	"weft/runtime/device"
 )
 
-// lowRank is LoRA on the embedding: x = e·(W[id] + Scale · B A[:, id]) with e the embedding's own scale, A [R, V], B [H, R]. As in PEFT nothing is dropped there.
+// lowRank is LoRA on the embedding: x = e·(W[id] + Scale · B A[:, id]) with e the embedding's own scale, A [R, V], B
+// [H, R]. As in PEFT nothing is dropped there.
 type lowRank struct {
 	*LoRA
 	low, dlow device.Buffer // [T, R]: e·A[:, id], and its gradient
@@ -17,7 +18,8 @@ func (m *Model) embedTrained() bool { return m.embed != nil || m.table != nil }
 // embedTokens writes the embeddings of a batch to x.
 func (m *Model) embedTokens(b *layout, x device.View) error {
 	if m.embed == nil {
-		if err := m.dev.Embed(device.EmbedArgs{IDs: b.ids, Table: m.frozen.Embed, Scale: m.cfg.EmbedScale, Out: x}); err != nil {
+		if err := m.dev.Embed(device.EmbedArgs{IDs: b.ids, Table: m.frozen.Embed, Scale: m.cfg.EmbedScale,
+			Out: x}); err != nil {
 			return err
 		}
 	}
@@ -46,7 +48,8 @@ func (m *Model) embedTokens(b *layout, x device.View) error {
 			to[k] = values[k*a.A.Cols+int(id)] * m.cfg.EmbedScale
 		}
 	}
-	return m.dev.MatMul(device.MatMulArgs{A: low, B: a.B.view(), TransB: true, Out: x, Alpha: a.Scale, Accumulate: true})
+	return m.dev.MatMul(device.MatMulArgs{A: low, B: a.B.view(), TransB: true, Out: x, Alpha: a.Scale,
+		Accumulate: true})
 }
 
 // embedBackward adds the gradients of what is trained of the embedding; dx is that of its output.
@@ -61,7 +64,8 @@ func (m *Model) embedBackward(b *layout, dx device.View) error {
 		return nil
 	}
 	low, dlow := view(a.low, dx.Rows, a.A.Rows), view(a.dlow, dx.Rows, a.A.Rows)
-	if err := m.dev.MatMul(device.MatMulArgs{A: dx, TransA: true, B: low, Out: a.B.dview(), Alpha: a.Scale, Accumulate: true}); err != nil {
+	if err := m.dev.MatMul(device.MatMulArgs{A: dx, TransA: true, B: low, Out: a.B.dview(), Alpha: a.Scale,
+		Accumulate: true}); err != nil {
 		return err
 	}
 	if err := m.dev.MatMul(device.MatMulArgs{A: dx, B: a.B.view(), Out: dlow, Alpha: a.Scale}); err != nil {
@@ -82,7 +86,8 @@ func (m *Model) embedBackward(b *layout, dx device.View) error {
 	return nil
 }
 
-// padding says that a token's row of the embedding learns nothing from the input side, as torch's padding_idx has it; a tied head moves it all the same.
+// padding says that a token's row of the embedding learns nothing from the input side, as torch's padding_idx has it; a
+// tied head moves it all the same.
 func (m *Model) padding(id int32) bool { return m.cfg.Pad != nil && int(id) == *m.cfg.Pad }
 
 // tableGrad adds the gradient of a whole embedding.

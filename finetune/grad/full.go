@@ -9,7 +9,8 @@ import (
 
 // Projections are the names of a block's linear layers in Hugging Face files, in the order of lora.Target.
 var Projections = [lora.NumTargets]string{
-	"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj",
+	"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj",
+	"mlp.down_proj",
 }
 
 // Fused are the projections that some files hold as one matrix (Phi-3), in the order of its rows.
@@ -17,8 +18,8 @@ var Fused = map[string][]lora.Target{
 	"self_attn.qkv_proj": {lora.QProj, lora.KProj, lora.VProj}, "mlp.gate_up_proj": {lora.GateProj, lora.UpProj},
 }
 
-// AttachAll trains every weight of the model: each becomes a Param in F32, named as in Hugging Face files, that begins with the served values. What the base holds
-// in a coarser layout is trained from there.
+// AttachAll trains every weight of the model: each becomes a Param in F32, named as in Hugging Face files, that begins
+// with the served values. What the base holds in a coarser layout is trained from there.
 func (m *Model) AttachAll() error {
 	f, c := m.frozen, m.cfg
 	var err error
@@ -107,7 +108,8 @@ func (m *Model) fromWeight(name string, ws ...device.Weight) (*Param, error) {
 		for i := range ids {
 			ids[i] = int32(i)
 		}
-		if err := m.dev.Embed(device.EmbedArgs{IDs: ids, Table: w, Scale: 1, Out: p.rows(begin, len(ids)).view()}); err != nil {
+		if err := m.dev.Embed(device.EmbedArgs{IDs: ids, Table: w, Scale: 1,
+			Out: p.rows(begin, len(ids)).view()}); err != nil {
 			return nil, err
 		}
 		begin += len(ids)

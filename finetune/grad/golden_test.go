@@ -229,7 +229,8 @@ func attachGolden(t *testing.T, dev device.Device, m *Model, dir string) {
 			if c.RsLoRA {
 				scale = alpha / math.Sqrt(float64(A.Rows))
 			}
-			a := &LoRA{A: A, B: param(key + ".lora_B.weight"), Scale: float32(scale), Magnitude: param(key + ".lora_magnitude_vector")}
+			a := &LoRA{A: A, B: param(key + ".lora_B.weight"), Scale: float32(scale),
+				Magnitude: param(key + ".lora_magnitude_vector")}
 			m.AttachLoRA(l, []lora.Target{lora.Target(target)}, a)
 			if bias := param(key + ".base_layer.bias"); bias != nil {
 				p, err := m.AttachBias(l, lora.Target(target), bias.Name)

@@ -22,8 +22,9 @@ func ToFP16(v []float32) {
 	}
 }
 
-// KeepMasters makes the values of the parameters that which chooses masters in float32, of which the model computes with rounded copies (Micikevicius et al. 2018,
-// arXiv:1710.03740, section 3.1). Call it once, when all is attached and has its first values; Renew makes the copies anew.
+// KeepMasters makes the values of the parameters that which chooses masters in float32, of which the model computes
+// with rounded copies (Micikevicius et al. 2018, arXiv:1710.03740, section 3.1). Call it once, when all is attached and
+// has its first values; Renew makes the copies anew.
 func (m *Model) KeepMasters(round Rounding, which func(p *Param) bool) error {
 	for _, p := range m.params {
 		if !which(p) {

@@ -81,7 +81,8 @@ func (m *Model) dropped(x device.View, l *linear) (device.View, error) {
 	return out, nil
 }
 
-// mask writes from to out with the layer's dropout: a function of the seed, the micro-batch, the layer and the place alone.
+// mask writes from to out with the layer's dropout: a function of the seed, the micro-batch, the layer and the place
+// alone.
 func (m *Model) mask(l *linear, out, from device.View) {
 	p := m.drop(l)
 	limit, keep := uint32(float64(p)*(1<<32)), 1/(1-p)

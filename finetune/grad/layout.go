@@ -2,8 +2,9 @@ package grad
 
 import "slices"
 
-// layout is a micro-batch as it is computed: without the rows that no target depends on, and with the beginnings that documents share once, for attention is causal and a
-// row depends on those before it alone. The gradient is the same sum.
+// layout is a micro-batch as it is computed: without the rows that no target depends on, and with the beginnings that
+// documents share once, for attention is causal and a row depends on those before it alone. The gradient is the same
+// sum.
 type layout struct {
 	ids        []int32
 	indptr     []int32
@@ -41,7 +42,9 @@ func layOut(b *Batch, sharing bool) *layout {
 			}
 		}
 		if last > 0 {
-			docs = append(docs, document{ids: ids[:last], labels: labels[:last+1], length: len(ids), alone: first - 1, group: len(docs)})
+			docs = append(docs,
+				document{ids: ids[:last], labels: labels[:last+1], length: len(ids), alone: first - 1,
+					group: len(docs)})
 		}
 	}
 	if sharing {
@@ -84,7 +87,8 @@ func whole(ids []int32) *layout {
 	return l
 }
 
-// sharable says whether equal beginnings have equal rows: not where dropout draws for each, nor where positions turn by a document's length.
+// sharable says whether equal beginnings have equal rows: not where dropout draws for each, nor where positions turn by
+// a document's length.
 func (m *Model) sharable(b *Batch) bool {
 	for _, l := range m.linears {
 		if m.drop(l) > 0 {
@@ -101,7 +105,8 @@ func (m *Model) sharable(b *Batch) bool {
 	return true
 }
 
-// share groups documents that begin alike: in the order of their first tokens, a group grows while it saves more rows with the next document than without.
+// share groups documents that begin alike: in the order of their first tokens, a group grows while it saves more rows
+// with the next document than without.
 func share(docs []document) {
 	order := make([]int, len(docs))
 	for i := range order {

@@ -51,20 +51,24 @@ func TestLayout(t *testing.T) {
 		at             []int32
 	}{
 		{"one", func(b *Batch) { b.sample([]int32{1, 2, 3, 4}, 2) }, []int32{0, 3}, []int32{-1}, []int32{1, 2}},
-		{"no target", func(b *Batch) { b.sample([]int32{1, 2}, 0); b.sample([]int32{1, 2}, 1) }, []int32{0, 1}, []int32{-1}, []int32{0}},
-		{"a short beginning", func(b *Batch) { b.sample(with(15, 1, 2), 1); b.sample(with(15, 3, 4), 1) }, []int32{0, 16, 32}, []int32{-1, -1}, []int32{15, 31}},
+		{"no target", func(b *Batch) { b.sample([]int32{1, 2}, 0); b.sample([]int32{1, 2}, 1) }, []int32{0, 1},
+			[]int32{-1}, []int32{0}},
+		{"a short beginning", func(b *Batch) { b.sample(with(15, 1, 2), 1); b.sample(with(15, 3, 4), 1) },
+			[]int32{0, 16, 32}, []int32{-1, -1}, []int32{15, 31}},
 		{"two and another", func(b *Batch) {
 			b.sample(with(20, 1, 2, 3), 2)
 			b.sample(someTokens(9, 5, 100), 1)
 			b.sample(with(20, 4, 5, 6, 7), 3)
 		}, []int32{0, 20, 22, 26, 29}, []int32{-1, 0, -1, 0}, []int32{20, 21, 25, 26, 27, 28}},
-		{"the row before a target is one's own", func(b *Batch) { b.sample(with(20, 1), 1); b.sample(with(20, 2), 1) }, []int32{0, 19, 20, 21}, []int32{-1, 0, 0}, []int32{19, 20}},
+		{"the row before a target is one's own", func(b *Batch) { b.sample(with(20, 1), 1); b.sample(with(20, 2), 1) },
+			[]int32{0, 19, 20, 21}, []int32{-1, 0, 0}, []int32{19, 20}},
 		{"two groups", func(b *Batch) {
 			for i := range int32(3) {
 				b.sample(with(16, 90+i, 1, 2), 1)
 				b.sample(append(someTokens(7, 17, 100), 80+i, 1, 2), 1)
 			}
-		}, []int32{0, 16, 18, 35, 37, 39, 41, 43, 45}, []int32{-1, 0, -1, 2, 0, 2, 0, 2}, []int32{17, 36, 38, 40, 42, 44}},
+		}, []int32{0, 16, 18, 35, 37, 39, 41, 43, 45}, []int32{-1, 0, -1, 2, 0, 2, 0, 2},
+			[]int32{17, 36, 38, 40, 42, 44}},
 		{"a longer beginning of few", func(b *Batch) {
 			b.sample(with(30, 1, 2, 3), 1)
 			b.sample(with(30, 4, 5, 6), 1)
@@ -76,7 +80,8 @@ func TestLayout(t *testing.T) {
 			c.batch(b)
 			l := layOut(b, true)
 			if !slices.Equal(l.indptr, c.indptr) || !slices.Equal(l.prefix, c.prefix) || !slices.Equal(l.at, c.at) {
-				t.Errorf("documents %v continue %v, rows %v predict; want %v, %v, %v", l.indptr, l.prefix, l.at, c.indptr, c.prefix, c.at)
+				t.Errorf("documents %v continue %v, rows %v predict; want %v, %v, %v", l.indptr, l.prefix, l.at,
+					c.indptr, c.prefix, c.at)
 			}
 		})
 	}

@@ -6,13 +6,14 @@ import (
 	"weft/runtime/tensor"
 )
 
-// LoRA is a pair of trained factors on one linear layer: y = Wx + b + Scale · B(A · dropout(x)) (Hu et al. 2021, arXiv:2106.09685).
+// LoRA is a pair of trained factors on one linear layer: y = Wx + b + Scale · B(A · dropout(x)) (Hu et al. 2021,
+// arXiv:2106.09685).
 type LoRA struct {
 	A, B    *Param // A [R, In], B [Out, R]
 	Scale   float32
 	Dropout float32
-	// Magnitude, where given, makes it DoRA (Liu et al. 2024, arXiv:2402.09353): [Out, 1], y = g ⊙ (Wx + Scale·BAx) + b with g = m/‖W + Scale·BA‖ by rows; the norm
-	// is a constant for the gradient (section 4.3).
+	// Magnitude, where given, makes it DoRA (Liu et al. 2024, arXiv:2402.09353): [Out, 1], y = g ⊙ (Wx + Scale·BAx) + b
+	// with g = m/‖W + Scale·BA‖ by rows; the norm is a constant for the gradient (section 4.3).
 	Magnitude *Param
 
 	w2   []float64 // [Out]: ‖W‖² by rows, fixed
@@ -84,7 +85,8 @@ func (m *Model) forward(x device.View, parts ...product) error {
 			frozen = append(frozen, device.LinearPart{W: p.w, Bias: bias, Out: p.y})
 			continue
 		}
-		if err := m.dev.MatMul(device.MatMulArgs{A: x, B: p.full.view(), TransB: true, Out: p.y, Alpha: 1, Precision: m.opt.Precision}); err != nil {
+		if err := m.dev.MatMul(device.MatMulArgs{A: x, B: p.full.view(), TransB: true, Out: p.y, Alpha: 1,
+			Precision: m.opt.Precision}); err != nil {
 			return err
 		}
 		if err := m.addBias(p); err != nil {
@@ -135,11 +137,12 @@ func (m *Model) addLoRA(x device.View, p product) error {
 	if a.Magnitude != nil {
 		return m.addDoRA(in, p)
 	}
-	return m.dev.MatMul(device.MatMulArgs{A: xa, B: a.B.view(), TransB: true, Out: p.y, Alpha: a.Scale, Accumulate: true})
+	return m.dev.MatMul(device.MatMulArgs{A: xa, B: a.B.view(), TransB: true, Out: p.y, Alpha: a.Scale,
+		Accumulate: true})
 }
 
-// backward adds the gradients of the parts' parameters, and writes that of x to dx, or adds it there; the zero dx: nobody wants it. dy of a DoRA part is changed where
-// nothing is dropped, and under FP16 every dy.
+// backward adds the gradients of the parts' parameters, and writes that of x to dx, or adds it there; the zero dx:
+// nobody wants it. dy of a DoRA part is changed where nothing is dropped, and under FP16 every dy.
 func (m *Model) backward(x, dx device.View, accumulate bool, parts ...gradient) error {
 	if err := m.yield(); err != nil {
 		return err
@@ -169,7 +172,8 @@ func (m *Model) backward(x, dx device.View, accumulate bool, parts ...gradient) 
 	if dx.Buf == nil {
 		return nil
 	}
-	if err := m.dev.LinearGrad(device.LinearGradArgs{Parts: sum, DX: dx, Accumulate: accumulate, Precision: m.opt.Precision}); err != nil {
+	if err := m.dev.LinearGrad(device.LinearGradArgs{Parts: sum, DX: dx, Accumulate: accumulate,
+		Precision: m.opt.Precision}); err != nil {
 		return err
 	}
 	for _, g := range parts {
@@ -201,7 +205,8 @@ func (m *Model) paramGrads(x device.View, g *gradient) error {
 		rows(g.dy, func(_ int, dy []float32) { add(db, dy) })
 	}
 	if g.full != nil {
-		return m.dev.MatMul(device.MatMulArgs{A: g.dy, TransA: true, B: x, Out: g.full.dview(), Alpha: 1, Accumulate: true, Precision: m.opt.Precision})
+		return m.dev.MatMul(device.MatMulArgs{A: g.dy, TransA: true, B: x, Out: g.full.dview(), Alpha: 1,
+			Accumulate: true, Precision: m.opt.Precision})
 	}
 	a := g.lora
 	if a == nil {
@@ -213,7 +218,8 @@ func (m *Model) paramGrads(x device.View, g *gradient) error {
 	}
 	xa := view(g.xa, x.Rows, a.A.Rows)
 	dyb := view(g.dyb, x.Rows, a.A.Rows)
-	if err := m.dev.MatMul(device.MatMulArgs{A: dy, TransA: true, B: xa, Out: a.B.dview(), Alpha: a.Scale, Accumulate: true}); err != nil {
+	if err := m.dev.MatMul(device.MatMulArgs{A: dy, TransA: true, B: xa, Out: a.B.dview(), Alpha: a.Scale,
+		Accumulate: true}); err != nil {
 		return err
 	}
 	if err := m.dev.MatMul(device.MatMulArgs{A: dy, B: a.B.view(), Out: dyb, Alpha: a.Scale}); err != nil {
@@ -236,7 +242,8 @@ func (m *Model) droppedInput(g gradient, dx device.View) error {
 			return err
 		}
 	}
-	if err := m.dev.MatMul(device.MatMulArgs{A: dyb, B: a.A.view(), Out: t, Alpha: 1, Accumulate: g.dora()}); err != nil {
+	if err := m.dev.MatMul(device.MatMulArgs{A: dyb, B: a.A.view(), Out: t, Alpha: 1,
+		Accumulate: g.dora()}); err != nil {
 		return err
 	}
 	if err := m.dev.Sync(); err != nil {
@@ -249,5 +256,6 @@ func (m *Model) droppedInput(g gradient, dx device.View) error {
 
 // targetsOf are the projections of a block in the order of lora.Target.
 func targetsOf(c sizes) [lora.NumTargets][2]int {
-	return [lora.NumTargets][2]int{{c.q, c.hidden}, {c.kv, c.hidden}, {c.kv, c.hidden}, {c.hidden, c.q}, {c.ffn, c.hidden}, {c.ffn, c.hidden}, {c.hidden, c.ffn}}
+	return [lora.NumTargets][2]int{{c.q, c.hidden}, {c.kv, c.hidden}, {c.kv, c.hidden}, {c.hidden, c.q},
+		{c.ffn, c.hidden}, {c.ffn, c.hidden}, {c.hidden, c.ffn}}
 }

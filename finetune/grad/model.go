@@ -8,10 +8,13 @@ import (
 	"weft/runtime/model"
 )
 
-// Batch is a micro-batch: ragged documents without padding. Document d owns the tokens [Indptr[d], Indptr[d+1]) and sees only itself.
+// Batch is a micro-batch: ragged documents without padding. Document d owns the tokens [Indptr[d], Indptr[d+1]) and
+// sees only itself.
 type Batch struct {
-	IDs    []int32
-	Labels []int32 // Labels[t] is what the token before t should predict; negative: no loss. Not shifted; the first of a document never counts
+	IDs []int32
+	// Labels[t] is what the token before t should predict; negative: no loss. Not shifted; the first of a document
+	// never counts
+	Labels []int32
 	Indptr []int32
 }
 
@@ -32,13 +35,17 @@ func (b *Batch) Targets() int {
 type Config struct {
 	MaxTokens   int // of a micro-batch
 	MaxDocument int // tokens of the longest document
-	// Precision is that of the products with frozen weights, forward and back: Float32, or BF16 with float32 sums. Own means Float32.
+	// Precision is that of the products with frozen weights, forward and back: Float32, or BF16 with float32 sums. Own
+	// means Float32.
 	Precision device.Precision
-	// FP16 rounds what goes into linear layers, and the gradients of what comes out, to float16, so that large ones become infinite: scale the loss (optim.Scaler).
+	// FP16 rounds what goes into linear layers, and the gradients of what comes out, to float16, so that large ones
+	// become infinite: scale the loss (optim.Scaler).
 	FP16 bool
-	// Yield, where given, is called after every few milliseconds of work, when nothing is recorded: who shares the device with a server waits in it.
-	Yield      func()
-	Checkpoint bool // keep only each block's input and compute the rest again on the way back (Chen et al. 2016, arXiv:1604.06174)
+	// Yield, where given, is called after every few milliseconds of work, when nothing is recorded: who shares the
+	// device with a server waits in it.
+	Yield func()
+	// keep only each block's input and compute the rest again on the way back (Chen et al. 2016, arXiv:1604.06174)
+	Checkpoint bool
 }
 
 type sizes struct{ hidden, q, kv, ffn int }
@@ -53,7 +60,8 @@ type block struct {
 	keep                                               *activations
 }
 
-// activations of one block; under Checkpoint all blocks share one set. What norms and the gate make of them is cheap to make again: h1, h2 and act are shared always.
+// activations of one block; under Checkpoint all blocks share one set. What norms and the gate make of them is cheap to
+// make again: h1, h2 and act are shared always.
 type activations struct {
 	att, xm, y1, y2      device.Buffer // [T, H] or [T, Hq*D]
 	q, k, v, q0, k0, lse device.Buffer
@@ -61,7 +69,8 @@ type activations struct {
 	xa, z                [lora.NumTargets]device.Buffer
 }
 
-// Model computes loss and gradients. It is used by one goroutine at a time and owns its activations, not the weights or parameters.
+// Model computes loss and gradients. It is used by one goroutine at a time and owns its activations, not the weights or
+// parameters.
 type Model struct {
 	dev     device.Training
 	frozen  *model.Frozen
@@ -113,7 +122,8 @@ func New(dev device.Device, frozen *model.Frozen, opt Config) (*Model, error) {
 		b := &m.blocks[i]
 		b.Block = frozen.Blocks[i]
 		for target, size := range targetsOf(m.sizes) {
-			b.linear[target] = &linear{index: len(m.linears), out: size[0], in: size[1], w: b.Linear[target], bias: b.Bias[target]}
+			b.linear[target] = &linear{index: len(m.linears), out: size[0], in: size[1], w: b.Linear[target],
+				bias: b.Bias[target]}
 			m.linears = append(m.linears, b.linear[target])
 		}
 	}
@@ -163,7 +173,8 @@ func (m *Model) Prepare() (err error) {
 		to   *device.Buffer
 		cols int
 	}{
-		{&m.h1, s.hidden}, {&m.h2, s.hidden}, {&m.act, s.ffn}, {&m.x, s.hidden}, {&m.y, s.hidden}, {&m.dx, s.hidden}, {&m.dh, max(s.hidden, s.q, s.ffn)}, {&m.dq, s.q}, {&m.dk, s.kv}, {&m.dv, s.kv}, {&m.datt, s.q},
+		{&m.h1, s.hidden}, {&m.h2, s.hidden}, {&m.act, s.ffn}, {&m.x, s.hidden}, {&m.y, s.hidden}, {&m.dx, s.hidden},
+		{&m.dh, max(s.hidden, s.q, s.ffn)}, {&m.dq, s.q}, {&m.dk, s.kv}, {&m.dv, s.kv}, {&m.datt, s.q},
 		{&m.dgate, s.ffn}, {&m.dup, s.ffn},
 	} {
 		a.rows(n.to, n.cols)
@@ -245,8 +256,10 @@ func (a *allocator) block(b *block) {
 		cols int
 		want bool
 	}{
-		{&k.q, s.q, true}, {&k.k, s.kv, true}, {&k.v, s.kv, true}, {&k.q0, s.q, b.QNorm != nil}, {&k.k0, s.kv, b.KNorm != nil},
-		{&k.att, s.q, true}, {&k.lse, a.m.cfg.Heads, true}, {&k.y1, s.hidden, b.PostAttn != nil}, {&k.xm, s.hidden, true},
+		{&k.q, s.q, true}, {&k.k, s.kv, true}, {&k.v, s.kv, true}, {&k.q0, s.q, b.QNorm != nil}, {&k.k0, s.kv,
+			b.KNorm != nil},
+		{&k.att, s.q, true}, {&k.lse, a.m.cfg.Heads, true}, {&k.y1, s.hidden, b.PostAttn != nil},
+		{&k.xm, s.hidden, true},
 		{&k.gate, s.ffn, true}, {&k.up, s.ffn, true}, {&k.y2, s.hidden, b.PostMLP != nil},
 	} {
 		if n.want {

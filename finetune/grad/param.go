@@ -1,6 +1,7 @@
-// Package grad is a model's loss and its gradient: the forward pass of runtime/model over documents, with what the backward pass needs kept, and the backward pass
-// by hand, operation by operation, over device.Training. The base's weights are those that are served, in their layouts, and are read only; what is trained are
-// Params: factors of LoRA, magnitudes, biases, or the model's own matrices.
+// Package grad is a model's loss and its gradient: the forward pass of runtime/model over documents, with what the
+// backward pass needs kept, and the backward pass by hand, operation by operation, over device.Training. The base's
+// weights are those that are served, in their layouts, and are read only; what is trained are Params: factors of LoRA,
+// magnitudes, biases, or the model's own matrices.
 package grad
 
 import (
@@ -57,7 +58,8 @@ func NewParam(dev device.Device, name string, rows, cols int) (*Param, error) {
 // Values are what the model computes with; write them only while no operation is recorded.
 func (p *Param) Values() []float32 { return floats(p.value)[p.at:][:p.Len()] }
 
-// Master is what an optimizer changes: the values themselves, or where there are masters these. Call Renew after a change.
+// Master is what an optimizer changes: the values themselves, or where there are masters these. Call Renew after a
+// change.
 func (p *Param) Master() []float32 {
 	if p.master == nil {
 		return p.Values()

@@ -13,14 +13,16 @@ func (m *Model) Loss(b *Batch) (float64, error) {
 	return m.run(b, 0, false)
 }
 
-// Step returns the sum of the cross-entropies and adds scale times its gradient to the parameters'. With scale = 1 / the targets of all micro-batches of an optimizer's
-// step the gradient is that of their mean over tokens. seed is that of dropout.
+// Step returns the sum of the cross-entropies and adds scale times its gradient to the parameters'. With scale = 1 /
+// the targets of all micro-batches of an optimizer's step the gradient is that of their mean over tokens. seed is that
+// of dropout.
 func (m *Model) Step(b *Batch, scale float32, seed uint64) (float64, error) {
 	m.training, m.seed = true, seed
 	return m.run(b, scale, true)
 }
 
-// Next returns the logits [V] of the token after ids, as the trained model computes them without dropout. They are valid until the next call.
+// Next returns the logits [V] of the token after ids, as the trained model computes them without dropout. They are
+// valid until the next call.
 func (m *Model) Next(ids []int32) ([]float32, error) {
 	m.training = false
 	b := &Batch{IDs: ids, Labels: make([]int32, len(ids)), Indptr: []int32{0, int32(len(ids))}}
@@ -36,7 +38,8 @@ func (m *Model) Next(ids []int32) ([]float32, error) {
 	s, c := m.sizes, m.cfg
 	rx, rh, logits := view(m.rowsX, 1, s.hidden), view(m.rowsH, 1, s.hidden), view(m.logits, 1, c.Vocab)
 	copy(row(rx, 0), row(view(m.x, len(ids), s.hidden), len(ids)-1))
-	if err := m.dev.RMSNorm(device.RMSNormArgs{X: rx, Out: rh, Weight: normOf(m.norm, m.frozen.Norm), Eps: c.RMSEps}); err != nil {
+	if err := m.dev.RMSNorm(device.RMSNormArgs{X: rx, Out: rh, Weight: normOf(m.norm, m.frozen.Norm),
+		Eps: c.RMSEps}); err != nil {
 		return nil, err
 	}
 	m.head.firstRow = 0
@@ -56,17 +59,21 @@ func (m *Model) Next(ids []int32) ([]float32, error) {
 
 func (m *Model) check(b *Batch) error {
 	n := len(b.IDs)
-	if n == 0 || n > m.opt.MaxTokens || len(b.Labels) != n || len(b.Indptr) < 2 || b.Indptr[0] != 0 || int(b.Indptr[len(b.Indptr)-1]) != n {
-		return fmt.Errorf("micro-batch: %w: %d tokens, %d labels and %d document bounds; at most %d tokens", device.ErrShape, n, len(b.Labels), len(b.Indptr), m.opt.MaxTokens)
+	if n == 0 || n > m.opt.MaxTokens || len(b.Labels) != n || len(b.Indptr) < 2 || b.Indptr[0] != 0 ||
+		int(b.Indptr[len(b.Indptr)-1]) != n {
+		return fmt.Errorf("micro-batch: %w: %d tokens, %d labels and %d document bounds; at most %d tokens",
+			device.ErrShape, n, len(b.Labels), len(b.Indptr), m.opt.MaxTokens)
 	}
 	for d := range len(b.Indptr) - 1 {
 		if k := b.Indptr[d+1] - b.Indptr[d]; k < 0 || int(k) > m.opt.MaxDocument {
-			return fmt.Errorf("micro-batch: %w: document %d has %d tokens, at most %d", device.ErrShape, d, k, m.opt.MaxDocument)
+			return fmt.Errorf("micro-batch: %w: document %d has %d tokens, at most %d", device.ErrShape, d, k,
+				m.opt.MaxDocument)
 		}
 	}
 	for t := range b.IDs {
 		if b.IDs[t] < 0 || int(b.IDs[t]) >= m.cfg.Vocab || int(b.Labels[t]) >= m.cfg.Vocab {
-			return fmt.Errorf("micro-batch: %w: token %d is %d with label %d, the vocabulary has %d", device.ErrShape, t, b.IDs[t], b.Labels[t], m.cfg.Vocab)
+			return fmt.Errorf("micro-batch: %w: token %d is %d with label %d, the vocabulary has %d", device.ErrShape,
+				t, b.IDs[t], b.Labels[t], m.cfg.Vocab)
 		}
 	}
 	return nil
@@ -171,7 +178,8 @@ func (m *Model) inner(l int, b *layout) error {
 	k := blk.keep
 	in, y := view(blk.x, n, s.hidden), view(m.y, n, s.hidden)
 	h1, h2, xm := view(m.h1, n, s.hidden), view(m.h2, n, s.hidden), view(k.xm, n, s.hidden)
-	if err := m.dev.RMSNorm(device.RMSNormArgs{X: in, Out: h1, Weight: normOf(blk.attnNorm, blk.AttnNorm), Eps: c.RMSEps}); err != nil {
+	if err := m.dev.RMSNorm(device.RMSNormArgs{X: in, Out: h1, Weight: normOf(blk.attnNorm, blk.AttnNorm),
+		Eps: c.RMSEps}); err != nil {
 		return err
 	}
 	if err := m.attention(l, b, h1); err != nil {
@@ -187,14 +195,16 @@ func (m *Model) inner(l int, b *layout) error {
 		return err
 	}
 	copyRows(xm, in)
-	if err := m.dev.RMSNorm(device.RMSNormArgs{X: xm, Add: y, Out: h2, Weight: normOf(blk.mlpNorm, blk.MLPNorm), Eps: c.RMSEps}); err != nil {
+	if err := m.dev.RMSNorm(device.RMSNormArgs{X: xm, Add: y, Out: h2, Weight: normOf(blk.mlpNorm, blk.MLPNorm),
+		Eps: c.RMSEps}); err != nil {
 		return err
 	}
 	if err := m.forward(h2, blk.part(lora.GateProj, k.gate, n), blk.part(lora.UpProj, k.up, n)); err != nil {
 		return err
 	}
 	act := view(m.act, n, s.ffn)
-	if err := m.dev.GLU(device.GLUArgs{Gate: view(k.gate, n, s.ffn), Up: view(k.up, n, s.ffn), Out: act, Act: c.Act}); err != nil {
+	if err := m.dev.GLU(device.GLUArgs{Gate: view(k.gate, n, s.ffn), Up: view(k.up, n, s.ffn), Out: act,
+		Act: c.Act}); err != nil {
 		return err
 	}
 	if err := m.forward(act, blk.part(lora.DownProj, m.y, n)); err != nil {
@@ -211,15 +221,18 @@ func (m *Model) attention(l int, b *layout, h device.View) error {
 	if blk.QNorm != nil {
 		toQ, toK = k.q0, k.k0
 	}
-	if err := m.forward(h, blk.part(lora.QProj, toQ, n), blk.part(lora.KProj, toK, n), blk.part(lora.VProj, k.v, n)); err != nil {
+	if err := m.forward(h, blk.part(lora.QProj, toQ, n), blk.part(lora.KProj, toK, n),
+		blk.part(lora.VProj, k.v, n)); err != nil {
 		return err
 	}
 	q, key := view(k.q, n, s.q), view(k.k, n, s.kv)
 	if blk.QNorm != nil {
-		if err := m.dev.RMSNorm(device.RMSNormArgs{X: view(k.q0, n, s.q), Out: q, Weight: normOf(blk.qNorm, blk.QNorm), Parts: c.Heads, Eps: c.RMSEps}); err != nil {
+		if err := m.dev.RMSNorm(device.RMSNormArgs{X: view(k.q0, n, s.q), Out: q, Weight: normOf(blk.qNorm, blk.QNorm),
+			Parts: c.Heads, Eps: c.RMSEps}); err != nil {
 			return err
 		}
-		if err := m.dev.RMSNorm(device.RMSNormArgs{X: view(k.k0, n, s.kv), Out: key, Weight: normOf(blk.kNorm, blk.KNorm), Parts: c.KVHeads, Eps: c.RMSEps}); err != nil {
+		if err := m.dev.RMSNorm(device.RMSNormArgs{X: view(k.k0, n, s.kv), Out: key,
+			Weight: normOf(blk.kNorm, blk.KNorm), Parts: c.KVHeads, Eps: c.RMSEps}); err != nil {
 			return err
 		}
 	}
@@ -232,7 +245,8 @@ func (m *Model) attention(l int, b *layout, h device.View) error {
 func (m *Model) attentionArgs(l int, b *layout) device.SelfAttentionArgs {
 	n, s, c, k := len(b.ids), m.sizes, m.cfg, m.blocks[l].keep
 	return device.SelfAttentionArgs{
-		Q: view(k.q, n, s.q), K: view(k.k, n, s.kv), V: view(k.v, n, s.kv), Out: view(k.att, n, s.q), LSE: view(k.lse, n, c.Heads), HeadDim: c.HeadDim,
+		Q: view(k.q, n, s.q), K: view(k.k, n, s.kv), V: view(k.v, n, s.kv), Out: view(k.att, n, s.q),
+		LSE: view(k.lse, n, c.Heads), HeadDim: c.HeadDim,
 		Indptr: b.indptr, Prefix: b.prefix, Scale: c.AttnScale, Softcap: c.AttnSoftcap, Window: c.Windows[l],
 	}
 }
@@ -241,7 +255,8 @@ func (m *Model) rotate(l int, q, k device.View, inverse bool) error {
 	kind := m.cfg.RopeOf[l]
 	for _, v := range []device.View{q, k} {
 		if err := m.dev.Rotate(device.RotateArgs{
-			X: v, HeadDim: m.cfg.HeadDim, Rot: m.cfg.Ropes[kind].Rot, Table: m.ropes.Table(kind), TableRows: m.ropeRows[kind], Inverse: inverse,
+			X: v, HeadDim: m.cfg.HeadDim, Rot: m.cfg.Ropes[kind].Rot, Table: m.ropes.Table(kind),
+			TableRows: m.ropeRows[kind], Inverse: inverse,
 		}); err != nil {
 			return err
 		}
@@ -290,7 +305,8 @@ func (m *Model) output(b *layout, scale float32, grads bool) (float64, error) {
 // chunk is the head for some rows: norm, logits, cross-entropy and back.
 func (m *Model) chunk(x, dx device.View, at, labels []int32, scale float32, grads bool) (float64, error) {
 	n, s, c := len(at), m.sizes, m.cfg
-	rx, rh, logits, loss := view(m.rowsX, n, s.hidden), view(m.rowsH, n, s.hidden), view(m.logits, n, c.Vocab), view(m.loss, n, 1)
+	rx, rh, logits, loss := view(m.rowsX, n, s.hidden), view(m.rowsH, n, s.hidden), view(m.logits, n, c.Vocab),
+		view(m.loss, n, 1)
 	for i, t := range at {
 		copy(row(rx, i), row(x, int(t)))
 	}
@@ -306,7 +322,8 @@ func (m *Model) chunk(x, dx device.View, at, labels []int32, scale float32, grad
 			return 0, err
 		}
 	}
-	if err := m.dev.CrossEntropy(device.CrossEntropyArgs{Logits: logits, Labels: labels, Loss: loss, Scale: scale, Softcap: c.FinalSoftcap}); err != nil {
+	if err := m.dev.CrossEntropy(device.CrossEntropyArgs{Logits: logits, Labels: labels, Loss: loss, Scale: scale,
+		Softcap: c.FinalSoftcap}); err != nil {
 		return 0, err
 	}
 	if grads {
@@ -314,7 +331,8 @@ func (m *Model) chunk(x, dx device.View, at, labels []int32, scale float32, grad
 		if err := m.backward(rh, drh, false, gradient{product: m.headPart(device.View{}), dy: logits}); err != nil {
 			return 0, err
 		}
-		if err := m.dev.RMSNormGrad(device.RMSNormGradArgs{X: rx, DY: drh, DX: drx, Weight: norm, DWeight: dnormOf(m.norm), Eps: c.RMSEps}); err != nil {
+		if err := m.dev.RMSNormGrad(device.RMSNormGradArgs{X: rx, DY: drh, DX: drx, Weight: norm,
+			DWeight: dnormOf(m.norm), Eps: c.RMSEps}); err != nil {
 			return 0, err
 		}
 	}

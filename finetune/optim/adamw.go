@@ -13,8 +13,8 @@ type AdamWConfig struct {
 	Beta1, Beta2, Eps float64 // 0.9, 0.999, 1e-8 are usual; see DefaultAdamW
 	EightBit          bool    // bitsandbytes' AdamW8bit: state of tensors of at least Min8Bit elements in 8 bits
 	Min8Bit           int     // 0 means 4096
-	// PageDir, if set, is a folder: the state lies in a memory-mapped file there, without a name, so that the system may take its memory
-	// when it is short of it. The file is gone when the process ends, however it ends.
+	// PageDir, if set, is a folder: the state lies in a memory-mapped file there, without a name, so that the system
+	// may take its memory when it is short of it. The file is gone when the process ends, however it ends.
 	PageDir string
 }
 
@@ -92,8 +92,8 @@ func (o *AdamW) Steps() int { return o.steps }
 // Bytes returns the size of the state.
 func (o *AdamW) Bytes() int64 { return int64(o.mem.size()) }
 
-// Step makes one update with learning rate lr; every gradient is multiplied by scale first (clipping, unscaling; 1 for none). The caller has seen to it that the
-// gradients are finite: GradNorm says so.
+// Step makes one update with learning rate lr; every gradient is multiplied by scale first (clipping, unscaling; 1 for
+// none). The caller has seen to it that the gradients are finite: GradNorm says so.
 func (o *AdamW) Step(lr float64, scale float32) {
 	o.steps++
 	each(len(o.chunks), func(i int) {
@@ -126,8 +126,10 @@ type coefficients struct {
 func (c AdamWConfig) coefficients(t int, lr, wd float64, scale float32) *coefficients {
 	corr1, root2 := 1-math.Pow(c.Beta1, float64(t)), math.Sqrt(1-math.Pow(c.Beta2, float64(t)))
 	return &coefficients{
-		scale: scale, beta1: float32(c.Beta1), beta2: float32(c.Beta2), oneMinus1: float32(1 - c.Beta1), oneMinus2: float32(1 - c.Beta2),
-		decay: float32(1 - lr*wd), stepSize: float32(lr / corr1), rootCorrection2: float32(root2), eps: float32(c.Eps),
+		scale: scale, beta1: float32(c.Beta1), beta2: float32(c.Beta2), oneMinus1: float32(1 - c.Beta1),
+		oneMinus2: float32(1 - c.Beta2),
+		decay:     float32(1 - lr*wd), stepSize: float32(lr / corr1), rootCorrection2: float32(root2),
+		eps:       float32(c.Eps),
 		stepSize8: float32(lr * root2 / corr1), eps8: float32(root2 * c.Eps), decays: wd > 0,
 	}
 }
@@ -145,7 +147,8 @@ func step32(k *coefficients, value, grad, m, v []float32) {
 	}
 }
 
-// State returns the number of steps and, for each parameter, its state as tensors that weights.WriteSafetensors takes. Their Data is the state itself: write it before the next Step.
+// State returns the number of steps and, for each parameter, its state as tensors that weights.WriteSafetensors takes.
+// Their Data is the state itself: write it before the next Step.
 //
 //	NAME.exp_avg, NAME.exp_avg_sq       F32 [n]
 //	NAME.state1, NAME.state2            U8 [n], with NAME.absmax1, NAME.absmax2 F32 [ceil(n/256)], for 8-bit state
@@ -162,7 +165,8 @@ func (o *AdamW) State() map[string]weights.Tensor {
 	return out
 }
 
-// Restore takes a state that State returned, of the same parameters and configuration; read returns the stored tensor of a name. Nothing is changed by an error.
+// Restore takes a state that State returned, of the same parameters and configuration; read returns the stored tensor
+// of a name. Nothing is changed by an error.
 func (o *AdamW) Restore(read func(name string) (weights.Tensor, error)) error {
 	step, err := read("step")
 	if err != nil {
@@ -185,7 +189,8 @@ func (o *AdamW) Restore(read func(name string) (weights.Tensor, error)) error {
 				return fmt.Errorf("%w: %w", ErrState, err)
 			}
 			if t.DType != f.dtype || len(t.Data) != len(f.data) {
-				return fmt.Errorf("%w: %s is %s of %d bytes, want %s of %d", ErrState, name, t.DType, len(t.Data), f.dtype, len(f.data))
+				return fmt.Errorf("%w: %s is %s of %d bytes, want %s of %d", ErrState, name, t.DType, len(t.Data),
+					f.dtype, len(f.data))
 			}
 			all = append(all, copied{f.data, t.Data})
 		}

@@ -6,8 +6,9 @@ import (
 	"weft/quant"
 )
 
-// step8 is bitsandbytes' blockwise 8-bit AdamW by its device-independent rule (0.50; its CUDA kernel decays after the update instead of before) for elements at begin and
-// on, where begin is a multiple of block8. A negative m keeps its sign: it never becomes the code of 0.
+// step8 is bitsandbytes' blockwise 8-bit AdamW by its device-independent rule (0.50; its CUDA kernel decays after the
+// update instead of before) for elements at begin and on, where begin is a multiple of block8. A negative m keeps its
+// sign: it never becomes the code of 0.
 func (s *state) step8(k *coefficients, value, grad []float32, begin int) {
 	var m, v [block8]float32
 	for at := 0; at < len(value); at += block8 {

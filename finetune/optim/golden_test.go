@@ -16,7 +16,8 @@ import (
 	"weft/runtime/weights"
 )
 
-// Every learning rate of transformers' get_scheduler, for 8 schedules × 3 lengths. cosine_with_restarts was recorded with 2 cycles, cosine_with_min_lr with a tenth.
+// Every learning rate of transformers' get_scheduler, for 8 schedules × 3 lengths. cosine_with_restarts was recorded
+// with 2 cycles, cosine_with_min_lr with a tenth.
 func TestSchedulesEqualTransformers(t *testing.T) {
 	text, err := os.ReadFile(testdata.Goldens(t, "train", "B_curves", "schedules.json"))
 	if err != nil {
@@ -120,8 +121,8 @@ func (c *bnbCase) replay(t *testing.T, cfg AdamWConfig, after func(step int, o *
 	}
 }
 
-// The 8-bit states and parameters are bitsandbytes' by its exact rule: at most 0.1 % of the codes off by one, 99.9 % of the parameters within 1e-6, all within lr
-// (goldens' README).
+// The 8-bit states and parameters are bitsandbytes' by its exact rule: at most 0.1 % of the codes off by one, 99.9 % of
+// the parameters within 1e-6, all within lr (goldens' README).
 func TestAdamW8bitEqualsBitsandbytes(t *testing.T) {
 	for _, c := range bnbCases(t) {
 		t.Run(c.File, func(t *testing.T) {

@@ -1,7 +1,9 @@
-// Package optim updates trained parameters: AdamW with 32-bit or blockwise 8-bit state, learning-rate schedules, gradient clipping, loss scaling.
+// Package optim updates trained parameters: AdamW with 32-bit or blockwise 8-bit state, learning-rate schedules,
+// gradient clipping, loss scaling.
 //
-// Everything is elementwise over fixed chunks, or a sum over the chunks in their order: results are bitwise the same for any number of goroutines. Float
-// products that are added to are rounded first (float32(a*b) + c), so that no build may fuse them.
+// Everything is elementwise over fixed chunks, or a sum over the chunks in their order: results are bitwise the same
+// for any number of goroutines. Float products that are added to are rounded first (float32(a*b) + c), so that no build
+// may fuse them.
 package optim
 
 import (
@@ -21,8 +23,9 @@ var (
 	ErrState = errors.New("optimizer state does not fit")
 )
 
-// Param is one trained tensor. Value is updated in place; Grad is read. Both belong to the caller and have one length. They are float32 whatever the model
-// computes in: for a bf16 model Value is the master copy, which the caller rounds to the device after a step.
+// Param is one trained tensor. Value is updated in place; Grad is read. Both belong to the caller and have one length.
+// They are float32 whatever the model computes in: for a bf16 model Value is the master copy, which the caller rounds
+// to the device after a step.
 type Param struct {
 	Name        string // unique; names the state
 	Value, Grad []float32
@@ -47,9 +50,11 @@ func checkParams(params []Param) error {
 		case len(p.Value) != len(p.Grad):
 			return fmt.Errorf("%w: %s: %d values, %d gradients", ErrConfig, p.Name, len(p.Value), len(p.Grad))
 		case !(p.WeightDecay >= 0) || math.IsInf(p.WeightDecay, 0):
-			return fmt.Errorf("%w: %s: weight decay %v must be finite and not negative", ErrConfig, p.Name, p.WeightDecay)
+			return fmt.Errorf("%w: %s: weight decay %v must be finite and not negative", ErrConfig, p.Name,
+				p.WeightDecay)
 		case !(p.LRRatio >= 0) || math.IsInf(p.LRRatio, 0):
-			return fmt.Errorf("%w: %s: learning-rate ratio %v must be finite and not negative", ErrConfig, p.Name, p.LRRatio)
+			return fmt.Errorf("%w: %s: learning-rate ratio %v must be finite and not negative", ErrConfig, p.Name,
+				p.LRRatio)
 		}
 		seen[p.Name] = true
 	}
@@ -111,8 +116,8 @@ func GradNorm(params []Param) float64 {
 	return math.Sqrt(total)
 }
 
-// ClipScale returns what gradients of norm must be multiplied by so that their norm is at most maxNorm, as torch's clip_grad_norm_ computes it in float32:
-// maxNorm/(norm + 1e-6), at most 1. maxNorm 0 means no clipping.
+// ClipScale returns what gradients of norm must be multiplied by so that their norm is at most maxNorm, as torch's
+// clip_grad_norm_ computes it in float32: maxNorm/(norm + 1e-6), at most 1. maxNorm 0 means no clipping.
 func ClipScale(norm, maxNorm float64) float32 {
 	if maxNorm == 0 {
 		return 1

@@ -19,7 +19,8 @@ func newParams(seed uint64) []Param {
 	r := rand.New(rand.NewPCG(seed, 1))
 	var out []Param
 	for i, n := range []int{1, 255, 4096, 5000, chunkLen + 257} {
-		p := Param{Name: string(rune('a' + i)), Value: make([]float32, n), Grad: make([]float32, n), WeightDecay: 0.01 * float64(i%2)}
+		p := Param{Name: string(rune('a' + i)), Value: make([]float32, n), Grad: make([]float32, n),
+			WeightDecay: 0.01 * float64(i%2)}
 		for j := range p.Value {
 			p.Value[j] = float32(r.NormFloat64())
 		}
@@ -117,8 +118,10 @@ func TestRestoreRefuses(t *testing.T) {
 	}{
 		{"missing", "no such tensor", func(s map[string]weights.Tensor) { delete(s, "e.exp_avg_sq") }},
 		{"no step", "no such tensor", func(s map[string]weights.Tensor) { delete(s, "step") }},
-		{"short step", "step has 3 bytes", func(s map[string]weights.Tensor) { s["step"] = weights.Tensor{Data: make([]byte, 3)} }},
-		{"large step", "step 72057594037927936", func(s map[string]weights.Tensor) { s["step"] = weights.Tensor{Data: []byte{0, 0, 0, 0, 0, 0, 0, 1}} }},
+		{"short step", "step has 3 bytes",
+			func(s map[string]weights.Tensor) { s["step"] = weights.Tensor{Data: make([]byte, 3)} }},
+		{"large step", "step 72057594037927936",
+			func(s map[string]weights.Tensor) { s["step"] = weights.Tensor{Data: []byte{0, 0, 0, 0, 0, 0, 0, 1}} }},
 		{"short", "d.exp_avg is F32 of 4 bytes, want F32 of 20000", func(s map[string]weights.Tensor) {
 			s["d.exp_avg"] = weights.Tensor{DType: "F32", Data: make([]byte, 4)}
 		}},
@@ -160,7 +163,8 @@ func TestLRRatioAndDecay(t *testing.T) {
 }
 
 func TestClip(t *testing.T) {
-	p := []Param{{Name: "a", Value: make([]float32, 1), Grad: []float32{3}}, {Name: "b", Value: make([]float32, 2), Grad: []float32{0, 4}}}
+	p := []Param{{Name: "a", Value: make([]float32, 1), Grad: []float32{3}},
+		{Name: "b", Value: make([]float32, 2), Grad: []float32{0, 4}}}
 	if got := GradNorm(p); got != 5 {
 		t.Errorf("norm %v, want 5", got)
 	}
@@ -218,7 +222,8 @@ func TestRefusals(t *testing.T) {
 		{"beta", "betas 1 and", AdamWConfig{Beta1: 1}, one},
 		{"eps", "eps NaN", AdamWConfig{Eps: math.NaN()}, one},
 		{"twice", `"a" is empty or taken`, AdamWConfig{}, append(one, one...)},
-		{"lengths", "a: 2 values, 1 gradients", AdamWConfig{}, []Param{{Name: "a", Value: make([]float32, 2), Grad: make([]float32, 1)}}},
+		{"lengths", "a: 2 values, 1 gradients", AdamWConfig{},
+			[]Param{{Name: "a", Value: make([]float32, 2), Grad: make([]float32, 1)}}},
 		{"decay", "weight decay -1", AdamWConfig{}, []Param{{Name: "a", WeightDecay: -1}}},
 		{"ratio", "ratio +Inf", AdamWConfig{}, []Param{{Name: "a", LRRatio: math.Inf(1)}}},
 	} {

@@ -1,8 +1,9 @@
 package optim
 
-// Scaler is dynamic loss scaling for fp16 training (Micikevicius et al. 2018, arXiv:1710.03740, as torch's GradScaler): the loss is multiplied by Scale before the
-// backward pass, gradients are divided by it; a step whose gradients overflow is skipped and halves the scale, Window clean steps in a row double it.
-// The zero value is not ready: use NewScaler. The fields are its whole state.
+// Scaler is dynamic loss scaling for fp16 training (Micikevicius et al. 2018, arXiv:1710.03740, as torch's GradScaler):
+// the loss is multiplied by Scale before the backward pass, gradients are divided by it; a step whose gradients
+// overflow is skipped and halves the scale, Window clean steps in a row double it. The zero value is not ready: use
+// NewScaler. The fields are its whole state.
 type Scaler struct {
 	Scale  float64 // a power of two, from 1 to 2^24
 	Clean  int     // steps since the last change

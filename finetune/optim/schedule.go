@@ -7,7 +7,8 @@ import (
 	"strings"
 )
 
-// Schedule gives the learning rate of each step as transformers' get_scheduler does (transformers 5.23, optimization.py).
+// Schedule gives the learning rate of each step as transformers' get_scheduler does (transformers 5.23,
+// optimization.py).
 type Schedule struct {
 	Kind   string // one of ScheduleKinds
 	Warmup int    // steps in which the rate grows from 0; the first has rate 0
@@ -20,7 +21,8 @@ type Schedule struct {
 
 // ScheduleKinds are the names of the schedules.
 var ScheduleKinds = []string{
-	"linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt", "cosine_with_min_lr",
+	"linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt",
+	"cosine_with_min_lr",
 }
 
 // Check says what makes no sense for a base learning rate.
@@ -35,9 +37,11 @@ func (s Schedule) Check(base float64) error {
 	case !(s.MinLR >= 0 && s.MinLR <= base):
 		return fmt.Errorf("%w: minimum learning rate %v is not within 0 and %v", ErrConfig, s.MinLR, base)
 	case s.Kind == "polynomial" && base > 0 && s.end() >= base:
-		return fmt.Errorf("%w: a polynomial schedule ends at %v, which must be below the learning rate %v", ErrConfig, s.end(), base)
+		return fmt.Errorf("%w: a polynomial schedule ends at %v, which must be below the learning rate %v", ErrConfig,
+			s.end(), base)
 	case s.Cycles < 0 || !(s.Power >= 0) || !(s.EndLR >= 0):
-		return fmt.Errorf("%w: cycles %d, power %v and end rate %v must not be negative", ErrConfig, s.Cycles, s.Power, s.EndLR)
+		return fmt.Errorf("%w: cycles %d, power %v and end rate %v must not be negative", ErrConfig, s.Cycles, s.Power,
+			s.EndLR)
 	}
 	return nil
 }

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mapScratch maps a new file of the given size in dir. Its blocks are reserved before use, so that a full disk is an error here and not the end of the process later, and it has no
-// name any more when this returns.
+// mapScratch maps a new file of the given size in dir. Its blocks are reserved before use, so that a full disk is an
+// error here and not the end of the process later, and it has no name any more when this returns.
 func mapScratch(dir string, bytes int) ([]byte, func() error, error) {
 	f, err := os.CreateTemp(dir, ".weft-optimizer-*")
 	if err != nil {

@@ -5,8 +5,8 @@ import "unsafe"
 // block8 is how many elements of an 8-bit state share an absmax (bitsandbytes since 0.44).
 const block8 = 256
 
-// state is Adam's two moments of one tensor: m and v in 32 bits, or codes with an absmax per block. Floats are views of the arena's bytes, in the machine's order,
-// which is little-endian on every machine that weft runs on.
+// state is Adam's two moments of one tensor: m and v in 32 bits, or codes with an absmax per block. Floats are views of
+// the arena's bytes, in the machine's order, which is little-endian on every machine that weft runs on.
 type state struct {
 	eightBit         bool
 	m, v             []float32
@@ -28,7 +28,8 @@ func newState(a *arena, eightBit bool, n int) state {
 		return state{m: floatsOf(a.take(4 * n)), v: floatsOf(a.take(4 * n))}
 	}
 	return state{
-		eightBit: true, code1: a.take(n), code2: a.take(n), absmax1: floatsOf(a.take(4 * blocks(n))), absmax2: floatsOf(a.take(4 * blocks(n))),
+		eightBit: true, code1: a.take(n), code2: a.take(n), absmax1: floatsOf(a.take(4 * blocks(n))),
+		absmax2: floatsOf(a.take(4 * blocks(n))),
 	}
 }
 
@@ -71,7 +72,8 @@ func align(n int) int { return (n + alignment - 1) / alignment * alignment }
 func newArena(dir string, bytes int) (*arena, error) {
 	if dir == "" || bytes == 0 {
 		words := make([]uint64, (bytes+7)/8) // aligned for float32
-		return &arena{data: unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(words))), bytes), free: func() error { return nil }}, nil
+		return &arena{data: unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(words))), bytes),
+			free: func() error { return nil }}, nil
 	}
 	data, free, err := mapScratch(dir, bytes)
 	if err != nil {

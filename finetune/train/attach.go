@@ -60,7 +60,10 @@ func (c *Config) plan(m *model.Config) ([]adapted, error) {
 		}
 		if rank, alpha, ok := choose(s.Path); ok {
 			if s.Embedding() && c.DoRA {
-				return nil, fmt.Errorf("%w: use_dora with %s in target_modules: DoRA on the embedding is not served; name it in modules_to_save, or leave one of them out", ErrConfig, s.Path)
+				return nil,
+					fmt.Errorf(
+						"%w: use_dora with %s in target_modules: DoRA on the embedding is not served; name it in "+
+							"modules_to_save, or leave one of them out", ErrConfig, s.Path)
 			}
 			out = append(out, adapted{Site: s, rank: rank, alpha: alpha})
 		}
@@ -68,8 +71,12 @@ func (c *Config) plan(m *model.Config) ([]adapted, error) {
 	for _, t := range c.TargetModules {
 		ofPlan := func(a adapted) bool { return ends(a.Path, t) }
 		leftOut := func(s peft.Site) bool { return ends(s.Path, t) && len(c.ExcludeModules)+len(c.ModulesToSave) > 0 }
-		if len(out) == 0 || list.Targets.Pattern == "" && !slices.ContainsFunc(out, ofPlan) && !slices.ContainsFunc(sites, leftOut) {
-			return nil, fmt.Errorf("%w: target_modules: %q matches no layer that modules_to_save and exclude_modules leave; the model has %s", ErrConfig, t, strings.Join(names, ", "))
+		if len(out) == 0 || list.Targets.Pattern == "" && !slices.ContainsFunc(out, ofPlan) &&
+			!slices.ContainsFunc(sites, leftOut) {
+			return nil,
+				fmt.Errorf(
+					"%w: target_modules: %q matches no layer that modules_to_save and exclude_modules leave; the "+
+						"model has %s", ErrConfig, t, strings.Join(names, ", "))
 		}
 	}
 	return out, nil
@@ -86,7 +93,8 @@ func ends(path, name string) bool { return path == name || strings.HasSuffix(pat
 // peft is what the settings say as an adapter's configuration.
 func (c *Config) peft() (peft.Config, error) {
 	p := peft.Config{
-		Rank: c.Rank, Alpha: c.Alpha, Dropout: c.Dropout, Targets: modules(c.TargetModules), Exclude: modules(c.ExcludeModules), Layers: c.LayersToTransform,
+		Rank: c.Rank, Alpha: c.Alpha, Dropout: c.Dropout, Targets: modules(c.TargetModules),
+		Exclude: modules(c.ExcludeModules), Layers: c.LayersToTransform,
 		RSLoRA: c.RsLoRA, DoRA: c.DoRA, Bias: c.Bias, Save: c.ModulesToSave,
 	}
 	var err error
@@ -143,7 +151,8 @@ func patterns(key string, in map[string]string, lo, hi float64) ([]peft.Pattern,
 
 const peftPrefix = "base_model.model."
 
-// attach puts on the model what is trained: factors, biases, copies of whole modules. own counts the numbers that were the base's own already.
+// attach puts on the model what is trained: factors, biases, copies of whole modules. own counts the numbers that were
+// the base's own already.
 func (c *Config) attach(dev device.Device, g *grad.Model, frozen *model.Frozen, plan []adapted) (own int64, err error) {
 	rng := newRandom(c.Seed, streamInit)
 	for i := range plan {
@@ -181,7 +190,8 @@ func (c *Config) attach(dev device.Device, g *grad.Model, frozen *model.Frozen, 
 	return own, nil
 }
 
-// attachLoRA makes factors as PEFT does by default: A uniform in ±1/√in and B zero; of the embedding A zero and B normal.
+// attachLoRA makes factors as PEFT does by default: A uniform in ±1/√in and B zero; of the embedding A zero and B
+// normal.
 func (c *Config) attachLoRA(dev device.Device, g *grad.Model, a *adapted, rng *random) error {
 	nameA, nameB, in, out := ".lora_A.weight", ".lora_B.weight", a.In, a.Out
 	if a.Embedding() {

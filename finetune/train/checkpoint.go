@@ -20,7 +20,8 @@ import (
 	"weft/runtime/weights"
 )
 
-// Files of a checkpoint. progress.json is written last into a folder that gets its name at the end, so a checkpoint is whole or not there.
+// Files of a checkpoint. progress.json is written last into a folder that gets its name at the end, so a checkpoint is
+// whole or not there.
 const (
 	checkpointPrefix = "checkpoint-"
 	parametersFile   = "parameters.safetensors"
@@ -83,7 +84,8 @@ func (r *run) checkpoint() error {
 			return err
 		}
 		if r.best != nil {
-			if err := weights.WriteSafetensors(filepath.Join(tmp, bestFile), r.tensors(func(i int) []float32 { return r.best[i] }), nil); err != nil {
+			if err := weights.WriteSafetensors(filepath.Join(tmp, bestFile),
+				r.tensors(func(i int) []float32 { return r.best[i] }), nil); err != nil {
 				return err
 			}
 		}

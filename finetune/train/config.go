@@ -1,5 +1,6 @@
-// Package train is the loop that finetunes: data in batches, gradients from package grad, an optimizer's steps, checkpoints from which a run goes on bit for bit, and
-// what leaves it: a PEFT folder or a model, run.json, TensorBoard events, a report.
+// Package train is the loop that finetunes: data in batches, gradients from package grad, an optimizer's steps,
+// checkpoints from which a run goes on bit for bit, and what leaves it: a PEFT folder or a model, run.json, TensorBoard
+// events, a report.
 package train
 
 import (
@@ -102,15 +103,21 @@ type Config struct {
 // Flags registers every setting under its name with - for _, with the defaults of a LoRA run.
 func (c *Config) Flags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.Method, "method", "lora", "lora: adapters on frozen weights; full: the weights themselves")
-	fs.StringVar(&c.Init, "init", "base", "of method full: begin with the base's weights, or from scratch with random ones, for which the model's folder needs a config.json and a tokenizer only")
+	fs.StringVar(&c.Init, "init", "base",
+		"of method full: begin with the base's weights, or from scratch with random ones, for which the model's "+
+			"folder needs a config.json and a tokenizer only")
 	fs.IntVar(&c.Rank, "r", 16, "rank of the factors")
 	fs.Float64Var(&c.Alpha, "lora-alpha", 32, "the factors' product is scaled by alpha/r")
 	fs.Float64Var(&c.Dropout, "lora-dropout", 0, "share of the factors' input that is dropped")
-	fs.StringSliceVar(&c.TargetModules, "target-modules", []string{"all-linear"}, "layers to adapt: names (embed_tokens and lm_head too), one regular expression of whole paths, or all-linear")
-	fs.StringSliceVar(&c.ExcludeModules, "exclude-modules", nil, "layers to leave out of these: names, or one regular expression of whole paths")
+	fs.StringSliceVar(&c.TargetModules, "target-modules", []string{"all-linear"},
+		"layers to adapt: names (embed_tokens and lm_head too), one regular expression of whole paths, or all-linear")
+	fs.StringSliceVar(&c.ExcludeModules, "exclude-modules", nil,
+		"layers to leave out of these: names, or one regular expression of whole paths")
 	fs.IntSliceVar(&c.LayersToTransform, "layers-to-transform", nil, "numbers of the blocks to adapt; none: all")
-	fs.StringVar(&c.Bias, "bias", "none", "none, lora_only: train the biases of adapted layers too, or all: those of every layer")
-	fs.StringSliceVar(&c.ModulesToSave, "modules-to-save", nil, "modules to train whole beside the factors: lm_head, embed_tokens")
+	fs.StringVar(&c.Bias, "bias", "none",
+		"none, lora_only: train the biases of adapted layers too, or all: those of every layer")
+	fs.StringSliceVar(&c.ModulesToSave, "modules-to-save", nil,
+		"modules to train whole beside the factors: lm_head, embed_tokens")
 	fs.BoolVar(&c.RsLoRA, "use-rslora", false, "scale by alpha/sqrt(r)")
 	fs.BoolVar(&c.DoRA, "use-dora", false, "train magnitudes of the weights' rows too")
 	fs.StringToStringVar(&c.RankPattern, "rank-pattern", nil, "ranks of some layers: PATTERN=R,…")
@@ -119,9 +126,14 @@ func (c *Config) Flags(fs *pflag.FlagSet) {
 	fs.BoolVar(&c.LoadIn4Bit, "load-in-4bit", false, "QLoRA: quantize the base's projections to 4 bits first")
 	fs.StringVar(&c.QuantType, "bnb-4bit-quant-type", "nf4", "nf4 or fp4")
 	fs.BoolVar(&c.DoubleQuant, "bnb-4bit-use-double-quant", false, "quantize the scales too")
-	fs.BoolVar(&c.BF16, "bf16", false, "make the products with the model's weights in bfloat16 with float32 sums, where the machine has them; full: of weights rounded from float32 masters")
-	fs.BoolVar(&c.FP16, "fp16", false, "round what goes into products to float16, with the loss scaled dynamically (sums and masters are float32): the numbers of fp16, not its speed")
-	fs.StringVar(&c.SaveDType, "save-dtype", "auto", "numbers of a model trained with method full: float32, bfloat16, or auto: bfloat16 with bf16")
+	fs.BoolVar(&c.BF16, "bf16", false,
+		"make the products with the model's weights in bfloat16 with float32 sums, where the machine has them; "+
+			"full: of weights rounded from float32 masters")
+	fs.BoolVar(&c.FP16, "fp16", false,
+		"round what goes into products to float16, with the loss scaled dynamically (sums and masters are float32): "+
+			"the numbers of fp16, not its speed")
+	fs.StringVar(&c.SaveDType, "save-dtype", "auto",
+		"numbers of a model trained with method full: float32, bfloat16, or auto: bfloat16 with bf16")
 	fs.IntVar(&c.BatchSize, "per-device-train-batch-size", 8, "samples of a micro-batch")
 	fs.IntVar(&c.Accumulation, "gradient-accumulation-steps", 1, "micro-batches of an optimizer's step")
 	fs.Float64Var(&c.Epochs, "num-train-epochs", 3, "passes over the data")
@@ -136,34 +148,44 @@ func (c *Config) Flags(fs *pflag.FlagSet) {
 	fs.Float64Var(&c.Beta2, "adam-beta2", 0.999, "")
 	fs.Float64Var(&c.Epsilon, "adam-epsilon", 1e-8, "")
 	fs.Float64Var(&c.MaxGradNorm, "max-grad-norm", 1, "gradients are scaled down to this norm; 0: never")
-	fs.StringVar(&c.PageDir, "paged-state-dir", "", "`folder` of a memory-mapped file for the optimizer's state; none: memory")
+	fs.StringVar(&c.PageDir, "paged-state-dir", "",
+		"`folder` of a memory-mapped file for the optimizer's state; none: memory")
 	fs.StringVar(&c.Optimizer, "optim", "adamw", "adamw, or adamw_8bit: blockwise 8-bit states as bitsandbytes")
 	fs.Uint64Var(&c.Seed, "seed", 42, "of initial factors, order and dropout")
 	fs.IntVar(&c.MaxLength, "max-length", 1024, "tokens of the longest sample")
 	fs.StringVar(&c.Overlong, "overlong", data.Truncate, "longer samples: truncate, skip or refuse")
-	fs.StringVar(&c.TrainOn, "train-on", data.OnAssistant, "what the loss counts: assistant turns, the completion (the last of them), or all")
-	fs.BoolVar(&c.Packing, "packing", false, "fill max-length tokens with whole samples, best fit first; a micro-batch is per-device-train-batch-size of them")
+	fs.StringVar(&c.TrainOn, "train-on", data.OnAssistant,
+		"what the loss counts: assistant turns, the completion (the last of them), or all")
+	fs.BoolVar(&c.Packing, "packing", false,
+		"fill max-length tokens with whole samples, best fit first; a micro-batch is "+
+			"per-device-train-batch-size of them")
 	fs.BoolVar(&c.GroupByLength, "group-by-length", false, "put samples of like length into a micro-batch")
 	fs.StringVar(&c.BadSamples, "bad-samples", data.Refuse, "samples that cannot be used: refuse the run, or skip them")
-	fs.StringVar(&c.Style, "style", data.StyleChat, "records become text through the model's chat template (chat) or as Stanford Alpaca's prompts (alpaca)")
+	fs.StringVar(&c.Style, "style", data.StyleChat,
+		"records become text through the model's chat template (chat) or as Stanford Alpaca's prompts (alpaca)")
 	fs.StringToStringVar(&c.Vars, "vars", nil, "values of placeholders in the data: name=Weft makes {{name}} Weft")
 	fs.StringVar(&c.EvalData, "eval-data", "", "`file` of held-out samples")
-	fs.Float64Var(&c.EvalShare, "eval-share", 0, "share of the data to hold out instead: chosen by each sample's text and the seed, so that equal samples stay on one side")
+	fs.Float64Var(&c.EvalShare, "eval-share", 0,
+		"share of the data to hold out instead: chosen by each sample's text and the seed, so that equal samples "+
+			"stay on one side")
 	fs.IntVar(&c.EvalSteps, "eval-steps", 0, "evaluate every so many steps; 0: at the end of each epoch")
 	fs.IntVar(&c.Patience, "early-stopping-patience", 0, "stop after so many evaluations without improvement; 0: never")
 	fs.Float64Var(&c.Threshold, "early-stopping-threshold", 0, "what counts as an improvement of the evaluation loss")
-	fs.BoolVar(&c.BestAtEnd, "load-best-model-at-end", true, "with eval-data: keep the parameters of the lowest evaluation loss")
+	fs.BoolVar(&c.BestAtEnd, "load-best-model-at-end", true,
+		"with eval-data: keep the parameters of the lowest evaluation loss")
 	fs.IntVar(&c.SaveSteps, "save-steps", 100, "checkpoint every so many steps; 0: none")
 	fs.IntVar(&c.SaveLimit, "save-total-limit", 2, "checkpoints kept")
 	fs.BoolVar(&c.Resume, "resume", false, "go on from the newest checkpoint of the folder")
 	fs.BoolVar(&c.Overwrite, "overwrite-output-dir", false, "remove what an earlier run left in the folder")
 	fs.IntVar(&c.LoggingSteps, "logging-steps", 1, "log every so many steps")
-	fs.BoolVar(&c.Checkpointing, "gradient-checkpointing", false, "keep only each block's input and compute the rest again: less memory, a third more work")
+	fs.BoolVar(&c.Checkpointing, "gradient-checkpointing", false,
+		"keep only each block's input and compute the rest again: less memory, a third more work")
 }
 
 // Data says how files of samples are read.
 func (c *Config) Data() data.Options {
-	return data.Options{Loss: c.TrainOn, Style: c.Style, OnBad: c.BadSamples, OnLong: c.Overlong, MaxTokens: c.MaxLength, Vars: c.Vars}
+	return data.Options{Loss: c.TrainOn, Style: c.Style, OnBad: c.BadSamples, OnLong: c.Overlong,
+		MaxTokens: c.MaxLength, Vars: c.Vars}
 }
 
 // Validate refuses what cannot be meant; it lists everything that is wrong.
@@ -195,7 +217,8 @@ func (c *Config) Validate() error {
 		in("modules_to_save", name, modulesToSave...)
 	}
 	in("save_dtype", c.SaveDType, "auto", "float32", "bfloat16")
-	want(c.Method == "full" || c.SaveDType != "bfloat16", "save_dtype bfloat16 is for method full; adapters are float32")
+	want(c.Method == "full" || c.SaveDType != "bfloat16",
+		"save_dtype bfloat16 is for method full; adapters are float32")
 	want(!c.BF16 || !c.FP16, "bf16 and fp16 are two precisions: choose one")
 	within("r", float64(c.Rank), 1, 4096)
 	within("lora_alpha", c.Alpha, 0, 1e6)
@@ -223,7 +246,8 @@ func (c *Config) Validate() error {
 	within("logging_steps", float64(c.LoggingSteps), 1, 1<<40)
 	want(c.MaxSteps > 0 || c.Epochs > 0, "num_train_epochs 0 and no max_steps: nothing would be trained")
 	bad = append(bad, c.idleSettings()...)
-	want(c.Method == "lora" || !c.LoadIn4Bit, "method full trains the weights themselves, which load_in_4bit freezes: choose one")
+	want(c.Method == "lora" ||
+		!c.LoadIn4Bit, "method full trains the weights themselves, which load_in_4bit freezes: choose one")
 	want(!c.Packing || !c.GroupByLength, "packing and group_by_length are two ways to fill a batch: choose one")
 	want(c.Method == "full" || len(c.TargetModules) > 0, "target_modules is empty: nothing would be trained")
 	if len(bad) > 0 {

@@ -11,8 +11,8 @@ import (
 	"weft/finetune/data"
 )
 
-// A disk that is full at any moment of a run ends it with an error that says so; what was whole before still is, and with room again the run goes on to the bits of an
-// undisturbed one. Only root can mount a small file system.
+// A disk that is full at any moment of a run ends it with an error that says so; what was whole before still is, and
+// with room again the run goes on to the bits of an undisturbed one. Only root can mount a small file system.
 func TestFullDisk(t *testing.T) {
 	const room = 2 << 20
 	mount := t.TempDir()
@@ -39,7 +39,8 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
-// fits makes the run on the disk beside a file of so many bytes, and says whether it had room. Where not, it tries again without that file, and compares with the undisturbed run.
+// fits makes the run on the disk beside a file of so many bytes, and says whether it had room. Where not, it tries
+// again without that file, and compares with the undisturbed run.
 func fits(t *testing.T, mount string, taken int, want string, save int, failed map[string]bool) bool {
 	ballast, dir := filepath.Join(mount, "ballast"), filepath.Join(mount, "run")
 	defer os.RemoveAll(dir)

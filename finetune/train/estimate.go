@@ -8,7 +8,8 @@ import (
 	"weft/runtime/model"
 )
 
-// Estimate returns what a run takes beside the base's weights: activations, parameters with gradients, the optimizer's state. Nothing is allocated for it.
+// Estimate returns what a run takes beside the base's weights: activations, parameters with gradients, the optimizer's
+// state. Nothing is allocated for it.
 func (j *Job) Estimate(m *model.Config) (int64, error) {
 	r := &run{Job: j}
 	most, longest, err := r.sizes()
@@ -85,7 +86,8 @@ func stateOf(n int, eightBit bool) int64 {
 	return 8 * int64(n)
 }
 
-// CheckMemory refuses a run that cannot fit, with the numbers, before the base is loaded: base is the size of its files.
+// CheckMemory refuses a run that cannot fit, with the numbers, before the base is loaded: base is the size of its
+// files.
 func (j *Job) CheckMemory(m *model.Config, base int64) error {
 	if j.MemoryLimit <= 0 {
 		return nil
@@ -95,7 +97,9 @@ func (j *Job) CheckMemory(m *model.Config, base int64) error {
 		return err
 	}
 	if need > j.MemoryLimit-base {
-		return fmt.Errorf("%w: the base takes %d MiB and training %d MiB more, %d MiB may be used: lower per_device_train_batch_size or max_length, or set gradient_checkpointing",
+		return fmt.Errorf(
+			"%w: the base takes %d MiB and training %d MiB more, %d MiB may be used: lower "+
+				"per_device_train_batch_size or max_length, or set gradient_checkpointing",
 			ErrMemory, base>>20, need>>20, j.MemoryLimit>>20)
 	}
 	return nil

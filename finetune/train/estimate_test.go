@@ -10,8 +10,12 @@ import (
 // What a run takes is what was said of it.
 func TestEstimate(t *testing.T) {
 	for name, change := range map[string]func(c *Config){
-		"lora": func(*Config) {}, "checkpointing": func(c *Config) { c.Checkpointing = true }, "dora": func(c *Config) { c.DoRA = true },
-		"8-bit": func(c *Config) { c.Optimizer = "adamw_8bit" }, "full": full, "full bf16": all(full, bfloat), "full fp16": all(full, halfPrecision), "fp16": halfPrecision,
+		"lora": func(*Config) {}, "checkpointing": func(c *Config) { c.Checkpointing = true }, "dora": func(
+			c *Config) {
+			c.DoRA = true
+		},
+		"8-bit": func(c *Config) { c.Optimizer = "adamw_8bit" }, "full": full, "full bf16": all(full, bfloat),
+		"full fp16": all(full, halfPrecision), "fp16": halfPrecision,
 	} {
 		t.Run(name, func(t *testing.T) {
 			dev := newDevice(t)

@@ -33,7 +33,8 @@ func sweep(dir string) error {
 func vacant(dir string) error {
 	const advice = "choose another folder, or overwrite_output_dir to remove it"
 	if old, err := newestCheckpoint(dir); err == nil && old != "" {
-		return fmt.Errorf("%w: %s holds %s of an earlier run: go on from it with --resume, %s", ErrConfig, dir, filepath.Base(old), advice)
+		return fmt.Errorf("%w: %s holds %s of an earlier run: go on from it with --resume, %s", ErrConfig, dir,
+			filepath.Base(old), advice)
 	}
 	if _, err := os.Stat(filepath.Join(dir, reportFile)); err == nil {
 		return fmt.Errorf("%w: %s holds a finished run: %s", ErrConfig, dir, advice)

@@ -19,7 +19,8 @@ func (c *Config) idle(plan []adapted) error {
 				return fmt.Errorf("%w: %s %q: %w", ErrConfig, of.key, pattern, err)
 			}
 			if !slices.ContainsFunc(plan, func(a adapted) bool { return re.MatchString(a.Path) }) {
-				return fmt.Errorf("%w: %s: %q matches no adapted layer, as %s is one", ErrConfig, of.key, pattern, plan[0].Path)
+				return fmt.Errorf("%w: %s: %q matches no adapted layer, as %s is one", ErrConfig, of.key, pattern,
+					plan[0].Path)
 			}
 		}
 	}
@@ -40,16 +41,22 @@ func (c *Config) idleSettings() (bad []string) {
 	needs(c.Threshold != 0 && c.Patience == 0, "early_stopping_threshold needs early_stopping_patience")
 	needs(c.Overwrite && c.Resume, "overwrite_output_dir removes what resume goes on from: choose one")
 	needs(c.QuantType != "nf4" && !c.LoadIn4Bit, "bnb_4bit_quant_type needs load_in_4bit")
-	needs(c.MinLRRate != DefaultMinLRRate && c.Scheduler != "cosine_with_min_lr", "min_lr_rate is of lr_scheduler_type cosine_with_min_lr")
+	needs(c.MinLRRate != DefaultMinLRRate && c.Scheduler != "cosine_with_min_lr",
+		"min_lr_rate is of lr_scheduler_type cosine_with_min_lr")
 	needs(c.DoubleQuant && !c.LoadIn4Bit, "bnb_4bit_use_double_quant needs load_in_4bit")
-	needs(c.Scheduler == "constant" && (c.WarmupSteps > 0 || c.WarmupRatio > 0), "lr_scheduler_type constant has no warm-up: constant_with_warmup has")
+	needs(c.Scheduler == "constant" && (c.WarmupSteps > 0 || c.WarmupRatio > 0),
+		"lr_scheduler_type constant has no warm-up: constant_with_warmup has")
 	if c.Method == "full" {
 		for _, s := range []struct {
 			key   string
 			given bool
 		}{
-			{"target_modules", len(c.TargetModules) > 0 && !slices.Equal(c.TargetModules, []string{"all-linear"})}, {"lora_dropout", c.Dropout != 0}, {"use_dora", c.DoRA}, {"use_rslora", c.RsLoRA}, {"bias", c.Bias != "none"}, {"rank_pattern", len(c.RankPattern) > 0},
-			{"alpha_pattern", len(c.AlphaPattern) > 0}, {"layers_to_transform", len(c.LayersToTransform) > 0}, {"modules_to_save", len(c.ModulesToSave) > 0},
+			{"target_modules", len(c.TargetModules) > 0 &&
+				!slices.Equal(c.TargetModules, []string{"all-linear"})}, {"lora_dropout", c.Dropout != 0},
+			{"use_dora", c.DoRA}, {"use_rslora", c.RsLoRA}, {"bias", c.Bias != "none"},
+			{"rank_pattern", len(c.RankPattern) > 0},
+			{"alpha_pattern", len(c.AlphaPattern) > 0}, {"layers_to_transform", len(c.LayersToTransform) > 0},
+			{"modules_to_save", len(c.ModulesToSave) > 0},
 			{"loraplus_lr_ratio", c.LoraPlusRatio != 1},
 		} {
 			needs(s.given, s.key+" is of method lora")

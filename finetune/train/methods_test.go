@@ -49,7 +49,8 @@ var methods = []method{
 	{"dora", "llama", dora},
 	{"blocks", "llama", func(c *Config) { c.LayersToTransform = []int{1} }},
 	{"expression", "llama", targets(`.*\.[01]\.self_attn\.(q|v)_proj`)},
-	{"exclusion by name", "llama", func(c *Config) { c.ExcludeModules = []string{"down_proj", "layers.1.self_attn.q_proj"} }},
+	{"exclusion by name", "llama",
+		func(c *Config) { c.ExcludeModules = []string{"down_proj", "layers.1.self_attn.q_proj"} }},
 	{"exclusion by one name", "llama", func(c *Config) { c.ExcludeModules = []string{"layers.0.self_attn.q_proj"} }},
 	{"one whole path", "llama", targets("model.layers.1.mlp.up_proj")},
 	{"exclusion by expression", "llama", func(c *Config) { c.ExcludeModules = []string{`.*\.1\..*`} }},
@@ -59,11 +60,13 @@ var methods = []method{
 	{"embedding", "llama", targets("v_proj", "embed_tokens")},
 	{"embedding alone", "llama", targets("embed_tokens")},
 	{"embedding and head by expression", "llama", targets(`(model\.embed_tokens|lm_head|.*\.o_proj)`)},
-	{"embedding of a block's adapter", "llama", all(targets("model.embed_tokens", "q_proj"), func(c *Config) { c.LayersToTransform = []int{0} })},
+	{"embedding of a block's adapter", "llama",
+		all(targets("model.embed_tokens", "q_proj"), func(c *Config) { c.LayersToTransform = []int{0} })},
 	{"scaled embedding", "gemma3", all(targets("embed_tokens", "q_proj"), func(c *Config) { c.RsLoRA = true })},
 	{"head", "llama", all(targets("q_proj", "lm_head"), dropout)},
 	{"head with dora", "llama", all(targets("q_proj", "lm_head"), dora, dropout)},
-	{"head of a rank of its own", "llama", all(targets("lm_head"), func(c *Config) { c.RankPattern = map[string]string{"lm_head": "7"} })},
+	{"head of a rank of its own", "llama",
+		all(targets("lm_head"), func(c *Config) { c.RankPattern = map[string]string{"lm_head": "7"} })},
 	{"capped head", "gemma2", targets("lm_head", "down_proj")},
 	{"tied", "llama-rope3-tied", targets("embed_tokens", "lm_head", "k_proj")},
 	{"saved head", "llama", save("lm_head")},
@@ -136,7 +139,8 @@ func serve(t *testing.T, dev device.Device, path string, a *lora.Adapter) *serve
 func (s *served) next(ids []int32) []float32 {
 	s.t.Helper()
 	n := int32(len(ids))
-	b := &model.Batch{IDs: ids, Indptr: []int32{0, n}, Lens: []int32{n}, PageTables: [][]int32{{0, 1, 2, 3, 4, 5, 6, 7}}}
+	b := &model.Batch{IDs: ids, Indptr: []int32{0, n}, Lens: []int32{n},
+		PageTables: [][]int32{{0, 1, 2, 3, 4, 5, 6, 7}}}
 	b.LoRA = []lora.Segment{{Begin: 0, End: len(ids), Weights: s.w, Scale: 1}}
 	for i := range n {
 		b.Positions = append(b.Positions, i)
@@ -152,7 +156,8 @@ func (s *served) next(ids []int32) []float32 {
 	return logits
 }
 
-// What leaves a run fits its base, adapts what was trained at its ranks and scales, and serves with the trainer's own logits; it trains, and takes the memory foretold.
+// What leaves a run fits its base, adapts what was trained at its ranks and scales, and serves with the trainer's own
+// logits; it trains, and takes the memory foretold.
 func TestMethods(t *testing.T) {
 	for _, m := range methods {
 		t.Run(m.name, func(t *testing.T) {
@@ -216,7 +221,8 @@ func checkAdapted(t *testing.T, j *Job, a *lora.Adapter) {
 	check := func(p *adapted, m *lora.Module) {
 		count++
 		if m.Rank() != p.rank || m.Scale != p.scale(j.Config.RsLoRA) {
-			t.Errorf("%s: rank %d scale %v, trained at %d and %v", p.Path, m.Rank(), m.Scale, p.rank, p.scale(j.Config.RsLoRA))
+			t.Errorf("%s: rank %d scale %v, trained at %d and %v", p.Path, m.Rank(), m.Scale, p.rank,
+				p.scale(j.Config.RsLoRA))
 		}
 	}
 	for i := range plan {
@@ -302,7 +308,8 @@ func (r *run) micro() *grad.Batch { return join(r.Train, []int{3, 4, 5}) }
 
 // The gradient of every parameter is the slope of the loss along a random direction, and the same on every device.
 func TestMethodGradients(t *testing.T) {
-	whole := []method{{"full, fused", "phi3", full}, {"full, tied", "llama-rope3-tied", full}, {"full, biases", "llama-bias", full}}
+	whole := []method{{"full, fused", "phi3", full}, {"full, tied", "llama-rope3-tied", full},
+		{"full, biases", "llama-bias", full}}
 	for _, m := range slices.Concat(methods, whole) {
 		t.Run(m.name, func(t *testing.T) {
 			oracle := ref.New(ref.Options{Activations: ref.Float})
@@ -340,11 +347,13 @@ func TestMethodGradients(t *testing.T) {
 	}
 }
 
-// The embedding's row of the padding token has no gradient from the input side, as in PyTorch; a tied head gives it one. All else is as it would be.
+// The embedding's row of the padding token has no gradient from the input side, as in PyTorch; a tied head gives it
+// one. All else is as it would be.
 func TestPaddingLearnsNothing(t *testing.T) {
 	const table, factor = "model.embed_tokens.weight", "lora_embedding_A"
 	for _, m := range []method{
-		{"saved", "llama", save("embed_tokens")}, {"adapted", "llama", targets("embed_tokens", "q_proj")}, {"full", "llama", full}, {"full, tied", "llama-rope3-tied", full},
+		{"saved", "llama", save("embed_tokens")}, {"adapted", "llama", targets("embed_tokens", "q_proj")},
+		{"full", "llama", full}, {"full, tied", "llama-rope3-tied", full},
 	} {
 		t.Run(m.name, func(t *testing.T) {
 			dev := newDevice(t)
@@ -366,7 +375,8 @@ func TestPaddingLearnsNothing(t *testing.T) {
 				c := prepared(t, &m, dev).Model.Config
 				differs := 0
 				for i, v := range g {
-					ofPad := strings.HasSuffix(name, table) && i/c.Hidden == pad || strings.HasSuffix(name, factor) && i%c.Vocab == pad
+					ofPad := strings.HasSuffix(name, table) && i/c.Hidden == pad || strings.HasSuffix(name, factor) &&
+						i%c.Vocab == pad
 					if !ofPad && v != with[name][i] {
 						t.Fatalf("%s: value %d is %v with a padding token, %v without", name, i, with[name][i], v)
 					}
@@ -462,7 +472,8 @@ func TestPlans(t *testing.T) {
 		cfg := j.Model.Config
 		plan, err := j.Config.plan(cfg)
 		if err != nil || len(plan) != c.want(cfg.Layers) {
-			t.Errorf("%s, targets %q, exclude %q: %d modules, want %d: %v", c.model, j.Config.TargetModules, j.Config.ExcludeModules, len(plan), c.want(cfg.Layers), err)
+			t.Errorf("%s, targets %q, exclude %q: %d modules, want %d: %v", c.model, j.Config.TargetModules,
+				j.Config.ExcludeModules, len(plan), c.want(cfg.Layers), err)
 		}
 	}
 }

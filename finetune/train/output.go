@@ -11,7 +11,8 @@ import (
 	"weft/runtime/weights"
 )
 
-// adapterConfig is what the adapter's configuration says: names, or where they would not do whole paths, and each layer's own rank and alpha.
+// adapterConfig is what the adapter's configuration says: names, or where they would not do whole paths, and each
+// layer's own rank and alpha.
 func (r *run) adapterConfig() (peft.Config, error) {
 	p, err := r.Config.peft()
 	p.Base, p.Targets = r.BaseRef, peft.Modules{Names: r.targetNames()}
@@ -28,7 +29,8 @@ func (r *run) adapterConfig() (peft.Config, error) {
 	return p, err
 }
 
-// targetNames are names of layers where each is adapted in every chosen block, else whole paths: no reader has to know the rules of all-linear or of an expression.
+// targetNames are names of layers where each is adapted in every chosen block, else whole paths: no reader has to know
+// the rules of all-linear or of an expression.
 func (r *run) targetNames() []string {
 	var names, paths []string
 	count := map[string]int{}
@@ -115,8 +117,9 @@ func nextTokens(ids []int32, logits []float32) peft.ProofPrompt {
 	return q
 }
 
-// writeModel writes the trained weights under their Hugging Face names, masters where there are any, with a proof as an adapter's, and beside them the files that the model needs.
-// Gemma's norms lose the 1 that is in them here, whether the loader or a GGUF file added it.
+// writeModel writes the trained weights under their Hugging Face names, masters where there are any, with a proof as an
+// adapter's, and beside them the files that the model needs. Gemma's norms lose the 1 that is in them here, whether the
+// loader or a GGUF file added it.
 func (r *run) writeModel(path string) error {
 	return r.replace(path, func(dir string) error {
 		tensors := r.tensors(r.values)
@@ -151,7 +154,8 @@ func (r *run) writeModel(path string) error {
 				return err
 			}
 		}
-		if err := weights.WriteSafetensors(filepath.Join(dir, "model.safetensors"), tensors, map[string]string{"format": "pt"}); err != nil {
+		if err := weights.WriteSafetensors(filepath.Join(dir, "model.safetensors"), tensors,
+			map[string]string{"format": "pt"}); err != nil {
 			return err
 		}
 		proof, err := r.proof()

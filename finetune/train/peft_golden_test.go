@@ -44,7 +44,8 @@ func (f *peftFolder) trainable() bool {
 func (f *peftFolder) settings(t *testing.T, c *Config) {
 	t.Helper()
 	from := &f.config
-	c.Rank, c.Alpha, c.Bias, c.RsLoRA, c.DoRA, c.ModulesToSave = from.R, from.Alpha, from.Bias, from.RSLoRA, from.DoRA, from.Save
+	c.Rank, c.Alpha, c.Bias, c.RsLoRA, c.DoRA, c.ModulesToSave = from.R, from.Alpha, from.Bias, from.RSLoRA, from.DoRA,
+		from.Save
 	c.TargetModules, c.ExcludeModules = oneOrMore[string](t, from.Targets), oneOrMore[string](t, from.Exclude)
 	c.LayersToTransform = oneOrMore[int](t, from.Layers)
 	c.RankPattern, c.AlphaPattern = map[string]string{}, map[string]string{}
@@ -69,7 +70,8 @@ func oneOrMore[T any](t *testing.T, text json.RawMessage) (list []T) {
 	return list
 }
 
-// The trainer computes PEFT's logits with PEFT's adapters: with factors everywhere, also at the embedding, the head and fused layers, and with whole modules and biases.
+// The trainer computes PEFT's logits with PEFT's adapters: with factors everywhere, also at the embedding, the head and
+// fused layers, and with whole modules and biases.
 func TestForwardOfPEFTsAdapters(t *testing.T) {
 	root := testdata.Goldens(t, "serve", "adapters")
 	files, _ := filepath.Glob(filepath.Join(root, "*", "golden.json"))
@@ -86,7 +88,8 @@ func TestForwardOfPEFTsAdapters(t *testing.T) {
 		t.Run(filepath.Base(dir), func(t *testing.T) {
 			path := serveBase(t, &f)
 			dev := newDevice(t)
-			j := &Job{Dir: t.TempDir(), Config: settings(t), Device: dev, Model: openModel(t, dev, path).Frozen(), Log: discard, Train: []data.Sample{{IDs: make([]int32, 256), Labels: make([]int32, 256)}}}
+			j := &Job{Dir: t.TempDir(), Config: settings(t), Device: dev, Model: openModel(t, dev, path).Frozen(),
+				Log: discard, Train: []data.Sample{{IDs: make([]int32, 256), Labels: make([]int32, 256)}}}
 			f.settings(t, &j.Config)
 			r := &run{Job: j}
 			t.Cleanup(r.close)

@@ -12,7 +12,8 @@ import (
 	"weft/runtime/weights"
 )
 
-// masters says of which parameters the model computes with rounded copies, and how they are rounded: of all in a bfloat16 model, of matrices for fp16's products.
+// masters says of which parameters the model computes with rounded copies, and how they are rounded: of all in a
+// bfloat16 model, of matrices for fp16's products.
 func (c *Config) masters() (grad.Rounding, func(p *grad.Param) bool) {
 	switch {
 	case c.FP16:
@@ -23,20 +24,25 @@ func (c *Config) masters() (grad.Rounding, func(p *grad.Param) bool) {
 	return nil, nil
 }
 
-// scaled judges a step's gradients under loss scaling: those that overflowed are forgotten, and the scale changes for the next step.
+// scaled judges a step's gradients under loss scaling: those that overflowed are forgotten, and the scale changes for
+// the next step.
 func (r *run) scaled(info *StepInfo) error {
 	s := r.at.Scaler
-	if s == nil || math.IsNaN(info.Loss) || math.IsInf(info.Loss, 0) { // that is no overflow of gradients, and sound stops it
+	// that is no overflow of gradients, and sound stops it
+	if s == nil || math.IsNaN(info.Loss) || math.IsInf(info.Loss, 0) {
 		return nil
 	}
 	overflow := math.IsNaN(info.GradNorm) || math.IsInf(info.GradNorm, 0)
 	if overflow && s.Scale <= 1 {
-		return fmt.Errorf("%w at step %d: the gradients exceed float16 even with a loss scale of 1; train with bf16 or without fp16", ErrDiverged, info.Step)
+		return fmt.Errorf(
+			"%w at step %d: the gradients exceed float16 even with a loss scale of 1; train with bf16 or without fp16",
+			ErrDiverged, info.Step)
 	}
 	if info.Skipped = s.Update(overflow); info.Skipped {
 		info.GradNorm = 0
 		r.at.Skipped++
-		r.Log.Info("step skipped: its gradients exceed float16", "step", info.Step, "loss_scale", info.LossScale, "next", s.Scale)
+		r.Log.Info("step skipped: its gradients exceed float16", "step", info.Step, "loss_scale", info.LossScale,
+			"next", s.Scale)
 	}
 	return nil
 }
@@ -57,7 +63,8 @@ func toBF16(t weights.Tensor) weights.Tensor {
 	return out
 }
 
-// modelConfig is a base's config.json for weights of another type: what it says of their type and of how they were quantized would be wrong.
+// modelConfig is a base's config.json for weights of another type: what it says of their type and of how they were
+// quantized would be wrong.
 func modelConfig(text []byte, dtype string) ([]byte, error) {
 	var members map[string]any
 	dec := json.NewDecoder(bytes.NewReader(text))
@@ -82,6 +89,7 @@ func modelConfig(text []byte, dtype string) ([]byte, error) {
 // warnOfFloats says that bf16 was asked for and the device makes the products in float32 all the same.
 func (r *run) warnOfFloats() {
 	if d, ok := r.Device.(interface{ Multiplies(p device.Precision) bool }); !ok || !d.Multiplies(device.BF16) {
-		r.Log.Warn("bf16: this device multiplies no bfloat16 numbers; products are made in float32, slower and not less exact")
+		r.Log.Warn(
+			"bf16: this device multiplies no bfloat16 numbers; products are made in float32, slower and not less exact")
 	}
 }

@@ -22,7 +22,8 @@ func bfloat(c *Config)        { c.BF16 = true }
 func full(c *Config)          { c.Method, c.Dropout = "full", 0 }
 func float32Output(c *Config) { c.SaveDType = "float32" }
 
-// The curves of half precision stay within what bf16 autocast may differ by from float64, and are not those of float32 where weights are rounded on any machine.
+// The curves of half precision stay within what bf16 autocast may differ by from float64, and are not those of float32
+// where weights are rounded on any machine.
 func TestHalfPrecisionCurves(t *testing.T) {
 	root := testdata.Goldens(t, "train", "B_curves")
 	dirs, _ := filepath.Glob(filepath.Join(root, "*", "curve_cosine.json"))
@@ -71,7 +72,8 @@ func TestHalfPrecisionCurves(t *testing.T) {
 	}
 }
 
-// A bfloat16 model is trained on float32 masters: they keep what a step is too small to show in bfloat16, and what is written is what the model computed with.
+// A bfloat16 model is trained on float32 masters: they keep what a step is too small to show in bfloat16, and what is
+// written is what the model computed with.
 func TestMasters(t *testing.T) {
 	for _, name := range []string{"tiny-llama", "tiny-gemma3"} {
 		dev := newDevice(t)
@@ -80,7 +82,8 @@ func TestMasters(t *testing.T) {
 		source := testdata.Goldens(t, "train", "models", name)
 		j.Beside = []string{filepath.Join(source, "config.json")}
 		all(full, bfloat)(&j.Config)
-		j.Config.LearningRate, j.Config.Scheduler = 1e-6, "constant_with_warmup" // far below a unit in the last place of bfloat16
+		// far below a unit in the last place of bfloat16
+		j.Config.LearningRate, j.Config.Scheduler = 1e-6, "constant_with_warmup"
 		res, err := j.Run(t.Context())
 		if err != nil {
 			t.Fatal(err)
@@ -158,7 +161,8 @@ func TestMasters(t *testing.T) {
 			sum += loss
 			targets += b.Targets()
 		}
-		if got, want := sum/float64(targets), res.Evals[slices.IndexFunc(res.Evals, func(e EvalInfo) bool { return e.Step == res.BestStep })].Loss; math.Abs(got-want) > 1e-6 {
+		if got, want := sum/float64(targets), res.Evals[slices.IndexFunc(res.Evals,
+			func(e EvalInfo) bool { return e.Step == res.BestStep })].Loss; math.Abs(got-want) > 1e-6 {
 			t.Errorf("%s: the written model has loss %v, trained was %v", name, got, want)
 		}
 		text, err := os.ReadFile(filepath.Join(res.AdapterPath, "config.json"))
@@ -214,7 +218,8 @@ func TestLossScaling(t *testing.T) {
 					scale, clean = min(scale*2, 1<<24), 0
 				}
 				if i > 0 && res.Steps[i-1].Skipped && s.LR != res.Steps[i-1].LR {
-					t.Errorf("step %d: the schedule went on from %v to %v over a skipped step", s.Step, res.Steps[i-1].LR, s.LR)
+					t.Errorf("step %d: the schedule went on from %v to %v over a skipped step", s.Step,
+						res.Steps[i-1].LR, s.LR)
 				}
 			}
 			if first := res.Steps[0]; !first.Skipped || skipped == 0 || skipped > len(res.Steps)/2 {
@@ -234,7 +239,8 @@ func TestOverflowEnds(t *testing.T) {
 	j.scaler = &optim.Scaler{Scale: 1, Window: 3}
 	r := &run{Job: j}
 	r.at.Scaler, r.Log = j.scaler, discard
-	if err := r.scaled(&StepInfo{Step: 3, Loss: 2, GradNorm: math.Inf(1)}); err == nil || !strings.Contains(err.Error(), "bf16") {
+	if err := r.scaled(&StepInfo{Step: 3, Loss: 2, GradNorm: math.Inf(1)}); err == nil ||
+		!strings.Contains(err.Error(), "bf16") {
 		t.Errorf("%v", err)
 	}
 	if err := r.scaled(&StepInfo{Step: 3, Loss: 2, GradNorm: 1}); err != nil {
@@ -265,7 +271,8 @@ func TestScalerIsMissed(t *testing.T) {
 		}
 		again := smallJob(t, dev, dir)
 		again.Config.FP16, again.Config.Resume = true, true
-		if _, err := again.Run(t.Context()); !errors.Is(err, ErrCheckpoint) || !strings.Contains(err.Error(), "scaled") {
+		if _, err := again.Run(t.Context()); !errors.Is(err, ErrCheckpoint) ||
+			!strings.Contains(err.Error(), "scaled") {
 			t.Errorf("%s: %v", other, err)
 		}
 	}

@@ -40,8 +40,10 @@ type Report struct {
 // Report writes run.json and returns what it says.
 func (j *Job) Report(res *Result, version string, read *data.Report) (*Report, error) {
 	r := &Report{
-		Weft: version, Finished: time.Now().UTC(), Base: j.BaseRef, BaseSHA256: j.Base, Data: *read, Config: j.Config, Output: res.AdapterPath,
-		Trainable: res.Trainable, All: res.All, Steps: len(res.Steps), BestStep: res.BestStep, Stopped: res.Stopped, Tokens: res.Tokens,
+		Weft: version, Finished: time.Now().UTC(), Base: j.BaseRef, BaseSHA256: j.Base, Data: *read, Config: j.Config,
+		Output:    res.AdapterPath,
+		Trainable: res.Trainable, All: res.All, Steps: len(res.Steps), BestStep: res.BestStep, Stopped: res.Stopped,
+		Tokens:  res.Tokens,
 		PeakRSS: peakRSS(), Curve: res.Steps, Evaluations: res.Evals,
 	}
 	tokens, seconds := 0, 0.0
@@ -90,15 +92,19 @@ func (r *Report) page(w io.Writer) error {
 		loss.Series = append(loss.Series, s)
 	}
 	p := events.Page{Title: "Training of " + r.Base, Charts: []events.Chart{
-		loss, curve("gradient norm", func(s *StepInfo) float64 { return s.GradNorm }), curve("learning rate", func(s *StepInfo) float64 { return s.LR }),
+		loss, curve("gradient norm", func(s *StepInfo) float64 { return s.GradNorm }),
+		curve("learning rate", func(s *StepInfo) float64 { return s.LR }),
 	}}
 	if r.Stopped != "" {
 		p.Notes = append(p.Notes, "Stopped early: "+r.Stopped+".")
 	}
 	p.Tables = []events.Table{{Title: "Run", Rows: []events.Row{
-		{Name: "base", Value: r.Base + " (SHA-256 " + r.BaseSHA256 + ")"}, {Name: "data", Value: r.Data.String()}, {Name: "data digest", Value: r.Data.Digest},
-		{Name: "trained parameters", Value: fmt.Sprintf("%d of %d", r.Trainable, r.All)}, {Name: "steps", Value: fmt.Sprintf("%d, parameters of step %d", r.Steps, r.BestStep)},
-		{Name: "loss", Value: fmt.Sprintf("%.4f to %.4f", r.FirstLoss, r.LastLoss)}, {Name: "tokens a second", Value: fmt.Sprintf("%.0f", r.TokensPerSecond)},
+		{Name: "base", Value: r.Base + " (SHA-256 " + r.BaseSHA256 + ")"}, {Name: "data", Value: r.Data.String()},
+		{Name: "data digest", Value: r.Data.Digest},
+		{Name: "trained parameters", Value: fmt.Sprintf("%d of %d", r.Trainable, r.All)},
+		{Name: "steps", Value: fmt.Sprintf("%d, parameters of step %d", r.Steps, r.BestStep)},
+		{Name: "loss", Value: fmt.Sprintf("%.4f to %.4f", r.FirstLoss, r.LastLoss)},
+		{Name: "tokens a second", Value: fmt.Sprintf("%.0f", r.TokensPerSecond)},
 		{Name: "peak memory", Value: fmt.Sprintf("%d MiB", r.PeakRSS>>20)}, {Name: "weft", Value: r.Weft},
 	}}}
 	return events.WritePage(w, p)

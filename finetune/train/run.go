@@ -34,16 +34,19 @@ type Job struct {
 	BaseRef string // how the base is named in the adapter's configuration
 	// Quantization says to what the base was quantized when it was loaded, "": it is as its file holds it.
 	Quantization string
-	Beside       []string // files of the base that belong beside a trained model's weights: its configuration and tokenizer
-	Log          *slog.Logger
+	// files of the base that belong beside a trained model's weights: its configuration and tokenizer
+	Beside []string
+	Log    *slog.Logger
 	// MemoryLimit bounds what the device may hold and the optimizer's state together; 0: none.
 	MemoryLimit int64
-	// OnBegin is told of the trained and of all numbers, and of the bytes that training takes beside the base, before the first step.
+	// OnBegin is told of the trained and of all numbers, and of the bytes that training takes beside the base, before
+	// the first step.
 	OnBegin func(trainable, all, bytes int64)
 	// OnStep is told of each optimizer's step, and OnEval of each evaluation; all three may be nil.
 	OnStep func(StepInfo)
 	OnEval func(step int, loss float64)
-	// Yield is called after every few milliseconds of work on the device: where a server shares it, the trainer waits there. May be nil.
+	// Yield is called after every few milliseconds of work on the device: where a server shares it, the trainer waits
+	// there. May be nil.
 	Yield func()
 
 	scaler  *optim.Scaler       // tests: where loss scaling begins
@@ -121,7 +124,8 @@ type run struct {
 	events   *events.Writer
 }
 
-// Run trains until the last step, an early stop or the end of ctx: then the last checkpoint stands and the error is ctx's.
+// Run trains until the last step, an early stop or the end of ctx: then the last checkpoint stands and the error is
+// ctx's.
 func (j *Job) Run(ctx context.Context) (*Result, error) {
 	if err := j.Config.Validate(); err != nil {
 		return nil, err
@@ -184,7 +188,8 @@ func (r *run) prepare() (err error) {
 	if err != nil {
 		return err
 	}
-	g := grad.Config{MaxTokens: most, MaxDocument: longest, Checkpoint: c.Checkpointing, Yield: r.Yield, Precision: device.Float32, FP16: c.FP16}
+	g := grad.Config{MaxTokens: most, MaxDocument: longest, Checkpoint: c.Checkpointing, Yield: r.Yield,
+		Precision: device.Float32, FP16: c.FP16}
 	if c.BF16 {
 		g.Precision = device.BF16
 		r.warnOfFloats()
@@ -238,7 +243,8 @@ func (r *run) prepare() (err error) {
 		}
 		r.params = append(r.params, o)
 	}
-	r.opt, err = optim.NewAdamW(optim.AdamWConfig{Beta1: c.Beta1, Beta2: c.Beta2, Eps: c.Epsilon, EightBit: c.Optimizer == "adamw_8bit", PageDir: c.PageDir}, r.params)
+	r.opt, err = optim.NewAdamW(optim.AdamWConfig{Beta1: c.Beta1, Beta2: c.Beta2, Eps: c.Epsilon,
+		EightBit: c.Optimizer == "adamw_8bit", PageDir: c.PageDir}, r.params)
 	if err != nil {
 		return err
 	}
@@ -246,7 +252,8 @@ func (r *run) prepare() (err error) {
 	if err != nil {
 		return err
 	}
-	r.perEpoch = (len(first) + c.Accumulation - 1) / c.Accumulation // the last step of an epoch takes the micro-batches that are left
+	// the last step of an epoch takes the micro-batches that are left
+	r.perEpoch = (len(first) + c.Accumulation - 1) / c.Accumulation
 	r.total = c.MaxSteps
 	if r.total == 0 {
 		r.total = int(math.Ceil(c.Epochs * float64(r.perEpoch)))
@@ -266,7 +273,9 @@ func (r *run) prepare() (err error) {
 func (r *run) warnOfTies() {
 	whole := func(a adapted) bool { return a.Embedding() || a.Head() }
 	if r.Model.Config.Tied && (len(r.Config.ModulesToSave) > 0 || slices.ContainsFunc(r.adapted, whole)) {
-		r.Log.Warn("the model's head is its embedding: each that is adapted or saved changes alone, as PEFT computes it; merging such an adapter needs an untied model")
+		r.Log.Warn(
+			"the model's head is its embedding: each that is adapted or saved changes alone, as PEFT computes it; " +
+				"merging such an adapter needs an untied model")
 	}
 }
 
@@ -275,7 +284,8 @@ func (r *run) bytes() int64 {
 	return r.Device.InUse(device.Activations) + r.Device.InUse(device.Adapters) + r.opt.Bytes()
 }
 
-// sizes returns the tokens of the largest micro-batch that will come, and of the longest sample. Orders are functions of seed and epoch, so all are known now.
+// sizes returns the tokens of the largest micro-batch that will come, and of the longest sample. Orders are functions
+// of seed and epoch, so all are known now.
 func (r *run) sizes() (most, longest int, err error) {
 	tokens := func(samples []data.Sample, which []int) (n int) {
 		for _, i := range which {
@@ -435,7 +445,8 @@ func (r *run) step(which [][]int) error {
 		r.OnStep(info)
 	}
 	scalars := []events.Scalar{{Tag: "train/loss", Value: info.Loss}, {Tag: "train/grad_norm", Value: info.GradNorm},
-		{Tag: "train/learning_rate", Value: info.LR}, {Tag: "train/tokens_per_second", Value: float64(info.Tokens) / max(info.Seconds, 1e-9)}}
+		{Tag: "train/learning_rate", Value: info.LR},
+		{Tag: "train/tokens_per_second", Value: float64(info.Tokens) / max(info.Seconds, 1e-9)}}
 	if c.FP16 {
 		scalars = append(scalars, events.Scalar{Tag: "train/loss_scale", Value: info.LossScale})
 	}
@@ -453,7 +464,8 @@ func (r *run) sound(info *StepInfo) error {
 	case !finite(info.GradNorm):
 		what = fmt.Sprintf("the gradient's norm is %v", info.GradNorm)
 	case info.Loss > 4*uniform && info.Loss > 4*r.at.firstLoss():
-		what = fmt.Sprintf("the loss is %.4g, that of guessing is %.4g and the first was %.4g", info.Loss, uniform, r.at.firstLoss())
+		what = fmt.Sprintf("the loss is %.4g, that of guessing is %.4g and the first was %.4g", info.Loss, uniform,
+			r.at.firstLoss())
 	default:
 		return nil
 	}
@@ -461,7 +473,9 @@ func (r *run) sound(info *StepInfo) error {
 	if last == "" {
 		last = "none was written"
 	}
-	return fmt.Errorf("%w at step %d: %s (learning rate %.3g, norm %.4g); lower learning_rate, add warmup_steps or lower max_grad_norm; the last good checkpoint: %s",
+	return fmt.Errorf(
+		"%w at step %d: %s (learning rate %.3g, norm %.4g); lower learning_rate, add warmup_steps or lower "+
+			"max_grad_norm; the last good checkpoint: %s",
 		ErrDiverged, info.Step, what, info.LR, info.GradNorm, last)
 }
 

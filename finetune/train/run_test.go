@@ -56,7 +56,8 @@ func samples(n int) []data.Sample {
 
 func smallJob(t *testing.T, dev device.Device, dir string) *Job {
 	t.Helper()
-	j := &Job{Dir: dir, Config: settings(t), Device: dev, Model: load(t, dev, "tiny-llama"), Train: samples(23), Eval: samples(5), Base: "base", Data: "data"}
+	j := &Job{Dir: dir, Config: settings(t), Device: dev, Model: load(t, dev, "tiny-llama"), Train: samples(23),
+		Eval: samples(5), Base: "base", Data: "data"}
 	c := &j.Config
 	c.Rank, c.BatchSize, c.Accumulation, c.Epochs, c.LearningRate, c.WarmupSteps = 4, 3, 2, 2, 1e-2, 2
 	c.Dropout, c.EvalSteps, c.SaveSteps, c.SaveLimit, c.EvalData = 0.1, 3, 2, 2, "held-out"
@@ -96,7 +97,8 @@ func kindOfJob(t *testing.T, dev device.Device, dir, kind string) *Job {
 	return j
 }
 
-// The run of a child process that is killed after some step, and goes on in another one, ends with the same bits as an undisturbed run.
+// The run of a child process that is killed after some step, and goes on in another one, ends with the same bits as an
+// undisturbed run.
 func TestKilledRunGoesOn(t *testing.T) {
 	if dir := os.Getenv("TRAIN_TEST_DIR"); dir != "" {
 		killAt, _ := strconv.Atoi(os.Getenv("TRAIN_TEST_KILL"))
@@ -135,7 +137,8 @@ func TestKilledRunGoesOn(t *testing.T) {
 			}
 			for _, kill := range kills {
 				cmd := exec.Command(os.Args[0], "-test.run=^TestKilledRunGoesOn$")
-				cmd.Env = append(os.Environ(), "TRAIN_TEST_DIR="+got, "TRAIN_TEST_KIND="+kind, "TRAIN_TEST_KILL="+strconv.Itoa(kill))
+				cmd.Env = append(os.Environ(), "TRAIN_TEST_DIR="+got, "TRAIN_TEST_KIND="+kind,
+					"TRAIN_TEST_KILL="+strconv.Itoa(kill))
 				out, err := cmd.CombinedOutput()
 				if (err == nil) != (kill == 0) {
 					t.Fatalf("child killed at step %d: %v\n%s", kill, err, out)
@@ -178,23 +181,35 @@ func TestRefusals(t *testing.T) {
 		want   error
 		text   string
 	}{
-		"rank 0":                       {func(j *Job) { j.Config.Rank = 0 }, ErrConfig, "r 0"},
-		"no target":                    {func(j *Job) { j.Config.TargetModules = []string{"nothing"} }, ErrConfig, "matches no layer"},
-		"no sample":                    {func(j *Job) { j.Train = nil }, ErrConfig, "no sample"},
-		"absurd rate":                  {func(j *Job) { j.Config.LearningRate = 1e6 }, ErrConfig, "learning_rate"},
-		"unknown schedule":             {func(j *Job) { j.Config.Scheduler = "x" }, ErrConfig, "lr_scheduler_type"},
-		"diverging":                    {func(j *Job) { j.initial = func(p *grad.Param) { p.Values()[0] = float32(math.NaN()) } }, ErrDiverged, "last good checkpoint"},
-		"block beyond":                 {func(j *Job) { j.Config.LayersToTransform = []int{99} }, ErrConfig, "block 99"},
-		"dora on embeddings":           {func(j *Job) { all(dora, targets("embed_tokens"))(&j.Config) }, ErrConfig, "DoRA on the embedding"},
-		"saved projection":             {func(j *Job) { j.Config.ModulesToSave = []string{"q_proj"} }, ErrConfig, "lm_head, embed_tokens"},
-		"saved and adapted":            {func(j *Job) { all(targets("lm_head"), save("lm_head"))(&j.Config) }, ErrConfig, "that modules_to_save and exclude_modules leave"},
-		"excluded nothing":             {func(j *Job) { j.Config.ExcludeModules = []string{"up_proj", "no_proj"} }, ErrConfig, `exclude_modules: "no_proj"`},
-		"excluded by a bad expression": {func(j *Job) { j.Config.ExcludeModules = []string{"(up_proj"} }, ErrConfig, "(up_proj"},
-		"two precisions":               {func(j *Job) { all(bfloat, halfPrecision)(&j.Config) }, ErrConfig, "bf16 and fp16"},
-		"adapter in bf16":              {func(j *Job) { j.Config.SaveDType = "bfloat16" }, ErrConfig, "save_dtype"},
-		"fused name":                   {func(j *Job) { j.Config.TargetModules = []string{"qkv_proj"} }, ErrConfig, "the model has embed_tokens, q_proj"},
-		"pattern":                      {func(j *Job) { j.Config.RankPattern = map[string]string{"q_proj": "1.5"} }, ErrConfig, "rank_pattern"},
-		"idle rank pattern":            {func(j *Job) { j.Config.RankPattern = map[string]string{"layers.7.self_attn.q_proj": "2"} }, ErrConfig, `"layers.7.self_attn.q_proj" matches no adapted layer`},
+		"rank 0": {func(j *Job) { j.Config.Rank = 0 }, ErrConfig, "r 0"},
+		"no target": {func(j *Job) { j.Config.TargetModules = []string{"nothing"} }, ErrConfig,
+			"matches no layer"},
+		"no sample":        {func(j *Job) { j.Train = nil }, ErrConfig, "no sample"},
+		"absurd rate":      {func(j *Job) { j.Config.LearningRate = 1e6 }, ErrConfig, "learning_rate"},
+		"unknown schedule": {func(j *Job) { j.Config.Scheduler = "x" }, ErrConfig, "lr_scheduler_type"},
+		"diverging": {func(
+			j *Job) {
+			j.initial = func(p *grad.Param) { p.Values()[0] = float32(math.NaN()) }
+		}, ErrDiverged, "last good checkpoint"},
+		"block beyond": {func(j *Job) { j.Config.LayersToTransform = []int{99} }, ErrConfig,
+			"block 99"},
+		"dora on embeddings": {func(j *Job) { all(dora, targets("embed_tokens"))(&j.Config) }, ErrConfig,
+			"DoRA on the embedding"},
+		"saved projection": {func(j *Job) { j.Config.ModulesToSave = []string{"q_proj"} }, ErrConfig,
+			"lm_head, embed_tokens"},
+		"saved and adapted": {func(j *Job) { all(targets("lm_head"), save("lm_head"))(&j.Config) },
+			ErrConfig, "that modules_to_save and exclude_modules leave"},
+		"excluded nothing": {func(j *Job) { j.Config.ExcludeModules = []string{"up_proj", "no_proj"} }, ErrConfig, `exclude_modules: "no_proj"`},
+		"excluded by a bad expression": {func(j *Job) { j.Config.ExcludeModules = []string{"(up_proj"} }, ErrConfig,
+			"(up_proj"},
+		"two precisions": {func(j *Job) { all(bfloat, halfPrecision)(&j.Config) }, ErrConfig,
+			"bf16 and fp16"},
+		"adapter in bf16": {func(j *Job) { j.Config.SaveDType = "bfloat16" }, ErrConfig, "save_dtype"},
+		"fused name": {func(j *Job) { j.Config.TargetModules = []string{"qkv_proj"} }, ErrConfig,
+			"the model has embed_tokens, q_proj"},
+		"pattern": {func(j *Job) { j.Config.RankPattern = map[string]string{"q_proj": "1.5"} },
+			ErrConfig, "rank_pattern"},
+		"idle rank pattern": {func(j *Job) { j.Config.RankPattern = map[string]string{"layers.7.self_attn.q_proj": "2"} }, ErrConfig, `"layers.7.self_attn.q_proj" matches no adapted layer`},
 		"idle alpha pattern": {func(j *Job) {
 			j.Config.AlphaPattern, j.Config.TargetModules = map[string]string{"up_proj": "2"}, []string{"q_proj"}
 		}, ErrConfig, `"up_proj" matches no adapted layer`},
@@ -232,12 +247,14 @@ func TestOtherRunsAreKeptOut(t *testing.T) {
 	whole := digestOf(t, dir)
 	other := smallJob(t, dev, dir)
 	other.Config.Resume, other.Base = true, "another"
-	if _, err := other.Run(t.Context()); !errors.Is(err, ErrCheckpoint) || !strings.Contains(err.Error(), "base model") {
+	if _, err := other.Run(t.Context()); !errors.Is(err, ErrCheckpoint) ||
+		!strings.Contains(err.Error(), "base model") {
 		t.Errorf("another base: %v", err)
 	}
 	changed := smallJob(t, dev, dir)
 	changed.Config.Resume, changed.Config.Rank, changed.Config.SaveSteps = true, 3, 1
-	if _, err := changed.Run(t.Context()); !errors.Is(err, ErrCheckpoint) || !strings.Contains(err.Error(), "other settings (r was 4, now 3);") {
+	if _, err := changed.Run(t.Context()); !errors.Is(err, ErrCheckpoint) ||
+		!strings.Contains(err.Error(), "other settings (r was 4, now 3);") {
 		t.Errorf("other settings: %v", err)
 	}
 	again := smallJob(t, dev, dir)
@@ -260,7 +277,8 @@ func TestOtherRunsAreKeptOut(t *testing.T) {
 		if err := os.WriteFile(path, text, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := torn.Run(t.Context()); !errors.Is(err, ErrCheckpoint) || !strings.Contains(err.Error(), "not those that were written") {
+		if _, err := torn.Run(t.Context()); !errors.Is(err, ErrCheckpoint) ||
+			!strings.Contains(err.Error(), "not those that were written") {
 			t.Errorf("a flipped bit in %s: %v", name, err)
 		}
 		text[len(text)-9] ^= 4
@@ -271,7 +289,8 @@ func TestOtherRunsAreKeptOut(t *testing.T) {
 	if err := os.Truncate(filepath.Join(newest, parametersFile), 100); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := torn.Run(t.Context()); !errors.Is(err, ErrCheckpoint) || !strings.Contains(err.Error(), "remove "+newest+" to go on from checkpoint-4") {
+	if _, err := torn.Run(t.Context()); !errors.Is(err, ErrCheckpoint) ||
+		!strings.Contains(err.Error(), "remove "+newest+" to go on from checkpoint-4") {
 		t.Errorf("a truncated checkpoint: %v", err)
 	}
 	if err := os.RemoveAll(newest); err != nil {
@@ -321,7 +340,8 @@ func TestFinishedFolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	whole := digestOf(t, dir)
-	if err := run(none); !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), "holds a finished run: choose another folder, or overwrite_output_dir") {
+	if err := run(none); !errors.Is(err, ErrConfig) ||
+		!strings.Contains(err.Error(), "holds a finished run: choose another folder, or overwrite_output_dir") {
 		t.Errorf("a second run in the folder: %v", err)
 	}
 	mine := filepath.Join(dir, "checkpoint-notes.txt")

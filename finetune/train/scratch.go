@@ -19,8 +19,9 @@ import (
 	"weft/runtime/weights"
 )
 
-// Scratch are the weights of a model that nobody has trained, as transformers makes them: matrices normal with the configuration's initializer_range, the embedding of its
-// pad_token_id and biases zero, norms one (Gemma's, to which one is added, zero). They are functions of seed, tensor and row; a tensor is made when it is read.
+// Scratch are the weights of a model that nobody has trained, as transformers makes them: matrices normal with the
+// configuration's initializer_range, the embedding of its pad_token_id and biases zero, norms one (Gemma's, to which
+// one is added, zero). They are functions of seed, tensor and row; a tensor is made when it is read.
 type Scratch struct {
 	shapes map[string][]int
 	std    float64
@@ -76,7 +77,8 @@ func shapesOf(c *model.Config) map[string][]int {
 			out[block+n+".weight"] = []int{c.Hidden}
 		}
 		if c.QKNorm {
-			out[block+"self_attn.q_norm.weight"], out[block+"self_attn.k_norm.weight"] = []int{c.HeadDim}, []int{c.HeadDim}
+			out[block+"self_attn.q_norm.weight"], out[block+"self_attn.k_norm.weight"] = []int{c.HeadDim},
+				[]int{c.HeadDim}
 		}
 	}
 	return out

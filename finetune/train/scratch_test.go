@@ -15,7 +15,8 @@ import (
 	"weft/runtime/weights"
 )
 
-// The tensors of a model from scratch are those of its family's files, by name and shape, with transformers' first values; it loads and learns.
+// The tensors of a model from scratch are those of its family's files, by name and shape, with transformers' first
+// values; it loads and learns.
 func TestScratch(t *testing.T) {
 	files, _ := filepath.Glob(filepath.Join(testdata.Goldens(t, "serve", "models"), "*", "config.json"))
 	families := map[string]bool{}
@@ -130,7 +131,8 @@ func TestScratchRefusals(t *testing.T) {
 	for text, want := range map[string]string{
 		`{"initializer_range": -1}`: "initializer_range", `{"initializer_range": "x"}`: "config.json", `[`: "config.json",
 	} {
-		if _, err := NewScratch([]byte(text), cfg, 1); !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), want) {
+		if _, err := NewScratch([]byte(text), cfg, 1); !errors.Is(err, ErrConfig) ||
+			!strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", text, err, want)
 		}
 	}

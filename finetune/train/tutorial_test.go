@@ -13,15 +13,18 @@ import (
 	"weft/runtime/device/ref"
 )
 
-// What tutorials leave out is on without being asked for: all linear layers at a rate for LoRA, clipping, a schedule, a seed.
+// What tutorials leave out is on without being asked for: all linear layers at a rate for LoRA, clipping, a schedule, a
+// seed.
 func TestDefaults(t *testing.T) {
 	c := settings(t)
-	if !slices.Equal(c.TargetModules, []string{"all-linear"}) || c.LearningRate < 1e-4 || c.MaxGradNorm != 1 || c.Scheduler != "cosine" || c.Seed == 0 || c.BF16 || c.FP16 || c.TrainOn != data.OnAssistant {
+	if !slices.Equal(c.TargetModules, []string{"all-linear"}) || c.LearningRate < 1e-4 || c.MaxGradNorm != 1 ||
+		c.Scheduler != "cosine" || c.Seed == 0 || c.BF16 || c.FP16 || c.TrainOn != data.OnAssistant {
 		t.Errorf("%+v", c)
 	}
 }
 
-// An evaluation is the mean over all targets of all held-out samples, however they are cut into batches: not that of the last batch, nor a mean of means.
+// An evaluation is the mean over all targets of all held-out samples, however they are cut into batches: not that of
+// the last batch, nor a mean of means.
 func TestEvaluationCountsEverySample(t *testing.T) {
 	dev := newDevice(t)
 	held := samples(7)
@@ -34,10 +37,12 @@ func TestEvaluationCountsEverySample(t *testing.T) {
 		j := smallJob(t, dev, t.TempDir())
 		j.Eval = held
 		c := &j.Config
-		c.BatchSize, c.MaxSteps, c.LearningRate, c.EvalSteps, c.SaveSteps, c.Dropout, c.WarmupSteps = batch, 1, 0, 1, 0, 0, 0
+		c.BatchSize, c.MaxSteps, c.LearningRate, c.EvalSteps, c.SaveSteps, c.Dropout, c.WarmupSteps = batch, 1, 0, 1, 0,
+			0, 0
 		return j
 	}
-	g, err := grad.New(dev, load(t, dev, "tiny-llama"), grad.Config{MaxTokens: 64, MaxDocument: 64, Precision: device.Float32})
+	g, err := grad.New(dev, load(t, dev, "tiny-llama"),
+		grad.Config{MaxTokens: 64, MaxDocument: 64, Precision: device.Float32})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,10 +11,13 @@ import (
 	"sort"
 )
 
-// Mix says which adapter each request asks for: the workload of S-LoRA (arXiv:2311.03285) where popularity follows a power law.
+// Mix says which adapter each request asks for: the workload of S-LoRA (arXiv:2311.03285) where popularity follows a
+// power law.
 type Mix struct {
-	Adapters   int     // how many; 0: all requests ask for Config.Model
-	Names      string  // a pattern with one verb for the number from 0 on, as bench-%04d; "": the names that the server lists with a parent
+	Adapters int // how many; 0: all requests ask for Config.Model
+	// a pattern with one verb for the number from 0 on, as bench-%04d; "": the names that the server lists with a
+	// parent
+	Names      string
 	Zipf       float64 // adapter i has a share in proportion to 1/(i+1)^Zipf; 0: all the same
 	RoundRobin bool    // one after the other instead of at random
 	LlamaCpp   bool    // llama-server: the field lora with the adapter's number, the model stays
@@ -29,7 +32,8 @@ func (m *Mix) check() error {
 		return fmt.Errorf("%w: %d adapters: 0 to %d", ErrConfig, m.Adapters, MaxAdapters)
 	case !(m.Zipf >= 0) || m.Zipf > 100:
 		return fmt.Errorf("%w: exponent %v of the adapters' popularity: 0 to 100", ErrConfig, m.Zipf)
-	case m.Names != "" && fmt.Sprintf(m.Names, 0) == fmt.Sprintf(m.Names, 1), m.Names != "" && slices.Contains([]rune(fmt.Sprintf(m.Names, 0)), '!'):
+	case m.Names != "" && fmt.Sprintf(m.Names, 0) == fmt.Sprintf(m.Names, 1), m.Names != "" &&
+		slices.Contains([]rune(fmt.Sprintf(m.Names, 0)), '!'):
 		return fmt.Errorf("%w: pattern %q of adapters' names: write it with one %%d", ErrConfig, m.Names)
 	}
 	return nil
@@ -112,7 +116,8 @@ func (c *client) adapter(i int) int {
 	return min(sort.SearchFloat64s(c.popularity, at), m.Adapters-1)
 }
 
-// gap returns the time to the next arrival in seconds, gamma distributed with the mean 1/rate and the coefficient of variation cv, 1 being a Poisson process.
+// gap returns the time to the next arrival in seconds, gamma distributed with the mean 1/rate and the coefficient of
+// variation cv, 1 being a Poisson process.
 func gap(rng *rand.Rand, rate, cv float64) float64 {
 	if cv == 1 {
 		return rng.ExpFloat64() / rate
@@ -120,7 +125,8 @@ func gap(rng *rand.Rand, rate, cv float64) float64 {
 	return gamma(rng, 1/(cv*cv)) * cv * cv / rate
 }
 
-// gamma draws from the gamma distribution with the given shape and scale 1 (Marsaglia and Tsang 2000; shapes below 1 by their boost).
+// gamma draws from the gamma distribution with the given shape and scale 1 (Marsaglia and Tsang 2000; shapes below 1 by
+// their boost).
 func gamma(rng *rand.Rand, shape float64) float64 {
 	if shape < 1 {
 		return gamma(rng, shape+1) * math.Pow(rng.Float64(), 1/shape)

@@ -42,8 +42,12 @@ func (f *choosy) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	f.seen = append(f.seen, what)
 	f.mu.Unlock()
-	resp.Body = io.NopCloser(strings.NewReader(fmt.Sprintf("data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\ndata: {\"choices\":[],\"usage\":{\"prompt_tokens\":%d,\"completion_tokens\":%d}}\n\ndata: [DONE]\n\n",
-		len(strings.Fields(b.Messages[0].Content)), b.MaxTokens)))
+	resp.Body = io.NopCloser(
+		strings.NewReader(
+			fmt.Sprintf(
+				"data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\ndata: "+
+					"{\"choices\":[],\"usage\":{\"prompt_tokens\":%d,\"completion_tokens\":%d}}\n\ndata: [DONE]\n\n",
+				len(strings.Fields(b.Messages[0].Content)), b.MaxTokens)))
 	return resp, nil
 }
 
@@ -53,15 +57,20 @@ func TestAdaptersAndKeys(t *testing.T) {
 		mix  Mix
 		want string
 	}{
-		"listed by the server for each key": {[]string{"k", "l"}, Mix{Adapters: 2, RoundRobin: true}, "k k-x,l l-y,k k-x,l l-y"},
-		"by a pattern":                      {nil, Mix{Adapters: 3, RoundRobin: true, Names: "bench-%02d"}, " bench-00, bench-01, bench-02, bench-00"},
-		"llama-server":                      {nil, Mix{Adapters: 2, RoundRobin: true, LlamaCpp: true}, " m [{0 1}], m [{1 1}], m [{0 1}], m [{1 1}]"},
-		"none":                              {[]string{"k"}, Mix{}, "k m,k m,k m,k m"},
+		"listed by the server for each key": {[]string{"k", "l"}, Mix{Adapters: 2, RoundRobin: true},
+			"k k-x,l l-y,k k-x,l l-y"},
+		"by a pattern": {nil, Mix{Adapters: 3, RoundRobin: true, Names: "bench-%02d"},
+			" bench-00, bench-01, bench-02, bench-00"},
+		"llama-server": {nil, Mix{Adapters: 2, RoundRobin: true, LlamaCpp: true},
+			" m [{0 1}], m [{1 1}], m [{0 1}], m [{1 1}]"},
+		"none": {[]string{"k"}, Mix{}, "k m,k m,k m,k m"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := &choosy{}
 			// an open loop in which one request ends before the next is due
-			cfg := Config{URL: "http://127.0.0.1:1", Requests: 4, Trace: []Arrival{{0, 9, 1}, {ms(20), 9, 1}, {ms(40), 9, 1}, {ms(60), 9, 1}}, Keys: c.keys, Mix: c.mix, Client: &http.Client{Transport: f}}
+			cfg := Config{URL: "http://127.0.0.1:1", Requests: 4,
+				Trace: []Arrival{{0, 9, 1}, {ms(20), 9, 1}, {ms(40), 9, 1}, {ms(60), 9, 1}}, Keys: c.keys, Mix: c.mix,
+				Client: &http.Client{Transport: f}}
 			synctest.Test(t, func(t *testing.T) {
 				out, took, err := Run(t.Context(), cfg)
 				if err != nil {
@@ -85,11 +94,14 @@ func TestAdaptersAndKeys(t *testing.T) {
 }
 
 func TestTooFewAdapters(t *testing.T) {
-	_, _, err := Run(t.Context(), Config{URL: "http://127.0.0.1:1", Requests: 1, Concurrency: 1, Prompt: 1, Gen: 1, Mix: Mix{Adapters: 4}, Client: &http.Client{Transport: &choosy{}}})
+	_, _, err := Run(t.Context(),
+		Config{URL: "http://127.0.0.1:1", Requests: 1, Concurrency: 1, Prompt: 1, Gen: 1, Mix: Mix{Adapters: 4},
+			Client: &http.Client{Transport: &choosy{}}})
 	if !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), "lists 3 adapters, 4 are wanted") {
 		t.Error(err)
 	}
-	for _, m := range []Mix{{Adapters: -1}, {Adapters: MaxAdapters + 1}, {Zipf: -1}, {Zipf: math.NaN()}, {Adapters: 1, Names: "same"}, {Adapters: 1, Names: "%s"}, {Adapters: 1, Names: "%d-%d"}} {
+	for _, m := range []Mix{{Adapters: -1}, {Adapters: MaxAdapters + 1}, {Zipf: -1}, {Zipf: math.NaN()},
+		{Adapters: 1, Names: "same"}, {Adapters: 1, Names: "%s"}, {Adapters: 1, Names: "%d-%d"}} {
 		if err := m.check(); !errors.Is(err, ErrConfig) {
 			t.Errorf("%+v: %v", m, err)
 		}
@@ -141,7 +153,9 @@ func TestArrivalsHaveTheirSpread(t *testing.T) {
 // TestLengthsAreUniform between the shortest and the longest.
 func TestLengthsAreUniform(t *testing.T) {
 	f := &choosy{}
-	out, _, err := Run(t.Context(), Config{URL: "http://127.0.0.1:1", Requests: 300, Concurrency: 4, Prompt: 10, PromptMax: 14, Gen: 3, GenMax: 5, Client: &http.Client{Transport: f}})
+	out, _, err := Run(t.Context(),
+		Config{URL: "http://127.0.0.1:1", Requests: 300, Concurrency: 4, Prompt: 10, PromptMax: 14, Gen: 3, GenMax: 5,
+			Client: &http.Client{Transport: f}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -109,7 +109,8 @@ type chunk struct {
 }
 
 func (k *chunk) hasText() bool {
-	return len(k.Choices) > 0 && (k.Choices[0].Text != "" || k.Choices[0].Delta.Content != "" || k.Choices[0].Delta.Reasoning != "")
+	return len(k.Choices) > 0 &&
+		(k.Choices[0].Text != "" || k.Choices[0].Delta.Content != "" || k.Choices[0].Delta.Reasoning != "")
 }
 
 func (c *client) path() string {
@@ -120,7 +121,8 @@ func (c *client) path() string {
 }
 
 func (c *client) body(text string, gen, seed int) *body {
-	b := &body{Model: c.cfg.Model, MaxTokens: gen, Seed: seed, IgnoreEOS: !c.cfg.StopAtEOS, Stream: true, Options: &streamOptions{Usage: true}}
+	b := &body{Model: c.cfg.Model, MaxTokens: gen, Seed: seed, IgnoreEOS: !c.cfg.StopAtEOS, Stream: true,
+		Options: &streamOptions{Usage: true}}
 	if c.cfg.Completions {
 		b.Prompt = text
 	} else {

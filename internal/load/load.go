@@ -1,4 +1,5 @@
-// Package load drives any OpenAI-compatible server with chat or completion requests and measures what its clients feel, in vLLM's terms.
+// Package load drives any OpenAI-compatible server with chat or completion requests and measures what its clients feel,
+// in vLLM's terms.
 package load
 
 import (
@@ -22,7 +23,8 @@ const (
 	MaxConcurrency = 10_000
 )
 
-// Config describes a load. Requests arrive in a closed loop of Concurrency clients, or, with Rate or Trace, at times of their own.
+// Config describes a load. Requests arrive in a closed loop of Concurrency clients, or, with Rate or Trace, at times of
+// their own.
 type Config struct {
 	URL         string   // http://host:port, with or without /v1
 	Model       string   // "": the first one that the server lists
@@ -32,7 +34,8 @@ type Config struct {
 	Requests    int
 	Concurrency int     // of the closed loop; of an open one the most at once, 0: no bound
 	Rate        float64 // arrivals a second; 0: closed loop
-	CV          float64 // coefficient of variation of the times between arrivals, which are gamma distributed; 0 and 1: a Poisson process
+	// coefficient of variation of the times between arrivals, which are gamma distributed; 0 and 1: a Poisson process
+	CV          float64
 	Trace       []Arrival
 	Prompt, Gen int // tokens of each request where there is no Trace
 	PromptMax   int // above Prompt: lengths are uniform between the two
@@ -93,8 +96,9 @@ func (c *Config) check() error {
 
 func (c *Config) open() bool { return c.Rate > 0 || c.Trace != nil }
 
-// Run sends the requests and returns what became of each, in their order, and the time from the first to the last. A request that fails is an Outcome with Err;
-// Run itself fails where the server cannot be reached or the description is wrong. When ctx ends the requests under way fail with its error.
+// Run sends the requests and returns what became of each, in their order, and the time from the first to the last. A
+// request that fails is an Outcome with Err; Run itself fails where the server cannot be reached or the description is
+// wrong. When ctx ends the requests under way fail with its error.
 func Run(ctx context.Context, cfg Config) ([]Outcome, time.Duration, error) {
 	if err := cfg.check(); err != nil {
 		return nil, 0, err

@@ -55,7 +55,8 @@ func (f *fakeServer) RoundTrip(r *http.Request) (*http.Response, error) {
 			}
 			io.WriteString(in, "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n")
 		}
-		fmt.Fprintf(in, "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":%d,\"completion_tokens\":%d,\"prompt_tokens_details\":{\"cached_tokens\":2}}}\n\ndata: [DONE]\n\n", prompt, b.MaxTokens)
+		fmt.Fprintf(in,
+			"data: {\"choices\":[],\"usage\":{\"prompt_tokens\":%d,\"completion_tokens\":%d,\"prompt_tokens_details\":{\"cached_tokens\":2}}}\n\ndata: [DONE]\n\n", prompt, b.MaxTokens)
 		in.Close()
 	}()
 	return resp, nil
@@ -66,7 +67,8 @@ func ms(n int) time.Duration { return time.Duration(n) * time.Millisecond }
 func TestClosedLoop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fakeServer{wait: ms(100), gap: ms(10), spoil: 3}
-		cfg := Config{URL: "http://127.0.0.1:1/v1", Requests: 6, Concurrency: 2, Prompt: 32, Gen: 11, Common: 5, Client: &http.Client{Transport: f}}
+		cfg := Config{URL: "http://127.0.0.1:1/v1", Requests: 6, Concurrency: 2, Prompt: 32, Gen: 11, Common: 5,
+			Client: &http.Client{Transport: f}}
 		out, took, err := Run(t.Context(), cfg)
 		if err != nil {
 			t.Fatal(err)
@@ -82,12 +84,14 @@ func TestClosedLoop(t *testing.T) {
 				}
 				continue
 			}
-			if o.Err != nil || o.TTFT != ms(100) || o.Latency != ms(200) || o.TPOT() != ms(10) || len(o.ITL) != 10 || o.OutputTokens != 11 || o.PromptTokens != 32 {
+			if o.Err != nil || o.TTFT != ms(100) || o.Latency != ms(200) || o.TPOT() != ms(10) || len(o.ITL) != 10 ||
+				o.OutputTokens != 11 || o.PromptTokens != 32 {
 				t.Errorf("request %d: %+v", i, o)
 			}
 		}
 		r := Summarize(out, took, Goal{TTFT: ms(100), TPOT: ms(10)})
-		if r.Failed != 1 || r.OutputTokens != 55 || r.CachedTokens != 10 || r.GoodShare != 5.0/6 || r.TTFT.P99 != 100 || r.ITL.Median != 10 || r.TPOT.Mean != 10 || r.FirstError == "" {
+		if r.Failed != 1 || r.OutputTokens != 55 || r.CachedTokens != 10 || r.GoodShare != 5.0/6 || r.TTFT.P99 != 100 ||
+			r.ITL.Median != 10 || r.TPOT.Mean != 10 || r.FirstError == "" {
 			t.Errorf("%+v", r)
 		}
 		if r := Summarize(out, took, Goal{TPOT: ms(9)}); r.Goodput != 0 {
@@ -104,17 +108,21 @@ func TestOpenLoopKeepsItsTimes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fakeServer{wait: ms(1000), gap: ms(1), spoil: -1}
 		trace := []Arrival{{0, 20, 1}, {ms(50), 40, 2}, {ms(60), 30, 1}}
-		out, took, err := Run(t.Context(), Config{URL: "http://127.0.0.1:1", Requests: 3, Trace: trace, Client: &http.Client{Transport: f}})
+		out, took, err := Run(t.Context(),
+			Config{URL: "http://127.0.0.1:1", Requests: 3, Trace: trace, Client: &http.Client{Transport: f}})
 		if err != nil || took != ms(1060) {
 			t.Errorf("took %v, %v", took, err)
 		}
 		for i, o := range out {
-			if o.Err != nil || o.PromptTokens != trace[i].Prompt || o.OutputTokens != trace[i].Gen || o.TTFT != ms(1000) {
+			if o.Err != nil || o.PromptTokens != trace[i].Prompt || o.OutputTokens != trace[i].Gen ||
+				o.TTFT != ms(1000) {
 				t.Errorf("request %d: %+v", i, o)
 			}
 		}
 		// one at a time: the time spent waiting for a place counts
-		out, _, err = Run(t.Context(), Config{URL: "http://127.0.0.1:1", Requests: 3, Trace: trace, Concurrency: 1, Client: &http.Client{Transport: f}})
+		out, _, err = Run(t.Context(),
+			Config{URL: "http://127.0.0.1:1", Requests: 3, Trace: trace, Concurrency: 1,
+				Client: &http.Client{Transport: f}})
 		if err != nil || out[0].TTFT+out[1].TTFT+out[2].TTFT < ms(5800) {
 			t.Errorf("%v %v %v, %v", out[0].TTFT, out[1].TTFT, out[2].TTFT, err)
 		}
@@ -126,7 +134,9 @@ func TestContextEndsARun(t *testing.T) {
 		f := &fakeServer{wait: time.Minute, spoil: -1}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		_, _, err := Run(ctx, Config{URL: "http://127.0.0.1:1", Requests: 2, Rate: 0.1, Prompt: 10, Gen: 1, Client: &http.Client{Transport: f}})
+		_, _, err := Run(ctx,
+			Config{URL: "http://127.0.0.1:1", Requests: 2, Rate: 0.1, Prompt: 10, Gen: 1,
+				Client: &http.Client{Transport: f}})
 		if !errors.Is(err, context.DeadlineExceeded) {
 			t.Error(err)
 		}
@@ -144,15 +154,20 @@ func TestPercentile(t *testing.T) {
 }
 
 func TestReadTrace(t *testing.T) {
-	const csv = "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03.9799600,4808,10\n2023-11-16 18:17:04.9799600,100,800\n"
-	got, err := ReadTrace(strings.NewReader(csv), Scaling{Prompt: 0.05, Gen: 0.1, Speed: 2, MinPrompt: 8, MaxGen: 64}, 10)
+	const csv = "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03.9799600,4808,10\n2023-11-16 " +
+		"18:17:04.9799600,100,800\n"
+	got, err := ReadTrace(strings.NewReader(csv), Scaling{Prompt: 0.05, Gen: 0.1, Speed: 2, MinPrompt: 8, MaxGen: 64},
+		10)
 	want := []Arrival{{0, 240, 1}, {ms(500), 8, 64}}
 	if err != nil || len(got) != 2 || got[0] != want[0] || got[1] != want[1] {
 		t.Errorf("%v, %v", got, err)
 	}
-	for _, bad := range []string{"", "A,B\n", "TIMESTAMP,ContextTokens,GeneratedTokens\n", "TIMESTAMP,ContextTokens,GeneratedTokens\nnow,1,1\n",
-		"TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03,-1,1\n", "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03,NaN,1\n"} {
-		if _, err := ReadTrace(strings.NewReader(bad), Scaling{Prompt: 1, Gen: 1, Speed: 1}, 10); !errors.Is(err, ErrConfig) {
+	for _, bad := range []string{"", "A,B\n", "TIMESTAMP,ContextTokens,GeneratedTokens\n",
+		"TIMESTAMP,ContextTokens,GeneratedTokens\nnow,1,1\n",
+		"TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03,-1,1\n",
+		"TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03,NaN,1\n"} {
+		if _, err := ReadTrace(strings.NewReader(bad), Scaling{Prompt: 1, Gen: 1, Speed: 1}, 10); !errors.Is(err,
+			ErrConfig) {
 			t.Errorf("%q: %v", bad, err)
 		}
 	}
@@ -160,8 +175,10 @@ func TestReadTrace(t *testing.T) {
 
 func TestRefusals(t *testing.T) {
 	for _, c := range []Config{
-		{Requests: 0, Concurrency: 1, Prompt: 1, Gen: 1}, {Requests: 1, Prompt: 1, Gen: 1}, {Requests: 1, Concurrency: 1, Prompt: 0, Gen: 1},
-		{Requests: 1, Concurrency: 1, Prompt: 1, Gen: 1, Rate: -1}, {Requests: 1, Concurrency: 1, Prompt: 1, Gen: 1, Common: -1},
+		{Requests: 0, Concurrency: 1, Prompt: 1, Gen: 1}, {Requests: 1, Prompt: 1, Gen: 1},
+		{Requests: 1, Concurrency: 1, Prompt: 0, Gen: 1},
+		{Requests: 1, Concurrency: 1, Prompt: 1, Gen: 1, Rate: -1},
+		{Requests: 1, Concurrency: 1, Prompt: 1, Gen: 1, Common: -1},
 	} {
 		if _, _, err := Run(t.Context(), c); !errors.Is(err, ErrConfig) {
 			t.Errorf("%+v: %v", c, err)

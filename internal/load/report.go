@@ -19,11 +19,12 @@ type Spread struct {
 type Goal struct{ TTFT, TPOT, Latency time.Duration }
 
 func (g Goal) met(o *Outcome) bool {
-	return (g.TTFT == 0 || o.TTFT <= g.TTFT) && (g.TPOT == 0 || o.TPOT() <= g.TPOT) && (g.Latency == 0 || o.Latency <= g.Latency)
+	return (g.TTFT == 0 || o.TTFT <= g.TTFT) && (g.TPOT == 0 || o.TPOT() <= g.TPOT) &&
+		(g.Latency == 0 || o.Latency <= g.Latency)
 }
 
-// Report is a run in vLLM's terms: TTFT to the first token, TPOT per output token after it (one value a request), ITL between successive chunks,
-// goodput as requests a second that met the goal.
+// Report is a run in vLLM's terms: TTFT to the first token, TPOT per output token after it (one value a request), ITL
+// between successive chunks, goodput as requests a second that met the goal.
 type Report struct {
 	Requests          int     `json:"requests"`
 	Failed            int     `json:"failed"`
@@ -72,7 +73,8 @@ func Summarize(outcomes []Outcome, took time.Duration, goal Goal) Report {
 			}
 			continue
 		}
-		r.PromptTokens, r.CachedTokens, r.OutputTokens = r.PromptTokens+o.PromptTokens, r.CachedTokens+o.Cached, r.OutputTokens+o.OutputTokens
+		r.PromptTokens, r.CachedTokens, r.OutputTokens = r.PromptTokens+o.PromptTokens, r.CachedTokens+o.Cached,
+			r.OutputTokens+o.OutputTokens
 		ttft, itl, e2e = append(ttft, o.TTFT), append(itl, o.ITL...), append(e2e, o.Latency)
 		if o.OutputTokens > 1 {
 			tpot = append(tpot, o.TPOT())
@@ -166,7 +168,8 @@ func spread(d []time.Duration) Spread {
 		sum += v
 	}
 	ms := func(d float64) float64 { return math.Round(d/1e3) / 1e3 }
-	return Spread{Mean: ms(float64(sum) / float64(len(d))), Median: ms(Percentile(d, 50)), P90: ms(Percentile(d, 90)), P99: ms(Percentile(d, 99)), Max: ms(float64(d[len(d)-1]))}
+	return Spread{Mean: ms(float64(sum) / float64(len(d))), Median: ms(Percentile(d, 50)), P90: ms(Percentile(d, 90)),
+		P99: ms(Percentile(d, 99)), Max: ms(float64(d[len(d)-1]))}
 }
 
 // Percentile of an ascending slice, in nanoseconds.

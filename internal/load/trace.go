@@ -17,7 +17,8 @@ type Scaling struct {
 	MaxGen               int
 }
 
-// ReadTrace reads the Azure LLM inference traces (2023): CSV with the columns TIMESTAMP, ContextTokens, GeneratedTokens.
+// ReadTrace reads the Azure LLM inference traces (2023): CSV with the columns TIMESTAMP, ContextTokens,
+// GeneratedTokens.
 func ReadTrace(r io.Reader, s Scaling, limit int) ([]Arrival, error) {
 	rows := csv.NewReader(r)
 	head, err := rows.Read()
@@ -54,12 +55,14 @@ func ReadTrace(r io.Reader, s Scaling, limit int) ([]Arrival, error) {
 		prompt, err1 := strconv.ParseFloat(row[at["ContextTokens"]], 64)
 		gen, err2 := strconv.ParseFloat(row[at["GeneratedTokens"]], 64)
 		if err1 != nil || err2 != nil || !(prompt >= 0 && gen >= 0) {
-			return nil, fmt.Errorf("%w: trace line %d: lengths %q and %q", ErrConfig, line, row[at["ContextTokens"]], row[at["GeneratedTokens"]])
+			return nil, fmt.Errorf("%w: trace line %d: lengths %q and %q", ErrConfig, line, row[at["ContextTokens"]],
+				row[at["GeneratedTokens"]])
 		}
 		if len(out) == 0 {
 			start = when
 		}
-		a := Arrival{At: time.Duration(float64(when.Sub(start)) / s.Speed), Prompt: max(int(prompt*s.Prompt), s.MinPrompt, 1), Gen: max(int(gen*s.Gen), 1)}
+		a := Arrival{At: time.Duration(float64(when.Sub(start)) / s.Speed),
+			Prompt: max(int(prompt*s.Prompt), s.MinPrompt, 1), Gen: max(int(gen*s.Gen), 1)}
 		if s.MaxPrompt > 0 {
 			a.Prompt = min(a.Prompt, s.MaxPrompt)
 		}

@@ -1,4 +1,5 @@
-// Package numtest compares numbers so that a comparison can fail: NaN never passes, and an empty or all-zero reference is an error.
+// Package numtest compares numbers so that a comparison can fail: NaN never passes, and an empty or all-zero reference
+// is an error.
 package numtest
 
 import (
@@ -24,7 +25,8 @@ func Equal(t testing.TB, what string, got, want []float32) {
 	}
 	for i := range got {
 		if math.Float32bits(got[i]) != math.Float32bits(want[i]) {
-			t.Errorf("%s: [%d] = %v (%08x), want %v (%08x)", what, i, got[i], math.Float32bits(got[i]), want[i], math.Float32bits(want[i]))
+			t.Errorf("%s: [%d] = %v (%08x), want %v (%08x)", what, i, got[i], math.Float32bits(got[i]), want[i],
+				math.Float32bits(want[i]))
 			return
 		}
 	}

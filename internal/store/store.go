@@ -1,5 +1,6 @@
-// Package store opens the database that holds what outlives a process: adapter versions, tenants, keys. SQLite in a file by default, Postgres where several
-// servers share one registry. Both speak the same portable SQL; queries are written with ? for parameters.
+// Package store opens the database that holds what outlives a process: adapter versions, tenants, keys. SQLite in a
+// file by default, Postgres where several servers share one registry. Both speak the same portable SQL; queries are
+// written with ? for parameters.
 package store
 
 import (
@@ -32,7 +33,8 @@ type DB struct {
 	postgres bool
 }
 
-// Open opens dsn: a URL that begins with postgres:// or postgresql://, or the path of a SQLite file, which is made together with its folder.
+// Open opens dsn: a URL that begins with postgres:// or postgresql://, or the path of a SQLite file, which is made
+// together with its folder.
 func Open(ctx context.Context, dsn string) (*DB, error) {
 	d := &DB{postgres: strings.HasPrefix(dsn, "postgres://") || strings.HasPrefix(dsn, "postgresql://")}
 	var err error
@@ -43,7 +45,8 @@ func Open(ctx context.Context, dsn string) (*DB, error) {
 			return nil, fmt.Errorf("open database: %w", err)
 		}
 		// Writers queue for 10 s; a transaction takes the write lock when it begins, so that it never fails half way.
-		q := url.Values{"_pragma": {"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)"}, "_txlock": {"immediate"}}
+		q := url.Values{"_pragma": {"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)"},
+			"_txlock": {"immediate"}}
 		d.db, err = sql.Open("sqlite", "file:"+(&url.URL{Path: dsn}).EscapedPath()+"?"+q.Encode())
 	}
 	if err != nil {
@@ -82,7 +85,8 @@ func (d *DB) migrate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// The lock is the session's, not the transaction's: a serializable transaction sees what was there at its first query, which would be the one that waits.
+	// The lock is the session's, not the transaction's: a serializable transaction sees what was there at its first
+	// query, which would be the one that waits.
 	unlock, err := d.lockMigrations(ctx)
 	if err != nil {
 		return err
@@ -128,7 +132,8 @@ func (d *DB) migrate(ctx context.Context) error {
 	})
 }
 
-// lockMigrations keeps other processes from migrating a Postgres at the same time. SQLite's transactions do that themselves.
+// lockMigrations keeps other processes from migrating a Postgres at the same time. SQLite's transactions do that
+// themselves.
 func (d *DB) lockMigrations(ctx context.Context) (unlock func(), err error) {
 	if !d.postgres {
 		return func() {}, nil
@@ -141,8 +146,10 @@ func (d *DB) lockMigrations(ctx context.Context) (unlock func(), err error) {
 		return nil, errors.Join(err, conn.Close())
 	}
 	return func() {
-		if _, err := conn.ExecContext(context.WithoutCancel(ctx), "SELECT pg_advisory_unlock($1)", migrationLock); err != nil {
-			conn.Raw(func(any) error { return driver.ErrBadConn }) //nolint:errcheck // ends the session, and the lock with it
+		if _, err := conn.ExecContext(context.WithoutCancel(ctx), "SELECT pg_advisory_unlock($1)",
+			migrationLock); err != nil {
+			// ends the session, and the lock with it
+			conn.Raw(func(any) error { return driver.ErrBadConn }) //nolint:errcheck
 		}
 		conn.Close()
 	}, nil
@@ -187,8 +194,8 @@ type Tx struct {
 	db *DB
 }
 
-// Tx runs f in a transaction, which is committed where f returns nil. Postgres runs it serializable and again where another transaction was in the way: f must
-// have no effect beside the transaction's.
+// Tx runs f in a transaction, which is committed where f returns nil. Postgres runs it serializable and again where
+// another transaction was in the way: f must have no effect beside the transaction's.
 func (d *DB) Tx(ctx context.Context, f func(*Tx) error) error {
 	const attempts = 8
 	for i := 1; ; i++ {

@@ -1,4 +1,5 @@
-// Package testdata finds the golden files and the public test data that tests compare with; neither lies in the repository.
+// Package testdata finds the golden files and the public test data that tests compare with; neither lies in the
+// repository.
 package testdata
 
 import (
@@ -8,7 +9,8 @@ import (
 	"testing"
 )
 
-// Goldens returns the path below $WEFT_GOLDENS (default ../shared/goldens beside the repository); the test is skipped where it is absent.
+// Goldens returns the path below $WEFT_GOLDENS (default ../shared/goldens beside the repository); the test is skipped
+// where it is absent.
 func Goldens(t testing.TB, elem ...string) string {
 	t.Helper()
 	return find(t, "WEFT_GOLDENS", filepath.Join("shared", "goldens"), elem)

@@ -1,5 +1,5 @@
-// Package textcase runs tests written as text: a file holds commands, each followed by ---- and what it must print. `go test PKG -rewrite` writes
-// what the commands print now; read the difference before committing it.
+// Package textcase runs tests written as text: a file holds commands, each followed by ---- and what it must print. `go
+// test PKG -rewrite` writes what the commands print now; read the difference before committing it.
 package textcase
 
 import (
@@ -65,8 +65,9 @@ func (c *Command) Fatalf(format string, args ...any) {
 	c.t.Fatalf(c.pos+": "+format, args...)
 }
 
-// Run runs each file that matches the pattern as a subtest named after it. start is called once a file and returns the function that runs its commands
-// and returns what they print. Lines between commands that are empty or begin with # are kept.
+// Run runs each file that matches the pattern as a subtest named after it. start is called once a file and returns the
+// function that runs its commands and returns what they print. Lines between commands that are empty or begin with #
+// are kept.
 func Run(t *testing.T, pattern string, start func(t *testing.T) func(*Command) string) {
 	files, err := filepath.Glob(pattern)
 	if err != nil || len(files) == 0 {

@@ -12,7 +12,8 @@ import (
 	"weft/internal/testdata"
 )
 
-var topFolders = []string{"server", "runtime", "adapters", "quant", "finetune", "scripts", "cmd", "internal", "docs", ".ci", ".github"}
+var topFolders = []string{"server", "runtime", "adapters", "quant", "finetune", "scripts", "cmd", "internal", "docs",
+	".ci", ".github"}
 
 func TestPackagesHaveOneComment(t *testing.T) {
 	for _, p := range list(t) {
@@ -53,7 +54,8 @@ func TestFiles(t *testing.T) {
 	}
 }
 
-// banned holds words that must not stay in the tree, with what to do instead. They are split so that this file passes its own rule.
+// banned holds words that must not stay in the tree, with what to do instead. They are split so that this file passes
+// its own rule.
 var banned = []struct{ word, instead string }{
 	{"TO" + "DO", "do it, or name an issue in docs"},
 	{"FIX" + "ME", "mend it"},
@@ -63,7 +65,8 @@ var banned = []struct{ word, instead string }{
 
 func TestBannedWords(t *testing.T) {
 	for _, path := range tracked(t) {
-		if !slices.Contains([]string{".go", ".c", ".h", ".sh", ".py", ".md", ".yml", ".yaml"}, filepath.Ext(path)) || strings.Contains(path, "/testdata/") {
+		if !slices.Contains([]string{".go", ".c", ".h", ".sh", ".py", ".md", ".yml", ".yaml"}, filepath.Ext(path)) ||
+			strings.Contains(path, "/testdata/") {
 			continue
 		}
 		text, err := os.ReadFile(filepath.Join(testdata.Root(), path))

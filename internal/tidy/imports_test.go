@@ -87,7 +87,8 @@ func TestComplaint(t *testing.T) {
 func complaint(from, to string) string {
 	from = strings.TrimPrefix(from, "weft/")
 	for _, f := range forbidden {
-		if under(from, f.from) && under(strings.TrimPrefix(to, "weft/"), f.to) || under(from, f.from) && under(to, f.to) {
+		if under(from, f.from) && under(strings.TrimPrefix(to, "weft/"), f.to) || under(from, f.from) &&
+			under(to, f.to) {
 			if !under(strings.TrimPrefix(to, "weft/"), f.from) {
 				return f.why
 			}

@@ -8,9 +8,10 @@ import (
 	"weft/runtime/tensor"
 )
 
-// The Check functions are the argument checks of the devices with F32 activations, so that all of them refuse the same arguments with
-// the same words. Every error wraps ErrShape and names the operation, the argument and the numbers. They allocate only when they fail. What only a device can know
-// (that a buffer, weight or cache is its own and still alive) it checks itself.
+// The Check functions are the argument checks of the devices with F32 activations, so that all of them refuse the same
+// arguments with the same words. Every error wraps ErrShape and names the operation, the argument and the numbers. They
+// allocate only when they fail. What only a device can know (that a buffer, weight or cache is its own and still alive)
+// it checks itself.
 
 func shapeErr(op, format string, args ...any) error {
 	return fmt.Errorf("%s: %w: %s", op, ErrShape, fmt.Sprintf(format, args...))
@@ -19,7 +20,8 @@ func shapeErr(op, format string, args ...any) error {
 // CheckAlloc checks the arguments of Device.Alloc.
 func CheckAlloc(p Purpose, bytes int64) error {
 	if p >= NumPurposes || bytes < 0 {
-		return shapeErr("alloc", "%d bytes for purpose %d; want 0 or more bytes for a purpose below %d", bytes, p, NumPurposes)
+		return shapeErr("alloc", "%d bytes for purpose %d; want 0 or more bytes for a purpose below %d", bytes, p,
+			NumPurposes)
 	}
 	return nil
 }
@@ -46,12 +48,13 @@ func CheckMatrix(p Purpose, m *quant.Matrix) error {
 	return nil
 }
 
-// CheckKVConfig checks the argument of Device.NewKVCache: positive dimensions, a page length that is a multiple of 16, a float type, a
-// total that fits in 2^62 bytes, slots that fit in int32.
+// CheckKVConfig checks the argument of Device.NewKVCache: positive dimensions, a page length that is a multiple of 16,
+// a float type, a total that fits in 2^62 bytes, slots that fit in int32.
 func CheckKVConfig(c KVConfig) error {
 	const op = "new kv cache"
 	if c.Layers <= 0 || c.KVHeads <= 0 || c.HeadDim <= 0 || c.NumPages <= 0 {
-		return shapeErr(op, "%d layers, %d heads of %d, %d pages; all must be positive", c.Layers, c.KVHeads, c.HeadDim, c.NumPages)
+		return shapeErr(op, "%d layers, %d heads of %d, %d pages; all must be positive", c.Layers, c.KVHeads, c.HeadDim,
+			c.NumPages)
 	}
 	if c.PageLen <= 0 || c.PageLen%16 != 0 {
 		return shapeErr(op, "page length %d is not a positive multiple of 16", c.PageLen)
@@ -65,14 +68,16 @@ func CheckKVConfig(c KVConfig) error {
 	total := int64(2 * c.DType.Size())
 	for _, n := range [...]int{c.Layers, c.KVHeads, c.HeadDim, c.PageLen, c.NumPages} {
 		if total > (1<<62)/int64(n) {
-			return shapeErr(op, "%d layers of %d heads of %d for %d pages of %d need more than 2^62 bytes", c.Layers, c.KVHeads, c.HeadDim, c.NumPages, c.PageLen)
+			return shapeErr(op, "%d layers of %d heads of %d for %d pages of %d need more than 2^62 bytes", c.Layers,
+				c.KVHeads, c.HeadDim, c.NumPages, c.PageLen)
 		}
 		total *= int64(n)
 	}
 	return nil
 }
 
-// CheckCopyPages checks the arguments of Device.CopyPages. Copies happen in order, so a page may be both copied to and, later, from.
+// CheckCopyPages checks the arguments of Device.CopyPages. Copies happen in order, so a page may be both copied to and,
+// later, from.
 func CheckCopyPages(c KVConfig, dst, src []int32) error {
 	if len(dst) != len(src) {
 		return shapeErr("copy pages", "%d pages to %d pages", len(src), len(dst))
@@ -102,7 +107,8 @@ func CheckEmbed(a EmbedArgs) error {
 	return nil
 }
 
-// CheckRMSNorm checks RMSNormArgs. Out is X itself (Rows nil), Add itself, or disjoint from both; X and Add are disjoint.
+// CheckRMSNorm checks RMSNormArgs. Out is X itself (Rows nil), Add itself, or disjoint from both; X and Add are
+// disjoint.
 func CheckRMSNorm(a RMSNormArgs) error {
 	const op = "rmsnorm"
 	if a.Weight == nil || a.Weight.Bytes()%4 != 0 || a.Weight.Bytes() == 0 {
@@ -172,7 +178,8 @@ func CheckLinear(a LinearArgs) error {
 			return shapeErr(op, "part %d has no weight", i)
 		}
 		if p.W.Cols() != a.X.Cols {
-			return shapeErr(op, "x has %d columns, the weight of part %d is [%d, %d]", a.X.Cols, i, p.W.Rows(), p.W.Cols())
+			return shapeErr(op, "x has %d columns, the weight of part %d is [%d, %d]", a.X.Cols, i, p.W.Rows(),
+				p.W.Cols())
 		}
 		if err := checkView(op, "out", p.Out, a.X.Rows, p.W.Rows()); err != nil {
 			return fmt.Errorf("part %d: %w", i, err)
@@ -192,7 +199,8 @@ func CheckLinear(a LinearArgs) error {
 	return nil
 }
 
-// CheckRoPE checks RoPEArgs. Q, K and V must be disjoint. Q may be absent, and Table and TableRows empty, where Rot is 0.
+// CheckRoPE checks RoPEArgs. Q, K and V must be disjoint. Q may be absent, and Table and TableRows empty, where Rot is
+// 0.
 func CheckRoPE(a RoPEArgs) error {
 	const op = "rope"
 	c, err := cacheConfig(op, a.Cache, a.Layer, a.HeadDim)
@@ -212,7 +220,8 @@ func CheckRoPE(a RoPEArgs) error {
 	slots := int64(c.NumPages) * int64(c.PageLen)
 	for i, s := range a.Slots {
 		if s < 0 || int64(s) >= slots {
-			return shapeErr(op, "slot %d of token %d is outside the cache's %d pages of %d", s, i, c.NumPages, c.PageLen)
+			return shapeErr(op, "slot %d of token %d is outside the cache's %d pages of %d", s, i, c.NumPages,
+				c.PageLen)
 		}
 	}
 	if a.Rot < 0 || a.Rot%2 != 0 || a.Rot > a.HeadDim {
@@ -245,8 +254,8 @@ func CheckRoPE(a RoPEArgs) error {
 	return nil
 }
 
-// CheckAttention checks AttentionArgs. Of the page tables it checks the entries that hold visible positions: pages that a window has left behind may
-// be anything. Q and Out must be disjoint.
+// CheckAttention checks AttentionArgs. Of the page tables it checks the entries that hold visible positions: pages that
+// a window has left behind may be anything. Q and Out must be disjoint.
 func CheckAttention(a AttentionArgs) error {
 	const op = "attention"
 	c, err := cacheConfig(op, a.Cache, a.Layer, a.HeadDim)
@@ -270,7 +279,9 @@ func CheckAttention(a AttentionArgs) error {
 		return shapeErr(op, "window %d, softcap %v, scale %v; want >= 0, >= 0, a number", a.Window, a.Softcap, a.Scale)
 	}
 	if len(a.Indptr) != len(a.PageTables)+1 || a.Indptr[0] != 0 || int(a.Indptr[len(a.Indptr)-1]) != tokens {
-		return shapeErr(op, "indptr %v for %d page tables and %d tokens; want one more entry than tables, from 0 to the tokens", a.Indptr, len(a.PageTables), tokens)
+		return shapeErr(op,
+			"indptr %v for %d page tables and %d tokens; want one more entry than tables, from 0 to the tokens",
+			a.Indptr, len(a.PageTables), tokens)
 	}
 	for s, table := range a.PageTables {
 		b, e := a.Indptr[s], a.Indptr[s+1]
@@ -283,12 +294,15 @@ func CheckAttention(a AttentionArgs) error {
 		first, last := a.Positions[b], a.Positions[e-1]
 		for i := b; i < e; i++ {
 			if a.Positions[i] < 0 || a.Positions[i] != first+(i-b) {
-				return shapeErr(op, "position %d of row %d: sequence %d starts at position %d and its positions are consecutive", a.Positions[i], i, s, first)
+				return shapeErr(op,
+					"position %d of row %d: sequence %d starts at position %d and its positions are consecutive",
+					a.Positions[i], i, s, first)
 			}
 		}
 		end := int(last)/c.PageLen + 1
 		if len(table) < end {
-			return shapeErr(op, "sequence %d reaches position %d and needs %d pages of %d, its page table has %d", s, last, end, c.PageLen, len(table))
+			return shapeErr(op, "sequence %d reaches position %d and needs %d pages of %d, its page table has %d", s,
+				last, end, c.PageLen, len(table))
 		}
 		begin := 0
 		if a.Window > 0 {

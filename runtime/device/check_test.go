@@ -74,7 +74,8 @@ func TestViewBounds(t *testing.T) {
 		{"rows overlap", 400, View{Rows: 2, Cols: 10, Stride: 9}, false},
 	} {
 		c.v.Buf, c.v.DType = &sized{bytes: c.size}, tensor.F32
-		if err := checkView("op", "x", c.v, c.v.Rows, c.v.Cols); (err == nil) != c.ok || err != nil && !errors.Is(err, ErrShape) {
+		if err := checkView("op", "x", c.v, c.v.Rows, c.v.Cols); (err == nil) != c.ok || err != nil &&
+			!errors.Is(err, ErrShape) {
 			t.Errorf("%s: %v", c.name, err)
 		}
 	}

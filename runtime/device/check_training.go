@@ -72,7 +72,8 @@ func CheckLinearGrad(a LinearGradArgs) error {
 	return nil
 }
 
-// CheckRMSNormGrad checks RMSNormGradArgs. DX is DY or disjoint from it; X is disjoint from DX; DWeight is a buffer of its own, as long as Weight.
+// CheckRMSNormGrad checks RMSNormGradArgs. DX is DY or disjoint from it; X is disjoint from DX; DWeight is a buffer of
+// its own, as long as Weight.
 func CheckRMSNormGrad(a RMSNormGradArgs) error {
 	const op = "rmsnorm grad"
 	if a.Weight == nil || a.Weight.Bytes()%4 != 0 || a.Weight.Bytes() == 0 {
@@ -90,7 +91,8 @@ func CheckRMSNormGrad(a RMSNormGradArgs) error {
 	}
 	if a.DWeight != nil {
 		if a.DWeight.Bytes() != a.Weight.Bytes() {
-			return shapeErr(op, "the gradient of the weight has %d bytes, the weight %d", a.DWeight.Bytes(), a.Weight.Bytes())
+			return shapeErr(op, "the gradient of the weight has %d bytes, the weight %d", a.DWeight.Bytes(),
+				a.Weight.Bytes())
 		}
 		if a.DWeight == a.Weight || a.DWeight == a.X.Buf || a.DWeight == a.DY.Buf || a.DWeight == a.DX.Buf {
 			return shapeErr(op, "the gradient of the weight shares the buffer of another argument")
@@ -144,7 +146,9 @@ func CheckSelfAttention(a SelfAttentionArgs) error {
 
 func checkSelfAttention(op string, a SelfAttentionArgs, forward bool) error {
 	if a.HeadDim <= 0 || a.Q.Cols <= 0 || a.K.Cols <= 0 || a.K.Cols%a.HeadDim != 0 || a.Q.Cols%a.K.Cols != 0 {
-		return shapeErr(op, "q has %d columns and k %d: want a multiple of k's, which are a multiple of the head width %d", a.Q.Cols, a.K.Cols, a.HeadDim)
+		return shapeErr(op,
+			"q has %d columns and k %d: want a multiple of k's, which are a multiple of the head width %d", a.Q.Cols,
+			a.K.Cols, a.HeadDim)
 	}
 	tokens := a.Q.Rows
 	views := []named{{"q", a.Q}, {"k", a.K}, {"v", a.V}, {"out", a.Out}, {"lse", a.LSE}}
@@ -186,7 +190,8 @@ func CheckSelfAttentionGrad(a SelfAttentionGradArgs) error {
 	if err := checkSelfAttention(op, a.SelfAttentionArgs, false); err != nil {
 		return err
 	}
-	views := []named{{"dout", a.DOut}, {"dq", a.DQ}, {"dk", a.DK}, {"dv", a.DV}, {"q", a.Q}, {"k", a.K}, {"v", a.V}, {"out", a.Out}, {"lse", a.LSE}}
+	views := []named{{"dout", a.DOut}, {"dq", a.DQ}, {"dk", a.DK}, {"dv", a.DV}, {"q", a.Q}, {"k", a.K}, {"v", a.V},
+		{"out", a.Out}, {"lse", a.LSE}}
 	for i, cols := range []int{a.Q.Cols, a.Q.Cols, a.K.Cols, a.K.Cols} {
 		if err := checkView(op, views[i].name, views[i].v, a.Q.Rows, cols); err != nil {
 			return err
@@ -195,7 +200,8 @@ func CheckSelfAttentionGrad(a SelfAttentionGradArgs) error {
 	return disjoint(op, views[1:4], views)
 }
 
-// CheckGLUGrad checks GLUGradArgs. DGate and DUp are each Gate, Up or DOut, or disjoint from them; they are disjoint from one another.
+// CheckGLUGrad checks GLUGradArgs. DGate and DUp are each Gate, Up or DOut, or disjoint from them; they are disjoint
+// from one another.
 func CheckGLUGrad(a GLUGradArgs) error {
 	const op = "glu grad"
 	if a.Act > GELUErf {

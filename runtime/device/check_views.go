@@ -80,21 +80,24 @@ func checkView(op, name string, v View, rows, cols int) error {
 	}
 	elems := v.Buf.Bytes() / int64(v.DType.Size())
 	if v.Rows < 0 || v.Cols < 0 || v.Stride < 0 || v.Offset < 0 || v.Rows > 1 && v.Stride < v.Cols {
-		return shapeErr(op, "%s [%d, %d] at %d with stride %d: negative, or the rows overlap", name, v.Rows, v.Cols, v.Offset, v.Stride)
+		return shapeErr(op, "%s [%d, %d] at %d with stride %d: negative, or the rows overlap", name, v.Rows, v.Cols,
+			v.Offset, v.Stride)
 	}
 	if v.Rows == 0 || v.Cols == 0 {
 		return nil
 	}
 	room := elems - v.Offset - int64(v.Cols) // between the end of the first row and the end of the buffer
 	if room < 0 || v.Rows > 1 && int64(v.Stride) > room/int64(v.Rows-1) {
-		return shapeErr(op, "%s [%d, %d] at %d with stride %d leaves its buffer of %d elements", name, v.Rows, v.Cols, v.Offset, v.Stride, elems)
+		return shapeErr(op, "%s [%d, %d] at %d with stride %d leaves its buffer of %d elements", name, v.Rows, v.Cols,
+			v.Offset, v.Stride, elems)
 	}
 	return nil
 }
 
 // sameView says whether a and b name exactly the same elements in the same order.
 func sameView(a, b View) bool {
-	return a.Buf == b.Buf && a.Offset == b.Offset && a.Rows == b.Rows && a.Cols == b.Cols && (a.Stride == b.Stride || a.Rows <= 1)
+	return a.Buf == b.Buf && a.Offset == b.Offset && a.Rows == b.Rows && a.Cols == b.Cols &&
+		(a.Stride == b.Stride || a.Rows <= 1)
 }
 
 // overlap says whether two checked views share an element. Views whose rows interleave without touching (columns of one

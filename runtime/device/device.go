@@ -3,10 +3,11 @@
 //
 // # Order and completion
 //
-// Operations are recorded in the order in which they are called and behave as if executed in that order. A device may run them
-// late: their results are visible to Buffer.Read and Buffer.Host only after Sync. Slices inside argument structs (ids,
-// positions, page tables) are copied by the call; Buffers and Weights must live until Sync. An argument error (ErrShape) is returned by the call
-// itself and records nothing. A Device is used by one goroutine at a time, save for Alloc, LoadMatrix, Free and InUse, which any goroutine may call.
+// Operations are recorded in the order in which they are called and behave as if executed in that order. A device may
+// run them late: their results are visible to Buffer.Read and Buffer.Host only after Sync. Slices inside argument
+// structs (ids, positions, page tables) are copied by the call; Buffers and Weights must live until Sync. An argument
+// error (ErrShape) is returned by the call itself and records nothing. A Device is used by one goroutine at a time,
+// save for Alloc, LoadMatrix, Free and InUse, which any goroutine may call.
 //
 // # Numbers
 //
@@ -106,7 +107,8 @@ type EmbedArgs struct {
 	Out   View
 }
 
-// RMSNormArgs: y = x / sqrt(mean(x^2) + Eps) * Weight for every part of every row (Zhang & Sennrich 2019, arXiv:1910.07467).
+// RMSNormArgs: y = x / sqrt(mean(x^2) + Eps) * Weight for every part of every row (Zhang & Sennrich 2019,
+// arXiv:1910.07467).
 //
 //	X      [T, Parts*D]  D = len(Weight)/4; each row is Parts runs of D that are normalized apart (q/k norm); Parts 0 means 1
 //	Add    optional [T, Parts*D]: X[t] += Add[t] first, and X keeps the sum (the residual stream)
@@ -137,15 +139,16 @@ type LinearPart struct {
 	Out  View   // [T, N]; must not alias X
 }
 
-// LinearArgs: Out = X * Wᵀ + Bias for each part; the parts share X [T, In], which is quantized once where the device computes in integers.
+// LinearArgs: Out = X * Wᵀ + Bias for each part; the parts share X [T, In], which is quantized once where the device
+// computes in integers.
 type LinearArgs struct {
 	X         View
 	Parts     []LinearPart
 	Precision Precision
 }
 
-// RoPEArgs rotates Q and K in place in the rotate-half convention (Su et al. 2021, arXiv:2104.09864; first half with second half of
-// the rotated part, the rest of the head untouched) and writes K and V to the cache.
+// RoPEArgs rotates Q and K in place in the rotate-half convention (Su et al. 2021, arXiv:2104.09864; first half with
+// second half of the rotated part, the rest of the head untouched) and writes K and V to the cache.
 //
 //	Q [T, Hq*D]  K, V [T, Hkv*D]
 //	Table  F32 [rows, 2*(Rot/2)]: cos then sin of each rotated pair
@@ -162,7 +165,8 @@ type RoPEArgs struct {
 	Slots     []int32
 }
 
-// AttentionArgs: causal attention of ragged sequences over their pages, grouped-query (query head h reads KV head h/(Hq/Hkv)).
+// AttentionArgs: causal attention of ragged sequences over their pages, grouped-query (query head h reads KV head
+// h/(Hq/Hkv)).
 //
 //	Q, Out [T, Hq*D]
 //	Indptr [S+1]: sequence s owns the rows [Indptr[s], Indptr[s+1]); it may be empty

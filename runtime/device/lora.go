@@ -7,7 +7,8 @@ import (
 	"weft/runtime/tensor"
 )
 
-// Span is memory inside a Buffer, from the byte Offset on, which is a multiple of the element's size. The zero Span is absent. Several spans may lie in one Buffer.
+// Span is memory inside a Buffer, from the byte Offset on, which is a multiple of the element's size. The zero Span is
+// absent. Several spans may lie in one Buffer.
 type Span struct {
 	Buf    Buffer
 	Offset int64
@@ -45,8 +46,8 @@ type LoRAPart struct {
 	Segments []LoRASegment // disjoint and ascending; rows in none keep their bits
 }
 
-// LoRAArgs: Out[t] = Gain ⊙ (Out[t] + Scale·B(A x[t])) + Bias for the rows of each segment of each part, at the segment's own rank, without padding. The parts share
-// X [T, In]; their Outs are disjoint from it and from one another.
+// LoRAArgs: Out[t] = Gain ⊙ (Out[t] + Scale·B(A x[t])) + Bias for the rows of each segment of each part, at the
+// segment's own rank, without padding. The parts share X [T, In]; their Outs are disjoint from it and from one another.
 type LoRAArgs struct {
 	X     View
 	Parts []LoRAPart
@@ -60,7 +61,8 @@ func LoRABBytes(out, rank int, t tensor.DType) int64 {
 	return (int64(out) + LoRAPanel - 1) / LoRAPanel * LoRAPanel * int64(rank) * int64(t.Size())
 }
 
-// PackLoRAB writes src, B [out, rank] row-major with elements of size bytes, to dst, which has LoRABBytes, in the order of LoRAMatrices.
+// PackLoRAB writes src, B [out, rank] row-major with elements of size bytes, to dst, which has LoRABBytes, in the order
+// of LoRAMatrices.
 func PackLoRAB(dst, src []byte, out, rank, size int) {
 	if size == 2 {
 		packB[[2]byte](dst, src, out, rank)
@@ -89,11 +91,13 @@ func packB[E [2]byte | [4]byte](dst, src []byte, out, rank int) {
 	}
 }
 
-// packFours packs a whole panel of elements of two bytes but for the last rank%4 of each row: four rows by four elements are turned in registers.
+// packFours packs a whole panel of elements of two bytes but for the last rank%4 of each row: four rows by four
+// elements are turned in registers.
 func packFours(dst, src []byte, rank int) {
 	const low, high = 0x0000ffff0000ffff, 0xffff0000ffff0000
 	for l := 0; l < LoRAPanel; l += 4 {
-		r0, r1, r2, r3 := src[2*l*rank:][:2*rank], src[2*(l+1)*rank:][:2*rank], src[2*(l+2)*rank:][:2*rank], src[2*(l+3)*rank:][:2*rank]
+		r0, r1, r2, r3 := src[2*l*rank:][:2*rank], src[2*(l+1)*rank:][:2*rank], src[2*(l+2)*rank:][:2*rank],
+			src[2*(l+3)*rank:][:2*rank]
 		for r := 0; r+4 <= rank; r += 4 {
 			a, b := binary.LittleEndian.Uint64(r0[2*r:]), binary.LittleEndian.Uint64(r1[2*r:])
 			c, d := binary.LittleEndian.Uint64(r2[2*r:]), binary.LittleEndian.Uint64(r3[2*r:])
@@ -131,7 +135,9 @@ func CheckLoRA(a LoRAArgs) error {
 		for j := range p.Segments {
 			s := &p.Segments[j]
 			if s.Begin < end || s.End < s.Begin || s.End > a.X.Rows {
-				return shapeErr(op, "segment %d of part %d is [%d, %d): want ascending, disjoint segments in the rows [%d, %d)", j, i, s.Begin, s.End, end, a.X.Rows)
+				return shapeErr(op,
+					"segment %d of part %d is [%d, %d): want ascending, disjoint segments in the rows [%d, %d)", j, i,
+					s.Begin, s.End, end, a.X.Rows)
 			}
 			end = s.End
 			if err := checkLoRAMatrices(s, j, a.X.Cols, p.Out.Cols); err != nil {
@@ -149,7 +155,8 @@ func checkLoRAMatrices(s *LoRASegment, i, in, out int) error {
 		return nil
 	}
 	if m.Rank < 0 || m.Out != out || m.A.Buf != nil && m.In != in || m.A.Buf == nil && m.Rank > in {
-		return shapeErr(op, "segment %d: rank %d of a layer [%d, %d]; x has %d columns, out %d", i, m.Rank, m.Out, m.In, in, out)
+		return shapeErr(op, "segment %d: rank %d of a layer [%d, %d]; x has %d columns, out %d", i, m.Rank, m.Out, m.In,
+			in, out)
 	}
 	if m.Gain.Buf != nil && s.Scale != 1 {
 		return shapeErr(op, "segment %d: scale %v with a gain, which no sum of adapters has", i, s.Scale)
@@ -159,17 +166,22 @@ func checkLoRAMatrices(s *LoRASegment, i, in, out int) error {
 			return shapeErr(op, "segment %d: rank %d without B", i, m.Rank)
 		}
 		if m.A.Buf != nil && !m.A.holds(int64(m.Rank), int64(in)) {
-			return shapeErr(op, "segment %d: A %v of [%d, %d] is no F32, F16 or BF16 inside its buffer of %d bytes, at an offset of whole elements (%d)", i,
+			return shapeErr(op,
+				"segment %d: A %v of [%d, %d] is no F32, F16 or BF16 inside its buffer of %d bytes, at an offset of "+
+					"whole elements (%d)", i,
 				m.A.DType, m.Rank, in, m.A.Buf.Bytes(), m.A.Offset)
 		}
 		if !m.B.holds(int64(m.Rank), (int64(out)+LoRAPanel-1)/LoRAPanel*LoRAPanel) {
-			return shapeErr(op, "segment %d: B %v of [%d, %d] is no F32, F16 or BF16 inside its buffer of %d bytes, at an offset of whole elements (%d)", i,
+			return shapeErr(op,
+				"segment %d: B %v of [%d, %d] is no F32, F16 or BF16 inside its buffer of %d bytes, at an offset of "+
+					"whole elements (%d)", i,
 				m.B.DType, out, m.Rank, m.B.Buf.Bytes(), m.B.Offset)
 		}
 	}
 	for _, v := range [...]Span{m.Gain, m.Bias} {
 		if v.Buf != nil && (v.DType != tensor.F32 || !v.holds(1, int64(out))) {
-			return shapeErr(op, "segment %d: a gain or bias at %d of its buffer of %d bytes is not [%d] of F32", i, v.Offset, v.Buf.Bytes(), out)
+			return shapeErr(op, "segment %d: a gain or bias at %d of its buffer of %d bytes is not [%d] of F32", i,
+				v.Offset, v.Buf.Bytes(), out)
 		}
 	}
 	return nil

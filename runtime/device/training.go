@@ -1,9 +1,11 @@
 package device
 
-// Training is the optional interface of a device that can compute gradients. Its operations are recorded and ordered like those of Device, on F32 views; batches are
-// ragged without pages. Sums run in an order that does not depend on the number of threads; a gradient's terms are added in the order of the batch's rows.
+// Training is the optional interface of a device that can compute gradients. Its operations are recorded and ordered
+// like those of Device, on F32 views; batches are ragged without pages. Sums run in an order that does not depend on
+// the number of threads; a gradient's terms are added in the order of the batch's rows.
 //
-// What each does backward is beside it; the formulas are those of the forward operation of the same name, differentiated by hand.
+// What each does backward is beside it; the formulas are those of the forward operation of the same name,
+// differentiated by hand.
 type Training interface {
 	Device
 
@@ -18,8 +20,9 @@ type Training interface {
 	EmbedGrad(EmbedGradArgs) error
 }
 
-// MatMulArgs: Out = Alpha · op(A) op(B) + (Accumulate ? Out : 0), where op transposes if told. Out [M, N], op(A) [M, K], op(B) [K, N]. It is how factors of
-// adapters and full gradients are made: dA = s·(dY B)ᵀ X, dB = s·dYᵀ (X Aᵀ), dW = dYᵀ X. Out must not overlap A or B.
+// MatMulArgs: Out = Alpha · op(A) op(B) + (Accumulate ? Out : 0), where op transposes if told. Out [M, N], op(A) [M,
+// K], op(B) [K, N]. It is how factors of adapters and full gradients are made: dA = s·(dY B)ᵀ X, dB = s·dYᵀ (X Aᵀ), dW
+// = dYᵀ X. Out must not overlap A or B.
 type MatMulArgs struct {
 	A, B, Out      View
 	TransA, TransB bool
@@ -35,8 +38,9 @@ type LinearGradPart struct {
 	DY     View   // [T, N]
 }
 
-// LinearGradArgs: DX = Σ over parts of DY · W, plus DX itself where Accumulate is set. Only the gradient of the input is made. The values of W are those that
-// quant.Matrix defines, whatever the device's activations are; with Precision BF16 they, those of Matrix and DY are rounded to bfloat16. DX overlaps no Matrix.
+// LinearGradArgs: DX = Σ over parts of DY · W, plus DX itself where Accumulate is set. Only the gradient of the input
+// is made. The values of W are those that quant.Matrix defines, whatever the device's activations are; with Precision
+// BF16 they, those of Matrix and DY are rounded to bfloat16. DX overlaps no Matrix.
 type LinearGradArgs struct {
 	Parts      []LinearGradPart
 	DX         View // [T, In]; must not overlap any DY
@@ -44,8 +48,8 @@ type LinearGradArgs struct {
 	Precision  Precision
 }
 
-// RMSNormGradArgs is RMSNorm backward: X, Weight, Parts, Eps as forward (X is the sum that RMSNorm normalized). DX = gradient for X, plus DX itself where
-// Accumulate is set; DX may be DY. DWeight [D], where given, is added to.
+// RMSNormGradArgs is RMSNorm backward: X, Weight, Parts, Eps as forward (X is the sum that RMSNorm normalized). DX =
+// gradient for X, plus DX itself where Accumulate is set; DX may be DY. DWeight [D], where given, is added to.
 type RMSNormGradArgs struct {
 	X, DY, DX  View
 	Weight     Buffer
@@ -55,7 +59,8 @@ type RMSNormGradArgs struct {
 	Accumulate bool
 }
 
-// RotateArgs rotates X [T, heads*HeadDim] in place as RoPEArgs does, without a cache; Inverse rotates back, which is the gradient.
+// RotateArgs rotates X [T, heads*HeadDim] in place as RoPEArgs does, without a cache; Inverse rotates back, which is
+// the gradient.
 type RotateArgs struct {
 	X         View
 	HeadDim   int
@@ -65,10 +70,11 @@ type RotateArgs struct {
 	Inverse   bool
 }
 
-// SelfAttentionArgs is causal attention within documents: rows [Indptr[d], Indptr[d+1]) see only their own document's rows up to themselves, and where Prefix[d] >= 0
-// first all rows of that document, which d continues: so documents that begin alike hold their beginning once. A prefix lies before those that continue it and continues
-// nothing itself. Q, Out [T, Hq*D], K, V [T, Hkv*D]; LSE F32 [T, Hq] receives log Σ exp of each row's scores (after scale and softcap), which the gradient needs. A window
-// counts the rows of the prefix too.
+// SelfAttentionArgs is causal attention within documents: rows [Indptr[d], Indptr[d+1]) see only their own document's
+// rows up to themselves, and where Prefix[d] >= 0 first all rows of that document, which d continues: so documents that
+// begin alike hold their beginning once. A prefix lies before those that continue it and continues nothing itself. Q,
+// Out [T, Hq*D], K, V [T, Hkv*D]; LSE F32 [T, Hq] receives log Σ exp of each row's scores (after scale and softcap),
+// which the gradient needs. A window counts the rows of the prefix too.
 type SelfAttentionArgs struct {
 	Q, K, V, Out View
 	LSE          View
@@ -80,8 +86,8 @@ type SelfAttentionArgs struct {
 	Window       int
 }
 
-// SelfAttentionGradArgs: DQ, DK, DV are overwritten. Out and LSE are those of the forward pass (FlashAttention 2, arXiv:2307.08691, algorithm 2, without its
-// tiling across devices).
+// SelfAttentionGradArgs: DQ, DK, DV are overwritten. Out and LSE are those of the forward pass (FlashAttention 2,
+// arXiv:2307.08691, algorithm 2, without its tiling across devices).
 type SelfAttentionGradArgs struct {
 	SelfAttentionArgs
 	DOut, DQ, DK, DV View
@@ -93,8 +99,9 @@ type GLUGradArgs struct {
 	Act                        Activation
 }
 
-// CrossEntropyArgs: Loss[t] = −log softmax(Logits[t])[Labels[t]] and Logits[t] becomes its gradient times Scale, in place (softmax − one-hot); a label below 0 gives
-// loss 0 and gradient 0. Loss F32 [T, 1]. Softcap c > 0: the logits were c·tanh(z/c) of z, and the gradient is that for z.
+// CrossEntropyArgs: Loss[t] = −log softmax(Logits[t])[Labels[t]] and Logits[t] becomes its gradient times Scale, in
+// place (softmax − one-hot); a label below 0 gives loss 0 and gradient 0. Loss F32 [T, 1]. Softcap c > 0: the logits
+// were c·tanh(z/c) of z, and the gradient is that for z.
 type CrossEntropyArgs struct {
 	Logits  View
 	Labels  []int32

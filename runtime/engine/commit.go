@@ -7,7 +7,8 @@ import (
 	"weft/runtime/sched"
 )
 
-// commit advances the scheduler and delivers events. Sequences that were cancelled during the step have had their terminal event and get no other.
+// commit advances the scheduler and delivers events. Sequences that were cancelled during the step have had their
+// terminal event and get no other.
 func (e *Engine) commit(p *sched.Plan) {
 	e.mu.Lock()
 	defer e.unlock()
@@ -56,7 +57,8 @@ func (e *Engine) deliver(r *result, c *sched.Chunk, now time.Time) {
 	}
 }
 
-// advance appends the result's token to the sequence and says in r.event whether that ends it. known counts the tokens before it.
+// advance appends the result's token to the sequence and says in r.event whether that ends it. known counts the tokens
+// before it.
 func (q *sequence) advance(r *result, known, limit int) {
 	ev := &r.event
 	ev.Token, ev.Logprobs = r.token, r.logprobs

@@ -30,17 +30,22 @@ type Config struct {
 	MaxPrefillChunk int // tokens of one prompt in one step; 0: as many as the step has
 	MaxContext      int // tokens of one sequence; where all pages together hold less, sequences end there
 	PrefixCache     bool
-	// Reclaim frees up to the given bytes of what Borrow gave, and returns how many it freed: they are the engine's again, without a Return. It is called when pages
-	// lack, before anybody is sent back to the queue, under the engine's lock: it must not call the engine, and must not wait. May be nil.
+	// Reclaim frees up to the given bytes of what Borrow gave, and returns how many it freed: they are the engine's
+	// again, without a Return. It is called when pages lack, before anybody is sent back to the queue, under the
+	// engine's lock: it must not call the engine, and must not wait. May be nil.
 	Reclaim func(bytes int64) int64
 	OnStep  func(StepInfo) // called on the loop after each step; may be nil
 }
 
 // Validate says what is wrong with the limits.
 func (c *Config) Validate() error {
-	if c.MaxSeqs < 1 || c.MaxQueued < 1 || c.MaxBatchTokens < 1 || c.MaxContext < 1 || c.PageLen < 1 || c.NumPages < 1 || c.MaxPrefillChunk < 0 {
-		return fmt.Errorf("%w: max seqs %d, max queued %d, max batch tokens %d, max context %d, page length %d and pages %d must be positive, max prefill chunk %d not negative",
-			ErrInvalid, c.MaxSeqs, c.MaxQueued, c.MaxBatchTokens, c.MaxContext, c.PageLen, c.NumPages, c.MaxPrefillChunk)
+	if c.MaxSeqs < 1 || c.MaxQueued < 1 || c.MaxBatchTokens < 1 || c.MaxContext < 1 || c.PageLen < 1 ||
+		c.NumPages < 1 || c.MaxPrefillChunk < 0 {
+		return fmt.Errorf(
+			"%w: max seqs %d, max queued %d, max batch tokens %d, max context %d, page length %d and pages %d must "+
+				"be positive, max prefill chunk %d not negative",
+			ErrInvalid, c.MaxSeqs, c.MaxQueued, c.MaxBatchTokens, c.MaxContext, c.PageLen, c.NumPages,
+			c.MaxPrefillChunk)
 	}
 	if m := c.Model.MaxBatchTokens(); c.MaxBatchTokens > m {
 		return fmt.Errorf("%w: %d tokens a step, the model was loaded for %d", ErrInvalid, c.MaxBatchTokens, m)
@@ -70,8 +75,8 @@ type Stats struct {
 	StepTime, DeviceTime       time.Duration // DeviceTime of StepTime was spent in the model
 }
 
-// Engine owns scheduler, pages, model and device; its loop is the only goroutine that calls model and device. mu guards the scheduler, the pages and what
-// Submit, Cancel and Stats share with the loop.
+// Engine owns scheduler, pages, model and device; its loop is the only goroutine that calls model and device. mu guards
+// the scheduler, the pages and what Submit, Cancel and Stats share with the loop.
 type Engine struct {
 	cfg       Config
 	vocab     int
@@ -143,13 +148,15 @@ func prepare(cfg Config) (*Engine, error) {
 	}
 	pool := kv.NewPool(cfg.NumPages, cfg.PageLen)
 	e := &Engine{
-		cfg: cfg, vocab: cfg.Model.Config().Vocab, cache: cache, pageBytes: kvc.PageBytes(), pool: pool, live: map[sched.SeqID]*sequence{},
+		cfg: cfg, vocab: cfg.Model.Config().Vocab, cache: cache, pageBytes: kvc.PageBytes(), pool: pool,
+		live: map[sched.SeqID]*sequence{},
 		wake: make(chan struct{}, 1), idle: make(chan struct{}), done: make(chan struct{}),
 	}
 	e.turns.init()
 	limits := sched.Config{
-		MaxSeqs: cfg.MaxSeqs, MaxQueued: cfg.MaxQueued, MaxBatchTokens: cfg.MaxBatchTokens, MaxPrefillChunk: cfg.MaxPrefillChunk,
-		MaxContext: cfg.MaxContext, PrefixCache: cfg.PrefixCache, RopeSwitch: cfg.Model.RopeSwitch(),
+		MaxSeqs: cfg.MaxSeqs, MaxQueued: cfg.MaxQueued, MaxBatchTokens: cfg.MaxBatchTokens,
+		MaxPrefillChunk: cfg.MaxPrefillChunk,
+		MaxContext:      cfg.MaxContext, PrefixCache: cfg.PrefixCache, RopeSwitch: cfg.Model.RopeSwitch(),
 	}
 	if cfg.Reclaim != nil {
 		limits.Reclaim = e.reclaim
@@ -166,7 +173,8 @@ func (e *Engine) Submit(ctx context.Context, reqs ...Request) ([]*Stream, error)
 		if err := e.validate(r); err != nil {
 			return nil, err
 		}
-		seqs[i] = sched.Seq{Prompt: r.Prompt, MaxTokens: r.MaxTokens, Key: r.AdapterKey, Salt: r.Salt, Tenant: r.Tenant, Weight: r.Weight, ScoreAll: r.PromptLogprobs >= 0}
+		seqs[i] = sched.Seq{Prompt: r.Prompt, MaxTokens: r.MaxTokens, Key: r.AdapterKey, Salt: r.Salt, Tenant: r.Tenant,
+			Weight: r.Weight, ScoreAll: r.PromptLogprobs >= 0}
 	}
 	now := time.Now()
 	e.mu.Lock()
@@ -186,7 +194,8 @@ func (e *Engine) Submit(ctx context.Context, reqs ...Request) ([]*Stream, error)
 	}
 	streams := make([]*Stream, len(reqs))
 	for i, id := range ids {
-		q := &sequence{id: id, req: reqs[i], sampler: sample.New(reqs[i].Sampling, reqs[i].Prompt), times: Times{Submitted: now}}
+		q := &sequence{id: id, req: reqs[i], sampler: sample.New(reqs[i].Sampling, reqs[i].Prompt),
+			times: Times{Submitted: now}}
 		if reqs[i].PromptLogprobs >= 0 {
 			q.prompt = unscored(reqs[i].Prompt)
 		}
@@ -214,7 +223,9 @@ func (e *Engine) validate(r *Request) error {
 	}
 	for i, u := range r.LoRA {
 		if s := float64(u.Scale); u.Weights == nil || s == 0 || math.IsNaN(s) || math.IsInf(s, 0) {
-			return fmt.Errorf("%w: adapter %d of the request has no weights or the scale %v; it must be finite and not 0", ErrInvalid, i, s)
+			return fmt.Errorf(
+				"%w: adapter %d of the request has no weights or the scale %v; it must be finite and not 0", ErrInvalid,
+				i, s)
 		}
 		if n, want := len(u.Weights.Layers), e.cfg.Model.Config().Layers; n != want {
 			return fmt.Errorf("%w: adapter %d of the request has %d layers, the model %d", ErrInvalid, i, n, want)
@@ -226,7 +237,8 @@ func (e *Engine) validate(r *Request) error {
 		}
 	}
 	if (len(r.LoRA) > 0) != (r.AdapterKey != "") {
-		return fmt.Errorf("%w: %d adapters with the key %q: a request with adapters has a key, one without has none", ErrInvalid, len(r.LoRA), r.AdapterKey)
+		return fmt.Errorf("%w: %d adapters with the key %q: a request with adapters has a key, one without has none",
+			ErrInvalid, len(r.LoRA), r.AdapterKey)
 	}
 	if !(r.Weight >= 0) || math.IsInf(r.Weight, 0) {
 		return fmt.Errorf("%w: weight %v of tenant %q must be finite and not negative", ErrInvalid, r.Weight, r.Tenant)
@@ -246,7 +258,8 @@ func (e *Engine) nudge() {
 	}
 }
 
-// cancel ends a sequence before its time: its terminal event comes at once, its pages are free when the step under way is over.
+// cancel ends a sequence before its time: its terminal event comes at once, its pages are free when the step under way
+// is over.
 func (e *Engine) cancel(id sched.SeqID) {
 	e.mu.Lock()
 	defer e.unlock()

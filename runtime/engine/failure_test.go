@@ -14,7 +14,8 @@ import (
 )
 
 func request(prompt []int32, maxTokens int) Request {
-	return Request{Prompt: prompt, MaxTokens: maxTokens, PromptLogprobs: -1, Sampling: sample.Params{TopP: 1, RepetitionPenalty: 1, Logprobs: -1}}
+	return Request{Prompt: prompt, MaxTokens: maxTokens, PromptLogprobs: -1,
+		Sampling: sample.Params{TopP: 1, RepetitionPenalty: 1, Logprobs: -1}}
 }
 
 func TestBrokenStepFailsTheLiveAndTurnsUnhealthy(t *testing.T) {
@@ -112,7 +113,8 @@ func TestCancelFreesPagesWithinOneStep(t *testing.T) {
 	collect(streams[0])
 }
 
-// TestPrefixCacheIsolation: equal prompts share pages only where adapter and salt are equal, and what they compute is the same either way.
+// TestPrefixCacheIsolation: equal prompts share pages only where adapter and salt are equal, and what they compute is
+// the same either way.
 func TestPrefixCacheIsolation(t *testing.T) {
 	e := start(t, newFakeModel(t).config())
 	prompt := make([]int32, 70)
@@ -122,7 +124,8 @@ func TestPrefixCacheIsolation(t *testing.T) {
 	for _, c := range []struct {
 		salt, key string
 		cached    int
-	}{{"", "", 0}, {"", "", 64}, {"tenant-a", "", 0}, {"tenant-b", "", 0}, {"tenant-a", "", 64}, {"", "x", 0}, {"", "x", 64}} {
+	}{{"", "", 0}, {"", "", 64}, {"tenant-a", "", 0}, {"tenant-b", "", 0}, {"tenant-a", "", 64}, {"", "x", 0},
+		{"", "x", 64}} {
 		r := request(append([]int32{}, prompt...), 4)
 		r.Salt, r.AdapterKey, r.LoRA = c.salt, c.key, fakeAdapters[c.key]
 		streams, err := e.Submit(t.Context(), r)
@@ -147,12 +150,13 @@ func TestRefusals(t *testing.T) {
 		want error
 		says string
 	}{
-		"empty prompt":      {request(nil, 1), ErrInvalid, "empty"},
-		"foreign token":     {request([]int32{fakeVocab}, 1), ErrInvalid, "vocabulary has 61"},
-		"negative token":    {request([]int32{-1}, 1), ErrInvalid, "-1"},
-		"negative max":      {request([]int32{1}, -1), ErrInvalid, "negative"},
-		"beyond context":    {request(make([]int32, 513), 1), ErrPromptTooLong, "513 tokens in a context of 512"},
-		"beyond the memory": {request(make([]int32, 128), 100), ErrNoMemory, "need 9 KV pages of 16 tokens, there are 8"},
+		"empty prompt":   {request(nil, 1), ErrInvalid, "empty"},
+		"foreign token":  {request([]int32{fakeVocab}, 1), ErrInvalid, "vocabulary has 61"},
+		"negative token": {request([]int32{-1}, 1), ErrInvalid, "-1"},
+		"negative max":   {request([]int32{1}, -1), ErrInvalid, "negative"},
+		"beyond context": {request(make([]int32, 513), 1), ErrPromptTooLong, "513 tokens in a context of 512"},
+		"beyond the memory": {request(make([]int32, 128), 100), ErrNoMemory,
+			"need 9 KV pages of 16 tokens, there are 8"},
 	} {
 		_, err := e.Submit(t.Context(), c.r)
 		if !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.says) {
@@ -166,7 +170,8 @@ func TestPlanPages(t *testing.T) {
 	if n, err := PlanPages(1<<20, c); err != nil || n != 512 {
 		t.Errorf("%d pages, %v", n, err)
 	}
-	if _, err := PlanPages(4096, c); !errors.Is(err, ErrNoMemory) || !strings.Contains(err.Error(), "4096 bytes") || !strings.Contains(err.Error(), "2048") {
+	if _, err := PlanPages(4096, c); !errors.Is(err, ErrNoMemory) || !strings.Contains(err.Error(), "4096 bytes") ||
+		!strings.Contains(err.Error(), "2048") {
 		t.Errorf("error %v does not state the numbers", err)
 	}
 }
@@ -297,7 +302,8 @@ func TestPanicInSamplingFailsOnlyItsRequest(t *testing.T) {
 	go e.loop()
 	defer e.Close()
 	compare(t, good, collect(streams[0]), plain(good, 512, 0))
-	if o := collect(streams[1]); o.finish != Failed || o.err == nil || !strings.Contains(o.err.Error(), "panic in sampling") {
+	if o := collect(streams[1]); o.finish != Failed || o.err == nil ||
+		!strings.Contains(o.err.Error(), "panic in sampling") {
 		t.Errorf("finish %d, error %v", o.finish, o.err)
 	}
 	if err := e.Health(); err != nil {

@@ -16,7 +16,8 @@ import (
 
 const fakeVocab = 61
 
-// fakeModel's logits are a pure function of the tokens that it reads back through the page tables, so a wrong page, a stale one or a lost write shows.
+// fakeModel's logits are a pure function of the tokens that it reads back through the page tables, so a wrong page, a
+// stale one or a lost write shows.
 type fakeModel struct {
 	dev      device.Device
 	slots    []int32
@@ -45,7 +46,8 @@ func fakeAdapter(rank int) *lora.Weights {
 	return w
 }
 
-// fakeVariant is what the fake's keys and values depend on besides tokens: the RoPE table and the adapters in their order. It fits 15 bits.
+// fakeVariant is what the fake's keys and values depend on besides tokens: the RoPE table and the adapters in their
+// order. It fits 15 bits.
 func fakeVariant(known, ropeAt int, uses []lora.Use) int {
 	v := 0
 	for _, u := range uses {
@@ -178,7 +180,8 @@ func (m *fakeModel) Logits(rows []int32) ([]float32, error) {
 
 // config returns small limits for the fake.
 func (m *fakeModel) config() Config {
-	return Config{Model: m, Device: m.dev, PageLen: 16, NumPages: 64, KVDType: tensor.F32, MaxSeqs: 8, MaxQueued: 64, MaxBatchTokens: 32, MaxContext: 512, PrefixCache: true}
+	return Config{Model: m, Device: m.dev, PageLen: 16, NumPages: 64, KVDType: tensor.F32, MaxSeqs: 8, MaxQueued: 64,
+		MaxBatchTokens: 32, MaxContext: 512, PrefixCache: true}
 }
 
 func start(t testing.TB, cfg Config) *Engine {

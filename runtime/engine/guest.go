@@ -2,9 +2,10 @@ package engine
 
 import "sync"
 
-// Guest is background work on the engine's model and device: training on the weights that serve. The device is its own between Enter and Leave, save in Yield; it is
-// given up to the engine there, and taken back when no sequence is live any more. So requests come first, and wait for a guest no longer than from one Yield to the
-// next. Nothing may be recorded on the device when Yield or Leave is called.
+// Guest is background work on the engine's model and device: training on the weights that serve. The device is its own
+// between Enter and Leave, save in Yield; it is given up to the engine there, and taken back when no sequence is live
+// any more. So requests come first, and wait for a guest no longer than from one Yield to the next. Nothing may be
+// recorded on the device when Yield or Leave is called.
 type Guest struct{ d *turns }
 
 // Guest returns the engine's guest; there is at most one at a time.

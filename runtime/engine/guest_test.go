@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// A guest and requests have the device in turn: never both, and requests wait for one stretch of the guest's work at most.
+// A guest and requests have the device in turn: never both, and requests wait for one stretch of the guest's work at
+// most.
 func TestGuestYields(t *testing.T) {
 	cfg := newFakeModel(t).config()
 	var owner atomic.Int32

@@ -7,9 +7,10 @@ import (
 	"weft/runtime/device"
 )
 
-// Borrow takes bytes of the KV cache's memory for another purpose: those of free and cached pages, the ones with the highest ids, whose memory the device gives
-// back to the system. False where they cannot be had: a page of them is in use, or the longest sequence would no longer fit. Sums are rounded up to pages, not
-// each call. Any goroutine may call it, but not Config.Reclaim, and not under a lock that Reclaim takes.
+// Borrow takes bytes of the KV cache's memory for another purpose: those of free and cached pages, the ones with the
+// highest ids, whose memory the device gives back to the system. False where they cannot be had: a page of them is in
+// use, or the longest sequence would no longer fit. Sums are rounded up to pages, not each call. Any goroutine may call
+// it, but not Config.Reclaim, and not under a lock that Reclaim takes.
 func (e *Engine) Borrow(bytes int64) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -31,7 +32,8 @@ func (e *Engine) Borrow(bytes int64) bool {
 	return true
 }
 
-// Lendable returns the bytes that Borrow can ever give, all together: none where the longest sequence can need every page.
+// Lendable returns the bytes that Borrow can ever give, all together: none where the longest sequence can need every
+// page.
 func (e *Engine) Lendable() int64 {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -63,7 +65,8 @@ func (e *Engine) reclaim(n int) {
 	}
 }
 
-// Adapters returns the AdapterKeys of the requests that have been in a step and of those that still wait for their first, each sorted, each key once.
+// Adapters returns the AdapterKeys of the requests that have been in a step and of those that still wait for their
+// first, each sorted, each key once.
 func (e *Engine) Adapters() (running, waiting []string) {
 	e.mu.Lock()
 	for _, q := range e.live {

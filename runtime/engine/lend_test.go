@@ -10,7 +10,8 @@ import (
 	"weft/runtime/model"
 )
 
-// borrower uses the engine's memory as a cache of adapters does: what it holds is idle, and can be reclaimed, or in use, and cannot.
+// borrower uses the engine's memory as a cache of adapters does: what it holds is idle, and can be reclaimed, or in
+// use, and cannot.
 type borrower struct {
 	idle bool
 
@@ -80,8 +81,10 @@ func TestBorrowingRoundsUpTheSum(t *testing.T) {
 		refused      bool
 		pages        int
 	}{
-		{borrow: 1, pages: 1}, {borrow: page - 1, pages: 1}, {borrow: 1, pages: 2}, {back: 2, pages: 1}, {borrow: 9*page + 1, pages: 10},
-		{borrow: 1, refused: true, pages: 10}, {borrow: -1, refused: true, pages: 10}, {back: page, pages: 9}, {borrow: page, pages: 10}, {back: 10 * page, pages: 0},
+		{borrow: 1, pages: 1}, {borrow: page - 1, pages: 1}, {borrow: 1, pages: 2}, {back: 2, pages: 1},
+		{borrow: 9*page + 1, pages: 10},
+		{borrow: 1, refused: true, pages: 10}, {borrow: -1, refused: true, pages: 10}, {back: page, pages: 9},
+		{borrow: page, pages: 10}, {back: 10 * page, pages: 0},
 	} {
 		if c.back > 0 {
 			e.Return(c.back)
@@ -101,7 +104,8 @@ func TestBorrowingRoundsUpTheSum(t *testing.T) {
 	}
 }
 
-// TestLentMemoryComesBackBeforeAnybodyIsSentBack; where it cannot come back, sequences are sent back and recomputed, and end the same.
+// TestLentMemoryComesBackBeforeAnybodyIsSentBack; where it cannot come back, sequences are sent back and recomputed,
+// and end the same.
 func TestLentMemoryComesBackBeforeAnybodyIsSentBack(t *testing.T) {
 	for _, idle := range []bool{true, false} {
 		m := newFakeModel(t)
@@ -154,7 +158,8 @@ func TestAdaptersThatRunAndWait(t *testing.T) {
 	cfg := m.config()
 	cfg.MaxSeqs = 3
 	e := start(t, cfg)
-	streams, err := e.Submit(t.Context(), adapted([]int32{1}, 3, "y"), adapted([]int32{1}, 3, "x"), adapted([]int32{2}, 3, "y"), request([]int32{1}, 3), adapted([]int32{1}, 3, "mix"))
+	streams, err := e.Submit(t.Context(), adapted([]int32{1}, 3, "y"), adapted([]int32{1}, 3, "x"),
+		adapted([]int32{2}, 3, "y"), request([]int32{1}, 3), adapted([]int32{1}, 3, "mix"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,7 +5,8 @@ import (
 	"fmt"
 )
 
-// Drain refuses new requests and waits until the running ones are over; when ctx ends first, the rest are cancelled and its error is returned.
+// Drain refuses new requests and waits until the running ones are over; when ctx ends first, the rest are cancelled and
+// its error is returned.
 func (e *Engine) Drain(ctx context.Context) error {
 	e.mu.Lock()
 	if !e.draining {

@@ -37,12 +37,13 @@ type rowWork struct {
 	wait   sync.WaitGroup
 }
 
-// readLogits runs the head for the rows that are sampled or scored, in blocks of what the model takes, and completes e.results. It returns the time spent
-// outside the model.
+// readLogits runs the head for the rows that are sampled or scored, in blocks of what the model takes, and completes
+// e.results. It returns the time spent outside the model.
 func (e *Engine) readLogits(p *sched.Plan) (host time.Duration, err error) {
 	e.wantRows(p)
 	block := e.cfg.Model.MaxLogitRows()
-	for begin := 0; begin < len(e.rows) || begin == 0; begin += block { // no rows: one call still, which waits for the device
+	// no rows: one call still, which waits for the device
+	for begin := 0; begin < len(e.rows) || begin == 0; begin += block {
 		end := min(begin+block, len(e.rows))
 		logits, err := e.cfg.Model.Logits(e.rows[begin:end])
 		if err != nil {
@@ -79,7 +80,8 @@ func (e *Engine) wantRows(p *sched.Plan) {
 	}
 }
 
-// readRows samples and scores rows, on several cores where there are several rows: each row depends on its own sequence alone, so the results are the same.
+// readRows samples and scores rows, on several cores where there are several rows: each row depends on its own sequence
+// alone, so the results are the same.
 func (e *Engine) readRows(want []wanted, logits []float32) {
 	k := &e.work
 	k.want, k.logits = want, logits

@@ -59,8 +59,8 @@ func (e *Engine) over(err error) bool {
 	return true
 }
 
-// turn plans a step, computes it and delivers its tokens; false where there is nothing to compute. An error, or a panic turned into one, means that the
-// engine cannot go on.
+// turn plans a step, computes it and delivers its tokens; false where there is nothing to compute. An error, or a panic
+// turned into one, means that the engine cannot go on.
 func (e *Engine) turn() (worked bool, err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -128,7 +128,8 @@ func (e *Engine) next(now time.Time) (*sched.Plan, error) {
 // checkIdle is called when there is nothing to compute: then nobody may be waiting for it, and no page may be in use.
 func (e *Engine) checkIdle() error {
 	if n := len(e.live); n > 0 {
-		return fmt.Errorf("%d sequences live and none can be computed: %d run, %d wait, pages %+v", n, e.sched.Running(), e.sched.Waiting(), e.pool.Counts())
+		return fmt.Errorf("%d sequences live and none can be computed: %d run, %d wait, pages %+v", n,
+			e.sched.Running(), e.sched.Waiting(), e.pool.Counts())
 	}
 	if invariant.Enabled {
 		c := e.pool.Counts()
@@ -153,7 +154,8 @@ func (e *Engine) compute(p *sched.Plan) (time.Duration, error) {
 // fill writes the plan to the batch.
 func (e *Engine) fill(p *sched.Plan) {
 	b := &e.batch
-	b.IDs, b.Positions, b.Lens, b.PageTables, b.LoRA = b.IDs[:0], b.Positions[:0], b.Lens[:0], b.PageTables[:0], b.LoRA[:0]
+	b.IDs, b.Positions, b.Lens, b.PageTables, b.LoRA = b.IDs[:0], b.Positions[:0], b.Lens[:0], b.PageTables[:0],
+		b.LoRA[:0]
 	b.Indptr = append(b.Indptr[:0], 0)
 	for i := range p.Chunks {
 		c := &p.Chunks[i]

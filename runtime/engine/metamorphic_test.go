@@ -106,7 +106,8 @@ func randomRequest(rng *rand.Rand, i int) Request {
 			prompt[j] = int32(rng.IntN(fakeVocab))
 		}
 	}
-	r := Request{ID: fmt.Sprint(i), Prompt: prompt, MaxTokens: rng.IntN(40), PromptLogprobs: -1, Salt: []string{"", "tenant"}[rng.IntN(2)],
+	r := Request{ID: fmt.Sprint(i), Prompt: prompt, MaxTokens: rng.IntN(40), PromptLogprobs: -1,
+		Salt:     []string{"", "tenant"}[rng.IntN(2)],
 		Sampling: sample.Params{TopP: 1, RepetitionPenalty: 1, Logprobs: -1, Seed: rng.Uint64()}}
 	if key := []string{"", "", "x", "y", "mix"}[rng.IntN(5)]; key != "" {
 		r.AdapterKey, r.LoRA = key, fakeAdapters[key]
@@ -131,7 +132,8 @@ func randomRequest(rng *rand.Rand, i int) Request {
 
 func equalLogprobs(a, b []TokenLogprobs) bool {
 	return slices.EqualFunc(a, b, func(x, y TokenLogprobs) bool {
-		return x.Token == y.Token && math.Float64bits(x.Logprob) == math.Float64bits(y.Logprob) && slices.Equal(x.Top, y.Top)
+		return x.Token == y.Token && math.Float64bits(x.Logprob) == math.Float64bits(y.Logprob) &&
+			slices.Equal(x.Top, y.Top)
 	})
 }
 
@@ -151,8 +153,8 @@ func randomLimits(rng *rand.Rand, m *fakeModel) Config {
 	return cfg
 }
 
-// TestMetamorphic runs random requests of several tenants under random limits, with cancels, beside a borrower of memory, and holds each against its lone run,
-// bit for bit.
+// TestMetamorphic runs random requests of several tenants under random limits, with cancels, beside a borrower of
+// memory, and holds each against its lone run, bit for bit.
 func TestMetamorphic(t *testing.T) {
 	seeds := 80
 	if testing.Short() {
@@ -192,8 +194,10 @@ func TestMetamorphic(t *testing.T) {
 				}
 				streams, err := e.Submit(t.Context(), lent...)
 				if least := len(r.Prompt) + min(r.MaxTokens, 1); least > limit {
-					if want := map[bool]error{true: ErrPromptTooLong, false: ErrNoMemory}[least > cfg.MaxContext]; !errors.Is(err, want) {
-						t.Errorf("a prompt of %d tokens, context %d, %d pages of %d: %v, want %v", len(r.Prompt), cfg.MaxContext, cfg.NumPages, cfg.PageLen, err, want)
+					if want := map[bool]error{true: ErrPromptTooLong,
+						false: ErrNoMemory}[least > cfg.MaxContext]; !errors.Is(err, want) {
+						t.Errorf("a prompt of %d tokens, context %d, %d pages of %d: %v, want %v", len(r.Prompt),
+							cfg.MaxContext, cfg.NumPages, cfg.PageLen, err, want)
 					}
 					refused++
 					continue
@@ -218,7 +222,8 @@ func TestMetamorphic(t *testing.T) {
 			becomesIdle(t, e)
 			s := e.Stats()
 			if s.Borrowed != b.held || s.Pages.Lent != e.lentPages(b.held) {
-				t.Errorf("%d bytes are borrowed, %d pages lent; the borrower holds %d bytes", s.Borrowed, s.Pages.Lent, b.held)
+				t.Errorf("%d bytes are borrowed, %d pages lent; the borrower holds %d bytes", s.Borrowed, s.Pages.Lent,
+					b.held)
 			}
 			if err := e.Close(); err != nil || int(released.Load()) != admitted {
 				t.Errorf("%d of %d admitted sequences were released; close: %v", released.Load(), admitted, err)
@@ -226,7 +231,8 @@ func TestMetamorphic(t *testing.T) {
 			preempted, hits = preempted+s.Preemptions, hits+s.PrefixHits
 		})
 	}
-	t.Logf("%d preemptions, %d prefix hits, %d refusals, %d loans, %d reclaimed", preempted, hits, refused, lent, reclaimed)
+	t.Logf("%d preemptions, %d prefix hits, %d refusals, %d loans, %d reclaimed", preempted, hits, refused, lent,
+		reclaimed)
 	if preempted == 0 || hits == 0 || refused == 0 || lent == 0 || reclaimed == 0 {
 		t.Error("the schedules prove too little")
 	}
@@ -235,10 +241,13 @@ func TestMetamorphic(t *testing.T) {
 func compare(t *testing.T, r Request, got, want outcome) {
 	t.Helper()
 	if !slices.Equal(got.tokens, want.tokens) || got.finish != want.finish || got.stopID != want.stopID {
-		t.Errorf("request %s: %v (%d, %v), alone %v (%d)", r.ID, got.tokens, got.finish, got.err, want.tokens, want.finish)
+		t.Errorf("request %s: %v (%d, %v), alone %v (%d)", r.ID, got.tokens, got.finish, got.err, want.tokens,
+			want.finish)
 	}
 	if !equalLogprobs(got.logprobs, want.logprobs) || !equalLogprobs(got.prompt, want.prompt) {
-		t.Errorf("request %s (%d prompt tokens, max %d): log-probabilities differ from the lone run: %d and %d, alone %d and %d", r.ID, len(r.Prompt), r.MaxTokens,
+		t.Errorf(
+			"request %s (%d prompt tokens, max %d): log-probabilities differ from the lone run: %d and %d, alone "+
+				"%d and %d", r.ID, len(r.Prompt), r.MaxTokens,
 			len(got.logprobs), len(got.prompt), len(want.logprobs), len(want.prompt))
 	}
 	if got.ends != 1 {
@@ -272,7 +281,8 @@ func TestQueueFullIsAllOrNothing(t *testing.T) {
 	cfg := m.config()
 	cfg.MaxQueued = 3
 	e := start(t, cfg)
-	r := Request{Prompt: []int32{1}, MaxTokens: 1, PromptLogprobs: -1, Sampling: sample.Params{TopP: 1, RepetitionPenalty: 1, Logprobs: -1}}
+	r := Request{Prompt: []int32{1}, MaxTokens: 1, PromptLogprobs: -1,
+		Sampling: sample.Params{TopP: 1, RepetitionPenalty: 1, Logprobs: -1}}
 	if _, err := e.Submit(t.Context(), r, r, r, r); !errors.Is(err, ErrQueueFull) {
 		t.Errorf("four into a queue of three: %v", err)
 	}
@@ -284,7 +294,9 @@ func TestQueueFullIsAllOrNothing(t *testing.T) {
 func TestContextCancels(t *testing.T) {
 	e := start(t, newFakeModel(t).config())
 	ctx, cancel := context.WithCancel(t.Context())
-	streams, err := e.Submit(ctx, Request{Prompt: []int32{1, 2}, MaxTokens: 400, PromptLogprobs: -1, Sampling: sample.Params{TopP: 1, RepetitionPenalty: 1, Logprobs: -1}})
+	streams, err := e.Submit(ctx,
+		Request{Prompt: []int32{1, 2}, MaxTokens: 400, PromptLogprobs: -1,
+			Sampling: sample.Params{TopP: 1, RepetitionPenalty: 1, Logprobs: -1}})
 	if err != nil {
 		t.Fatal(err)
 	}

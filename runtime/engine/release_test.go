@@ -11,12 +11,13 @@ import (
 	"weft/runtime/tensor"
 )
 
-// lend gives r adapters of its own, which its Release spoils as memory that is freed and used again would be: a step that still reads them computes something else,
-// and the race detector sees it. released counts the calls.
+// lend gives r adapters of its own, which its Release spoils as memory that is freed and used again would be: a step
+// that still reads them computes something else, and the race detector sees it. released counts the calls.
 func lend(r Request, released *atomic.Int32) Request {
 	uses := make([]lora.Use, len(r.LoRA))
 	for i, u := range r.LoRA {
-		uses[i] = lora.Use{Weights: &lora.Weights{Layers: [][lora.NumTargets]device.LoRAMatrices{u.Weights.Layers[0]}}, Scale: u.Scale}
+		uses[i] = lora.Use{Weights: &lora.Weights{Layers: [][lora.NumTargets]device.LoRAMatrices{u.Weights.Layers[0]}},
+			Scale: u.Scale}
 	}
 	r.LoRA = uses
 	r.Release = func() {
@@ -87,7 +88,8 @@ func TestReleaseWaitsForTheStep(t *testing.T) {
 	}
 }
 
-// TestReleaseOnce whatever ends a request: its length, the engine's end while it runs or waits; and not at all where it was refused.
+// TestReleaseOnce whatever ends a request: its length, the engine's end while it runs or waits; and not at all where it
+// was refused.
 func TestReleaseOnce(t *testing.T) {
 	cfg := newFakeModel(t).config()
 	cfg.MaxSeqs = 1
@@ -98,7 +100,8 @@ func TestReleaseOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	collect(ended[0])
-	streams, err := e.Submit(t.Context(), lend(adapted([]int32{1}, 400, "x"), &running), lend(adapted([]int32{2}, 400, "y"), &waiting))
+	streams, err := e.Submit(t.Context(), lend(adapted([]int32{1}, 400, "x"), &running),
+		lend(adapted([]int32{2}, 400, "y"), &waiting))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,7 +121,8 @@ func TestReleaseOnce(t *testing.T) {
 		t.Errorf("after Close: %v", err)
 	}
 	if done.Load() != 1 || running.Load() != 1 || waiting.Load() != 1 || refused.Load() != 0 {
-		t.Errorf("released %d, %d, %d and, refused, %d times", done.Load(), running.Load(), waiting.Load(), refused.Load())
+		t.Errorf("released %d, %d, %d and, refused, %d times", done.Load(), running.Load(), waiting.Load(),
+			refused.Load())
 	}
 }
 
@@ -146,7 +150,8 @@ func TestMixOfWhatIsNoSumIsRefused(t *testing.T) {
 	e := start(t, m.config())
 	a := &lora.Adapter{Layers: make([][lora.NumTargets]lora.Module, 1)}
 	a.Layers[0][lora.QProj] = lora.Module{Scale: 1, Gain: []float32{1, 2},
-		A: lora.Factor{DType: tensor.F32, Rows: 1, Cols: 2, Data: make([]byte, 8)}, B: lora.Factor{DType: tensor.F32, Rows: 2, Cols: 1, Data: make([]byte, 8)}}
+		A: lora.Factor{DType: tensor.F32, Rows: 1, Cols: 2, Data: make([]byte, 8)},
+		B: lora.Factor{DType: tensor.F32, Rows: 2, Cols: 1, Data: make([]byte, 8)}}
 	dora, err := lora.Load(m.dev, a)
 	if err != nil {
 		t.Fatal(err)

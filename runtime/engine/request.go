@@ -1,5 +1,5 @@
-// Package engine is the one loop that owns scheduler, KV pages, model and device. Handlers Submit and read events; nothing
-// else touches the loop's state.
+// Package engine is the one loop that owns scheduler, KV pages, model and device. Handlers Submit and read events;
+// nothing else touches the loop's state.
 package engine
 
 import (
@@ -37,16 +37,18 @@ const (
 type Request struct {
 	ID     string // for logs and traces
 	Prompt []int32
-	// LoRA is empty for the base model, one adapter, or several whose changes are added in this order. AdapterKey names it: the adapter's digest, or one of the
-	// whole mix with its scales. Equal keys mean equal LoRA; AdapterKey and Salt are part of the prefix key.
+	// LoRA is empty for the base model, one adapter, or several whose changes are added in this order. AdapterKey names
+	// it: the adapter's digest, or one of the whole mix with its scales. Equal keys mean equal LoRA; AdapterKey and
+	// Salt are part of the prefix key.
 	LoRA       []lora.Use
 	AdapterKey string
 	Salt       string
 	// Tenant shares steps and queue fairly with the others, in proportion to Weight; 0 is 1.
 	Tenant string
 	Weight float64
-	// Release, where not nil, is called once for an admitted request: after its terminal event was sent and when no step refers to LoRA any more. It is called
-	// outside of the engine's lock, on any goroutine, and must not block. Where Submit returns an error it is not called.
+	// Release, where not nil, is called once for an admitted request: after its terminal event was sent and when no
+	// step refers to LoRA any more. It is called outside of the engine's lock, on any goroutine, and must not block.
+	// Where Submit returns an error it is not called.
 	Release   func()
 	Sampling  sample.Params
 	MaxTokens int // 0: only score the prompt
@@ -63,8 +65,9 @@ type TokenLogprobs struct {
 	Top     []sample.Logprob // best first; ties by lower id
 }
 
-// Event reports progress of one request. The first event (Token -1, Finish Running) reports a prefill that has ended and carries the prompt's
-// figures; then one event a token; then one terminal event, which carries the last token if Token >= 0.
+// Event reports progress of one request. The first event (Token -1, Finish Running) reports a prefill that has ended
+// and carries the prompt's figures; then one event a token; then one terminal event, which carries the last token if
+// Token >= 0.
 type Event struct {
 	Token          int32 // -1: none
 	Logprobs       *TokenLogprobs

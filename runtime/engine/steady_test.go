@@ -12,8 +12,9 @@ import (
 	"weft/internal/invariant"
 )
 
-// TestDecodeStepAllocatesNothing counts what a step of eight decoding sequences allocates in the loop: scheduling, batch, sampling, delivery. Memory that
-// doubles as output grows is what remains, and the goroutines that share the sampling.
+// TestDecodeStepAllocatesNothing counts what a step of eight decoding sequences allocates in the loop: scheduling,
+// batch, sampling, delivery. Memory that doubles as output grows is what remains, and the goroutines that share the
+// sampling.
 func TestDecodeStepAllocatesNothing(t *testing.T) {
 	if invariant.Enabled {
 		t.Skip("the checks themselves allocate: run without the tags invariants and race")
@@ -56,8 +57,9 @@ func TestDecodeStepAllocatesNothing(t *testing.T) {
 	}
 }
 
-// TestSoak loads an engine with random requests, cancels, lost contexts and readers that stop reading, in rounds. After each round every page is free or
-// cached and every stream has ended; goroutines and memory do not grow from round to round. WEFT_SOAK=10m makes it long.
+// TestSoak loads an engine with random requests, cancels, lost contexts and readers that stop reading, in rounds. After
+// each round every page is free or cached and every stream has ended; goroutines and memory do not grow from round to
+// round. WEFT_SOAK=10m makes it long.
 func TestSoak(t *testing.T) {
 	length := 300 * time.Millisecond
 	if v := os.Getenv("WEFT_SOAK"); v != "" {
@@ -102,7 +104,8 @@ func TestSoak(t *testing.T) {
 	}
 	after := heap()
 	s := e.Stats()
-	t.Logf("%d rounds, %d steps, %d tokens, %d preemptions, heap %d -> %d bytes, goroutines %d -> %d", rounds, s.Steps, s.TokensOut, s.Preemptions,
+	t.Logf("%d rounds, %d steps, %d tokens, %d preemptions, heap %d -> %d bytes, goroutines %d -> %d", rounds, s.Steps,
+		s.TokensOut, s.Preemptions,
 		before, after, goroutines, runtime.NumGoroutine())
 	if after > before+1<<20 {
 		t.Errorf("the heap grew from %d to %d bytes in %d rounds", before, after, rounds)
@@ -112,7 +115,8 @@ func TestSoak(t *testing.T) {
 	}
 }
 
-// becomesIdle waits until nothing runs, waits or holds a page, for a step or a little more: a cancelled sequence leaves with its step.
+// becomesIdle waits until nothing runs, waits or holds a page, for a step or a little more: a cancelled sequence leaves
+// with its step.
 func becomesIdle(t *testing.T, e *Engine) {
 	t.Helper()
 	for late := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {

@@ -26,11 +26,12 @@ func newStream(gone <-chan struct{}, cancel func()) *Stream {
 	return s
 }
 
-// Events returns the channel of events; it is closed after the terminal one. Where nobody has read for some seconds after the context of Submit ended, it is
-// closed without what did not fit it.
+// Events returns the channel of events; it is closed after the terminal one. Where nobody has read for some seconds
+// after the context of Submit ended, it is closed without what did not fit it.
 func (s *Stream) Events() <-chan Event { return s.out }
 
-// Cancel ends the request before its time; its pages are free within one step. It may be called at any time, also twice.
+// Cancel ends the request before its time; its pages are free within one step. It may be called at any time, also
+// twice.
 func (s *Stream) Cancel() { s.once.Do(s.cancel) }
 
 // push never blocks: a slow reader must not hold up the step loop.

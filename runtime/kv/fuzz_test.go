@@ -5,8 +5,9 @@ import (
 	"testing"
 )
 
-// FuzzPool drives a pool with bytes, each pair an operation, beside a model that remembers what was written to each page: a hit must hold what was asked
-// for, no page in use may be handed out again, and every page is accounted for after each operation.
+// FuzzPool drives a pool with bytes, each pair an operation, beside a model that remembers what was written to each
+// page: a hit must hold what was asked for, no page in use may be handed out again, and every page is accounted for
+// after each operation.
 func FuzzPool(f *testing.F) {
 	f.Add([]byte{0, 9, 0, 9, 1, 0, 0, 25, 1, 1, 1, 0, 0, 9}, uint8(5))
 	f.Add([]byte{0, 40, 1, 0, 0, 41, 1, 0, 0, 42, 2, 0, 0, 40}, uint8(3))
@@ -82,7 +83,8 @@ func FuzzPool(f *testing.F) {
 			case 4:
 				n, before := arg%8, p.Counts()
 				inUse := slices.ContainsFunc(held, func(h table) bool {
-					return slices.ContainsFunc(h.pages, func(id PageID) bool { return int(id) >= p.Total()-before.Lent-n })
+					return slices.ContainsFunc(h.pages,
+						func(id PageID) bool { return int(id) >= p.Total()-before.Lent-n })
 				})
 				if want := !inUse && n <= p.Total()-before.Lent; p.Shrink(n) != want {
 					t.Fatalf("%d of %+v lent: %v, want %v", n, before, !want, want)

@@ -8,7 +8,8 @@ import (
 // Key names the content of a full page: everything that its keys and values depend on.
 type Key [16]byte
 
-// Root returns the key from which a sequence's first page is derived: adapter digest, tenant salt and the RoPE table in use.
+// Root returns the key from which a sequence's first page is derived: adapter digest, tenant salt and the RoPE table in
+// use.
 func Root(adapter, salt string, rope int) Key {
 	h := sha256.New()
 	var n [8]byte

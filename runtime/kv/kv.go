@@ -1,9 +1,10 @@
-// Package kv decides which KV page belongs to which sequence: page allocator, page tables and the prefix index. Indices only: no storage,
-// no clock, no goroutine.
+// Package kv decides which KV page belongs to which sequence: page allocator, page tables and the prefix index. Indices
+// only: no storage, no clock, no goroutine.
 //
 // Invariants, which Verify checks:
 //
-//   - every page is in exactly one of four states: free, cached (no reference, indexed, on the LRU list), in use (referenced), lent (its memory serves another purpose)
+// - every page is in exactly one of four states: free, cached (no reference, indexed, on the LRU list), in use
+// (referenced), lent (its memory serves another purpose)
 //   - free + cached + in use + lent == total
 //   - the lent pages are those with the highest ids
 //   - an indexed page is full, and its tokens are those that its key was made of; the index holds nothing else
@@ -51,15 +52,17 @@ func NewPool(total, pageLen int) *Pool {
 	if total < 1 || pageLen < 1 {
 		panic(fmt.Sprintf("kv: a pool of %d pages of %d tokens; both must be positive", total, pageLen))
 	}
-	p := &Pool{pageLen: pageLen, pages: make([]page, total), free: newBitset(total), index: map[Key]PageID{}, oldest: none, newest: none}
+	p := &Pool{pageLen: pageLen, pages: make([]page, total), free: newBitset(total), index: map[Key]PageID{},
+		oldest: none, newest: none}
 	for i := range total {
 		p.free.add(PageID(i))
 	}
 	return p
 }
 
-// Match appends to dst the pages of the longest indexed run at the start of tokens, at most max tokens, and takes a reference to each.
-// keys are those of the full pages of tokens (Extend) under root. A hit compares parent and tokens, not the key alone.
+// Match appends to dst the pages of the longest indexed run at the start of tokens, at most max tokens, and takes a
+// reference to each. keys are those of the full pages of tokens (Extend) under root. A hit compares parent and tokens,
+// not the key alone.
 func (p *Pool) Match(dst []PageID, root Key, keys []Key, tokens []int32, max int) []PageID {
 	parent := root
 	for i, key := range keys {
@@ -86,7 +89,8 @@ func (p *Pool) take(id PageID) {
 	p.pages[id].ref++
 }
 
-// Alloc returns a page with one reference: the free one with the lowest id, else the cached page that was released longest ago.
+// Alloc returns a page with one reference: the free one with the lowest id, else the cached page that was released
+// longest ago.
 func (p *Pool) Alloc() (PageID, error) {
 	var id PageID
 	switch {
@@ -100,16 +104,18 @@ func (p *Pool) Alloc() (PageID, error) {
 	default:
 		return none, ErrNoPages
 	}
-	invariant.Check(p.pages[id].ref == 0 && !p.pages[id].indexed, "page %d is handed out with %d references", id, p.pages[id].ref)
+	invariant.Check(p.pages[id].ref == 0 && !p.pages[id].indexed, "page %d is handed out with %d references", id,
+		p.pages[id].ref)
 	p.pages[id].ref = 1
 	return id, nil
 }
 
-// Index makes a full page in use findable under key, which is parent.Next(tokens); tokens are its pageLen tokens, which the pool copies. Where another
-// page already holds the same content the page stays unindexed.
+// Index makes a full page in use findable under key, which is parent.Next(tokens); tokens are its pageLen tokens, which
+// the pool copies. Where another page already holds the same content the page stays unindexed.
 func (p *Pool) Index(id PageID, parent, key Key, tokens []int32) {
 	pg := &p.pages[id]
-	invariant.Check(pg.ref > 0 && len(tokens) == p.pageLen, "index page %d with %d references and %d tokens", id, pg.ref, len(tokens))
+	invariant.Check(pg.ref > 0 && len(tokens) == p.pageLen, "index page %d with %d references and %d tokens", id,
+		pg.ref, len(tokens))
 	if _, taken := p.index[key]; taken || pg.indexed {
 		return
 	}
@@ -118,7 +124,8 @@ func (p *Pool) Index(id PageID, parent, key Key, tokens []int32) {
 	p.index[key] = id
 }
 
-// Release drops one reference to each page, the last page first, so that the tail of a prompt is reclaimed before its beginning.
+// Release drops one reference to each page, the last page first, so that the tail of a prompt is reclaimed before its
+// beginning.
 func (p *Pool) Release(ids []PageID) {
 	for _, id := range slices.Backward(ids) {
 		pg := &p.pages[id]
@@ -146,8 +153,8 @@ func (p *Pool) Reset() {
 	}
 }
 
-// Shrink lends n more pages, those with the highest ids; what is cached in them is forgotten. It refuses, and changes nothing, where one of them is in use
-// or there are not so many. The pages lent are [Total-Lent, Total).
+// Shrink lends n more pages, those with the highest ids; what is cached in them is forgotten. It refuses, and changes
+// nothing, where one of them is in use or there are not so many. The pages lent are [Total-Lent, Total).
 func (p *Pool) Shrink(n int) bool {
 	end := len(p.pages) - p.lent
 	if n < 0 || n > end {

@@ -2,7 +2,8 @@ package kv
 
 import "fmt"
 
-// Verify walks all pages and returns the first broken invariant. refs is the number of references that the callers hold together.
+// Verify walks all pages and returns the first broken invariant. refs is the number of references that the callers hold
+// together.
 func (p *Pool) Verify(refs int) error {
 	const unknown, free, cached, lent = 0, 1, 2, 3
 	state := make([]uint8, len(p.pages))
@@ -16,7 +17,8 @@ func (p *Pool) Verify(refs int) error {
 			continue
 		}
 		if pg := &p.pages[id]; state[id] != unknown || pg.ref != 0 || pg.indexed {
-			return fmt.Errorf("page %d is free: seen as %d, %d references, indexed %v", id, state[id], pg.ref, pg.indexed)
+			return fmt.Errorf("page %d is free: seen as %d, %d references, indexed %v", id, state[id], pg.ref,
+				pg.indexed)
 		}
 		state[id] = free
 		members++
@@ -27,13 +29,15 @@ func (p *Pool) Verify(refs int) error {
 	walked, last := 0, none
 	for id := p.oldest; id != none; id = p.pages[id].next {
 		if pg := &p.pages[id]; state[id] != unknown || pg.ref != 0 || !pg.indexed || pg.prev != last {
-			return fmt.Errorf("page %d on the LRU list: seen as %d, %d references, indexed %v, after %d but says %d", id, state[id], pg.ref, pg.indexed, last, pg.prev)
+			return fmt.Errorf("page %d on the LRU list: seen as %d, %d references, indexed %v, after %d but says %d",
+				id, state[id], pg.ref, pg.indexed, last, pg.prev)
 		}
 		state[id], last = cached, id
 		walked++
 	}
 	if walked != p.cached || last != p.newest {
-		return fmt.Errorf("the LRU list has %d pages and ends with %d, noted are %d and %d", walked, last, p.cached, p.newest)
+		return fmt.Errorf("the LRU list has %d pages and ends with %d, noted are %d and %d", walked, last, p.cached,
+			p.newest)
 	}
 	inUse, indexed, held := 0, 0, 0
 	for i := range p.pages {
@@ -49,7 +53,8 @@ func (p *Pool) Verify(refs int) error {
 			continue
 		}
 		indexed++
-		if at, ok := p.index[pg.key]; !ok || at != PageID(i) || len(pg.tokens) != p.pageLen || pg.parent.Next(pg.tokens) != pg.key {
+		if at, ok := p.index[pg.key]; !ok || at != PageID(i) || len(pg.tokens) != p.pageLen ||
+			pg.parent.Next(pg.tokens) != pg.key {
 			return fmt.Errorf("page %d is not what the index says of it (page %d, %d tokens)", i, at, len(pg.tokens))
 		}
 	}

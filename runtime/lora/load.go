@@ -23,7 +23,8 @@ func aligned(n int64) int64 { return (n + line - 1) / line * line }
 
 // moduleBytes returns what a module takes in the block.
 func moduleBytes(m *Module, withoutA bool) int64 {
-	n := aligned(device.LoRABBytes(m.B.Rows, m.B.Cols, m.B.DType)) + aligned(4*int64(len(m.Gain))) + aligned(4*int64(len(m.Bias)))
+	n := aligned(device.LoRABBytes(m.B.Rows, m.B.Cols, m.B.DType)) + aligned(4*int64(len(m.Gain))) +
+		aligned(4*int64(len(m.Bias)))
 	if !withoutA {
 		n += aligned(int64(len(m.A.Data)))
 	}
@@ -40,8 +41,8 @@ func (a *Adapter) blockBytes() int64 {
 	return n
 }
 
-// DeviceBytes returns what Load will take on a device: exactly, save for whole matrices (replaced tables, and A of an embedding), of which devices pad rows and
-// columns; of those it is an upper bound.
+// DeviceBytes returns what Load will take on a device: exactly, save for whole matrices (replaced tables, and A of an
+// embedding), of which devices pad rows and columns; of those it is an upper bound.
 func DeviceBytes(a *Adapter) int64 {
 	n := a.blockBytes()
 	for _, m := range []*quant.Matrix{a.EmbedTable, a.HeadTable} {
@@ -67,8 +68,9 @@ func tableBytes(m *quant.Matrix) int64 {
 	return tableHeader + rows*cols*per + rows*int64(m.Groups())*8
 }
 
-// Load puts an adapter on dev, all of it or nothing, charged to device.Adapters: one block, and the tables. a may be dropped afterwards. Any goroutine may call it, also
-// while another one runs operations. Errors: ErrAdapter; device.ErrOutOfMemory; device.ErrUnsupported for a device whose memory the host cannot address.
+// Load puts an adapter on dev, all of it or nothing, charged to device.Adapters: one block, and the tables. a may be
+// dropped afterwards. Any goroutine may call it, also while another one runs operations. Errors: ErrAdapter;
+// device.ErrOutOfMemory; device.ErrUnsupported for a device whose memory the host cannot address.
 func Load(dev device.Device, a *Adapter) (*Weights, error) {
 	if err := a.check(); err != nil {
 		return nil, err
@@ -168,7 +170,8 @@ func (b *packer) span(n int64, t tensor.DType) (device.Span, []byte) {
 }
 
 func (b *packer) module(m *Module, withoutA bool) device.LoRAMatrices {
-	out := device.LoRAMatrices{Rank: m.Rank(), Scale: m.Scale, In: m.A.Cols, Out: max(m.B.Rows, len(m.Gain), len(m.Bias))}
+	out := device.LoRAMatrices{Rank: m.Rank(), Scale: m.Scale, In: m.A.Cols,
+		Out: max(m.B.Rows, len(m.Gain), len(m.Bias))}
 	if out.Rank > 0 {
 		if !withoutA {
 			var to []byte
@@ -245,7 +248,8 @@ func (m *Module) check() error {
 		}
 	}
 	if m.A.Rows != m.B.Cols || m.A.Rows == 0 && (m.A.Cols > 0 || m.B.Rows > 0) {
-		return fmt.Errorf("the factors are [%d, %d] and [%d, %d]; want [R, in] and [out, R]", m.A.Rows, m.A.Cols, m.B.Rows, m.B.Cols)
+		return fmt.Errorf("the factors are [%d, %d] and [%d, %d]; want [R, in] and [out, R]", m.A.Rows, m.A.Cols,
+			m.B.Rows, m.B.Cols)
 	}
 	out := max(m.B.Rows, len(m.Gain), len(m.Bias))
 	for _, n := range []int{len(m.Gain), len(m.Bias)} {
@@ -265,7 +269,8 @@ func (f *Factor) check() error {
 	default:
 		return fmt.Errorf("a factor of %v; want F32, F16 or BF16", f.DType)
 	}
-	if f.Rows < 0 || f.Cols < 0 || f.Rows > math.MaxInt32 || f.Cols > math.MaxInt32 || int64(f.Rows)*int64(f.Cols) > math.MaxInt/8 || f.Rows*f.Cols*size != len(f.Data) ||
+	if f.Rows < 0 || f.Cols < 0 || f.Rows > math.MaxInt32 || f.Cols > math.MaxInt32 ||
+		int64(f.Rows)*int64(f.Cols) > math.MaxInt/8 || f.Rows*f.Cols*size != len(f.Data) ||
 		size == 0 && f.Rows*f.Cols > 0 {
 		return fmt.Errorf("a factor [%d, %d] of %v has %d bytes", f.Rows, f.Cols, f.DType, len(f.Data))
 	}

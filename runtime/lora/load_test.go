@@ -15,7 +15,8 @@ import (
 	"weft/runtime/tensor"
 )
 
-// devices are ref and, in builds with cgo, cpu, with a limit of memory; each is closed, and checked for leaks, with its test.
+// devices are ref and, in builds with cgo, cpu, with a limit of memory; each is closed, and checked for leaks, with its
+// test.
 func devices(t *testing.T, limit int64) map[string]device.Device {
 	t.Helper()
 	out := map[string]device.Device{"ref": ref.New(ref.Options{MemoryLimit: limit})}
@@ -64,7 +65,8 @@ func sample() *Adapter {
 	return a
 }
 
-// Every factor lies on the device as it was in the file, A as it is and B in panels; what it takes is known beforehand and given back.
+// Every factor lies on the device as it was in the file, A as it is and B in panels; what it takes is known beforehand
+// and given back.
 func TestLoad(t *testing.T) {
 	for name, dev := range devices(t, 0) {
 		t.Run(name, func(t *testing.T) {
@@ -73,7 +75,8 @@ func TestLoad(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := dev.InUse(device.Adapters); got != w.Bytes() || got > DeviceBytes(a) || DeviceBytes(a) > got+got/2+2*tableHeader {
+			if got := dev.InUse(device.Adapters); got != w.Bytes() || got > DeviceBytes(a) ||
+				DeviceBytes(a) > got+got/2+2*tableHeader {
 				t.Errorf("in use %d, Bytes %d, DeviceBytes %d", got, w.Bytes(), DeviceBytes(a))
 			}
 			for l := range a.Layers {
@@ -82,7 +85,8 @@ func TestLoad(t *testing.T) {
 				}
 			}
 			same(t, &a.Head, &w.Head)
-			if w.Embed.Table == nil || w.Embed.Table.Rows() != 50 || w.Embed.Table.Cols() != 3 || w.Embed.M.A.Buf != nil {
+			if w.Embed.Table == nil || w.Embed.Table.Rows() != 50 || w.Embed.Table.Cols() != 3 ||
+				w.Embed.M.A.Buf != nil {
 				t.Errorf("embedding %+v", w.Embed)
 			}
 			if err := w.Mixable(); err != nil {
@@ -103,7 +107,8 @@ func same(t *testing.T, m *Module, d *device.LoRAMatrices) {
 		t.Fatalf("%+v became %+v", m, d)
 	}
 	if m.Rank() > 0 {
-		if !bytes.Equal(d.A.Buf.Host()[d.A.Offset:][:len(m.A.Data)], m.A.Data) || d.A.Offset%64 != 0 || d.B.Offset%64 != 0 || d.A.DType != m.A.DType || d.B.DType != m.B.DType {
+		if !bytes.Equal(d.A.Buf.Host()[d.A.Offset:][:len(m.A.Data)], m.A.Data) || d.A.Offset%64 != 0 ||
+			d.B.Offset%64 != 0 || d.A.DType != m.A.DType || d.B.DType != m.B.DType {
 			t.Error("A is not as it was, or lies across lines of the cache")
 		}
 		size := m.B.DType.Size()
@@ -133,7 +138,8 @@ func TestLoadTables(t *testing.T) {
 					t.Fatal(err)
 				}
 				err = w.Mixable()
-				if replaces := a.HeadTable != nil || a.EmbedTable != nil; replaces != errors.Is(err, ErrNotMixable) || w.Bytes() > DeviceBytes(a) || (w.Bytes() > 0) != replaces {
+				if replaces := a.HeadTable != nil || a.EmbedTable != nil; replaces != errors.Is(err, ErrNotMixable) ||
+					w.Bytes() > DeviceBytes(a) || (w.Bytes() > 0) != replaces {
 					t.Errorf("Mixable: %v; %d bytes, %d expected", err, w.Bytes(), DeviceBytes(a))
 				}
 				w.Free()
@@ -182,11 +188,14 @@ func TestLoadRefuses(t *testing.T) {
 		"huge":       {func(m *Module) { m.A.Rows, m.A.Cols = 1<<31-1, 1<<31-1 }, "factor"},
 	} {
 		for where, at := range map[string]func(a *Adapter) *Module{
-			"layer 1, target 4": func(a *Adapter) *Module { return &a.Layers[1][4] }, "embedding": func(a *Adapter) *Module { return &a.Embed }, "head": func(a *Adapter) *Module { return &a.Head },
+			"layer 1, target 4": func(a *Adapter) *Module { return &a.Layers[1][4] },
+			"embedding":         func(a *Adapter) *Module { return &a.Embed },
+			"head":              func(a *Adapter) *Module { return &a.Head },
 		} {
 			a := sample()
 			c.spoil(at(a))
-			if _, err := Load(dev, a); !errors.Is(err, ErrAdapter) || !strings.Contains(err.Error(), c.say) || !strings.Contains(err.Error(), where) {
+			if _, err := Load(dev, a); !errors.Is(err, ErrAdapter) || !strings.Contains(err.Error(), c.say) ||
+				!strings.Contains(err.Error(), where) {
 				t.Errorf("%s: %v, want %q of %q", name, err, c.say, where)
 			}
 		}

@@ -24,7 +24,8 @@ const (
 	NumTargets
 )
 
-// Weights is one adapter on a device, as Load makes it. It is read-only while any batch refers to it; whoever loaded it frees it afterwards.
+// Weights is one adapter on a device, as Load makes it. It is read-only while any batch refers to it; whoever loaded it
+// frees it afterwards.
 type Weights struct {
 	Layers     [][NumTargets]device.LoRAMatrices // empty ones are untouched
 	Embed      Embedding
@@ -46,8 +47,8 @@ type Embedding struct {
 // ErrNotMixable is returned for adapters that cannot be added to others or scaled by a request.
 var ErrNotMixable = errors.New("adapter cannot be mixed or scaled")
 
-// Mixable says, as nil, that several segments may cover tokens together with this adapter and that a segment's scale may differ from 1. DoRA and replaced tables are
-// not sums: they can be used alone only.
+// Mixable says, as nil, that several segments may cover tokens together with this adapter and that a segment's scale
+// may differ from 1. DoRA and replaced tables are not sums: they can be used alone only.
 func (w *Weights) Mixable() error {
 	if w.unmixed != "" {
 		return fmt.Errorf("%w: %s; use it alone with scale 1", ErrNotMixable, w.unmixed)
@@ -58,14 +59,16 @@ func (w *Weights) Mixable() error {
 // Bytes returns what the adapter takes on the device.
 func (w *Weights) Bytes() int64 { return w.bytes }
 
-// Segment applies an adapter to the tokens [Begin, End) of a batch. Segments are sorted by Begin; several with the same bounds are a mix, added in their order.
+// Segment applies an adapter to the tokens [Begin, End) of a batch. Segments are sorted by Begin; several with the same
+// bounds are a mix, added in their order.
 type Segment struct {
 	Begin, End int
 	Weights    *Weights // never nil: tokens of the base model are in no segment
 	Scale      float32  // factor on the adapter's own scale; 1 where it is used as it was trained
 }
 
-// Use is an adapter as a request wants it: Scale is a factor on the adapter's own scale, 1 where it is used as it was trained.
+// Use is an adapter as a request wants it: Scale is a factor on the adapter's own scale, 1 where it is used as it was
+// trained.
 type Use struct {
 	Weights *Weights
 	Scale   float32

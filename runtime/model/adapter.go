@@ -29,12 +29,16 @@ func CheckAdapter(c *Config, w *lora.Weights) error {
 	}
 	if m := &w.Embed.M; m.Rank > c.FFN {
 		return fmt.Errorf("adapter: %w: the embedding's rank %d is above %d", device.ErrShape, m.Rank, c.FFN)
-	} else if !m.Empty() && (m.Out != c.Hidden || m.Rank > 0 && (w.Embed.Table == nil || w.Embed.Table.Rows() != c.Vocab || w.Embed.Table.Cols() != m.Rank)) {
-		return fmt.Errorf("adapter: %w: its embedding has %d columns or another vocabulary; want [%d, %d]", device.ErrShape, m.Out, c.Vocab, c.Hidden)
+	} else if !m.Empty() &&
+		(m.Out != c.Hidden || m.Rank > 0 &&
+			(w.Embed.Table == nil || w.Embed.Table.Rows() != c.Vocab || w.Embed.Table.Cols() != m.Rank)) {
+		return fmt.Errorf("adapter: %w: its embedding has %d columns or another vocabulary; want [%d, %d]",
+			device.ErrShape, m.Out, c.Vocab, c.Hidden)
 	}
 	for _, t := range []device.Weight{w.EmbedTable, w.HeadTable} {
 		if t != nil && (t.Rows() != c.Vocab || t.Cols() != c.Hidden) {
-			return fmt.Errorf("adapter: %w: a replaced table is [%d, %d]; want [%d, %d]", device.ErrShape, t.Rows(), t.Cols(), c.Vocab, c.Hidden)
+			return fmt.Errorf("adapter: %w: a replaced table is [%d, %d]; want [%d, %d]", device.ErrShape, t.Rows(),
+				t.Cols(), c.Vocab, c.Hidden)
 		}
 	}
 	return nil
@@ -47,7 +51,8 @@ func fits(what string, m *device.LoRAMatrices, out, in int) error {
 	return nil
 }
 
-// placed is a segment of the batch and the pass in which it is applied: the n-th of those over the same tokens in pass n.
+// placed is a segment of the batch and the pass in which it is applied: the n-th of those over the same tokens in pass
+// n.
 type placed struct {
 	lora.Segment
 	pass int
@@ -65,7 +70,8 @@ func (d *decoder) checkAdapters(segments []lora.Segment, tokens int) error {
 		if i > 0 && s.Begin == begin && s.End == end {
 			pass = d.lora[i-1].pass + 1
 		} else if s.Begin < end || s.End < s.Begin || s.End > tokens {
-			return bad(i, "it covers [%d, %d) of %d tokens; want the run [%d, %d) of the one before, or a later one", s.Begin, s.End, tokens, begin, end)
+			return bad(i, "it covers [%d, %d) of %d tokens; want the run [%d, %d) of the one before, or a later one",
+				s.Begin, s.End, tokens, begin, end)
 		}
 		if s.Weights == nil || len(s.Weights.Layers) != d.cfg.Layers {
 			return bad(i, "no adapter, or not one of %d layers", d.cfg.Layers)
@@ -93,7 +99,9 @@ func (d *decoder) adapt(l int, x device.View, parts []part) error {
 			c.Out, c.Segments = p.out, c.Segments[:0]
 			for i := range d.lora {
 				if s := &d.lora[i]; s.pass == pass && !s.Weights.Layers[l][p.target].Empty() {
-					c.Segments = append(c.Segments, device.LoRASegment{Begin: s.Begin, End: s.End, Scale: s.Scale, M: &s.Weights.Layers[l][p.target]})
+					c.Segments = append(c.Segments,
+						device.LoRASegment{Begin: s.Begin, End: s.End, Scale: s.Scale,
+							M: &s.Weights.Layers[l][p.target]})
 				}
 			}
 			if len(c.Segments) > 0 {
@@ -117,14 +125,16 @@ func rowsOf(v device.View, begin, end int) device.View {
 	return v
 }
 
-// embedAdapters replaces the embeddings x of tokens whose adapters have a table of their own, and adds what they have as LoRA.
+// embedAdapters replaces the embeddings x of tokens whose adapters have a table of their own, and adds what they have
+// as LoRA.
 func (d *decoder) embedAdapters(b *Batch, x device.View) error {
 	if !d.whole {
 		return nil
 	}
 	for i := range d.lora {
 		if s := &d.lora[i]; s.Weights.EmbedTable != nil {
-			if err := d.dev.Embed(device.EmbedArgs{IDs: b.IDs[s.Begin:s.End], Table: s.Weights.EmbedTable, Scale: d.cfg.EmbedScale, Out: rowsOf(x, s.Begin, s.End)}); err != nil {
+			if err := d.dev.Embed(device.EmbedArgs{IDs: b.IDs[s.Begin:s.End], Table: s.Weights.EmbedTable,
+				Scale: d.cfg.EmbedScale, Out: rowsOf(x, s.Begin, s.End)}); err != nil {
 				return err
 			}
 		}
@@ -142,7 +152,8 @@ func (d *decoder) embedAdapters(b *Batch, x device.View) error {
 			if e.Table != nil {
 				out := rowsOf(low, s.Begin, s.End)
 				out.Cols = e.M.Rank
-				if err := d.dev.Embed(device.EmbedArgs{IDs: b.IDs[s.Begin:s.End], Table: e.Table, Scale: d.cfg.EmbedScale, Out: out}); err != nil {
+				if err := d.dev.Embed(device.EmbedArgs{IDs: b.IDs[s.Begin:s.End], Table: e.Table,
+					Scale: d.cfg.EmbedScale, Out: out}); err != nil {
 					return err
 				}
 			}
@@ -175,7 +186,8 @@ func (d *decoder) nextRun(rows []int32, begin, pass int) (s *placed, end int) {
 	return s, end
 }
 
-// logitsOf computes the head for rows of the last batch, whose normalized states are last, with what their adapters have for it.
+// logitsOf computes the head for rows of the last batch, whose normalized states are last, with what their adapters
+// have for it.
 func (d *decoder) logitsOf(rows []int32, last, logits device.View) error {
 	if !d.whole {
 		return d.project(d.head, last, logits)
@@ -189,7 +201,8 @@ func (d *decoder) logitsOf(rows []int32, last, logits device.View) error {
 		for begin := 0; begin < len(rows); {
 			s, end := d.nextRun(rows, begin, pass)
 			if s != nil && !s.Weights.Head.Empty() {
-				c.Segments = append(c.Segments, device.LoRASegment{Begin: begin, End: end, Scale: s.Scale, M: &s.Weights.Head})
+				c.Segments = append(c.Segments,
+					device.LoRASegment{Begin: begin, End: end, Scale: s.Scale, M: &s.Weights.Head})
 			}
 			begin = end
 		}
@@ -202,7 +215,8 @@ func (d *decoder) logitsOf(rows []int32, last, logits device.View) error {
 	return nil
 }
 
-// heads multiplies each row with its adapter's own head, or with the model's, which is left out only where no row wants it.
+// heads multiplies each row with its adapter's own head, or with the model's, which is left out only where no row wants
+// it.
 func (d *decoder) heads(rows []int32, last, logits device.View) error {
 	own := 0
 	for _, r := range rows {

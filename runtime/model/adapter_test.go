@@ -47,8 +47,10 @@ func factor(rng *rand.Rand, dtype tensor.DType, rows, cols int) (lora.Factor, []
 	return f, values
 }
 
-// randomModule makes a random module and merges it into the tensor key [out, in] of src. Where the tensor is an embedding [V, H], A is [R, V] and B [H, R].
-func randomModule(rng *rand.Rand, src memory, key string, dtype tensor.DType, rank int, embedding, dora bool) lora.Module {
+// randomModule makes a random module and merges it into the tensor key [out, in] of src. Where the tensor is an
+// embedding [V, H], A is [R, V] and B [H, R].
+func randomModule(rng *rand.Rand, src memory, key string, dtype tensor.DType, rank int, embedding,
+	dora bool) lora.Module {
 	w := src[key]
 	out, in := w.shape[0], w.shape[1]
 	if embedding {
@@ -85,7 +87,8 @@ func randomModule(rng *rand.Rand, src memory, key string, dtype tensor.DType, ra
 	return m
 }
 
-var targetNames = [lora.NumTargets]string{"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"}
+var targetNames = [lora.NumTargets]string{"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj",
+	"self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"}
 
 // kinds of adapters in these tests.
 var adapterKinds = []string{"f32", "f16", "bf16", "dora", "embedding", "tables", "head"}
@@ -102,7 +105,8 @@ func adapterOf(rng *rand.Rand, cfg *Config, merged memory, kind string) *lora.Ad
 			if target == int(lora.OProj) && l == 0 || (kind == "tables" || kind == "head") && target > 0 {
 				continue // untouched
 			}
-			a.Layers[l][target] = randomModule(rng, merged, fmt.Sprintf("model.layers.%d.%s.weight", l, name), dtype, 1+(target*5+l+len(kind))%19, false, kind == "dora")
+			a.Layers[l][target] = randomModule(rng, merged, fmt.Sprintf("model.layers.%d.%s.weight", l, name), dtype,
+				1+(target*5+l+len(kind))%19, false, kind == "dora")
 		}
 	}
 	table := func(key string) *quant.Matrix {
@@ -141,8 +145,10 @@ func TestLoRAEqualsMerged(t *testing.T) {
 					base := newHarness(t, plain, dev, 16, 16, tensor.F32).forward(0, 4, ids...)
 
 					b := &Batch{
-						IDs: slices.Concat(ids, ids), Positions: []int32{0, 1, 2, 3, 0, 1, 2, 3}, Indptr: []int32{0, 4, 8}, Lens: []int32{4, 4},
-						PageTables: [][]int32{{1}, {0}}, LoRA: []lora.Segment{{Begin: 4, End: 8, Scale: 1, Weights: adapter}},
+						IDs: slices.Concat(ids, ids), Positions: []int32{0, 1, 2, 3, 0, 1, 2, 3},
+						Indptr: []int32{0, 4, 8}, Lens: []int32{4, 4},
+						PageTables: [][]int32{{1}, {0}},
+						LoRA:       []lora.Segment{{Begin: 4, End: 8, Scale: 1, Weights: adapter}},
 					}
 					h := newHarness(t, plain, dev, 16, 32, tensor.F32)
 					if err := plain.Forward(b, h.cache); err != nil {
@@ -193,11 +199,14 @@ func TestMixEqualsMerged(t *testing.T) {
 			for i, kind := range []string{"f32", "embedding", "bf16"} {
 				scale := []float32{0.5, -1, 1}[i]
 				one := maps.Clone(merged)
-				segments = append(segments, lora.Segment{Begin: 0, End: 4, Scale: scale, Weights: loadAdapter(t, dev, adapterOf(rng, cfg, one, kind))})
+				segments = append(segments,
+					lora.Segment{Begin: 0, End: 4, Scale: scale,
+						Weights: loadAdapter(t, dev, adapterOf(rng, cfg, one, kind))})
 				merged = addScaled(merged, one, scale)
 			}
 			want := newHarness(t, loadModel(t, dev, merged, cfg), dev, 16, 16, tensor.F32).forward(0, 4, ids...)
-			b := &Batch{IDs: ids, Positions: []int32{0, 1, 2, 3}, Indptr: []int32{0, 4}, Lens: []int32{4}, PageTables: [][]int32{{0}}, LoRA: segments}
+			b := &Batch{IDs: ids, Positions: []int32{0, 1, 2, 3}, Indptr: []int32{0, 4}, Lens: []int32{4},
+				PageTables: [][]int32{{0}}, LoRA: segments}
 			h := newHarness(t, plain, dev, 16, 16, tensor.F32)
 			if err := plain.Forward(b, h.cache); err != nil {
 				t.Fatal(err)
@@ -226,7 +235,8 @@ func addScaled(before, merged memory, scale float32) memory {
 	return out
 }
 
-// A sequence's logits with its adapter are bitwise the same alone and among others, in chunks of any length, whatever adapters the neighbours use.
+// A sequence's logits with its adapter are bitwise the same alone and among others, in chunks of any length, whatever
+// adapters the neighbours use.
 func TestAdaptersChangeOnlyTheirOwn(t *testing.T) {
 	for name, open := range floatDevices(t) {
 		t.Run(name, func(t *testing.T) {
@@ -265,7 +275,8 @@ func aloneWith(t *testing.T, m *decoder, dev device.Device, ids []int32, w *lora
 	t.Helper()
 	h := newHarness(t, m, dev, 16, len(ids), tensor.F32)
 	for i, id := range ids {
-		b := &Batch{IDs: []int32{id}, Positions: []int32{int32(i)}, Indptr: []int32{0, 1}, Lens: []int32{int32(len(ids))}, PageTables: [][]int32{h.pages}}
+		b := &Batch{IDs: []int32{id}, Positions: []int32{int32(i)}, Indptr: []int32{0, 1},
+			Lens: []int32{int32(len(ids))}, PageTables: [][]int32{h.pages}}
 		if w != nil {
 			b.LoRA = []lora.Segment{{Begin: 0, End: 1, Scale: 1, Weights: w}}
 		}
@@ -281,7 +292,8 @@ func aloneWith(t *testing.T, m *decoder, dev device.Device, ids []int32, w *lora
 	return out
 }
 
-func checkAdapterMix(t *testing.T, m *decoder, dev device.Device, rng *rand.Rand, seqs [][]int32, adapters []*lora.Weights, want [][][]float32) {
+func checkAdapterMix(t *testing.T, m *decoder, dev device.Device, rng *rand.Rand, seqs [][]int32,
+	adapters []*lora.Weights, want [][][]float32) {
 	t.Helper()
 	h := newHarness(t, m, dev, 16, 32*len(seqs), tensor.F32)
 	done := make([]int, len(seqs))
@@ -302,7 +314,8 @@ func checkAdapterMix(t *testing.T, m *decoder, dev device.Device, rng *rand.Rand
 				done[s]++
 			}
 			left = left || done[s] < len(seqs[s])
-			b.Indptr, b.Lens, b.PageTables = append(b.Indptr, int32(len(b.IDs))), append(b.Lens, int32(len(seqs[s]))), append(b.PageTables, h.pages[2*s:2*s+2])
+			b.Indptr, b.Lens, b.PageTables = append(b.Indptr, int32(len(b.IDs))), append(b.Lens, int32(len(seqs[s]))),
+				append(b.PageTables, h.pages[2*s:2*s+2])
 			if adapters[s] != nil && n > 0 {
 				b.LoRA = append(b.LoRA, lora.Segment{Begin: begin, End: len(b.IDs), Scale: 1, Weights: adapters[s]})
 			}
@@ -315,7 +328,8 @@ func checkAdapterMix(t *testing.T, m *decoder, dev device.Device, rng *rand.Rand
 			t.Fatal(err)
 		}
 		for i, at := range of {
-			numtest.Equal(t, fmt.Sprintf("sequence %d, token %d", at[0], at[1]), logits[i*m.cfg.Vocab:(i+1)*m.cfg.Vocab], want[at[0]][at[1]])
+			numtest.Equal(t, fmt.Sprintf("sequence %d, token %d", at[0], at[1]),
+				logits[i*m.cfg.Vocab:(i+1)*m.cfg.Vocab], want[at[0]][at[1]])
 		}
 	}
 }
@@ -338,7 +352,8 @@ func TestCheckAdapter(t *testing.T) {
 		"head":              func(w *lora.Weights) { w.Head = w.Layers[0][lora.QProj] },
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := &lora.Weights{Layers: slices.Clone(good.Layers), Embed: good.Embed, EmbedTable: tables.EmbedTable, HeadTable: tables.HeadTable}
+			w := &lora.Weights{Layers: slices.Clone(good.Layers), Embed: good.Embed, EmbedTable: tables.EmbedTable,
+				HeadTable: tables.HeadTable}
 			if err := CheckAdapter(cfg, w); err != nil {
 				t.Fatal(err)
 			}

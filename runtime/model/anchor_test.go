@@ -13,8 +13,9 @@ import (
 	"weft/runtime/weights"
 )
 
-// The loss of the default model over the first batch of the recorded training run, before any training: as it is, and with its linear layers dequantized and put in NF4 with double
-// quantization, where it is 2.33 and 3.05. Tolerance: 1e-3 (goldens' README, I).
+// The loss of the default model over the first batch of the recorded training run, before any training: as it is, and
+// with its linear layers dequantized and put in NF4 with double quantization, where it is 2.33 and 3.05. Tolerance:
+// 1e-3 (goldens' README, I).
 func TestLossBeforeTraining(t *testing.T) {
 	text, err := os.ReadFile(testdata.Goldens(t, "train", "I_anchor", "run.json"))
 	if err != nil {
@@ -62,7 +63,8 @@ func TestLossBeforeTraining(t *testing.T) {
 			sum, targets := 0.0, 0
 			for s := batches[0]; s < batches[1]; s++ {
 				begin, end := seqs[s], seqs[s+1]
-				for i, logits := range newHarness(t, m, dev, 16, int(end-begin), tensor.F32).forward(0, int(end-begin), ids[begin:end]...) {
+				for i, logits := range newHarness(t, m, dev, 16, int(end-begin), tensor.F32).forward(0, int(end-begin),
+					ids[begin:end]...) {
 					if next := begin + int32(i) + 1; next < end && labels[next] >= 0 {
 						sum, targets = sum+nll(logits, labels[next]), targets+1
 					}

@@ -16,13 +16,16 @@ func (d *decoder) check(b *Batch, cache device.KVCache) error {
 	}
 	c, k, n := d.cfg, cache.Config(), len(b.IDs)
 	if k.Layers != c.Layers || k.KVHeads != c.KVHeads || k.HeadDim != c.HeadDim || k.PageLen < 1 {
-		return bad("the kv cache has %d layers of %d heads of %d, the model %d of %d of %d", k.Layers, k.KVHeads, k.HeadDim, c.Layers, c.KVHeads, c.HeadDim)
+		return bad("the kv cache has %d layers of %d heads of %d, the model %d of %d of %d", k.Layers, k.KVHeads,
+			k.HeadDim, c.Layers, c.KVHeads, c.HeadDim)
 	}
 	if n > d.opt.MaxBatchTokens {
 		return bad("%d tokens, the model was loaded for %d", n, d.opt.MaxBatchTokens)
 	}
-	if len(b.Positions) != n || len(b.Indptr) != len(b.Lens)+1 || len(b.PageTables) != len(b.Lens) || b.Indptr[0] != 0 || int(b.Indptr[len(b.Lens)]) != n {
-		return bad("%d tokens with %d positions, %d lengths, %d page tables and the bounds %v", n, len(b.Positions), len(b.Lens), len(b.PageTables), b.Indptr)
+	if len(b.Positions) != n || len(b.Indptr) != len(b.Lens)+1 || len(b.PageTables) != len(b.Lens) ||
+		b.Indptr[0] != 0 || int(b.Indptr[len(b.Lens)]) != n {
+		return bad("%d tokens with %d positions, %d lengths, %d page tables and the bounds %v", n, len(b.Positions),
+			len(b.Lens), len(b.PageTables), b.Indptr)
 	}
 	for i, id := range b.IDs {
 		if id < 0 || int(id) >= c.Vocab {
@@ -40,14 +43,17 @@ func (d *decoder) check(b *Batch, cache device.KVCache) error {
 		first, last := b.Positions[begin], b.Positions[end-1]
 		for t := begin; t < end; t++ {
 			if b.Positions[t] != first+t-begin {
-				return bad("token %d of sequence %d has position %d; positions are consecutive from %d on", t, s, b.Positions[t], first)
+				return bad("token %d of sequence %d has position %d; positions are consecutive from %d on", t, s,
+					b.Positions[t], first)
 			}
 		}
 		if first < 0 || int(last) >= d.opt.MaxContext || b.Lens[s] <= last {
-			return bad("sequence %d has positions %d to %d and %d known tokens in a context of %d", s, first, last, b.Lens[s], d.opt.MaxContext)
+			return bad("sequence %d has positions %d to %d and %d known tokens in a context of %d", s, first, last,
+				b.Lens[s], d.opt.MaxContext)
 		}
 		if pages := int(last)/k.PageLen + 1; len(b.PageTables[s]) < pages {
-			return bad("sequence %d reaches position %d and needs %d pages of %d, its page table has %d", s, last, pages, k.PageLen, len(b.PageTables[s]))
+			return bad("sequence %d reaches position %d and needs %d pages of %d, its page table has %d", s, last,
+				pages, k.PageLen, len(b.PageTables[s]))
 		}
 		for p := int(first) / k.PageLen; p <= int(last)/k.PageLen; p++ {
 			if page := b.PageTables[s][p]; page < 0 || int(page) >= k.NumPages {

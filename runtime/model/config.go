@@ -43,7 +43,8 @@ type Config struct {
 	Windows                 []int // [Layers], 0: all positions
 	Ropes                   []Rope
 	RopeOf                  []int // [Layers], index into Ropes
-	Pad                     *int  // the token whose row of the embedding has no gradient in PyTorch (padding_idx), or nil
+	// the token whose row of the embedding has no gradient in PyTorch (padding_idx), or nil
+	Pad *int
 }
 
 // Limits that no model in use comes near; they keep a hostile file from asking for absurd memory.
@@ -63,7 +64,8 @@ func (c *Config) validate() error {
 		value, max int
 	}{
 		{"hidden size", c.Hidden, maxWidth}, {"layers", c.Layers, maxLayers}, {"attention heads", c.Heads, maxHeads},
-		{"key/value heads", c.KVHeads, maxHeads}, {"head width", c.HeadDim, maxHeadDim}, {"feed-forward width", c.FFN, maxWidth},
+		{"key/value heads", c.KVHeads, maxHeads}, {"head width", c.HeadDim, maxHeadDim},
+		{"feed-forward width", c.FFN, maxWidth},
 		{"vocabulary", c.Vocab, maxVocab}, {"context", c.MaxContext, maxContext},
 	} {
 		if n.value < 1 || n.value > n.max {
@@ -87,7 +89,8 @@ func (c *Config) validate() error {
 		}
 	}
 	if len(c.Windows) != c.Layers || len(c.RopeOf) != c.Layers {
-		return fmt.Errorf("%w: %d windows and %d RoPE kinds for %d layers", ErrConfig, len(c.Windows), len(c.RopeOf), c.Layers)
+		return fmt.Errorf("%w: %d windows and %d RoPE kinds for %d layers", ErrConfig, len(c.Windows), len(c.RopeOf),
+			c.Layers)
 	}
 	for l, w := range c.Windows {
 		if w < 0 || c.RopeOf[l] < 0 || c.RopeOf[l] >= len(c.Ropes) {
@@ -126,7 +129,8 @@ func Supported() []string {
 }
 
 func unsupported(format string, args ...any) error {
-	return fmt.Errorf("%w: %s; supported are %s", ErrUnsupported, fmt.Sprintf(format, args...), strings.Join(Supported(), ", "))
+	return fmt.Errorf("%w: %s; supported are %s", ErrUnsupported, fmt.Sprintf(format, args...),
+		strings.Join(Supported(), ", "))
 }
 
 func findArchitecture(name string, names func(*architecture) []string) *architecture {

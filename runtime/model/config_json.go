@@ -71,8 +71,8 @@ func place(err error) string {
 	return ""
 }
 
-// ParseConfig reads a config.json. An absent member has the default of transformers' class for the model; a member that asks for what weft does not
-// compute is ErrUnsupported, one that makes no sense ErrConfig.
+// ParseConfig reads a config.json. An absent member has the default of transformers' class for the model; a member that
+// asks for what weft does not compute is ErrUnsupported, one that makes no sense ErrConfig.
 func ParseConfig(text []byte) (*Config, error) {
 	var h hfConfig
 	if len(text) > maxConfigBytes {
@@ -96,7 +96,8 @@ func ParseConfig(text []byte) (*Config, error) {
 			return nil, fmt.Errorf("%w: config.json: %w", ErrUnsupported, err)
 		}
 	}
-	if len(h.Architectures) > 0 && !slices.ContainsFunc(h.Architectures, func(n string) bool { return strings.HasSuffix(n, "ForCausalLM") }) {
+	if len(h.Architectures) > 0 &&
+		!slices.ContainsFunc(h.Architectures, func(n string) bool { return strings.HasSuffix(n, "ForCausalLM") }) {
 		return nil, fmt.Errorf("%w: %q is no causal language model", ErrUnsupported, h.Architectures)
 	}
 	for _, t := range h.LayerTypes {
@@ -105,7 +106,8 @@ func ParseConfig(text []byte) (*Config, error) {
 		}
 	}
 	c := &Config{
-		Architecture: a.name, Hidden: h.Hidden, Layers: h.Layers, Heads: h.Heads, KVHeads: h.Heads, FFN: h.FFN, Vocab: h.Vocab,
+		Architecture: a.name, Hidden: h.Hidden, Layers: h.Layers, Heads: h.Heads, KVHeads: h.Heads, FFN: h.FFN,
+		Vocab:      h.Vocab,
 		MaxContext: h.MaxPositions, RMSEps: 1e-6, EmbedScale: 1,
 	}
 	if h.KVHeads != nil {
@@ -115,7 +117,8 @@ func ParseConfig(text []byte) (*Config, error) {
 		c.RMSEps = float32(*h.RMSEps)
 	}
 	if c.Layers < 1 || c.Layers > maxLayers || c.Heads < 1 {
-		return nil, fmt.Errorf("%w: %d layers, expected 1 to %d; %d attention heads, expected at least 1", ErrConfig, c.Layers, maxLayers, c.Heads)
+		return nil, fmt.Errorf("%w: %d layers, expected 1 to %d; %d attention heads, expected at least 1", ErrConfig,
+			c.Layers, maxLayers, c.Heads)
 	}
 	c.HeadDim = c.Hidden / c.Heads
 	if h.HeadDim != nil {
@@ -123,7 +126,8 @@ func ParseConfig(text []byte) (*Config, error) {
 	} else if a.headDim > 0 {
 		c.HeadDim = a.headDim
 	} else if c.Hidden%c.Heads != 0 {
-		return nil, fmt.Errorf("%w: hidden size %d is no multiple of %d heads and head_dim is absent", ErrConfig, c.Hidden, c.Heads)
+		return nil, fmt.Errorf("%w: hidden size %d is no multiple of %d heads and head_dim is absent", ErrConfig,
+			c.Hidden, c.Heads)
 	}
 	c.AttnScale = float32(1 / math.Sqrt(float64(c.HeadDim)))
 	c.Windows, c.RopeOf = make([]int, c.Layers), make([]int, c.Layers)
@@ -146,10 +150,12 @@ func (h *hfConfig) activation() (device.Activation, error) {
 	if h.Activation != nil {
 		name = *h.Activation
 	}
-	acts := map[string]device.Activation{"silu": device.SiLU, "swish": device.SiLU, "gelu_pytorch_tanh": device.GELUTanh, "gelu_new": device.GELUTanh, "gelu": device.GELUErf}
+	acts := map[string]device.Activation{"silu": device.SiLU, "swish": device.SiLU,
+		"gelu_pytorch_tanh": device.GELUTanh, "gelu_new": device.GELUTanh, "gelu": device.GELUErf}
 	act, ok := acts[name]
 	if !ok {
-		return 0, fmt.Errorf("%w: activation %q; supported are %v", ErrUnsupported, name, slices.Sorted(maps.Keys(acts)))
+		return 0,
+			fmt.Errorf("%w: activation %q; supported are %v", ErrUnsupported, name, slices.Sorted(maps.Keys(acts)))
 	}
 	return act, nil
 }
@@ -183,8 +189,8 @@ const (
 	full    = "full_attention"
 )
 
-// slidingLayers sets the window of the layers that layer_types calls sliding_attention, or of those that rule names where the file has no layer_types.
-// An absent sliding_window is def, null is none.
+// slidingLayers sets the window of the layers that layer_types calls sliding_attention, or of those that rule names
+// where the file has no layer_types. An absent sliding_window is def, null is none.
 func (h *hfConfig) slidingLayers(c *Config, def int, rule func(layer int) bool) error {
 	if h.Window != nil {
 		def = *h.Window

@@ -38,8 +38,10 @@ func TestSpellingsAgree(t *testing.T) {
 func base(t testing.TB, edit map[string]any) []byte {
 	t.Helper()
 	members := map[string]any{
-		"model_type": "llama", "architectures": []string{"LlamaForCausalLM"}, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
-		"num_key_value_heads": 2, "intermediate_size": 96, "vocab_size": 128, "max_position_embeddings": 256, "rms_norm_eps": 1e-5, "hidden_act": "silu",
+		"model_type": "llama", "architectures": []string{"LlamaForCausalLM"}, "hidden_size": 64, "num_hidden_layers": 2,
+		"num_attention_heads": 4,
+		"num_key_value_heads": 2, "intermediate_size": 96, "vocab_size": 128, "max_position_embeddings": 256,
+		"rms_norm_eps": 1e-5, "hidden_act": "silu",
 		"rope_theta": 10000.0,
 	}
 	for k, v := range edit {
@@ -68,13 +70,17 @@ func TestParseConfigRefuses(t *testing.T) {
 		{"unknown architecture", m{"model_type": "mamba"}, ErrUnsupported, `"mamba"; supported are gemma2, gemma3_text, llama, mistral, phi3, qwen2, qwen3`},
 		{"experts", m{"model_type": "mixtral", "num_local_experts": 8}, ErrUnsupported, "mixtral"},
 		{"experts in a dense type", m{"num_experts": 8}, ErrUnsupported, "mixture of experts"},
-		{"another head", m{"architectures": []string{"LlamaForSequenceClassification"}}, ErrUnsupported, "LlamaForSequenceClassification"},
+		{"another head", m{"architectures": []string{"LlamaForSequenceClassification"}}, ErrUnsupported,
+			"LlamaForSequenceClassification"},
 		{"quantized", m{"quantization_config": m{"quant_method": "aqlm"}}, ErrUnsupported, `quant_method "aqlm"; read are bitsandbytes`},
 		{"activation", m{"hidden_act": "relu2"}, ErrUnsupported, "relu2"},
-		{"layer type", m{"layer_types": []string{"full_attention", "chunked_attention"}}, ErrUnsupported, "chunked_attention"},
+		{"layer type", m{"layer_types": []string{"full_attention", "chunked_attention"}}, ErrUnsupported,
+			"chunked_attention"},
 		{"rope type", m{"rope_scaling": m{"rope_type": "mrope"}}, ErrUnsupported, "mrope"},
-		{"rope member", m{"rope_scaling": m{"rope_type": "linear", "factor": 2, "mrope_section": []int{1}}}, ErrUnsupported, "mrope_section"},
-		{"bidirectional", m{"model_type": "gemma2", "use_bidirectional_attention": true}, ErrUnsupported, "bidirectional"},
+		{"rope member", m{"rope_scaling": m{"rope_type": "linear", "factor": 2, "mrope_section": []int{1}}},
+			ErrUnsupported, "mrope_section"},
+		{"bidirectional", m{"model_type": "gemma2", "use_bidirectional_attention": true}, ErrUnsupported,
+			"bidirectional"},
 		{"string for a number", m{"hidden_size": "64"}, ErrConfig, "hidden_size"},
 		{"fraction", m{"num_hidden_layers": 2.5}, ErrConfig, "num_hidden_layers"},
 		{"no layers", m{"num_hidden_layers": 0}, ErrConfig, "layers"},
@@ -98,16 +104,25 @@ func TestParseConfigRefuses(t *testing.T) {
 		{"odd rotated width", m{"partial_rotary_factor": 0.3, "head_dim": 20, "hidden_size": 80}, nil, ""},
 		{"odd rotated width of 5", m{"partial_rotary_factor": 0.32}, ErrConfig, "rotated width 5"},
 		{"linear factor", m{"rope_scaling": m{"type": "linear", "factor": 0}}, ErrConfig, "factor"},
-		{"llama3 factors", m{"rope_scaling": m{"rope_type": "llama3", "factor": 8, "low_freq_factor": 4, "high_freq_factor": 1, "original_max_position_embeddings": 64}}, ErrConfig, "low 4, high 1"},
-		{"longrope factors", m{"rope_scaling": m{"type": "longrope", "short_factor": []int{1}, "long_factor": []int{1}, "original_max_position_embeddings": 64}}, ErrConfig, "1 factors, want 8"},
-		{"longrope original", m{"rope_scaling": m{"type": "longrope", "short_factor": []int{1}, "long_factor": []int{1}}}, ErrConfig, "original_max_position_embeddings"},
-		{"yarn betas", m{"rope_scaling": m{"type": "yarn", "factor": 4, "beta_fast": 1, "beta_slow": 2}}, ErrConfig, "beta_fast"},
+		{"llama3 factors",
+			m{"rope_scaling": m{"rope_type": "llama3", "factor": 8, "low_freq_factor": 4, "high_freq_factor": 1,
+				"original_max_position_embeddings": 64}}, ErrConfig, "low 4, high 1"},
+		{"longrope factors",
+			m{"rope_scaling": m{"type": "longrope", "short_factor": []int{1}, "long_factor": []int{1},
+				"original_max_position_embeddings": 64}}, ErrConfig, "1 factors, want 8"},
+		{"longrope original",
+			m{"rope_scaling": m{"type": "longrope", "short_factor": []int{1}, "long_factor": []int{1}}}, ErrConfig,
+			"original_max_position_embeddings"},
+		{"yarn betas", m{"rope_scaling": m{"type": "yarn", "factor": 4, "beta_fast": 1, "beta_slow": 2}}, ErrConfig,
+			"beta_fast"},
 		{"window", m{"model_type": "mistral", "sliding_window": -8}, ErrConfig, "sliding_window is -8"},
-		{"layer types", m{"model_type": "gemma2", "layer_types": []string{"full_attention"}}, ErrConfig, "1 layer_types for 2 layers"},
+		{"layer types", m{"model_type": "gemma2", "layer_types": []string{"full_attention"}}, ErrConfig,
+			"1 layer_types for 2 layers"},
 		{"soft cap", m{"model_type": "gemma2", "attn_logit_softcapping": -1}, ErrConfig, "attn_logit_softcapping"},
 		{"query scalar", m{"model_type": "gemma2", "query_pre_attn_scalar": 0}, ErrConfig, "attention scale"},
 		{"pattern", m{"model_type": "gemma3_text", "sliding_window_pattern": 0}, ErrConfig, "sliding_window_pattern"},
-		{"rope of one kind for two", m{"model_type": "gemma3_text", "rope_parameters": m{"rope_theta": 1e6}}, ErrConfig, "full_attention"},
+		{"rope of one kind for two", m{"model_type": "gemma3_text", "rope_parameters": m{"rope_theta": 1e6}}, ErrConfig,
+			"full_attention"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			cfg, err := ParseConfig(base(t, c.edit))
@@ -146,40 +161,54 @@ func TestParseConfigDefaults(t *testing.T) {
 		edit m
 		ok   func(*Config) bool
 	}{
-		{"llama", m{"hidden_act": nil, "num_key_value_heads": nil}, func(c *Config) bool { return c.KVHeads == 4 && c.HeadDim == 16 && !c.Tied && c.Windows[0] == 0 }},
+		{"llama", m{"hidden_act": nil, "num_key_value_heads": nil},
+			func(c *Config) bool { return c.KVHeads == 4 && c.HeadDim == 16 && !c.Tied && c.Windows[0] == 0 }},
 		{"null head_dim", m{"head_dim": json.RawMessage("null")}, func(c *Config) bool { return c.HeadDim == 16 }},
 		{"mistral", m{"model_type": "mistral"}, func(c *Config) bool { return c.Windows[1] == 4096 }},
-		{"mistral without window", m{"model_type": "mistral", "sliding_window": json.RawMessage("null")}, func(c *Config) bool { return c.Windows[1] == 0 }},
-		{"qwen2 slides in the upper layers", m{"model_type": "qwen2", "use_sliding_window": true, "sliding_window": 8, "max_window_layers": 1},
+		{"mistral without window", m{"model_type": "mistral", "sliding_window": json.RawMessage("null")},
+			func(c *Config) bool { return c.Windows[1] == 0 }},
+		{"qwen2 slides in the upper layers",
+			m{"model_type": "qwen2", "use_sliding_window": true, "sliding_window": 8, "max_window_layers": 1},
 			func(c *Config) bool { return c.Windows[0] == 0 && c.Windows[1] == 8 && c.QKVBias && !c.OBias }},
 		{"qwen2 slides from layer 28 on", m{"model_type": "qwen2", "use_sliding_window": true, "num_hidden_layers": 30},
 			func(c *Config) bool { return c.Windows[27] == 0 && c.Windows[28] == 4096 }},
 		{"qwen3", m{"model_type": "qwen3"}, func(c *Config) bool { return c.HeadDim == 128 && c.QKNorm && !c.QKVBias }},
 		{"gemma2", m{"model_type": "gemma2", "hidden_act": nil},
 			func(c *Config) bool {
-				return c.HeadDim == 256 && c.Tied && c.AttnSoftcap == 50 && c.FinalSoftcap == 30 && c.Windows[0] == 4096 && c.Windows[1] == 0 && c.AttnScale == 1.0/16 && c.EmbedScale == 8
+				return c.HeadDim == 256 && c.Tied && c.AttnSoftcap == 50 && c.FinalSoftcap == 30 &&
+					c.Windows[0] == 4096 && c.Windows[1] == 0 && c.AttnScale == 1.0/16 && c.EmbedScale == 8
 			}},
 		{"gemma3", m{"model_type": "gemma3_text", "hidden_act": nil, "rope_theta": nil, "num_hidden_layers": 7},
 			func(c *Config) bool {
-				return c.AttnSoftcap == 0 && c.Windows[5] == 0 && c.Windows[6] == 4096 && c.Ropes[c.RopeOf[5]].Theta == 1e6 && c.Ropes[c.RopeOf[6]].Theta == 10000
+				return c.AttnSoftcap == 0 && c.Windows[5] == 0 && c.Windows[6] == 4096 &&
+					c.Ropes[c.RopeOf[5]].Theta == 1e6 && c.Ropes[c.RopeOf[6]].Theta == 10000
 			}},
-		{"gemma3 caps logits, never scores", m{"model_type": "gemma3_text", "attn_logit_softcapping": 3, "final_logit_softcapping": 7},
+		{"gemma3 caps logits, never scores",
+			m{"model_type": "gemma3_text", "attn_logit_softcapping": 3, "final_logit_softcapping": 7},
 			func(c *Config) bool { return c.AttnSoftcap == 0 && c.FinalSoftcap == 7 }},
-		{"gemma3 scales full layers only", m{"model_type": "gemma3_text", "rope_scaling": m{"rope_type": "linear", "factor": 8}},
+		{"gemma3 scales full layers only",
+			m{"model_type": "gemma3_text", "rope_scaling": m{"rope_type": "linear", "factor": 8}},
 			func(c *Config) bool { return c.Ropes[0].Kind == "linear" && c.Ropes[1].Kind == "default" }},
 		{"yarn", m{"rope_scaling": m{"type": "yarn", "factor": 4, "original_max_position_embeddings": 256}},
 			func(c *Config) bool { return c.MaxContext == 1024 && math.Abs(c.Ropes[0].Scale-1.1386294) < 1e-6 }},
-		{"longrope", m{"model_type": "phi3", "max_position_embeddings": 256, "original_max_position_embeddings": 64, "rope_scaling": longrope},
+		{"longrope", m{"model_type": "phi3", "max_position_embeddings": 256, "original_max_position_embeddings": 64,
+			"rope_scaling": longrope},
 			func(c *Config) bool {
 				return c.Ropes[0].Original == 64 && math.Abs(c.Ropes[0].Scale-math.Sqrt(4.0/3)) < 1e-12
 			}},
-		{"longrope with a factor", m{"model_type": "phi3", "original_max_position_embeddings": 64, "rope_scaling": edited(longrope, "factor", 8)},
+		{"longrope with a factor",
+			m{"model_type": "phi3", "original_max_position_embeddings": 64,
+				"rope_scaling": edited(longrope, "factor", 8)},
 			func(c *Config) bool { return math.Abs(c.Ropes[0].Scale-math.Sqrt(1.5)) < 1e-12 }},
-		{"longrope's outer original context wins", m{"model_type": "phi3", "original_max_position_embeddings": 64, "rope_scaling": edited(longrope, "original_max_position_embeddings", 32)},
+		{"longrope's outer original context wins",
+			m{"model_type": "phi3", "original_max_position_embeddings": 64,
+				"rope_scaling": edited(longrope, "original_max_position_embeddings", 32)},
 			func(c *Config) bool { return c.Ropes[0].Original == 64 }},
-		{"longrope's inner original context", m{"model_type": "phi3", "rope_scaling": edited(longrope, "original_max_position_embeddings", 32)},
+		{"longrope's inner original context",
+			m{"model_type": "phi3", "rope_scaling": edited(longrope, "original_max_position_embeddings", 32)},
 			func(c *Config) bool { return c.Ropes[0].Original == 32 }},
-		{"dynamic", m{"rope_scaling": m{"type": "dynamic", "factor": 4}}, func(c *Config) bool { return c.Ropes[0].Kind == "default" && c.MaxContext == 256 }},
+		{"dynamic", m{"rope_scaling": m{"type": "dynamic", "factor": 4}},
+			func(c *Config) bool { return c.Ropes[0].Kind == "default" && c.MaxContext == 256 }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			cfg, err := ParseConfig(base(t, c.edit))
@@ -202,10 +231,13 @@ func TestFrequencies(t *testing.T) {
 	}{
 		{"default", Rope{Kind: "default", Theta: 10000}, []float64{1, 0.01}},
 		{"linear", Rope{Kind: "linear", Theta: 10000, Factor: 4}, []float64{0.25, 0.0025}},
-		// The first pair turns 1024/(2 pi) = 163 times in the original context, the second 1.63 times: smooth = (1.63-1)/3.
-		{"llama3", Rope{Kind: "llama3", Theta: 10000, Factor: 8, Low: 1, High: 4, Original: 1024}, []float64{1, 0.01 * (0.125 + 0.875*(1024*0.01/(2*math.Pi)-1)/3)}},
+		// The first pair turns 1024/(2 pi) = 163 times in the original context, the second 1.63 times: smooth =
+		// (1.63-1)/3.
+		{"llama3", Rope{Kind: "llama3", Theta: 10000, Factor: 8, Low: 1, High: 4, Original: 1024},
+			[]float64{1, 0.01 * (0.125 + 0.875*(1024*0.01/(2*math.Pi)-1)/3)}},
 		// The ramp goes from pair floor(0.35) = 0 to ceil(1.11) = 2: pair 1 is half scaled.
-		{"yarn", Rope{Kind: "yarn", Theta: 10000, Factor: 4, Fast: 32, Slow: 1, Original: 1024, Truncate: true}, []float64{1, 0.01 * (0.25/2 + 1.0/2)}},
+		{"yarn", Rope{Kind: "yarn", Theta: 10000, Factor: 4, Fast: 32, Slow: 1, Original: 1024, Truncate: true},
+			[]float64{1, 0.01 * (0.25/2 + 1.0/2)}},
 		{"divided", Rope{Kind: "default", Theta: 10000, Short: []float64{2, 4}}, []float64{0.5, 0.0025}},
 	} {
 		c.rope.Rot = 4
@@ -224,8 +256,10 @@ func TestFrequencies(t *testing.T) {
 // gguf is the metadata of a small sound GGUF file; nil removes a key.
 func gguf(edit map[string]any) map[string]any {
 	meta := map[string]any{
-		"general.architecture": "llama", "llama.embedding_length": uint32(64), "llama.block_count": uint32(2), "llama.attention.head_count": uint32(4),
-		"llama.attention.head_count_kv": uint32(2), "llama.feed_forward_length": uint32(96), "llama.context_length": uint32(256),
+		"general.architecture": "llama", "llama.embedding_length": uint32(64), "llama.block_count": uint32(2),
+		"llama.attention.head_count":    uint32(4),
+		"llama.attention.head_count_kv": uint32(2), "llama.feed_forward_length": uint32(96),
+		"llama.context_length":                   uint32(256),
 		"llama.attention.layer_norm_rms_epsilon": float32(1e-5), "llama.vocab_size": uint32(128),
 	}
 	maps.Copy(meta, edit)
@@ -242,8 +276,11 @@ func TestConfigFromGGUF(t *testing.T) {
 		say  string
 	}{
 		{"sound", nil, nil, ""},
-		{"vocabulary from the tokens", m{"llama.vocab_size": nil, "tokenizer.ggml.tokens": []string{"a", "b"}}, nil, ""},
-		{"other types of numbers", m{"llama.block_count": int64(2), "llama.rope.freq_base": float64(1e4), "llama.attention.head_count": uint8(4)}, nil, ""},
+		{"vocabulary from the tokens", m{"llama.vocab_size": nil, "tokenizer.ggml.tokens": []string{"a", "b"}}, nil,
+			""},
+		{"other types of numbers",
+			m{"llama.block_count": int64(2), "llama.rope.freq_base": float64(1e4),
+				"llama.attention.head_count": uint8(4)}, nil, ""},
 		{"yarn", m{"llama.rope.scaling.type": "yarn", "llama.rope.scaling.factor": float32(4)}, nil, ""},
 		{"no architecture", m{"general.architecture": nil}, ErrUnsupported, "supported are"},
 		{"unknown architecture", m{"general.architecture": "rwkv7"}, ErrUnsupported, `"rwkv7"`},
@@ -284,9 +321,14 @@ func TestSupported(t *testing.T) {
 func FuzzParseConfig(f *testing.F) {
 	type m = map[string]any
 	for _, edit := range []m{
-		nil, {"model_type": "mistral"}, {"model_type": "qwen2", "use_sliding_window": true}, {"model_type": "qwen3"}, {"model_type": "gemma2"},
-		{"model_type": "gemma3_text", "rope_parameters": m{"full_attention": m{"rope_theta": 1e6}, "sliding_attention": m{"rope_type": "default"}}},
-		{"model_type": "phi3", "rope_scaling": m{"type": "longrope", "short_factor": []int{1}, "long_factor": []int{2}, "original_max_position_embeddings": 64}},
+		nil, {"model_type": "mistral"}, {"model_type": "qwen2", "use_sliding_window": true}, {"model_type": "qwen3"},
+		{"model_type": "gemma2"},
+		{"model_type": "gemma3_text",
+			"rope_parameters": m{"full_attention": m{"rope_theta": 1e6},
+				"sliding_attention": m{"rope_type": "default"}}},
+		{"model_type": "phi3",
+			"rope_scaling": m{"type": "longrope", "short_factor": []int{1}, "long_factor": []int{2},
+				"original_max_position_embeddings": 64}},
 		{"rope_scaling": m{"type": "yarn", "factor": 1e300}}, {"num_hidden_layers": -1}, {"hidden_size": 1e9},
 	} {
 		f.Add(base(f, edit))

@@ -47,7 +47,8 @@ type decoder struct {
 	tap     func(stage string, v device.View) // tests look at the stages with it
 }
 
-// ropeTable is the cos and sin of each position, filled as positions appear. longrope's long half follows the short one.
+// ropeTable is the cos and sin of each position, filled as positions appear. longrope's long half follows the short
+// one.
 type ropeTable struct {
 	buf    device.Buffer
 	freq   [2][]float64
@@ -64,8 +65,10 @@ func (d *decoder) allocate(l *loader) error {
 		to         *device.Buffer
 		rows, cols int
 	}{
-		{&d.x, n, c.Hidden}, {&d.y, n, c.Hidden}, {&d.h, n, c.Hidden}, {&d.q, n, q}, {&d.k, n, kv}, {&d.v, n, kv}, {&d.attn, n, q},
-		{&d.gate, n, c.FFN}, {&d.up, n, c.FFN}, {&d.last, d.opt.MaxLogitRows, c.Hidden}, {&d.logits, d.opt.MaxLogitRows, c.Vocab},
+		{&d.x, n, c.Hidden}, {&d.y, n, c.Hidden}, {&d.h, n, c.Hidden}, {&d.q, n, q}, {&d.k, n, kv}, {&d.v, n, kv},
+		{&d.attn, n, q},
+		{&d.gate, n, c.FFN}, {&d.up, n, c.FFN}, {&d.last, d.opt.MaxLogitRows, c.Hidden},
+		{&d.logits, d.opt.MaxLogitRows, c.Vocab},
 	} {
 		buf, err := d.dev.Alloc(device.Activations, 4*int64(b.rows)*int64(b.cols))
 		if err != nil {
@@ -213,14 +216,17 @@ func (d *decoder) layer(l int, b *Batch, cache device.KVCache) error {
 		d.see("layer", x)
 	}
 	if err := d.linear(l, h,
-		part{w.q, w.qBias, q, lora.QProj}, part{w.k, w.kBias, k, lora.KProj}, part{w.v, w.vBias, v, lora.VProj}); err != nil {
+		part{w.q, w.qBias, q, lora.QProj}, part{w.k, w.kBias, k, lora.KProj}, part{w.v, w.vBias, v,
+			lora.VProj}); err != nil {
 		return err
 	}
 	if c.QKNorm {
-		if err := dev.RMSNorm(device.RMSNormArgs{X: q, Out: q, Weight: w.qNorm, Parts: c.Heads, Eps: c.RMSEps}); err != nil {
+		if err := dev.RMSNorm(device.RMSNormArgs{X: q, Out: q, Weight: w.qNorm, Parts: c.Heads,
+			Eps: c.RMSEps}); err != nil {
 			return err
 		}
-		if err := dev.RMSNorm(device.RMSNormArgs{X: k, Out: k, Weight: w.kNorm, Parts: c.KVHeads, Eps: c.RMSEps}); err != nil {
+		if err := dev.RMSNorm(device.RMSNormArgs{X: k, Out: k, Weight: w.kNorm, Parts: c.KVHeads,
+			Eps: c.RMSEps}); err != nil {
 			return err
 		}
 	}
@@ -232,8 +238,9 @@ func (d *decoder) layer(l int, b *Batch, cache device.KVCache) error {
 		return err
 	}
 	if err := dev.Attention(device.AttentionArgs{
-		Q: q, Out: attn, HeadDim: c.HeadDim, Cache: cache, Layer: l, Indptr: b.Indptr, Positions: b.Positions, PageTables: b.PageTables,
-		Scale: c.AttnScale, Softcap: c.AttnSoftcap, Window: c.Windows[l],
+		Q: q, Out: attn, HeadDim: c.HeadDim, Cache: cache, Layer: l, Indptr: b.Indptr, Positions: b.Positions,
+		PageTables: b.PageTables,
+		Scale:      c.AttnScale, Softcap: c.AttnSoftcap, Window: c.Windows[l],
 	}); err != nil {
 		return err
 	}
@@ -246,7 +253,8 @@ func (d *decoder) layer(l int, b *Batch, cache device.KVCache) error {
 	if err := dev.RMSNorm(device.RMSNormArgs{X: x, Add: y, Out: h, Weight: w.mlpNorm, Eps: c.RMSEps}); err != nil {
 		return err
 	}
-	if err := d.linear(l, h, part{w.gate, w.gateBias, gate, lora.GateProj}, part{w.up, w.upBias, up, lora.UpProj}); err != nil {
+	if err := d.linear(l, h, part{w.gate, w.gateBias, gate, lora.GateProj},
+		part{w.up, w.upBias, up, lora.UpProj}); err != nil {
 		return err
 	}
 	if err := dev.GLU(device.GLUArgs{Gate: gate, Up: up, Out: gate, Act: c.Act}); err != nil {
@@ -296,7 +304,8 @@ func (d *decoder) Logits(rows []int32) ([]float32, error) {
 		return nil, d.dev.Sync()
 	}
 	last, logits := view(d.last, n, c.Hidden), view(d.logits, n, c.Vocab)
-	err := d.dev.RMSNorm(device.RMSNormArgs{X: view(d.x, d.tokens, c.Hidden), Out: last, Weight: d.norm, Eps: c.RMSEps, Rows: rows})
+	err := d.dev.RMSNorm(device.RMSNormArgs{X: view(d.x, d.tokens, c.Hidden), Out: last, Weight: d.norm, Eps: c.RMSEps,
+		Rows: rows})
 	if err != nil {
 		return nil, err
 	}

@@ -10,7 +10,8 @@ import (
 // extraDevices are those of builds with cgo.
 var extraDevices = map[string]func(testing.TB) device.Device{}
 
-// floatDevices returns constructors of every device with float activations; each closes, and checks for leaks, with its test.
+// floatDevices returns constructors of every device with float activations; each closes, and checks for leaks, with its
+// test.
 func floatDevices(testing.TB) map[string]func(testing.TB) device.Device {
 	out := map[string]func(testing.TB) device.Device{"ref": func(t testing.TB) device.Device {
 		return closing(t, ref.New(ref.Options{Activations: ref.Float}))

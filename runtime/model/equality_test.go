@@ -62,7 +62,8 @@ func longest(seqs [][]int32) int {
 	return n
 }
 
-// A token's logits are bitwise the same in one go, token by token, in chunks, among other sequences, and with other pages.
+// A token's logits are bitwise the same in one go, token by token, in chunks, among other sequences, and with other
+// pages.
 func TestBatchingChangesNothing(t *testing.T) {
 	for _, dir := range modelFolders(t) {
 		for name, open := range floatDevices(t) {
@@ -73,7 +74,9 @@ func TestBatchingChangesNothing(t *testing.T) {
 				t.Run(filepath.Base(dir)+"/"+name+"/"+kv.String(), func(t *testing.T) {
 					dev := open(t)
 					seqs := goldenIDs(t, dir)
-					m := loadGolden(t, dir, dev, Options{MaxBatchTokens: max(longest(seqs), maxMixed*len(seqs)), MaxLogitRows: maxMixed * len(seqs)})
+					m := loadGolden(t, dir, dev,
+						Options{MaxBatchTokens: max(longest(seqs), maxMixed*len(seqs)),
+							MaxLogitRows: maxMixed * len(seqs)})
 					checkBatching(t, m, dev, seqs, kv)
 				})
 			}
@@ -91,7 +94,8 @@ func checkBatching(t *testing.T, m *decoder, dev device.Device, seqs [][]int32, 
 	for _, c := range []struct {
 		name           string
 		chunk, pageLen int
-	}{{"token by token", 1, 16}, {"chunks of 7", 7, 32}, {"chunks of 16", 16, 16}, {"whole, pages of 48", len(ids), 48}} {
+	}{{"token by token", 1, 16}, {"chunks of 7", 7, 32}, {"chunks of 16", 16, 16},
+		{"whole, pages of 48", len(ids), 48}} {
 		h := newHarness(t, m, dev, c.pageLen, len(ids), kv)
 		at := 0
 		for part := range slices.Chunk(ids, c.chunk) {
@@ -144,7 +148,8 @@ func checkMixed(t *testing.T, m *decoder, dev device.Device, seqs [][]int32, wan
 			for i := range table {
 				table[i] = int32(pages[s*perSeq+i])
 			}
-			b.Indptr, b.Lens, b.PageTables = append(b.Indptr, int32(len(b.IDs))), append(b.Lens, int32(len(ids))), append(b.PageTables, table)
+			b.Indptr, b.Lens, b.PageTables = append(b.Indptr, int32(len(b.IDs))), append(b.Lens, int32(len(ids))),
+				append(b.PageTables, table)
 		}
 		if err := m.Forward(b, cache); err != nil {
 			t.Fatal(err)

@@ -7,7 +7,8 @@ import (
 	"weft/runtime/lora"
 )
 
-// Frozen is what a trainer needs of a loaded model: the very weights that are served, in their layouts. They are read only and valid until the model is closed.
+// Frozen is what a trainer needs of a loaded model: the very weights that are served, in their layouts. They are read
+// only and valid until the model is closed.
 type Frozen struct {
 	Config      *Config
 	Embed, Head device.Weight // the same one where the model is tied
@@ -28,9 +29,11 @@ func (d *decoder) Frozen() *Frozen {
 	for i := range d.layers {
 		y := &d.layers[i]
 		f.Blocks[i] = Block{
-			AttnNorm: y.attnNorm, MLPNorm: y.mlpNorm, PostAttn: y.postAttn, PostMLP: y.postMLP, QNorm: y.qNorm, KNorm: y.kNorm,
+			AttnNorm: y.attnNorm, MLPNorm: y.mlpNorm, PostAttn: y.postAttn, PostMLP: y.postMLP, QNorm: y.qNorm,
+			KNorm:  y.kNorm,
 			Linear: [lora.NumTargets]device.Weight{y.q, y.k, y.v, y.o, y.gate, y.up, y.down},
-			Bias:   [lora.NumTargets]device.Buffer{y.qBias, y.kBias, y.vBias, y.oBias, y.gateBias, y.upBias, y.downBias},
+			Bias: [lora.NumTargets]device.Buffer{y.qBias, y.kBias, y.vBias, y.oBias, y.gateBias, y.upBias,
+				y.downBias},
 		}
 	}
 	return f
@@ -75,7 +78,8 @@ func NewRopeTables(dev device.Device, c *Config, length int) (*RopeTables, error
 // Table returns the table of a kind: rows of cosines, then sines.
 func (t *RopeTables) Table(kind int) device.Buffer { return t.tables[kind].buf }
 
-// First returns the table row of position 0 in a document of the given length, at most Length; its other positions follow.
+// First returns the table row of position 0 in a document of the given length, at most Length; its other positions
+// follow.
 func (t *RopeTables) First(kind, length int) int32 {
 	if r := &t.cfg.Ropes[kind]; r.Long != nil && length > r.Original {
 		return int32(t.Length)

@@ -7,8 +7,8 @@ import (
 	"weft/runtime/device"
 )
 
-// Gemma 2: embeddings scaled by sqrt(H), norms of (1+w) around attention and MLP, GeGLU, soft caps on scores and logits, every second layer slides
-// (Gemma Team 2024, arXiv:2408.00118).
+// Gemma 2: embeddings scaled by sqrt(H), norms of (1+w) around attention and MLP, GeGLU, soft caps on scores and
+// logits, every second layer slides (Gemma Team 2024, arXiv:2408.00118).
 var gemma2Arch = architecture{
 	name: "gemma2", hfTypes: []string{"gemma2"}, gguf: []string{"gemma2"}, headDim: 256,
 	configure: func(c *Config, h *hfConfig) error {
@@ -26,7 +26,8 @@ var gemma2Arch = architecture{
 	},
 	fromGGUF: func(c *Config, m ggufMeta) error {
 		c.gemmaGGUF(m)
-		c.AttnSoftcap, c.FinalSoftcap = float32(m.float("attn_logit_softcapping", 50)), float32(m.float("final_logit_softcapping", 30))
+		c.AttnSoftcap, c.FinalSoftcap = float32(m.float("attn_logit_softcapping", 50)),
+			float32(m.float("final_logit_softcapping", 30))
 		c.slide(m.integer("attention.sliding_window", 4096), everyOther)
 		return c.oneRopeGGUF(m)
 	},
@@ -65,7 +66,8 @@ func (c *Config) gemma(h *hfConfig) (err error) {
 	return err
 }
 
-// gemmaGGUF is gemma for GGUF, whose files hold 1+w and leave the query scale to the size of the model: only the 27B ones use H/Hq instead of the head width.
+// gemmaGGUF is gemma for GGUF, whose files hold 1+w and leave the query scale to the size of the model: only the 27B
+// ones use H/Hq instead of the head width.
 func (c *Config) gemmaGGUF(m ggufMeta) {
 	c.SandwichNorm = true
 	c.EmbedScale = float32(math.Sqrt(float64(c.Hidden)))

@@ -2,8 +2,9 @@ package model
 
 import "fmt"
 
-// Gemma 3 (text): Gemma 2 without its soft caps (attn_logit_softcapping has no effect, the one on logits is off unless the file has it), with norms of query and
-// key heads and two RoPE frequencies: sliding layers turn faster than the full ones (Gemma Team 2025, arXiv:2503.19786).
+// Gemma 3 (text): Gemma 2 without its soft caps (attn_logit_softcapping has no effect, the one on logits is off unless
+// the file has it), with norms of query and key heads and two RoPE frequencies: sliding layers turn faster than the
+// full ones (Gemma Team 2025, arXiv:2503.19786).
 var gemma3Arch = architecture{
 	name: "gemma3", hfTypes: []string{"gemma3_text"}, gguf: []string{"gemma3"}, headDim: 256,
 	configure: func(c *Config, h *hfConfig) (err error) {
@@ -52,7 +53,9 @@ var gemma3Arch = architecture{
 		if err := c.oneRopeGGUF(m); err != nil {
 			return err
 		}
-		c.Ropes = append(c.Ropes, Rope{Rot: c.HeadDim, Theta: m.float("rope.freq_base_swa", m.float("rope.local.freq_base", 10000)), Kind: "default", Scale: 1})
+		c.Ropes = append(c.Ropes,
+			Rope{Rot: c.HeadDim, Theta: m.float("rope.freq_base_swa", m.float("rope.local.freq_base", 10000)),
+				Kind: "default", Scale: 1})
 		c.slideRopes()
 		return nil
 	},

@@ -9,7 +9,8 @@ import (
 	"weft/runtime/device"
 )
 
-// ggufMeta reads a GGUF's metadata by keys below its architecture's name; tensors tell what metadata does not. It gathers what is wrong in errs.
+// ggufMeta reads a GGUF's metadata by keys below its architecture's name; tensors tell what metadata does not. It
+// gathers what is wrong in errs.
 type ggufMeta struct {
 	arch   string
 	meta   map[string]any
@@ -65,7 +66,8 @@ func (m ggufMeta) refuse() {
 		m.fail(ErrUnsupported, "attention.causal", "attention is causal here")
 	}
 	for _, key := range []string{
-		"attention.scale", "logit_scale", "residual_scale", "embedding_scale", "rope.dimension_sections", "rope.scaling.yarn_log_multiplier", "rope.scaling.yarn_ext_factor",
+		"attention.scale", "logit_scale", "residual_scale", "embedding_scale", "rope.dimension_sections",
+		"rope.scaling.yarn_log_multiplier", "rope.scaling.yarn_ext_factor",
 	} {
 		if m.get(key) != nil {
 			m.fail(ErrUnsupported, key, "this key is not understood")
@@ -82,8 +84,10 @@ func (c *Config) slide(w int, rule func(layer int) bool) {
 	}
 }
 
-// ConfigFromGGUF reads the shape of a model from its metadata. hasTensor and vector look at the file's tensors (Hugging Face names); either may be nil.
-func ConfigFromGGUF(meta map[string]any, hasTensor func(string) bool, vector func(string) ([]float32, error)) (*Config, error) {
+// ConfigFromGGUF reads the shape of a model from its metadata. hasTensor and vector look at the file's tensors (Hugging
+// Face names); either may be nil.
+func ConfigFromGGUF(meta map[string]any, hasTensor func(string) bool, vector func(string) ([]float32, error)) (*Config,
+	error) {
 	name, _ := meta["general.architecture"].(string)
 	a := findArchitecture(name, func(a *architecture) []string { return a.gguf })
 	if a == nil {
@@ -110,8 +114,10 @@ func ConfigFromGGUF(meta map[string]any, hasTensor func(string) bool, vector fun
 		return nil, unsupported("GGUF architecture %q with %d experts", name, n)
 	}
 	c := &Config{
-		Architecture: a.name, Hidden: m.integer("embedding_length", 0), Layers: m.integer("block_count", 0), Heads: m.integer("attention.head_count", 0),
-		FFN: m.integer("feed_forward_length", 0), MaxContext: m.integer("context_length", 0), Vocab: m.integer("vocab_size", 0),
+		Architecture: a.name, Hidden: m.integer("embedding_length", 0), Layers: m.integer("block_count", 0),
+		Heads: m.integer("attention.head_count", 0),
+		FFN:   m.integer("feed_forward_length", 0), MaxContext: m.integer("context_length", 0),
+		Vocab:  m.integer("vocab_size", 0),
 		RMSEps: float32(m.float("attention.layer_norm_rms_epsilon", 1e-5)), EmbedScale: 1, Act: device.SiLU,
 		Tied: !hasTensor("lm_head.weight"),
 	}
@@ -124,7 +130,8 @@ func ConfigFromGGUF(meta map[string]any, hasTensor func(string) bool, vector fun
 		return nil, err
 	}
 	if c.Layers < 1 || c.Layers > maxLayers || c.Heads < 1 {
-		return nil, fmt.Errorf("%w: %d layers, expected 1 to %d; %d attention heads, expected at least 1", ErrConfig, c.Layers, maxLayers, c.Heads)
+		return nil, fmt.Errorf("%w: %d layers, expected 1 to %d; %d attention heads, expected at least 1", ErrConfig,
+			c.Layers, maxLayers, c.Heads)
 	}
 	c.HeadDim = m.integer("attention.key_length", c.Hidden/c.Heads)
 	if v := m.integer("attention.value_length", c.HeadDim); v != c.HeadDim {
@@ -146,7 +153,8 @@ func ConfigFromGGUF(meta map[string]any, hasTensor func(string) bool, vector fun
 
 // oneRopeGGUF reads the RoPE of a model whose layers share one; rope_freqs holds llama3's divisors, worked out.
 func (c *Config) oneRopeGGUF(m ggufMeta) error {
-	r := Rope{Rot: m.integer("rope.dimension_count", c.HeadDim), Theta: m.float("rope.freq_base", 10000), Kind: "default", Scale: 1}
+	r := Rope{Rot: m.integer("rope.dimension_count", c.HeadDim), Theta: m.float("rope.freq_base", 10000),
+		Kind: "default", Scale: 1}
 	factor := m.float("rope.scaling.factor", m.float("rope.scale_linear", 1))
 	if factor == 0 { // how some files write none
 		factor = 1
@@ -162,7 +170,8 @@ func (c *Config) oneRopeGGUF(m ggufMeta) error {
 		r.Original = m.integer("rope.scaling.original_context_length", c.MaxContext)
 		r.Scale = yarnMagnitude(factor, 1) * m.float("rope.scaling.attn_factor", 1)
 	default:
-		return fmt.Errorf("%w: RoPE scaling %q in GGUF; supported are none, linear, yarn, longrope", ErrUnsupported, kind)
+		return fmt.Errorf("%w: RoPE scaling %q in GGUF; supported are none, linear, yarn, longrope", ErrUnsupported,
+			kind)
 	}
 	if m.vector != nil && m.has("rope_freqs.weight") {
 		f, err := m.vector("rope_freqs.weight")

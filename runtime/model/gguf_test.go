@@ -19,8 +19,10 @@ import (
 
 // ggufNames are GGUF's names of the modules of a block; Gemma's norms differ.
 var ggufNames = map[string]string{
-	"input_layernorm": "attn_norm", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output",
-	"self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm", "post_attention_layernorm": "ffn_norm", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
+	"input_layernorm": "attn_norm", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k",
+	"self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output",
+	"self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm", "post_attention_layernorm": "ffn_norm",
+	"mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
 	"mlp.down_proj": "ffn_down", "self_attn.qkv_proj": "attn_qkv", "mlp.gate_up_proj": "ffn_up",
 	"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output",
 }
@@ -35,7 +37,8 @@ func ggufName(name string, gemma bool) string {
 	to := ggufNames[module]
 	if gemma {
 		if special := map[string]string{
-			"post_attention_layernorm": "post_attention_norm", "pre_feedforward_layernorm": "ffn_norm", "post_feedforward_layernorm": "post_ffw_norm",
+			"post_attention_layernorm": "post_attention_norm", "pre_feedforward_layernorm": "ffn_norm",
+			"post_feedforward_layernorm": "post_ffw_norm",
 		}[module]; special != "" {
 			to = special
 		}
@@ -48,10 +51,14 @@ func ggufMetadata(c *Config) (arch string, meta map[string]any) {
 	arch = c.Architecture
 	full := c.Ropes[0]
 	meta = map[string]any{
-		"general.architecture": arch, arch + ".embedding_length": uint32(c.Hidden), arch + ".block_count": uint32(c.Layers), arch + ".attention.head_count": uint32(c.Heads),
-		arch + ".attention.head_count_kv": uint32(c.KVHeads), arch + ".attention.key_length": uint32(c.HeadDim), arch + ".attention.value_length": uint32(c.HeadDim),
-		arch + ".feed_forward_length": uint32(c.FFN), arch + ".context_length": uint32(c.MaxContext), arch + ".attention.layer_norm_rms_epsilon": c.RMSEps,
-		arch + ".vocab_size": uint32(c.Vocab), arch + ".rope.freq_base": float32(full.Theta), arch + ".rope.dimension_count": uint32(full.Rot),
+		"general.architecture": arch, arch + ".embedding_length": uint32(c.Hidden),
+		arch + ".block_count": uint32(c.Layers), arch + ".attention.head_count": uint32(c.Heads),
+		arch + ".attention.head_count_kv": uint32(c.KVHeads), arch + ".attention.key_length": uint32(c.HeadDim),
+		arch + ".attention.value_length": uint32(c.HeadDim),
+		arch + ".feed_forward_length":    uint32(c.FFN), arch + ".context_length": uint32(c.MaxContext),
+		arch + ".attention.layer_norm_rms_epsilon": c.RMSEps,
+		arch + ".vocab_size":                       uint32(c.Vocab), arch + ".rope.freq_base": float32(full.Theta),
+		arch + ".rope.dimension_count": uint32(full.Rot),
 	}
 	if w := slices.Max(c.Windows); w > 0 {
 		meta[arch+".attention.sliding_window"] = uint32(w)
@@ -75,7 +82,8 @@ func ggufMetadata(c *Config) (arch string, meta map[string]any) {
 			meta[scaling+"attn_factor"] = float32(full.Scale / yarnMagnitude(full.Factor, 1))
 		}
 	case "longrope":
-		meta[scaling+"original_context_length"], meta[scaling+"attn_factor"] = uint32(full.Original), float32(full.Scale)
+		meta[scaling+"original_context_length"], meta[scaling+"attn_factor"] = uint32(full.Original),
+			float32(full.Scale)
 	}
 	return arch, meta
 }
@@ -119,7 +127,8 @@ func ggufLacks(c *Config) string {
 	return ""
 }
 
-// ggufTensors are the tensors of a folder as llama.cpp's converter writes them: 1 added to Gemma's norms, llama's q and k rows interleaved, factors of RoPE beside them.
+// ggufTensors are the tensors of a folder as llama.cpp's converter writes them: 1 added to Gemma's norms, llama's q and
+// k rows interleaved, factors of RoPE beside them.
 func ggufTensors(t *testing.T, dir string, c *Config) map[string]memoryTensor {
 	t.Helper()
 	src, err := weights.OpenDir(dir)
@@ -259,7 +268,8 @@ func TestGoldenModelsAsGGUF(t *testing.T) {
 			if cfg.SandwichNorm {
 				cfg.AttnScale = want.cfg.AttnScale // GGUF has no key for it
 			}
-			if !slices.Equal(cfg.Windows, want.cfg.Windows) || !slices.Equal(cfg.RopeOf, want.cfg.RopeOf) || cfg.Tied != want.cfg.Tied || cfg.Act != want.cfg.Act {
+			if !slices.Equal(cfg.Windows, want.cfg.Windows) || !slices.Equal(cfg.RopeOf, want.cfg.RopeOf) ||
+				cfg.Tied != want.cfg.Tied || cfg.Act != want.cfg.Act {
 				t.Errorf("configuration %+v, want %+v", cfg, want.cfg)
 			}
 			m, err := Load(src, cfg, dev, opt)
@@ -280,9 +290,12 @@ func TestGoldenModelsAsGGUF(t *testing.T) {
 func FuzzConfigFromGGUF(f *testing.F) {
 	for _, arch := range []string{"llama", "qwen2", "qwen3", "gemma2", "gemma3", "phi3", "mamba"} {
 		meta := map[string]any{
-			"general.architecture": arch, arch + ".embedding_length": uint32(64), arch + ".block_count": uint32(2), arch + ".attention.head_count": uint32(4),
-			arch + ".attention.head_count_kv": uint32(2), arch + ".feed_forward_length": uint32(96), arch + ".context_length": uint32(128), arch + ".vocab_size": uint32(99),
-			arch + ".attention.sliding_window": uint32(16), arch + ".rope.scaling.type": "yarn", arch + ".rope.scaling.factor": float32(4),
+			"general.architecture": arch, arch + ".embedding_length": uint32(64), arch + ".block_count": uint32(2),
+			arch + ".attention.head_count":    uint32(4),
+			arch + ".attention.head_count_kv": uint32(2), arch + ".feed_forward_length": uint32(96),
+			arch + ".context_length": uint32(128), arch + ".vocab_size": uint32(99),
+			arch + ".attention.sliding_window": uint32(16), arch + ".rope.scaling.type": "yarn",
+			arch + ".rope.scaling.factor": float32(4),
 		}
 		f.Add(encodeGGUF(meta, map[string]memoryTensor{"rope_freqs.weight": {[]int{8}, make([]float32, 8)}}))
 	}

@@ -80,7 +80,8 @@ func newHarness(t testing.TB, m Model, dev device.Device, pageLen, context int, 
 // forward computes ids at positions from start on and returns the logits of every token.
 func (h *harness) forward(start, known int, ids ...int32) [][]float32 {
 	h.t.Helper()
-	b := &Batch{IDs: ids, Indptr: []int32{0, int32(len(ids))}, Lens: []int32{int32(known)}, PageTables: [][]int32{h.pages}}
+	b := &Batch{IDs: ids, Indptr: []int32{0, int32(len(ids))}, Lens: []int32{int32(known)},
+		PageTables: [][]int32{h.pages}}
 	var rows []int32
 	for i := range ids {
 		b.Positions = append(b.Positions, int32(start+i))
@@ -120,7 +121,8 @@ func read(t testing.TB, v device.View) []float32 {
 	}
 	out := make([]float32, v.Rows*v.Cols)
 	for i := range out {
-		out[i] = math.Float32frombits(uint32(raw[4*i]) | uint32(raw[4*i+1])<<8 | uint32(raw[4*i+2])<<16 | uint32(raw[4*i+3])<<24)
+		out[i] = math.Float32frombits(
+			uint32(raw[4*i]) | uint32(raw[4*i+1])<<8 | uint32(raw[4*i+2])<<16 | uint32(raw[4*i+3])<<24)
 	}
 	return out
 }
@@ -239,7 +241,8 @@ func checkGolden(t *testing.T, dir string, cfg *Config, dev device.Device) {
 	}
 }
 
-// checkGreedy continues with the cache, one token a step, up to a step whose best two logits are too close to tell apart.
+// checkGreedy continues with the cache, one token a step, up to a step whose best two logits are too close to tell
+// apart.
 func checkGreedy(t *testing.T, h *harness, ids []int32, g *golden, tie float64) {
 	t.Helper()
 	all := slices.Clone(ids)

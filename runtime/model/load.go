@@ -60,7 +60,8 @@ func Check(path string) error {
 	return nil
 }
 
-// ConfigOf reads the configuration of the model that src was opened from: GGUF metadata, or the config.json in or beside path. No tensor is read, save RoPE's factors.
+// ConfigOf reads the configuration of the model that src was opened from: GGUF metadata, or the config.json in or
+// beside path. No tensor is read, save RoPE's factors.
 func ConfigOf(path string, src weights.Source) (*Config, error) {
 	if g, ok := src.(*weights.GGUF); ok {
 		has := func(name string) bool { _, ok := g.Info(name); return ok }
@@ -116,7 +117,8 @@ func Load(src weights.Source, cfg *Config, dev device.Device, opt Options) (Mode
 		opt.MaxContext = cfg.MaxContext
 	}
 	if opt.MaxBatchTokens < 1 || opt.MaxLogitRows < 1 {
-		return nil, fmt.Errorf("%w: %d batch tokens and %d logit rows must be positive", ErrConfig, opt.MaxBatchTokens, opt.MaxLogitRows)
+		return nil, fmt.Errorf("%w: %d batch tokens and %d logit rows must be positive", ErrConfig, opt.MaxBatchTokens,
+			opt.MaxLogitRows)
 	}
 	l := &loader{src: src, dev: dev, cfg: cfg, used: map[string]bool{}, bytes: map[string]int64{}, dry: true}
 	l.decoder(opt)
@@ -185,8 +187,11 @@ func (l *loader) sameAsEmbedding(name string) {
 	if head == nil || embed == nil {
 		return
 	}
-	if head.Layout != embed.Layout || !bytes.Equal(head.Data, embed.Data) || !slices.Equal(head.Scales, embed.Scales) || !slices.Equal(head.Mins, embed.Mins) {
-		l.fail(fmt.Errorf("%w: the configuration ties the head to the embedding, but %s differs from it: set tie_word_embeddings to false", ErrConfig, name))
+	if head.Layout != embed.Layout || !bytes.Equal(head.Data, embed.Data) || !slices.Equal(head.Scales, embed.Scales) ||
+		!slices.Equal(head.Mins, embed.Mins) {
+		l.fail(fmt.Errorf(
+			"%w: the configuration ties the head to the embedding, but %s differs from it: set "+
+				"tie_word_embeddings to false", ErrConfig, name))
 	}
 }
 
@@ -207,16 +212,19 @@ func (l *loader) layer(y *layer, p string) {
 	y.o = l.weight(l.matrix(p+"self_attn.o_proj.weight", c.Hidden, q))
 	y.down = l.weight(l.matrix(p+"mlp.down_proj.weight", c.Hidden, c.FFN))
 	if c.QKVBias {
-		y.qBias, y.kBias, y.vBias = l.vector(p+"self_attn.q_proj.bias", q), l.vector(p+"self_attn.k_proj.bias", kv), l.vector(p+"self_attn.v_proj.bias", kv)
+		y.qBias, y.kBias, y.vBias = l.vector(p+"self_attn.q_proj.bias", q), l.vector(p+"self_attn.k_proj.bias", kv),
+			l.vector(p+"self_attn.v_proj.bias", kv)
 	}
 	if c.OBias {
 		y.oBias = l.vector(p+"self_attn.o_proj.bias", c.Hidden)
 	}
 	if c.MLPBias {
-		y.gateBias, y.upBias, y.downBias = l.vector(p+"mlp.gate_proj.bias", c.FFN), l.vector(p+"mlp.up_proj.bias", c.FFN), l.vector(p+"mlp.down_proj.bias", c.Hidden)
+		y.gateBias, y.upBias, y.downBias = l.vector(p+"mlp.gate_proj.bias", c.FFN),
+			l.vector(p+"mlp.up_proj.bias", c.FFN), l.vector(p+"mlp.down_proj.bias", c.Hidden)
 	}
 	if c.QKNorm {
-		y.qNorm, y.kNorm = l.normWeight(p+"self_attn.q_norm.weight", c.HeadDim), l.normWeight(p+"self_attn.k_norm.weight", c.HeadDim)
+		y.qNorm, y.kNorm = l.normWeight(p+"self_attn.q_norm.weight", c.HeadDim),
+			l.normWeight(p+"self_attn.k_norm.weight", c.HeadDim)
 	}
 	if c.SandwichNorm {
 		y.postAttn = l.normWeight(p+"post_attention_layernorm.weight", c.Hidden)
@@ -236,7 +244,8 @@ func (l *loader) matrix(name string, rows, cols int) *quant.Matrix {
 		return nil
 	}
 	if !slices.Equal(info.Shape, []int{rows, cols}) {
-		l.fail(fmt.Errorf("%w: tensor %s has shape %v, the configuration asks for [%d %d]", ErrConfig, name, info.Shape, rows, cols))
+		l.fail(fmt.Errorf("%w: tensor %s has shape %v, the configuration asks for [%d %d]", ErrConfig, name, info.Shape,
+			rows, cols))
 		return nil
 	}
 	if l.dry {
@@ -313,7 +322,8 @@ func (l *loader) values(name string, n int) []float32 {
 		return nil
 	}
 	if !slices.Equal(info.Shape, []int{n}) {
-		l.fail(fmt.Errorf("%w: tensor %s has shape %v, the configuration asks for [%d]", ErrConfig, name, info.Shape, n))
+		l.fail(fmt.Errorf("%w: tensor %s has shape %v, the configuration asks for [%d]", ErrConfig, name, info.Shape,
+			n))
 		return nil
 	}
 	if l.dry {
@@ -376,7 +386,8 @@ func (l *loader) leftovers() {
 	}
 }
 
-// harmless says of a tensor that nothing asked for whether the configuration already holds what it says: frequencies of RoPE.
+// harmless says of a tensor that nothing asked for whether the configuration already holds what it says: frequencies of
+// RoPE.
 func (l *loader) harmless(name string) bool {
 	rope := &l.cfg.Ropes[0]
 	switch name {

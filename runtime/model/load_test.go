@@ -107,9 +107,12 @@ func TestLoadRefuses(t *testing.T) {
 		{"unexpected bias", func(s memory, _ *Config, _ *Options) {
 			s["model.layers.0.self_attn.q_proj.bias"] = s["model.norm.weight"]
 		}, []string{"q_proj.bias"}},
-		{"missing bias", func(_ memory, c *Config, _ *Options) { c.QKVBias = true }, []string{"q_proj.bias is missing"}},
-		{"shape", func(_ memory, c *Config, _ *Options) { c.FFN = 100 }, []string{"gate_proj.weight has shape [96 64], the configuration asks for [100 64]"}},
-		{"rank", func(s memory, _ *Config, _ *Options) { s["model.norm.weight"] = s["lm_head.weight"] }, []string{"model.norm.weight has shape [128 64]"}},
+		{"missing bias", func(_ memory, c *Config, _ *Options) { c.QKVBias = true },
+			[]string{"q_proj.bias is missing"}},
+		{"shape", func(_ memory, c *Config, _ *Options) { c.FFN = 100 },
+			[]string{"gate_proj.weight has shape [96 64], the configuration asks for [100 64]"}},
+		{"rank", func(s memory, _ *Config, _ *Options) { s["model.norm.weight"] = s["lm_head.weight"] },
+			[]string{"model.norm.weight has shape [128 64]"}},
 		{"many", func(s memory, _ *Config, _ *Options) { clear(s) }, []string{"and 1 more"}},
 		{"inverse frequencies", func(s memory, _ *Config, _ *Options) {
 			s["model.layers.0.self_attn.rotary_emb.inv_freq"] = memoryTensor{[]int{8}, make([]float32, 8)}
@@ -121,7 +124,8 @@ func TestLoadRefuses(t *testing.T) {
 			c.Tied = true
 			s["lm_head.weight"] = s["model.embed_tokens.weight"]
 		}, nil},
-		{"tied head that differs", func(_ memory, c *Config, _ *Options) { c.Tied = true }, []string{"lm_head.weight differs"}},
+		{"tied head that differs", func(_ memory, c *Config, _ *Options) { c.Tied = true },
+			[]string{"lm_head.weight differs"}},
 		{"no batch", func(_ memory, _ *Config, o *Options) { o.MaxBatchTokens = 0 }, []string{"0 batch tokens"}},
 		{"no logits", func(_ memory, _ *Config, o *Options) { o.MaxLogitRows = -1 }, []string{"-1 logit rows"}},
 	} {
@@ -212,7 +216,8 @@ func TestForwardRefuses(t *testing.T) {
 		{"sound", func(*Batch) {}, ""},
 		{"nothing", func(b *Batch) { *b = Batch{Indptr: []int32{0}} }, ""},
 		{"adapter", func(b *Batch) {
-			b.LoRA = []lora.Segment{{Begin: 0, End: 2, Scale: 1, Weights: adapter}, {Begin: 2, End: 4, Scale: 1, Weights: adapter}}
+			b.LoRA = []lora.Segment{{Begin: 0, End: 2, Scale: 1, Weights: adapter},
+				{Begin: 2, End: 4, Scale: 1, Weights: adapter}}
 		}, ""},
 		{"page that is not written", func(b *Batch) {
 			b.Positions, b.Lens, b.PageTables[1] = []int32{0, 1, 16, 17}, []int32{2, 20}, []int32{1, 2}
@@ -227,27 +232,35 @@ func TestForwardRefuses(t *testing.T) {
 		{"negative id", func(b *Batch) { b.IDs[0] = -1 }, "id -1"},
 		{"gap", func(b *Batch) { b.Positions[1] = 2 }, "positions are consecutive"},
 		{"negative position", func(b *Batch) { b.Positions[0], b.Positions[1] = -1, 0 }, "positions -1 to 0"},
-		{"beyond the context", func(b *Batch) { b.Positions[0], b.Positions[1], b.Lens[0] = 255, 256, 300 }, "context of 256"},
+		{"beyond the context", func(b *Batch) { b.Positions[0], b.Positions[1], b.Lens[0] = 255, 256, 300 },
+			"context of 256"},
 		{"known tokens", func(b *Batch) { b.Lens[0] = 1 }, "1 known tokens"},
 		{"short page table", func(b *Batch) { b.PageTables[1] = nil }, "needs 1 pages of 16"},
 		{"no such page", func(b *Batch) { b.PageTables[1][0] = 4 }, "page 0 of sequence 1 is 4"},
 		{"negative page", func(b *Batch) { b.PageTables[0][0] = -1 }, "page 0 of sequence 0 is -1"},
 		{"adapters overlap", func(b *Batch) {
-			b.LoRA = []lora.Segment{{Begin: 0, End: 3, Scale: 1, Weights: adapter}, {Begin: 2, End: 4, Scale: 1, Weights: adapter}}
+			b.LoRA = []lora.Segment{{Begin: 0, End: 3, Scale: 1, Weights: adapter},
+				{Begin: 2, End: 4, Scale: 1, Weights: adapter}}
 		}, "adapter segment 1"},
 		{"no adapter", func(b *Batch) { b.LoRA = []lora.Segment{{Begin: 0, End: 3, Scale: 1}} }, "adapter segment 0"},
-		{"adapter of another model", func(b *Batch) { b.LoRA = []lora.Segment{{Begin: 0, End: 3, Scale: 1, Weights: &lora.Weights{}}} }, "adapter segment 0"},
+		{"adapter of another model",
+			func(b *Batch) { b.LoRA = []lora.Segment{{Begin: 0, End: 3, Scale: 1, Weights: &lora.Weights{}}} },
+			"adapter segment 0"},
 		{"adapters of nested runs", func(b *Batch) {
-			b.LoRA = []lora.Segment{{Begin: 0, End: 3, Scale: 1, Weights: adapter}, {Begin: 0, End: 2, Scale: 1, Weights: adapter}}
+			b.LoRA = []lora.Segment{{Begin: 0, End: 3, Scale: 1, Weights: adapter},
+				{Begin: 0, End: 2, Scale: 1, Weights: adapter}}
 		}, "adapter segment 1"},
-		{"scaled DoRA", func(b *Batch) { b.LoRA = []lora.Segment{{Begin: 0, End: 3, Scale: 0.5, Weights: dora}} }, "adapter segment 0: adapter cannot be mixed"},
+		{"scaled DoRA", func(b *Batch) { b.LoRA = []lora.Segment{{Begin: 0, End: 3, Scale: 0.5, Weights: dora}} },
+			"adapter segment 0: adapter cannot be mixed"},
 		{"mixed DoRA", func(b *Batch) {
-			b.LoRA = []lora.Segment{{Begin: 0, End: 3, Scale: 1, Weights: dora}, {Begin: 0, End: 3, Scale: 1, Weights: adapter}}
+			b.LoRA = []lora.Segment{{Begin: 0, End: 3, Scale: 1, Weights: dora},
+				{Begin: 0, End: 3, Scale: 1, Weights: adapter}}
 		}, "adapter segment 0: adapter cannot be mixed"},
 		{"DoRA alone", func(b *Batch) { b.LoRA = []lora.Segment{{Begin: 0, End: 3, Scale: 1, Weights: dora}} }, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			b := &Batch{IDs: []int32{1, 2, 3, 4}, Positions: []int32{0, 1, 0, 1}, Indptr: []int32{0, 2, 4}, Lens: []int32{2, 2}, PageTables: [][]int32{{0}, {3}}}
+			b := &Batch{IDs: []int32{1, 2, 3, 4}, Positions: []int32{0, 1, 0, 1}, Indptr: []int32{0, 2, 4},
+				Lens: []int32{2, 2}, PageTables: [][]int32{{0}, {3}}}
 			c.edit(b)
 			err := m.Forward(b, cache)
 			if c.say == "" {
@@ -264,7 +277,8 @@ func TestForwardRefuses(t *testing.T) {
 			}
 		})
 	}
-	b := &Batch{IDs: []int32{1}, Positions: []int32{0}, Indptr: []int32{0, 1}, Lens: []int32{1}, PageTables: [][]int32{{0}}}
+	b := &Batch{IDs: []int32{1}, Positions: []int32{0}, Indptr: []int32{0, 1}, Lens: []int32{1},
+		PageTables: [][]int32{{0}}}
 	for _, cache := range []device.KVCache{nil, other} {
 		if err := m.Forward(b, cache); !errors.Is(err, device.ErrShape) {
 			t.Errorf("cache %v: %v", cache, err)
@@ -318,7 +332,8 @@ func TestRopeTableGrows(t *testing.T) {
 	}
 	for _, p := range []int{0, 1, 1023, 1024, 2047, 2048, 2999} {
 		angle := float64(p)
-		want := []float32{float32(1.5 * math.Cos(angle)), float32(1.5 * math.Cos(angle*0.1)), float32(1.5 * math.Sin(angle)), float32(1.5 * math.Sin(angle*0.1))}
+		want := []float32{float32(1.5 * math.Cos(angle)), float32(1.5 * math.Cos(angle*0.1)),
+			float32(1.5 * math.Sin(angle)), float32(1.5 * math.Sin(angle*0.1))}
 		numtest.MaxAbs(t, fmt.Sprint("row ", p), row(a, p), want, 1e-6)
 		numtest.Equal(t, fmt.Sprint("row ", p), row(a, p), row(b, p))
 	}

@@ -19,8 +19,9 @@ import (
 	"weft/runtime/weights"
 )
 
-// The perplexity of the default model on windows of WikiText-2: float activations equal the reference implementation's, int8 activations come within
-// maxPerplexityChange of them. WEFT_PPL_WINDOWS takes another number of windows than the first few.
+// The perplexity of the default model on windows of WikiText-2: float activations equal the reference implementation's,
+// int8 activations come within maxPerplexityChange of them. WEFT_PPL_WINDOWS takes another number of windows than the
+// first few.
 func TestPerplexity(t *testing.T) {
 	const (
 		defaultWindows      = 2
@@ -64,9 +65,11 @@ func TestPerplexity(t *testing.T) {
 	}
 	float, fast := math.Exp(mean[cpu.Float]), math.Exp(mean[cpu.Fast])
 	change := fast/float - 1
-	t.Logf("perplexity over %d windows on %s: float activations %.5f, int8 activations %.5f: %+.3f %%", windows, isa, float, fast, 100*change)
+	t.Logf("perplexity over %d windows on %s: float activations %.5f, int8 activations %.5f: %+.3f %%", windows, isa,
+		float, fast, 100*change)
 	if !(math.Abs(change) <= maxPerplexityChange) {
-		t.Errorf("int8 activations change the perplexity by %+.3f %%, allowed are %.1f %%", 100*change, 100*maxPerplexityChange)
+		t.Errorf("int8 activations change the perplexity by %+.3f %%, allowed are %.1f %%", 100*change,
+			100*maxPerplexityChange)
 	}
 }
 
@@ -117,8 +120,8 @@ func wikiTextIDs(t *testing.T, g *smollm2, path string) []int32 {
 	return ids
 }
 
-// The negative log-likelihood of the first stories under stories260K equals the double-precision reference's: of each listed story, and of all of them where a
-// fast device is at hand.
+// The negative log-likelihood of the first stories under stories260K equals the double-precision reference's: of each
+// listed story, and of all of them where a fast device is at hand.
 func TestStoriesNLL(t *testing.T) {
 	root := testdata.Shared(t, "data", "weights", "stories260K")
 	var reference struct {
@@ -155,7 +158,8 @@ func TestStoriesNLL(t *testing.T) {
 				ids := tok.Encode(strings.TrimSpace(story), tokenizer.EncodeOptions{})
 				ids = ids[:min(len(ids), context)]
 				inputs := slices.Concat([]int32{1}, ids[:len(ids)-1])
-				for i, logits := range newHarness(t, m, dev, 16, context, tensor.F32).forward(0, len(inputs), inputs...) {
+				for i, logits := range newHarness(t, m, dev, 16, context, tensor.F32).forward(0, len(inputs),
+					inputs...) {
 					sum += nll(logits, ids[i])
 				}
 				return len(ids), sum
@@ -170,7 +174,8 @@ func TestStoriesNLL(t *testing.T) {
 					if got, sum := score(stories[doc]); got != n || !(math.Abs(sum-want) <= 1e-6*want) {
 						t.Errorf("story %d: %d tokens, NLL %.6f; want %d and %.6f", doc, got, sum, n, want)
 					}
-				} else if _, err := fmt.Sscanf(line, "docs %d tokens %d mean_nll %f", &doc, &tokens, &want); err != nil {
+				} else if _,
+					err := fmt.Sscanf(line, "docs %d tokens %d mean_nll %f", &doc, &tokens, &want); err != nil {
 					t.Errorf("line %q is not understood", line)
 				} else if isas := cpu.ISAs(); len(isas) > 0 && name == "cpu-"+isas[len(isas)-1] && !testing.Short() {
 					got, sum := 0, 0.0

@@ -2,8 +2,9 @@ package model
 
 import "fmt"
 
-// Phi-3 and Phi-3.5: q, k, v in one matrix and gate, up in another, only a part of each head rotated, longrope: other frequencies once a sequence is longer than the
-// original context (Abdin et al. 2024, arXiv:2404.14219; Ding et al. 2024, arXiv:2402.13753).
+// Phi-3 and Phi-3.5: q, k, v in one matrix and gate, up in another, only a part of each head rotated, longrope: other
+// frequencies once a sequence is longer than the original context (Abdin et al. 2024, arXiv:2404.14219; Ding et al.
+// 2024, arXiv:2402.13753).
 var phi3Arch = architecture{
 	name: "phi3", hfTypes: []string{"phi3"}, gguf: []string{"phi3"},
 	configure: func(c *Config, h *hfConfig) (err error) {

@@ -15,7 +15,8 @@ import (
 	"weft/runtime/weights"
 )
 
-// reference is what a golden holds of a quantized model: a batch of sequences and the last logits of each, in float64 on the dequantized weights.
+// reference is what a golden holds of a quantized model: a batch of sequences and the last logits of each, in float64
+// on the dequantized weights.
 type reference struct {
 	seqs   [][]int32
 	logits [][]float32
@@ -49,7 +50,8 @@ func readReference(t *testing.T, elem ...string) reference {
 	return r
 }
 
-// checkWeights compares the weights that a golden holds dequantized, bit for bit, or after rounding where it holds them in F16.
+// checkWeights compares the weights that a golden holds dequantized, bit for bit, or after rounding where it holds them
+// in F16.
 func checkWeights(t *testing.T, r reference, src weights.Source) (checked int) {
 	t.Helper()
 	for _, name := range r.file.Names() {
@@ -80,8 +82,9 @@ func checkWeights(t *testing.T, r reference, src weights.Source) (checked int) {
 	return checked
 }
 
-// Checkpoints that others quantized open as they are: weights bit for bit, logits within the goldens' tolerance (1e-5 of the largest). AWQ's reference rounds each weight to binary16, which weft
-// does not (a difference of 1e-3): it is compared with weights so rounded.
+// Checkpoints that others quantized open as they are: weights bit for bit, logits within the goldens' tolerance (1e-5
+// of the largest). AWQ's reference rounds each weight to binary16, which weft does not (a difference of 1e-3): it is
+// compared with weights so rounded.
 func TestQuantizedCheckpoints(t *testing.T) {
 	for _, c := range []struct {
 		dir, reference []string
@@ -89,10 +92,14 @@ func TestQuantizedCheckpoints(t *testing.T) {
 		dequantized    int
 		tol            float64
 	}{
-		{[]string{"C_qlora", "checkpoints", "nf4_dq"}, []string{"C_qlora", "checkpoints", "nf4_dq.reference.safetensors"}, quant.Lookup4, 7, 1e-5},
-		{[]string{"C_qlora", "checkpoints", "nf4"}, []string{"C_qlora", "checkpoints", "nf4.reference.safetensors"}, quant.Lookup4, 7, 1e-5},
-		{[]string{"C_qlora", "checkpoints", "fp4"}, []string{"C_qlora", "checkpoints", "fp4.reference.safetensors"}, quant.Lookup4, 0, 1e-5},
-		{[]string{"E_export", "awq_checkpoint"}, []string{"E_export", "awq_checkpoint", "reference.safetensors"}, quant.Int4, 7, 1e-5},
+		{[]string{"C_qlora", "checkpoints", "nf4_dq"},
+			[]string{"C_qlora", "checkpoints", "nf4_dq.reference.safetensors"}, quant.Lookup4, 7, 1e-5},
+		{[]string{"C_qlora", "checkpoints", "nf4"}, []string{"C_qlora", "checkpoints", "nf4.reference.safetensors"},
+			quant.Lookup4, 7, 1e-5},
+		{[]string{"C_qlora", "checkpoints", "fp4"}, []string{"C_qlora", "checkpoints", "fp4.reference.safetensors"},
+			quant.Lookup4, 0, 1e-5},
+		{[]string{"E_export", "awq_checkpoint"}, []string{"E_export", "awq_checkpoint", "reference.safetensors"},
+			quant.Int4, 7, 1e-5},
 	} {
 		dir, r := testdata.Goldens(t, append([]string{"train"}, c.dir...)...), readReference(t, c.reference...)
 		src, err := weights.Open(dir)
@@ -100,7 +107,8 @@ func TestQuantizedCheckpoints(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer src.Close()
-		if m, err := src.Matrix("model.layers.2.mlp.down_proj.weight"); err != nil || m.Layout != c.layout || m.Cols != 192 {
+		if m, err := src.Matrix("model.layers.2.mlp.down_proj.weight"); err != nil || m.Layout != c.layout ||
+			m.Cols != 192 {
 			t.Fatalf("%s: %v", dir, err)
 		}
 		if n := checkWeights(t, r, src); n != c.dequantized {
@@ -125,7 +133,8 @@ func TestQuantizedCheckpoints(t *testing.T) {
 				for s, ids := range r.seqs {
 					h := newHarness(t, m, d, 16, len(ids), tensor.F32)
 					got := h.forward(0, len(ids), ids...)
-					numtest.MaxAbs(t, fmt.Sprintf("sequence %d", s), got[len(got)-1], r.logits[s], c.tol*float64(slices.Max(r.logits[s])))
+					numtest.MaxAbs(t, fmt.Sprintf("sequence %d", s), got[len(got)-1], r.logits[s],
+						c.tol*float64(slices.Max(r.logits[s])))
 				}
 			})
 		}
@@ -150,16 +159,19 @@ func (r rounded) Matrix(name string) (*quant.Matrix, error) {
 	return out, nil
 }
 
-// QLoRA's base: stories260K with every projection in NF4 with double quantization. Its rows are no multiple of the block.
+// QLoRA's base: stories260K with every projection in NF4 with double quantization. Its rows are no multiple of the
+// block.
 func TestFourBitEqualsGolden(t *testing.T) {
-	dir, r := testdata.Shared(t, "data", "weights", "stories260K", "hf"), readReference(t, "C_qlora", "stories260K_logits.safetensors")
+	dir, r := testdata.Shared(t, "data", "weights", "stories260K", "hf"),
+		readReference(t, "C_qlora", "stories260K_logits.safetensors")
 	plain, err := weights.Open(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer plain.Close()
 	src := &weights.FourBit{Source: plain, Kind: quant.NF4, BlockLen: 64, Double: true}
-	want, err := weights.OpenSafetensors(testdata.Goldens(t, "train", "C_qlora", "stories260K_nf4dq_weights.safetensors"))
+	want, err := weights.OpenSafetensors(testdata.Goldens(t, "train", "C_qlora",
+		"stories260K_nf4dq_weights.safetensors"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -196,7 +208,8 @@ func TestFourBitEqualsGolden(t *testing.T) {
 			for s, ids := range r.seqs {
 				h := newHarness(t, m, d, 16, len(ids), tensor.F32)
 				got := h.forward(0, len(ids), ids...)
-				numtest.MaxAbs(t, fmt.Sprintf("sequence %d", s), got[len(got)-1], r.logits[s], 1e-5*float64(slices.Max(r.logits[s])))
+				numtest.MaxAbs(t, fmt.Sprintf("sequence %d", s), got[len(got)-1], r.logits[s],
+					1e-5*float64(slices.Max(r.logits[s])))
 			}
 		})
 	}

@@ -1,6 +1,7 @@
 package model
 
-// Qwen2 and Qwen2.5: Llama with biases on q, k and v (Yang et al. 2024, arXiv:2407.10671). Its sliding window is off unless use_sliding_window says so.
+// Qwen2 and Qwen2.5: Llama with biases on q, k and v (Yang et al. 2024, arXiv:2407.10671). Its sliding window is off
+// unless use_sliding_window says so.
 var qwen2Arch = architecture{
 	name: "qwen2", hfTypes: []string{"qwen2"}, gguf: []string{"qwen2"},
 	configure: func(c *Config, h *hfConfig) (err error) {

@@ -1,6 +1,7 @@
 package model
 
-// Qwen3 (dense): an RMSNorm on each query and key head before RoPE, no biases, a head width of its own (Yang et al. 2025, arXiv:2505.09388).
+// Qwen3 (dense): an RMSNorm on each query and key head before RoPE, no biases, a head width of its own (Yang et al.
+// 2025, arXiv:2505.09388).
 var qwen3Arch = architecture{
 	name: "qwen3", hfTypes: []string{"qwen3"}, gguf: []string{"qwen3"}, headDim: 128,
 	configure: func(c *Config, h *hfConfig) (err error) {

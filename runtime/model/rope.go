@@ -85,7 +85,8 @@ func (r *Rope) frequencies(long bool) []float64 {
 	return out
 }
 
-// llama3 scales a frequency by its wavelength, as Llama 3.1 does (transformers, modeling_rope_utils, _compute_llama3_parameters).
+// llama3 scales a frequency by its wavelength, as Llama 3.1 does (transformers, modeling_rope_utils,
+// _compute_llama3_parameters).
 func (r *Rope) llama3(f float64) float64 {
 	wavelength := 2 * math.Pi / f
 	switch original := float64(r.Original); {
@@ -99,7 +100,8 @@ func (r *Rope) llama3(f float64) float64 {
 	}
 }
 
-// yarnRamp returns the pairs between which yarn goes from unscaled to scaled frequencies (Peng et al. 2023, arXiv:2309.00071).
+// yarnRamp returns the pairs between which yarn goes from unscaled to scaled frequencies (Peng et al. 2023,
+// arXiv:2309.00071).
 func (r *Rope) yarnRamp() (low, high float64) {
 	pair := func(turns float64) float64 {
 		return float64(r.Rot) * math.Log(float64(r.Original)/(turns*2*math.Pi)) / (2 * math.Log(r.Theta))

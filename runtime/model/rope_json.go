@@ -29,11 +29,14 @@ type ropeJSON struct {
 
 // ropeMembers are those of ropeJSON, and "finetuned", which has no effect.
 var ropeMembers = []string{
-	"rope_type", "type", "rope_theta", "factor", "low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow", "truncate", "mscale", "mscale_all_dim",
-	"original_max_position_embeddings", "short_factor", "long_factor", "attention_factor", "partial_rotary_factor", "finetuned",
+	"rope_type", "type", "rope_theta", "factor", "low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow",
+	"truncate", "mscale", "mscale_all_dim",
+	"original_max_position_embeddings", "short_factor", "long_factor", "attention_factor", "partial_rotary_factor",
+	"finetuned",
 }
 
-// section returns the object that describes the RoPE of one layer kind ("" for models with one kind), in either spelling, or nothing.
+// section returns the object that describes the RoPE of one layer kind ("" for models with one kind), in either
+// spelling, or nothing.
 func (h *hfConfig) section(kind string, scaled bool) (ropeJSON, error) {
 	var j ropeJSON
 	raw := h.Parameters
@@ -67,15 +70,16 @@ func (h *hfConfig) section(kind string, scaled bool) (ropeJSON, error) {
 	return j, nil
 }
 
-// rope reads the parameters of one layer kind; theta is transformers 4's for that kind, scaled says whether rope_scaling is for it. It raises
-// c.MaxContext to what a yarn factor reaches.
+// rope reads the parameters of one layer kind; theta is transformers 4's for that kind, scaled says whether
+// rope_scaling is for it. It raises c.MaxContext to what a yarn factor reaches.
 func (h *hfConfig) rope(c *Config, kind string, theta *float64, scaled bool) (Rope, error) {
 	j, err := h.section(kind, scaled)
 	if err != nil {
 		return Rope{}, err
 	}
 	r := Rope{
-		Kind: "default", Rot: c.HeadDim, Theta: or(j.Theta, or(theta, 10000)), Original: or(h.Original, or(j.Original, c.MaxContext)), Scale: 1,
+		Kind: "default", Rot: c.HeadDim, Theta: or(j.Theta, or(theta, 10000)),
+		Original: or(h.Original, or(j.Original, c.MaxContext)), Scale: 1,
 	}
 	if partial := or(j.Partial, or(h.Partial, 1)); partial > 0 && partial <= 1 {
 		r.Rot = int(float64(c.HeadDim) * partial)
@@ -90,7 +94,8 @@ func (h *hfConfig) rope(c *Config, kind string, theta *float64, scaled bool) (Ro
 	case "llama3":
 		r.Kind, r.Factor, r.Low, r.High = j.Type, or(j.Factor, 0), or(j.Low, 0), or(j.High, 0)
 	case "yarn":
-		r.Kind, r.Factor, r.Fast, r.Slow, r.Truncate = j.Type, or(j.Factor, 0), or(j.Fast, 32), or(j.Slow, 1), or(j.Truncate, true)
+		r.Kind, r.Factor, r.Fast, r.Slow, r.Truncate = j.Type, or(j.Factor, 0), or(j.Fast, 32), or(j.Slow, 1),
+			or(j.Truncate, true)
 		r.Scale = yarnMagnitude(r.Factor, 1)
 		if a, b := or(j.MScale, 0), or(j.MScaleAll, 0); a != 0 && b != 0 {
 			r.Scale = yarnMagnitude(r.Factor, a) / yarnMagnitude(r.Factor, b)
@@ -103,7 +108,8 @@ func (h *hfConfig) rope(c *Config, kind string, theta *float64, scaled bool) (Ro
 		}
 		r.Scale = longropeScale(or(j.Factor, float64(c.MaxContext)/float64(r.Original)), r.Original)
 	default:
-		return r, fmt.Errorf("%w: RoPE type %q; supported are default, linear, dynamic, llama3, yarn, longrope", ErrUnsupported, j.Type)
+		return r, fmt.Errorf("%w: RoPE type %q; supported are default, linear, dynamic, llama3, yarn, longrope",
+			ErrUnsupported, j.Type)
 	}
 	if r.Kind == "yarn" || r.Kind == "longrope" {
 		r.Scale = or(j.AttentionFactor, r.Scale)
@@ -118,7 +124,8 @@ func or[T any](p *T, def T) T {
 	return *p
 }
 
-// longropeScale is sqrt(1 + ln(factor)/ln(original)), where factor is the file's or else the context over the original one.
+// longropeScale is sqrt(1 + ln(factor)/ln(original)), where factor is the file's or else the context over the original
+// one.
 func longropeScale(factor float64, original int) float64 {
 	if factor <= 1 || original < 2 {
 		return 1

@@ -54,7 +54,8 @@ func readSmolLM2(t testing.TB) *smollm2 {
 	return &g
 }
 
-// cachedModel returns the file with the given hash in the user's cache of models; the test is skipped where there is none.
+// cachedModel returns the file with the given hash in the user's cache of models; the test is skipped where there is
+// none.
 func cachedModel(t testing.TB, sum string) string {
 	t.Helper()
 	dir, err := os.UserCacheDir()
@@ -88,7 +89,8 @@ func bestISA(t testing.TB) string {
 	return isas[len(isas)-1]
 }
 
-// The default model's top logits before each greedy step equal the float64 oracle's, on the best instruction set for every prompt, on the others for the first.
+// The default model's top logits before each greedy step equal the float64 oracle's, on the best instruction set for
+// every prompt, on the others for the first.
 func TestSmolLM2(t *testing.T) {
 	g := readSmolLM2(t)
 	path, best := cachedModel(t, g.SHA256), bestISA(t)
@@ -172,7 +174,8 @@ func TestStepAllocatesNothing(t *testing.T) {
 	}
 	defer m.Close()
 	h := newHarness(t, m, dev, 16, 64, tensor.F16)
-	b := &Batch{IDs: []int32{1}, Positions: []int32{0}, Indptr: []int32{0, 1}, Lens: []int32{1}, PageTables: [][]int32{h.pages}}
+	b := &Batch{IDs: []int32{1}, Positions: []int32{0}, Indptr: []int32{0, 1}, Lens: []int32{1},
+		PageTables: [][]int32{h.pages}}
 	rows := []int32{0}
 	step := func() {
 		if err := m.Forward(b, h.cache); err != nil {

@@ -74,7 +74,8 @@ func TestGGUFFilesLoad(t *testing.T) {
 			}
 			defer m.Close()
 			logits := newHarness(t, m, dev, 16, 16, tensor.F16).forward(0, 3, 1, 2, 3)[2]
-			if !(numtest.RelRMS(logits, make([]float32, len(logits))) > 0) || slices.ContainsFunc(logits, func(v float32) bool { return v-v != 0 }) {
+			if !(numtest.RelRMS(logits, make([]float32, len(logits))) > 0) ||
+				slices.ContainsFunc(logits, func(v float32) bool { return v-v != 0 }) {
 				t.Errorf("logits %v…", logits[:5])
 			}
 		})

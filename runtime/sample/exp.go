@@ -2,9 +2,9 @@ package sample
 
 import "math"
 
-// expNeg(z) = e^z for z <= 0 within 3e-12 of its value, 0 below the smallest normal number. A token drawn at a temperature takes one for every token of the
-// vocabulary, which is why it is not math.Exp: e^z = 2^(k/128) * e^r with |r| <= ln2/256, the first factor from a table, the second by its Taylor
-// polynomial of degree 3 (remainder r^4/24).
+// expNeg(z) = e^z for z <= 0 within 3e-12 of its value, 0 below the smallest normal number. A token drawn at a
+// temperature takes one for every token of the vocabulary, which is why it is not math.Exp: e^z = 2^(k/128) * e^r with
+// |r| <= ln2/256, the first factor from a table, the second by its Taylor polynomial of degree 3 (remainder r^4/24).
 func expNeg(z float64) float64 {
 	if !(z > expNegLeast) {
 		return 0

@@ -18,8 +18,8 @@ func (s *Sampler) unfiltered(vocab int) bool {
 	return (s.p.TopK <= 0 || s.p.TopK >= vocab) && s.p.TopP >= 1 && s.p.MinP <= 0
 }
 
-// filter divides by the temperature and fills w.kept with what top-k, top-p and min-p leave, at least one. Only distances below the largest logit are divided: those of a
-// tiny temperature end in -Inf, never in NaN.
+// filter divides by the temperature and fills w.kept with what top-k, top-p and min-p leave, at least one. Only
+// distances below the largest logit are divided: those of a tiny temperature end in -Inf, never in NaN.
 func (s *Sampler) filter(w *workspace) {
 	floor := math.Inf(-1)
 	if k := s.p.TopK; k > 0 && k < len(w.z) {
@@ -92,8 +92,8 @@ func siftDown(h []float64, i int) {
 // bucket of a distance z <= 0 below the largest logit.
 func bucket(z float64) int { return int(min(-z*bucketsPerUnit, buckets-1)) }
 
-// topP fills w.kept with the tokens from floor up, less those, from the least probable up, whose cumulative mass does not exceed 1-p of the whole; among
-// equals the higher id goes first.
+// topP fills w.kept with the tokens from floor up, less those, from the least probable up, whose cumulative mass does
+// not exceed 1-p of the whole; among equals the higher id goes first.
 func (w *workspace) topP(p, temperature, floor float64) {
 	var hist [buckets]float64
 	var total float64
@@ -112,7 +112,8 @@ func (w *workspace) topP(p, temperature, floor float64) {
 		cut--
 	}
 	kept, edge := w.kept[:0], w.edge[:0]
-	least := max(floor, w.max-temperature*(float64(cut+1)/bucketsPerUnit+1e-6)) // nothing below can be in the bucket cut
+	// nothing below can be in the bucket cut
+	least := max(floor, w.max-temperature*(float64(cut+1)/bucketsPerUnit+1e-6))
 	if cut == buckets-1 {
 		least = floor
 	}

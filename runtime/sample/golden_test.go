@@ -86,9 +86,11 @@ func TestGoldenDistributions(t *testing.T) {
 	for i, c := range g.Cases {
 		t.Run(fmt.Sprintf("%d-%s", i, c.Logits), func(t *testing.T) {
 			p := Params{
-				Temperature: or(c.Params.Temperature, 1), TopK: c.Params.TopK, TopP: or(c.Params.TopP, 1), MinP: c.Params.MinP,
-				RepetitionPenalty: or(c.Params.RepetitionPenalty, 1), PresencePenalty: c.Params.PresencePenalty, FrequencyPenalty: c.Params.FrequencyPenalty,
-				LogitBias: map[int32]float64{},
+				Temperature: or(c.Params.Temperature, 1), TopK: c.Params.TopK, TopP: or(c.Params.TopP, 1),
+				MinP:              c.Params.MinP,
+				RepetitionPenalty: or(c.Params.RepetitionPenalty, 1), PresencePenalty: c.Params.PresencePenalty,
+				FrequencyPenalty: c.Params.FrequencyPenalty,
+				LogitBias:        map[int32]float64{},
 			}
 			for k, v := range c.Params.LogitBias {
 				id, err := strconv.Atoi(k)

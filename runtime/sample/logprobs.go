@@ -6,7 +6,8 @@ import (
 	"slices"
 )
 
-// Logprobs returns the log-probability of token under the raw logits and the k largest, best first, ties by lower id. Computed in float64.
+// Logprobs returns the log-probability of token under the raw logits and the k largest, best first, ties by lower id.
+// Computed in float64.
 func Logprobs(logits []float32, token int32, k int) (float64, []Logprob) {
 	largest := float32(math.Inf(-1))
 	for _, l := range logits {

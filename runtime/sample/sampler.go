@@ -8,10 +8,12 @@ import (
 	"sync"
 )
 
-// ErrNonFinite is returned where logits hold NaN or +Inf, or no finite value at all: the model's numbers are broken for this sequence.
+// ErrNonFinite is returned where logits hold NaN or +Inf, or no finite value at all: the model's numbers are broken for
+// this sequence.
 var ErrNonFinite = errors.New("logits are not finite")
 
-// Sampler draws the tokens of one sequence. It remembers which tokens the penalties concern; it is not safe for concurrent use.
+// Sampler draws the tokens of one sequence. It remembers which tokens the penalties concern; it is not safe for
+// concurrent use.
 type Sampler struct {
 	p     Params
 	plain bool            // no bias and no penalty: logits are used as they are
@@ -67,7 +69,8 @@ func (s *Sampler) Sample(logits []float32, position int, banned []int32) (int32,
 	return w.draw(u), nil
 }
 
-// Distribution returns the ids that can be drawn and their probabilities, which sum to 1. The order of ids is the order in which Sample walks them.
+// Distribution returns the ids that can be drawn and their probabilities, which sum to 1. The order of ids is the order
+// in which Sample walks them.
 func (s *Sampler) Distribution(logits []float32) (ids []int32, probs []float64, err error) {
 	w := workspaces.Get().(*workspace)
 	defer workspaces.Put(w)
@@ -106,7 +109,8 @@ func argmax(logits []float32) (int32, error) {
 	return int32(at), nil
 }
 
-// candidate is a token with z, its adjusted logit less the largest over the temperature, and its unnormalized probability exp(z).
+// candidate is a token with z, its adjusted logit less the largest over the temperature, and its unnormalized
+// probability exp(z).
 type candidate struct {
 	z, mass float64
 	id      int32

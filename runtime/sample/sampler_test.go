@@ -39,7 +39,8 @@ func TestDrawsFollowTheDistribution(t *testing.T) {
 		}
 		count[id]++
 	}
-	// Pearson's statistic: its mean is len-1 and its deviation sqrt(2(len-1)); 6 deviations fail once in some 10^8 seeds.
+	// Pearson's statistic: its mean is len-1 and its deviation sqrt(2(len-1)); 6 deviations fail once in some 10^8
+	// seeds.
 	var chi2 float64
 	for i, id := range ids {
 		e := probs[i] * draws
@@ -115,10 +116,12 @@ func TestNonFinite(t *testing.T) {
 	}
 }
 
-// Temperatures and logits at the ends of their ranges still give a distribution, nearly greedy where the temperature is tiny.
+// Temperatures and logits at the ends of their ranges still give a distribution, nearly greedy where the temperature is
+// tiny.
 func TestExtremes(t *testing.T) {
 	for _, temperature := range []float64{5e-324, 1e-300, 1e-18, 1e-6, 1e300} {
-		for _, edit := range []func(*Params){func(*Params) {}, func(p *Params) { p.TopP = 0.5 }, func(p *Params) { p.TopK = 2 }, func(p *Params) { p.MinP = 0.1 }} {
+		for _, edit := range []func(*Params){func(*Params) {}, func(p *Params) { p.TopP = 0.5 },
+			func(p *Params) { p.TopK = 2 }, func(p *Params) { p.MinP = 0.1 }} {
 			p := neutral
 			p.Temperature = temperature
 			edit(&p)
@@ -189,7 +192,10 @@ func TestSteadyStateAllocatesNothing(t *testing.T) {
 	}
 	logits := randomLogits(5000, 5)
 	for name, edit := range map[string]func(*Params){
-		"greedy": func(p *Params) { p.Temperature = 0 }, "top_p": func(p *Params) { p.TopP = 0.9 }, "top_k": func(p *Params) { p.TopK = 40 },
+		"greedy": func(p *Params) { p.Temperature = 0 }, "top_p": func(p *Params) { p.TopP = 0.9 }, "top_k": func(
+			p *Params) {
+			p.TopK = 40
+		},
 		"penalties": func(p *Params) { p.RepetitionPenalty, p.FrequencyPenalty = 1.1, 0.5 },
 	} {
 		p := neutral

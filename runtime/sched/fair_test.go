@@ -10,11 +10,13 @@ import (
 	"weft/runtime/kv"
 )
 
-// The clock of these tests counts tokens: a step takes overhead, one for each of its tokens and sampled for each whose logits are wanted. It is the tests' own; the
-// scheduler has none. SmolLM2 Q8_0 on two cores: overhead 6.5, sampled 1.4, in units of 0.6 ms.
+// The clock of these tests counts tokens: a step takes overhead, one for each of its tokens and sampled for each whose
+// logits are wanted. It is the tests' own; the scheduler has none. SmolLM2 Q8_0 on two cores: overhead 6.5, sampled
+// 1.4, in units of 0.6 ms.
 const sampled = 1.4
 
-// source is a tenant's traffic: streams requests at once, each followed by a pause that is exponential with the given mean.
+// source is a tenant's traffic: streams requests at once, each followed by a pause that is exponential with the given
+// mean.
 type source struct {
 	tenant      string
 	weight      float64
@@ -122,9 +124,10 @@ func simConfig(maxSeqs int) Config {
 	return Config{MaxSeqs: maxSeqs, MaxQueued: 256, MaxBatchTokens: 512, MaxContext: 4096}
 }
 
-// TestPoliteTenantBesideAGreedyOne: a tenant that keeps a hundred requests queued makes another one's answers at most half as long again as when it is alone, in
-// the 99th percentile, for steps whose fixed part is that of the models measured; a short prompt waits for a step that is as long as itself. A tenant whose four streams
-// could use more than half of the machine gets about half.
+// TestPoliteTenantBesideAGreedyOne: a tenant that keeps a hundred requests queued makes another one's answers at most
+// half as long again as when it is alone, in the 99th percentile, for steps whose fixed part is that of the models
+// measured; a short prompt waits for a step that is as long as itself. A tenant whose four streams could use more than
+// half of the machine gets about half.
 func TestPoliteTenantBesideAGreedyOne(t *testing.T) {
 	for _, seqs := range []int{16, 64} {
 		for _, overhead := range []float64{6.5, 10} {
@@ -138,11 +141,14 @@ func TestPoliteTenantBesideAGreedyOne(t *testing.T) {
 				{source{tenant: "polite", streams: 1, total: 120, pause: 3000, prompt: 64, gen: 32}, 1.45, 1.5},
 				{source{tenant: "polite", streams: 4, total: 200, pause: 500, prompt: 200, gen: 64}, 2.3, 2.6},
 			} {
-				t.Run(fmt.Sprintf("seqs=%d/overhead=%v/streams=%d/pause=%v/prompt=%d", seqs, overhead, c.polite.streams, c.polite.pause, c.polite.prompt), func(t *testing.T) {
+				t.Run(fmt.Sprintf("seqs=%d/overhead=%v/streams=%d/pause=%v/prompt=%d", seqs, overhead, c.polite.streams,
+					c.polite.pause, c.polite.prompt), func(t *testing.T) {
 					alone, _ := simulate(t, simConfig(seqs), overhead, c.polite)
-					both, took := simulate(t, simConfig(seqs), overhead, c.polite, source{tenant: "greedy", streams: 100, prompt: 64, gen: 128})
+					both, took := simulate(t, simConfig(seqs), overhead, c.polite,
+						source{tenant: "greedy", streams: 100, prompt: 64, gen: 128})
 					e2e, ttft := p99(both[0].e2e)/p99(alone[0].e2e), p99(both[0].ttft)/p99(alone[0].ttft)
-					t.Logf("p99 against alone: %.2f, to the first token %.2f; the greedy one got %.2f tokens a unit of time", e2e, ttft, float64(both[1].tokens)/took)
+					t.Logf("p99 against alone: %.2f, to the first token %.2f; the greedy one got %.2f tokens a "+
+						"unit of time", e2e, ttft, float64(both[1].tokens)/took)
 					if !(e2e <= c.e2e && ttft <= c.ttft) {
 						t.Errorf("p99 is %.2f times that alone, to the first token %.2f times", e2e, ttft)
 					}
@@ -185,7 +191,8 @@ func TestSharingCostsLittle(t *testing.T) {
 		return float64(n) / took
 	}
 	one := speed(source{tenant: "a", streams: 16, total: 200, prompt: 64, gen: 128})
-	if least := 16 * (64.0 + 127) / (16*64 + 128*(4+16*sampled) + 127*16); one < 0.95*least { // what steps of all sixteen make
+	// what steps of all sixteen make
+	if least := 16 * (64.0 + 127) / (16*64 + 128*(4+16*sampled) + 127*16); one < 0.95*least {
 		t.Errorf("a lone tenant gets %.3f tokens a unit of time, want about %.3f", one, least)
 	}
 	var many []source
@@ -193,7 +200,8 @@ func TestSharingCostsLittle(t *testing.T) {
 		many = append(many, source{tenant: fmt.Sprint(i), streams: 1, total: 13, prompt: 64, gen: 128})
 	}
 	for name, got := range map[string]float64{
-		"two tenants":     speed(source{tenant: "a", streams: 8, total: 100, prompt: 64, gen: 128}, source{tenant: "b", streams: 8, total: 100, prompt: 64, gen: 128}),
+		"two tenants": speed(source{tenant: "a", streams: 8, total: 100, prompt: 64, gen: 128},
+			source{tenant: "b", streams: 8, total: 100, prompt: 64, gen: 128}),
 		"sixteen tenants": speed(many...),
 	} {
 		t.Logf("%s: %.2f of one", name, got/one)
@@ -203,8 +211,9 @@ func TestSharingCostsLittle(t *testing.T) {
 	}
 }
 
-// TestStepsOfTheGreedyOne counts what a tenant that could fill every step gets, step by step: beside a narrow one as much as that one costs and, while that is ahead, half
-// a token more; while the narrow one computes a prompt no more than that; right after it has left little, later more, and all once it has been away for long.
+// TestStepsOfTheGreedyOne counts what a tenant that could fill every step gets, step by step: beside a narrow one as
+// much as that one costs and, while that is ahead, half a token more; while the narrow one computes a prompt no more
+// than that; right after it has left little, later more, and all once it has been away for long.
 func TestStepsOfTheGreedyOne(t *testing.T) {
 	s := New(simConfig(64), kv.NewPool(1600, 16))
 	add := func(tenant string, prompt, n int) []SeqID {
@@ -258,7 +267,8 @@ func TestStepsOfTheGreedyOne(t *testing.T) {
 		step()
 	}
 	if g, _ := step(); g != 1 || s.tenants["polite"].counter > s.tenants["greedy"].counter+4 {
-		t.Errorf("once its prompt is made up for: %d tokens; the counters are %v and %v", g, s.tenants["polite"].counter, s.tenants["greedy"].counter)
+		t.Errorf("once its prompt is made up for: %d tokens; the counters are %v and %v", g,
+			s.tenants["polite"].counter, s.tenants["greedy"].counter)
 	}
 	s.Cancel(polite[0])
 	most := 0
@@ -273,7 +283,8 @@ func TestStepsOfTheGreedyOne(t *testing.T) {
 	}
 }
 
-// TestIdlenessPaysNoDebt: a tenant that was served a lot, pauses and comes back stands where it stood; one that was away saves nothing up.
+// TestIdlenessPaysNoDebt: a tenant that was served a lot, pauses and comes back stands where it stood; one that was
+// away saves nothing up.
 func TestIdlenessPaysNoDebt(t *testing.T) {
 	s := New(simConfig(16), kv.NewPool(64, 16))
 	add := func(tenant string) SeqID {
@@ -327,7 +338,8 @@ func TestTenantsAreForgotten(t *testing.T) {
 	}
 }
 
-// TestBypassIsBounded: tenants that are always new, and so always among the lowest, do not keep the first in the queue waiting for ever.
+// TestBypassIsBounded: tenants that are always new, and so always among the lowest, do not keep the first in the queue
+// waiting for ever.
 func TestBypassIsBounded(t *testing.T) {
 	cfg := simConfig(1)
 	s := New(cfg, kv.NewPool(64, 16))
@@ -362,7 +374,8 @@ func TestBypassIsBounded(t *testing.T) {
 	}
 }
 
-// TestQueueOfOneTenantKeepsNobodyOut: one tenant fills MaxQueued; others still get in, up to an eighth of it each and as many again in all.
+// TestQueueOfOneTenantKeepsNobodyOut: one tenant fills MaxQueued; others still get in, up to an eighth of it each and
+// as many again in all.
 func TestQueueOfOneTenantKeepsNobodyOut(t *testing.T) {
 	cfg := simConfig(1)
 	cfg.MaxQueued = 16
@@ -376,7 +389,8 @@ func TestQueueOfOneTenantKeepsNobodyOut(t *testing.T) {
 		n      int
 		full   bool
 	}{
-		{"greedy", 16, false}, {"greedy", 1, true}, {"a", 3, true}, {"a", 2, false}, {"a", 1, true}, {"b", 2, false}, {"c", 2, false}, {"d", 2, false}, {"e", 2, false},
+		{"greedy", 16, false}, {"greedy", 1, true}, {"a", 3, true}, {"a", 2, false}, {"a", 1, true}, {"b", 2, false},
+		{"c", 2, false}, {"d", 2, false}, {"e", 2, false},
 		{"f", 2, false}, {"g", 2, false}, {"h", 2, false}, {"i", 1, true},
 	} {
 		if err := add(c.tenant, c.n); errors.Is(err, ErrQueueFull) != c.full {

@@ -16,8 +16,9 @@ type fuzzSeq struct {
 	score    bool
 }
 
-// FuzzSchedule drives the scheduler with bytes, each pair an operation. After each every page must be accounted for; every chunk must continue where
-// its sequence stood and hold the right tokens; every admitted sequence must end, however many pages are lent, whether they can be reclaimed or not.
+// FuzzSchedule drives the scheduler with bytes, each pair an operation. After each every page must be accounted for;
+// every chunk must continue where its sequence stood and hold the right tokens; every admitted sequence must end,
+// however many pages are lent, whether they can be reclaimed or not.
 func FuzzSchedule(f *testing.F) {
 	f.Add([]byte{0, 20, 0, 33, 1, 0, 1, 0, 2, 1, 1, 0, 1, 1}, uint8(6), uint8(10))
 	f.Add([]byte{0, 200, 0, 200, 0, 200, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0}, uint8(3), uint8(40))
@@ -26,7 +27,8 @@ func FuzzSchedule(f *testing.F) {
 	f.Add([]byte{0, 90, 3, 3, 4, 91, 8, 92, 1, 5, 3, 2, 1, 3, 1, 0, 7, 1, 1, 2, 1, 9}, uint8(60), uint8(63))
 	f.Fuzz(func(t *testing.T, ops []byte, numPages, budget uint8) {
 		pool := kv.NewPool(int(numPages%32)+1, 16)
-		cfg := Config{MaxSeqs: int(numPages/32) + 1, MaxQueued: 8, MaxBatchTokens: int(budget%64) + 1, MaxPrefillChunk: int(budget) % 5 * 9, MaxContext: 256,
+		cfg := Config{MaxSeqs: int(numPages/32) + 1, MaxQueued: 8, MaxBatchTokens: int(budget%64) + 1,
+			MaxPrefillChunk: int(budget) % 5 * 9, MaxContext: 256,
 			PrefixCache: budget%2 == 0, RopeSwitch: int(budget) % 3 * 20}
 		if cfg.MaxContext = 256; budget%4 > 0 {
 			cfg.MaxContext = 130 // less than the larger pools, which therefore can lend
@@ -47,7 +49,8 @@ func FuzzSchedule(f *testing.F) {
 			}
 		}
 		if len(r.alive) > 0 || r.s.Running()+r.s.Waiting() > 0 || pool.Counts().InUse > 0 {
-			t.Fatalf("left over: %d alive, %d running, %d waiting, %+v", len(r.alive), r.s.Running(), r.s.Waiting(), pool.Counts())
+			t.Fatalf("left over: %d alive, %d running, %d waiting, %+v", len(r.alive), r.s.Running(), r.s.Waiting(),
+				pool.Counts())
 		}
 	})
 }
@@ -67,8 +70,9 @@ func (r *fuzzRun) op(op byte, arg int) {
 			prompt[j] = int32(j % (3 + arg%2*4))
 		}
 		score := arg%7 == 0
-		ids, err := r.s.Add(Seq{Prompt: prompt, MaxTokens: arg%29 + 1, Key: []string{"", "a", "b"}[arg%3], ScoreAll: score,
-			Tenant: []string{"", "t", "u", "v"}[op/4%4], Weight: float64(op / 16 % 3)})
+		ids, err := r.s.Add(Seq{Prompt: prompt, MaxTokens: arg%29 + 1, Key: []string{"", "a", "b"}[arg%3],
+			ScoreAll: score,
+			Tenant:   []string{"", "t", "u", "v"}[op/4%4], Weight: float64(op / 16 % 3)})
 		if err == nil {
 			r.alive[ids[0]] = &fuzzSeq{history: slices.Clone(prompt), left: arg%29 + 1, score: score}
 		} else if !errors.Is(err, ErrQueueFull) && !errors.Is(err, ErrTooLong) {
@@ -122,7 +126,8 @@ func (r *fuzzRun) step(arg int) bool {
 		}
 	}
 	if total != p.Tokens || total > r.s.cfg.MaxBatchTokens || len(p.Chunks) > r.s.cfg.MaxSeqs {
-		r.t.Fatalf("a plan of %d tokens in %d chunks, says %d, limits %d and %d", total, len(p.Chunks), p.Tokens, r.s.cfg.MaxBatchTokens, r.s.cfg.MaxSeqs)
+		r.t.Fatalf("a plan of %d tokens in %d chunks, says %d, limits %d and %d", total, len(p.Chunks), p.Tokens,
+			r.s.cfg.MaxBatchTokens, r.s.cfg.MaxSeqs)
 	}
 	if arg%5 == 3 {
 		r.cancel(arg)
@@ -171,7 +176,8 @@ func (r *fuzzRun) checkChunk(c *Chunk) {
 			r.t.Fatalf("sequence %d begins at %d (scored: %v)", c.Seq, c.Start, q.score)
 		}
 	}
-	if c.Start != q.computed || c.Known != len(q.history) || !slices.Equal(c.Tokens, q.history[c.Start:c.Start+len(c.Tokens)]) {
+	if c.Start != q.computed || c.Known != len(q.history) ||
+		!slices.Equal(c.Tokens, q.history[c.Start:c.Start+len(c.Tokens)]) {
 		r.t.Fatalf("sequence %d stood at %d of %d tokens, chunk %+v", c.Seq, q.computed, len(q.history), c)
 	}
 }

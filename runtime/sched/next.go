@@ -20,14 +20,16 @@ func (s *Scheduler) Next() (*Plan, bool) {
 	s.makeRoom(p)
 	before := s.stats.Preemptions
 	budget := s.cfg.MaxBatchTokens
-	// Decode first: running sequences that lack one token only, then those still in their prompt, each by admission or, where not all take part, by when they last did.
+	// Decode first: running sequences that lack one token only, then those still in their prompt, each by admission or,
+	// where not all take part, by when they last did.
 	s.order = append(s.order[:0], s.running...)
 	if len(s.active) > 1 || len(s.running) > min(shortStep, s.cfg.MaxSeqs) {
 		slices.SortStableFunc(s.order, func(a, b *seq) int { return cmp.Compare(a.served, b.served) })
 	}
 	for _, prefill := range []bool{false, true} {
 		for _, q := range s.order {
-			if budget > 0 && len(p.Chunks) < s.cfg.MaxSeqs && q.state == running && (q.lag() > 1) == prefill { // a preemption may have sent q back meanwhile
+			// a preemption may have sent q back meanwhile
+			if budget > 0 && len(p.Chunks) < s.cfg.MaxSeqs && q.state == running && (q.lag() > 1) == prefill {
 				budget -= s.give(p, q, budget)
 			}
 		}
@@ -68,8 +70,9 @@ func (s *Scheduler) reclaim(n int) {
 	}
 }
 
-// admit moves a waiting sequence to running, with what the prefix cache holds, if its known tokens fit the pages that can be had. While others run,
-// each is left a page to grow into: who is admitted should not be sent back a step later. It stays in the queue's list.
+// admit moves a waiting sequence to running, with what the prefix cache holds, if its known tokens fit the pages that
+// can be had. While others run, each is left a page to grow into: who is admitted should not be sent back a step later.
+// It stays in the queue's list.
 func (s *Scheduler) admit(q *seq) bool {
 	if s.pool.Available() == 0 {
 		if s.reclaim(pages(len(q.tokens), s.pool.PageLen())); s.pool.Available() == 0 {
@@ -111,8 +114,9 @@ func (s *Scheduler) ropeOf(n int) int {
 	return 0
 }
 
-// give plans up to budget tokens of q, preempting others where pages lack. It returns the tokens planned; none where q itself was sent back, or where those from
-// whom pages could be taken already have their part in this step: then it waits for their pages.
+// give plans up to budget tokens of q, preempting others where pages lack. It returns the tokens planned; none where q
+// itself was sent back, or where those from whom pages could be taken already have their part in this step: then it
+// waits for their pages.
 func (s *Scheduler) give(p *Plan, q *seq, budget int) int {
 	n := min(q.lag(), budget, q.tenant.may)
 	if s.cfg.MaxPrefillChunk > 0 {
@@ -144,7 +148,8 @@ func (s *Scheduler) give(p *Plan, q *seq, budget int) int {
 	q.tenant.may -= costOf(n, q.lag())
 	q.planned, q.served = n, s.step
 	p.Chunks = append(p.Chunks, Chunk{
-		Seq: q.id, Start: q.computed, Tokens: q.tokens[q.computed : q.computed+n], Known: len(q.tokens), Pages: q.pages, Key: q.Key,
+		Seq: q.id, Start: q.computed, Tokens: q.tokens[q.computed : q.computed+n], Known: len(q.tokens), Pages: q.pages,
+		Key:    q.Key,
 		Sample: q.computed+n == len(q.tokens), Score: q.ScoreAll, Cached: q.cached, First: q.first,
 	})
 	q.first = false

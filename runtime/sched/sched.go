@@ -1,9 +1,10 @@
-// Package sched decides what each step computes: continuous batching as a pure state machine. Add, Cancel, Next, Commit; no clock, lock, goroutine
-// or device.
+// Package sched decides what each step computes: continuous batching as a pure state machine. Add, Cancel, Next,
+// Commit; no clock, lock, goroutine or device.
 //
-// A sequence has known tokens (prompt and output so far) and a count of computed ones, which must catch up; there is no separate prefill or decode phase.
-// Each step hands out a budget of tokens, running sequences first (decode before chunks of prompts), then waiting ones. When pages run out, the sequence
-// admitted last gives its pages back and waits to be recomputed.
+// A sequence has known tokens (prompt and output so far) and a count of computed ones, which must catch up; there is no
+// separate prefill or decode phase. Each step hands out a budget of tokens, running sequences first (decode before
+// chunks of prompts), then waiting ones. When pages run out, the sequence admitted last gives its pages back and waits
+// to be recomputed.
 //
 // Invariants, checked after every Commit under the tag invariants:
 //
@@ -32,14 +33,16 @@ type SeqID int64
 
 // Config are the limits of a scheduler.
 type Config struct {
-	MaxSeqs         int  // sequences computed in one step; with several tenants twice as many may hold pages
-	MaxQueued       int  // sequences waiting; see queueFull for tenants
-	MaxBatchTokens  int  // tokens of one step
-	MaxPrefillChunk int  // tokens of one prompt in one step, so that a long one leaves room for others; 0: as many as the step has
+	MaxSeqs        int // sequences computed in one step; with several tenants twice as many may hold pages
+	MaxQueued      int // sequences waiting; see queueFull for tenants
+	MaxBatchTokens int // tokens of one step
+	// tokens of one prompt in one step, so that a long one leaves room for others; 0: as many as the step has
+	MaxPrefillChunk int
 	MaxContext      int  // tokens of one sequence
 	PrefixCache     bool // look prompts up and index full pages
 	RopeSwitch      int  // sequences longer than this are recomputed with another RoPE table; 0: none
-	// Reclaim takes back up to so many lent pages (Pool.Grow), before anybody is preempted for them. It must not call the scheduler. nil: none can be had.
+	// Reclaim takes back up to so many lent pages (Pool.Grow), before anybody is preempted for them. It must not call
+	// the scheduler. nil: none can be had.
 	Reclaim func(pages int)
 }
 
@@ -154,7 +157,8 @@ func (s *Scheduler) Add(in ...Seq) ([]SeqID, error) {
 	ids := make([]SeqID, len(in))
 	for i, a := range in {
 		s.last++
-		q := &seq{id: s.last, Seq: a, tokens: slices.Clip(a.Prompt), tenant: s.join(a.Tenant, a.Weight)} // the first output token moves it to memory of its own
+		// the first output token moves it to memory of its own
+		q := &seq{id: s.last, Seq: a, tokens: slices.Clip(a.Prompt), tenant: s.join(a.Tenant, a.Weight)}
 		s.seqs[q.id] = q
 		q.tenant.waiting++
 		s.waiting = append(s.waiting, q)
@@ -163,8 +167,8 @@ func (s *Scheduler) Add(in ...Seq) ([]SeqID, error) {
 	return ids, nil
 }
 
-// queueFull refuses more sequences than may wait: MaxQueued in all, and beyond that as many again of tenants that fill no more than an eighth of it, so that a
-// tenant that fills the queue keeps nobody out.
+// queueFull refuses more sequences than may wait: MaxQueued in all, and beyond that as many again of tenants that fill
+// no more than an eighth of it, so that a tenant that fills the queue keeps nobody out.
 func (s *Scheduler) queueFull(in []Seq) error {
 	total := len(s.waiting) + len(in)
 	if total <= s.cfg.MaxQueued {
@@ -179,7 +183,8 @@ func (s *Scheduler) queueFull(in []Seq) error {
 			n += t.waiting
 		}
 		if n > max(s.cfg.MaxQueued/8, 1) || total > 2*s.cfg.MaxQueued {
-			return fmt.Errorf("%w: %d wait, %d more would exceed %d", ErrQueueFull, len(s.waiting), len(in), s.cfg.MaxQueued)
+			return fmt.Errorf("%w: %d wait, %d more would exceed %d", ErrQueueFull, len(s.waiting), len(in),
+				s.cfg.MaxQueued)
 		}
 	}
 	return nil
@@ -193,7 +198,8 @@ func (s *Scheduler) fits(a *Seq) error {
 	}
 	least := n + min(a.MaxTokens, 1)
 	if least > s.cfg.MaxContext {
-		return fmt.Errorf("%w: a prompt of %d tokens leaves no room in a context of %d", ErrTooLong, n, s.cfg.MaxContext)
+		return fmt.Errorf("%w: a prompt of %d tokens leaves no room in a context of %d", ErrTooLong, n,
+			s.cfg.MaxContext)
 	}
 	if need := pages(least, s.pool.PageLen()); need > s.pool.Total() {
 		return fmt.Errorf("%w: a prompt of %d tokens and %d of output need %d KV pages of %d tokens, there are %d",
@@ -202,8 +208,9 @@ func (s *Scheduler) fits(a *Seq) error {
 	return nil
 }
 
-// Lend gives n more pages to another purpose: those with the highest ids of the pool, unless one of them is in use. What the longest sequence can need stays,
-// so that each sequence can go on when all others have ended, whether lent pages can be reclaimed or not.
+// Lend gives n more pages to another purpose: those with the highest ids of the pool, unless one of them is in use.
+// What the longest sequence can need stays, so that each sequence can go on when all others have ended, whether lent
+// pages can be reclaimed or not.
 func (s *Scheduler) Lend(n int) bool {
 	return s.pool.Counts().Lent+n <= s.Lendable() && s.pool.Shrink(n)
 }
@@ -213,13 +220,14 @@ func (s *Scheduler) Lendable() int {
 	return max(s.pool.Total()-pages(s.cfg.MaxContext, s.pool.PageLen()), 0)
 }
 
-// Limit returns the tokens that one sequence can reach: its context, or what all pages together hold where that is less. Who commits tokens ends a
-// sequence there.
+// Limit returns the tokens that one sequence can reach: its context, or what all pages together hold where that is
+// less. Who commits tokens ends a sequence there.
 func (s *Scheduler) Limit() int { return min(s.cfg.MaxContext, s.pool.Total()*s.pool.PageLen()) }
 
 func pages(tokens, pageLen int) int { return (tokens + pageLen - 1) / pageLen }
 
-// Cancel ends a sequence; its pages are free when the step that is under way is committed, or at once if it has no part in one.
+// Cancel ends a sequence; its pages are free when the step that is under way is committed, or at once if it has no part
+// in one.
 func (s *Scheduler) Cancel(id SeqID) {
 	q := s.seqs[id]
 	if q == nil {
@@ -251,7 +259,8 @@ func (s *Scheduler) release(q *seq) {
 	q.pages, q.computed, q.indexed = q.pages[:0], 0, 0
 }
 
-// preempt sends a running sequence back to the head of the queue, to be recomputed from its first token (or what the cache still holds).
+// preempt sends a running sequence back to the head of the queue, to be recomputed from its first token (or what the
+// cache still holds).
 func (s *Scheduler) preempt(q *seq) {
 	s.release(q)
 	i := slices.Index(s.running, q)
@@ -263,10 +272,11 @@ func (s *Scheduler) preempt(q *seq) {
 	s.stats.Preemptions++
 }
 
-// Commit says that the plan was computed: tokens[i] is the new token of Chunks[i], -1 for none; ended[i] that the sequence is over.
-// Cancelled sequences of the plan are removed whatever their token.
+// Commit says that the plan was computed: tokens[i] is the new token of Chunks[i], -1 for none; ended[i] that the
+// sequence is over. Cancelled sequences of the plan are removed whatever their token.
 func (s *Scheduler) Commit(p *Plan, tokens []int32, ended []bool) {
-	invariant.Check(s.inPlan && len(tokens) == len(p.Chunks) && len(ended) == len(tokens), "Commit of %d chunks with %d tokens", len(p.Chunks), len(tokens))
+	invariant.Check(s.inPlan && len(tokens) == len(p.Chunks) && len(ended) == len(tokens),
+		"Commit of %d chunks with %d tokens", len(p.Chunks), len(tokens))
 	s.inPlan = false
 	for i := range p.Chunks {
 		q := s.seqs[p.Chunks[i].Seq]
@@ -281,7 +291,8 @@ func (s *Scheduler) Commit(p *Plan, tokens []int32, ended []bool) {
 			continue
 		}
 		q.tokens = append(q.tokens, tokens[i])
-		invariant.Check(len(q.tokens) <= s.Limit(), "sequence %d has %d tokens, the limit is %d", q.id, len(q.tokens), s.Limit())
+		invariant.Check(len(q.tokens) <= s.Limit(), "sequence %d has %d tokens, the limit is %d", q.id, len(q.tokens),
+			s.Limit())
 		if s.ropeOf(len(q.tokens)) != q.rope {
 			s.preempt(q) // every position must be recomputed with the other table
 			s.moved = append(s.moved, q.id)
@@ -293,7 +304,8 @@ func (s *Scheduler) Commit(p *Plan, tokens []int32, ended []bool) {
 	}
 }
 
-// Abandon says that the plan was not computed. Its sequences keep what they had before it; those cancelled meanwhile are removed.
+// Abandon says that the plan was not computed. Its sequences keep what they had before it; those cancelled meanwhile
+// are removed.
 func (s *Scheduler) Abandon(p *Plan) {
 	s.inPlan = false
 	for i := range p.Chunks {
@@ -330,7 +342,8 @@ func (s *Scheduler) Verify() error {
 	for _, q := range s.running {
 		refs += len(q.pages)
 		if q.state != running || len(q.pages)*s.pool.PageLen() < q.computed || q.computed > len(q.tokens) {
-			return fmt.Errorf("sequence %d runs with %d pages for %d of %d tokens", q.id, len(q.pages), q.computed, len(q.tokens))
+			return fmt.Errorf("sequence %d runs with %d pages for %d of %d tokens", q.id, len(q.pages), q.computed,
+				len(q.tokens))
 		}
 	}
 	for _, q := range s.waiting {
@@ -342,7 +355,8 @@ func (s *Scheduler) Verify() error {
 		return err
 	}
 	if len(s.running) > 2*s.cfg.MaxSeqs || len(s.running)+len(s.waiting) != len(s.seqs) {
-		return fmt.Errorf("%d run and %d wait of %d, at most %d may run", len(s.running), len(s.waiting), len(s.seqs), 2*s.cfg.MaxSeqs)
+		return fmt.Errorf("%d run and %d wait of %d, at most %d may run", len(s.running), len(s.waiting), len(s.seqs),
+			2*s.cfg.MaxSeqs)
 	}
 	return s.pool.Verify(refs)
 }

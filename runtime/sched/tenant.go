@@ -7,35 +7,46 @@ import (
 	"slices"
 )
 
-// Fairness over tenants. Each tenant has a counter of the tokens that were planned for it, divided by its weight (virtual token counter, Sheng et al. 2024,
-// arXiv:2401.00588). Three rules use it:
+// Fairness over tenants. Each tenant has a counter of the tokens that were planned for it, divided by its weight
+// (virtual token counter, Sheng et al. 2024, arXiv:2401.00588). Three rules use it:
 //
-//   - Admission: of the waiting sequences, those of the tenant with the lowest counter come first, FIFO within a tenant. A tenant that returns from idleness is
-//     lifted to the lowest counter of the active ones, so that it cannot save up.
-//   - Slots: while all are taken, a tenant that has less than its share of MaxSeqs is admitted beyond them, up to twice their number; no step computes more than
-//     MaxSeqs, so others sit steps out, their pages kept.
-//   - Steps: of a step's cost the tenant with the lowest counter has all that it can use, and each other as much as the sequences of the first cost, by weight, at
-//     least one token. While the first is ahead of one of them, they together get so much more that the step takes at most maxSlowdown times as long as it would
-//     without the widest of them. Who sits a step out comes first in the next.
+// - Admission: of the waiting sequences, those of the tenant with the lowest counter come first, FIFO within a tenant.
+// A tenant that returns from idleness is
 //
-// Costs are those of the counters, promptCost for a token that is computed and outputCost for one that is sampled too: on two cores a token of a prompt of SmolLM2
-// Q8_0 takes 0.6 ms, one more sequence in a step 1.4 ms, for its logits and their sampling, and a step 4 ms beside.
+//	lifted to the lowest counter of the active ones, so that it cannot save up.
+//
+// - Slots: while all are taken, a tenant that has less than its share of MaxSeqs is admitted beyond them, up to twice
+// their number; no step computes more than
+//
+//	MaxSeqs, so others sit steps out, their pages kept.
+//
+// - Steps: of a step's cost the tenant with the lowest counter has all that it can use, and each other as much as the
+// sequences of the first cost, by weight, at
+// least one token. While the first is ahead of one of them, they together get so much more that the step takes at most
+// maxSlowdown times as long as it would
+//
+//	without the widest of them. Who sits a step out comes first in the next.
+//
+// Costs are those of the counters, promptCost for a token that is computed and outputCost for one that is sampled too:
+// on two cores a token of a prompt of SmolLM2 Q8_0 takes 0.6 ms, one more sequence in a step 1.4 ms, for its logits and
+// their sampling, and a step 4 ms beside.
 //
 // What this gives is tested in fair_test.go with a clock of such costs.
 const (
 	promptCost = 1
 	outputCost = 2
 
-	// stepCost is what a step takes beside its tokens. Rather too low: what is too high slows the tenant that is protected.
+	// stepCost is what a step takes beside its tokens. Rather too low: what is too high slows the tenant that is
+	// protected.
 	stepCost    = 6
 	maxSlowdown = 1.4
 
-	// credit is by how much the tenant that is computed in full may be ahead of the one furthest behind, where it is narrower: a prompt of ordinary length does not
-	// put it behind those who have many sequences.
+	// credit is by how much the tenant that is computed in full may be ahead of the one furthest behind, where it is
+	// narrower: a prompt of ordinary length does not put it behind those who have many sequences.
 	credit = 512
 
-	// While another tenant was there in the last lately steps the steps of a lone one cost no more than shortStep, and less in the first after it: who comes back waits
-	// for one of them.
+	// While another tenant was there in the last lately steps the steps of a lone one cost no more than shortStep, and
+	// less in the first after it: who comes back waits for one of them.
 	lately    = 1024
 	shortStep = 20
 
@@ -85,8 +96,8 @@ func (s *Scheduler) join(name string, weight float64) *tenant {
 	return t
 }
 
-// leave notes the end of a sequence of t. The counter of a tenant that is idle is kept while it is above the lowest active one: else to come back would be
-// a way to lose it.
+// leave notes the end of a sequence of t. The counter of a tenant that is idle is kept while it is above the lowest
+// active one: else to come back would be a way to lose it.
 func (s *Scheduler) leave(t *tenant) {
 	if t.live--; t.live > 0 {
 		return
@@ -106,7 +117,8 @@ func (s *Scheduler) leave(t *tenant) {
 	}
 }
 
-// forget drops the idle tenants whose counter is worth nothing any more; where there is none, the one whose counter is worth least.
+// forget drops the idle tenants whose counter is worth nothing any more; where there is none, the one whose counter is
+// worth least.
 func (s *Scheduler) forget(low float64) {
 	var least *tenant
 	before := len(s.tenants)
@@ -142,7 +154,8 @@ func (s *Scheduler) share(t *tenant, n int) int {
 	return max(int(float64(n)*t.weight/sum), 1)
 }
 
-// charge notes that the tokens [q.computed, q.computed+n) are planned. What a preempted sequence computes again is charged to nobody.
+// charge notes that the tokens [q.computed, q.computed+n) are planned. What a preempted sequence computes again is
+// charged to nobody.
 func (q *seq) charge(n int) {
 	end := q.computed + n
 	prompt := max(min(end, len(q.Prompt))-max(q.computed, q.charged), 0)
@@ -207,11 +220,13 @@ func costOf(n, lag int) int {
 	return n * promptCost
 }
 
-// putFirst moves the tenant with the fewest sequences, by weight, to the front, of those whose counters are no more than credit above the lowest.
+// putFirst moves the tenant with the fewest sequences, by weight, to the front, of those whose counters are no more
+// than credit above the lowest.
 func (s *Scheduler) putFirst() {
 	at := 0
 	for i, t := range s.active {
-		if first := s.active[at]; t.counter <= s.active[0].counter+credit && float64(t.running)*first.weight < float64(first.running)*t.weight {
+		if first := s.active[at]; t.counter <= s.active[0].counter+credit &&
+			float64(t.running)*first.weight < float64(first.running)*t.weight {
 			at = i
 		}
 	}
@@ -239,7 +254,8 @@ func (s *Scheduler) head() int {
 	at := -1
 	for _, t := range s.active {
 		t.offered = false
-		if t.waiting == 0 || t.may <= 0 || full && (len(s.running) >= 2*s.cfg.MaxSeqs || t.running >= s.share(t, s.cfg.MaxSeqs)) {
+		if t.waiting == 0 || t.may <= 0 || full &&
+			(len(s.running) >= 2*s.cfg.MaxSeqs || t.running >= s.share(t, s.cfg.MaxSeqs)) {
 			continue
 		}
 		t.offered = true
@@ -262,12 +278,15 @@ func (s *Scheduler) head() int {
 	return at
 }
 
-// before says that t is admitted before o: its counter is lower or, where they are equal, fewer of its sequences run, by weight.
+// before says that t is admitted before o: its counter is lower or, where they are equal, fewer of its sequences run,
+// by weight.
 func (t *tenant) before(o *tenant) bool {
-	return cmp.Or(cmp.Compare(t.counter, o.counter), cmp.Compare(float64(t.running)*o.weight, float64(o.running)*t.weight)) < 0
+	return cmp.Or(cmp.Compare(t.counter, o.counter),
+		cmp.Compare(float64(t.running)*o.weight, float64(o.running)*t.weight)) < 0
 }
 
-// makeRoom takes pages from tenants that hold more than their share where the tenant that is next holds less and lacks them to begin, and admits it.
+// makeRoom takes pages from tenants that hold more than their share where the tenant that is next holds less and lacks
+// them to begin, and admits it.
 func (s *Scheduler) makeRoom(p *Plan) {
 	if len(s.active) < 2 || len(s.waiting) == 0 {
 		return
@@ -316,8 +335,9 @@ func (s *Scheduler) countPages() {
 	}
 }
 
-// victim is the running sequence whose pages are taken when pages lack: of the tenant that holds most, by weight, the one admitted last. None that has tokens in the
-// plan, and never the one admitted first of all, which therefore goes on until it ends. nil: there is none.
+// victim is the running sequence whose pages are taken when pages lack: of the tenant that holds most, by weight, the
+// one admitted last. None that has tokens in the plan, and never the one admitted first of all, which therefore goes on
+// until it ends. nil: there is none.
 func (s *Scheduler) victim() *seq {
 	s.countPages()
 	var worst *seq
@@ -347,12 +367,15 @@ func (s *Scheduler) verifyTenants() error {
 	}
 	for _, t := range s.active {
 		n := want[t]
-		if t.running != n.running || t.waiting != n.waiting || t.live != n.running+n.waiting || t.live == 0 || s.tenants[t.name] != t {
-			return fmt.Errorf("tenant %q has %d live sequences, %d run, %d wait; counted are %+v", t.name, t.live, t.running, t.waiting, n)
+		if t.running != n.running || t.waiting != n.waiting || t.live != n.running+n.waiting || t.live == 0 ||
+			s.tenants[t.name] != t {
+			return fmt.Errorf("tenant %q has %d live sequences, %d run, %d wait; counted are %+v", t.name, t.live,
+				t.running, t.waiting, n)
 		}
 	}
 	if len(want) != len(s.active) || len(s.tenants)-len(s.active) > maxTenants {
-		return fmt.Errorf("%d tenants have sequences, %d are active, %d are known", len(want), len(s.active), len(s.tenants))
+		return fmt.Errorf("%d tenants have sequences, %d are active, %d are known", len(want), len(s.active),
+			len(s.tenants))
 	}
 	return nil
 }

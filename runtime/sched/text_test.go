@@ -18,8 +18,8 @@ import (
 //	lend N | regain N     pages; new with reclaim: what is lent comes back for the asking
 //	step [n=N] [cancel=NAME] [abandon]     plan, then commit; cancel takes place between the two
 //
-// A step prints its chunks as NAME [start,end) pages, + where a token is sampled, and what was preempted and what ended. Sampled tokens are 1000, 1001, …
-// for each sequence, so that equal prompts go on equally.
+// A step prints its chunks as NAME [start,end) pages, + where a token is sampled, and what was preempted and what
+// ended. Sampled tokens are 1000, 1001, … for each sequence, so that equal prompts go on equally.
 func TestText(t *testing.T) {
 	textcase.Run(t, "testdata/*.txt", func(*testing.T) func(*textcase.Command) string {
 		r := &textRun{}
@@ -40,8 +40,9 @@ func (r *textRun) run(c *textcase.Command) string {
 	switch c.Name {
 	case "new":
 		r.pool = kv.NewPool(c.Int("pages", 8), c.Int("page-len", 4))
-		r.s = New(Config{MaxSeqs: c.Int("seqs", 4), MaxQueued: c.Int("queued", 8), MaxBatchTokens: c.Int("budget", 8), MaxPrefillChunk: c.Int("chunk", 0),
-			MaxContext: c.Int("context", 64), RopeSwitch: c.Int("rope", 0), PrefixCache: c.Has("cache")}, r.pool)
+		r.s = New(Config{MaxSeqs: c.Int("seqs", 4), MaxQueued: c.Int("queued", 8), MaxBatchTokens: c.Int("budget", 8),
+			MaxPrefillChunk: c.Int("chunk", 0),
+			MaxContext:      c.Int("context", 64), RopeSwitch: c.Int("rope", 0), PrefixCache: c.Has("cache")}, r.pool)
 		if c.Has("reclaim") {
 			r.s.cfg.Reclaim = func(n int) { r.pool.Grow(min(n, r.pool.Counts().Lent)) }
 		}
@@ -58,8 +59,9 @@ func (r *textRun) run(c *textcase.Command) string {
 			for i := range prompt {
 				prompt[i] = int32(c.Int("from", 0) + i)
 			}
-			in = append(in, Seq{Prompt: prompt, MaxTokens: c.Int("max", 4), Key: c.Opt("key", ""), Salt: c.Opt("salt", ""),
-				Tenant: c.Opt("tenant", ""), Weight: float64(c.Int("weight", 0)), ScoreAll: c.Has("score")})
+			in = append(in,
+				Seq{Prompt: prompt, MaxTokens: c.Int("max", 4), Key: c.Opt("key", ""), Salt: c.Opt("salt", ""),
+					Tenant: c.Opt("tenant", ""), Weight: float64(c.Int("weight", 0)), ScoreAll: c.Has("score")})
 		}
 		ids, err := r.s.Add(in...)
 		if err != nil {
@@ -149,7 +151,8 @@ func (r *textRun) step(c *textcase.Command, b *strings.Builder) {
 
 func (r *textRun) state() string {
 	n := r.pool.Counts()
-	state := fmt.Sprintf("running %d waiting %d, pages free %d cached %d in use %d", r.s.Running(), r.s.Waiting(), n.Free, n.Cached, n.InUse)
+	state := fmt.Sprintf("running %d waiting %d, pages free %d cached %d in use %d", r.s.Running(), r.s.Waiting(),
+		n.Free, n.Cached, n.InUse)
 	if n.Lent > 0 {
 		state += fmt.Sprintf(" lent %d", n.Lent)
 	}

@@ -53,8 +53,8 @@ func benchTokenizers(b *testing.B) map[string]*Tokenizer {
 	return out
 }
 
-// BenchmarkEncode measures what a tokenizer does that has seen the text; BenchmarkEncodeCold what a new one does. The tokenizers library's own figures are
-// those of scripts/bench/tokenizer.py.
+// BenchmarkEncode measures what a tokenizer does that has seen the text; BenchmarkEncodeCold what a new one does. The
+// tokenizers library's own figures are those of scripts/bench/tokenizer.py.
 func BenchmarkEncode(b *testing.B) { benchEncode(b, false) }
 
 func BenchmarkEncodeCold(b *testing.B) { benchEncode(b, true) }

@@ -9,7 +9,8 @@ import (
 	"unicode/utf8"
 )
 
-// bpe merges adjacent symbols, the pair of lowest rank first, of equal ranks the leftmost (Sennrich et al. 2016, arXiv:1508.07909).
+// bpe merges adjacent symbols, the pair of lowest rank first, of equal ranks the leftmost (Sennrich et al. 2016,
+// arXiv:1508.07909).
 type bpe struct {
 	merges  *pairTable
 	bytes   [256]int32     // byte-level: the token of each byte; else byte fallback, -1 where there is none
@@ -26,7 +27,8 @@ type merge struct{ rank, id int32 }
 
 const noMerge = 1<<31 - 1 // the rank of what is no merge
 
-// addMerges fills the table from pairs in order of rank. A pair whose parts or result are not in the vocabulary means a damaged file.
+// addMerges fills the table from pairs in order of rank. A pair whose parts or result are not in the vocabulary means a
+// damaged file.
 func (b *bpe) addMerges(ids map[string]int32, pairs [][2]string) error {
 	b.merges = newPairTable(len(pairs))
 	for rank, p := range pairs {
@@ -40,7 +42,8 @@ func (b *bpe) addMerges(ids map[string]int32, pairs [][2]string) error {
 			} else if !okR {
 				missing = p[1]
 			}
-			return fmt.Errorf("%w: merge %d joins %q and %q, but %q is not in the vocabulary: the file is damaged", ErrFormat, rank, p[0], p[1], missing)
+			return fmt.Errorf("%w: merge %d joins %q and %q, but %q is not in the vocabulary: the file is damaged",
+				ErrFormat, rank, p[0], p[1], missing)
 		}
 		if !b.merges.has(left, right) {
 			b.merges.put(left, right, merge{int32(rank), id})
@@ -49,8 +52,8 @@ func (b *bpe) addMerges(ids map[string]int32, pairs [][2]string) error {
 	return nil
 }
 
-// addScores fills the table as SentencePiece's BPE does: any two neighbours whose text together is a token may merge, the token of the highest score first.
-// usable says which tokens take part.
+// addScores fills the table as SentencePiece's BPE does: any two neighbours whose text together is a token may merge,
+// the token of the highest score first. usable says which tokens take part.
 func (b *bpe) addScores(pieces []string, scores []float32, usable func(id int32) bool) {
 	byText := make(map[string]int32, len(pieces))
 	var order []int32
@@ -223,7 +226,8 @@ func (b *bpe) mergeAll(out, symbols []int32) []int32 {
 	}
 }
 
-// mergeHeap works on a linked list over symbols. The heap holds ranks with, below them, the symbol that begins the pair; what is no longer so is skipped.
+// mergeHeap works on a linked list over symbols. The heap holds ranks with, below them, the symbol that begins the
+// pair; what is no longer so is skipped.
 func (b *bpe) mergeHeap(out, symbols []int32) []int32 {
 	n := int32(len(symbols))
 	next, prev := make([]int32, n), make([]int32, n)

@@ -2,7 +2,8 @@ package tokenizer
 
 import "unicode/utf8"
 
-// cuts says between which characters of a text no merge reaches: what lies on either side is encoded alone, and remembered.
+// cuts says between which characters of a text no merge reaches: what lies on either side is encoded alone, and
+// remembered.
 type cuts struct {
 	bytes  bool       // byte-level: places before characters that are not ASCII
 	joined *pairTable // what stands on the two sides of places that some merge may reach over
@@ -20,8 +21,9 @@ func (b *bpe) findCuts(pieces []string) {
 	}
 }
 
-// findCharCuts finds over what a merge reaches: it joins the last character of one token to the first of another, if tokens are made of characters alone. There
-// are no cuts where bytes take part in merges, nor where unknown characters, for want of bytes, vanish or fuse.
+// findCharCuts finds over what a merge reaches: it joins the last character of one token to the first of another, if
+// tokens are made of characters alone. There are no cuts where bytes take part in merges, nor where unknown characters,
+// for want of bytes, vanish or fuse.
 func (b *bpe) findCharCuts(pieces []string) {
 	whole := map[int32]bool{} // tokens whose spelling is not their text
 	for _, id := range b.bytes {
@@ -42,11 +44,13 @@ func (b *bpe) findCharCuts(pieces []string) {
 	b.cuts, b.parts = &cuts{joined: joined}, newWordCache()
 }
 
-// findByteCuts does it for byte-level words: a merge reaches over a place only if one token ends there and the other begins there.
+// findByteCuts does it for byte-level words: a merge reaches over a place only if one token ends there and the other
+// begins there.
 func (b *bpe) findByteCuts(pieces []string) {
 	joined := newPairTable(0)
 	for left, right := range b.merges.all() {
-		if first, _ := utf8.DecodeRuneInString(pieces[right]); charBytes[first] < utf8.RuneSelf { // or not spelled in bytes: in no word
+		// or not spelled in bytes: in no word
+		if first, _ := utf8.DecodeRuneInString(pieces[right]); charBytes[first] < utf8.RuneSelf {
 			continue
 		}
 		l, r := unspell(pieces[left]), unspell(pieces[right])

@@ -9,7 +9,8 @@ import (
 	"testing"
 )
 
-// TestCutsChangeNothing compares encoding part by part, twice for the cache's sake, with encoding as a whole, over vocabularies made at random.
+// TestCutsChangeNothing compares encoding part by part, twice for the cache's sake, with encoding as a whole, over
+// vocabularies made at random.
 func TestCutsChangeNothing(t *testing.T) {
 	for _, byteLevel := range []bool{false, true} {
 		rng := rand.New(rand.NewPCG(5, 6))

@@ -5,7 +5,8 @@ import (
 	"unicode/utf8"
 )
 
-// charBytes maps the characters by which byte-level vocabularies spell bytes (GPT-2's table) back to the bytes; byteChars is the inverse.
+// charBytes maps the characters by which byte-level vocabularies spell bytes (GPT-2's table) back to the bytes;
+// byteChars is the inverse.
 var (
 	charBytes = map[rune]byte{}
 	byteChars [256]rune
@@ -76,8 +77,9 @@ func (t *Tokenizer) TokenBytes(id int32) []byte {
 	return []byte(piece)
 }
 
-// Decode returns the text of ids; skipSpecial leaves special tokens out, unknown ids are left out always. What is no UTF-8 becomes U+FFFD. As in the
-// tokenizers library, special tokens whose spelling normalization changes are not left out.
+// Decode returns the text of ids; skipSpecial leaves special tokens out, unknown ids are left out always. What is no
+// UTF-8 becomes U+FFFD. As in the tokenizers library, special tokens whose spelling normalization changes are not left
+// out.
 func (t *Tokenizer) Decode(ids []int32, skipSpecial bool) string {
 	var text []byte
 	var bytes []byte // a run of fallback bytes
@@ -119,7 +121,8 @@ func (t *Tokenizer) Decode(ids []int32, skipSpecial bool) string {
 	return s
 }
 
-// lossy replaces each maximal part of an ill-formed sequence by U+FFFD (Unicode 15, §3.9, "substitution of maximal subparts").
+// lossy replaces each maximal part of an ill-formed sequence by U+FFFD (Unicode 15, §3.9, "substitution of maximal
+// subparts").
 func lossy(b []byte) string {
 	if utf8.Valid(b) {
 		return string(b)
@@ -183,12 +186,14 @@ func (t *Tokenizer) NewStream(skipSpecial bool) *Stream {
 	return &Stream{t: t, skipSpecial: skipSpecial}
 }
 
-// Push returns the text that id completes, possibly none: what could be half a character is held back. It decodes new ids together with those before, since
-// the first token's leading space and runs of byte tokens depend on their neighbours.
+// Push returns the text that id completes, possibly none: what could be half a character is held back. It decodes new
+// ids together with those before, since the first token's leading space and runs of byte tokens depend on their
+// neighbours.
 func (s *Stream) Push(id int32) string {
 	s.ids = append(s.ids, id)
 	text := s.t.Decode(s.ids, s.skipSpecial)
-	if len(text) <= len(s.prefix) || strings.HasSuffix(text, "\uFFFD") && len(s.ids)-s.known < maxHeld || !strings.HasPrefix(text, s.prefix) {
+	if len(text) <= len(s.prefix) || strings.HasSuffix(text, "\uFFFD") && len(s.ids)-s.known < maxHeld ||
+		!strings.HasPrefix(text, s.prefix) {
 		return ""
 	}
 	out := text[len(s.prefix):]

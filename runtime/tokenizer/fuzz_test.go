@@ -41,7 +41,8 @@ func FuzzSentencePiece(f *testing.F) {
 		return "\x0a" + string(rune(len(body))) + body
 	}
 	bpeModel := "\x12\x02\x18\x02"
-	f.Add([]byte(piece("<unk>", typeUnknown) + piece("<s>", typeControl) + piece("</s>", typeControl) + piece("a", typeNormal) + piece("aa", typeNormal) + bpeModel))
+	f.Add([]byte(piece("<unk>", typeUnknown) + piece("<s>", typeControl) + piece("</s>", typeControl) +
+		piece("a", typeNormal) + piece("aa", typeNormal) + bpeModel))
 	f.Add([]byte("\x0a\xff\xff\xff\xff\x0f"))
 	f.Add([]byte(bpeModel))
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -71,7 +72,8 @@ func realTokenizers(t testing.TB) []*Tokenizer {
 
 func FuzzEncodeDecode(f *testing.F) {
 	toks := realTokenizers(f)
-	for _, s := range []string{"", "Hello, world!", "  a\n\n\tb  ", "Ünïcödé 語 🐶", "<|im_start|>user\n1234", "don't WON'T 'S", "\xff\xfe", "e\u0301", " \u00a0\u2003x"} {
+	for _, s := range []string{"", "Hello, world!", "  a\n\n\tb  ", "Ünïcödé 語 🐶", "<|im_start|>user\n1234",
+		"don't WON'T 'S", "\xff\xfe", "e\u0301", " \u00a0\u2003x"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
@@ -103,7 +105,8 @@ func FuzzEncodeDecode(f *testing.F) {
 // TestSplittersLoseNothing holds every splitter to its contract on text of all kinds, run of one class after another.
 func TestSplittersLoseNothing(t *testing.T) {
 	text := ""
-	for _, part := range []string{"a", "Ü", "語", "1", "½", "٣", " ", "\n", "\r\n", "\t", "\u00a0", "\u2003", "'", "'s", "'LL", "!", "_", "\u0301", "🐶", "\x00"} {
+	for _, part := range []string{"a", "Ü", "語", "1", "½", "٣", " ", "\n", "\r\n", "\t", "\u00a0", "\u2003", "'", "'s",
+		"'LL", "!", "_", "\u0301", "🐶", "\x00"} {
 		text += part + strings.Repeat(part, 3) + " " + part
 	}
 	for name, split := range splitters {
@@ -120,7 +123,8 @@ func TestSplittersLoseNothing(t *testing.T) {
 	}
 }
 
-// TestHostileInput encodes a megabyte of what makes slow tokenizers quadratic; a quadratic one would not end within the test's time.
+// TestHostileInput encodes a megabyte of what makes slow tokenizers quadratic; a quadratic one would not end within the
+// test's time.
 func TestHostileInput(t *testing.T) {
 	n := 1 << 20
 	if testing.Short() {

@@ -51,7 +51,8 @@ func FromGGUF(m map[string]any) (*Tokenizer, error) {
 		return nil, err
 	}
 	for i := range pieces {
-		if ty := typeOf(int32(i)); pieces[i] != "" && (ty == typeControl || ty == typeUser || ty == typeUnknown && kind == "llama") {
+		if ty := typeOf(int32(i)); pieces[i] != "" &&
+			(ty == typeControl || ty == typeUser || ty == typeUnknown && kind == "llama") {
 			if err := t.add(addedToken{id: int32(i), content: pieces[i], special: ty != typeUser}); err != nil {
 				return nil, err
 			}
@@ -74,7 +75,8 @@ func FromGGUF(m map[string]any) (*Tokenizer, error) {
 	for _, key := range []string{"eot_token_id", "eom_token_id"} {
 		t.addStop(t.metaID(m, p+key))
 	}
-	for _, name := range []string{"<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|eom_id|>"} {
+	for _, name := range []string{"<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>",
+		"<|eom_id|>"} {
 		if id, ok := t.ids[name]; ok && t.special[id] {
 			t.addStop(id)
 		}
@@ -108,12 +110,14 @@ func (t *Tokenizer) ggufByteLevel(m map[string]any, p string) error {
 	}
 	t.byteLevel, t.split = true, splitters[pre]
 	if t.split == nil {
-		return fmt.Errorf("%w: pre-tokenizer %q; supported are %s", ErrUnsupported, pre, strings.Join(slices.Sorted(maps.Keys(splitters)), ", "))
+		return fmt.Errorf("%w: pre-tokenizer %q; supported are %s", ErrUnsupported, pre,
+			strings.Join(slices.Sorted(maps.Keys(splitters)), ", "))
 	}
 	list, _ := m[p+"merges"].([]string)
 	pairs := make([][2]string, len(list))
 	for i, s := range list {
-		// A token may begin with the separator's own character only where the byte 0x20 is spelled so, which no byte-level vocabulary does.
+		// A token may begin with the separator's own character only where the byte 0x20 is spelled so, which no
+		// byte-level vocabulary does.
 		left, right, ok := strings.Cut(s, " ")
 		if !ok {
 			return fmt.Errorf("%w: merge %d is %q, expected two tokens with a space between", ErrFormat, i, s)

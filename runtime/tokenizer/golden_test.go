@@ -175,7 +175,8 @@ func TestGGUFEqualsJSON(t *testing.T) {
 			t.Skip("no golden of stories260K in this set")
 		}
 		for i, c := range g.Cases {
-			if got := tok.Encode(c.Text, EncodeOptions{SpecialAsText: true}); !slices.Equal(got, or(c.IDsSpecialAsText, c.IDs)) {
+			if got := tok.Encode(c.Text, EncodeOptions{SpecialAsText: true}); !slices.Equal(got,
+				or(c.IDsSpecialAsText, c.IDs)) {
 				t.Errorf("case %d %q: %v, want %v", i, c.Text, got, or(c.IDsSpecialAsText, c.IDs))
 			}
 		}
@@ -263,7 +264,8 @@ func TestLlama2Prompts(t *testing.T) {
 	}
 	if g := goldens(t)["llama2"]; g != nil {
 		for i, c := range g.Cases {
-			if got := tok.Encode(c.Text, EncodeOptions{SpecialAsText: true}); !slices.Equal(got, or(c.IDsSpecialAsText, c.IDs)) {
+			if got := tok.Encode(c.Text, EncodeOptions{SpecialAsText: true}); !slices.Equal(got,
+				or(c.IDsSpecialAsText, c.IDs)) {
 				t.Errorf("case %d %q: %v, want %v", i, c.Text, got, or(c.IDsSpecialAsText, c.IDs))
 			}
 		}
@@ -307,7 +309,8 @@ func llama3(t testing.TB) *Tokenizer {
 	}
 	var pairs [][2]string
 	for line := range strings.Lines(string(merges)) {
-		if left, right, ok := strings.Cut(strings.TrimSuffix(line, "\n"), " "); ok && !strings.HasPrefix(line, "#version") {
+		if left, right, ok := strings.Cut(strings.TrimSuffix(line, "\n"), " "); ok &&
+			!strings.HasPrefix(line, "#version") {
 			pairs = append(pairs, [2]string{left, right})
 		}
 	}

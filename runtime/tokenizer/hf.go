@@ -84,7 +84,8 @@ func (s *hfStep) flat() ([]hfStep, error) {
 	left := maxSteps
 	walk = func(s *hfStep) error {
 		if left--; left < 0 {
-			return fmt.Errorf("%w: more than %d steps in a normalizer, pre-tokenizer, post-processor or decoder", ErrFormat, maxSteps)
+			return fmt.Errorf("%w: more than %d steps in a normalizer, pre-tokenizer, post-processor or decoder",
+				ErrFormat, maxSteps)
 		}
 		for _, list := range [][]hfStep{s.Normalizers, s.PreTokenizers, s.Processors, s.Decoders} {
 			for i := range list {
@@ -226,7 +227,8 @@ func parseHF(text []byte) (*Tokenizer, error) {
 		t.wholeWords()
 	}
 	for _, a := range h.AddedTokens {
-		if err := t.add(addedToken{a.ID, a.Content, a.Special, a.LStrip, a.RStrip, a.Normalized, a.SingleWord}); err != nil {
+		if err := t.add(addedToken{a.ID, a.Content, a.Special, a.LStrip, a.RStrip, a.Normalized,
+			a.SingleWord}); err != nil {
 			return nil, err
 		}
 	}
@@ -296,7 +298,9 @@ func parseVocab(raw json.RawMessage) ([]string, error) {
 			return nil, fmt.Errorf("%w: model.vocab: token %q: %w", ErrFormat, name, err)
 		}
 		if other, twice := seen[name]; twice {
-			return nil, fmt.Errorf("%w: token %q stands twice in model.vocab, as %d and %d: the file is damaged", ErrFormat, name, other, id)
+			return nil,
+				fmt.Errorf("%w: token %q stands twice in model.vocab, as %d and %d: the file is damaged", ErrFormat,
+					name, other, id)
 		}
 		seen[name] = id
 		if id < 0 || int(id) > mostID(len(seen)) {
@@ -338,7 +342,9 @@ func parseMerges(raw json.RawMessage) ([][2]string, error) {
 		}
 		left, right, ok := strings.Cut(s, " ")
 		if !ok || left == "" || right == "" || strings.Contains(right, " ") {
-			return nil, fmt.Errorf("%w: merge %d is %q, expected two tokens with one space between: the file is damaged", ErrFormat, i, s)
+			return nil,
+				fmt.Errorf("%w: merge %d is %q, expected two tokens with one space between: the file is damaged",
+					ErrFormat, i, s)
 		}
 		out[i] = [2]string{left, right}
 	}

@@ -18,9 +18,11 @@ var knownPatterns = map[string]splitter{
 // maxAround bounds the tokens before, and those after, each text.
 const maxAround = 64
 
-// steps reads normalizer, pre-tokenizer, decoder and post-processor; a step that is not known is refused, for ignoring it would give other ids.
+// steps reads normalizer, pre-tokenizer, decoder and post-processor; a step that is not known is refused, for ignoring
+// it would give other ids.
 func (t *Tokenizer) steps(h *hfTokenizer) error {
-	for _, f := range []func(*hfTokenizer) error{t.normalizerSteps, t.preTokenizerSteps, t.decoderSteps, t.postProcessorSteps} {
+	for _, f := range []func(*hfTokenizer) error{t.normalizerSteps, t.preTokenizerSteps, t.decoderSteps,
+		t.postProcessorSteps} {
 		if err := f(h); err != nil {
 			return err
 		}
@@ -42,7 +44,8 @@ func (t *Tokenizer) normalizerSteps(h *hfTokenizer) error {
 		case s.Type == "Replace" && literal == " " && s.Content == meta:
 			t.spaces = true
 		default:
-			return fmt.Errorf("%w: normalizer %q; supported are NFC, Prepend ▁ and Replace of spaces by ▁", ErrUnsupported, s.Type)
+			return fmt.Errorf("%w: normalizer %q; supported are NFC, Prepend ▁ and Replace of spaces by ▁",
+				ErrUnsupported, s.Type)
 		}
 	}
 	return nil
@@ -79,7 +82,9 @@ func (t *Tokenizer) preTokenizerSteps(h *hfTokenizer) error {
 				t.prefix = prefixAlways
 			}
 		default:
-			return fmt.Errorf("%w: pre-tokenizer %q %s; supported are those of GPT-2, SmolLM, Llama 3, Qwen2 and SentencePiece", ErrUnsupported, s.Type, regex)
+			return fmt.Errorf(
+				"%w: pre-tokenizer %q %s; supported are those of GPT-2, SmolLM, Llama 3, Qwen2 and SentencePiece",
+				ErrUnsupported, s.Type, regex)
 		}
 	}
 	switch {
@@ -131,7 +136,8 @@ func (t *Tokenizer) postProcessorSteps(h *hfTokenizer) error {
 				}
 				tok, ok := s.SpecialTokens[part.SpecialToken.ID]
 				if !ok {
-					return fmt.Errorf("%w: the post-processor names %q, which its special_tokens lack", ErrFormat, part.SpecialToken.ID)
+					return fmt.Errorf("%w: the post-processor names %q, which its special_tokens lack", ErrFormat,
+						part.SpecialToken.ID)
 				}
 				for _, id := range tok.IDs {
 					if id < 0 || id >= maxVocab {
@@ -139,7 +145,8 @@ func (t *Tokenizer) postProcessorSteps(h *hfTokenizer) error {
 					}
 				}
 				if len(*to)+len(tok.IDs) > maxAround {
-					return fmt.Errorf("%w: the post-processor adds more than %d tokens to each text", ErrFormat, maxAround)
+					return fmt.Errorf("%w: the post-processor adds more than %d tokens to each text", ErrFormat,
+						maxAround)
 				}
 				*to = append(*to, tok.IDs...)
 			}
@@ -150,7 +157,8 @@ func (t *Tokenizer) postProcessorSteps(h *hfTokenizer) error {
 	return nil
 }
 
-// companions reads what lies beside a tokenizer: which tokens begin and end a text, the chat template, more ids that end a generation.
+// companions reads what lies beside a tokenizer: which tokens begin and end a text, the chat template, more ids that
+// end a generation.
 func (t *Tokenizer) companions(dir string) error {
 	var config struct {
 		BOS      json.RawMessage `json:"bos_token"`

@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// TestSmallFilesCostLittle holds files to the memory and time that their size justifies; each was taken for sound before its limit.
+// TestSmallFilesCostLittle holds files to the memory and time that their size justifies; each was taken for sound
+// before its limit.
 func TestSmallFilesCostLittle(t *testing.T) {
 	nested := `{"type":"Sequence","normalizers":[` + strings.Repeat(`{"type":"NFC"},`, 20000) + `{"type":"NFC"}]}`
 	nested = strings.Repeat(`{"type":"Sequence","normalizers":[`, 4000) + nested + strings.Repeat(`]}`, 4000)
@@ -26,7 +27,8 @@ func TestSmallFilesCostLittle(t *testing.T) {
 		if text == tiny {
 			t.Fatalf("%s: the file is unchanged", c.name)
 		}
-		if _, err := parseHF([]byte(text)); !errors.Is(err, ErrFormat) || !strings.Contains(err.Error(), c.says) || len(err.Error()) > 1000 {
+		if _, err := parseHF([]byte(text)); !errors.Is(err, ErrFormat) || !strings.Contains(err.Error(), c.says) ||
+			len(err.Error()) > 1000 {
 			t.Errorf("%s: %.200v, want it to say %q", c.name, err, c.says)
 		}
 	}
@@ -39,10 +41,12 @@ func TestErrorsSayWhere(t *testing.T) {
 			t.Errorf("%s: %v, want %s", text, err, place)
 		}
 	}
-	if _, err := parseSentencePiece([]byte("\x0a\x00\x0a\x09abc")); err == nil || !strings.Contains(err.Error(), "at byte 4 of 7: a field of 9 bytes, 3 are left") {
+	if _, err := parseSentencePiece([]byte("\x0a\x00\x0a\x09abc")); err == nil ||
+		!strings.Contains(err.Error(), "at byte 4 of 7: a field of 9 bytes, 3 are left") {
 		t.Error(err)
 	}
-	if _, err := Load(t.TempDir()); err == nil || !strings.Contains(err.Error(), "neither tokenizer.json nor tokenizer.model") {
+	if _, err := Load(t.TempDir()); err == nil ||
+		!strings.Contains(err.Error(), "neither tokenizer.json nor tokenizer.model") {
 		t.Error(err)
 	}
 }

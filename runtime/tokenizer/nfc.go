@@ -8,7 +8,8 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// joiner is what x/text puts into runs of more than 30 combining marks (UAX 15's stream-safe text); the NFC of other implementations has no such limit.
+// joiner is what x/text puts into runs of more than 30 combining marks (UAX 15's stream-safe text); the NFC of other
+// implementations has no such limit.
 const joiner = "\u034f"
 
 // nfc is Unicode's canonical composition.
@@ -56,7 +57,8 @@ func decompose(s string) []mark {
 	return out
 }
 
-// compose joins each starter with what follows it: a mark unless another of its class stands between, a starter if nothing does.
+// compose joins each starter with what follows it: a mark unless another of its class stands between, a starter if
+// nothing does.
 func compose(in []mark) string {
 	out, starter := in[:0], -1
 	for _, m := range in {

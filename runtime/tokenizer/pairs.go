@@ -6,12 +6,14 @@ import (
 	"math/rand/v2"
 )
 
-// pairTable finds what two neighbours become: open addressing, at most two thirds full, of a hash that no file can foresee.
+// pairTable finds what two neighbours become: open addressing, at most two thirds full, of a hash that no file can
+// foresee.
 type pairTable struct {
 	slots []pairSlot
-	tags  []uint8 // of each slot some bits of its hash, 0 where it is free: most pairs are absent, which the small table says alone
-	used  int
-	seed  uint64
+	// of each slot some bits of its hash, 0 where it is free: most pairs are absent, which the small table says alone
+	tags []uint8
+	used int
+	seed uint64
 }
 
 type pairSlot struct {

@@ -5,13 +5,15 @@ import (
 	"unicode/utf8"
 )
 
-// splitter cuts text into the words within which byte-level BPE merges. It calls emit with runs that together are the text.
+// splitter cuts text into the words within which byte-level BPE merges. It calls emit with runs that together are the
+// text.
 type splitter func(text string, emit func(word string))
 
 // splitters are the pre-tokenizers that weft knows, by GGUF's names.
 var splitters = map[string]splitter{
-	"gpt-2": splitGPT2, "default": splitGPT2, "smollm": splitSmolLM, "llama-bpe": splitLlama3, "llama3": splitLlama3, "llama-v3": splitLlama3,
-	"qwen2": splitQwen2, "deepseek-r1-qwen": splitQwen2, "deepseek-coder": splitDeepSeekCoder,
+	"gpt-2": splitGPT2, "default": splitGPT2, "smollm": splitSmolLM, "llama-bpe": splitLlama3, "llama3": splitLlama3,
+	"llama-v3": splitLlama3,
+	"qwen2":    splitQwen2, "deepseek-r1-qwen": splitQwen2, "deepseek-coder": splitDeepSeekCoder,
 }
 
 func isLetter(r rune) bool { return unicode.IsLetter(r) }
@@ -75,7 +77,8 @@ func contraction(s string, anyCase bool) int {
 	return 0
 }
 
-// spaces returns the end of white space at s[i:] as \s+(?!\S)|\s+ matches it: all of it at the end of the text, else all but the last character, at least one.
+// spaces returns the end of white space at s[i:] as \s+(?!\S)|\s+ matches it: all of it at the end of the text, else
+// all but the last character, at least one.
 func spaces(s string, i int) int {
 	end := run(s, i, isSpace)
 	if end == len(s) {
@@ -132,7 +135,8 @@ func splitSmolLM(s string, emit func(string)) {
 	splitGPT2(s[begin:], emit)
 }
 
-// splitLlama3 is (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+.
+// splitLlama3 is (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|
+// ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+.
 func splitLlama3(s string, emit func(string)) { splitTiktoken(s, 3, emit) }
 
 // splitQwen2 is the same with \p{N} alone.
@@ -189,7 +193,8 @@ func tiktokenWord(s string, i, digits int) int {
 	return spaces(s, i)
 }
 
-// splitDeepSeekCoder cuts by several patterns in turn: [\r\n], \s?\p{L}+, \s?\p{P}+, runs of Chinese, Japanese and Korean letters, \p{N}, each within what the one before left.
+// splitDeepSeekCoder cuts by several patterns in turn: [\r\n], \s?\p{L}+, \s?\p{P}+, runs of Chinese, Japanese and
+// Korean letters, \p{N}, each within what the one before left.
 func splitDeepSeekCoder(s string, emit func(string)) {
 	cjk := func(r rune) bool {
 		return r >= 0x4e00 && r <= 0x9fa5 || r >= 0x0800 && r <= 0x4e00 || r >= 0xac00 && r <= 0xd7ff
@@ -215,12 +220,14 @@ func splitDeepSeekCoder(s string, emit func(string)) {
 		}
 	}
 	patterns := []func(string, int) int{
-		one(isBreak), withSpace(isLetter), withSpace(unicode.IsPunct), func(s string, i int) int { return run(s, i, cjk) }, one(isNumber),
+		one(isBreak), withSpace(isLetter), withSpace(unicode.IsPunct),
+		func(s string, i int) int { return run(s, i, cjk) }, one(isNumber),
 	}
 	splitBy(s, patterns, emit)
 }
 
-// splitBy cuts s at the matches of the first pattern and what is between by the others. A pattern returns the end of its match at i, or i.
+// splitBy cuts s at the matches of the first pattern and what is between by the others. A pattern returns the end of
+// its match at i, or i.
 func splitBy(s string, patterns []func(string, int) int, emit func(string)) {
 	if s == "" {
 		return

@@ -1,5 +1,6 @@
-// Package tokenizer turns text into token ids and back: byte-level BPE and SentencePiece-style BPE, read from tokenizer.json, tokenizer.model or GGUF, with an
-// incremental detokenizer that never emits half a character. Tokenizers are immutable and safe for concurrent use.
+// Package tokenizer turns text into token ids and back: byte-level BPE and SentencePiece-style BPE, read from
+// tokenizer.json, tokenizer.model or GGUF, with an incremental detokenizer that never emits half a character.
+// Tokenizers are immutable and safe for concurrent use.
 package tokenizer
 
 import (
@@ -10,7 +11,8 @@ import (
 	"unicode/utf8"
 )
 
-// ErrFormat is returned for tokenizer files that are damaged; ErrUnsupported for sound ones of a kind that weft does not know.
+// ErrFormat is returned for tokenizer files that are damaged; ErrUnsupported for sound ones of a kind that weft does
+// not know.
 var (
 	ErrFormat      = errors.New("malformed tokenizer")
 	ErrUnsupported = errors.New("unsupported tokenizer")
@@ -18,8 +20,9 @@ var (
 
 // Limits that no tokenizer in use comes near.
 const (
-	maxVocab      = 1 << 22 // ids
-	maxAddedBytes = 1024    // an added token's text: each byte of it is a node of a trie, and a step at each place of a text
+	maxVocab = 1 << 22 // ids
+	// an added token's text: each byte of it is a node of a trie, and a step at each place of a text
+	maxAddedBytes = 1024
 )
 
 // prefixMode says where SentencePiece-style tokenizers put ▁ before a piece of text.
@@ -112,7 +115,8 @@ func (t *Tokenizer) Encode(text string, o EncodeOptions) []int32 {
 	return out
 }
 
-// MinTokens returns a number of tokens that text surely has, without encoding it: what has more than a context can be refused at once.
+// MinTokens returns a number of tokens that text surely has, without encoding it: what has more than a context can be
+// refused at once.
 func (t *Tokenizer) MinTokens(text string) int {
 	if t.longest == 0 || !utf8.ValidString(text) { // a run of invalid bytes becomes one character
 		return 0
@@ -124,8 +128,8 @@ func (t *Tokenizer) MinTokens(text string) int {
 	return n / t.longest
 }
 
-// bound finds the longest token, and the bytes that are no token and vanish. There is no bound where more can vanish: white space that an added token
-// swallows, or characters that are no token.
+// bound finds the longest token, and the bytes that are no token and vanish. There is no bound where more can vanish:
+// white space that an added token swallows, or characters that are no token.
 func (t *Tokenizer) bound() {
 	for i := range t.added {
 		if t.added[i].lstrip || t.added[i].rstrip {
@@ -211,7 +215,8 @@ func (t *Tokenizer) text(id int32) (string, bool) {
 	return t.Token(id)
 }
 
-// StopIDs returns the tokens that end a generation: EOS and what the model's files name beside it. The caller must not change it.
+// StopIDs returns the tokens that end a generation: EOS and what the model's files name beside it. The caller must not
+// change it.
 func (t *Tokenizer) StopIDs() []int32 { return t.stops }
 
 // ChatTemplate returns the Jinja source that came with the tokenizer.
@@ -228,7 +233,8 @@ func newTokenizer(pieces []string) (*Tokenizer, error) {
 	if len(pieces) == 0 || len(pieces) > maxVocab {
 		return nil, fmt.Errorf("%w: %d tokens, expected 1 to %d", ErrFormat, len(pieces), maxVocab)
 	}
-	t := &Tokenizer{pieces: pieces, ids: make(map[string]int32, len(pieces)), special: make([]bool, len(pieces)), bos: -1, eos: -1}
+	t := &Tokenizer{pieces: pieces, ids: make(map[string]int32, len(pieces)), special: make([]bool, len(pieces)),
+		bos: -1, eos: -1}
 	for i, p := range pieces {
 		if p == "" {
 			continue
@@ -246,10 +252,12 @@ func mostID(tokens int) int { return min(4*tokens+1<<16, maxVocab-1) }
 // add makes a token one that is found before anything else. Its id may lie beyond the vocabulary.
 func (t *Tokenizer) add(a addedToken) error {
 	if a.id < 0 || a.id >= maxVocab || a.content == "" {
-		return fmt.Errorf("%w: added token %q has id %d, expected 0 to %d and a text", ErrFormat, a.content, a.id, maxVocab-1)
+		return fmt.Errorf("%w: added token %q has id %d, expected 0 to %d and a text", ErrFormat, a.content, a.id,
+			maxVocab-1)
 	}
 	if len(a.content) > maxAddedBytes {
-		return fmt.Errorf("%w: the added token of id %d has %d bytes, more than %d", ErrFormat, a.id, len(a.content), maxAddedBytes)
+		return fmt.Errorf("%w: the added token of id %d has %d bytes, more than %d", ErrFormat, a.id, len(a.content),
+			maxAddedBytes)
 	}
 	if grow := int(a.id) + 1 - len(t.pieces); grow > 0 {
 		if int(a.id) > mostID(len(t.ids)) {

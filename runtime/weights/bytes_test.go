@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// Files that the caller opened read like those opened by path, their stored bytes too; a name that is not there and a file that shrank are errors.
+// Files that the caller opened read like those opened by path, their stored bytes too; a name that is not there and a
+// file that shrank are errors.
 func TestOpenedFilesAndBytes(t *testing.T) {
 	opened := func(data []byte) *os.File {
 		f, err := os.Open(writeFile(t, t.TempDir(), "file", data))
@@ -32,8 +33,9 @@ func TestOpenedFilesAndBytes(t *testing.T) {
 		name string
 		want []byte
 	}{
-		"safetensors":                {s.Bytes, "a", []byte{0, 1, 2}},
-		"GGUF, in rotate-half order": {g.Bytes, "model.layers.1.self_attn.q_proj.weight", []byte{0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15}},
+		"safetensors": {s.Bytes, "a", []byte{0, 1, 2}},
+		"GGUF, in rotate-half order": {g.Bytes, "model.layers.1.self_attn.q_proj.weight",
+			[]byte{0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var got []byte
@@ -58,7 +60,8 @@ func TestOpenedFilesAndBytes(t *testing.T) {
 	if err := s.Bytes("a", func([]byte) error { return nil }); !errors.Is(err, ErrChanged) {
 		t.Errorf("error %v, want that the file changed", err)
 	}
-	for _, open := range []func(*os.File) error{func(f *os.File) error { return second2(NewSafetensors(f)) }, func(f *os.File) error { return second2(NewGGUF(f)) }} {
+	for _, open := range []func(*os.File) error{func(f *os.File) error { return second2(NewSafetensors(f)) },
+		func(f *os.File) error { return second2(NewGGUF(f)) }} {
 		f := opened([]byte("neither"))
 		if err := open(f); !errors.Is(err, ErrFormat) {
 			t.Errorf("error %v, want a malformed file", err)

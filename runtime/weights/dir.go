@@ -29,8 +29,8 @@ type Dir struct {
 	where  map[string]*Safetensors
 }
 
-// OpenDir opens the weights of a model folder. The index must tell the truth: every tensor is in the shard that it names, and nowhere else.
-// The index's total_size is not compared: real files often have it wrong.
+// OpenDir opens the weights of a model folder. The index must tell the truth: every tensor is in the shard that it
+// names, and nowhere else. The index's total_size is not compared: real files often have it wrong.
 func OpenDir(path string) (*Dir, error) {
 	d := &Dir{path: path, where: map[string]*Safetensors{}}
 	if err := d.open(); err != nil {
@@ -79,14 +79,16 @@ func (d *Dir) openShards(weightMap map[string]string) error {
 		d.shards = append(d.shards, s)
 		for _, name := range s.Names() {
 			if first := d.where[name]; first != nil {
-				return fmt.Errorf("%w: tensor %q is in %s and again in %s", ErrFormat, name, filepath.Base(first.m.path), file)
+				return fmt.Errorf("%w: tensor %q is in %s and again in %s", ErrFormat, name,
+					filepath.Base(first.m.path), file)
 			}
 			listed, ok := weightMap[name]
 			if !ok {
 				return fmt.Errorf("%w: tensor %q of %s is not listed in %s", ErrFormat, name, file, indexFile)
 			}
 			if listed != file {
-				return fmt.Errorf("%w: %s says that tensor %q is in %s, but it is in %s", ErrFormat, indexFile, name, listed, file)
+				return fmt.Errorf("%w: %s says that tensor %q is in %s, but it is in %s", ErrFormat, indexFile, name,
+					listed, file)
 			}
 			d.where[name] = s
 		}

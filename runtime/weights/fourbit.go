@@ -7,8 +7,9 @@ import (
 	"weft/quant"
 )
 
-// FourBit sees a model's linear layers in bitsandbytes' 4-bit form, as transformers' load_in_4bit does: each matrix is dequantized, where its file has it quantized (GGUF), and
-// quantized when it is read. The embedding and the head, which bitsandbytes leaves alone, stay as they are, as do the weights of Quantized.
+// FourBit sees a model's linear layers in bitsandbytes' 4-bit form, as transformers' load_in_4bit does: each matrix is
+// dequantized, where its file has it quantized (GGUF), and quantized when it is read. The embedding and the head, which
+// bitsandbytes leaves alone, stay as they are, as do the weights of Quantized.
 type FourBit struct {
 	Source
 	Kind     quant.Kind4

@@ -10,8 +10,9 @@ import (
 	"weft/quant"
 )
 
-// GGUF is an opened GGUF file. As a Source it has Hugging Face names for the architectures llama, qwen2, qwen3, gemma2, gemma3 and
-// phi3; the tensors of other architectures keep GGUF's names. A file without tensors (a vocabulary) opens too.
+// GGUF is an opened GGUF file. As a Source it has Hugging Face names for the architectures llama, qwen2, qwen3, gemma2,
+// gemma3 and phi3; the tensors of other architectures keep GGUF's names. A file without tensors (a vocabulary) opens
+// too.
 type GGUF struct {
 	m       *mapping
 	header  *ggufHeader
@@ -27,7 +28,8 @@ func OpenGGUF(path string) (*GGUF, error) {
 	return openedGGUF(m)
 }
 
-// NewGGUF is OpenGGUF for a regular file that the caller has opened, and checked in ways of its own. It owns f from then on, also after an error.
+// NewGGUF is OpenGGUF for a regular file that the caller has opened, and checked in ways of its own. It owns f from
+// then on, also after an error.
 func NewGGUF(f *os.File) (*GGUF, error) {
 	m, err := newMapping(f)
 	if err != nil {
@@ -85,12 +87,12 @@ func (g *GGUF) Architecture() string {
 	return s
 }
 
-// Meta returns the metadata, by key, in Go's types: uint8 … int64, float32, float64, bool, string, slices of these, and []any for
-// arrays of arrays. It is shared and must not be changed; it stays valid after Close.
+// Meta returns the metadata, by key, in Go's types: uint8 … int64, float32, float64, bool, string, slices of these, and
+// []any for arrays of arrays. It is shared and must not be changed; it stays valid after Close.
 func (g *GGUF) Meta() map[string]any { return g.header.meta }
 
-// NormsIncludeOne says that the norm weights (Gemma's) are stored as 1+w, where Hugging Face files hold w. They are returned as stored:
-// multiply by them directly.
+// NormsIncludeOne says that the norm weights (Gemma's) are stored as 1+w, where Hugging Face files hold w. They are
+// returned as stored: multiply by them directly.
 func (g *GGUF) NormsIncludeOne() bool { return strings.HasPrefix(g.Architecture(), "gemma") }
 
 // Names lists the tensors, sorted.
@@ -102,10 +104,12 @@ func (g *GGUF) Info(name string) (Info, bool) {
 	if !ok {
 		return Info{}, false
 	}
-	return Info{Shape: slices.Clone(t.shape), Format: t.typ.String(), Bytes: int64(t.end - t.begin), File: g.m.path}, true
+	return Info{Shape: slices.Clone(t.shape), Format: t.typ.String(), Bytes: int64(t.end - t.begin), File: g.m.path},
+		true
 }
 
-// Matrix returns a two-dimensional tensor, see quant.DecodeGGML. F32, F16 and BF16 alias the mapping unless their rows had to be put in order.
+// Matrix returns a two-dimensional tensor, see quant.DecodeGGML. F32, F16 and BF16 alias the mapping unless their rows
+// had to be put in order.
 func (g *GGUF) Matrix(name string) (*quant.Matrix, error) {
 	t, err := g.find(name, 2)
 	if err != nil {
@@ -142,8 +146,8 @@ func (g *GGUF) Vector(name string) ([]float32, error) {
 	return out, nil
 }
 
-// Bytes lets use look at the stored blocks of a tensor, with rows in rotate-half order. They must not be kept; where the file is cut short meanwhile the result
-// is ErrChanged.
+// Bytes lets use look at the stored blocks of a tensor, with rows in rotate-half order. They must not be kept; where
+// the file is cut short meanwhile the result is ErrChanged.
 func (g *GGUF) Bytes(name string, use func(data []byte) error) error {
 	t, ok := g.tensors[name]
 	if !ok {
@@ -152,7 +156,8 @@ func (g *GGUF) Bytes(name string, use func(data []byte) error) error {
 	return g.m.read(func() error { return use(g.rows(t)) })
 }
 
-// Hold runs f, in which what Bytes has handed out may be read, on this goroutine only; where the file is cut short meanwhile the result is ErrChanged.
+// Hold runs f, in which what Bytes has handed out may be read, on this goroutine only; where the file is cut short
+// meanwhile the result is ErrChanged.
 func (g *GGUF) Hold(f func() error) error { return g.m.read(f) }
 
 // Release implements Source.
@@ -171,12 +176,14 @@ func (g *GGUF) find(name string, rank int) (ggufTensor, error) {
 		return t, fmt.Errorf("%s: %w: %q", g.m.path, ErrNoTensor, name)
 	}
 	if len(t.shape) != rank {
-		return t, fmt.Errorf("%s: tensor %q: %w: shape %v has not %d dimensions", g.m.path, name, ErrKind, t.shape, rank)
+		return t,
+			fmt.Errorf("%s: tensor %q: %w: shape %v has not %d dimensions", g.m.path, name, ErrKind, t.shape, rank)
 	}
 	return t, nil
 }
 
-// rows returns the stored bytes of a tensor with its rows in rotate-half order; they alias the mapping where they were in order already.
+// rows returns the stored bytes of a tensor with its rows in rotate-half order; they alias the mapping where they were
+// in order already.
 func (g *GGUF) rows(t ggufTensor) []byte {
 	stored := g.m.data[t.begin:t.end:t.end]
 	if t.heads == 0 {
@@ -194,8 +201,8 @@ func (g *GGUF) rows(t ggufTensor) []byte {
 // Interleaved says whether GGUF files of the architecture store the rows of q and k in the interleaved order of RoPE.
 func Interleaved(architecture string) bool { return architecture == "llama" }
 
-// InterleavedRow returns where GGUF keeps row r of a q or k of heads with headDim rows: rotate-half pairs rows j and j+headDim/2 of a head,
-// which the interleaved order stores as 2j and 2j+1.
+// InterleavedRow returns where GGUF keeps row r of a q or k of heads with headDim rows: rotate-half pairs rows j and
+// j+headDim/2 of a head, which the interleaved order stores as 2j and 2j+1.
 func InterleavedRow(r, headDim int) int {
 	inHead := r % headDim
 	half, j := inHead/(headDim/2), inHead%(headDim/2)

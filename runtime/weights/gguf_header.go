@@ -101,7 +101,8 @@ func parseGGUF(data []byte) (*ggufHeader, error) {
 	return h, h.place(c.at, len(data))
 }
 
-// place turns the tensors' offsets into positions in the file and checks that they are aligned, inside, apart and of different names.
+// place turns the tensors' offsets into positions in the file and checks that they are aligned, inside, apart and of
+// different names.
 func (h *ggufHeader) place(headerEnd, fileEnd int) error {
 	align := 32
 	if v, ok := h.meta["general.alignment"]; ok {
@@ -121,13 +122,16 @@ func (h *ggufHeader) place(headerEnd, fileEnd int) error {
 		case t.begin%align != 0:
 			return fmt.Errorf("tensor %q: offset %d is not a multiple of the alignment %d", t.name, t.begin, align)
 		case base > fileEnd || t.begin > fileEnd-base || size > fileEnd-base-t.begin:
-			return fmt.Errorf("tensor %q: its %d bytes at offset %d end after the file, which has %d bytes of data: the file is cut short, or lies",
+			return fmt.Errorf(
+				"tensor %q: its %d bytes at offset %d end after the file, which has %d bytes of data: the file is "+
+					"cut short, or lies",
 				t.name, size, t.begin, max(0, fileEnd-base))
 		}
 		names[t.name] = true
 		t.begin, t.end = t.begin+base, t.end+base
 	}
-	sorted := slices.SortedFunc(slices.Values(h.tensors), func(a, b ggufTensor) int { return cmp.Compare(a.begin, b.begin) })
+	sorted := slices.SortedFunc(slices.Values(h.tensors),
+		func(a, b ggufTensor) int { return cmp.Compare(a.begin, b.begin) })
 	for i := 1; i < len(sorted); i++ {
 		if sorted[i].begin < sorted[i-1].end {
 			return fmt.Errorf("tensors %q and %q overlap", sorted[i-1].name, sorted[i].name)
@@ -182,7 +186,8 @@ func (c *cursor) tensor() ggufTensor {
 // value reads one metadata value of a type into its Go type.
 func (c *cursor) value(typ uint32, key string, depth int) any {
 	switch typ {
-	case ggufUint8, ggufInt8, ggufUint16, ggufInt16, ggufUint32, ggufInt32, ggufFloat32, ggufBool, ggufUint64, ggufInt64, ggufFloat64:
+	case ggufUint8, ggufInt8, ggufUint16, ggufInt16, ggufUint32, ggufInt32, ggufFloat32, ggufBool, ggufUint64,
+		ggufInt64, ggufFloat64:
 		switch a := c.array(typ, 1, key, depth).(type) {
 		case []uint8:
 			return first(a)

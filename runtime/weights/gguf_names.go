@@ -31,7 +31,8 @@ var (
 		"ffn_norm":            "pre_feedforward_layernorm",
 		"post_ffw_norm":       "post_feedforward_layernorm",
 	}
-	// ggufArchitectures lists the architectures whose names are translated, with what differs from ggufLayer. The names of all others stay as they are.
+	// ggufArchitectures lists the architectures whose names are translated, with what differs from ggufLayer. The names
+	// of all others stay as they are.
 	ggufArchitectures = map[string]map[string]string{
 		"llama":  nil, // also Mistral, SmolLM2 and whatever else has llama's shape
 		"qwen2":  nil,
@@ -95,8 +96,8 @@ func cutLast(s, sep string) (before, after string, found bool) {
 	return s[:i], s[i+len(sep):], true
 }
 
-// interleavedHeads returns how many heads the rows of a tensor are interleaved in, 0 where they are in transformers' order.
-// llama.cpp's converter stores llama's q and k rows, and their biases, so that RoPE turns neighbouring pairs.
+// interleavedHeads returns how many heads the rows of a tensor are interleaved in, 0 where they are in transformers'
+// order. llama.cpp's converter stores llama's q and k rows, and their biases, so that RoPE turns neighbouring pairs.
 func interleavedHeads(arch, name string, meta map[string]any) (int, error) {
 	stem, _, _ := cutLast(name, ".")
 	layer, part, ok := layerPart(stem)
@@ -109,7 +110,8 @@ func interleavedHeads(arch, name string, meta map[string]any) (int, error) {
 	}
 	heads, ok := perLayer(meta[key], layer)
 	if !ok || heads < 1 || heads > 1<<20 {
-		return 0, fmt.Errorf("%s is missing or makes no sense (%v); tensor %q cannot be put in order without it", key, meta[key], name)
+		return 0, fmt.Errorf("%s is missing or makes no sense (%v); tensor %q cannot be put in order without it", key,
+			meta[key], name)
 	}
 	return int(heads), nil
 }

@@ -145,7 +145,8 @@ func TestGGUFRefuses(t *testing.T) {
 		{"array type", withMeta(ggufArray, uint32(13), uint64(0)), "unknown element type 13"},
 		{"array length", withMeta(ggufArray, uint32(ggufUint32), uint64(3), uint64(0)), "length of k is 3"},
 		{"array length overflow", withMeta(ggufArray, uint32(ggufUint64), uint64(1<<61), uint64(0)), "length of k"},
-		{"array of strings", withMeta(ggufArray, uint32(ggufString), uint64(2), "a", uint64(9)), "length of a string of k is 9"},
+		{"array of strings", withMeta(ggufArray, uint32(ggufString), uint64(2), "a", uint64(9)),
+			"length of a string of k is 9"},
 		{"array of strings, many", withMeta(ggufArray, uint32(ggufString), uint64(1<<60), "a"), "length of k"},
 		{"arrays of arrays", nested.data(1, 64), "nested more than 4 deep"},
 		{"alignment 0", align(ggufUint32, uint32(0)), "general.alignment is 0"},
@@ -172,33 +173,42 @@ func TestGGUFRefuses(t *testing.T) {
 		{"offset 2^63", withTensor(quant.GGMLF32, 1<<63, 1), "overflow"},
 		{"offset max", withTensor(quant.GGMLF32, math.MaxUint64-31, 8), "overflow"},
 		{"no data", newGGUF(3, 1, 0).tensor("t", quant.GGMLF32, 0, 1).data(1, 0), "end after the file"},
-		{"tensor twice", newGGUF(3, 2, 0).tensor("t", quant.GGMLF32, 0, 8).tensor("t", quant.GGMLF32, 32, 8).data(32, 64), "occurs twice"},
-		{"overlap", newGGUF(3, 2, 0).tensor("t", quant.GGMLF32, 0, 16).tensor("u", quant.GGMLF32, 32, 8).data(32, 64), "overlap"},
+		{"tensor twice",
+			newGGUF(3, 2, 0).tensor("t", quant.GGMLF32, 0, 8).tensor("t", quant.GGMLF32, 32, 8).data(32, 64),
+			"occurs twice"},
+		{"overlap", newGGUF(3, 2, 0).tensor("t", quant.GGMLF32, 0, 16).tensor("u", quant.GGMLF32, 32, 8).data(32, 64),
+			"overlap"},
 		{"same meaning", llama(func(b *ggufFile) {
 			b.tensor("output.weight", quant.GGMLF32, 0, 8).tensor("lm_head.weight", quant.GGMLF32, 32, 8)
 		}, 2, 0), "both mean"},
-		{"no heads", llama(func(b *ggufFile) { b.tensor("blk.0.attn_q.weight", quant.GGMLF32, 0, 2, 8) }, 1, 0), "head_count is missing"},
+		{"no heads", llama(func(b *ggufFile) { b.tensor("blk.0.attn_q.weight", quant.GGMLF32, 0, 2, 8) }, 1, 0),
+			"head_count is missing"},
 		{"zero heads", llama(func(b *ggufFile) {
-			b.meta("llama.attention.head_count", ggufUint32, uint32(0)).tensor("blk.0.attn_q.weight", quant.GGMLF32, 0, 2, 8)
+			b.meta("llama.attention.head_count", ggufUint32, uint32(0)).tensor("blk.0.attn_q.weight", quant.GGMLF32, 0,
+				2, 8)
 		}, 1, 1), "makes no sense"},
 		{"heads per layer, too few", llama(func(b *ggufFile) {
-			b.meta("llama.attention.head_count", ggufArray, uint32(ggufUint32), uint64(1), uint32(2)).tensor("blk.1.attn_q.weight", quant.GGMLF32, 0, 2, 8)
+			b.meta("llama.attention.head_count", ggufArray, uint32(ggufUint32), uint64(1),
+				uint32(2)).tensor("blk.1.attn_q.weight", quant.GGMLF32, 0, 2, 8)
 		}, 1, 1), "makes no sense"},
 		{"heads do not fit", llama(func(b *ggufFile) {
-			b.meta("llama.attention.head_count", ggufUint32, uint32(3)).tensor("blk.0.attn_q.weight", quant.GGMLF32, 0, 2, 8)
+			b.meta("llama.attention.head_count", ggufUint32, uint32(3)).tensor("blk.0.attn_q.weight", quant.GGMLF32, 0,
+				2, 8)
 		}, 1, 1), "8 rows are not 3 heads"},
 	} {
 		t.Run(c.name, func(t *testing.T) { mustRefuse(t, c.data, c.say) })
 	}
 }
 
-// A good file cut anywhere is refused, and so is (or else it opens and reads without a crash) every change of one byte of its header.
+// A good file cut anywhere is refused, and so is (or else it opens and reads without a crash) every change of one byte
+// of its header.
 func TestGGUFDamagedAnywhere(t *testing.T) {
 	for name, good := range map[string][]byte{"layer": layerFile(), "blocks": blocksFile(t)} {
 		t.Run(name, func(t *testing.T) {
 			last := len(good)
 			if name == "blocks" {
-				last = len(bytes.TrimRight(good, "\x00")) // the writer pads the end of the file; what is cut there belongs to no tensor
+				// the writer pads the end of the file; what is cut there belongs to no tensor
+				last = len(bytes.TrimRight(good, "\x00"))
 			}
 			for n := 4; n < last; n += 1 + n/512 {
 				mustRefuse(t, good[:n], "")
@@ -288,12 +298,15 @@ func TestGGUFOfReferenceWriter(t *testing.T) {
 
 func TestGGUFMetadataTypes(t *testing.T) {
 	data := newGGUF(2, 0, 14).
-		meta("u8", ggufUint8, uint8(200)).meta("i8", ggufInt8, int8(-1)).meta("u16", ggufUint16, uint16(60000)).meta("i16", ggufInt16, int16(-2)).
-		meta("u32", ggufUint32, uint32(1<<31)).meta("i32", ggufInt32, int32(-3)).meta("f32", ggufFloat32, float32(1.5)).meta("f64", ggufFloat64, 2.5).
+		meta("u8", ggufUint8, uint8(200)).meta("i8", ggufInt8, int8(-1)).meta("u16", ggufUint16,
+		uint16(60000)).meta("i16", ggufInt16, int16(-2)).
+		meta("u32", ggufUint32, uint32(1<<31)).meta("i32", ggufInt32, int32(-3)).meta("f32", ggufFloat32,
+		float32(1.5)).meta("f64", ggufFloat64, 2.5).
 		meta("u64", ggufUint64, uint64(1<<63)).meta("i64", ggufInt64, int64(-4)).meta("bool", ggufBool, false).
 		meta("none", ggufArray, uint32(ggufString), uint64(0)).
 		meta("bools", ggufArray, uint32(ggufBool), uint64(2), true, false).
-		meta("nested", ggufArray, uint32(ggufArray), uint64(2), uint32(ggufUint8), uint64(2), uint8(1), uint8(2), uint32(ggufString), uint64(1), "x").
+		meta("nested", ggufArray, uint32(ggufArray), uint64(2), uint32(ggufUint8), uint64(2), uint8(1), uint8(2),
+			uint32(ggufString), uint64(1), "x").
 		data(1, 0)
 	g, err := OpenGGUF(writeFile(t, t.TempDir(), "x", data))
 	if err != nil {
@@ -303,11 +316,13 @@ func TestGGUFMetadataTypes(t *testing.T) {
 	if g.Version() != 2 {
 		t.Errorf("version %d", g.Version())
 	}
-	want := "map[bool:false bools:[true false] f32:1.5 f64:2.5 i16:-2 i32:-3 i64:-4 i8:-1 nested:[[1 2] [x]] none:[] u16:60000 u32:2147483648 u64:9223372036854775808 u8:200]"
+	want := "map[bool:false bools:[true false] f32:1.5 f64:2.5 i16:-2 i32:-3 i64:-4 i8:-1 nested:[[1 2] [x]] " +
+		"none:[] u16:60000 u32:2147483648 u64:9223372036854775808 u8:200]"
 	if got := fmt.Sprint(g.Meta()); got != want {
 		t.Errorf("metadata %s\nwant     %s", got, want)
 	}
-	for key, want := range map[string]string{"u8": "uint8", "i16": "int16", "f64": "float64", "none": "[]string", "bools": "[]bool", "nested": "[]interface {}"} {
+	for key, want := range map[string]string{"u8": "uint8", "i16": "int16", "f64": "float64", "none": "[]string",
+		"bools": "[]bool", "nested": "[]interface {}"} {
 		if got := fmt.Sprintf("%T", g.Meta()[key]); got != want {
 			t.Errorf("%s is %s, want %s", key, got, want)
 		}
@@ -319,7 +334,8 @@ func TestGGUFUnsupportedFormatOpens(t *testing.T) {
 	if info, ok := s.Info("t"); !ok || info.Format != "Q2_K" || info.Bytes != 84 {
 		t.Errorf("info %+v", info)
 	}
-	if _, err := s.Matrix("t"); !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), "Q2_K") || !strings.Contains(err.Error(), "Q4_K") {
+	if _, err := s.Matrix("t"); !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), "Q2_K") ||
+		!strings.Contains(err.Error(), "Q4_K") {
 		t.Errorf("error %v", err)
 	}
 	if _, err := s.Vector("t"); !errors.Is(err, ErrKind) {
@@ -365,7 +381,8 @@ func TestHuggingFaceNames(t *testing.T) {
 
 func TestNormsIncludeOne(t *testing.T) {
 	for arch, want := range map[string]bool{"gemma2": true, "gemma3": true, "llama": false} {
-		g, err := OpenGGUF(writeFile(t, t.TempDir(), "x", newGGUF(3, 0, 1).meta("general.architecture", ggufString, arch).data(1, 0)))
+		g, err := OpenGGUF(writeFile(t, t.TempDir(), "x",
+			newGGUF(3, 0, 1).meta("general.architecture", ggufString, arch).data(1, 0)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -381,7 +398,8 @@ func TestDescribe(t *testing.T) {
 	file := newGGUF(3, 2, 4).
 		meta("general.architecture", ggufString, "qwen2").meta("long", ggufString, long).
 		meta("many", ggufArray, uint32(ggufUint8), uint64(9), [9]byte{1}).meta("nan", ggufFloat32, float32(math.NaN())).
-		tensor("output.weight", quant.GGMLQ80, 0, 32, 2).tensor("output_norm.weight", quant.GGMLF32, 96, 8).data(32, 128)
+		tensor("output.weight", quant.GGMLQ80, 0, 32, 2).tensor("output_norm.weight", quant.GGMLF32, 96, 8).data(32,
+		128)
 	d, err := Describe(writeFile(t, t.TempDir(), "m.gguf", file))
 	if err != nil {
 		t.Fatal(err)
@@ -406,7 +424,8 @@ func TestDescribe(t *testing.T) {
 	}
 	folder := t.TempDir()
 	writeFile(t, folder, singleFile, goodSafetensors())
-	for path, kind := range map[string]string{folder: "safetensors folder", filepath.Join(folder, singleFile): "safetensors"} {
+	for path, kind := range map[string]string{folder: "safetensors folder",
+		filepath.Join(folder, singleFile): "safetensors"} {
 		d, err := Describe(path)
 		if err != nil || d.Kind != kind || len(d.Tensors) != 3 || d.NumBytes != 32 || d.Metadata["format"] != "pt" {
 			t.Errorf("%s: %+v, %v", path, d, err)

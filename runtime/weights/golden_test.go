@@ -170,7 +170,8 @@ func TestTinyRandomGGUF(t *testing.T) {
 	}
 	defer g.Close()
 	if g.Version() != 3 || g.Architecture() != "llama" || g.NormsIncludeOne() {
-		t.Errorf("version %d, architecture %q, norms include one: %v", g.Version(), g.Architecture(), g.NormsIncludeOne())
+		t.Errorf("version %d, architecture %q, norms include one: %v", g.Version(), g.Architecture(),
+			g.NormsIncludeOne())
 	}
 	for _, name := range g.Names() {
 		for i, v := range tensorValues(t, g, name) {
@@ -183,7 +184,8 @@ func TestTinyRandomGGUF(t *testing.T) {
 	tokens, _ := meta["tokenizer.ggml.tokens"].([]string)
 	scores, _ := meta["tokenizer.ggml.scores"].([]float32)
 	types, _ := meta["tokenizer.ggml.token_type"].([]int32)
-	if len(tokens) != 32000 || len(scores) != 32000 || len(types) != 32000 || tokens[1] != "<s>" || meta["llama.block_count"] != uint32(1) {
+	if len(tokens) != 32000 || len(scores) != 32000 || len(types) != 32000 || tokens[1] != "<s>" ||
+		meta["llama.block_count"] != uint32(1) {
 		t.Errorf("metadata: %d tokens, %d scores, %d types", len(tokens), len(scores), len(types))
 	}
 }
@@ -204,7 +206,8 @@ func sameAs(t *testing.T, dir string) string {
 	return golden.SameAs
 }
 
-// Folders whose golden.json says that they are the same model in other files are equal tensor by tensor; every folder opens and reads.
+// Folders whose golden.json says that they are the same model in other files are equal tensor by tensor; every folder
+// opens and reads.
 func TestGoldenModelFolders(t *testing.T) {
 	root := testdata.Goldens(t, "serve", "models")
 	entries, err := os.ReadDir(root)
@@ -237,7 +240,8 @@ func TestGoldenModelFolders(t *testing.T) {
 	}
 }
 
-// Every safetensors file of the goldens opens, save those that are made to be refused; golden tensors are read as what they are.
+// Every safetensors file of the goldens opens, save those that are made to be refused; golden tensors are read as what
+// they are.
 func TestGoldenFiles(t *testing.T) {
 	root := testdata.Goldens(t, "serve")
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {

@@ -10,7 +10,8 @@ import (
 	"unicode/utf8"
 )
 
-// jsonReader reads JSON strictly, token by token: what is not expected is an error, keys occur once, and no tree is built.
+// jsonReader reads JSON strictly, token by token: what is not expected is an error, keys occur once, and no tree is
+// built.
 type jsonReader struct{ dec *json.Decoder }
 
 func newJSONReader(text []byte) (*jsonReader, error) {

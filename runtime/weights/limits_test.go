@@ -36,7 +36,8 @@ func TestAllocationFollowsFileSize(t *testing.T) {
 		fmt.Fprintf(&header, `"%x":{"dtype":"U8","shape":[],"data_offsets":[0,1]},`, i)
 	}
 	for name, data := range map[string][]byte{
-		"keys": keys.data(1, 0), "empty arrays": empties.data(1, 0), "empty strings": texts.data(1, 0), "tensors": tensors.data(32, 4),
+		"keys": keys.data(1, 0), "empty arrays": empties.data(1, 0), "empty strings": texts.data(1, 0),
+		"tensors":     tensors.data(32, 4),
 		"safetensors": st("{"+strings.TrimSuffix(header.String(), ",")+"}", 1),
 		"brackets":    st(`{"__metadata__":{},"a":{"shape":[`+strings.Repeat("1,", n)+"1]}}", 0),
 	} {

@@ -40,7 +40,9 @@ func ParseQuantization(text []byte) (*Quantization, error) {
 		return nil, fmt.Errorf("%w: quantization_config: %w", ErrFormat, err)
 	}
 	unread := func(format string, args ...any) error {
-		return fmt.Errorf("%w: a checkpoint with quantization_config: %s; read are bitsandbytes in 4 bits, AWQ (GEMM) and GPTQ in 4 bits", ErrUnsupported, fmt.Sprintf(format, args...))
+		return fmt.Errorf(
+			"%w: a checkpoint with quantization_config: %s; read are bitsandbytes in 4 bits, AWQ (GEMM) and GPTQ "+
+				"in 4 bits", ErrUnsupported, fmt.Sprintf(format, args...))
 	}
 	q := &Quantization{Method: strings.ToLower(h.Method), GroupLen: h.GroupLen}
 	switch {
@@ -98,8 +100,9 @@ func parseQuantState(text []byte) (*quantState, error) {
 	return &s, nil
 }
 
-// BNBTensors returns the tensors under which bitsandbytes stores a weight of the given name ("….q_proj.weight"), for WriteSafetensors; Quantized reads them back. kind must be that of b's codes. dtype is what
-// bitsandbytes dequantizes to: "bfloat16", "float16" or "float32".
+// BNBTensors returns the tensors under which bitsandbytes stores a weight of the given name ("….q_proj.weight"), for
+// WriteSafetensors; Quantized reads them back. kind must be that of b's codes. dtype is what bitsandbytes dequantizes
+// to: "bfloat16", "float16" or "float32".
 func BNBTensors(name string, b *quant.Blocks4, kind quant.Kind4, dtype string) (map[string]Tensor, error) {
 	if err := b.Validate(); err != nil {
 		return nil, fmt.Errorf("tensor %q: %w", name, err)

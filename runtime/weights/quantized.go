@@ -13,8 +13,9 @@ import (
 	"weft/quant"
 )
 
-// Quantized is a checkpoint that spells weights in several tensors: bitsandbytes' 4-bit form, AWQ or GPTQ. As a Source it has the plain names of the weights
-// ("….q_proj.weight"), in their layouts; the tensors they are made of are not listed.
+// Quantized is a checkpoint that spells weights in several tensors: bitsandbytes' 4-bit form, AWQ or GPTQ. As a Source
+// it has the plain names of the weights ("….q_proj.weight"), in their layouts; the tensors they are made of are not
+// listed.
 type Quantized struct {
 	tensorFiles
 	weights map[string]*quantizedWeight
@@ -37,7 +38,8 @@ type tensorFiles interface {
 	raw(name string) ([]byte, error)
 }
 
-// quantizedWeight is one weight [out, in]; prefix is its name ("….q_proj.weight") for bitsandbytes, that of the layer ("….q_proj") for the others.
+// quantizedWeight is one weight [out, in]; prefix is its name ("….q_proj.weight") for bitsandbytes, that of the layer
+// ("….q_proj") for the others.
 type quantizedWeight struct {
 	prefix string
 	shape  []int
@@ -46,7 +48,8 @@ type quantizedWeight struct {
 	state  *quantState // bitsandbytes
 }
 
-// openQuantized looks for quantized weights among the tensors of src; without any it returns src itself. folder holds the config.json. After an error src is closed.
+// openQuantized looks for quantized weights among the tensors of src; without any it returns src itself. folder holds
+// the config.json. After an error src is closed.
 func openQuantized(src tensorFiles, folder string) (Source, error) {
 	q := &Quantized{tensorFiles: src, weights: map[string]*quantizedWeight{}, parts: map[string]bool{}}
 	for _, name := range src.Names() {
@@ -93,7 +96,8 @@ func (q *Quantized) addBNB(name, stateName, kind string) error {
 	if kind != state.Kind {
 		return fmt.Errorf("%w: its quant_state says %q", ErrFormat, state.Kind)
 	}
-	w := &quantizedWeight{prefix: name, shape: state.Shape, format: formatBNB + " " + state.Kind, state: state, parts: []string{name, name + ".absmax", name + ".quant_map", stateName}}
+	w := &quantizedWeight{prefix: name, shape: state.Shape, format: formatBNB + " " + state.Kind, state: state,
+		parts: []string{name, name + ".absmax", name + ".quant_map", stateName}}
 	if state.NestedOffset != nil {
 		w.format += " double"
 		w.parts = append(w.parts, name+".nested_absmax", name+".nested_quant_map")
@@ -128,7 +132,8 @@ func (q *Quantized) addPacked(layer, folder string) error {
 	return q.add(layer+".weight", w)
 }
 
-// hideZeroBias leaves a bias of zeros out of Names: AutoGPTQ writes one for every layer, whether the model has it or not.
+// hideZeroBias leaves a bias of zeros out of Names: AutoGPTQ writes one for every layer, whether the model has it or
+// not.
 func (q *Quantized) hideZeroBias(name string) {
 	bias, _, err := q.Floats(name)
 	if err == nil && !slices.ContainsFunc(bias, func(v float32) bool { return v != 0 }) {
@@ -136,7 +141,8 @@ func (q *Quantized) hideZeroBias(name string) {
 	}
 }
 
-// readQuantization reads how a folder's checkpoint was quantized: from config.json, or from the quantize_config.json of older AutoGPTQ.
+// readQuantization reads how a folder's checkpoint was quantized: from config.json, or from the quantize_config.json of
+// older AutoGPTQ.
 func readQuantization(folder string) (*Quantization, error) {
 	text, err := readSmall(filepath.Join(folder, "config.json"))
 	if err != nil {
@@ -218,7 +224,8 @@ func (q *Quantized) Info(name string) (Info, bool) {
 	return out, true
 }
 
-// Matrix returns a two-dimensional tensor; a quantized one is unpacked into new memory, without loss (see quant.Blocks4, PackedAWQ, PackedGPTQ).
+// Matrix returns a two-dimensional tensor; a quantized one is unpacked into new memory, without loss (see
+// quant.Blocks4, PackedAWQ, PackedGPTQ).
 func (q *Quantized) Matrix(name string) (*quant.Matrix, error) {
 	w := q.weights[name]
 	if w == nil {
@@ -255,7 +262,8 @@ func (q *Quantized) Release(name string) {
 	}
 }
 
-// blocks reads a weight in bitsandbytes' form. The packed codes may be stored as any type (quant_storage): only their bytes count.
+// blocks reads a weight in bitsandbytes' form. The packed codes may be stored as any type (quant_storage): only their
+// bytes count.
 func (q *Quantized) blocks(w *quantizedWeight) (*quant.Blocks4, error) {
 	codes, err := q.table(w.prefix+".quant_map", 16)
 	if err != nil {
@@ -320,14 +328,16 @@ func (q *Quantized) packed(w *quantizedWeight) (m *quant.Matrix, err error) {
 		group = in
 	}
 	if q.packing.Method == methodAWQ {
-		m, err = (&quant.PackedAWQ{In: in, Out: out, GroupLen: group, QWeight: words, QZeros: zeros, Scales: scales}).Matrix()
+		m, err = (&quant.PackedAWQ{In: in, Out: out, GroupLen: group, QWeight: words, QZeros: zeros,
+			Scales: scales}).Matrix()
 	} else {
 		if slices.Contains(w.parts, w.prefix+".g_idx") {
 			if groupOf, _, err = q.Ints(w.prefix + ".g_idx"); err != nil {
 				return nil, err
 			}
 		}
-		m, err = (&quant.PackedGPTQ{In: in, Out: out, GroupLen: group, QWeight: words, QZeros: zeros, Scales: scales, GroupOf: groupOf, ZeroLess: q.packing.ZeroLess}).Matrix()
+		m, err = (&quant.PackedGPTQ{In: in, Out: out, GroupLen: group, QWeight: words, QZeros: zeros, Scales: scales,
+			GroupOf: groupOf, ZeroLess: q.packing.ZeroLess}).Matrix()
 	}
 	return m, err
 }

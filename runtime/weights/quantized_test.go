@@ -21,7 +21,8 @@ func gptqFolder(t *testing.T, config map[string]string, edit func(map[string]Ten
 	t.Helper()
 	golden := open(t, testdata.Goldens(t, "train", "E_export", "gptq_linear_actorder.safetensors")).(*Safetensors)
 	tensors := map[string]Tensor{
-		"norm.weight": {"F32", []int{1}, []byte{0, 0, 128, 63}}, "q_proj.bias": {"F16", []int{48}, make([]byte, 96)}, "k_proj.bias": {"F16", []int{1}, []byte{0, 60}},
+		"norm.weight": {"F32", []int{1}, []byte{0, 0, 128, 63}}, "q_proj.bias": {"F16", []int{48}, make([]byte, 96)},
+		"k_proj.bias": {"F16", []int{1}, []byte{0, 60}},
 	}
 	for _, part := range []string{"qweight", "qzeros", "scales", "g_idx"} {
 		data, err := golden.raw(part)
@@ -49,7 +50,9 @@ func gptqFolder(t *testing.T, config map[string]string, edit func(map[string]Ten
 const gptqConfig = `{"quantization_config":{"quant_method":"gptq","bits":4,"group_size":32,"desc_act":true,"sym":false}}`
 
 func TestGPTQCheckpoint(t *testing.T) {
-	want, _, err := open(t, testdata.Goldens(t, "train", "E_export", "gptq_linear_actorder.safetensors")).(*Safetensors).Floats("dequantized_f16")
+	want, _, err := open(t,
+		testdata.Goldens(t, "train", "E_export", "gptq_linear_actorder.safetensors")).(*Safetensors).Floats(
+		"dequantized_f16")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +65,8 @@ func TestGPTQCheckpoint(t *testing.T) {
 			t.Errorf("names %v", names)
 		}
 		info, ok := src.Info("q_proj.weight")
-		if !ok || !slices.Equal(info.Shape, []int{48, 128}) || info.Format != "GPTQ" || info.Bytes != 16*48*4+4*6*4+4*48*2+128*4 || !strings.HasSuffix(info.File, singleFile) {
+		if !ok || !slices.Equal(info.Shape, []int{48, 128}) || info.Format != "GPTQ" ||
+			info.Bytes != 16*48*4+4*6*4+4*48*2+128*4 || !strings.HasSuffix(info.File, singleFile) {
 			t.Errorf("info %+v, %v", info, ok)
 		}
 		m, err := src.Matrix("q_proj.weight")
@@ -94,10 +98,14 @@ func TestGPTQCheckpoint(t *testing.T) {
 			ts["q_proj.scales"] = Tensor{"F32", []int{4, 48}, vector(v).Data}
 		}
 	}
-	if _, err := open(t, gptqFolder(t, map[string]string{"config.json": gptqConfig}, scales(func([]float32) {}))).Matrix("q_proj.weight"); err != nil {
+	if _, err := open(t,
+		gptqFolder(t, map[string]string{"config.json": gptqConfig},
+			scales(func([]float32) {}))).Matrix("q_proj.weight"); err != nil {
 		t.Error(err)
 	}
-	if _, err := open(t, gptqFolder(t, map[string]string{"config.json": gptqConfig}, scales(func(v []float32) { v[7] = 0.1 }))).Matrix("q_proj.weight"); !errors.Is(err, ErrUnsupported) {
+	if _, err := open(t,
+		gptqFolder(t, map[string]string{"config.json": gptqConfig},
+			scales(func(v []float32) { v[7] = 0.1 }))).Matrix("q_proj.weight"); !errors.Is(err, ErrUnsupported) {
 		t.Errorf("scales that binary16 does not hold: %v", err)
 	}
 }
@@ -121,12 +129,14 @@ func TestQuantizedRefuses(t *testing.T) {
 		{"missing part", `"q_proj.qzeros", which belongs to it, is missing`, ErrFormat, config, func(ts map[string]Tensor) { delete(ts, "q_proj.qzeros") }},
 		{"twice", "quantized in two ways", ErrFormat, config, func(ts map[string]Tensor) {
 			state := []byte(`{"quant_type":"nf4","blocksize":64,"shape":[48,128]}`)
-			ts["q_proj.weight"], ts["q_proj.weight.absmax"], ts["q_proj.weight.quant_map"] = Tensor{"U8", []int{0}, nil}, Tensor{"U8", []int{0}, nil}, Tensor{"U8", []int{0}, nil}
+			ts["q_proj.weight"], ts["q_proj.weight.absmax"], ts["q_proj.weight.quant_map"] = Tensor{"U8", []int{0},
+				nil}, Tensor{"U8", []int{0}, nil}, Tensor{"U8", []int{0}, nil}
 			ts["q_proj.weight.quant_state.bitsandbytes__nf4"] = Tensor{"U8", []int{len(state)}, state}
 		}},
 	} {
 		s, err := Open(gptqFolder(t, c.config, c.edit))
-		if s != nil || !errors.Is(err, c.kind) || !strings.Contains(err.Error(), c.say) || !strings.Contains(err.Error(), "q_proj.") {
+		if s != nil || !errors.Is(err, c.kind) || !strings.Contains(err.Error(), c.say) ||
+			!strings.Contains(err.Error(), "q_proj.") {
 			t.Errorf("%s: %v, want %q", c.name, err, c.say)
 		}
 	}
@@ -135,8 +145,10 @@ func TestQuantizedRefuses(t *testing.T) {
 		edit func(map[string]Tensor)
 	}{
 		{"words of weights", func(ts map[string]Tensor) { ts["q_proj.scales"] = Tensor{"F16", []int{0}, nil} }},
-		{"g_idx has 1 entries", func(ts map[string]Tensor) { ts["q_proj.g_idx"] = Tensor{"I32", []int{1}, make([]byte, 4)} }},
-		{"is no integer type", func(ts map[string]Tensor) { ts["q_proj.g_idx"] = Tensor{"F32", []int{1}, make([]byte, 4)} }},
+		{"g_idx has 1 entries",
+			func(ts map[string]Tensor) { ts["q_proj.g_idx"] = Tensor{"I32", []int{1}, make([]byte, 4)} }},
+		{"is no integer type",
+			func(ts map[string]Tensor) { ts["q_proj.g_idx"] = Tensor{"F32", []int{1}, make([]byte, 4)} }},
 	} {
 		_, err := open(t, gptqFolder(t, config, c.edit)).Matrix("q_proj.weight")
 		if err == nil || !strings.Contains(err.Error(), c.say) {
@@ -149,7 +161,8 @@ func TestQuantizedRefuses(t *testing.T) {
 func bnbTensors(state string) map[string]Tensor {
 	b := quant.Quantize4(quant.NF4, []float32{0: 1, 9: -3, 31: 0.5}, 4, 8, 16, true)
 	return map[string]Tensor{
-		"w": {"U8", []int{16, 1}, b.Packed}, "w.absmax": {"U8", []int{2}, b.Nested.Codes}, "w.nested_absmax": vector(b.Nested.Absmax), "w.nested_quant_map": vector(b.Nested.Map[:]),
+		"w": {"U8", []int{16, 1}, b.Packed}, "w.absmax": {"U8", []int{2}, b.Nested.Codes},
+		"w.nested_absmax": vector(b.Nested.Absmax), "w.nested_quant_map": vector(b.Nested.Map[:]),
 		"w.quant_map": vector(b.Codes[:]), "w.quant_state.bitsandbytes__nf4": {"U8", []int{len(state)}, []byte(state)},
 	}
 }
@@ -205,7 +218,8 @@ func TestBitsandbytesCheckpoint(t *testing.T) {
 		{"come together", strings.Replace(bnbState, `"nested_offset":1.75`, `"x":1`, 1), nil, ErrFormat},
 		{"quant_state: ", bnbState[1:], nil, ErrFormat},
 		{"16 bytes of codes, want 20", strings.Replace(bnbState, "[4,8]", "[5,8]", 1), nil, ErrFormat},
-		{"not U8", bnbState, func(ts map[string]Tensor) { ts["w.absmax"] = Tensor{"F32", []int{2}, make([]byte, 8)} }, ErrFormat},
+		{"not U8", bnbState, func(ts map[string]Tensor) { ts["w.absmax"] = Tensor{"F32", []int{2}, make([]byte, 8)} },
+			ErrFormat},
 		{`"w.quant_map" has 8 values, want 16`, bnbState, func(ts map[string]Tensor) { ts["w.quant_map"] = Tensor{"F32", []int{8}, make([]byte, 32)} }, ErrFormat},
 		{`"w.nested_quant_map" has 0 values`, bnbState, func(ts map[string]Tensor) { ts["w.nested_quant_map"] = Tensor{"F32", []int{0}, nil} }, ErrFormat},
 		{`"w.nested_absmax", which belongs to it, is missing`, bnbState, func(ts map[string]Tensor) { delete(ts, "w.nested_absmax") }, ErrFormat},
@@ -239,7 +253,8 @@ func TestParseQuantization(t *testing.T) {
 		`{"quant_method":"bitsandbytes","load_in_8bit":true}`:                                  "in 8 bits",
 		`{"quant_method":"compressed-tensors"}`:                                                `"compressed-tensors"`,
 	} {
-		if _, err := ParseQuantization([]byte(text)); !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), say) {
+		if _, err := ParseQuantization([]byte(text)); !errors.Is(err, ErrUnsupported) ||
+			!strings.Contains(err.Error(), say) {
 			t.Errorf("%s: %v, want %q", text, err, say)
 		}
 	}
@@ -248,7 +263,8 @@ func TestParseQuantization(t *testing.T) {
 	}
 }
 
-// What bitsandbytes wrote is read and written again, byte for byte but for the JSON, whose spaces Python sets otherwise.
+// What bitsandbytes wrote is read and written again, byte for byte but for the JSON, whose spaces Python sets
+// otherwise.
 func TestBNBTensorsEqualBitsandbytes(t *testing.T) {
 	for name, kind := range map[string]quant.Kind4{"nf4_dq": quant.NF4, "nf4": quant.NF4, "fp4": quant.FP4} {
 		src := open(t, testdata.Goldens(t, "train", "C_qlora", "checkpoints", name)).(*Quantized)
@@ -271,13 +287,16 @@ func TestBNBTensorsEqualBitsandbytes(t *testing.T) {
 					want = bytes.ReplaceAll(want, []byte(" "), nil)
 					info.Shape = []int{len(want)}
 				}
-				if !bytes.Equal(tensor.Data, want) || !slices.Equal(tensor.Shape, info.Shape) || tensor.DType != info.Format {
-					t.Errorf("%s: %s %v of %d bytes, want %s %v of %d: %.200q", part, tensor.DType, tensor.Shape, len(tensor.Data), info.Format, info.Shape, len(want), want)
+				if !bytes.Equal(tensor.Data, want) || !slices.Equal(tensor.Shape, info.Shape) ||
+					tensor.DType != info.Format {
+					t.Errorf("%s: %s %v of %d bytes, want %s %v of %d: %.200q", part, tensor.DType, tensor.Shape,
+						len(tensor.Data), info.Format, info.Shape, len(want), want)
 				}
 			}
 		}
 	}
-	if _, err := BNBTensors("w", quant.Quantize4(quant.FP4, make([]float32, 4), 2, 2, 4, false), quant.NF4, "float32"); !errors.Is(err, quant.ErrBlocks4) {
+	if _, err := BNBTensors("w", quant.Quantize4(quant.FP4, make([]float32, 4), 2, 2, 4, false), quant.NF4,
+		"float32"); !errors.Is(err, quant.ErrBlocks4) {
 		t.Errorf("codes of another kind: %v", err)
 	}
 	if _, err := BNBTensors("w", &quant.Blocks4{}, quant.NF4, "float32"); !errors.Is(err, quant.ErrBlocks4) {

@@ -28,7 +28,8 @@ func OpenSafetensors(path string) (*Safetensors, error) {
 	return openedSafetensors(m)
 }
 
-// NewSafetensors is OpenSafetensors for a regular file that the caller has opened, and checked in ways of its own. It owns f from then on, also after an error.
+// NewSafetensors is OpenSafetensors for a regular file that the caller has opened, and checked in ways of its own. It
+// owns f from then on, also after an error.
 func NewSafetensors(f *os.File) (*Safetensors, error) {
 	m, err := newMapping(f)
 	if err != nil {
@@ -76,7 +77,8 @@ func (s *Safetensors) Matrix(name string) (*quant.Matrix, error) {
 	}
 	layout, ok := map[string]quant.Layout{"F32": quant.F32, "F16": quant.F16, "BF16": quant.BF16}[e.dtype]
 	if !ok {
-		return nil, fmt.Errorf("%s: tensor %q: %w: dtype %s is not read as weights; supported are F32, F16, BF16", s.m.path, name, ErrUnsupported, e.dtype)
+		return nil, fmt.Errorf("%s: tensor %q: %w: dtype %s is not read as weights; supported are F32, F16, BF16",
+			s.m.path, name, ErrUnsupported, e.dtype)
 	}
 	if len(e.shape) != 2 || e.begin == e.end {
 		return nil, fmt.Errorf("%s: tensor %q: %w: shape %v is no matrix", s.m.path, name, ErrKind, e.shape)
@@ -96,7 +98,8 @@ func (s *Safetensors) Vector(name string) ([]float32, error) {
 	return v, err
 }
 
-// Floats returns a floating-point tensor of any shape as float32, row-major. F16 and BF16 widen exactly, F64 is rounded.
+// Floats returns a floating-point tensor of any shape as float32, row-major. F16 and BF16 widen exactly, F64 is
+// rounded.
 func (s *Safetensors) Floats(name string) ([]float32, []int, error) {
 	e, err := s.find(name)
 	if err != nil {
@@ -113,7 +116,8 @@ func (s *Safetensors) Floats(name string) ([]float32, []int, error) {
 	return out, slices.Clone(e.shape), nil
 }
 
-// Ints returns an integer tensor (I8, U8, BOOL, I16, U16, I32, U32, I64, U64) of any shape, row-major; a value outside int32 is an error.
+// Ints returns an integer tensor (I8, U8, BOOL, I16, U16, I32, U32, I64, U64) of any shape, row-major; a value outside
+// int32 is an error.
 func (s *Safetensors) Ints(name string) ([]int32, []int, error) {
 	e, err := s.find(name)
 	if err != nil {
@@ -130,8 +134,8 @@ func (s *Safetensors) Ints(name string) ([]int32, []int, error) {
 	return out, slices.Clone(e.shape), nil
 }
 
-// Bytes lets use look at the stored values of a tensor of any type and shape, little-endian and row-major. They must not be kept; where the file is cut short
-// meanwhile the result is ErrChanged.
+// Bytes lets use look at the stored values of a tensor of any type and shape, little-endian and row-major. They must
+// not be kept; where the file is cut short meanwhile the result is ErrChanged.
 func (s *Safetensors) Bytes(name string, use func(data []byte) error) error {
 	e, err := s.find(name)
 	if err != nil {
@@ -140,7 +144,8 @@ func (s *Safetensors) Bytes(name string, use func(data []byte) error) error {
 	return s.m.read(func() error { return use(s.m.data[e.begin:e.end:e.end]) })
 }
 
-// Hold runs f, in which what Bytes has handed out may be read, on this goroutine only; where the file is cut short meanwhile the result is ErrChanged.
+// Hold runs f, in which what Bytes has handed out may be read, on this goroutine only; where the file is cut short
+// meanwhile the result is ErrChanged.
 func (s *Safetensors) Hold(f func() error) error { return s.m.read(f) }
 
 // raw returns a copy of a tensor's bytes.

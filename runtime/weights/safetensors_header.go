@@ -29,8 +29,8 @@ type entry struct {
 	begin, end int
 }
 
-// parseHeader reads the header of a safetensors file that is data. The format's rules hold afterwards: names are unique, sizes agree with
-// shapes, and the tensors fill the rest of the file without hole or overlap.
+// parseHeader reads the header of a safetensors file that is data. The format's rules hold afterwards: names are
+// unique, sizes agree with shapes, and the tensors fill the rest of the file without hole or overlap.
 func parseHeader(data []byte) (map[string]entry, map[string]string, error) {
 	if len(data) < 8 {
 		return nil, nil, fmt.Errorf("%d bytes are too few for a safetensors file", len(data))
@@ -38,9 +38,14 @@ func parseHeader(data []byte) (map[string]entry, map[string]string, error) {
 	n := binary.LittleEndian.Uint64(data)
 	switch {
 	case n > MaxHeaderBytes:
-		return nil, nil, fmt.Errorf("the first 8 bytes say that the header has %d bytes, more than %d: not a safetensors file, or a hostile one", n, MaxHeaderBytes)
+		return nil, nil,
+			fmt.Errorf(
+				"the first 8 bytes say that the header has %d bytes, more than %d: not a safetensors file, or a "+
+					"hostile one", n, MaxHeaderBytes)
 	case n > uint64(len(data)-8):
-		return nil, nil, fmt.Errorf("the first 8 bytes say that the header has %d bytes, but only %d follow: the file is cut short", n, len(data)-8)
+		return nil, nil,
+			fmt.Errorf("the first 8 bytes say that the header has %d bytes, but only %d follow: the file is cut short",
+				n, len(data)-8)
 	case n == 0 || data[8] != '{':
 		return nil, nil, fmt.Errorf("the header does not begin with '{'")
 	}
@@ -108,7 +113,8 @@ func parseEntry(r *jsonReader, name string, dataBytes int) (entry, error) {
 	case len(offsets) != 2:
 		return e, fmt.Errorf("data_offsets has %d numbers, want 2", len(offsets))
 	case offsets[0] > offsets[1] || offsets[1] > int64(dataBytes):
-		return e, fmt.Errorf("data_offsets %v lie outside the %d bytes of data: the file is cut short, or lies", offsets, dataBytes)
+		return e, fmt.Errorf("data_offsets %v lie outside the %d bytes of data: the file is cut short, or lies",
+			offsets, dataBytes)
 	}
 	var overflow bool
 	e.shape = make([]int, len(shape))
@@ -119,7 +125,8 @@ func parseEntry(r *jsonReader, name string, dataBytes int) (entry, error) {
 		size = lo
 	}
 	if overflow || size%8 != 0 || size/8 != uint64(offsets[1]-offsets[0]) {
-		return e, fmt.Errorf("shape %v of %s does not take the %d bytes between data_offsets %v", shape, e.dtype, offsets[1]-offsets[0], offsets)
+		return e, fmt.Errorf("shape %v of %s does not take the %d bytes between data_offsets %v", shape, e.dtype,
+			offsets[1]-offsets[0], offsets)
 	}
 	e.begin, e.end = int(offsets[0]), int(offsets[1])
 	return e, nil

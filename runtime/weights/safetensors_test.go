@@ -144,7 +144,9 @@ func TestSafetensorsCutAnywhere(t *testing.T) {
 func TestSafetensorsReads(t *testing.T) {
 	le := binary.LittleEndian
 	data := map[string]Tensor{
-		"f32":   {"F32", []int{2, 2}, le.AppendUint32(le.AppendUint32(le.AppendUint32(le.AppendUint32(nil, 0x3f800000), 0xbf800000), 0x7f800000), 1)},
+		"f32": {"F32", []int{2, 2},
+			le.AppendUint32(le.AppendUint32(le.AppendUint32(le.AppendUint32(nil, 0x3f800000), 0xbf800000), 0x7f800000),
+				1)},
 		"f16":   {"F16", []int{2}, le.AppendUint16(le.AppendUint16(nil, 0x3c00), 0x0001)},
 		"bf16":  {"BF16", []int{1, 2}, le.AppendUint16(le.AppendUint16(nil, 0x3f80), 0xff80)},
 		"f64":   {"F64", []int{1}, le.AppendUint64(nil, math.Float64bits(0.1))},

@@ -1,6 +1,6 @@
-// Package weights reads model files: safetensors (single or sharded) and GGUF, memory-mapped, as named tensors.
-// Parsers trust nothing: every count, offset and size is checked against the file before it is used, and nothing is allocated that the file's
-// size does not justify. Errors name the file, the place and the reason.
+// Package weights reads model files: safetensors (single or sharded) and GGUF, memory-mapped, as named tensors. Parsers
+// trust nothing: every count, offset and size is checked against the file before it is used, and nothing is allocated
+// that the file's size does not justify. Errors name the file, the place and the reason.
 package weights
 
 import (
@@ -27,8 +27,9 @@ var (
 )
 
 // Source is an opened model: a Hugging Face folder or a GGUF file. Tensor names are Hugging Face names
-// ("model.layers.0.self_attn.q_proj.weight") whatever the file; GGUF's own names and its row order of llama's q and k are translated, so that
-// RoPE is always rotate-half. Safe for concurrent reads; Close unmaps, after which no Matrix that aliases the file may be used.
+// ("model.layers.0.self_attn.q_proj.weight") whatever the file; GGUF's own names and its row order of llama's q and k
+// are translated, so that RoPE is always rotate-half. Safe for concurrent reads; Close unmaps, after which no Matrix
+// that aliases the file may be used.
 type Source interface {
 	// Names lists the tensors, sorted.
 	Names() []string
@@ -38,7 +39,8 @@ type Source interface {
 	Matrix(name string) (*quant.Matrix, error)
 	// Vector returns a one-dimensional tensor widened to float32.
 	Vector(name string) ([]float32, error)
-	// Release says that the named tensor is not needed soon: the memory that its mapping takes is given back. It may be read again.
+	// Release says that the named tensor is not needed soon: the memory that its mapping takes is given back. It may be
+	// read again.
 	Release(name string)
 	Close() error
 }
@@ -51,11 +53,13 @@ type Info struct {
 	File   string
 }
 
-// Open opens a model for reading: a folder with model.safetensors or a sharded set, one .safetensors file, or a GGUF file.
-// Files are told apart by their first bytes, not by their names. Checkpoints of bitsandbytes (4 bits), AWQ and GPTQ are Quantized.
+// Open opens a model for reading: a folder with model.safetensors or a sharded set, one .safetensors file, or a GGUF
+// file. Files are told apart by their first bytes, not by their names. Checkpoints of bitsandbytes (4 bits), AWQ and
+// GPTQ are Quantized.
 //
-// The files are mapped read-only. If one is truncated while it is open, a read inside this package returns ErrChanged; a read of a Matrix whose
-// Data aliases the mapping (F32, F16, BF16) by others then ends the process, as any mapping does: replace model files by renaming, never in place.
+// The files are mapped read-only. If one is truncated while it is open, a read inside this package returns ErrChanged;
+// a read of a Matrix whose Data aliases the mapping (F32, F16, BF16) by others then ends the process, as any mapping
+// does: replace model files by renaming, never in place.
 func Open(path string) (Source, error) {
 	st, err := os.Stat(path)
 	if err != nil {

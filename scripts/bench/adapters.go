@@ -51,12 +51,14 @@ func (s *suite) makeAdapters(model, name string, n int, o pefttest.Options) ([]s
 
 // large are adapters as the peer's are: rank 16 on all linear layers, float16.
 func (s *suite) large(model string, n int) ([]string, error) {
-	return s.makeAdapters(model, strings.TrimSuffix(model, "Q8_0")+"r16", n, pefttest.Options{Rank: 16, DType: tensor.F16})
+	return s.makeAdapters(model, strings.TrimSuffix(model, "Q8_0")+"r16", n,
+		pefttest.Options{Rank: 16, DType: tensor.F16})
 }
 
 // tiny are adapters of which thousands fit: rank 8 on q_proj and v_proj, float16.
 func (s *suite) tiny(n int) ([]string, error) {
-	return s.makeAdapters(small+"Q8_0", small+"r8", n, pefttest.Options{Rank: 8, DType: tensor.F16, Targets: []string{"q_proj", "v_proj"}})
+	return s.makeAdapters(small+"Q8_0", small+"r8", n,
+		pefttest.Options{Rank: 8, DType: tensor.F16, Targets: []string{"q_proj", "v_proj"}})
 }
 
 // bytes returns the size of a folder's files.
@@ -71,7 +73,8 @@ func folderBytes(dir string) int64 {
 	return n
 }
 
-// serveAdapters starts our server with adapters named a0000, a0001, …, in a data directory of its own, which is gone with it.
+// serveAdapters starts our server with adapters named a0000, a0001, …, in a data directory of its own, which is gone
+// with it.
 func (s *suite) serveAdapters(ctx context.Context, model string, folders []string, more ...string) (*served, error) {
 	data, err := os.MkdirTemp(s.models, "data-*")
 	if err != nil {
@@ -91,7 +94,8 @@ func (s *suite) serveAdapters(ctx context.Context, model string, folders []strin
 
 // mixed is a load of streams streams over n adapters.
 func mixed(streams, n int, seed uint64) load.Config {
-	return load.Config{Requests: streams, Concurrency: streams, Prompt: 64, Gen: 128, Seed: seed, Mix: load.Mix{Adapters: n, Names: "a%04d", RoundRobin: true}}
+	return load.Config{Requests: streams, Concurrency: streams, Prompt: 64, Gen: 128, Seed: seed,
+		Mix: load.Mix{Adapters: n, Names: "a%04d", RoundRobin: true}}
 }
 
 // sixteen measures 16 streams on 16 adapters beside llama-server and beside our own base model.
@@ -109,7 +113,8 @@ func (s *suite) sixteen(ctx context.Context) error {
 			return err
 		}
 		peer := row{what: what, unit: "tokens/s", goal: 8, note: "rank 16 on all linear layers"}
-		own := row{what: what + ", against our base model", unit: "tokens/s", goal: p.own, note: "theirs is ours without adapters"}
+		own := row{what: what + ", against our base model", unit: "tokens/s", goal: p.own,
+			note: "theirs is ours without adapters"}
 		for round := range s.rounds {
 			c := mixed(16, 16, uint64(round)+1)
 			ours, err := s.once(ctx, c, func() (*served, error) { return s.serveAdapters(ctx, p.model, folders) })
@@ -131,7 +136,8 @@ func (s *suite) sixteen(ctx context.Context) error {
 			}
 			c.Mix = load.Mix{Adapters: 16, RoundRobin: true, LlamaCpp: true}
 			theirs, err := s.once(ctx, c, func() (*served, error) {
-				return s.serveTheirs(ctx, s.peer, p.model, 16, "--lora", strings.Join(files[:16], ","), "--lora-init-without-apply")
+				return s.serveTheirs(ctx, s.peer, p.model, 16, "--lora", strings.Join(files[:16], ","),
+					"--lora-init-without-apply")
 			})
 			if err != nil {
 				return err
@@ -166,7 +172,8 @@ func (s *suite) unused(ctx context.Context) error {
 	}
 	out := row{what: what, unit: "tokens/s", goal: 0.99, note: "theirs is ours without adapters"}
 	for round := range s.rounds {
-		for i, to := range []*[]float64{&out.ours, &out.theirs} { // both servers have the same past, but for the adapters in it
+		// both servers have the same past, but for the adapters in it
+		for i, to := range []*[]float64{&out.ours, &out.theirs} {
 			start := func() (*served, error) { return s.serveAdapters(ctx, small+"Q8_0", folders) }
 			c := mixed(16, 16, uint64(round)+1)
 			if i == 1 {
@@ -205,10 +212,12 @@ func (s *suite) thousands(ctx context.Context) error {
 	}
 	out := row{what: what, unit: "tokens/s", goal: 0.95, note: "rank 8 on q_proj and v_proj; theirs is ours with 5"}
 	for round := range s.rounds {
-		c := load.Config{Requests: requests, Concurrency: 16, Prompt: 16, PromptMax: 128, Gen: 16, GenMax: 128, Seed: uint64(round) + 1}
+		c := load.Config{Requests: requests, Concurrency: 16, Prompt: 16, PromptMax: 128, Gen: 16, GenMax: 128,
+			Seed: uint64(round) + 1}
 		for _, adapters := range []int{n, 5} {
 			c.Mix = load.Mix{Adapters: adapters, Names: "a%04d", Zipf: 1}
-			v, err := s.serveAdapters(ctx, small+"Q8_0", folders[:adapters], "--adapter-memory", fmt.Sprint(room*folderBytes(folders[0])))
+			v, err := s.serveAdapters(ctx, small+"Q8_0", folders[:adapters], "--adapter-memory",
+				fmt.Sprint(room*folderBytes(folders[0])))
 			if err != nil {
 				return err
 			}
@@ -219,7 +228,8 @@ func (s *suite) thousands(ctx context.Context) error {
 			}
 			if adapters == n {
 				out.ours = append(out.ours, r.OutputPerSecond)
-				out.note = fmt.Sprintf("rank 8 on q_proj and v_proj; theirs is ours with 5; %d of them were asked for", r.Adapters)
+				out.note = fmt.Sprintf("rank 8 on q_proj and v_proj; theirs is ours with 5; %d of them were asked for",
+					r.Adapters)
 			} else {
 				out.theirs = append(out.theirs, r.OutputPerSecond)
 			}
@@ -229,7 +239,8 @@ func (s *suite) thousands(ctx context.Context) error {
 	return nil
 }
 
-// firstToken measures the first token of adapters that are on disk above that of the same adapters when they are resident.
+// firstToken measures the first token of adapters that are on disk above that of the same adapters when they are
+// resident.
 func (s *suite) firstToken(ctx context.Context) error {
 	const what = "first token of an adapter that is on disk, above a resident one, SmolLM2 Q8_0"
 	if !s.wants("adapters %s", what) {
@@ -241,7 +252,8 @@ func (s *suite) firstToken(ctx context.Context) error {
 	}
 	out := row{what: what, unit: "ms", less: true, limit: 30}
 	for round := range s.rounds {
-		v, err := s.serveAdapters(ctx, small+"Q8_0", folders, "--adapter-memory", fmt.Sprint(80*folderBytes(folders[0])))
+		v, err := s.serveAdapters(ctx, small+"Q8_0", folders, "--adapter-memory",
+			fmt.Sprint(80*folderBytes(folders[0])))
 		if err != nil {
 			return err
 		}
@@ -262,14 +274,15 @@ func (s *suite) firstToken(ctx context.Context) error {
 			return err
 		}
 		out.ours = append(out.ours, medians[0]-medians[1])
-		out.note = fmt.Sprintf("rank 16 on all linear layers, %.1f MB each; %.1f ms against %.1f ms", float64(folderBytes(folders[0]))/1e6, medians[0], medians[1])
+		out.note = fmt.Sprintf("rank 16 on all linear layers, %.1f MB each; %.1f ms against %.1f ms",
+			float64(folderBytes(folders[0]))/1e6, medians[0], medians[1])
 	}
 	s.add(out)
 	return nil
 }
 
-// gaps measures the worst gap between two tokens of eight streams while a hundred adapters are loaded by short requests, against the same requests once they are
-// resident.
+// gaps measures the worst gap between two tokens of eight streams while a hundred adapters are loaded by short
+// requests, against the same requests once they are resident.
 func (s *suite) gaps(ctx context.Context) error {
 	const what = "worst gap between tokens of 8 streams while 100 adapters load, SmolLM2 Q8_0"
 	if !s.wants("adapters %s", what) {
@@ -279,9 +292,11 @@ func (s *suite) gaps(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	out := row{what: what, unit: "ms", less: true, goal: 1.2, note: "theirs is the same requests with all adapters resident"}
+	out := row{what: what, unit: "ms", less: true, goal: 1.2,
+		note: "theirs is the same requests with all adapters resident"}
 	for round := range s.rounds {
-		v, err := s.serveAdapters(ctx, small+"Q8_0", folders, "--adapter-memory", fmt.Sprint(120*folderBytes(folders[0])))
+		v, err := s.serveAdapters(ctx, small+"Q8_0", folders, "--adapter-memory",
+			fmt.Sprint(120*folderBytes(folders[0])))
 		if err != nil {
 			return err
 		}
@@ -328,7 +343,8 @@ func (s *suite) greedy(ctx context.Context) error {
 		return nil
 	}
 	latency := row{what: what + ": p99 latency", unit: "ms", less: true, goal: 1.5, note: "theirs is ours alone"}
-	first := row{what: what + ": p99 time to first token", unit: "ms", less: true, goal: 1.5, note: "theirs is ours alone"}
+	first := row{what: what + ": p99 time to first token", unit: "ms", less: true, goal: 1.5,
+		note: "theirs is ours alone"}
 	for round := range s.rounds {
 		data, err := os.MkdirTemp(s.models, "data-*")
 		if err != nil {
@@ -343,14 +359,17 @@ func (s *suite) greedy(ctx context.Context) error {
 			return errors.Join(err, os.RemoveAll(data))
 		}
 		v.data = data
-		polite := load.Config{Requests: 100, Concurrency: 1, Prompt: 64, Gen: 64, Seed: uint64(round) + 1, Keys: keys[:1]}
+		polite := load.Config{Requests: 100, Concurrency: 1, Prompt: 64, Gen: 64, Seed: uint64(round) + 1,
+			Keys: keys[:1]}
 		alone, err := s.twice(ctx, v, polite)
 		if err == nil {
 			// the greedy one runs until the polite one is through
 			crowd, stop := context.WithCancel(ctx)
 			over := make(chan error, 1)
 			go func() {
-				_, _, err := load.Run(crowd, load.Config{URL: v.url, Requests: load.MaxRequests, Concurrency: 100, Prompt: 64, Gen: 128, Seed: uint64(round) + 500, Keys: keys[1:]})
+				_, _, err := load.Run(crowd,
+					load.Config{URL: v.url, Requests: load.MaxRequests, Concurrency: 100, Prompt: 64, Gen: 128,
+						Seed: uint64(round) + 500, Keys: keys[1:]})
 				over <- err
 			}()
 			time.Sleep(3 * time.Second)
@@ -378,7 +397,8 @@ func (s *suite) greedy(ctx context.Context) error {
 func (s *suite) tenants(ctx context.Context, data string, names ...string) ([]string, error) {
 	var keys []string
 	for _, name := range names {
-		if out, err := exec.CommandContext(ctx, s.weft, "tenants", "add", name, "--data", data).CombinedOutput(); err != nil {
+		if out, err := exec.CommandContext(ctx, s.weft, "tenants", "add", name, "--data",
+			data).CombinedOutput(); err != nil {
 			return nil, fmt.Errorf("weft tenants add %s: %w: %s", name, err, out)
 		}
 		out, err := exec.CommandContext(ctx, s.weft, "keys", "add", "--tenant", name, "--data", data).Output()

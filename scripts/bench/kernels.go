@@ -70,7 +70,8 @@ func (s *suite) pair(ctx context.Context, p pair) error {
 			return err
 		}
 		decode.ours, prefill.ours = append(decode.ours, o.Decode), append(prefill.ours, o.Prefill)
-		decode.note = fmt.Sprintf("%.0f %% of the %.1f GB/s read in the same run", 100*o.BandwidthShare, o.Bandwidth/1e9)
+		decode.note = fmt.Sprintf("%.0f %% of the %.1f GB/s read in the same run", 100*o.BandwidthShare,
+			o.Bandwidth/1e9)
 		if bin == "" {
 			continue
 		}
@@ -86,7 +87,8 @@ func (s *suite) pair(ctx context.Context, p pair) error {
 }
 
 func (s *suite) bench(ctx context.Context, env []string, model string, more ...string) (o ours, err error) {
-	args := append([]string{"bench", "--model", s.model(model), "--threads", fmt.Sprint(s.threads), "--prompt", "512", "--gen", "128", "--runs", "3", "--json"}, more...)
+	args := append([]string{"bench", "--model", s.model(model), "--threads", fmt.Sprint(s.threads), "--prompt", "512",
+		"--gen", "128", "--runs", "3", "--json"}, more...)
 	return o, run(ctx, env, &o, s.weft, args...)
 }
 
@@ -95,7 +97,8 @@ func (s *suite) llamaBench(ctx context.Context, bin, model string) (prefill, dec
 		Prompt int     `json:"n_prompt"`
 		Speed  float64 `json:"avg_ts"`
 	}
-	err = run(ctx, nil, &tests, filepath.Join(bin, "llama-bench"), "-m", s.model(model), "-t", fmt.Sprint(s.threads), "-p", "512", "-n", "128", "-fa", "1", "-r", "3", "-o", "json")
+	err = run(ctx, nil, &tests, filepath.Join(bin, "llama-bench"), "-m", s.model(model), "-t", fmt.Sprint(s.threads),
+		"-p", "512", "-n", "128", "-fa", "1", "-r", "3", "-o", "json")
 	for _, t := range tests {
 		if t.Prompt > 0 {
 			prefill = t.Speed
@@ -119,10 +122,13 @@ func (s *suite) ownKernels(ctx context.Context) error {
 	prefill := func(o ours) float64 { return o.Prefill }
 	one, all := []string{"--threads", "1"}, []string{"--threads", fmt.Sprint(s.threads)}
 	for _, r := range []run{
-		{"decode at context 4096 against 128, SmolLM2 Q4_1", "tokens/s", "at 4096", "at 128", 0.7, small + "Q4_1", []string{"--depth", "4096"}, []string{"--depth", "128"}, decode},
-		{"decode at context 4096 against 128, 1B shape Q8_0", "tokens/s", "at 4096", "at 128", 0.7, big + "Q8_0", []string{"--depth", "4096"}, []string{"--depth", "128"}, decode},
+		{"decode at context 4096 against 128, SmolLM2 Q4_1", "tokens/s", "at 4096", "at 128", 0.7, small + "Q4_1",
+			[]string{"--depth", "4096"}, []string{"--depth", "128"}, decode},
+		{"decode at context 4096 against 128, 1B shape Q8_0", "tokens/s", "at 4096", "at 128", 0.7, big + "Q8_0",
+			[]string{"--depth", "4096"}, []string{"--depth", "128"}, decode},
 		{"all threads against 1, decode, 1B shape Q8_0", "tokens/s", "all", "1", 1.3, big + "Q8_0", all, one, decode},
-		{"all threads against 1, prefill, 1B shape Q8_0", "tokens/s", "all", "1", 1.85, big + "Q8_0", all, one, prefill},
+		{"all threads against 1, prefill, 1B shape Q8_0", "tokens/s", "all", "1", 1.85, big + "Q8_0", all, one,
+			prefill},
 	} {
 		if !s.wants("own %s", r.name) {
 			continue

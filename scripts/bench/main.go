@@ -1,5 +1,5 @@
-// Command bench measures weft beside llama.cpp, PEFT and PyTorch on the same weights and the same cores, in turn, and writes the tables of docs/benchmarks.
-// `make bench` runs it. Nothing else may run on the machine meanwhile.
+// Command bench measures weft beside llama.cpp, PEFT and PyTorch on the same weights and the same cores, in turn, and
+// writes the tables of docs/benchmarks. `make bench` runs it. Nothing else may run on the machine meanwhile.
 package main
 
 import (
@@ -42,16 +42,23 @@ type part struct {
 	how     string
 }
 
-const llamaHow = "Prefill and decode are `weft bench --prompt 512 --gen 128` against `llama-bench -p 512 -n 128 -fa 1`;\n" +
-	"streams are chat requests with 64 tokens in and 128 out, greedy, sent by the same load generator (`weft bench serve`) to both servers."
+const llamaHow = "Prefill and decode are `weft bench --prompt 512 --gen 128` against `llama-bench -p 512 -n 128 " +
+	"-fa 1`;\n" +
+	"streams are chat requests with 64 tokens in and 128 out, greedy, sent by the same load generator (`weft bench " +
+	"serve`) to both servers."
 
 var parts = map[string]part{
-	"cpu": {[]func(*suite, context.Context) error{(*suite).kernels, (*suite).ownKernels, (*suite).servers, (*suite).prefix}, (*suite).makeModels,
+	"cpu": {[]func(*suite, context.Context) error{(*suite).kernels, (*suite).ownKernels, (*suite).servers,
+		(*suite).prefix}, (*suite).makeModels,
 		"On the CPU, beside llama.cpp", "make bench PEER=DIR", llamaHow},
-	"adapters": {[]func(*suite, context.Context) error{(*suite).adapters}, (*suite).makeModels, "Many adapters, beside llama.cpp", "make bench PEER=DIR", llamaHow},
-	"training": {[]func(*suite, context.Context) error{(*suite).training}, (*suite).makeOwnModels, "Training, beside PEFT and PyTorch", "make bench-training",
-		"LoRA is r = 8 on all linear layers of SmolLM2-135M-Instruct (Q4_1), `identity.json` (91 chats), batches of 8, 12 steps, AdamW, clipping. Tokens are real ones, without padding, over forward,\n" +
-			"backward and the optimizer, without the first step; weft draws the samples in its own order, PEFT takes the file's, both see each once. Peak memory is the process's, loading included. The\n" +
+	"adapters": {[]func(*suite, context.Context) error{(*suite).adapters}, (*suite).makeModels,
+		"Many adapters, beside llama.cpp", "make bench PEER=DIR", llamaHow},
+	"training": {[]func(*suite, context.Context) error{(*suite).training}, (*suite).makeOwnModels,
+		"Training, beside PEFT and PyTorch", "make bench-training",
+		"LoRA is r = 8 on all linear layers of SmolLM2-135M-Instruct (Q4_1), `identity.json` (91 chats), batches of " +
+			"8, 12 steps, AdamW, clipping. Tokens are real ones, without padding, over forward,\n" +
+			"backward and the optimizer, without the first step; weft draws the samples in its own order, PEFT " +
+			"takes the file's, both see each once. Peak memory is the process's, loading included. The\n" +
 			"peer counts on one thread or on all, whichever is faster."},
 }
 
@@ -64,13 +71,19 @@ func main() {
 	flag.StringVar(&s.weft, "weft", "bin/weft", "our binary")
 	flag.StringVar(&s.peer, "peer", "", "folder of llama-bench, llama-server and llama-quantize")
 	flag.StringVar(&s.peerAVX2, "peer-avx2", "", "the same, built for AVX2 alone")
-	flag.StringVar(&s.models, "models", filepath.Join(cache, "weft", "bench"), "folder of the models; what is missing is made there")
-	flag.StringVar(&s.loras, "loras", filepath.Join(cache, "weft-peer", "loras"), "folder of 16 adapters for each model as llama-server wants them: MODEL-r16-00.gguf, …")
+	flag.StringVar(&s.models, "models", filepath.Join(cache, "weft", "bench"),
+		"folder of the models; what is missing is made there")
+	flag.StringVar(&s.loras, "loras", filepath.Join(cache, "weft-peer", "loras"),
+		"folder of 16 adapters for each model as llama-server wants them: MODEL-r16-00.gguf, …")
 	flag.StringVar(&s.part, "part", "cpu", "cpu, adapters or training: which table")
 	flag.StringVar(&s.trace, "trace", "", "AzureLLMInferenceTrace_code.csv")
-	flag.StringVar(&s.shared, "shared", cmp.Or(os.Getenv("WEFT_TESTDATA"), filepath.Join("..", "shared")), "folder of the test data, for training")
-	flag.StringVar(&s.python, "python", "", "a python with PEFT, transformers and bitsandbytes, for training's peers (scripts/python/environment makes one)")
-	flag.StringVar(&s.peftScript, "peft-script", "", "script that trains with PEFT (default: peer/train_peft.py of the test data)")
+	flag.StringVar(&s.shared, "shared", cmp.Or(os.Getenv("WEFT_TESTDATA"), filepath.Join("..", "shared")),
+		"folder of the test data, for training")
+	flag.StringVar(&s.python, "python", "",
+		"a python with PEFT, transformers and bitsandbytes, for training's peers (scripts/python/environment "+
+			"makes one)")
+	flag.StringVar(&s.peftScript, "peft-script", "",
+		"script that trains with PEFT (default: peer/train_peft.py of the test data)")
 	flag.IntVar(&s.threads, "threads", runtime.NumCPU(), "threads of both")
 	flag.IntVar(&s.rounds, "rounds", 3, "how often each pair is measured in turn")
 	flag.StringVar(&only, "only", "", "measure only the rows that match")

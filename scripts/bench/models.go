@@ -9,7 +9,8 @@ import (
 	"path/filepath"
 )
 
-// Names of the models: the default one as it comes, its other spellings made by llama-quantize, and random weights of Llama-3.2-1B's shape.
+// Names of the models: the default one as it comes, its other spellings made by llama-quantize, and random weights of
+// Llama-3.2-1B's shape.
 const (
 	small = "smollm2-135m-"
 	big   = "synth-1b-"
@@ -45,9 +46,12 @@ func (s *suite) makeModels(ctx context.Context) error {
 	if err := s.makeOwnModels(ctx); err != nil {
 		return err
 	}
-	for _, m := range []struct{ from, to, kind string }{ // as llama-quantize mixes the kinds, but the random ones all of one
-		{small + "Q4_1", small + "Q8_0", "Q8_0"}, {small + "Q4_1", small + "Q4_0", "Q4_0"}, {small + "Q4_1", small + "F16", "F16"},
-		{small + "Q4_1", small + "BF16", "BF16"}, {big + "Q8_0", big + "Q4_0", "Q4_0"}, {big + "Q8_0", big + "BF16", "BF16"}, {big + "Q8_0", big + "F16", "F16"},
+	// as llama-quantize mixes the kinds, but the random ones all of one
+	for _, m := range []struct{ from, to, kind string }{
+		{small + "Q4_1", small + "Q8_0", "Q8_0"}, {small + "Q4_1", small + "Q4_0", "Q4_0"},
+		{small + "Q4_1", small + "F16", "F16"},
+		{small + "Q4_1", small + "BF16", "BF16"}, {big + "Q8_0", big + "Q4_0", "Q4_0"},
+		{big + "Q8_0", big + "BF16", "BF16"}, {big + "Q8_0", big + "F16", "F16"},
 	} {
 		to := s.model(m.to)
 		if !missing(to) {

@@ -83,13 +83,16 @@ func (v *served) memory() int64 {
 }
 
 func (s *suite) serveOurs(ctx context.Context, env []string, model string, more ...string) (*served, error) {
-	args := append([]string{"serve", "--model", s.model(model), "--threads", fmt.Sprint(s.threads), "--listen", "ADDR"}, more...)
+	args := append([]string{"serve", "--model", s.model(model), "--threads", fmt.Sprint(s.threads), "--listen", "ADDR"},
+		more...)
 	return serve(ctx, env, "/ready", s.weft, args...)
 }
 
 func (s *suite) serveTheirs(ctx context.Context, bin, model string, slots int, more ...string) (*served, error) {
-	args := append([]string{"-m", s.model(model), "--host", "HOST", "--port", "PORT", "-t", fmt.Sprint(s.threads), "-tb", fmt.Sprint(s.threads),
-		"-np", fmt.Sprint(slots), "-c", fmt.Sprint(slots * 1024), "-cb", "-fa", "on", "--cache-ram", "0", "--no-webui"}, more...)
+	args := append([]string{"-m", s.model(model), "--host", "HOST", "--port", "PORT", "-t", fmt.Sprint(s.threads),
+		"-tb", fmt.Sprint(s.threads),
+		"-np", fmt.Sprint(slots), "-c", fmt.Sprint(slots * 1024), "-cb", "-fa", "on", "--cache-ram", "0", "--no-webui"},
+		more...)
 	return serve(ctx, nil, "/health", filepath.Join(bin, "llama-server"), args...)
 }
 
@@ -106,7 +109,8 @@ func fire(ctx context.Context, v *served, c load.Config, goal load.Goal) (load.R
 	if r.Failed > 0 {
 		err = fmt.Errorf("%v: %d requests failed: %s", v.cmd.Args, r.Failed, r.FirstError)
 	}
-	log.Printf("  %.1f tokens/s, TTFT p99 %.0f ms, ITL p99 %.1f ms, goodput %.2f/s", r.OutputPerSecond, r.TTFT.P99, r.ITL.P99, r.Goodput)
+	log.Printf("  %.1f tokens/s, TTFT p99 %.0f ms, ITL p99 %.1f ms, goodput %.2f/s", r.OutputPerSecond, r.TTFT.P99,
+		r.ITL.P99, r.Goodput)
 	return r, err
 }
 
@@ -117,7 +121,8 @@ func (s *suite) servers(ctx context.Context) error {
 		goal        float64
 		isa         string
 	}{
-		{"SmolLM2 Q4_1", small + "Q4_1", 16, 3, ""}, {"SmolLM2 Q8_0", small + "Q8_0", 16, 2.5, ""}, {"1B shape Q4_0", big + "Q4_0", 16, 2.5, ""},
+		{"SmolLM2 Q4_1", small + "Q4_1", 16, 3, ""}, {"SmolLM2 Q8_0", small + "Q8_0", 16, 2.5, ""},
+		{"1B shape Q4_0", big + "Q4_0", 16, 2.5, ""},
 		{"SmolLM2 Q4_1, both AVX2", small + "Q4_1", 16, 1.2, "avx2"},
 	} {
 		if !s.wants("servers %d streams %s", p.streams, p.name) {
@@ -144,7 +149,8 @@ func (s *suite) servers(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			speed.ours, first.ours, gap.ours = append(speed.ours, r.OutputPerSecond), append(first.ours, r.TTFT.P99), append(gap.ours, r.ITL.P99)
+			speed.ours, first.ours, gap.ours = append(speed.ours, r.OutputPerSecond), append(first.ours, r.TTFT.P99),
+				append(gap.ours, r.ITL.P99)
 			if bin == "" {
 				continue
 			}
@@ -156,7 +162,8 @@ func (s *suite) servers(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			speed.theirs, first.theirs, gap.theirs = append(speed.theirs, r.OutputPerSecond), append(first.theirs, r.TTFT.P99), append(gap.theirs, r.ITL.P99)
+			speed.theirs, first.theirs, gap.theirs = append(speed.theirs, r.OutputPerSecond),
+				append(first.theirs, r.TTFT.P99), append(gap.theirs, r.ITL.P99)
 		}
 		s.add(speed)
 		s.add(first)
@@ -187,10 +194,13 @@ func (s *suite) more(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		few, err := s.twice(ctx, v, load.Config{Requests: 32, Concurrency: 16, Prompt: 64, Gen: 128, Seed: uint64(round) + 1})
+		few, err := s.twice(ctx, v,
+			load.Config{Requests: 32, Concurrency: 16, Prompt: 64, Gen: 128, Seed: uint64(round) + 1})
 		if err == nil {
 			var many load.Report
-			many, err = fire(ctx, v, load.Config{Requests: 128, Concurrency: 64, Prompt: 64, Gen: 128, Seed: uint64(round) + 100}, load.Goal{})
+			many, err = fire(ctx, v,
+				load.Config{Requests: 128, Concurrency: 64, Prompt: 64, Gen: 128, Seed: uint64(round) + 100},
+				load.Goal{})
 			out.ours, out.theirs = append(out.ours, many.OutputPerSecond), append(out.theirs, few.OutputPerSecond)
 		}
 		v.stop()
@@ -202,7 +212,8 @@ func (s *suite) more(ctx context.Context) error {
 	return nil
 }
 
-// azure replays the Azure code trace, lengths times 0.05, at a speed that keeps llama-server at 80 % of what it can do in a closed loop.
+// azure replays the Azure code trace, lengths times 0.05, at a speed that keeps llama-server at 80 % of what it can do
+// in a closed loop.
 func (s *suite) azure(ctx context.Context) error {
 	const what = "Azure code trace, lengths x 0.05, llama-server at 80 % load"
 	if s.trace == "" || s.peer == "" || !s.wants("servers %s", what) {
@@ -216,7 +227,8 @@ func (s *suite) azure(ctx context.Context) error {
 			return nil, err
 		}
 		defer f.Close()
-		return load.ReadTrace(f, load.Scaling{Prompt: 0.05, Gen: 0.05, Speed: speed, MinPrompt: 40, MaxPrompt: 900}, requests)
+		return load.ReadTrace(f, load.Scaling{Prompt: 0.05, Gen: 0.05, Speed: speed, MinPrompt: 40, MaxPrompt: 900},
+			requests)
 	}
 	arrivals, err := trace(1)
 	if err != nil {
@@ -234,7 +246,8 @@ func (s *suite) azure(ctx context.Context) error {
 		for i, a := range arrivals {
 			flood[i] = load.Arrival{Prompt: a.Prompt, Gen: a.Gen}
 		}
-		full, err := fire(ctx, theirs, load.Config{Requests: requests, Concurrency: slots, Trace: flood, Seed: uint64(round) + 1}, load.Goal{})
+		full, err := fire(ctx, theirs,
+			load.Config{Requests: requests, Concurrency: slots, Trace: flood, Seed: uint64(round) + 1}, load.Goal{})
 		if err != nil {
 			theirs.stop()
 			return err
@@ -261,34 +274,42 @@ func (s *suite) azure(ctx context.Context) error {
 			return err
 		}
 		out.ours, out.theirs = append(out.ours, a.Goodput), append(out.theirs, b.Goodput)
-		out.note = fmt.Sprintf("%.1f requests/s; good: TTFT ≤ 500 ms and TPOT ≤ 50 ms; ours %.0f %%, theirs %.0f %% good; TTFT p99 %.0f and %.0f ms",
+		out.note = fmt.Sprintf(
+			"%.1f requests/s; good: TTFT ≤ 500 ms and TPOT ≤ 50 ms; ours %.0f %%, theirs %.0f %% good; TTFT p99 "+
+				"%.0f and %.0f ms",
 			rate, 100*a.GoodShare, 100*b.GoodShare, a.TTFT.P99, b.TTFT.P99)
 	}
 	s.add(out)
 	return nil
 }
 
-// prefix measures 64 conversations with a common beginning of 1000 tokens, one after another: their time to first token against that of as long a prompt of which
-// nothing is cached.
+// prefix measures 64 conversations with a common beginning of 1000 tokens, one after another: their time to first token
+// against that of as long a prompt of which nothing is cached.
 func (s *suite) prefix(ctx context.Context) error {
 	const what = "common beginning of 1000 tokens: time to first token against cold, SmolLM2 Q4_1"
 	if !s.wants("prefix %s", what) {
 		return nil
 	}
-	out := row{what: what, unit: "ms", less: true, goal: 0.1, note: "ours with the beginning cached, theirs is ours with nothing cached"}
+	out := row{what: what, unit: "ms", less: true, goal: 0.1,
+		note: "ours with the beginning cached, theirs is ours with nothing cached"}
 	for round := range s.rounds {
 		v, err := s.serveOurs(ctx, nil, small+"Q4_1")
 		if err != nil {
 			return err
 		}
 		seed := uint64(round)*10 + 1
-		cold, err := fire(ctx, v, load.Config{Requests: 8, Concurrency: 1, Prompt: 1064, Gen: 4, Seed: seed}, load.Goal{})
+		cold, err := fire(ctx, v, load.Config{Requests: 8, Concurrency: 1, Prompt: 1064, Gen: 4, Seed: seed},
+			load.Goal{})
 		if err == nil {
-			_, err = fire(ctx, v, load.Config{Requests: 1, Concurrency: 1, Prompt: 1064, Common: 1000, Gen: 4, Seed: seed + 1}, load.Goal{})
+			_, err = fire(ctx, v,
+				load.Config{Requests: 1, Concurrency: 1, Prompt: 1064, Common: 1000, Gen: 4, Seed: seed + 1},
+				load.Goal{})
 		}
 		if err == nil {
 			var warm load.Report
-			warm, err = fire(ctx, v, load.Config{Requests: 64, Concurrency: 1, Prompt: 1064, Common: 1000, Gen: 4, Seed: seed + 1}, load.Goal{})
+			warm, err = fire(ctx, v,
+				load.Config{Requests: 64, Concurrency: 1, Prompt: 1064, Common: 1000, Gen: 4, Seed: seed + 1},
+				load.Goal{})
 			out.ours, out.theirs = append(out.ours, warm.TTFT.Median), append(out.theirs, cold.TTFT.Median)
 		}
 		v.stop()

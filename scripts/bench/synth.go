@@ -74,10 +74,14 @@ func synthesize(tokenizerOf, path string) error {
 	}
 	defer g.Close()
 	meta := map[string]any{
-		"general.architecture": "llama", "general.name": "random weights, for speed only", "general.file_type": uint32(7),
-		"llama.context_length": uint32(context), "llama.embedding_length": uint32(hidden), "llama.block_count": uint32(layers),
-		"llama.feed_forward_length": uint32(ffn), "llama.rope.dimension_count": uint32(hidden / heads), "llama.rope.freq_base": float32(500000),
-		"llama.attention.head_count": uint32(heads), "llama.attention.head_count_kv": uint32(kvHeads), "llama.attention.layer_norm_rms_epsilon": float32(1e-5),
+		"general.architecture": "llama", "general.name": "random weights, for speed only",
+		"general.file_type":    uint32(7),
+		"llama.context_length": uint32(context), "llama.embedding_length": uint32(hidden),
+		"llama.block_count":         uint32(layers),
+		"llama.feed_forward_length": uint32(ffn), "llama.rope.dimension_count": uint32(hidden / heads),
+		"llama.rope.freq_base":       float32(500000),
+		"llama.attention.head_count": uint32(heads), "llama.attention.head_count_kv": uint32(kvHeads),
+		"llama.attention.layer_norm_rms_epsilon": float32(1e-5),
 	}
 	for k, v := range g.Meta() {
 		if strings.HasPrefix(k, "tokenizer.") {
@@ -97,8 +101,10 @@ func synthesize(tokenizerOf, path string) error {
 	all := []tensor{{"token_embd.weight", len(tokens), hidden}, {"output_norm.weight", 0, hidden}}
 	for l := range layers {
 		for _, t := range []tensor{
-			{"attn_norm", 0, hidden}, {"attn_q", hidden, hidden}, {"attn_k", kvHeads * hidden / heads, hidden}, {"attn_v", kvHeads * hidden / heads, hidden},
-			{"attn_output", hidden, hidden}, {"ffn_norm", 0, hidden}, {"ffn_gate", ffn, hidden}, {"ffn_up", ffn, hidden}, {"ffn_down", hidden, ffn},
+			{"attn_norm", 0, hidden}, {"attn_q", hidden, hidden}, {"attn_k", kvHeads * hidden / heads, hidden},
+			{"attn_v", kvHeads * hidden / heads, hidden},
+			{"attn_output", hidden, hidden}, {"ffn_norm", 0, hidden}, {"ffn_gate", ffn, hidden},
+			{"ffn_up", ffn, hidden}, {"ffn_down", hidden, ffn},
 		} {
 			all = append(all, tensor{fmt.Sprintf("blk.%d.%s.weight", l, t.name), t.rows, t.cols})
 		}

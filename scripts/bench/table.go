@@ -77,7 +77,8 @@ func (r row) String() string {
 			reached = "**no**"
 		}
 	}
-	return fmt.Sprintf("| %s | %s %s | %s | %s | %s | %s | %s |", r.what, number(median(r.ours)), r.unit, theirs, ratio, goal, reached, r.note)
+	return fmt.Sprintf("| %s | %s %s | %s | %s | %s | %s | %s |", r.what, number(median(r.ours)), r.unit, theirs, ratio,
+		goal, reached, r.note)
 }
 
 func (s *suite) write(ctx context.Context, w io.Writer) error {

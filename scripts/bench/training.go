@@ -32,8 +32,10 @@ type trained struct {
 // training measures finetuning beside PEFT and PyTorch. A peer's figure is that of the better of one and all threads.
 func (s *suite) training(ctx context.Context) error {
 	identity := filepath.Join(s.shared, "data", "instruct", "llamafactory", "identity.json")
-	loraArgs := []string{"--data", identity, "--vars", "name=Weft,author=the Weft team", "--r", "8", "--lora-alpha", "16", "--learning-rate", "2e-4", "--max-steps", "12", "--lr-scheduler-type", "constant"}
-	peft := []string{s.peftScript, "--model", s.model(small + "Q4_1"), "--data", identity, "--replace", "{{name}}=Weft", "--replace", "{{author}}=the Weft team", "--steps", "12", "--batch", "8"}
+	loraArgs := []string{"--data", identity, "--vars", "name=Weft,author=the Weft team", "--r", "8", "--lora-alpha",
+		"16", "--learning-rate", "2e-4", "--max-steps", "12", "--lr-scheduler-type", "constant"}
+	peft := []string{s.peftScript, "--model", s.model(small + "Q4_1"), "--data", identity, "--replace", "{{name}}=Weft",
+		"--replace", "{{author}}=the Weft team", "--steps", "12", "--batch", "8"}
 	fourBit := []string{"--load-in-4bit", "--bnb-4bit-use-double-quant"}
 	stories, full, err := s.fullFinetuning()
 	if err != nil {
@@ -49,15 +51,21 @@ func (s *suite) training(ctx context.Context) error {
 		loss         float64 // by how much the losses of a step may differ, where both see the same batches
 	}{
 		{"LoRA, float32", s.model(small + "Q4_1"), loraArgs, peft, 3, 0.2, 0},
-		{"LoRA, bf16", s.model(small + "Q4_1"), append(loraArgs, "--bf16"), append(peft, "--dtype", "bf16"), 2.5, 0.2, 0},
-		{"QLoRA on NF4 with double quantization, float32", s.model(small + "Q4_1"), append(loraArgs, fourBit...), append(peft, "--nf4"), 4, 0.2, 0},
-		{"the same, ours with bf16 products", s.model(small + "Q4_1"), append(append(loraArgs, fourBit...), "--bf16"), append(peft, "--nf4"), 0, 0, 0},
-		{"all of stories260K, 16 documents of 256 tokens a step, float32", s.stories(), full, []string{"scripts/python/full_torch.py", "--model", s.stories(), "--data", filepath.Join(stories, "stories.jsonl")}, 2, 0, 1e-4},
+		{"LoRA, bf16", s.model(small + "Q4_1"), append(loraArgs, "--bf16"), append(peft, "--dtype", "bf16"), 2.5, 0.2,
+			0},
+		{"QLoRA on NF4 with double quantization, float32", s.model(small + "Q4_1"), append(loraArgs, fourBit...),
+			append(peft, "--nf4"), 4, 0.2, 0},
+		{"the same, ours with bf16 products", s.model(small + "Q4_1"), append(append(loraArgs, fourBit...), "--bf16"),
+			append(peft, "--nf4"), 0, 0, 0},
+		{"all of stories260K, 16 documents of 256 tokens a step, float32", s.stories(), full,
+			[]string{"scripts/python/full_torch.py", "--model", s.stories(), "--data",
+				filepath.Join(stories, "stories.jsonl")}, 2, 0, 1e-4},
 	} {
 		if !s.wants("training %s", c.name) {
 			continue
 		}
-		rate, memory := row{what: c.name, unit: "tokens/s", goal: c.rate}, row{what: "peak memory, " + c.name, unit: "MiB", goal: c.memory, less: true}
+		rate, memory := row{what: c.name, unit: "tokens/s", goal: c.rate},
+			row{what: "peak memory, " + c.name, unit: "MiB", goal: c.memory, less: true}
 		for range s.rounds {
 			o, err := s.trainOnce(ctx, c.model, s.threads, c.ours...)
 			if err != nil {
@@ -72,7 +80,8 @@ func (s *suite) training(ctx context.Context) error {
 				return err
 			}
 			if d := farthest(o.Losses, t.Losses); c.loss > 0 && d > c.loss {
-				return fmt.Errorf("%s: the loss curves differ by %.2g, at most %.2g: they did not train the same", c.name, d, c.loss)
+				return fmt.Errorf("%s: the loss curves differ by %.2g, at most %.2g: they did not train the same",
+					c.name, d, c.loss)
 			}
 			rate.theirs, memory.theirs = append(rate.theirs, t.Rate), append(memory.theirs, t.RSS/(1<<20))
 			rate.note, s.peerName = fmt.Sprintf("theirs best on %d threads", threads), "torch "+t.Torch
@@ -93,7 +102,8 @@ func (s *suite) trainOnce(ctx context.Context, model string, threads int, args .
 		return o, err
 	}
 	defer os.RemoveAll(dir)
-	args = append([]string{"train", "--model", model, "--out", dir, "--json", "--save-steps", "0", "--threads", fmt.Sprint(threads)}, args...)
+	args = append([]string{"train", "--model", model, "--out", dir, "--json", "--save-steps", "0", "--threads",
+		fmt.Sprint(threads)}, args...)
 	return o, run(ctx, nil, &o, s.weft, args...)
 }
 
@@ -101,7 +111,8 @@ func (s *suite) trainOnce(ctx context.Context, model string, threads int, args .
 func (s *suite) trainTheirs(ctx context.Context, args []string) (best trained, threads int, err error) {
 	for _, n := range []int{1, s.threads} {
 		var t trained
-		if err := run(ctx, []string{"HF_HUB_OFFLINE=1", "OMP_WAIT_POLICY=PASSIVE"}, &t, s.python, append(args, "--threads", fmt.Sprint(n))...); err != nil {
+		if err := run(ctx, []string{"HF_HUB_OFFLINE=1", "OMP_WAIT_POLICY=PASSIVE"}, &t, s.python,
+			append(args, "--threads", fmt.Sprint(n))...); err != nil {
 			return best, 0, err
 		}
 		if t.Rate > best.Rate {
@@ -126,7 +137,8 @@ func (s *suite) stories() string {
 	return filepath.Join(s.shared, "data", "weights", "stories260K", "hf")
 }
 
-// fullFinetuning writes 16 long stories into a new folder and returns it with the settings that train on them. One step takes them all, so that both sides see the same batches.
+// fullFinetuning writes 16 long stories into a new folder and returns it with the settings that train on them. One step
+// takes them all, so that both sides see the same batches.
 func (s *suite) fullFinetuning() (dir string, args []string, err error) {
 	text, err := os.ReadFile(filepath.Join(s.shared, "data", "corpora", "tinystories_sample.txt"))
 	if err != nil {
@@ -146,13 +158,15 @@ func (s *suite) fullFinetuning() (dir string, args []string, err error) {
 		return "", nil, err
 	}
 	path := filepath.Join(dir, "stories.jsonl")
-	args = []string{"--data", path, "--method", "full", "--train-on", "all", "--max-length", "256", "--per-device-train-batch-size", "16", "--max-steps", "40", "--learning-rate", "1e-3",
+	args = []string{"--data", path, "--method", "full", "--train-on", "all", "--max-length", "256",
+		"--per-device-train-batch-size", "16", "--max-steps", "40", "--learning-rate", "1e-3",
 		"--lr-scheduler-type", "constant"}
 	return dir, args, os.WriteFile(path, lines.Bytes(), 0o644)
 }
 
-// shareOfPeak measures a few steps of LoRA on Llama-3.2-1B's shape against the float products that this machine makes. Counted are the frozen matrices alone, two operations a weight and token
-// forward and two backward, the head for targets only.
+// shareOfPeak measures a few steps of LoRA on Llama-3.2-1B's shape against the float products that this machine makes.
+// Counted are the frozen matrices alone, two operations a weight and token forward and two backward, the head for
+// targets only.
 func (s *suite) shareOfPeak(ctx context.Context, stories string) error {
 	const what = "share of the float32 peak, LoRA on the 1B shape, forward, backward and optimizer"
 	if !s.wants("training %s", what) {
@@ -166,7 +180,8 @@ func (s *suite) shareOfPeak(ctx context.Context, stories string) error {
 		if err != nil {
 			return err
 		}
-		o, err := s.trainOnce(ctx, s.model(big+"Q8_0"), s.threads, "--data", filepath.Join(stories, "stories.jsonl"), "--train-on", "all", "--max-length", "256", "--per-device-train-batch-size", "4",
+		o, err := s.trainOnce(ctx, s.model(big+"Q8_0"), s.threads, "--data", filepath.Join(stories, "stories.jsonl"),
+			"--train-on", "all", "--max-length", "256", "--per-device-train-batch-size", "4",
 			"--max-steps", "4", "--r", "8", "--lora-alpha", "16", "--learning-rate", "1e-5")
 		if err != nil {
 			return err
@@ -198,7 +213,8 @@ func (s *suite) identityDemo(ctx context.Context, data string) error {
 		defer os.RemoveAll(dir)
 		start := time.Now()
 		var o trained
-		if err := run(ctx, nil, &o, s.weft, "train", "--model", s.model(small+"Q4_1"), "--data", data, "--vars", "name=Weft,author=the Weft team", "--out", dir, "--json", "--save-steps", "0", "--bf16",
+		if err := run(ctx, nil, &o, s.weft, "train", "--model", s.model(small+"Q4_1"), "--data", data, "--vars",
+			"name=Weft,author=the Weft team", "--out", dir, "--json", "--save-steps", "0", "--bf16",
 			"--r", "8", "--lora-alpha", "16", "--learning-rate", "2e-3", "--num-train-epochs", "2", "--threads", fmt.Sprint(s.threads)); err != nil {
 			return err
 		}
@@ -223,7 +239,8 @@ func (s *suite) identityDemo(ctx context.Context, data string) error {
 
 // answer asks a model one question, greedily.
 func answer(url, model, question string) (string, error) {
-	body, err := json.Marshal(map[string]any{"model": model, "temperature": 0, "max_tokens": 32, "messages": []map[string]string{{"role": "user", "content": question}}})
+	body, err := json.Marshal(map[string]any{"model": model, "temperature": 0, "max_tokens": 32,
+		"messages": []map[string]string{{"role": "user", "content": question}}})
 	if err != nil {
 		return "", err
 	}

@@ -8,11 +8,12 @@ import (
 func repeatString(s string, n int) string { return strings.Repeat(s, n) }
 func containsString(s, part string) bool  { return strings.Contains(s, part) }
 func unsafeAttr(v any, name string) *undefined {
-	return &undefined{msg: "access to attribute '" + name + "' of '" + typeName(v) + "' object is unsafe.", unsafe: true}
+	return &undefined{msg: "access to attribute '" + name + "' of '" + typeName(v) + "' object is unsafe.",
+		unsafe: true}
 }
 
-// getAttr is v.name: an attribute of the value's type first, then the dictionary key. Only the attributes listed in this package
-// exist; nothing of Go can be reached.
+// getAttr is v.name: an attribute of the value's type first, then the dictionary key. Only the attributes listed in
+// this package exist; nothing of Go can be reached.
 func getAttr(ev *evaluator, v any, name string) (any, error) {
 	if u, ok := v.(*undefined); ok {
 		return nil, u.err()

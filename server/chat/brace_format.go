@@ -157,7 +157,9 @@ func (f *braces) argument(name string) (any, error) {
 			f.byHand = true
 		}
 		if i < 0 || i >= len(f.args.pos) {
-			return nil, &failure{kind: "IndexError", msg: "Replacement index " + strconv.Itoa(i) + " out of range for positional args tuple"}
+			return nil,
+				&failure{kind: "IndexError",
+					msg: "Replacement index " + strconv.Itoa(i) + " out of range for positional args tuple"}
 		}
 		return f.args.pos[i], nil
 	}

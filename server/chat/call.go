@@ -68,7 +68,8 @@ func (a argList) eval(ev *evaluator, sc *scope) (callArgs, error) {
 	return out, nil
 }
 
-// bind matches the arguments to the parameters in spec, separated by spaces; a name with ? may be left out and is then absent.
+// bind matches the arguments to the parameters in spec, separated by spaces; a name with ? may be left out and is then
+// absent.
 func (a callArgs) bind(fn, spec string) ([]any, error) {
 	params := strings.Fields(spec)
 	if len(a.pos) > len(params) {

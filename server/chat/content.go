@@ -5,9 +5,10 @@ import (
 	"strings"
 )
 
-// FlattenText returns the messages with every content that is a list of text parts replaced by one string, the parts joined by newlines; a content
-// that is missing or null, as beside tool calls, is an empty string. It is for templates that expect a string (IteratesContent false). Parts of any
-// other type are an error that names message, part and type; messages are not changed, those with a string are shared with the result.
+// FlattenText returns the messages with every content that is a list of text parts replaced by one string, the parts
+// joined by newlines; a content that is missing or null, as beside tool calls, is an empty string. It is for templates
+// that expect a string (IteratesContent false). Parts of any other type are an error that names message, part and type;
+// messages are not changed, those with a string are shared with the result.
 func FlattenText(messages []any) ([]any, error) {
 	out := make([]any, len(messages))
 	for i, msg := range messages {
@@ -87,7 +88,8 @@ func isContent(x expr, vars map[string]bool) bool {
 			return isContent(n.x, vars)
 		}
 	case *filterExpr:
-		return (n.name == "list" || n.name == "selectattr" || n.name == "rejectattr" || n.name == "reverse") && isContent(n.x, vars)
+		return (n.name == "list" || n.name == "selectattr" || n.name == "rejectattr" || n.name == "reverse") &&
+			isContent(n.x, vars)
 	case *nameExpr:
 		return vars[n.name]
 	}

@@ -11,7 +11,8 @@ var ErrTemplate = errors.New("chat template")
 // ErrLimit is wrapped (beside ErrTemplate) by errors that say a named limit of Limits was exceeded.
 var ErrLimit = errors.New("limit exceeded")
 
-// RaisedError is a refusal that the template itself expressed with raise_exception; Message is its text, meant for the client.
+// RaisedError is a refusal that the template itself expressed with raise_exception; Message is its text, meant for the
+// client.
 type RaisedError struct {
 	Message string
 	Line    int

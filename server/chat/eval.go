@@ -284,7 +284,8 @@ func (s *forStmt) over(ev *evaluator, sc *scope, w *writer, v any, depth0 int) (
 	return flowNext, nil
 }
 
-// filtered passes on the items for which the loop's `if` holds, one at a time: the body may change what the next test sees.
+// filtered passes on the items for which the loop's `if` holds, one at a time: the body may change what the next test
+// sees.
 func (s *forStmt) filtered(ev *evaluator, sc *scope, next nextFunc) nextFunc {
 	return func() (any, bool, error) {
 		for {

@@ -97,7 +97,8 @@ func itemsFilter(_ *evaluator, v any, _ []any) (any, error) {
 	}), nil
 }
 
-// getter returns the function that reads attribute, a dotted path or an index, from an item; absent or none gives the item itself.
+// getter returns the function that reads attribute, a dotted path or an index, from an item; absent or none gives the
+// item itself.
 func getter(ev *evaluator, attribute, def any) func(any) (any, error) {
 	if !given(attribute) || attribute == nil {
 		return func(v any) (any, error) { return v, nil }

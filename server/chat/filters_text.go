@@ -39,7 +39,9 @@ func stripTags(s string) string {
 }
 
 func wordCount(s string) int64 {
-	return int64(len(strings.FieldsFunc(s, func(r rune) bool { return r != '_' && !unicode.IsLetter(r) && !unicode.IsNumber(r) })))
+	return int64(
+		len(strings.FieldsFunc(s,
+			func(r rune) bool { return r != '_' && !unicode.IsLetter(r) && !unicode.IsNumber(r) })))
 }
 
 func centerFilter(ev *evaluator, s string, args []any) (any, error) {
@@ -99,7 +101,8 @@ func truncateFilter(_ *evaluator, v any, args []any) (any, error) {
 	}
 	switch {
 	case n < runeLen(end) || leeway < 0:
-		return nil, &failure{kind: "AssertionError", msg: fmt.Sprintf("expected length >= %d and leeway >= 0", runeLen(end))}
+		return nil,
+			&failure{kind: "AssertionError", msg: fmt.Sprintf("expected length >= %d and leeway >= 0", runeLen(end))}
 	case size <= n+leeway:
 		return v, nil
 	}
@@ -155,7 +158,8 @@ func formatFilter(ev *evaluator, v any, a callArgs) (any, error) {
 		return percentFormat(ev, s, Tuple(a.pos))
 	}
 	if len(a.pos) > 0 {
-		return nil, &failure{kind: "FilterArgumentError", msg: "can't handle positional and keyword arguments at the same time"}
+		return nil,
+			&failure{kind: "FilterArgumentError", msg: "can't handle positional and keyword arguments at the same time"}
 	}
 	m := NewMap()
 	for i, n := range a.names {
@@ -314,7 +318,8 @@ func (w wrapper) chunks(s string) [][]rune {
 			out, cur = append(out, cur), nil
 		}
 		cur = append(cur, r)
-		if w.hyphens && r == '-' && len(cur) > 2 && i+2 < len(runes) && unicode.IsLetter(runes[i-1]) && unicode.IsLetter(runes[i-2]) &&
+		if w.hyphens && r == '-' && len(cur) > 2 && i+2 < len(runes) && unicode.IsLetter(runes[i-1]) &&
+			unicode.IsLetter(runes[i-2]) &&
 			unicode.IsLetter(runes[i+1]) && unicode.IsLetter(runes[i+2]) {
 			out, cur = append(out, cur), nil
 		}

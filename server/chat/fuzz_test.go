@@ -10,10 +10,14 @@ import (
 
 var templateSeeds = []string{
 	ChatML, "a {%- if x -%} b {% endif %}", "{% for a, b in d.items() recursive %}{{ loop(b) }}{% else %}{% endfor %}", "{% macro f(a, b=1) %}{{ caller(a) }}{% endmacro %}{% call(x) f(1) %}{% endcall %}",
-	"{% set ns = namespace(a=1) %}{% set ns.a = messages | map(attribute='role') | list %}{{ ns.a | tojson(indent=2) }}", "{{ 'a%s' % (1,) ~ [1, 2][::-1] | sort | join(',') }}",
-	"{% generation %}{{ m['content'] }}{% endgeneration %}{# c #}{% raw %}{{{% endraw %}", "{{ '\\u00e9\\x41\\n' 'b' if a is not none and b in c or not d else e.f[1:2].g(*h, **i) }}",
-	"{% filter upper | indent(2) %}x{% endfilter %}{% with a = 1 %}{{ a ** 2 // 3 % 4 }}{% endwith %}", "{{ messages | groupby('role') | batch(2, 'x') | list }}",
-	"{{ '{:>{w}}'.format('a', w=5) }}{{ 1.5e3 | round(1) }}{{ x.y.__class__ }}", "{% for i in range(10**9) %}{% endfor %}{{ 'a' * 10**9 }}",
+	"{% set ns = namespace(a=1) %}{% set ns.a = messages | map(attribute='role') | list %}{{ ns.a | " +
+		"tojson(indent=2) }}", "{{ 'a%s' % (1,) ~ [1, 2][::-1] | sort | join(',') }}",
+	"{% generation %}{{ m['content'] }}{% endgeneration %}{# c #}{% raw %}{{{% endraw %}",
+	"{{ '\\u00e9\\x41\\n' 'b' if a is not none and b in c or not d else e.f[1:2].g(*h, **i) }}",
+	"{% filter upper | indent(2) %}x{% endfilter %}{% with a = 1 %}{{ a ** 2 // 3 % 4 }}{% endwith %}",
+	"{{ messages | groupby('role') | batch(2, 'x') | list }}",
+	"{{ '{:>{w}}'.format('a', w=5) }}{{ 1.5e3 | round(1) }}{{ x.y.__class__ }}",
+	"{% for i in range(10**9) %}{% endfor %}{{ 'a' * 10**9 }}",
 }
 
 func FuzzParse(f *testing.F) {

@@ -2,10 +2,12 @@ package chat
 
 import "time"
 
-// globals are the functions a template can call: Jinja's, less lipsum (random text), and the two that transformers adds.
+// globals are the functions a template can call: Jinja's, less lipsum (random text), and the two that transformers
+// adds.
 var globals = map[string]*function{
-	"range":           {name: "range", call: makeRange},
-	"dict":            {name: "dict", call: func(ev *evaluator, a callArgs) (any, error) { return makeDict(ev, "dict", a) }},
+	"range": {name: "range", call: makeRange},
+	"dict": {name: "dict",
+		call: func(ev *evaluator, a callArgs) (any, error) { return makeDict(ev, "dict", a) }},
 	"namespace":       {name: "namespace", call: makeNamespace},
 	"cycler":          {name: "cycler", call: makeCycler},
 	"joiner":          {name: "joiner", call: makeJoiner},
@@ -97,7 +99,8 @@ func makeCycler(_ *evaluator, a callArgs) (any, error) {
 				return v, nil
 			}}, true
 		case "reset":
-			return &function{name: name, call: func(*evaluator, callArgs) (any, error) { pos = 0; return nil, nil }}, true
+			return &function{name: name, call: func(*evaluator, callArgs) (any, error) { pos = 0; return nil, nil }},
+				true
 		}
 		return nil, false
 	}

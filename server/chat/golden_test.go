@@ -62,7 +62,8 @@ func decodeList(t *testing.T, raw json.RawMessage) []any {
 func (c goldenCase) input(t *testing.T, now time.Time) Input {
 	in := Input{
 		Messages: decodeList(t, c.Messages), Tools: decodeList(t, c.Tools), Documents: decodeList(t, c.Documents),
-		AddGenerationPrompt: c.AddGenerationPrompt, BOS: c.BOS, EOS: c.EOS, Vars: map[string]any{}, Now: func() time.Time { return now },
+		AddGenerationPrompt: c.AddGenerationPrompt, BOS: c.BOS, EOS: c.EOS, Vars: map[string]any{},
+		Now: func() time.Time { return now },
 	}
 	if len(c.Kwargs) > 0 {
 		v, err := DecodeJSON(c.Kwargs)
@@ -200,7 +201,8 @@ func TestSharedTemplates(t *testing.T) {
 	}
 	for _, c := range f.Cases {
 		t.Run(strings.ReplaceAll(c.Name, "/", "_"), func(t *testing.T) {
-			in := Input{Messages: decodeList(t, f.Messages), AddGenerationPrompt: f.AddGenerationPrompt, BOS: c.BOS, EOS: c.EOS}
+			in := Input{Messages: decodeList(t, f.Messages), AddGenerationPrompt: f.AddGenerationPrompt, BOS: c.BOS,
+				EOS: c.EOS}
 			check(t, c.Template, in, outcome{Expected: &c.Want})
 		})
 	}

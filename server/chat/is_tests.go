@@ -63,7 +63,8 @@ func init() { // in init because the tests filter and test look into the tables
 		"filter": kindTest(func(v any) bool { s, ok := v.(string); _, has := filters[s]; return ok && has }),
 		"test":   kindTest(func(v any) bool { s, ok := v.(string); _, has := isTests[s]; return ok && has }),
 	}
-	for op, names := range map[string]string{"==": "== eq equalto", "!=": "!= ne", "<": "< lt lessthan", "<=": "<= le", ">": "> gt greaterthan", ">=": ">= ge"} {
+	for op, names := range map[string]string{"==": "== eq equalto", "!=": "!= ne", "<": "< lt lessthan", "<=": "<= le",
+		">": "> gt greaterthan", ">=": ">= ge"} {
 		for _, n := range strings.Fields(names) {
 			isTests[n] = compareTest(op)
 		}

@@ -16,9 +16,10 @@ import (
 // maxJSONDepth bounds the nesting that DecodeJSON accepts; Python's own limit lies near 1000.
 const maxJSONDepth = 512
 
-// DecodeJSON reads one JSON value and keeps the order of object keys: *Map, []any, string, int64 or *big.Int, float64, bool, nil.
-// Of a repeated key the last value wins, at the place of the first, as in Python. It accepts what encoding/json accepts, less what is nested
-// deeper than 512 and integers of more than 4300 digits. The result shares nothing with data.
+// DecodeJSON reads one JSON value and keeps the order of object keys: *Map, []any, string, int64 or *big.Int, float64,
+// bool, nil. Of a repeated key the last value wins, at the place of the first, as in Python. It accepts what
+// encoding/json accepts, less what is nested deeper than 512 and integers of more than 4300 digits. The result shares
+// nothing with data.
 func DecodeJSON(data []byte) (any, error) {
 	if !json.Valid(data) {
 		var v any

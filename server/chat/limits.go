@@ -4,8 +4,8 @@ import (
 	"time"
 )
 
-// Limits bound what one rendering may cost. A zero field takes the value of DefaultLimits; going over one is an error that wraps
-// ErrLimit and names the field.
+// Limits bound what one rendering may cost. A zero field takes the value of DefaultLimits; going over one is an error
+// that wraps ErrLimit and names the field.
 type Limits struct {
 	Time       time.Duration // wall clock of one Render
 	MaxSteps   int           // evaluated nodes, loop turns and, in 64s, bytes touched by string functions
@@ -20,7 +20,8 @@ type Limits struct {
 
 // DefaultLimits are far above what templates of released models need for a context of a million characters.
 var DefaultLimits = Limits{
-	Time: 5 * time.Second, MaxSteps: 20_000_000, MaxOutput: 32 << 20, MaxAlloc: 1 << 30, MaxDepth: 200, MaxRange: 100_000,
+	Time: 5 * time.Second, MaxSteps: 20_000_000, MaxOutput: 32 << 20, MaxAlloc: 1 << 30, MaxDepth: 200,
+	MaxRange:   100_000,
 	MaxIntBits: 1 << 14, MaxSource: 1 << 20, MaxNesting: 200,
 }
 

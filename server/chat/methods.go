@@ -9,7 +9,8 @@ import (
 // methodFunc is a method; recv is the value it was taken from.
 type methodFunc func(ev *evaluator, recv any, a callArgs) (any, error)
 
-// method returns the bound method name of v. Methods that would change v exist but are refused, as in Jinja's immutable sandbox.
+// method returns the bound method name of v. Methods that would change v exist but are refused, as in Jinja's immutable
+// sandbox.
 func method(v any, name string) (any, bool) {
 	var m methodFunc
 	var ok bool
@@ -251,8 +252,8 @@ func strip(s string, chars any, left, right bool) (string, error) {
 	return s, nil
 }
 
-// window cuts s to the code points [start, end) given as in a slice; from is the number of code points before it, and ok is false where
-// start lies behind the end, in which even the empty string is not found.
+// window cuts s to the code points [start, end) given as in a slice; from is the number of code points before it, and
+// ok is false where start lies behind the end, in which even the empty string is not found.
 func window(s string, start, end any) (part string, from int, ok bool, err error) {
 	if (!given(start) || start == nil) && (!given(end) || end == nil) {
 		return s, 0, true, nil

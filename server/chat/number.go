@@ -129,7 +129,8 @@ func arith(ev *evaluator, op string, a, b any) (any, error) {
 			return arithFloat(ev, op, toFloat(a), toFloat(b))
 		}
 		if p.BitLen() > 1 {
-			if !q.IsInt64() || q.Int64() > int64(ev.lim.MaxIntBits) || int64(p.BitLen()-1)*q.Int64() > int64(ev.lim.MaxIntBits) {
+			if !q.IsInt64() || q.Int64() > int64(ev.lim.MaxIntBits) ||
+				int64(p.BitLen()-1)*q.Int64() > int64(ev.lim.MaxIntBits) {
 				return nil, ev.limit("MaxIntBits", ev.lim.MaxIntBits)
 			}
 			r.Exp(p, q, nil)
@@ -229,7 +230,8 @@ func parseInt(ev *evaluator, text string, base int) (any, bool) {
 	if base == 0 {
 		base = 10
 	}
-	if s == "" || s[0] == '_' || s[len(s)-1] == '_' || strings.Contains(s, "__") || s[0] == '-' || s[0] == '+' || len(s) > ev.lim.MaxIntBits/4 || base < 2 || base > 36 {
+	if s == "" || s[0] == '_' || s[len(s)-1] == '_' || strings.Contains(s, "__") || s[0] == '-' || s[0] == '+' ||
+		len(s) > ev.lim.MaxIntBits/4 || base < 2 || base > 36 {
 		return nil, false
 	}
 	b, ok := new(big.Int).SetString(strings.ReplaceAll(s, "_", ""), base)

@@ -7,7 +7,8 @@ import (
 	"strings"
 )
 
-// The methods follow Jinja's precedence, lowest first: inline if, or, and, not, comparison, + -, ~, * / // %, **, sign, filters and tests.
+// The methods follow Jinja's precedence, lowest first: inline if, or, and, not, comparison, + -, ~, * / // %, **, sign,
+// filters and tests.
 
 func (p *parser) expression() (expr, error) {
 	if err := p.enter(); err != nil {
@@ -34,18 +35,21 @@ func (p *parser) expression() (expr, error) {
 }
 
 func (p *parser) or() (expr, error) {
-	return p.chain(p.and, func() bool { return p.skip(tokName, "or") }, func(a, b expr, _ token) expr { return &orExpr{a, b} })
+	return p.chain(p.and, func() bool { return p.skip(tokName, "or") },
+		func(a, b expr, _ token) expr { return &orExpr{a, b} })
 }
 
 func (p *parser) and() (expr, error) {
-	return p.chain(p.not, func() bool { return p.skip(tokName, "and") }, func(a, b expr, _ token) expr { return &andExpr{a, b} })
+	return p.chain(p.not, func() bool { return p.skip(tokName, "and") },
+		func(a, b expr, _ token) expr { return &andExpr{a, b} })
 }
 
 // maxChain bounds the depth of the tree that operators in a row build.
 const maxChain = 2000
 
 // chain parses left-associative operators.
-func (p *parser) chain(operand func() (expr, error), op func() bool, join func(a, b expr, op token) expr) (expr, error) {
+func (p *parser) chain(operand func() (expr, error), op func() bool, join func(a, b expr, op token) expr) (expr,
+	error) {
 	x, err := operand()
 	for n := 0; err == nil; n++ {
 		t := p.cur()
@@ -273,7 +277,8 @@ func (p *parser) dict() (expr, error) {
 	return n, nil
 }
 
-// tuple parses an expression or, where commas follow, a tuple without parentheses. Without inlineIf an `if` ends it, as in a for tag.
+// tuple parses an expression or, where commas follow, a tuple without parentheses. Without inlineIf an `if` ends it, as
+// in a for tag.
 func (p *parser) tuple(inlineIf bool, ends ...string) (expr, error) {
 	parse := p.expression
 	if !inlineIf {
@@ -281,7 +286,8 @@ func (p *parser) tuple(inlineIf bool, ends ...string) (expr, error) {
 	}
 	atEnd := func() bool {
 		t := p.cur()
-		return t.kind == tokVarEnd || t.kind == tokBlockEnd || t.is(tokOp, ")") || t.kind == tokName && slices.Contains(ends, t.text)
+		return t.kind == tokVarEnd || t.kind == tokBlockEnd || t.is(tokOp, ")") || t.kind == tokName &&
+			slices.Contains(ends, t.text)
 	}
 	var items []expr
 	comma := false

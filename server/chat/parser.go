@@ -89,7 +89,8 @@ func (p *parser) body(ends ...string) ([]stmt, error) {
 			if len(ends) == 0 {
 				return out, nil
 			}
-			return nil, syntaxError(t.line, "unexpected end of template: looking for '%s'", strings.Join(ends, "' or '"))
+			return nil,
+				syntaxError(t.line, "unexpected end of template: looking for '%s'", strings.Join(ends, "' or '"))
 		}
 	}
 }

@@ -2,12 +2,13 @@ package chat
 
 import "unicode/utf8"
 
-// Stopper passes generated text on until a stop string appears. It holds back whatever could be the beginning of one, so that no part of
-// a stop string leaks out however the text is cut into pieces. The match that ends first wins, of those the longest; the result does
-// not depend on the cuts. Time is linear in the text for each stop string (Knuth, Morris, Pratt 1977). Not safe for concurrent use.
+// Stopper passes generated text on until a stop string appears. It holds back whatever could be the beginning of one,
+// so that no part of a stop string leaks out however the text is cut into pieces. The match that ends first wins, of
+// those the longest; the result does not depend on the cuts. Time is linear in the text for each stop string (Knuth,
+// Morris, Pratt 1977). Not safe for concurrent use.
 type Stopper struct {
-	// IncludeStop makes the stop string the end of the emitted text instead of leaving it out (vLLM's include_stop_str_in_output). Set it
-	// before the first Push.
+	// IncludeStop makes the stop string the end of the emitted text instead of leaving it out (vLLM's
+	// include_stop_str_in_output). Set it before the first Push.
 	IncludeStop bool
 
 	stops []pattern
@@ -17,7 +18,8 @@ type Stopper struct {
 	done  bool
 }
 
-// pattern is one stop string: fail[i] is the length of the longest proper border of text[:i+1]; at is how much of text the input ends with.
+// pattern is one stop string: fail[i] is the length of the longest proper border of text[:i+1]; at is how much of text
+// the input ends with.
 type pattern struct {
 	text string
 	fail []int
@@ -46,8 +48,8 @@ func NewStopper(stops []string) *Stopper {
 	return s
 }
 
-// Push takes the next piece of text and returns what may be sent on. stopped says that a stop string was completed: emit is then the last text,
-// stop the string, and the rest of the piece is dropped, as is everything pushed later.
+// Push takes the next piece of text and returns what may be sent on. stopped says that a stop string was completed:
+// emit is then the last text, stop the string, and the rest of the piece is dropped, as is everything pushed later.
 func (s *Stopper) Push(text string) (emit string, stopped bool, stop string) {
 	if s.done {
 		return "", true, s.found

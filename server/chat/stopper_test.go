@@ -52,7 +52,8 @@ func checkStopper(t *testing.T, text string, stops []string, include bool, cuts 
 	}
 	got.WriteString(s.Flush())
 	if got.String() != want || gotStop != wantStop {
-		t.Errorf("%q, stops %q, include %v: got %q (%q), want %q (%q)", text, stops, include, got.String(), gotStop, want, wantStop)
+		t.Errorf("%q, stops %q, include %v: got %q (%q), want %q (%q)", text, stops, include, got.String(), gotStop,
+			want, wantStop)
 	}
 }
 
@@ -118,9 +119,11 @@ func FuzzStopper(f *testing.F) {
 	f.Add("aaaaab", "aab", "b", uint8(1), true)
 	f.Add("é🎉é", "🎉", "é", uint8(2), false)
 	f.Fuzz(func(t *testing.T, text, a, b string, cut uint8, include bool) {
-		if len(text) > 1000 || len(a) > 100 || len(b) > 100 || !utf8.ValidString(text) || !utf8.ValidString(a) || !utf8.ValidString(b) {
+		if len(text) > 1000 || len(a) > 100 || len(b) > 100 || !utf8.ValidString(text) || !utf8.ValidString(a) ||
+			!utf8.ValidString(b) {
 			t.Skip()
 		}
-		checkStopper(t, text, slices.DeleteFunc([]string{a, b}, func(s string) bool { return s == "" }), include, func(int) int { return 1 + int(cut)%7 })
+		checkStopper(t, text, slices.DeleteFunc([]string{a, b}, func(s string) bool { return s == "" }), include,
+			func(int) int { return 1 + int(cut)%7 })
 	})
 }

@@ -52,8 +52,10 @@ func directive(t time.Time, c, flag byte) (string, bool) {
 		return strings.Repeat(pad, max(0, width-len(s))) + s, true
 	}
 	layouts := map[byte]string{
-		'a': "Mon", 'A': "Monday", 'b': "Jan", 'h': "Jan", 'B': "January", 'p': "PM", 'P': "pm", 'c': "Mon Jan _2 15:04:05 2006",
-		'D': "01/02/06", 'x': "01/02/06", 'F': "2006-01-02", 'T': "15:04:05", 'X': "15:04:05", 'R': "15:04", 'r': "03:04:05 PM",
+		'a': "Mon", 'A': "Monday", 'b': "Jan", 'h': "Jan", 'B': "January", 'p': "PM", 'P': "pm",
+		'c': "Mon Jan _2 15:04:05 2006",
+		'D': "01/02/06", 'x': "01/02/06", 'F': "2006-01-02", 'T': "15:04:05", 'X': "15:04:05", 'R': "15:04",
+		'r': "03:04:05 PM",
 	}
 	if l, ok := layouts[c]; ok {
 		return t.Format(l), true

@@ -37,15 +37,20 @@ func init() { // in init because format and join refer back to the evaluator's t
 		"isalpha":   all("isalpha", unicode.IsLetter),
 		"isalnum":   all("isalnum", func(r rune) bool { return unicode.IsLetter(r) || unicode.IsNumber(r) }),
 		"isspace":   all("isspace", isSpace),
-		"isupper":   textMethod("isupper", "", func(_ *evaluator, s string, _ []any) (any, error) { return isCase(s, unicode.IsUpper), nil }),
-		"islower":   textMethod("islower", "", func(_ *evaluator, s string, _ []any) (any, error) { return isCase(s, unicode.IsLower), nil }),
-		"istitle":   textMethod("istitle", "", func(_ *evaluator, s string, _ []any) (any, error) { return isTitle(s), nil }),
-		"isascii":   textMethod("isascii", "", func(_ *evaluator, s string, _ []any) (any, error) { return isASCII(s), nil }),
+		"isupper": textMethod("isupper", "",
+			func(_ *evaluator, s string, _ []any) (any, error) { return isCase(s, unicode.IsUpper), nil }),
+		"islower": textMethod("islower", "",
+			func(_ *evaluator, s string, _ []any) (any, error) { return isCase(s, unicode.IsLower), nil }),
+		"istitle": textMethod("istitle", "",
+			func(_ *evaluator, s string, _ []any) (any, error) { return isTitle(s), nil }),
+		"isascii": textMethod("isascii", "",
+			func(_ *evaluator, s string, _ []any) (any, error) { return isASCII(s), nil }),
 		"isprintable": textMethod("isprintable", "", func(_ *evaluator, s string, _ []any) (any, error) {
 			return strings.IndexFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) < 0, nil
 		}),
-		"isidentifier": textMethod("isidentifier", "", func(_ *evaluator, s string, _ []any) (any, error) { return isIdentifier(s), nil }),
-		"replace":      textMethod("replace", "old new count?", replaceMethod),
+		"isidentifier": textMethod("isidentifier", "",
+			func(_ *evaluator, s string, _ []any) (any, error) { return isIdentifier(s), nil }),
+		"replace": textMethod("replace", "old new count?", replaceMethod),
 		"removeprefix": textMethod("removeprefix", "prefix", func(_ *evaluator, s string, a []any) (any, error) {
 			p, err := textArg(a[0], "")
 			return strings.TrimPrefix(s, p), err
@@ -54,11 +59,15 @@ func init() { // in init because format and join refer back to the evaluator's t
 			p, err := textArg(a[0], "")
 			return strings.TrimSuffix(s, p), err
 		}),
-		"count":      textMethod("count", "sub start? end?", countMethod),
-		"splitlines": textMethod("splitlines", "keepends?", func(_ *evaluator, s string, a []any) (any, error) { return splitLines(s, boolArg(a[0], false)), nil }),
-		"join":       textMethod("join", "iterable", func(ev *evaluator, s string, a []any) (any, error) { return joinStrings(ev, s, a[0]) }),
-		"partition":  textMethod("partition", "sep", func(_ *evaluator, s string, a []any) (any, error) { return partition(s, a[0], false) }),
-		"rpartition": textMethod("rpartition", "sep", func(_ *evaluator, s string, a []any) (any, error) { return partition(s, a[0], true) }),
+		"count": textMethod("count", "sub start? end?", countMethod),
+		"splitlines": textMethod("splitlines", "keepends?",
+			func(_ *evaluator, s string, a []any) (any, error) { return splitLines(s, boolArg(a[0], false)), nil }),
+		"join": textMethod("join", "iterable",
+			func(ev *evaluator, s string, a []any) (any, error) { return joinStrings(ev, s, a[0]) }),
+		"partition": textMethod("partition", "sep",
+			func(_ *evaluator, s string, a []any) (any, error) { return partition(s, a[0], false) }),
+		"rpartition": textMethod("rpartition", "sep",
+			func(_ *evaluator, s string, a []any) (any, error) { return partition(s, a[0], true) }),
 		"zfill":      textMethod("zfill", "width", zfill),
 		"ljust":      padder("ljust", func(n int) int { return 0 }),
 		"rjust":      padder("rjust", func(n int) int { return n }),

@@ -46,7 +46,8 @@ func ParseLimits(src string, lim Limits) (*Template, error) {
 	if err := checkNames(body, false); err != nil {
 		return nil, err
 	}
-	return &Template{body, lim, iteratesContent(body), strings.Contains(src, "developer"), strings.Contains(src, "tool_calls"), strings.Contains(src, "tools")}, nil
+	return &Template{body, lim, iteratesContent(body), strings.Contains(src, "developer"),
+		strings.Contains(src, "tool_calls"), strings.Contains(src, "tools")}, nil
 }
 
 // checkNames refuses filters and tests that do not exist. Inside an `if` they fail only when reached, as in Jinja.
@@ -85,8 +86,8 @@ func checkNode(node any, soft bool) error {
 	return nil
 }
 
-// IteratesContent says whether the template walks over a message's content itself, so that content may stay a list of parts. For other
-// templates the caller should pass the messages through FlattenText.
+// IteratesContent says whether the template walks over a message's content itself, so that content may stay a list of
+// parts. For other templates the caller should pass the messages through FlattenText.
 func (t *Template) IteratesContent() bool { return t.lists }
 
 // UsesToolCalls says whether the template renders a message's tool_calls at all.
@@ -95,8 +96,9 @@ func (t *Template) UsesToolCalls() bool { return t.toolCalls }
 // UsesTools says whether the template looks at the tools.
 func (t *Template) UsesTools() bool { return t.tools }
 
-// Adapt returns the messages as this template expects them, for the server and the trainer alike: arguments of tool calls as objects, the role developer as system
-// where the template does not know it, and content flattened to a string where the template does not walk over its parts. Messages are not changed.
+// Adapt returns the messages as this template expects them, for the server and the trainer alike: arguments of tool
+// calls as objects, the role developer as system where the template does not know it, and content flattened to a string
+// where the template does not walk over its parts. Messages are not changed.
 func (t *Template) Adapt(messages []any) ([]any, error) {
 	messages = ObjectArguments(messages)
 	if !t.developer {
@@ -117,8 +119,8 @@ func (t *Template) Adapt(messages []any) ([]any, error) {
 	return FlattenText(messages)
 }
 
-// Input is what a template is rendered with. Values are what DecodeJSON returns; Go's int, map[string]any, []string, []map[string]any and
-// json.Number are taken too. Nothing in it is changed.
+// Input is what a template is rendered with. Values are what DecodeJSON returns; Go's int, map[string]any, []string,
+// []map[string]any and json.Number are taken too. Nothing in it is changed.
 type Input struct {
 	Messages             []any // *Map each
 	Tools, Documents     []any // nil: the variable is defined and none
@@ -130,13 +132,15 @@ type Input struct {
 	Now                  func() time.Time // the clock of strftime_now; nil: time.Now
 }
 
-// Render returns the prompt. A refusal by raise_exception is a *RaisedError; every error wraps ErrTemplate, and one of a limit ErrLimit too.
+// Render returns the prompt. A refusal by raise_exception is a *RaisedError; every error wraps ErrTemplate, and one of
+// a limit ErrLimit too.
 func (t *Template) Render(in Input) (string, error) {
 	text, _, err := t.RenderSpans(in)
 	return text, err
 }
 
-// RenderSpans also returns where the text of each {% generation %} block lies: [start, end) in code points of text, in the order of rendering.
+// RenderSpans also returns where the text of each {% generation %} block lies: [start, end) in code points of text, in
+// the order of rendering.
 func (t *Template) RenderSpans(in Input) (text string, spans [][2]int, err error) {
 	messages, err := prepare(in)
 	if err != nil {
@@ -176,7 +180,8 @@ func newEvaluator(lim Limits) *evaluator {
 }
 
 func (ev *evaluator) bindInput(in Input, messages []any) error {
-	ev.context = map[string]any{"messages": messages, "add_generation_prompt": in.AddGenerationPrompt, "tools": nil, "documents": nil}
+	ev.context = map[string]any{"messages": messages, "add_generation_prompt": in.AddGenerationPrompt, "tools": nil,
+		"documents": nil}
 	for name, list := range map[string][]any{"tools": in.Tools, "documents": in.Documents} {
 		if list == nil {
 			continue
@@ -250,7 +255,8 @@ func copyReasoning(m *Map) {
 	}
 }
 
-// finalMark is put behind the last message's text to find it in the rendering; the space shows whether the template trims.
+// finalMark is put behind the last message's text to find it in the rendering; the space shows whether the template
+// trims.
 const finalMark = "CONTINUE_FINAL_MESSAGE_TAG "
 
 // markFinal puts the mark behind the last message's text and returns that text. The messages are prepare's copies.

@@ -207,7 +207,8 @@ func formatFloat(f float64) string {
 }
 
 // upper and lower add to Go's one-to-one mapping the letters that Python expands.
-var upperExpand = strings.NewReplacer("ß", "SS", "ŉ", "ʼN", "ǰ", "J̌", "ﬀ", "FF", "ﬁ", "FI", "ﬂ", "FL", "ﬃ", "FFI", "ﬄ", "FFL", "ﬅ", "ST", "ﬆ", "ST", "և", "ԵՒ")
+var upperExpand = strings.NewReplacer("ß", "SS", "ŉ", "ʼN", "ǰ", "J̌", "ﬀ", "FF", "ﬁ", "FI", "ﬂ", "FL", "ﬃ", "FFI", "ﬄ",
+	"FFL", "ﬅ", "ST", "ﬆ", "ST", "և", "ԵՒ")
 
 func upper(s string) string { return strings.ToUpper(upperExpand.Replace(s)) }
 

@@ -1,8 +1,8 @@
 package chat
 
-// ObjectArguments returns the messages with the arguments of tool calls as templates expect them: where the API has a string that is a JSON object,
-// the object, in the client's order; where it has nothing, an empty object. Any other string stays one. Messages are not changed, those without tool
-// calls are shared with the result.
+// ObjectArguments returns the messages with the arguments of tool calls as templates expect them: where the API has a
+// string that is a JSON object, the object, in the client's order; where it has nothing, an empty object. Any other
+// string stays one. Messages are not changed, those without tool calls are shared with the result.
 func ObjectArguments(messages []any) []any {
 	out := make([]any, len(messages))
 	for i, msg := range messages {

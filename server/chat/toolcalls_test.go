@@ -5,7 +5,8 @@ import (
 	"testing"
 )
 
-// TestObjectArguments renders calls as the API has them through a template that prints arguments as templates of released models do.
+// TestObjectArguments renders calls as the API has them through a template that prints arguments as templates of
+// released models do.
 func TestObjectArguments(t *testing.T) {
 	tmpl, err := Parse(`{% for m in messages %}{% for c in m.tool_calls %}{{ c.function.name }}:{{ c.function.arguments | tojson }};{% endfor %}{% endfor %}`)
 	if err != nil {

@@ -7,7 +7,8 @@ import (
 	"unicode/utf8"
 )
 
-// unescape resolves the escapes of a string literal as Python's unicode-escape codec does; unknown escapes keep their backslash.
+// unescape resolves the escapes of a string literal as Python's unicode-escape codec does; unknown escapes keep their
+// backslash.
 func unescape(s string) (string, error) {
 	if !strings.Contains(s, `\`) {
 		return s, nil
@@ -79,8 +80,8 @@ func codeEscape(b *strings.Builder, r rune, rest string) (int, error) {
 	return want, nil
 }
 
-// surrogateMark stands before the hex digits of a lone surrogate, which UTF-8 cannot hold, until its partner is seen; the byte 0xff
-// occurs in no UTF-8 text.
+// surrogateMark stands before the hex digits of a lone surrogate, which UTF-8 cannot hold, until its partner is seen;
+// the byte 0xff occurs in no UTF-8 text.
 const surrogateMark = "\xff"
 
 func joinSurrogates(s string) string {

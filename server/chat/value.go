@@ -10,13 +10,14 @@ import (
 )
 
 // Template values are plain data: nil (None), bool, int64, *big.Int (only beyond int64), float64, string, []any (list),
-// Tuple and *Map (dict). The evaluator adds its own unexported kinds: undefined, namespace, loop, generator, view, range, function.
+// Tuple and *Map (dict). The evaluator adds its own unexported kinds: undefined, namespace, loop, generator, view,
+// range, function.
 
 // Tuple is a Python tuple; lists are []any.
 type Tuple []any
 
-// Map is a dictionary that keeps insertion order, as Python's does. Keys that come from JSON are strings; a template may use any
-// hashable value. The zero value is an empty Map. A Map handed to Render must not change during the call.
+// Map is a dictionary that keeps insertion order, as Python's does. Keys that come from JSON are strings; a template
+// may use any hashable value. The zero value is an empty Map. A Map handed to Render must not change during the call.
 type Map struct {
 	keys, vals []any
 	index      map[any]int // by hashKey; nil while there are at most smallMap keys
@@ -172,7 +173,8 @@ func (u *undefined) err() error {
 	return &failure{kind: "UndefinedError", msg: u.msg}
 }
 
-// namespace is what the function namespace() makes: the only thing in a template that can be assigned to from an inner scope.
+// namespace is what the function namespace() makes: the only thing in a template that can be assigned to from an inner
+// scope.
 type namespace struct{ attrs *Map }
 
 // generator yields each value once, as map and select do.

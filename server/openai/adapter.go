@@ -17,7 +17,8 @@ type LoRA struct {
 	Scale float64
 }
 
-// adapters reads the members that choose adapters beside model: adapter_id, and llama.cpp's lora, whose ids are names here.
+// adapters reads the members that choose adapters beside model: adapter_id, and llama.cpp's lora, whose ids are names
+// here.
 func (b *body) adapters(p *Params) {
 	p.AdapterID = b.text("adapter_id", MaxNameBytes)
 	raw, ok := b.get("lora")
@@ -49,7 +50,10 @@ func loraOf(at string, raw json.RawMessage) (LoRA, *Error) {
 	case !ok || isNull(id):
 		return LoRA{}, Invalid(at+".id", "missing", "%s.id is missing; the name of an adapter is expected.", at)
 	case id[0] == '-' || id[0] >= '0' && id[0] <= '9':
-		return LoRA{}, Invalid(at+".id", "invalid_type", "%s.id must be the name of an adapter; numbers name nothing here, as every tenant has adapters of its own.", at)
+		return LoRA{},
+			Invalid(at+".id", "invalid_type",
+				"%s.id must be the name of an adapter; numbers name nothing here, as every tenant has adapters "+
+					"of its own.", at)
 	}
 	if l.ID, err = textOf(at+".id", id); err == nil && (l.ID == "" || len(l.ID) > MaxNameBytes) {
 		err = badValue(at+".id", "must have 1 to %d bytes.", MaxNameBytes)

@@ -143,7 +143,8 @@ func flagOf(name string, raw json.RawMessage) (bool, *Error) {
 	return false, badType(name, "true or false", raw)
 }
 
-// elements splits a valid JSON array without building more than limit elements; more, or another kind of value, is an error.
+// elements splits a valid JSON array without building more than limit elements; more, or another kind of value, is an
+// error.
 func elements(name string, raw json.RawMessage, limit int) ([]json.RawMessage, *Error) {
 	if raw[0] != '[' {
 		return nil, badType(name, "an array", raw)

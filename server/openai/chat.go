@@ -6,8 +6,8 @@ import (
 	"slices"
 )
 
-// ChatRequest is a checked body of /v1/chat/completions. Messages, Tools, Documents and TemplateVars keep the client's JSON, in
-// its order, for the template: Tools and Documents are nil or an array, TemplateVars nil or an object.
+// ChatRequest is a checked body of /v1/chat/completions. Messages, Tools, Documents and TemplateVars keep the client's
+// JSON, in its order, for the template: Tools and Documents are nil or an array, TemplateVars nil or an object.
 type ChatRequest struct {
 	Params
 	Messages             json.RawMessage // 1 to MaxMessages objects with a known role and text content
@@ -22,7 +22,8 @@ type ChatRequest struct {
 var roles = []string{"system", "developer", "user", "assistant", "tool"}
 
 // reservedVars are variables of a template that a client may not set through chat_template_kwargs.
-var reservedVars = []string{"messages", "tools", "documents", "add_generation_prompt", "continue_final_message", "chat_template",
+var reservedVars = []string{"messages", "tools", "documents", "add_generation_prompt", "continue_final_message",
+	"chat_template",
 	"bos_token", "eos_token", "raise_exception", "strftime_now", "tokenize"}
 
 // ParseChat checks a body of /v1/chat/completions. The error is an *Error with status 400 that names the member.
@@ -74,7 +75,8 @@ func (b *body) conversation(r *ChatRequest) {
 		m, err := object("chat_template_kwargs", raw)
 		b.fail(err)
 		if len(m) > MaxTemplateVars {
-			b.fail(Invalid("chat_template_kwargs", "too_many", "chat_template_kwargs has more than %d members.", MaxTemplateVars))
+			b.fail(Invalid("chat_template_kwargs", "too_many", "chat_template_kwargs has more than %d members.",
+				MaxTemplateVars))
 		}
 		for _, name := range reservedVars {
 			if _, ok := m[name]; ok {
@@ -162,7 +164,8 @@ func checkMessage(name string, raw json.RawMessage) *Error {
 		if role == "assistant" {
 			return nil // tool calls, or an answer to begin
 		}
-		return Invalid(name+".content", "missing", "%s.content is missing; a string or an array of text parts is expected.", name)
+		return Invalid(name+".content", "missing",
+			"%s.content is missing; a string or an array of text parts is expected.", name)
 	}
 	return checkContent(name+".content", content)
 }
@@ -180,7 +183,8 @@ func checkToolCalls(name string, raw json.RawMessage) *Error {
 		}
 		raw, ok := m["function"]
 		if !ok || isNull(raw) {
-			return Invalid(at+".function", "missing", "%s.function is missing; an object with name and arguments is expected.", at)
+			return Invalid(at+".function", "missing",
+				"%s.function is missing; an object with name and arguments is expected.", at)
 		}
 		if err := checkFunction(at+".function", raw); err != nil {
 			return err
@@ -236,7 +240,8 @@ func checkContent(name string, raw json.RawMessage) *Error {
 			}
 		}
 		if kind != "text" {
-			return Invalid(at+".type", "unsupported_content", "%s.type is %q; only text parts are served.", at, shorten(kind))
+			return Invalid(at+".type", "unsupported_content", "%s.type is %q; only text parts are served.", at,
+				shorten(kind))
 		}
 		text, ok := m["text"]
 		if !ok {

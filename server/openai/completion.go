@@ -19,7 +19,8 @@ type CompletionRequest struct {
 	Params
 	Prompts []Prompt // at least one
 	Echo    bool     // the answer begins with the prompt
-	// ReturnPromptLogprobs: the request names prompt_logprobs. Params.PromptLogprobs may also be set by echo with logprobs.
+	// ReturnPromptLogprobs: the request names prompt_logprobs. Params.PromptLogprobs may also be set by echo with
+	// logprobs.
 	ReturnPromptLogprobs bool
 }
 
@@ -51,7 +52,8 @@ func ParseCompletion(data []byte, limits Limits) (*CompletionRequest, error) {
 func (b *body) prompts(name string) []Prompt {
 	raw, ok := b.get(name)
 	if !ok {
-		b.fail(Invalid(name, "missing", "%s is missing; a string, an array of strings, of token ids or of arrays of token ids is expected.", name))
+		b.fail(Invalid(name, "missing",
+			"%s is missing; a string, an array of strings, of token ids or of arrays of token ids is expected.", name))
 		return nil
 	}
 	switch {
@@ -79,7 +81,8 @@ func (b *body) prompts(name string) []Prompt {
 		at := fmt.Sprintf("%s[%d]", name, i)
 		switch {
 		case item[0] != items[0][0]:
-			b.fail(Invalid(name, "invalid_type", "%s mixes kinds: %s[0] is %s, %s is %s.", name, name, kindOf(items[0]), at, kindOf(item)))
+			b.fail(Invalid(name, "invalid_type", "%s mixes kinds: %s[0] is %s, %s is %s.", name, name, kindOf(items[0]),
+				at, kindOf(item)))
 			return nil
 		case item[0] != '"' && item[0] != '[':
 			b.fail(badType(at, "a string or an array of token ids", item))
@@ -114,7 +117,8 @@ func (b *body) promptIDs(name string, raw json.RawMessage) []int32 {
 	most := b.limits.context()
 	ids := b.tokenIDs(name, raw, most)
 	if b.err != nil && b.err.Code == "too_many" && b.err.Param == name {
-		b.err = Invalid(name, "context_length_exceeded", "%s has more than the %d tokens of the model's context.", name, most)
+		b.err = Invalid(name, "context_length_exceeded", "%s has more than the %d tokens of the model's context.", name,
+			most)
 	}
 	if b.err == nil && len(ids) == 0 {
 		b.fail(badValue(name, "has no tokens."))

@@ -9,8 +9,9 @@ import (
 	"strings"
 )
 
-// Decode reads a JSON object into the struct at v, whose members it must not exceed; null leaves a member as it is. at is the path of the object in the body, "" for the
-// body itself. The *Error names the member, what was expected and what came, as those of the other bodies do.
+// Decode reads a JSON object into the struct at v, whose members it must not exceed; null leaves a member as it is. at
+// is the path of the object in the body, "" for the body itself. The *Error names the member, what was expected and
+// what came, as those of the other bodies do.
 func Decode(data []byte, at string, v any) error {
 	b, err := parseBody(data, Limits{})
 	if err != nil {
@@ -52,7 +53,8 @@ func typeError(b *body, at string, e *json.UnmarshalTypeError) *Error {
 	if number, ok := strings.CutPrefix(came, "number "); ok {
 		return Invalid(name, "invalid_type", "%s must be %s, not %s.", name, want, shorten(number))
 	}
-	came = map[string]string{"bool": "a boolean", "string": "a string", "array": "an array", "object": "an object"}[came]
+	came = map[string]string{"bool": "a boolean", "string": "a string", "array": "an array",
+		"object": "an object"}[came]
 	if came == "" {
 		came = "a number"
 	}

@@ -44,7 +44,8 @@ func TestDecode(t *testing.T) {
 		var v decoded
 		err := Decode([]byte(c.body), c.at, &v)
 		var e *Error
-		if !errors.As(err, &e) || e.Status != 400 || e.Param != c.param || !strings.Contains(e.Message, c.message) || len(e.Message) > 300 {
+		if !errors.As(err, &e) || e.Status != 400 || e.Param != c.param || !strings.Contains(e.Message, c.message) ||
+			len(e.Message) > 300 {
 			t.Errorf("%.60s: %v, want %q on %q", c.body, err, c.message, c.param)
 		}
 	}
@@ -62,7 +63,8 @@ func FuzzDecode(f *testing.F) {
 		var v decoded
 		err := Decode([]byte(s), "at", &v)
 		var e *Error
-		if err != nil && (!errors.As(err, &e) || e.Status != 400 || e.Message == "" || strings.Contains(e.Message, "Go ")) {
+		if err != nil &&
+			(!errors.As(err, &e) || e.Status != 400 || e.Message == "" || strings.Contains(e.Message, "Go ")) {
 			t.Fatalf("%v", err)
 		}
 	})

@@ -1,5 +1,5 @@
-// Package openai holds the wire types of the /v1 API and checks what clients send against one table of limits. It knows neither
-// the router nor the engine: bytes go in, a checked request or an *Error comes out.
+// Package openai holds the wire types of the /v1 API and checks what clients send against one table of limits. It knows
+// neither the router nor the engine: bytes go in, a checked request or an *Error comes out.
 package openai
 
 import (
@@ -18,7 +18,8 @@ const (
 	TypeUnavailable    = "service_unavailable_error"
 )
 
-// Error is the error body of the API: {"error": {"message", "type", "param", "code"}}. Param and Code are null where they are empty.
+// Error is the error body of the API: {"error": {"message", "type", "param", "code"}}. Param and Code are null where
+// they are empty.
 type Error struct {
 	Status  int // HTTP status; not on the wire
 	Message string
@@ -47,7 +48,8 @@ type ErrorBody struct {
 
 // Invalid is a 400 that names the field param (empty: the body as a whole).
 func Invalid(param, code, format string, args ...any) *Error {
-	return &Error{Status: http.StatusBadRequest, Message: fmt.Sprintf(format, args...), Type: TypeInvalidRequest, Param: param, Code: code}
+	return &Error{Status: http.StatusBadRequest, Message: fmt.Sprintf(format, args...), Type: TypeInvalidRequest,
+		Param: param, Code: code}
 }
 
 func badType(param, want string, raw []byte) *Error {

@@ -28,8 +28,10 @@ func checked(t *testing.T, p *Params, err error) {
 		}
 		return
 	}
-	if !(p.Temperature >= 0 && p.Temperature <= 2) || !(p.TopP >= 0 && p.TopP <= 1) || p.TopK < 0 || p.N < 1 || p.N > MaxChoicesOfOne || len(p.Stop) > MaxStops ||
-		!(p.RepetitionPenalty > 0) || p.Logprobs < -1 || p.Logprobs > MaxTopLogprobs || p.MaxTokens != nil && *p.MaxTokens < 0 {
+	if !(p.Temperature >= 0 && p.Temperature <= 2) || !(p.TopP >= 0 && p.TopP <= 1) || p.TopK < 0 || p.N < 1 ||
+		p.N > MaxChoicesOfOne || len(p.Stop) > MaxStops ||
+		!(p.RepetitionPenalty > 0) || p.Logprobs < -1 || p.Logprobs > MaxTopLogprobs || p.MaxTokens != nil &&
+		*p.MaxTokens < 0 {
 		t.Fatalf("out of range: %+v", p)
 	}
 	if len(p.LoRA) > MaxMix || len(p.AdapterID) > MaxNameBytes || len(p.LoRA) > 0 && p.AdapterID != "" {

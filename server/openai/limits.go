@@ -88,7 +88,8 @@ var numbers = []number{
 	{"min_tokens", bothAPIs, true, 0, MaxTokensAllowed, false, func(p *Params, v value) { p.MinTokens = int(v.Int) }},
 	{"top_logprobs", chatAPI, true, 0, MaxTopLogprobs, false, func(p *Params, v value) { p.Logprobs = int(v.Int) }},
 	{"logprobs", completionAPI, true, 0, MaxTopLogprobs, false, func(p *Params, v value) { p.Logprobs = int(v.Int) }},
-	{"prompt_logprobs", bothAPIs, true, 0, MaxTopLogprobs, false, func(p *Params, v value) { p.PromptLogprobs = int(v.Int) }},
+	{"prompt_logprobs", bothAPIs, true, 0, MaxTopLogprobs, false,
+		func(p *Params, v value) { p.PromptLogprobs = int(v.Int) }},
 	{"best_of", completionAPI, true, 1, MaxChoicesOfOne, false, func(p *Params, v value) { p.bestOf = int(v.Int) }},
 }
 

@@ -83,7 +83,8 @@ func (b *body) logitBias() map[int32]float64 {
 		name := "logit_bias[" + shorten(key) + "]"
 		id, convErr := strconv.ParseInt(key, 10, 32)
 		if convErr != nil || id < 0 || id >= int64(b.limits.Vocab) {
-			b.fail(Invalid("logit_bias", "invalid_value", "%s: the key must be a token id from 0 to %d.", name, b.limits.Vocab-1))
+			b.fail(Invalid("logit_bias", "invalid_value", "%s: the key must be a token id from 0 to %d.", name,
+				b.limits.Vocab-1))
 			return nil
 		}
 		if isNull(m[key]) {

@@ -34,7 +34,8 @@ type Params struct {
 }
 
 func defaults() Params {
-	return Params{Temperature: 1, TopP: 1, RepetitionPenalty: 1, N: 1, SkipSpecial: true, Logprobs: -1, PromptLogprobs: -1}
+	return Params{Temperature: 1, TopP: 1, RepetitionPenalty: 1, N: 1, SkipSpecial: true, Logprobs: -1,
+		PromptLogprobs: -1}
 }
 
 // common reads what both APIs share; prompts is how many sequences n multiplies.
@@ -64,6 +65,8 @@ func (b *body) common(p *Params, of api) {
 // choices checks prompts · n against the server's limit.
 func (b *body) choices(p *Params, prompts int) {
 	if most := b.limits.maxChoices(); prompts*p.N > most {
-		b.fail(Invalid("n", "too_many", "%d prompts with n = %d are %d sequences; at most %d are allowed in one request.", prompts, p.N, prompts*p.N, most))
+		b.fail(Invalid("n", "too_many",
+			"%d prompts with n = %d are %d sequences; at most %d are allowed in one request.", prompts, p.N,
+			prompts*p.N, most))
 	}
 }

@@ -30,7 +30,8 @@ func wantInvalid(t *testing.T, err error, param, fragment string) {
 	if !errors.As(err, &e) {
 		t.Fatalf("got %v, want an *Error on %q", err, param)
 	}
-	if e.Status != http.StatusBadRequest || e.Type != TypeInvalidRequest || e.Param != param || !strings.Contains(e.Message, fragment) {
+	if e.Status != http.StatusBadRequest || e.Type != TypeInvalidRequest || e.Param != param ||
+		!strings.Contains(e.Message, fragment) {
 		t.Errorf("got %d %s param %q %q, want 400 on %q with %q", e.Status, e.Type, e.Param, e.Message, param, fragment)
 	}
 }
@@ -227,8 +228,10 @@ func TestChatDefaultsAndValues(t *testing.T) {
 		t.Fatal(err)
 	}
 	seed, most := int64(math.MinInt64), 9
-	want := Params{Model: "m", Temperature: 0.5, TopP: 0.25, MinP: 0.1, PresencePenalty: 1, FrequencyPenalty: -1, RepetitionPenalty: 1.5, Seed: &seed, N: 2, MaxTokens: &most, MinTokens: 1,
-		LogitBias: map[int32]float64{5: -100, 6: 2.5}, Stop: []string{"a", "b"}, StopTokenIDs: []int32{3}, IgnoreEOS: true, IncludeStop: true, Logprobs: 4, PromptLogprobs: -1,
+	want := Params{Model: "m", Temperature: 0.5, TopP: 0.25, MinP: 0.1, PresencePenalty: 1, FrequencyPenalty: -1,
+		RepetitionPenalty: 1.5, Seed: &seed, N: 2, MaxTokens: &most, MinTokens: 1,
+		LogitBias: map[int32]float64{5: -100, 6: 2.5}, Stop: []string{"a", "b"}, StopTokenIDs: []int32{3},
+		IgnoreEOS: true, IncludeStop: true, Logprobs: 4, PromptLogprobs: -1,
 		ReturnTokenIDs: true, Stream: true, IncludeUsage: true}
 	if !reflect.DeepEqual(r.Params, want) {
 		t.Errorf("got  %+v\nwant %+v", r.Params, want)
@@ -286,7 +289,8 @@ func TestTokenizeBodies(t *testing.T) {
 }
 
 func TestWire(t *testing.T) {
-	top := TopLogprobs{{Token: "a\"<", Logprob: -0.5}, {Token: "a\"<", Logprob: -1}, {Token: "b", Logprob: Logprob(math.Inf(-1))}}
+	top := TopLogprobs{{Token: "a\"<", Logprob: -0.5}, {Token: "a\"<", Logprob: -1},
+		{Token: "b", Logprob: Logprob(math.Inf(-1))}}
 	empty := ""
 	for _, c := range []struct {
 		v    any

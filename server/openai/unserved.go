@@ -2,8 +2,8 @@ package openai
 
 import "encoding/json"
 
-// unserved is the 400 of a member that the API knows and this server does not serve: ignoring it would give another answer than the
-// client asked for.
+// unserved is the 400 of a member that the API knows and this server does not serve: ignoring it would give another
+// answer than the client asked for.
 func unserved(name, instead string) *Error {
 	msg := name + " is not served."
 	if instead != "" {

@@ -31,7 +31,8 @@ type PromptTokensDetails struct {
 	CachedTokens int `json:"cached_tokens"`
 }
 
-// Logprob is a log-probability on the wire; minus infinity and NaN, which JSON lacks, become -9999 as in the OpenAI API.
+// Logprob is a log-probability on the wire; minus infinity and NaN, which JSON lacks, become -9999 as in the OpenAI
+// API.
 type Logprob float64
 
 // MarshalJSON writes a finite number.
@@ -179,7 +180,8 @@ type CompletionChoice struct {
 	PromptTokenIDs []int32                 `json:"prompt_token_ids,omitempty"`
 }
 
-// CompletionResponse is the answer of /v1/completions and each event of its streams. Usage is absent, null or the figures.
+// CompletionResponse is the answer of /v1/completions and each event of its streams. Usage is absent, null or the
+// figures.
 type CompletionResponse struct {
 	ID      string             `json:"id"`
 	Object  string             `json:"object"`

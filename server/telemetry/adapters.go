@@ -46,7 +46,8 @@ func (c *adapterCollector) Describe(ch chan<- *prometheus.Desc) {
 // Collect reads the cache's figures once and sends them.
 func (c *adapterCollector) Collect(ch chan<- prometheus.Metric) {
 	for _, t := range c.stats().Tiers {
-		for d, v := range map[*prometheus.Desc]float64{c.resident: float64(t.Count), c.bytes: float64(t.Bytes), c.pinned: float64(t.Pinned)} {
+		for d, v := range map[*prometheus.Desc]float64{c.resident: float64(t.Count), c.bytes: float64(t.Bytes),
+			c.pinned: float64(t.Pinned)} {
 			ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, t.Tier)
 		}
 	}
@@ -65,15 +66,22 @@ func newAdapterMetrics(m *Metrics) adapterMetrics {
 		return register(m, prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels))
 	}
 	a := adapterMetrics{
-		loads:           counter("weft:adapter_loads_total", "Loads of adapters by the tier that they came from and how they ended.", "from", "result"),
-		evictions:       counter("weft:adapter_evictions_total", "Adapters that left a tier for want of room.", "tier"),
-		tenants:         newTenantLabels(maxTenantLabels),
-		tenantRequests:  counter("weft:tenant_requests_total", "Finished sequences by tenant; those without a name of their own are other.", "tenant"),
-		tenantPrompt:    counter("weft:tenant_prompt_tokens_total", "Prompt tokens of finished sequences by tenant.", "tenant"),
-		tenantGenerated: counter("weft:tenant_generation_tokens_total", "Generated tokens of finished sequences by tenant.", "tenant"),
-		tenantQueue:     counter("weft:tenant_queue_seconds_total", "Time of finished sequences in the queue by tenant.", "tenant"),
-		loadTime: register(m, prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "weft:adapter_load_seconds", Help: "Loads of adapters by the tier that they came from.",
-			Buckets: loadBuckets}, []string{"from"})),
+		loads: counter("weft:adapter_loads_total",
+			"Loads of adapters by the tier that they came from and how they ended.", "from", "result"),
+		evictions: counter("weft:adapter_evictions_total", "Adapters that left a tier for want of room.", "tier"),
+		tenants:   newTenantLabels(maxTenantLabels),
+		tenantRequests: counter("weft:tenant_requests_total",
+			"Finished sequences by tenant; those without a name of their own are other.", "tenant"),
+		tenantPrompt: counter("weft:tenant_prompt_tokens_total", "Prompt tokens of finished sequences by tenant.",
+			"tenant"),
+		tenantGenerated: counter("weft:tenant_generation_tokens_total",
+			"Generated tokens of finished sequences by tenant.", "tenant"),
+		tenantQueue: counter("weft:tenant_queue_seconds_total",
+			"Time of finished sequences in the queue by tenant.", "tenant"),
+		loadTime: register(m,
+			prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "weft:adapter_load_seconds",
+				Help:    "Loads of adapters by the tier that they came from.",
+				Buckets: loadBuckets}, []string{"from"})),
 	}
 	for _, tier := range []string{"disk", "host"} {
 		a.loadTime.WithLabelValues(tier)

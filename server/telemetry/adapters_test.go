@@ -11,17 +11,21 @@ import (
 func TestAdapterMetrics(t *testing.T) {
 	m := NewMetrics(Config{Model: "tiny", MaxContext: 100})
 	m.Watch(func() EngineStats {
-		return EngineStats{MaxAdapters: 16, RunningAdapters: []string{"a/x@12", "b,c", "\xff"}, WaitingAdapters: make([]string, 5000)}
+		return EngineStats{MaxAdapters: 16, RunningAdapters: []string{"a/x@12", "b,c", "\xff"},
+			WaitingAdapters: make([]string, 5000)}
 	})
 	m.WatchAdapters(func() AdapterStats {
-		return AdapterStats{Tiers: []AdapterTier{{Tier: "disk", Count: 9, Bytes: 900}, {Tier: "device", Count: 2, Bytes: 20, Pinned: 1}}}
+		return AdapterStats{Tiers: []AdapterTier{{Tier: "disk", Count: 9, Bytes: 900},
+			{Tier: "device", Count: 2, Bytes: 20, Pinned: 1}}}
 	})
 	m.AdapterLoaded("disk", 20*time.Millisecond, false)
 	m.AdapterLoaded("disk", time.Second, true)
 	m.AdapterEvicted("device")
 	t0 := time.Unix(1000, 0)
-	m.Finished(Sequence{Reason: "stop", Tenant: "acme", PromptTokens: 10, GenerationTokens: 4, Queued: t0, Scheduled: t0.Add(2 * time.Second), Ended: t0.Add(5 * time.Second)})
-	m.Finished(Sequence{Reason: "abort", Tenant: "acme", PromptTokens: 1, Queued: t0, Ended: t0.Add(time.Second)}) // never scheduled
+	m.Finished(Sequence{Reason: "stop", Tenant: "acme", PromptTokens: 10, GenerationTokens: 4, Queued: t0,
+		Scheduled: t0.Add(2 * time.Second), Ended: t0.Add(5 * time.Second)})
+	// never scheduled
+	m.Finished(Sequence{Reason: "abort", Tenant: "acme", PromptTokens: 1, Queued: t0, Ended: t0.Add(time.Second)})
 	m.Finished(Sequence{Reason: "stop", Tenant: "bad\xff\"name\n", PromptTokens: 3})
 	m.Finished(Sequence{Reason: "stop", PromptTokens: 5})
 	text := scrape(t, m)

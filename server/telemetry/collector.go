@@ -50,7 +50,8 @@ type engineCollector struct {
 
 // Describe sends the descriptions of the metrics.
 func (c *engineCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.running, c.waiting, c.usage, c.oldUsage, c.queries, c.hits, c.preemptions, c.lora, c.memory} {
+	for _, d := range []*prometheus.Desc{c.running, c.waiting, c.usage, c.oldUsage, c.queries, c.hits, c.preemptions,
+		c.lora, c.memory} {
 		ch <- d
 	}
 }
@@ -71,7 +72,8 @@ func (c *engineCollector) Collect(ch chan<- prometheus.Metric) {
 	counter(c.queries, s.PrefixQueries)
 	counter(c.hits, s.PrefixHits)
 	counter(c.preemptions, s.Preemptions)
-	gauge(c.lora, float64(time.Now().Unix()), strconv.Itoa(s.MaxAdapters), listed(s.RunningAdapters), listed(s.WaitingAdapters))
+	gauge(c.lora, float64(time.Now().Unix()), strconv.Itoa(s.MaxAdapters), listed(s.RunningAdapters),
+		listed(s.WaitingAdapters))
 	for purpose, bytes := range s.MemoryBytes {
 		gauge(c.memory, float64(bytes), purpose)
 	}

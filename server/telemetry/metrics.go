@@ -1,5 +1,5 @@
-// Package telemetry exposes metrics under the names that vLLM's dashboards read and sends OpenTelemetry traces. No metric, span or
-// attribute carries prompt text.
+// Package telemetry exposes metrics under the names that vLLM's dashboards read and sends OpenTelemetry traces. No
+// metric, span or attribute carries prompt text.
 package telemetry
 
 import (
@@ -28,11 +28,14 @@ type CacheInfo struct {
 
 // Buckets of vLLM (vllm/v1/metrics/loggers.py).
 var (
-	firstTokenBuckets = []float64{0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160, 640, 2560}
-	perTokenBuckets   = []float64{0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80}
-	latencyBuckets    = []float64{0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680}
-	stepBuckets       = []float64{1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384}
-	nBuckets          = []float64{1, 2, 5, 10, 20}
+	firstTokenBuckets = []float64{0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10,
+		20, 40, 80, 160, 640, 2560}
+	perTokenBuckets = []float64{0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20,
+		40, 80}
+	latencyBuckets = []float64{0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960,
+		1920, 7680}
+	stepBuckets = []float64{1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384}
+	nBuckets    = []float64{1, 2, 5, 10, 20}
 )
 
 // lengthBuckets is the series 1, 2, 5, 10, ... up to most.
@@ -72,10 +75,13 @@ func NewMetrics(cfg Config) *Metrics {
 		return register(m, prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help, ConstLabels: labels}))
 	}
 	counterVec := func(name, help string, l prometheus.Labels, names ...string) *prometheus.CounterVec {
-		return register(m, prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help, ConstLabels: l}, names))
+		return register(m,
+			prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help, ConstLabels: l}, names))
 	}
 	histogram := func(name, help string, buckets []float64) prometheus.Histogram {
-		return register(m, prometheus.NewHistogram(prometheus.HistogramOpts{Name: name, Help: help, ConstLabels: labels, Buckets: buckets}))
+		return register(m,
+			prometheus.NewHistogram(prometheus.HistogramOpts{Name: name, Help: help, ConstLabels: labels,
+				Buckets: buckets}))
 	}
 	lengths := lengthBuckets(cfg.MaxContext)
 
@@ -83,24 +89,33 @@ func NewMetrics(cfg Config) *Metrics {
 	m.generationTokens = counter("vllm:generation_tokens_total", "Generated tokens.")
 	m.success = counterVec("vllm:request_success_total", "Finished sequences by reason.", labels, "finished_reason")
 	m.rejections = counterVec("vllm:admission_rejections_total", "Requests refused before the queue.", labels, "reason")
-	m.firstToken = histogram("vllm:time_to_first_token_seconds", "From a request's arrival to its first token.", firstTokenBuckets)
+	m.firstToken = histogram("vllm:time_to_first_token_seconds", "From a request's arrival to its first token.",
+		firstTokenBuckets)
 	m.interToken = histogram("vllm:inter_token_latency_seconds", "Between two tokens of a sequence.", perTokenBuckets)
-	m.perToken = histogram("vllm:time_per_output_token_seconds", "Older name of vllm:inter_token_latency_seconds.", perTokenBuckets)
+	m.perToken = histogram("vllm:time_per_output_token_seconds", "Older name of vllm:inter_token_latency_seconds.",
+		perTokenBuckets)
 	m.endToEnd = histogram("vllm:e2e_request_latency_seconds", "From a request's arrival to its end.", latencyBuckets)
-	m.queue = histogram("vllm:request_queue_time_seconds", "From the queue to the first scheduled step.", latencyBuckets)
-	m.prefill = histogram("vllm:request_prefill_time_seconds", "From the first scheduled step to the first token.", latencyBuckets)
+	m.queue = histogram("vllm:request_queue_time_seconds", "From the queue to the first scheduled step.",
+		latencyBuckets)
+	m.prefill = histogram("vllm:request_prefill_time_seconds", "From the first scheduled step to the first token.",
+		latencyBuckets)
 	m.decode = histogram("vllm:request_decode_time_seconds", "From the first token to the last.", latencyBuckets)
-	m.inference = histogram("vllm:request_inference_time_seconds", "From the first scheduled step to the last token.", latencyBuckets)
+	m.inference = histogram("vllm:request_inference_time_seconds", "From the first scheduled step to the last token.",
+		latencyBuckets)
 	m.promptLen = histogram("vllm:request_prompt_tokens", "Prompt tokens of a sequence.", lengths)
 	m.generationLen = histogram("vllm:request_generation_tokens", "Generated tokens of a sequence.", lengths)
-	m.maxGenerated = histogram("vllm:request_max_num_generation_tokens", "Most tokens any choice of a request generated.", lengths)
+	m.maxGenerated = histogram("vllm:request_max_num_generation_tokens",
+		"Most tokens any choice of a request generated.", lengths)
 	m.paramN = histogram("vllm:request_params_n", "Parameter n of requests.", nBuckets)
 	m.paramMaxTokens = histogram("vllm:request_params_max_tokens", "Parameter max_tokens of requests.", lengths)
 	m.stepTokens = histogram("vllm:iteration_tokens_total", "Tokens computed in one step of the engine.", stepBuckets)
-	m.cachedTokens = histogram("vllm:request_prefix_cached_tokens", "Prompt tokens of a sequence taken from the prefix cache.", lengths)
-	m.httpRequests = counterVec("http_requests_total", "HTTP requests by route, method and status.", nil, "handler", "method", "status")
-	m.httpDuration = register(m, prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "http_request_duration_seconds",
-		Help: "HTTP requests by route and method.", Buckets: latencyBuckets}, []string{"handler", "method"}))
+	m.cachedTokens = histogram("vllm:request_prefix_cached_tokens",
+		"Prompt tokens of a sequence taken from the prefix cache.", lengths)
+	m.httpRequests = counterVec("http_requests_total", "HTTP requests by route, method and status.", nil, "handler",
+		"method", "status")
+	m.httpDuration = register(m,
+		prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "http_request_duration_seconds",
+			Help: "HTTP requests by route and method.", Buckets: latencyBuckets}, []string{"handler", "method"}))
 
 	m.adapters = newAdapterMetrics(m)
 	for _, reason := range []string{"stop", "length", "abort", "error"} {
@@ -109,11 +124,15 @@ func NewMetrics(cfg Config) *Metrics {
 	for _, reason := range []string{"max_num_queued_reqs", "draining"} {
 		m.rejections.WithLabelValues(reason)
 	}
-	info := register(m, prometheus.NewGauge(prometheus.GaugeOpts{Name: "vllm:cache_config_info", Help: "Shape of the KV cache.",
-		ConstLabels: prometheus.Labels{"model_name": cfg.Model, "engine": "0", "block_size": strconv.Itoa(cfg.Cache.PageLen),
-			"num_gpu_blocks": strconv.Itoa(cfg.Cache.NumPages), "enable_prefix_caching": boolText(cfg.Cache.PrefixCache)}}))
+	info := register(m,
+		prometheus.NewGauge(prometheus.GaugeOpts{Name: "vllm:cache_config_info", Help: "Shape of the KV cache.",
+			ConstLabels: prometheus.Labels{"model_name": cfg.Model, "engine": "0",
+				"block_size":            strconv.Itoa(cfg.Cache.PageLen),
+				"num_gpu_blocks":        strconv.Itoa(cfg.Cache.NumPages),
+				"enable_prefix_caching": boolText(cfg.Cache.PrefixCache)}}))
 	info.Set(1)
-	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.registry.MustRegister(collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 

@@ -32,7 +32,8 @@ func scrape(t *testing.T, m *Metrics) string {
 
 // Every name that vLLM's dashboard and the Kubernetes gateway read is there before the first request.
 func TestNamesAreThereAtOnce(t *testing.T) {
-	m := NewMetrics(Config{Model: "tiny", MaxContext: 8192, Cache: CacheInfo{PageLen: 16, NumPages: 7, PrefixCache: true}})
+	m := NewMetrics(Config{Model: "tiny", MaxContext: 8192,
+		Cache: CacheInfo{PageLen: 16, NumPages: 7, PrefixCache: true}})
 	m.Watch(func() EngineStats { return EngineStats{MemoryBytes: map[string]int64{"weights": 5}} })
 	text := scrape(t, m)
 	types := map[string]string{}
@@ -42,15 +43,24 @@ func TestNamesAreThereAtOnce(t *testing.T) {
 		}
 	}
 	for name, kind := range map[string]string{
-		"vllm:e2e_request_latency_seconds": "histogram", "vllm:prompt_tokens_total": "counter", "vllm:generation_tokens_total": "counter",
-		"vllm:inter_token_latency_seconds": "histogram", "vllm:time_per_output_token_seconds": "histogram", "vllm:time_to_first_token_seconds": "histogram",
-		"vllm:num_requests_running": "gauge", "vllm:num_requests_waiting": "gauge", "vllm:kv_cache_usage_perc": "gauge", "vllm:gpu_cache_usage_perc": "gauge",
-		"vllm:request_prompt_tokens": "histogram", "vllm:request_generation_tokens": "histogram", "vllm:request_success_total": "counter",
-		"vllm:request_queue_time_seconds": "histogram", "vllm:request_prefill_time_seconds": "histogram", "vllm:request_decode_time_seconds": "histogram",
+		"vllm:e2e_request_latency_seconds": "histogram", "vllm:prompt_tokens_total": "counter",
+		"vllm:generation_tokens_total":     "counter",
+		"vllm:inter_token_latency_seconds": "histogram", "vllm:time_per_output_token_seconds": "histogram",
+		"vllm:time_to_first_token_seconds": "histogram",
+		"vllm:num_requests_running":        "gauge", "vllm:num_requests_waiting": "gauge",
+		"vllm:kv_cache_usage_perc":   "gauge",
+		"vllm:gpu_cache_usage_perc":  "gauge",
+		"vllm:request_prompt_tokens": "histogram", "vllm:request_generation_tokens": "histogram",
+		"vllm:request_success_total":      "counter",
+		"vllm:request_queue_time_seconds": "histogram", "vllm:request_prefill_time_seconds": "histogram",
+		"vllm:request_decode_time_seconds":    "histogram",
 		"vllm:request_inference_time_seconds": "histogram", "vllm:request_max_num_generation_tokens": "histogram",
-		"vllm:prefix_cache_queries_total": "counter", "vllm:prefix_cache_hits_total": "counter", "vllm:num_preemptions_total": "counter",
-		"vllm:iteration_tokens_total": "histogram", "vllm:request_params_n": "histogram", "vllm:request_params_max_tokens": "histogram",
-		"vllm:cache_config_info": "gauge", "vllm:lora_requests_info": "gauge", "vllm:admission_rejections_total": "counter", "weft:memory_bytes": "gauge",
+		"vllm:prefix_cache_queries_total": "counter", "vllm:prefix_cache_hits_total": "counter",
+		"vllm:num_preemptions_total":  "counter",
+		"vllm:iteration_tokens_total": "histogram", "vllm:request_params_n": "histogram",
+		"vllm:request_params_max_tokens": "histogram",
+		"vllm:cache_config_info":         "gauge", "vllm:lora_requests_info": "gauge",
+		"vllm:admission_rejections_total": "counter", "weft:memory_bytes": "gauge",
 	} {
 		if types[name] != kind {
 			t.Errorf("%s is %q, want %q", name, types[name], kind)
@@ -87,17 +97,25 @@ func TestValues(t *testing.T) {
 	m.Step(12)
 	m.Rejected("max_num_queued_reqs")
 	m.HTTP("/v1/completions", "POST", 200, time.Second)
-	m.Finished(Sequence{Reason: "length", PromptTokens: 10, CachedTokens: 8, GenerationTokens: 2, Arrived: at(0), Queued: at(1), Scheduled: at(3), FirstToken: at(7), Ended: at(15)})
-	m.Finished(Sequence{Reason: "abort", PromptTokens: 10, Arrived: at(0), Queued: at(1), Ended: at(2)}) // never scheduled
+	m.Finished(Sequence{Reason: "length", PromptTokens: 10, CachedTokens: 8, GenerationTokens: 2, Arrived: at(0),
+		Queued: at(1), Scheduled: at(3), FirstToken: at(7), Ended: at(15)})
+	// never scheduled
+	m.Finished(Sequence{Reason: "abort", PromptTokens: 10, Arrived: at(0), Queued: at(1), Ended: at(2)})
 	text := scrape(t, m)
 	const l = `{engine="0",model_name="tiny"} `
 	for _, line := range []string{
-		"vllm:prompt_tokens_total" + l + "10", "vllm:generation_tokens_total" + l + "2", "vllm:num_requests_running" + l + "3", "vllm:num_requests_waiting" + l + "2",
-		"vllm:kv_cache_usage_perc" + l + "0.25", "vllm:prefix_cache_hits_total" + l + "48", "vllm:prefix_cache_queries_total" + l + "64", "vllm:num_preemptions_total" + l + "1",
-		"vllm:e2e_request_latency_seconds_sum" + l + "17", "vllm:request_queue_time_seconds_sum" + l + "2", "vllm:request_prefill_time_seconds_sum" + l + "4",
-		"vllm:request_decode_time_seconds_sum" + l + "8", "vllm:request_inference_time_seconds_sum" + l + "12", "vllm:request_decode_time_seconds_count" + l + "1",
-		"vllm:time_to_first_token_seconds_sum" + l + "0.03", "vllm:inter_token_latency_seconds_sum" + l + "0.02", "vllm:iteration_tokens_total_sum" + l + "12",
-		"vllm:request_params_n_sum" + l + "2", "vllm:request_params_max_tokens_sum" + l + "7", "vllm:request_max_num_generation_tokens_sum" + l + "2",
+		"vllm:prompt_tokens_total" + l + "10", "vllm:generation_tokens_total" + l + "2",
+		"vllm:num_requests_running" + l + "3", "vllm:num_requests_waiting" + l + "2",
+		"vllm:kv_cache_usage_perc" + l + "0.25", "vllm:prefix_cache_hits_total" + l + "48",
+		"vllm:prefix_cache_queries_total" + l + "64", "vllm:num_preemptions_total" + l + "1",
+		"vllm:e2e_request_latency_seconds_sum" + l + "17", "vllm:request_queue_time_seconds_sum" + l + "2",
+		"vllm:request_prefill_time_seconds_sum" + l + "4",
+		"vllm:request_decode_time_seconds_sum" + l + "8", "vllm:request_inference_time_seconds_sum" + l + "12",
+		"vllm:request_decode_time_seconds_count" + l + "1",
+		"vllm:time_to_first_token_seconds_sum" + l + "0.03", "vllm:inter_token_latency_seconds_sum" + l + "0.02",
+		"vllm:iteration_tokens_total_sum" + l + "12",
+		"vllm:request_params_n_sum" + l + "2", "vllm:request_params_max_tokens_sum" + l + "7",
+		"vllm:request_max_num_generation_tokens_sum" + l + "2",
 		`vllm:request_success_total{engine="0",finished_reason="length",model_name="tiny"} 1`, `vllm:request_success_total{engine="0",finished_reason="abort",model_name="tiny"} 1`,
 		`vllm:admission_rejections_total{engine="0",model_name="tiny",reason="max_num_queued_reqs"} 1`,
 		`http_requests_total{handler="/v1/completions",method="POST",status="200"} 1`,
@@ -156,7 +174,9 @@ func TestTracesReachTheCollector(t *testing.T) {
 	span.Set("gen_ai.request.model", "tiny")
 	span.Set("gen_ai.usage.input_tokens", 5)
 	t0 := time.Unix(1000, 0)
-	span.Stages(0, Sequence{Queued: t0, Scheduled: t0.Add(time.Second), FirstToken: t0.Add(3 * time.Second), Ended: t0.Add(7 * time.Second), PromptTokens: 5, GenerationTokens: 4})
+	span.Stages(0,
+		Sequence{Queued: t0, Scheduled: t0.Add(time.Second), FirstToken: t0.Add(3 * time.Second),
+			Ended: t0.Add(7 * time.Second), PromptTokens: 5, GenerationTokens: 4})
 	span.Stages(1, Sequence{Queued: t0, Scheduled: t0.Add(time.Second)})
 	span.End(200)
 	if err := tr.Shutdown(context.Background()); err != nil {
@@ -196,7 +216,8 @@ func TestNoEndpointNoTraces(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	span := tr.Start(context.Background(), http.Header{"Traceparent": {"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}}, "x")
+	span := tr.Start(context.Background(),
+		http.Header{"Traceparent": {"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}}, "x")
 	span.Set("a", 1)
 	span.Stages(0, Sequence{})
 	span.End(500)

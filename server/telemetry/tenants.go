@@ -11,13 +11,14 @@ import (
 // maxTenantLabels bounds the values of the label tenant over the process's life, "other" not counted.
 const maxTenantLabels = 64
 
-// tenantLabels decides which tenants have series of their own. A name once given is kept, since counters must not fall. Half of the names go to whom is seen first;
-// the others to tenants that come to use more than the least of the named.
+// tenantLabels decides which tenants have series of their own. A name once given is kept, since counters must not fall.
+// Half of the names go to whom is seen first; the others to tenants that come to use more than the least of the named.
 type tenantLabels struct {
 	mu    sync.Mutex
 	limit int
 	named map[string]uint64 // tokens since the tenant was first seen
-	use   map[string]uint64 // of tenants without a name, at most 4·limit of them; when full all lose what the least has (Misra and Gries 1982)
+	// of tenants without a name, at most 4·limit of them; when full all lose what the least has (Misra and Gries 1982)
+	use map[string]uint64
 }
 
 func newTenantLabels(limit int) *tenantLabels {

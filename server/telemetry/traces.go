@@ -25,8 +25,9 @@ type Traces struct {
 	shutdown func(context.Context) error
 }
 
-// NewTraces exports over OTLP/HTTP where OTEL_EXPORTER_OTLP_ENDPOINT or OTEL_EXPORTER_OTLP_TRACES_ENDPOINT is set; the exporter
-// reads the other OTEL_ variables, and what it cannot send is a warning in log. Otherwise it does nothing, at no cost.
+// NewTraces exports over OTLP/HTTP where OTEL_EXPORTER_OTLP_ENDPOINT or OTEL_EXPORTER_OTLP_TRACES_ENDPOINT is set; the
+// exporter reads the other OTEL_ variables, and what it cannot send is a warning in log. Otherwise it does nothing, at
+// no cost.
 func NewTraces(ctx context.Context, version string, log *slog.Logger) (*Traces, error) {
 	if os.Getenv("OTEL_EXPORTER_OTLP_ENDPOINT") == "" && os.Getenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") == "" {
 		return NoTraces(), nil
@@ -36,7 +37,8 @@ func NewTraces(ctx context.Context, version string, log *slog.Logger) (*Traces, 
 	if err != nil {
 		return nil, fmt.Errorf("open the OTLP exporter: %w", err)
 	}
-	res, err := resource.New(ctx, resource.WithAttributes(attribute.String("service.name", "weft"), attribute.String("service.version", version)),
+	res, err := resource.New(ctx,
+		resource.WithAttributes(attribute.String("service.name", "weft"), attribute.String("service.version", version)),
 		resource.WithFromEnv(), resource.WithTelemetrySDK())
 	if err != nil {
 		return nil, fmt.Errorf("describe the service for traces: %w", err)
@@ -96,7 +98,8 @@ func (s *Span) Set(key string, v any) {
 	}
 }
 
-// Stages adds the children queue, prefill and, where tokens were generated, decode of choice number index, from the marks of its record.
+// Stages adds the children queue, prefill and, where tokens were generated, decode of choice number index, from the
+// marks of its record.
 func (s *Span) Stages(index int, q Sequence) {
 	if s == nil || !s.span.IsRecording() {
 		return
@@ -105,11 +108,13 @@ func (s *Span) Stages(index int, q Sequence) {
 		if from.IsZero() || to.IsZero() {
 			return
 		}
-		_, child := s.tracer.Start(s.ctx, name, trace.WithTimestamp(from), trace.WithAttributes(append(attrs, attribute.Int("gen_ai.choice.index", index))...))
+		_, child := s.tracer.Start(s.ctx, name, trace.WithTimestamp(from),
+			trace.WithAttributes(append(attrs, attribute.Int("gen_ai.choice.index", index))...))
 		child.End(trace.WithTimestamp(to))
 	}
 	stage("queue", q.Queued, q.Scheduled)
-	stage("prefill", q.Scheduled, q.FirstToken, attribute.Int("gen_ai.usage.input_tokens", q.PromptTokens), attribute.Int("gen_ai.usage.cached_tokens", q.CachedTokens))
+	stage("prefill", q.Scheduled, q.FirstToken, attribute.Int("gen_ai.usage.input_tokens", q.PromptTokens),
+		attribute.Int("gen_ai.usage.cached_tokens", q.CachedTokens))
 	if q.GenerationTokens == 0 {
 		return // only scored, or ended before its first token
 	}

@@ -18,12 +18,14 @@ const (
 	saveEvery = time.Second
 )
 
-// Options are the settings of an Access. The zero value serves the tenant Default alone, without keys and without a database.
+// Options are the settings of an Access. The zero value serves the tenant Default alone, without keys and without a
+// database.
 type Options struct {
 	Store *Store
 	// Keys are further keys of the tenant Default, with every scope: those of a file.
 	Keys []string
-	// Open lets requests without a key in, as Default with every scope, as long as no key was ever made: for a server on loopback.
+	// Open lets requests without a key in, as Default with every scope, as long as no key was ever made: for a server
+	// on loopback.
 	Open bool
 	Log  *slog.Logger     // nil: none
 	Now  func() time.Time // nil: time.Now
@@ -31,8 +33,9 @@ type Options struct {
 
 // Access is a running server's view of tenants and keys, and the account of what they spend. Safe for concurrent use.
 type Access struct {
-	opt    Options
-	server string // under which the spend is stored; new with every process, so that an earlier one's counts as another server's
+	opt Options
+	// under which the spend is stored; new with every process, so that an earlier one's counts as another server's
+	server string
 	keys   [][sha256.Size]byte
 	view   atomic.Pointer[view]
 
@@ -66,7 +69,8 @@ func NewAccess(ctx context.Context, opt Options) (*Access, error) {
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
-	a := &Access{opt: opt, server: randomID(), accounts: map[string]*account{}, saved: map[string]spend{}, stopped: make(chan struct{})}
+	a := &Access{opt: opt, server: randomID(), accounts: map[string]*account{}, saved: map[string]spend{},
+		stopped: make(chan struct{})}
 	for _, k := range opt.Keys {
 		a.keys = append(a.keys, hashKey(k))
 	}
@@ -126,8 +130,8 @@ func (g *Grant) Has(s Scope) bool { return slices.Contains(g.Scopes, s) }
 // Operator says whether the grant may act on every tenant: an admin of Default.
 func (g *Grant) Operator() bool { return g.Tenant == Default && g.Has(Admin) }
 
-// Authenticate returns what a key grants. ErrNoKey: it is unknown, revoked or expired, or its tenant is gone. Keys are found by their SHA-256, so that the time
-// of the search says nothing about them.
+// Authenticate returns what a key grants. ErrNoKey: it is unknown, revoked or expired, or its tenant is gone. Keys are
+// found by their SHA-256, so that the time of the search says nothing about them.
 func (a *Access) Authenticate(key string) (*Grant, error) {
 	v := a.view.Load()
 	all := []Scope{Admin, Infer, Metrics}
@@ -191,7 +195,8 @@ type Ticket struct {
 	once  sync.Once
 }
 
-// Begin counts a request against its tenant's quotas, or returns a *Limit. The rates are good for the answer's headers in both cases.
+// Begin counts a request against its tenant's quotas, or returns a *Limit. The rates are good for the answer's headers
+// in both cases.
 func (a *Access) Begin(g *Grant) (*Ticket, Rates, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -231,7 +236,8 @@ func (acc *account) refuses(set *Settings, prompt int64, now time.Time) error {
 func (acc *account) rates(set *Settings, now time.Time) Rates {
 	w, at := &acc.window, elapsed(now)
 	cur, prev := w.own.add(w.others), w.ownPrev.add(w.prevs)
-	return Rates{rate(set.RequestsPerMinute, prev.requests, cur.requests, at), rate(set.TokensPerMinute, prev.tokens(), cur.tokens(), at)}
+	return Rates{rate(set.RequestsPerMinute, prev.requests, cur.requests, at),
+		rate(set.TokensPerMinute, prev.tokens(), cur.tokens(), at)}
 }
 
 // account returns a tenant's account at now. a.mu is held.

@@ -21,7 +21,8 @@ func randomID() string {
 	return hex.EncodeToString(b[:])
 }
 
-// follow polls for changes and shares the spend until ctx ends. While the database does not answer, the last view and this server's own counts stay in force.
+// follow polls for changes and shares the spend until ctx ends. While the database does not answer, the last view and
+// this server's own counts stay in force.
 func (a *Access) follow(ctx context.Context) {
 	defer close(a.stopped)
 	poll, save := time.NewTicker(pollEvery), time.NewTicker(saveEvery)
@@ -75,7 +76,8 @@ func (a *Access) Refresh(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	v := &view{counter: counter, tenants: make(map[string]*Settings, len(tenants)), keys: make(map[[sha256.Size]byte]*Key, len(keys))}
+	v := &view{counter: counter, tenants: make(map[string]*Settings, len(tenants)),
+		keys: make(map[[sha256.Size]byte]*Key, len(keys))}
 	for i := range tenants {
 		v.tenants[tenants[i].Name] = &tenants[i].Settings
 	}
@@ -104,7 +106,8 @@ func (a *Access) share(ctx context.Context) error {
 	}
 	now := a.opt.Now()
 	rows, err := a.opt.Store.db.Query(ctx,
-		"SELECT tenant, minute, SUM(requests), SUM(prompt_tokens), SUM(output_tokens) FROM tenant_usage WHERE minute >= ? AND server <> ? GROUP BY tenant, minute",
+		"SELECT tenant, minute, SUM(requests), SUM(prompt_tokens), SUM(output_tokens) FROM tenant_usage WHERE "+
+			"minute >= ? AND server <> ? GROUP BY tenant, minute",
 		minuteOf(now)-1, a.server)
 	if err != nil {
 		return fmt.Errorf("read the spend: %w", err)

@@ -1,4 +1,5 @@
-// Package tenant knows who may use the server, what for and how much: tenants with their settings, API keys kept as hashes, quotas whose spend survives a restart.
+// Package tenant knows who may use the server, what for and how much: tenants with their settings, API keys kept as
+// hashes, quotas whose spend survives a restart.
 package tenant
 
 import (
@@ -23,13 +24,15 @@ var (
 	ErrNoKey = errors.New("a valid API key is needed: send Authorization: Bearer KEY")
 )
 
-// Default is the tenant of the operator: it always exists, keys of a file are its own, and its admin keys may act on every tenant.
+// Default is the tenant of the operator: it always exists, keys of a file are its own, and its admin keys may act on
+// every tenant.
 const Default = "default"
 
 // MaxName is the longest name of a tenant or an adapter, in bytes.
 const MaxName = 64
 
-// CheckName returns an ErrInvalid that wraps what is wrong with a name: it must match [a-z0-9][a-z0-9._-]{0,63} and hold no "..".
+// CheckName returns an ErrInvalid that wraps what is wrong with a name: it must match [a-z0-9][a-z0-9._-]{0,63} and
+// hold no "..".
 func CheckName(kind, name string) error {
 	ok := name != "" && len(name) <= MaxName && !strings.Contains(name, "..")
 	for i, c := range []byte(name[:min(len(name), MaxName)]) {
@@ -39,7 +42,9 @@ func CheckName(kind, name string) error {
 	if ok {
 		return nil
 	}
-	return fmt.Errorf("%w: %s %s must be 1 to %d of a-z, 0-9, '.', '_' and '-', begin with a letter or digit and hold no '..'", ErrInvalid, kind, quote(name), MaxName)
+	return fmt.Errorf(
+		"%w: %s %s must be 1 to %d of a-z, 0-9, '.', '_' and '-', begin with a letter or digit and hold no '..'",
+		ErrInvalid, kind, quote(name), MaxName)
 }
 
 // quote makes a stranger's text harmless in a message.
@@ -50,7 +55,8 @@ func quote(s string) string {
 	return fmt.Sprintf("%q", s)
 }
 
-// Prefix is a policy of the prefix cache: who may reuse the KV pages of a prompt's beginning. Adapters are always apart.
+// Prefix is a policy of the prefix cache: who may reuse the KV pages of a prompt's beginning. Adapters are always
+// apart.
 type Prefix string
 
 // Policies.
@@ -109,13 +115,15 @@ func (s *Settings) Validate() error {
 		}
 	}
 	if !slices.Contains([]Prefix{PrefixTenant, PrefixShared, PrefixNone}, s.PrefixCache) {
-		return fmt.Errorf("%w: prefix_cache %s must be tenant, shared or none", ErrInvalid, quote(string(s.PrefixCache)))
+		return fmt.Errorf("%w: prefix_cache %s must be tenant, shared or none", ErrInvalid,
+			quote(string(s.PrefixCache)))
 	}
 	for _, l := range []struct {
 		name string
 		v    int64
 	}{
-		{"requests_per_minute", s.RequestsPerMinute}, {"tokens_per_minute", s.TokensPerMinute}, {"concurrent_requests", s.ConcurrentRequests},
+		{"requests_per_minute", s.RequestsPerMinute}, {"tokens_per_minute", s.TokensPerMinute},
+		{"concurrent_requests", s.ConcurrentRequests},
 		{"max_tokens_per_request", s.MaxTokens}, {"adapter_bytes", s.AdapterBytes}, {"adapter_count", s.AdapterCount},
 	} {
 		if l.v < 0 || l.v > math.MaxInt64/1024 {

@@ -16,8 +16,8 @@ import (
 	"weft/internal/store"
 )
 
-// Store changes tenants and keys in the database. Every change is one transaction that also moves the counter which servers poll. Safe for concurrent use, by
-// several processes too.
+// Store changes tenants and keys in the database. Every change is one transaction that also moves the counter which
+// servers poll. Safe for concurrent use, by several processes too.
 type Store struct {
 	db  *store.DB
 	now func() time.Time
@@ -30,7 +30,8 @@ func NewStore(ctx context.Context, db *store.DB) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, err = db.Exec(ctx, "INSERT INTO tenants (name, created_ns, settings) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", Default, s.now().UnixNano(), string(settings))
+	_, err = db.Exec(ctx, "INSERT INTO tenants (name, created_ns, settings) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+		Default, s.now().UnixNano(), string(settings))
 	if err != nil {
 		return nil, fmt.Errorf("tenant %s: %w", Default, err)
 	}
@@ -59,7 +60,9 @@ func (s *Store) Create(ctx context.Context, name string, set Settings) (Tenant, 
 	}
 	t := Tenant{Name: name, Created: s.now(), Settings: set}
 	err = s.change(ctx, func(tx *store.Tx) error {
-		r, err := tx.Exec(ctx, "INSERT INTO tenants (name, created_ns, settings) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", name, t.Created.UnixNano(), string(text))
+		r, err := tx.Exec(ctx,
+			"INSERT INTO tenants (name, created_ns, settings) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", name,
+			t.Created.UnixNano(), string(text))
 		if n := affected(r, err); err == nil && n == 0 {
 			err = fmt.Errorf("%w: tenant %s exists", ErrConflict, name)
 		}
@@ -162,11 +165,13 @@ func (s *Store) Delete(ctx context.Context, name string) error {
 	}
 	return s.change(ctx, func(tx *store.Tx) error {
 		var adapters int64
-		if err := tx.QueryRow(ctx, "SELECT COUNT(*) FROM adapter_names WHERE tenant = ?", name).Scan(&adapters); err != nil {
+		if err := tx.QueryRow(ctx, "SELECT COUNT(*) FROM adapter_names WHERE tenant = ?",
+			name).Scan(&adapters); err != nil {
 			return err
 		}
 		if adapters > 0 {
-			return fmt.Errorf("%w: tenant %s still has %d adapters; remove them first", ErrConflict, quote(name), adapters)
+			return fmt.Errorf("%w: tenant %s still has %d adapters; remove them first", ErrConflict, quote(name),
+				adapters)
 		}
 		r, err := tx.Exec(ctx, "DELETE FROM tenants WHERE name = ?", name)
 		if n := affected(r, err); err == nil && n == 0 {
@@ -175,7 +180,8 @@ func (s *Store) Delete(ctx context.Context, name string) error {
 		if err != nil {
 			return err
 		}
-		_, err = tx.Exec(ctx, "UPDATE tenant_keys SET revoked_ns = ? WHERE tenant = ? AND revoked_ns = 0", s.now().UnixNano(), name)
+		_, err = tx.Exec(ctx, "UPDATE tenant_keys SET revoked_ns = ? WHERE tenant = ? AND revoked_ns = 0",
+			s.now().UnixNano(), name)
 		return err
 	})
 }
@@ -189,8 +195,10 @@ const (
 // hashKey is how a key is kept. A key has 256 random bits: a plain hash cannot be inverted.
 func hashKey(key string) [sha256.Size]byte { return sha256.Sum256([]byte(key)) }
 
-// AddKey makes a key for a tenant. secret is the key itself, which nothing keeps: it can be shown once. expires may be zero.
-func (s *Store) AddKey(ctx context.Context, tenant string, set KeySettings, expires time.Time) (secret string, k Key, err error) {
+// AddKey makes a key for a tenant. secret is the key itself, which nothing keeps: it can be shown once. expires may be
+// zero.
+func (s *Store) AddKey(ctx context.Context, tenant string, set KeySettings, expires time.Time) (secret string, k Key,
+	err error) {
 	slices.Sort(set.Scopes)
 	set.Scopes = slices.Compact(set.Scopes)
 	if err := set.Validate(); err != nil {
@@ -205,7 +213,8 @@ func (s *Store) AddKey(ctx context.Context, tenant string, set KeySettings, expi
 	}
 	secret = keyPrefix + base64.RawURLEncoding.EncodeToString(random[:keyBytes])
 	set.Hint = secret[:hintLength]
-	k = Key{ID: "key_" + hex.EncodeToString(random[keyBytes:]), Tenant: tenant, Created: s.now().UTC(), Expires: expires, KeySettings: set, hash: hashKey(secret)}
+	k = Key{ID: "key_" + hex.EncodeToString(random[keyBytes:]), Tenant: tenant, Created: s.now().UTC(),
+		Expires: expires, KeySettings: set, hash: hashKey(secret)}
 	text, err := json.Marshal(set)
 	if err != nil {
 		return "", Key{}, err
@@ -218,7 +227,9 @@ func (s *Store) AddKey(ctx context.Context, tenant string, set KeySettings, expi
 		if n == 0 {
 			return noTenant(tenant)
 		}
-		_, err := tx.Exec(ctx, "INSERT INTO tenant_keys (id, tenant, hash, created_ns, expires_ns, revoked_ns, settings) VALUES (?, ?, ?, ?, ?, 0, ?)",
+		_, err := tx.Exec(ctx,
+			"INSERT INTO tenant_keys (id, tenant, hash, created_ns, expires_ns, revoked_ns, settings) VALUES (?, ?, "+
+				"?, ?, ?, 0, ?)",
 			k.ID, tenant, hex.EncodeToString(k.hash[:]), k.Created.UnixNano(), nanos(expires), string(text))
 		return err
 	})
@@ -277,7 +288,8 @@ func (s *Store) Keys(ctx context.Context, tenant string) ([]Key, error) {
 	return out, rows.Err()
 }
 
-// Revoke ends a key of a tenant (any where tenant is ""); ErrNotFound where it is not one of its keys. A second call changes nothing.
+// Revoke ends a key of a tenant (any where tenant is ""); ErrNotFound where it is not one of its keys. A second call
+// changes nothing.
 func (s *Store) Revoke(ctx context.Context, tenant, id string) error {
 	return s.change(ctx, func(tx *store.Tx) error {
 		var owner string

@@ -12,7 +12,8 @@ import (
 	"weft/internal/store"
 )
 
-// sharedStores returns stores with connections of their own to one new database of the Postgres that scripts/test-stores started.
+// sharedStores returns stores with connections of their own to one new database of the Postgres that
+// scripts/test-stores started.
 func sharedStores(t *testing.T) (a, b *Store) {
 	t.Helper()
 	base, name := os.Getenv("WEFT_TEST_POSTGRES"), fmt.Sprintf("tenants%d", rand.Uint64())

@@ -89,10 +89,13 @@ func testTenants(t *testing.T, s *Store) {
 	if got := must(s.Get(ctx, "acme")); !reflect.DeepEqual(got.Settings, set) {
 		t.Errorf("stored %+v", got.Settings)
 	}
-	if got := must(s.Update(ctx, "acme", func(s *Settings) error { s.TokensPerMinute = 9; return nil })); got.Settings.TokensPerMinute != 9 || got.Settings.Weight != 2.5 {
+	if got := must(s.Update(ctx, "acme",
+		func(s *Settings) error { s.TokensPerMinute = 9; return nil })); got.Settings.TokensPerMinute != 9 ||
+		got.Settings.Weight != 2.5 {
 		t.Errorf("updated %+v", got.Settings)
 	}
-	if _, err := s.Update(ctx, "acme", func(s *Settings) error { s.Weight = 0; return nil }); !errors.Is(err, ErrInvalid) {
+	if _, err := s.Update(ctx, "acme", func(s *Settings) error { s.Weight = 0; return nil }); !errors.Is(err,
+		ErrInvalid) {
 		t.Errorf("weight 0: %v", err)
 	}
 	var names []string
@@ -102,7 +105,8 @@ func testTenants(t *testing.T, s *Store) {
 	if strings.Join(names, " ") != "acme default" {
 		t.Errorf("tenants %v", names)
 	}
-	must(s.db.Exec(ctx, "INSERT INTO adapter_names (tenant, name, digest, seq, pinned) VALUES ('acme', 'x', 'd', 1, 0)"))
+	must(s.db.Exec(ctx,
+		"INSERT INTO adapter_names (tenant, name, digest, seq, pinned) VALUES ('acme', 'x', 'd', 1, 0)"))
 	if err := s.Delete(ctx, "acme"); !errors.Is(err, ErrConflict) || !strings.Contains(err.Error(), "1 adapters") {
 		t.Errorf("delete with an adapter: %v", err)
 	}
@@ -111,7 +115,8 @@ func testTenants(t *testing.T, s *Store) {
 		t.Error(err)
 	}
 	for name, err := range map[string]error{
-		"get": second(s.Get(ctx, "acme")), "delete": s.Delete(ctx, "acme"), "update": second(s.Update(ctx, "acme", func(*Settings) error { return nil })),
+		"get": second(s.Get(ctx, "acme")), "delete": s.Delete(ctx, "acme"),
+		"update": second(s.Update(ctx, "acme", func(*Settings) error { return nil })),
 	} {
 		if !errors.Is(err, ErrNotFound) {
 			t.Errorf("%s of a tenant that is gone: %v", name, err)
@@ -126,12 +131,14 @@ func second[T any](_ T, err error) error { return err }
 
 func TestNamesAreRefused(t *testing.T) {
 	s, ctx := openStore(t), t.Context()
-	for _, name := range []string{"", ".", "..", "a..b", "-a", "_a", "A", "a/b", "a@b", "a:b", "a b", "a\x00b", "a\nb", "é", "'; DROP TABLE tenants; --", strings.Repeat("a", 65), strings.Repeat("x", 10_000)} {
+	for _, name := range []string{"", ".", "..", "a..b", "-a", "_a", "A", "a/b", "a@b", "a:b", "a b", "a\x00b", "a\nb",
+		"é", "'; DROP TABLE tenants; --", strings.Repeat("a", 65), strings.Repeat("x", 10_000)} {
 		_, err := s.Create(ctx, name, DefaultSettings())
 		if !errors.Is(err, ErrInvalid) || len(err.Error()) > 300 || strings.ContainsAny(err.Error(), "\n\x00") {
 			t.Errorf("%.20q: %v", name, err)
 		}
-		if _, _, err := s.AddKey(ctx, name, KeySettings{Scopes: []Scope{Infer}}, time.Time{}); !errors.Is(err, ErrNotFound) {
+		if _, _, err := s.AddKey(ctx, name, KeySettings{Scopes: []Scope{Infer}}, time.Time{}); !errors.Is(err,
+			ErrNotFound) {
 			t.Errorf("a key for %.20q: %v", name, err)
 		}
 	}
@@ -141,8 +148,14 @@ func TestNamesAreRefused(t *testing.T) {
 		}
 	}
 	for _, change := range []func(*Settings){
-		func(s *Settings) { s.Weight = -1 }, func(s *Settings) { s.Weight = 1e9 }, func(s *Settings) { s.PrefixCache = "all" }, func(s *Settings) { s.TokensPerMinute = -1 },
-		func(s *Settings) { s.DefaultAdapter = "../x" }, func(s *Settings) { s.DefaultAdapter = "x@" }, func(s *Settings) { s.Adapters = []string{"ok", "No"} },
+		func(s *Settings) { s.Weight = -1 }, func(s *Settings) { s.Weight = 1e9 }, func(
+			s *Settings) {
+			s.PrefixCache = "all"
+		}, func(s *Settings) { s.TokensPerMinute = -1 },
+		func(s *Settings) { s.DefaultAdapter = "../x" }, func(s *Settings) { s.DefaultAdapter = "x@" }, func(
+			s *Settings) {
+			s.Adapters = []string{"ok", "No"}
+		},
 		func(s *Settings) { s.Adapters = make([]string, maxAllowed+1) },
 	} {
 		set := DefaultSettings()
@@ -151,7 +164,8 @@ func TestNamesAreRefused(t *testing.T) {
 			t.Errorf("%+v: %v", set, err)
 		}
 	}
-	for _, set := range []KeySettings{{}, {Scopes: []Scope{"root"}}, {Scopes: []Scope{Infer, Infer, Infer, "x"}}, {Scopes: []Scope{Infer}, DefaultAdapter: "a/b"}} {
+	for _, set := range []KeySettings{{}, {Scopes: []Scope{"root"}}, {Scopes: []Scope{Infer, Infer, Infer, "x"}},
+		{Scopes: []Scope{Infer}, DefaultAdapter: "a/b"}} {
 		if _, _, err := s.AddKey(ctx, Default, set, time.Time{}); !errors.Is(err, ErrInvalid) {
 			t.Errorf("%+v: %v", set, err)
 		}
@@ -173,7 +187,8 @@ func testKeys(t *testing.T, s *Store) {
 	set := DefaultSettings()
 	set.DefaultAdapter = "support"
 	must(s.Create(ctx, "acme", set))
-	secret, key, err := s.AddKey(ctx, "acme", KeySettings{Scopes: []Scope{Metrics, Infer, Infer}}, c.now().Add(time.Hour))
+	secret, key, err := s.AddKey(ctx, "acme", KeySettings{Scopes: []Scope{Metrics, Infer, Infer}},
+		c.now().Add(time.Hour))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -189,13 +204,15 @@ func testKeys(t *testing.T, s *Store) {
 		t.Fatal(err)
 	}
 	g, err := a.Authenticate(secret)
-	if err != nil || g.Tenant != "acme" || g.Key != key.ID || !g.Has(Infer) || !g.Has(Metrics) || g.Has(Admin) || g.DefaultAdapter != "support" {
+	if err != nil || g.Tenant != "acme" || g.Key != key.ID || !g.Has(Infer) || !g.Has(Metrics) || g.Has(Admin) ||
+		g.DefaultAdapter != "support" {
 		t.Errorf("%+v %v", g, err)
 	}
 	if g, err := a.Authenticate(own); err != nil || g.Operator() || g.DefaultAdapter != "other@v2" {
 		t.Errorf("%+v %v", g, err)
 	}
-	for _, bad := range []string{"", "x", secret[:47], secret + "A", "weft-", strings.ToUpper(secret), strings.Repeat("k", 10_000), "' OR 1=1 --", "\x00"} {
+	for _, bad := range []string{"", "x", secret[:47], secret + "A", "weft-", strings.ToUpper(secret),
+		strings.Repeat("k", 10_000), "' OR 1=1 --", "\x00"} {
 		if _, err := a.Authenticate(bad); !errors.Is(err, ErrNoKey) {
 			t.Errorf("%.20q: %v", bad, err)
 		}
@@ -205,7 +222,8 @@ func testKeys(t *testing.T, s *Store) {
 		t.Errorf("listed: %s", listed)
 	}
 	var kept int
-	if err := s.db.QueryRow(ctx, "SELECT COUNT(*) FROM tenant_keys WHERE hash LIKE ? OR settings LIKE ?", "%"+secret[10:]+"%", "%"+secret[10:]+"%").Scan(&kept); err != nil || kept != 0 {
+	if err := s.db.QueryRow(ctx, "SELECT COUNT(*) FROM tenant_keys WHERE hash LIKE ? OR settings LIKE ?",
+		"%"+secret[10:]+"%", "%"+secret[10:]+"%").Scan(&kept); err != nil || kept != 0 {
 		t.Errorf("the key itself is in the database: %d %v", kept, err)
 	}
 
@@ -403,7 +421,8 @@ func testSpendIsShared(t *testing.T, s, other *Store) {
 	c.add((keepUsage + 2) * time.Minute)
 	must2(two.Begin(g))
 	var n int64
-	if err := errors.Join(two.share(ctx), s.db.QueryRow(ctx, "SELECT COUNT(*) FROM tenant_usage").Scan(&n)); err != nil || n != 1 {
+	if err := errors.Join(two.share(ctx),
+		s.db.QueryRow(ctx, "SELECT COUNT(*) FROM tenant_usage").Scan(&n)); err != nil || n != 1 {
 		t.Errorf("%d rows of spend are kept: %v", n, err)
 	}
 }
@@ -416,7 +435,8 @@ func TestDatabaseGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.db.Close()
-	for end := time.Now().Add(5 * time.Second); !strings.Contains(log.String(), "does not answer"); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(5 * time.Second); !strings.Contains(log.String(),
+		"does not answer"); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("nothing in the log")
 		}

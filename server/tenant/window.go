@@ -14,8 +14,8 @@ func (s spend) add(t spend) spend {
 
 func (s spend) tokens() int64 { return s.prompt + s.output }
 
-// window counts a tenant's spend over a sliding minute, out of two fixed minutes: the one before counts in the share of it that still lies within the last 60
-// seconds. Fixed minutes can be stored, and added up over servers.
+// window counts a tenant's spend over a sliding minute, out of two fixed minutes: the one before counts in the share of
+// it that still lies within the last 60 seconds. Fixed minutes can be stored, and added up over servers.
 type window struct {
 	minute         int64 // of Unix time; now's
 	own, others    spend // of this minute: charged here, and by other servers as far as they have reported

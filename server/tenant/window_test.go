@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// An exact count over the last two fixed minutes, event by event, against the window; wait's promise holds, and no earlier moment would do.
+// An exact count over the last two fixed minutes, event by event, against the window; wait's promise holds, and no
+// earlier moment would do.
 func TestWindowAgainstEvents(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	start := time.Unix(60*1000, 0)
@@ -40,7 +41,8 @@ func TestWindowAgainstEvents(t *testing.T) {
 			if d > 10*time.Millisecond && after(d-5*time.Millisecond)+need <= limit {
 				t.Fatalf("limit %d, %d and %d used at %.3f: %v is too long", limit, prev, cur, at, d)
 			}
-			if r := rate(limit, prev, cur, at); r.Remaining != max(0, limit-used(prev, cur, at)) || after(r.Reset) != 0 {
+			if r := rate(limit, prev, cur, at); r.Remaining != max(0, limit-used(prev, cur, at)) ||
+				after(r.Reset) != 0 {
 				t.Fatalf("rate %+v, then %d used", r, after(r.Reset))
 			}
 		}

@@ -25,7 +25,8 @@ type Options struct {
 	Targets []string     // names such as "q_proj"; nil: every linear layer of a block, in the model's own spelling
 	Layers  []int        // nil: all
 	Base    string       // base_model_name_or_path
-	// Strength is the adapter's change of a layer's output, as a share of its input's size; 0: 0.2. From about 0.5 on a model writes something else.
+	// Strength is the adapter's change of a layer's output, as a share of its input's size; 0: 0.2. From about 0.5 on a
+	// model writes something else.
 	Strength float64
 }
 
@@ -67,17 +68,22 @@ func linears(c *model.Config) []linear {
 	down := one("mlp", "down_proj", c.Hidden, c.FFN, lora.DownProj)
 	if c.Fused {
 		return []linear{
-			{"self_attn", "qkv_proj", q + 2*kv, c.Hidden, []lora.Target{lora.QProj, lora.KProj, lora.VProj}, []int{q, kv, kv}}, o,
-			{"mlp", "gate_up_proj", 2 * c.FFN, c.Hidden, []lora.Target{lora.GateProj, lora.UpProj}, []int{c.FFN, c.FFN}}, down,
+			{"self_attn", "qkv_proj", q + 2*kv, c.Hidden, []lora.Target{lora.QProj, lora.KProj, lora.VProj},
+				[]int{q, kv, kv}}, o,
+			{"mlp", "gate_up_proj", 2 * c.FFN, c.Hidden, []lora.Target{lora.GateProj, lora.UpProj},
+				[]int{c.FFN, c.FFN}}, down,
 		}
 	}
 	return []linear{
-		one("self_attn", "q_proj", q, c.Hidden, lora.QProj), one("self_attn", "k_proj", kv, c.Hidden, lora.KProj), one("self_attn", "v_proj", kv, c.Hidden, lora.VProj), o,
-		one("mlp", "gate_proj", c.FFN, c.Hidden, lora.GateProj), one("mlp", "up_proj", c.FFN, c.Hidden, lora.UpProj), down,
+		one("self_attn", "q_proj", q, c.Hidden, lora.QProj), one("self_attn", "k_proj", kv, c.Hidden, lora.KProj),
+		one("self_attn", "v_proj", kv, c.Hidden, lora.VProj), o,
+		one("mlp", "gate_proj", c.FFN, c.Hidden, lora.GateProj), one("mlp", "up_proj", c.FFN, c.Hidden, lora.UpProj),
+		down,
 	}
 }
 
-// each calls do for every adapted layer with its two factors, A [R, in] and B [out, R]. Equal options give equal factors.
+// each calls do for every adapted layer with its two factors, A [R, in] and B [out, R]. Equal options give equal
+// factors.
 func each(cfg *model.Config, o Options, do func(layer int, l linear, a, b lora.Factor)) {
 	for layer := range cfg.Layers {
 		if o.Layers != nil && !slices.Contains(o.Layers, layer) {
@@ -120,7 +126,8 @@ func Adapter(cfg *model.Config, o Options) *lora.Adapter {
 	each(cfg, o, func(layer int, l linear, a, b lora.Factor) {
 		row, at := len(b.Data)/b.Rows, 0
 		for i, t := range l.targets {
-			part := lora.Factor{DType: b.DType, Rows: l.rows[i], Cols: b.Cols, Data: b.Data[at*row : (at+l.rows[i])*row]}
+			part := lora.Factor{DType: b.DType, Rows: l.rows[i], Cols: b.Cols,
+				Data: b.Data[at*row : (at+l.rows[i])*row]}
 			out.Layers[layer][t] = lora.Module{A: a, B: part, Scale: float32(float64(o.Alpha) / float64(o.Rank))}
 			at += l.rows[i]
 		}
@@ -134,13 +141,16 @@ func Write(dir string, cfg *model.Config, o Options) error {
 	tensors := map[string]weights.Tensor{}
 	each(cfg, o, func(layer int, l linear, a, b lora.Factor) {
 		name := fmt.Sprintf("base_model.model.model.layers.%d.%s.%s.", layer, l.block, l.name)
-		tensors[name+"lora_A.weight"] = weights.Tensor{DType: a.DType.String(), Shape: []int{a.Rows, a.Cols}, Data: a.Data}
-		tensors[name+"lora_B.weight"] = weights.Tensor{DType: b.DType.String(), Shape: []int{b.Rows, b.Cols}, Data: b.Data}
+		tensors[name+"lora_A.weight"] = weights.Tensor{DType: a.DType.String(), Shape: []int{a.Rows, a.Cols},
+			Data: a.Data}
+		tensors[name+"lora_B.weight"] = weights.Tensor{DType: b.DType.String(), Shape: []int{b.Rows, b.Cols},
+			Data: b.Data}
 	})
 	if len(tensors) == 0 {
 		return fmt.Errorf("no layer of the model is among targets %q, layers %v", o.Targets, o.Layers)
 	}
-	c := peft.Config{Base: o.Base, Rank: o.Rank, Alpha: float64(o.Alpha), Targets: peft.Modules{Names: o.Targets}, Layers: o.Layers}
+	c := peft.Config{Base: o.Base, Rank: o.Rank, Alpha: float64(o.Alpha), Targets: peft.Modules{Names: o.Targets},
+		Layers: o.Layers}
 	return peft.Write(dir, c, tensors)
 }
 

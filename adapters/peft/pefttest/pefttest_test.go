@@ -11,7 +11,8 @@ import (
 	"weft/runtime/weights"
 )
 
-// What Write puts into files is what Adapter returns, another seed is another adapter, and what was not asked for stays untouched.
+// What Write puts into files is what Adapter returns, another seed is another adapter, and what was not asked for stays
+// untouched.
 func TestWriteEqualsAdapter(t *testing.T) {
 	cfg, err := Config(testdata.Shared(t, "data", "weights", "stories260K", "hf"))
 	if err != nil {

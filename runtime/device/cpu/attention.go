@@ -66,11 +66,12 @@ func (d *cpuDevice) RoPE(a device.RoPEArgs) error {
 	return nil
 }
 
-// tiling says how the work of an attention is cut: query heads of a KV head and rows of a sequence into items of at most QUERIES_MAX queries, and, where
-// an item would have many keys, the spans of its keys too.
+// tiling says how the work of an attention is cut: query heads of a KV head and rows of a sequence into items of at
+// most QUERIES_MAX queries, and, where an item would have many keys, the spans of its keys too.
 type tiling struct{ heads, rows, spans int }
 
-// tilingOf cuts so finely that the threads can share the work evenly: about eight items a thread by keys, none below one span.
+// tilingOf cuts so finely that the threads can share the work evenly: about eight items a thread by keys, none below
+// one span.
 func tilingOf(a *device.AttentionArgs, kvHeads, group, threads int) tiling {
 	t := tiling{heads: min(group, C.QUERIES_MAX)}
 	t.rows = max(1, C.QUERIES_MAX/t.heads)
@@ -156,7 +157,8 @@ func (d *cpuDevice) Attention(a device.AttentionArgs) error {
 	return nil
 }
 
-// attentionWork is the items of an attention and, for queries whose keys several of them share, what merges their parts.
+// attentionWork is the items of an attention and, for queries whose keys several of them share, what merges their
+// parts.
 type attentionWork struct {
 	t             tiling
 	group         int
@@ -195,7 +197,8 @@ func (d *cpuDevice) attentionWork(a *device.AttentionArgs, w *attentionWork) (er
 		heads := min(w.t.heads, (kvHead+1)*w.group-head)
 		it := C.attention_item{
 			pages: pages, row: C.int32_t(row), rows: C.int32_t(rows), position: C.int32_t(a.Positions[row]),
-			kv_head: C.int32_t(kvHead), head: C.int32_t(head), heads: C.int32_t(heads), span: C.int32_t(begin), spans: C.int32_t(end - begin), part: -1,
+			kv_head: C.int32_t(kvHead), head: C.int32_t(head), heads: C.int32_t(heads), span: C.int32_t(begin),
+			spans: C.int32_t(end - begin), part: -1,
 		}
 		if end-begin <= w.t.spans {
 			w.items = append(w.items, it)

@@ -13,8 +13,8 @@ import (
 	"weft/runtime/tensor"
 )
 
-// attend writes the keys and values of one sequence with RoPE (Rot 0), chunk rows at a time, and returns the attention of all rows. The cache's
-// unused slots hold NaN.
+// attend writes the keys and values of one sequence with RoPE (Rot 0), chunk rows at a time, and returns the attention
+// of all rows. The cache's unused slots hold NaN.
 type attend struct {
 	heads, kvHeads, dim, pageLen, window, chunk int
 	rows                                        int // 0: 67
@@ -26,7 +26,8 @@ func (a attend) run(t testing.TB, d *cpuDevice, q, k, v []float32) []float32 {
 	t.Helper()
 	rows := len(q) / (a.heads * a.dim)
 	pages := (rows + a.pageLen - 1) / a.pageLen
-	kv, err := d.NewKVCache(device.KVConfig{Layers: 2, KVHeads: a.kvHeads, HeadDim: a.dim, PageLen: a.pageLen, NumPages: pages + 1, DType: a.dtype})
+	kv, err := d.NewKVCache(device.KVConfig{Layers: 2, KVHeads: a.kvHeads, HeadDim: a.dim, PageLen: a.pageLen,
+		NumPages: pages + 1, DType: a.dtype})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,12 +53,15 @@ func (a attend) run(t testing.TB, d *cpuDevice, q, k, v []float32) []float32 {
 			slots = append(slots, table[p/a.pageLen]*int32(a.pageLen)+int32(p%a.pageLen))
 			positions = append(positions, int32(p))
 		}
-		if err := d.RoPE(device.RoPEArgs{K: part(kb, begin, end, a.kvHeads*a.dim), V: part(vb, begin, end, a.kvHeads*a.dim), HeadDim: a.dim, Cache: kv, Layer: 1, Slots: slots}); err != nil {
+		if err := d.RoPE(device.RoPEArgs{K: part(kb, begin, end, a.kvHeads*a.dim),
+			V: part(vb, begin, end, a.kvHeads*a.dim), HeadDim: a.dim, Cache: kv, Layer: 1, Slots: slots}); err != nil {
 			t.Fatal(err)
 		}
 		if err := d.Attention(device.AttentionArgs{
-			Q: part(qb, begin, end, a.heads*a.dim), Out: part(out, begin, end, a.heads*a.dim), HeadDim: a.dim, Cache: kv, Layer: 1,
-			Indptr: []int32{0, 0, int32(end - begin)}, Positions: positions, PageTables: [][]int32{nil, table}, Scale: 0.2, Softcap: a.softcap, Window: a.window,
+			Q: part(qb, begin, end, a.heads*a.dim), Out: part(out, begin, end, a.heads*a.dim), HeadDim: a.dim,
+			Cache: kv, Layer: 1,
+			Indptr: []int32{0, 0, int32(end - begin)}, Positions: positions, PageTables: [][]int32{nil, table},
+			Scale: 0.2, Softcap: a.softcap, Window: a.window,
 		}); err != nil {
 			t.Fatal(err)
 		}

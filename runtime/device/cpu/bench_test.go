@@ -13,15 +13,18 @@ import (
 	"weft/runtime/tensor"
 )
 
-// BenchmarkLinear reports the GB/s of weights read and the GOP/s of products; a stack of matrices larger than the caches, as a model's layers are.
+// BenchmarkLinear reports the GB/s of weights read and the GOP/s of products; a stack of matrices larger than the
+// caches, as a model's layers are.
 func BenchmarkLinear(b *testing.B) {
 	for _, isa := range ISAs()[min(1, len(ISAs())-1):] {
 		for _, f := range []struct {
 			name string
 			s    shape
 		}{
-			{"Q4_0", shape{quant.Int4, 32, false, true}}, {"Q4_1", shape{quant.Int4, 32, true, true}}, {"Q8_0", shape{quant.Int8, 32, false, true}},
-			{"Q6_K", shape{quant.Int8, 16, false, false}}, {"BF16", shape{quant.BF16, 0, false, false}}, {"F32", shape{quant.F32, 0, false, false}},
+			{"Q4_0", shape{quant.Int4, 32, false, true}}, {"Q4_1", shape{quant.Int4, 32, true, true}},
+			{"Q8_0", shape{quant.Int8, 32, false, true}},
+			{"Q6_K", shape{quant.Int8, 16, false, false}}, {"BF16", shape{quant.BF16, 0, false, false}},
+			{"F32", shape{quant.F32, 0, false, false}},
 		} {
 			const rows, cols, bytes = 2048, 2048, 100 << 20
 			var weights []device.Weight
@@ -71,7 +74,8 @@ func BenchmarkAttention(b *testing.B) {
 			b.Run(fmt.Sprintf("%s/rows=%d/context=%d", isa, c.rows, c.context), func(b *testing.B) {
 				d := open(b, Options{ISA: isa})
 				r := rand.New(rand.NewPCG(1, 1))
-				kv, err := d.NewKVCache(device.KVConfig{Layers: 1, KVHeads: kvHeads, HeadDim: dim, PageLen: 16, NumPages: c.context / 16, DType: tensor.F16})
+				kv, err := d.NewKVCache(device.KVConfig{Layers: 1, KVHeads: kvHeads, HeadDim: dim, PageLen: 16,
+					NumPages: c.context / 16, DType: tensor.F16})
 				if err != nil {
 					b.Fatal(err)
 				}
@@ -86,8 +90,11 @@ func BenchmarkAttention(b *testing.B) {
 				}
 				n := 0
 				for b.Loop() {
-					if err := d.Attention(device.AttentionArgs{Q: view(q, c.rows, heads*dim), Out: view(out, c.rows, heads*dim), HeadDim: dim, Cache: kv,
-						Indptr: []int32{0, int32(c.rows)}, Positions: positions, PageTables: [][]int32{table}, Scale: 0.1}); err != nil {
+					if err := d.Attention(device.AttentionArgs{Q: view(q, c.rows, heads*dim),
+						Out: view(out, c.rows, heads*dim), HeadDim: dim, Cache: kv,
+						Indptr: []int32{0,
+							int32(c.rows)}, Positions: positions, PageTables: [][]int32{table},
+						Scale: 0.1}); err != nil {
 						b.Fatal(err)
 					}
 					if err := d.Sync(); err != nil {

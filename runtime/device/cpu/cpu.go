@@ -40,15 +40,18 @@ type cpuDevice struct {
 	closed      atomic.Bool
 }
 
-// New returns a device that runs on the processor with its own pool of o.Threads threads (the goroutine that calls Sync is one of them).
-// Errors: device.ErrUnsupported for an unknown or absent instruction set or impossible options, device.ErrOutOfMemory.
+// New returns a device that runs on the processor with its own pool of o.Threads threads (the goroutine that calls Sync
+// is one of them). Errors: device.ErrUnsupported for an unknown or absent instruction set or impossible options,
+// device.ErrOutOfMemory.
 func New(o Options) (device.Device, error) {
 	isa, err := chooseISA(o.ISA)
 	if err != nil {
 		return nil, fmt.Errorf("cpu: %w", err)
 	}
 	if o.Threads < 0 || o.Threads > maxThreads || o.MemoryLimit < 0 || o.Activations > Fast {
-		return nil, fmt.Errorf("cpu: %w: %d threads (0..%d), memory limit %d (0 or more), activations %d", device.ErrUnsupported, o.Threads, maxThreads, o.MemoryLimit, o.Activations)
+		return nil,
+			fmt.Errorf("cpu: %w: %d threads (0..%d), memory limit %d (0 or more), activations %d",
+				device.ErrUnsupported, o.Threads, maxThreads, o.MemoryLimit, o.Activations)
 	}
 	if o.Threads == 0 {
 		o.Threads = min(runtime.GOMAXPROCS(0), runtime.NumCPU(), maxThreads)
@@ -107,8 +110,9 @@ func (d *cpuDevice) run() {
 	d.arena.reset()
 }
 
-// Close ends the threads and frees the device's own memory; recorded operations that were not run are dropped. Buffers, weights and caches still alive are
-// an error with the bytes of each purpose; their owners may still free them. A second Close returns device.ErrClosed.
+// Close ends the threads and frees the device's own memory; recorded operations that were not run are dropped. Buffers,
+// weights and caches still alive are an error with the bytes of each purpose; their owners may still free them. A
+// second Close returns device.ErrClosed.
 func (d *cpuDevice) Close() error {
 	if d.closed.Swap(true) {
 		return fmt.Errorf("close: %w", device.ErrClosed)

@@ -1,10 +1,12 @@
-// Package cpu is the device of C kernels: one file per family and instruction set, chosen at run time, run by a small pool of threads.
+// Package cpu is the device of C kernels: one file per family and instruction set, chosen at run time, run by a small
+// pool of threads.
 //
 // # Recording
 //
-// A Device method checks its arguments and appends a record to memory that C can read; no call crosses into C until Sync, which runs the whole list
-// in one call. An operation is one or more phases of independent chunks: outputs, heads, rows, or spans of keys at fixed positions, never other parts of a sum, so
-// that results do not depend on who computes what. In the steady state recording and running allocate nothing.
+// A Device method checks its arguments and appends a record to memory that C can read; no call crosses into C until
+// Sync, which runs the whole list in one call. An operation is one or more phases of independent chunks: outputs,
+// heads, rows, or spans of keys at fixed positions, never other parts of a sum, so that results do not depend on who
+// computes what. In the steady state recording and running allocate nothing.
 //
 // # Packed weights
 //
@@ -16,28 +18,33 @@
 //	Int4       [N/16][K/32] of 256 bytes: byte [j][row][i] holds the codes of columns 4j+i (low) and 16+4j+i (high), j < 4
 //	Lookup4    as Int4, the codes being indices
 //
-// 16 scales (and 16 mins) of a group, binary16 where ScalesF16 allows, lie beside the 32 columns that they belong to when groups have 16 or 32
-// columns, else behind the panel's codes. Rows are padded to 16 and columns to 32 with values that contribute nothing.
+// 16 scales (and 16 mins) of a group, binary16 where ScalesF16 allows, lie beside the 32 columns that they belong to
+// when groups have 16 or 32 columns, else behind the panel's codes. Rows are padded to 16 and columns to 32 with values
+// that contribute nothing.
 //
 // Factors of LoRA stay as device.LoRAMatrices says and in the type of their file.
 //
 // # Numbers
 //
-// With Float activations acc = fma(x[k], w[k], acc) for ascending k, one chain per output, w widened or dequantized to float32 as quant.Matrix
-// says. With Fast, Int8 and Int4 matrices whose groups are a multiple of 32 columns, 16, or the whole row, multiply the codes of quant.QuantizeActs:
-// for each 32 columns, in ascending order, the exact integer sum (minus Zero times the sum of q) enters as acc = fma(sum, scale*ascale, acc), then, where there are mins, acc = fma(min,
-// ascale*sum(q), acc); groups of 16 do so for each half. Other layouts and group lengths take the float path.
-// LoRA: a product with A is 16 sums of fma over the columns (lane = column % 16) and a fixed tree, one with B a chain of fma over the rank.
-// All of this gives the same bits on every instruction set, alone and in any batch. The exception: with Fast on avx512, BF16 matrices use the bf16 dot
-// products of the processor (activations rounded to bf16, pairs of products, subnormals flushed), still the same alone and in any batch.
+// With Float activations acc = fma(x[k], w[k], acc) for ascending k, one chain per output, w widened or dequantized to
+// float32 as quant.Matrix says. With Fast, Int8 and Int4 matrices whose groups are a multiple of 32 columns, 16, or the
+// whole row, multiply the codes of quant.QuantizeActs: for each 32 columns, in ascending order, the exact integer sum
+// (minus Zero times the sum of q) enters as acc = fma(sum, scale*ascale, acc), then, where there are mins, acc =
+// fma(min, ascale*sum(q), acc); groups of 16 do so for each half. Other layouts and group lengths take the float path.
+// LoRA: a product with A is 16 sums of fma over the columns (lane = column % 16) and a fixed tree, one with B a chain
+// of fma over the rank. All of this gives the same bits on every instruction set, alone and in any batch. The
+// exception: with Fast on avx512, BF16 matrices use the bf16 dot products of the processor (activations rounded to
+// bf16, pairs of products, subnormals flushed), still the same alone and in any batch.
 //
 // # Training
 //
-// MatMul, LinearGrad, and Linear in precision BF16 are blocked products (product_body.h): a chunk packs DEPTH columns of its rows into tiles and, pair by pair, the
-// panels: of a matrix, or of a weight that is dequantized and, for the gradient, transposed 16 by 16. Each sum is one chain in ascending order, whatever the blocks. Where the
-// instruction set multiplies bf16 (avx512), precision BF16 rounds both factors and adds pairs of products; else it is Float32. Everything else is float32, the same bits
-// on every instruction set and for any number of threads. Attention (documents_body.h) makes blocks of 64 rows anew in the gradient: once with queries owning the block, for
-// theirs, and once with keys, for those of keys and values; so no sum is shared between threads, at seven products instead of five.
+// MatMul, LinearGrad, and Linear in precision BF16 are blocked products (product_body.h): a chunk packs DEPTH columns
+// of its rows into tiles and, pair by pair, the panels: of a matrix, or of a weight that is dequantized and, for the
+// gradient, transposed 16 by 16. Each sum is one chain in ascending order, whatever the blocks. Where the instruction
+// set multiplies bf16 (avx512), precision BF16 rounds both factors and adds pairs of products; else it is Float32.
+// Everything else is float32, the same bits on every instruction set and for any number of threads. Attention
+// (documents_body.h) makes blocks of 64 rows anew in the gradient: once with queries owning the block, for theirs, and
+// once with keys, for those of keys and values; so no sum is shared between threads, at seven products instead of five.
 package cpu
 
 import "weft/quant"
@@ -48,7 +55,8 @@ type Activations uint8
 // Activation precisions.
 const (
 	Float Activations = iota // float32
-	Fast                     // int8 groups for Int8 and Int4 weights, bf16 for BF16 weights where the processor multiplies it
+	// int8 groups for Int8 and Int4 weights, bf16 for BF16 weights where the processor multiplies it
+	Fast
 )
 
 // String returns the value of the --activations flag.
@@ -59,7 +67,8 @@ func (a Activations) String() string {
 	return "float"
 }
 
-// Options of New. The zero value takes all usable processors, the best instruction set and float activations, without a limit of memory.
+// Options of New. The zero value takes all usable processors, the best instruction set and float activations, without a
+// limit of memory.
 type Options struct {
 	Threads     int         // 0: as many as the process may use
 	ISA         string      // "scalar", "avx2", "avx512"; "": $WEFT_ISA, else the best that the processor has
@@ -70,7 +79,8 @@ type Options struct {
 
 // Profiler is a device opened with Options.Profile.
 type Profiler interface {
-	// TakeProfile returns what operations cost since the last call, the dearest first. Not concurrently with operations.
+	// TakeProfile returns what operations cost since the last call, the dearest first. Not concurrently with
+	// operations.
 	TakeProfile() []OpCost
 }
 
@@ -87,8 +97,9 @@ type OpCost struct {
 	Halves   bool    // Ops are bf16 products
 }
 
-// Integer says whether Linear, with Fast activations, multiplies m with activations quantized by quant.QuantizeActs: Int8 and Int4 with groups of
-// 16 columns, of a multiple of 32, or of the whole row.
+// Integer says whether Linear, with Fast activations, multiplies m with activations quantized by quant.QuantizeActs:
+// Int8 and Int4 with groups of 16 columns, of a multiple of 32, or of the whole row.
 func Integer(m *quant.Matrix) bool {
-	return (m.Layout == quant.Int8 || m.Layout == quant.Int4) && (m.GroupLen%quant.ActGroup == 0 || m.GroupLen == 16 || m.GroupLen >= m.Cols)
+	return (m.Layout == quant.Int8 || m.Layout == quant.Int4) &&
+		(m.GroupLen%quant.ActGroup == 0 || m.GroupLen == 16 || m.GroupLen >= m.Cols)
 }

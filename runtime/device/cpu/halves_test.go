@@ -12,7 +12,8 @@ import (
 	"weft/runtime/device"
 )
 
-// With precision BF16 both factors are rounded to bfloat16, where the instruction set multiplies that; else they are not. Precision Float32 goes before Fast activations.
+// With precision BF16 both factors are rounded to bfloat16, where the instruction set multiplies that; else they are
+// not. Precision Float32 goes before Fast activations.
 func TestPrecision(t *testing.T) {
 	round := func(x []float32) []float32 {
 		out := make([]float32, len(x))
@@ -42,18 +43,22 @@ func TestPrecision(t *testing.T) {
 						}
 						plain.Data = bytesOf(values)
 						xb, out := upload(t, d, x), upload(t, d, make([]float32, rows*n))
-						a := device.LinearArgs{X: view(xb, rows, k), Parts: []device.LinearPart{{W: w, Bias: upload(t, d, bias), Out: view(out, rows, n)}}, Precision: p}
+						a := device.LinearArgs{X: view(xb, rows, k),
+							Parts:     []device.LinearPart{{W: w, Bias: upload(t, d, bias), Out: view(out, rows, n)}},
+							Precision: p}
 						if err := d.Linear(a); err != nil {
 							t.Fatal(err)
 						}
 						dy := random(rand.New(rand.NewPCG(7, 7)), rows*n)
 						dx := upload(t, d, make([]float32, rows*k))
-						g := device.LinearGradArgs{Parts: []device.LinearGradPart{{W: w, DY: view(upload(t, d, dy), rows, n)}}, DX: view(dx, rows, k), Precision: p}
+						g := device.LinearGradArgs{Parts: []device.LinearGradPart{{W: w,
+							DY: view(upload(t, d, dy), rows, n)}}, DX: view(dx, rows, k), Precision: p}
 						if err := d.LinearGrad(g); err != nil {
 							t.Fatal(err)
 						}
 						product := upload(t, d, make([]float32, rows*n))
-						mm := device.MatMulArgs{A: view(xb, rows, k), B: view(upload(t, d, values), n, k), TransB: true, Out: view(product, rows, n), Alpha: 1, Precision: p}
+						mm := device.MatMulArgs{A: view(xb, rows, k), B: view(upload(t, d, values), n, k), TransB: true,
+							Out: view(product, rows, n), Alpha: 1, Precision: p}
 						if err := d.MatMul(mm); err != nil {
 							t.Fatal(err)
 						}

@@ -133,12 +133,17 @@ func (s shape) String() string {
 // shapes are the layouts that the kernels tell apart.
 var shapes = []shape{
 	{quant.F32, 0, false, false}, {quant.F16, 0, false, false}, {quant.BF16, 0, false, false},
-	{quant.Int8, 32, false, true}, {quant.Int8, 32, true, false}, {quant.Int8, 16, false, false}, {quant.Int8, 16, true, true}, {quant.Int8, 0, false, false}, {quant.Int8, 64, true, true}, {quant.Int8, 48, false, false}, {quant.Int8, 5, true, false},
-	{quant.Int4, 32, false, true}, {quant.Int4, 32, true, true}, {quant.Int4, 32, true, false}, {quant.Int4, 128, false, true}, {quant.Int4, 16, true, false}, {quant.Int4, 16, false, true}, {quant.Int4, 0, false, false}, {quant.Int4, 7, false, false},
+	{quant.Int8, 32, false, true}, {quant.Int8, 32, true, false}, {quant.Int8, 16, false, false},
+	{quant.Int8, 16, true, true}, {quant.Int8, 0, false, false}, {quant.Int8, 64, true, true},
+	{quant.Int8, 48, false, false}, {quant.Int8, 5, true, false},
+	{quant.Int4, 32, false, true}, {quant.Int4, 32, true, true}, {quant.Int4, 32, true, false},
+	{quant.Int4, 128, false, true}, {quant.Int4, 16, true, false}, {quant.Int4, 16, false, true},
+	{quant.Int4, 0, false, false}, {quant.Int4, 7, false, false},
 	{quant.Lookup4, 64, false, false}, {quant.Lookup4, 32, false, true}, {quant.Lookup4, 20, false, false},
 }
 
-// expected is X*Wᵀ in float64 with x as the kernels see it, and the sum of the absolute products as the measure of rounding.
+// expected is X*Wᵀ in float64 with x as the kernels see it, and the sum of the absolute products as the measure of
+// rounding.
 func expected(m *quant.Matrix, x []float32, rows int, quantized bool) (want, size []float64) {
 	w := make([]float32, m.Cols)
 	for t := range rows {

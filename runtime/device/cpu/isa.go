@@ -15,8 +15,8 @@ import (
 
 var isaNames = []string{"scalar", "avx2", "avx512"} // in the order of enum isa
 
-// ISAs lists the instruction sets that this machine can run, the best last. GODEBUG=cpu.avx2=off and the like are honoured.
-// avx2 means AVX2, FMA and F16C; avx512 adds F, BW, VL, DQ, VNNI and BF16.
+// ISAs lists the instruction sets that this machine can run, the best last. GODEBUG=cpu.avx2=off and the like are
+// honoured. avx2 means AVX2, FMA and F16C; avx512 adds F, BW, VL, DQ, VNNI and BF16.
 func ISAs() []string {
 	names := isaNames[:1:1]
 	x := &cpu.X86
@@ -41,10 +41,13 @@ func chooseISA(want string) (int, error) {
 		want = present[len(present)-1]
 	}
 	if !slices.Contains(isaNames, want) {
-		return 0, fmt.Errorf("%w: instruction set %q (%s); known are %s", device.ErrUnsupported, want, from, strings.Join(isaNames, ", "))
+		return 0,
+			fmt.Errorf("%w: instruction set %q (%s); known are %s", device.ErrUnsupported, want, from,
+				strings.Join(isaNames, ", "))
 	}
 	if !slices.Contains(present, want) {
-		return 0, fmt.Errorf("%w: instruction set %q (%s) is not present; this machine runs %s", device.ErrUnsupported, want, from, strings.Join(present, ", "))
+		return 0, fmt.Errorf("%w: instruction set %q (%s) is not present; this machine runs %s", device.ErrUnsupported,
+			want, from, strings.Join(present, ", "))
 	}
 	return slices.Index(isaNames, want), nil
 }

@@ -15,7 +15,8 @@ import (
 func linear(t testing.TB, d *cpuDevice, w device.Weight, x []float32, rows int, bias device.Buffer) []float32 {
 	t.Helper()
 	xb, out := upload(t, d, x), upload(t, d, make([]float32, rows*w.Rows()))
-	if err := d.Linear(device.LinearArgs{X: view(xb, rows, w.Cols()), Parts: []device.LinearPart{{W: w, Bias: bias, Out: view(out, rows, w.Rows())}}}); err != nil {
+	if err := d.Linear(device.LinearArgs{X: view(xb, rows, w.Cols()),
+		Parts: []device.LinearPart{{W: w, Bias: bias, Out: view(out, rows, w.Rows())}}}); err != nil {
 		t.Fatal(err)
 	}
 	if err := d.Sync(); err != nil {
@@ -34,12 +35,14 @@ func load(t testing.TB, d *cpuDevice, m *quant.Matrix) device.Weight {
 	return w
 }
 
-// Every layout against float64, the same bits on every instruction set (bf16 dot products apart), and the same bits in a batch as alone.
+// Every layout against float64, the same bits on every instruction set (bf16 dot products apart), and the same bits in
+// a batch as alone.
 func TestLinear(t *testing.T) {
 	for _, activations := range []Activations{Float, Fast} {
 		for _, s := range shapes {
 			t.Run(fmt.Sprintf("%v/%v", activations, s), func(t *testing.T) {
-				for _, size := range [][3]int{{1, 33, 96}, {13, 17, 50}, {3, 16, 1}, {31, 5, 160}, {2, 48, 33}, {6, 20, 64}, {9, 16, 31}} {
+				for _, size := range [][3]int{{1, 33, 96}, {13, 17, 50}, {3, 16, 1}, {31, 5, 160}, {2, 48, 33},
+					{6, 20, 64}, {9, 16, 31}} {
 					r := rand.New(rand.NewPCG(1, uint64(size[0])))
 					rows, n, k := size[0], size[1], size[2]
 					m, x := matrixOf(r, s.layout, n, k, s.group, s.mins, s.half), random(r, rows*k)
@@ -62,7 +65,8 @@ func TestLinear(t *testing.T) {
 							numtest.Equal(t, isa+" against scalar", got, first)
 						}
 						for row := range rows {
-							numtest.Equal(t, fmt.Sprintf("%s row %d alone", isa, row), linear(t, d, w, x[row*k:][:k], 1, nil), got[row*n:][:n])
+							numtest.Equal(t, fmt.Sprintf("%s row %d alone", isa, row),
+								linear(t, d, w, x[row*k:][:k], 1, nil), got[row*n:][:n])
 						}
 					}
 				}
@@ -85,7 +89,8 @@ func TestLinearParts(t *testing.T) {
 		at := 3
 		var ms []*quant.Matrix
 		var biases [][]float32
-		for i, s := range []shape{{quant.Int4, 32, true, true}, {quant.F32, 0, false, false}, {quant.Int8, 16, false, false}} {
+		for i, s := range []shape{{quant.Int4, 32, true, true}, {quant.F32, 0, false, false},
+			{quant.Int8, 16, false, false}} {
 			m := matrixOf(r, s.layout, 20+i, k, s.group, s.mins, s.half)
 			v := device.View{Buf: out, Offset: int64(at), Rows: rows, Cols: 20 + i, Stride: 100, DType: args.X.DType}
 			bias := random(r, 20+i)
@@ -132,7 +137,8 @@ func TestEmbed(t *testing.T) {
 				m := matrixOf(r, s.layout, 21, 77, s.group, s.mins, s.half)
 				ids := []int32{0, 20, 16, 15, 3, 3}
 				out := upload(t, d, make([]float32, len(ids)*77))
-				if err := d.Embed(device.EmbedArgs{IDs: ids, Table: load(t, d, m), Scale: 1.5, Out: view(out, len(ids), 77)}); err != nil {
+				if err := d.Embed(device.EmbedArgs{IDs: ids, Table: load(t, d, m), Scale: 1.5,
+					Out: view(out, len(ids), 77)}); err != nil {
 					t.Fatal(err)
 				}
 				if err := d.Sync(); err != nil {
@@ -151,10 +157,12 @@ func TestEmbed(t *testing.T) {
 	}
 }
 
-// The kernels quantize activations by the rule of quant.QuantizeActs, its edges included: with the unit matrix the product is what the codes stand for.
+// The kernels quantize activations by the rule of quant.QuantizeActs, its edges included: with the unit matrix the
+// product is what the codes stand for.
 func TestActivationsQuantized(t *testing.T) {
 	const n = 64
-	m := &quant.Matrix{Layout: quant.Int8, Rows: n, Cols: n, GroupLen: 32, Data: make([]byte, n*n), Scales: make([]float32, n*2)}
+	m := &quant.Matrix{Layout: quant.Int8, Rows: n, Cols: n, GroupLen: 32, Data: make([]byte, n*n),
+		Scales: make([]float32, n*2)}
 	for i := range n {
 		m.Data[i*n+i] = 1
 		m.Scales[2*i], m.Scales[2*i+1] = 1, 1
@@ -163,7 +171,8 @@ func TestActivationsQuantized(t *testing.T) {
 	eachISA(t, func(t *testing.T, isa string) {
 		d := open(t, Options{ISA: isa, Threads: 1, Activations: Fast})
 		w := load(t, d, m)
-		for i, scale := range []float32{1, 0, 0x1p-149, 0x1p-130, 0x1p-122, 0x1p-121, 0x1p-120, 0x1p+100, 0x1.fffffep+127} {
+		for i, scale := range []float32{1, 0, 0x1p-149, 0x1p-130, 0x1p-122, 0x1p-121, 0x1p-120, 0x1p+100,
+			0x1.fffffep+127} {
 			x := random(r, n)
 			for j := range x {
 				x[j] = min(max(x[j]/4, -1), 1) * scale
@@ -191,7 +200,8 @@ func TestActivationsQuantized(t *testing.T) {
 func TestLargestCodes(t *testing.T) {
 	const n, k = 16, 64
 	for _, code := range []int8{-128, -127, 127} {
-		m := &quant.Matrix{Layout: quant.Int8, Rows: n, Cols: k, GroupLen: 32, Data: make([]byte, n*k), Scales: make([]float32, n*2)}
+		m := &quant.Matrix{Layout: quant.Int8, Rows: n, Cols: k, GroupLen: 32, Data: make([]byte, n*k),
+			Scales: make([]float32, n*2)}
 		for i := range m.Data {
 			m.Data[i] = byte(code)
 		}

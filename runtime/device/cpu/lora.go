@@ -17,8 +17,9 @@ import (
 
 // Bounds of how a LoRA operation falls into chunks.
 const (
-	loraParts = 16      // of an operation
-	loraBlock = 32      // rows of a chunk, at least and a multiple, and at most twice: below, factors are read too often
+	loraParts = 16 // of an operation
+	// rows of a chunk, at least and a multiple, and at most twice: below, factors are read too often
+	loraBlock = 32
 	loraSplit = 1 << 16 // elements of the factors of a segment of few rows that are worth a second phase
 )
 
@@ -71,7 +72,8 @@ func (d *cpuDevice) LoRA(a device.LoRAArgs) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", op, err)
 	}
-	r.x, r.x_stride, r.in, r.segments, r.segment = x, C.int64_t(a.X.Stride), C.int32_t(a.X.Cols), C.int32_t(n), unsafe.SliceData(segments)
+	r.x, r.x_stride, r.in, r.segments, r.segment = x, C.int64_t(a.X.Stride), C.int32_t(a.X.Cols), C.int32_t(n),
+		unsafe.SliceData(segments)
 	if err := d.planLoRA(r, a.Parts, segments, rows); err != nil {
 		return fmt.Errorf("%s: %w", op, err)
 	}
@@ -121,9 +123,12 @@ func (d *cpuDevice) planLoRA(r *C.lora_op, parts []device.LoRAPart, segments []C
 		m := s.M
 		to, _ := d.floats("", "", out)
 		segments[n] = C.lora_segment{
-			a: (*C.uint8_t)(d.span(m.A)), b: (*C.uint8_t)(d.span(m.B)), gain: (*C.float)(d.span(m.Gain)), bias: (*C.float)(d.span(m.Bias)),
-			a_dtype: elementType(m.A.DType), b_dtype: elementType(m.B.DType), out: to, out_stride: C.int64_t(out.Stride), y: C.int64_t(y), first: C.int64_t(blocks),
-			begin: C.int32_t(s.Begin), end: C.int32_t(s.End), rank: C.int32_t(m.Rank), n: C.int32_t(m.Out), scale: C.float(m.Scale * s.Scale), shift: C.float(s.Scale),
+			a: (*C.uint8_t)(d.span(m.A)), b: (*C.uint8_t)(d.span(m.B)), gain: (*C.float)(d.span(m.Gain)),
+			bias:    (*C.float)(d.span(m.Bias)),
+			a_dtype: elementType(m.A.DType), b_dtype: elementType(m.B.DType), out: to,
+			out_stride: C.int64_t(out.Stride), y: C.int64_t(y), first: C.int64_t(blocks),
+			begin: C.int32_t(s.Begin), end: C.int32_t(s.End), rank: C.int32_t(m.Rank), n: C.int32_t(m.Out),
+			scale: C.float(m.Scale * s.Scale), shift: C.float(s.Scale),
 		}
 		n++
 		blocks += int64((s.End - s.Begin + block - 1) / block)
@@ -140,12 +145,13 @@ func (d *cpuDevice) planLoRA(r *C.lora_op, parts []device.LoRAPart, segments []C
 	return d.needScratch(4 * int64(block) * int64(rank))
 }
 
-// first returns the part whose segment in turn begins first, the earlier part where several do, so that the factors of an adapter are read one after another; -1: none is
-// left.
+// first returns the part whose segment in turn begins first, the earlier part where several do, so that the factors of
+// an adapter are read one after another; -1: none is left.
 func first(parts []device.LoRAPart, at []int) int {
 	best := -1
 	for i := range parts {
-		if at[i] < len(parts[i].Segments) && (best < 0 || parts[i].Segments[at[i]].Begin < parts[best].Segments[at[best]].Begin) {
+		if at[i] < len(parts[i].Segments) &&
+			(best < 0 || parts[i].Segments[at[i]].Begin < parts[best].Segments[at[best]].Begin) {
 			best = i
 		}
 	}

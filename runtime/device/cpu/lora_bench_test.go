@@ -39,7 +39,9 @@ func newLinears(b *testing.B, s stepShape, rows, adapters, threads int) *linears
 	d := open(b, Options{Activations: Fast, Threads: threads})
 	r := rand.New(rand.NewPCG(1, 1))
 	st := &linears{d: d}
-	shapes := [][]int{{s.hidden, s.hidden, s.kv, s.kv}, {s.hidden, s.hidden}, {s.hidden, s.ffn, s.ffn}, {s.ffn, s.hidden}} // in, outs
+	// in, outs
+	shapes := [][]int{{s.hidden, s.hidden, s.kv, s.kv}, {s.hidden, s.hidden}, {s.hidden, s.ffn, s.ffn},
+		{s.ffn, s.hidden}}
 	var size int64
 	for _, g := range shapes {
 		for _, n := range g[1:] {
@@ -65,10 +67,13 @@ func newLinears(b *testing.B, s stepShape, rows, adapters, threads int) *linears
 			group := stepGroup{linear: device.LinearArgs{X: view(upload(b, d, random(r, rows*g[0])), rows, g[0])}}
 			for _, n := range g[1:] {
 				w := load(b, d, matrixOf(r, quant.Int8, n, g[0], 32, false, true))
-				group.linear.Parts = append(group.linear.Parts, device.LinearPart{W: w, Out: view(upload(b, d, make([]float32, rows*n)), rows, n)})
+				group.linear.Parts = append(group.linear.Parts,
+					device.LinearPart{W: w, Out: view(upload(b, d, make([]float32, rows*n)), rows, n)})
 				var ms []device.LoRAMatrices
 				for _, buf := range blocks {
-					ms = append(ms, device.LoRAMatrices{A: span(buf, at), B: span(buf, at+2*rank*int64(g[0])), In: g[0], Out: n, Rank: rank, Scale: 1})
+					ms = append(ms,
+						device.LoRAMatrices{A: span(buf, at), B: span(buf, at+2*rank*int64(g[0])), In: g[0], Out: n,
+							Rank: rank, Scale: 1})
 				}
 				at += 2 * rank * int64(g[0]+n)
 				group.adapters = append(group.adapters, ms)
@@ -89,7 +94,8 @@ func half(r *rand.Rand, n int) []byte {
 	return out[:2*n]
 }
 
-// run computes the layers of group i and, if told, the adapters, each for rows/len(adapters) rows, and returns the seconds.
+// run computes the layers of group i and, if told, the adapters, each for rows/len(adapters) rows, and returns the
+// seconds.
 func (st *linears) run(b *testing.B, i int, linear, adapters bool) float64 {
 	start := time.Now()
 	g := &st.groups[i]
@@ -104,7 +110,8 @@ func (st *linears) run(b *testing.B, i int, linear, adapters bool) float64 {
 			part := device.LoRAPart{Out: g.linear.Parts[p].Out}
 			per := g.linear.X.Rows / len(ms)
 			for j := range ms {
-				part.Segments = append(part.Segments, device.LoRASegment{Begin: j * per, End: (j + 1) * per, Scale: 1, M: &ms[j]})
+				part.Segments = append(part.Segments,
+					device.LoRASegment{Begin: j * per, End: (j + 1) * per, Scale: 1, M: &ms[j]})
 			}
 			st.a = append(st.a, part)
 		}
@@ -118,44 +125,47 @@ func (st *linears) run(b *testing.B, i int, linear, adapters bool) float64 {
 	return time.Since(start).Seconds()
 }
 
-// BenchmarkLoRA is the linear layers of a step with and without adapters of rank 16 in f16 on all of them: 16 tokens of as many adapters, and 512 tokens of one.
-// Each time is the sum over the layers of the least of all rounds; base/both is the part of the speed that stays.
+// BenchmarkLoRA is the linear layers of a step with and without adapters of rank 16 in f16 on all of them: 16 tokens of
+// as many adapters, and 512 tokens of one. Each time is the sum over the layers of the least of all rounds; base/both
+// is the part of the speed that stays.
 func BenchmarkLoRA(b *testing.B) {
 	for _, s := range stepShapes {
-		for _, c := range []struct{ rows, adapters, threads int }{{16, 16, 1}, {16, 16, 2}, {1, 1, 2}, {512, 1, 1}, {512, 1, 2}} {
-			b.Run(fmt.Sprintf("%s/rows=%d/adapters=%d/threads=%d", s.name, c.rows, c.adapters, c.threads), func(b *testing.B) {
-				st := newLinears(b, s, c.rows, c.adapters, c.threads)
-				var bytes int64
-				for _, g := range st.groups {
-					for _, ms := range g.adapters {
-						for _, m := range ms {
-							bytes += 2 * int64(m.Rank) * int64(m.In+m.Out)
-						}
-					}
-				}
-				modes := [][2]bool{{true, false}, {true, true}, {false, true}}
-				least := make([][3]float64, len(st.groups))
-				for b.Loop() {
-					for mode, m := range modes {
-						for i := range st.groups {
-							if t, to := st.run(b, i, m[0], m[1]), &least[i][mode]; *to == 0 || t < *to {
-								*to = t
+		for _, c := range []struct{ rows, adapters, threads int }{{16, 16, 1}, {16, 16, 2}, {1, 1, 2}, {512, 1, 1},
+			{512, 1, 2}} {
+			b.Run(fmt.Sprintf("%s/rows=%d/adapters=%d/threads=%d", s.name, c.rows, c.adapters, c.threads),
+				func(b *testing.B) {
+					st := newLinears(b, s, c.rows, c.adapters, c.threads)
+					var bytes int64
+					for _, g := range st.groups {
+						for _, ms := range g.adapters {
+							for _, m := range ms {
+								bytes += 2 * int64(m.Rank) * int64(m.In+m.Out)
 							}
 						}
 					}
-				}
-				var sum [3]float64
-				for _, l := range least {
-					for i := range sum {
-						sum[i] += l[i]
+					modes := [][2]bool{{true, false}, {true, true}, {false, true}}
+					least := make([][3]float64, len(st.groups))
+					for b.Loop() {
+						for mode, m := range modes {
+							for i := range st.groups {
+								if t, to := st.run(b, i, m[0], m[1]), &least[i][mode]; *to == 0 || t < *to {
+									*to = t
+								}
+							}
+						}
 					}
-				}
-				b.ReportMetric(sum[0]*1e3, "base-ms")
-				b.ReportMetric(sum[1]*1e3, "both-ms")
-				b.ReportMetric(sum[2]*1e3, "lora-ms")
-				b.ReportMetric(float64(bytes)/sum[2]/1e9, "lora-GB/s")
-				b.ReportMetric(sum[0]/sum[1], "base/both")
-			})
+					var sum [3]float64
+					for _, l := range least {
+						for i := range sum {
+							sum[i] += l[i]
+						}
+					}
+					b.ReportMetric(sum[0]*1e3, "base-ms")
+					b.ReportMetric(sum[1]*1e3, "both-ms")
+					b.ReportMetric(sum[2]*1e3, "lora-ms")
+					b.ReportMetric(float64(bytes)/sum[2]/1e9, "lora-GB/s")
+					b.ReportMetric(sum[0]/sum[1], "base/both")
+				})
 		}
 	}
 }

@@ -13,7 +13,8 @@ import (
 )
 
 // factors is a random adapter of a layer with factors of a type, in one buffer.
-func factors(t testing.TB, d *cpuDevice, r *rand.Rand, in, n, rank int, dtype tensor.DType, gain, bias bool) device.LoRAMatrices {
+func factors(t testing.TB, d *cpuDevice, r *rand.Rand, in, n, rank int, dtype tensor.DType, gain,
+	bias bool) device.LoRAMatrices {
 	t.Helper()
 	size := int64(dtype.Size())
 	m := device.LoRAMatrices{In: in, Out: n, Rank: rank, Scale: 0.5}
@@ -44,7 +45,8 @@ func factors(t testing.TB, d *cpuDevice, r *rand.Rand, in, n, rank int, dtype te
 	return m
 }
 
-// Adapters of every type and of mixed ranks: the same bits on every instruction set, with 1 to 3 threads, and for every row alone.
+// Adapters of every type and of mixed ranks: the same bits on every instruction set, with 1 to 3 threads, and for every
+// row alone.
 func TestLoRA(t *testing.T) {
 	const rows = 140
 	for _, size := range [][2]int{{37, 45}, {576, 192}, {1, 16}, {300, 520}} {
@@ -59,17 +61,21 @@ func TestLoRA(t *testing.T) {
 					r := rand.New(rand.NewPCG(8, 9))
 					var ms []device.LoRAMatrices
 					for i, rank := range []int{1, 8, 3, 13, 16, 33, 64, 256} {
-						ms = append(ms, factors(t, d, r, in, n, rank, []tensor.DType{tensor.F32, tensor.F16, tensor.BF16}[i%3], i%4 == 1, i%4 > 1))
+						ms = append(ms,
+							factors(t, d, r, in, n, rank, []tensor.DType{tensor.F32, tensor.F16, tensor.BF16}[i%3],
+								i%4 == 1, i%4 > 1))
 					}
 					run := func(begin, end int) []float32 {
 						xb, ob := upload(t, d, x[begin*in:end*in]), upload(t, d, out[begin*n:end*n])
 						p := device.LoRAPart{Out: view(ob, end-begin, n)}
 						for i, s := range bounds {
 							if lo, hi := max(s[0], begin)-begin, min(s[1], end)-begin; lo <= hi {
-								p.Segments = append(p.Segments, device.LoRASegment{Begin: lo, End: hi, Scale: 1, M: &ms[i]})
+								p.Segments = append(p.Segments,
+									device.LoRASegment{Begin: lo, End: hi, Scale: 1, M: &ms[i]})
 							}
 						}
-						if err := d.LoRA(device.LoRAArgs{X: view(xb, end-begin, in), Parts: []device.LoRAPart{p}}); err != nil {
+						if err := d.LoRA(device.LoRAArgs{X: view(xb, end-begin, in),
+							Parts: []device.LoRAPart{p}}); err != nil {
 							t.Fatal(err)
 						}
 						if err := d.Sync(); err != nil {
@@ -83,7 +89,8 @@ func TestLoRA(t *testing.T) {
 					}
 					numtest.Equal(t, isa, got, first)
 					for _, row := range []int{0, 1, 4, 7, 12, 44, 136, 137, 138, 139} {
-						numtest.Equal(t, fmt.Sprintf("%s row %d alone", isa, row), run(row, row+1), got[row*n:(row+1)*n])
+						numtest.Equal(t, fmt.Sprintf("%s row %d alone", isa, row), run(row, row+1),
+							got[row*n:(row+1)*n])
 					}
 					numtest.Equal(t, isa+" some rows", run(9, 100), got[9*n:100*n])
 				})

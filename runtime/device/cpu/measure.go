@@ -16,8 +16,8 @@ import (
 	"time"
 )
 
-// MeasureReadBandwidth returns the GB/s (10^9 bytes) at which that many threads together read memory, each its own part of a buffer of the given
-// bytes, for about d. 0 where there is no memory for it. Take a buffer well above the caches.
+// MeasureReadBandwidth returns the GB/s (10^9 bytes) at which that many threads together read memory, each its own part
+// of a buffer of the given bytes, for about d. 0 where there is no memory for it. Take a buffer well above the caches.
 func MeasureReadBandwidth(threads int, bytes int64, d time.Duration) float64 {
 	threads = max(threads, 1)
 	part := max(bytes/int64(threads), 1<<20) &^ 4095
@@ -49,7 +49,8 @@ func MeasureReadBandwidth(threads int, bytes int64, d time.Duration) float64 {
 	return float64(total.Load()) / time.Since(begin).Seconds() / 1e9
 }
 
-// Peaks are the multiplications and additions a second (10^9) of the processor's products in registers, all threads together.
+// Peaks are the multiplications and additions a second (10^9) of the processor's products in registers, all threads
+// together.
 type Peaks struct{ Float, Int8, BF16 float64 }
 
 // MeasurePeaks runs the products of an instruction set on that many threads for about d each.
@@ -77,8 +78,8 @@ func measurePeak(isa, prep C.int, threads int, d time.Duration) float64 {
 	return float64(total.Load()) / time.Since(begin).Seconds() / 1e9
 }
 
-// HugePages says how the kernel offers transparent huge pages: "always", "madvise", "never" or "unknown". The device asks for them with both of the
-// first two.
+// HugePages says how the kernel offers transparent huge pages: "always", "madvise", "never" or "unknown". The device
+// asks for them with both of the first two.
 func HugePages() string {
 	text, err := os.ReadFile("/sys/kernel/mm/transparent_hugepage/enabled")
 	_, rest, ok := strings.Cut(string(text), "[")
@@ -89,7 +90,8 @@ func HugePages() string {
 	return mode
 }
 
-// peakOps runs that many rounds of float products on the calling thread and returns the multiplications and additions made.
+// peakOps runs that many rounds of float products on the calling thread and returns the multiplications and additions
+// made.
 func peakOps(isa int, rounds int64) int64 {
 	return int64(C.peak_of(C.int(isa), C.PREP_FLOAT, C.int64_t(rounds)))
 }

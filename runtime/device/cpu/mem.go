@@ -23,8 +23,8 @@ type block struct {
 	slab *slab // whose piece it is, or nil
 }
 
-// slab is a mapping of huge pages from which the matrices of a model are cut: each of its own would lie on small pages, and reading small pages in turn
-// costs a decoding step up to a tenth. It is unmapped with its last piece.
+// slab is a mapping of huge pages from which the matrices of a model are cut: each of its own would lie on small pages,
+// and reading small pages in turn costs a decoding step up to a tenth. It is unmapped with its last piece.
 type slab struct {
 	ptr  unsafe.Pointer
 	used int64
@@ -51,7 +51,9 @@ func (m *memory) obtain(p device.Purpose, size int64) (block, error) {
 	total := m.total.Add(size)
 	if m.limit > 0 && (total > m.limit || total < 0) {
 		m.total.Add(-size)
-		return block{}, fmt.Errorf("%w: %d bytes for %s, %d of %d in use; raise the memory limit or use less", device.ErrOutOfMemory, size, p, total-size, m.limit)
+		return block{},
+			fmt.Errorf("%w: %d bytes for %s, %d of %d in use; raise the memory limit or use less",
+				device.ErrOutOfMemory, size, p, total-size, m.limit)
 	}
 	b := block{size: size}
 	if p == device.Weights && size <= slabPiece {
@@ -61,13 +63,15 @@ func (m *memory) obtain(p device.Purpose, size int64) (block, error) {
 	}
 	if b.ptr == nil {
 		m.total.Add(-size)
-		return block{}, fmt.Errorf("%w: the system gave no %d bytes for %s, %d are in use", device.ErrOutOfMemory, size, p, total-size)
+		return block{}, fmt.Errorf("%w: the system gave no %d bytes for %s, %d are in use", device.ErrOutOfMemory, size,
+			p, total-size)
 	}
 	m.used[p].Add(size)
 	return b, nil
 }
 
-// cut returns a piece of the open slab, which is replaced when it is full; nil without memory. What a slab has left over counts nowhere.
+// cut returns a piece of the open slab, which is replaced when it is full; nil without memory. What a slab has left
+// over counts nowhere.
 func (m *memory) cut(size int64) (unsafe.Pointer, *slab) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -96,7 +96,8 @@ func (d *cpuDevice) Embed(a device.EmbedArgs) error {
 	if r.ids, err = d.arena.ints(a.IDs); err != nil {
 		return fmt.Errorf("%s: %w", op, err)
 	}
-	r.table, r.out, r.out_stride, r.rows, r.scale = m.w, out, C.int64_t(a.Out.Stride), C.int32_t(len(a.IDs)), C.float(a.Scale)
+	r.table, r.out, r.out_stride, r.rows, r.scale = m.w, out, C.int64_t(a.Out.Stride), C.int32_t(len(a.IDs)),
+		C.float(a.Scale)
 	d.push(unsafe.Pointer(r), C.OP_EMBED)
 	return nil
 }
@@ -255,7 +256,8 @@ func (d *cpuDevice) linear(a device.LinearArgs, x *C.float, prep C.int32_t, n in
 		}
 		bias, _ := d.data("", "", a.Parts[i].Bias)
 		out, _ := d.floats("", "", a.Parts[i].Out)
-		parts[n] = C.linear_part{w: m.w, bias: bias, out: out, out_stride: C.int64_t(a.Parts[i].Out.Stride), first_panel: panels}
+		parts[n] = C.linear_part{w: m.w, bias: bias, out: out, out_stride: C.int64_t(a.Parts[i].Out.Stride),
+			first_panel: panels}
 		panels += C.int64_t(m.rows+C.PANEL-1) / C.PANEL
 		n++
 	}
@@ -276,13 +278,15 @@ func (d *cpuDevice) linear(a device.LinearArgs, x *C.float, prep C.int32_t, n in
 		r.shared = d.shared
 	}
 	r.x, r.x_stride, r.tile_bytes, r.panels = x, C.int64_t(a.X.Stride), C.int64_t(bytes), panels
-	r.rows, r.cols, r.prep, r.tile, r.tiles = C.int32_t(a.X.Rows), C.int32_t(a.X.Cols), prep, C.int32_t(tile), C.int32_t(tiles)
+	r.rows, r.cols, r.prep, r.tile, r.tiles = C.int32_t(a.X.Rows), C.int32_t(a.X.Cols), prep, C.int32_t(tile),
+		C.int32_t(tiles)
 	r.parts, r.part = C.int32_t(n), unsafe.SliceData(parts)
 	return r, err
 }
 
 // rowsOp records GLU, Add, Softcap or LogSoftmax.
-func (d *cpuDevice) rowsOp(op string, kind C.int32_t, gate, up, out device.View, act device.Activation, limit float32) error {
+func (d *cpuDevice) rowsOp(op string, kind C.int32_t, gate, up, out device.View, act device.Activation,
+	limit float32) error {
 	g, err := d.floats(op, "input", gate)
 	if err != nil {
 		return err

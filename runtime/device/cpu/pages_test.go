@@ -27,12 +27,14 @@ func resident(t *testing.T) int64 {
 	return pages * int64(os.Getpagesize())
 }
 
-// TestReleasePages gives memory back, of the pages asked for and of no other, whatever the boundaries; it can be used again.
+// TestReleasePages gives memory back, of the pages asked for and of no other, whatever the boundaries; it can be used
+// again.
 func TestReleasePages(t *testing.T) {
 	d := open(t, Options{Threads: 1})
 	for _, c := range []device.KVConfig{
 		{Layers: 2, KVHeads: 3, HeadDim: 64, PageLen: 16, NumPages: 4000, DType: tensor.F16}, // mapped
-		{Layers: 3, KVHeads: 1, HeadDim: 8, PageLen: 16, NumPages: 50, DType: tensor.F16},    // pages far smaller than the system's
+		// pages far smaller than the system's
+		{Layers: 3, KVHeads: 1, HeadDim: 8, PageLen: 16, NumPages: 50, DType: tensor.F16},
 	} {
 		kv, err := d.NewKVCache(c)
 		if err != nil {

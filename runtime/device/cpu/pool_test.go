@@ -33,10 +33,13 @@ func newStep(t testing.TB, d *cpuDevice, rows int) *step {
 	t.Helper()
 	r := rand.New(rand.NewPCG(9, 9))
 	s := &step{d: d, rows: rows, hidden: 64, mid: 96}
-	s.x, s.y, s.z = upload(t, d, random(r, rows*64)), upload(t, d, make([]float32, rows*96)), upload(t, d, make([]float32, rows*64))
+	s.x, s.y, s.z = upload(t, d, random(r, rows*64)), upload(t, d, make([]float32, rows*96)),
+		upload(t, d, make([]float32, rows*64))
 	s.norm = upload(t, d, random(r, 64))
-	s.w, s.v = load(t, d, matrixOf(r, quant.Int4, 96, 64, 32, true, true)), load(t, d, matrixOf(r, quant.Int8, 64, 96, 32, false, true))
-	kv, err := d.NewKVCache(device.KVConfig{Layers: 1, KVHeads: 2, HeadDim: 16, PageLen: 16, NumPages: 8, DType: tensor.F16})
+	s.w, s.v = load(t, d, matrixOf(r, quant.Int4, 96, 64, 32, true, true)),
+		load(t, d, matrixOf(r, quant.Int8, 64, 96, 32, false, true))
+	kv, err := d.NewKVCache(device.KVConfig{Layers: 1, KVHeads: 2, HeadDim: 16, PageLen: 16, NumPages: 8,
+		DType: tensor.F16})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,10 +64,12 @@ func (s *step) record() error {
 	return errors.Join(
 		d.RMSNorm(device.RMSNormArgs{X: h, Out: z, Weight: s.norm, Eps: 1e-6}),
 		d.Linear(device.LinearArgs{X: z, Parts: s.parts}),
-		d.GLU(device.GLUArgs{Gate: view(s.y, s.rows, s.mid), Up: view(s.y, s.rows, s.mid), Out: view(s.y, s.rows, s.mid)}),
+		d.GLU(device.GLUArgs{Gate: view(s.y, s.rows, s.mid), Up: view(s.y, s.rows, s.mid),
+			Out: view(s.y, s.rows, s.mid)}),
 		d.Linear(device.LinearArgs{X: view(s.y, s.rows, s.mid), Parts: s.back}),
 		d.RoPE(device.RoPEArgs{K: kv, V: value, HeadDim: 16, Cache: s.kv, Slots: s.slots}),
-		d.Attention(device.AttentionArgs{Q: z, Out: h, HeadDim: 16, Cache: s.kv, Indptr: s.indptr, Positions: s.positions, PageTables: s.tables, Scale: 0.25}),
+		d.Attention(device.AttentionArgs{Q: z, Out: h, HeadDim: 16, Cache: s.kv, Indptr: s.indptr,
+			Positions: s.positions, PageTables: s.tables, Scale: 0.25}),
 	)
 }
 
@@ -173,7 +178,8 @@ func TestMemory(t *testing.T) {
 			t.Fatal("memory is not zeroed")
 		}
 	}
-	if _, err := dev.Alloc(device.Weights, 6<<20); !errors.Is(err, device.ErrOutOfMemory) || !strings.Contains(err.Error(), "8388608") {
+	if _, err := dev.Alloc(device.Weights, 6<<20); !errors.Is(err, device.ErrOutOfMemory) ||
+		!strings.Contains(err.Error(), "8388608") {
 		t.Errorf("an allocation above the limit gave %v", err)
 	}
 	if err := dev.Close(); err == nil || !strings.Contains(err.Error(), "3145728 bytes of kv") {

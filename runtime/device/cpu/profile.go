@@ -20,14 +20,17 @@ type opShape struct {
 }
 
 var opNames = [C.OP_KINDS]string{
-	C.OP_EMBED: "embed", C.OP_RMSNORM: "rmsnorm", C.OP_LINEAR: "linear", C.OP_LORA: "lora", C.OP_ROPE: "rope", C.OP_ATTENTION: "attention",
-	C.OP_GLU: "glu", C.OP_ADD: "add", C.OP_SOFTCAP: "softcap", C.OP_LOGSOFTMAX: "logsoftmax",
-	C.OP_PRODUCT: "product", C.OP_RMSNORM_GRAD: "rmsnorm grad", C.OP_ROTATE: "rotate", C.OP_GLU_GRAD: "glu grad", C.OP_CROSS_ENTROPY: "cross entropy", C.OP_EMBED_GRAD: "embed grad",
+	C.OP_EMBED: "embed", C.OP_RMSNORM: "rmsnorm", C.OP_LINEAR: "linear", C.OP_LORA: "lora", C.OP_ROPE: "rope",
+	C.OP_ATTENTION: "attention",
+	C.OP_GLU:       "glu", C.OP_ADD: "add", C.OP_SOFTCAP: "softcap", C.OP_LOGSOFTMAX: "logsoftmax",
+	C.OP_PRODUCT: "product", C.OP_RMSNORM_GRAD: "rmsnorm grad", C.OP_ROTATE: "rotate", C.OP_GLU_GRAD: "glu grad",
+	C.OP_CROSS_ENTROPY: "cross entropy", C.OP_EMBED_GRAD: "embed grad",
 	C.OP_DOCUMENTS: "self attention", C.OP_DOCUMENTS_GRAD: "self attention grad",
 }
 
 var layoutNames = map[C.int32_t]string{
-	C.LAYOUT_F32: "f32", C.LAYOUT_F16: "f16", C.LAYOUT_BF16: "bf16", C.LAYOUT_INT8: "int8", C.LAYOUT_INT4: "int4", C.LAYOUT_LOOKUP4: "lookup4",
+	C.LAYOUT_F32: "f32", C.LAYOUT_F16: "f16", C.LAYOUT_BF16: "bf16", C.LAYOUT_INT8: "int8", C.LAYOUT_INT4: "int4",
+	C.LAYOUT_LOOKUP4: "lookup4",
 }
 
 // note adds what was just run to the profile.
@@ -36,7 +39,8 @@ func (d *cpuDevice) note() {
 		s, bytes, ops := costOf(o)
 		c := d.profile[s]
 		if c == nil {
-			c = &OpCost{Op: opNames[s.kind], Rows: s.rows, In: s.in, Out: s.out, Integers: s.prep == C.PREP_INT8, Halves: s.prep == C.PREP_BF16}
+			c = &OpCost{Op: opNames[s.kind], Rows: s.rows, In: s.in, Out: s.out, Integers: s.prep == C.PREP_INT8,
+				Halves: s.prep == C.PREP_BF16}
 			if s.kind == C.OP_LINEAR {
 				c.Op += " " + layoutNames[s.layout]
 			}
@@ -80,7 +84,8 @@ func costOf(o *C.op) (s opShape, bytes int64, ops float64) {
 		bytes, ops = 8*int64(s.rows)*int64(s.in), 3*float64(s.rows)*float64(s.in)
 	case C.OP_ATTENTION:
 		bytes, ops = attentionCost((*C.attention_op)(at), &s)
-	case C.OP_PRODUCT, C.OP_RMSNORM_GRAD, C.OP_ROTATE, C.OP_CROSS_ENTROPY, C.OP_EMBED_GRAD, C.OP_DOCUMENTS, C.OP_DOCUMENTS_GRAD:
+	case C.OP_PRODUCT, C.OP_RMSNORM_GRAD, C.OP_ROTATE, C.OP_CROSS_ENTROPY, C.OP_EMBED_GRAD, C.OP_DOCUMENTS,
+		C.OP_DOCUMENTS_GRAD:
 		bytes, ops = trainingCost(o, &s)
 	default: // glu_grad_op begins with a rows_op
 		r := (*C.rows_op)(at)

@@ -90,7 +90,8 @@ func TestRows(t *testing.T) {
 						}
 						want := c.want(wideX, wideY, i%cols)
 						if !(math.Abs(float64(got[i])-want) <= c.tol*(1+math.Abs(want))) {
-							t.Fatalf("%s [%d, %d]: element %d of %v is %v, want %v", isa, rows, cols, i, x[i], got[i], want)
+							t.Fatalf("%s [%d, %d]: element %d of %v is %v, want %v", isa, rows, cols, i, x[i], got[i],
+								want)
 						}
 						if i > 500 && c.name == "logsoftmax" {
 							break
@@ -106,7 +107,8 @@ func TestRows(t *testing.T) {
 	}
 }
 
-// exp keeps its accuracy over its range, ends in 0 and infinity, and hands NaN on: seen through silu of large negative numbers.
+// exp keeps its accuracy over its range, ends in 0 and infinity, and hands NaN on: seen through silu of large negative
+// numbers.
 func TestGateExtremes(t *testing.T) {
 	inf, nan := float32(math.Inf(1)), float32(math.NaN())
 	eachISA(t, func(t *testing.T, isa string) {
@@ -122,7 +124,8 @@ func TestGateExtremes(t *testing.T) {
 		}
 		for i, got := range host(g) {
 			want := float64(x[i]) / (1 + math.Exp(-float64(x[i])))
-			if i == 8 && got == got || i < 7 && math.Abs(float64(got)-want) > 1e-6*math.Abs(want)+1e-37 || i == 7 && got != inf {
+			if i == 8 && got == got || i < 7 && math.Abs(float64(got)-want) > 1e-6*math.Abs(want)+1e-37 || i == 7 &&
+				got != inf {
 				t.Errorf("silu(%v) is %v, want %v", x[i], got, want)
 			}
 		}
@@ -140,7 +143,8 @@ func TestRMSNorm(t *testing.T) {
 				t.Run(fmt.Sprintf("%v/%s/%s", size, mode, isa), func(t *testing.T) {
 					d := open(t, Options{ISA: isa, Threads: 2})
 					xb, ab, ob := upload(t, d, x), upload(t, d, add), upload(t, d, make([]float32, len(x)))
-					args := device.RMSNormArgs{X: view(xb, rows, parts*width), Out: view(ob, rows, parts*width), Weight: upload(t, d, weight), Parts: parts, Eps: 1e-5}
+					args := device.RMSNormArgs{X: view(xb, rows, parts*width), Out: view(ob, rows, parts*width),
+						Weight: upload(t, d, weight), Parts: parts, Eps: 1e-5}
 					index := make([]int32, rows)
 					for i := range index {
 						index[i] = int32(i)
@@ -195,18 +199,21 @@ func TestRMSNorm(t *testing.T) {
 func TestRoPE(t *testing.T) {
 	r := rand.New(rand.NewPCG(7, 7))
 	const rows, heads, kvHeads, dim, rot = 5, 3, 1, 20, 12
-	q, k, v, table := random(r, rows*heads*dim), random(r, rows*kvHeads*dim), random(r, rows*kvHeads*dim), random(r, 4*rot)
+	q, k, v, table := random(r, rows*heads*dim), random(r, rows*kvHeads*dim), random(r, rows*kvHeads*dim),
+		random(r, 4*rot)
 	tableRows := []int32{0, 3, -1, 2, 1}
 	eachISA(t, func(t *testing.T, isa string) {
 		d := open(t, Options{ISA: isa, Threads: 2})
-		kv, err := d.NewKVCache(device.KVConfig{Layers: 1, KVHeads: kvHeads, HeadDim: dim, PageLen: 16, NumPages: 2, DType: tensor.F32})
+		kv, err := d.NewKVCache(device.KVConfig{Layers: 1, KVHeads: kvHeads, HeadDim: dim, PageLen: 16, NumPages: 2,
+			DType: tensor.F32})
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer kv.Free()
 		qb, kb, vb := upload(t, d, q), upload(t, d, k), upload(t, d, v)
 		if err := d.RoPE(device.RoPEArgs{
-			Q: view(qb, rows, heads*dim), K: view(kb, rows, kvHeads*dim), V: view(vb, rows, kvHeads*dim), HeadDim: dim, Rot: rot,
+			Q: view(qb, rows, heads*dim), K: view(kb, rows, kvHeads*dim), V: view(vb, rows, kvHeads*dim), HeadDim: dim,
+			Rot:   rot,
 			Table: upload(t, d, table), TableRows: tableRows, Cache: kv, Slots: []int32{3, 31, 0, 16, 5},
 		}); err != nil {
 			t.Fatal(err)

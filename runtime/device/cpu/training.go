@@ -45,10 +45,12 @@ const (
 	blockPairs = 9               // most pairs of panels of a block
 )
 
-// productCost is about what a vector of 16 values of y costs to make, in products of one vector; and a row of x to pack.
+// productCost is about what a vector of 16 values of y costs to make, in products of one vector; and a row of x to
+// pack.
 type productCost struct{ y, x float64 }
 
-// newProduct returns the record of a product of rows by cols, with room for n terms, cut into blocks that the threads share evenly at little packing.
+// newProduct returns the record of a product of rows by cols, with room for n terms, cut into blocks that the threads
+// share evenly at little packing.
 func (d *cpuDevice) newProduct(rows, cols, n int, cost productCost) (*C.product_op, []C.product, error) {
 	r, err := record[C.product_op](d)
 	if err != nil {
@@ -117,7 +119,8 @@ func (d *cpuDevice) MatMul(a device.MatMulArgs) error {
 	}
 	x, y, xTrans, yTrans := v[0], v[1], a.TransA, a.TransB
 	rows, cols := a.Out.Rows, a.Out.Cols
-	swapped := padded(cols, rows) < padded(rows, cols) // the narrow side is better off in tiles; each sum stays the same
+	// the narrow side is better off in tiles; each sum stays the same
+	swapped := padded(cols, rows) < padded(rows, cols)
 	if swapped {
 		x, y, xTrans, yTrans, rows, cols = y, x, !yTrans, !xTrans, cols, rows
 	}
@@ -129,9 +132,11 @@ func (d *cpuDevice) MatMul(a device.MatMulArgs) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", op, err)
 	}
-	terms[0] = C.product{x: x.at, y: y.at, x_stride: x.stride, y_stride: y.stride, depth: C.int32_t(depth), x_trans: flag(xTrans), y_trans: flag(yTrans)}
+	terms[0] = C.product{x: x.at, y: y.at, x_stride: x.stride, y_stride: y.stride, depth: C.int32_t(depth),
+		x_trans: flag(xTrans), y_trans: flag(yTrans)}
 	r.out, r.out_stride, r.swapped = v[2].at, v[2].stride, flag(swapped)
-	r.alpha, r.accumulate, r.halves = C.float(a.Alpha), flag(a.Accumulate), flag(a.Precision == device.BF16 && d.halves())
+	r.alpha, r.accumulate, r.halves = C.float(a.Alpha), flag(a.Accumulate), flag(a.Precision == device.BF16 &&
+		d.halves())
 	d.push(unsafe.Pointer(r), C.OP_PRODUCT)
 	return nil
 }
@@ -181,7 +186,8 @@ func (d *cpuDevice) LinearGrad(a device.LinearGradArgs) error {
 		terms[i].y, _ = d.floats("", "", p.Matrix)
 		terms[i].y_stride = C.int64_t(p.Matrix.Stride)
 	}
-	r.out, r.out_stride, r.accumulate, r.halves = dx[0].at, dx[0].stride, flag(a.Accumulate), flag(a.Precision == device.BF16 && d.halves())
+	r.out, r.out_stride, r.accumulate, r.halves = dx[0].at, dx[0].stride, flag(a.Accumulate), flag(
+		a.Precision == device.BF16 && d.halves())
 	d.push(unsafe.Pointer(r), C.OP_PRODUCT)
 	return nil
 }
@@ -192,7 +198,8 @@ func (d *cpuDevice) Multiplies(p device.Precision) bool { return p != device.BF1
 
 func (d *cpuDevice) halves() bool { return C.kernels_for(C.int(d.isa)).halves != 0 }
 
-// linearProducts records the parts of Linear that multiply floats as products, each part by itself; with halves all parts, as products of bf16. The arguments are checked.
+// linearProducts records the parts of Linear that multiply floats as products, each part by itself; with halves all
+// parts, as products of bf16. The arguments are checked.
 func (d *cpuDevice) linearProducts(a device.LinearArgs, x *C.float, halves bool) error {
 	records := make([]*C.product_op, 0, 4)
 	for i := range a.Parts {
@@ -247,9 +254,11 @@ func (d *cpuDevice) RMSNormGrad(a device.RMSNormGradArgs) error {
 			return fmt.Errorf("%s: %w", op, err)
 		}
 	}
-	r.x, r.dy, r.dx, r.weight, r.dweight, r.stats = v[0].at, v[1].at, v[2].at, weight, dweight, (**C.float)(unsafe.Pointer(d.shared))
+	r.x, r.dy, r.dx, r.weight, r.dweight, r.stats = v[0].at, v[1].at, v[2].at, weight, dweight,
+		(**C.float)(unsafe.Pointer(d.shared))
 	r.x_stride, r.dy_stride, r.dx_stride = v[0].stride, v[1].stride, v[2].stride
-	r.rows, r.parts, r.width, r.eps, r.accumulate = C.int32_t(a.X.Rows), C.int32_t(parts), C.int32_t(a.X.Cols/parts), C.float(a.Eps), flag(a.Accumulate)
+	r.rows, r.parts, r.width, r.eps, r.accumulate = C.int32_t(a.X.Rows), C.int32_t(parts), C.int32_t(a.X.Cols/parts),
+		C.float(a.Eps), flag(a.Accumulate)
 	d.push(unsafe.Pointer(r), C.OP_RMSNORM_GRAD)
 	return nil
 }
@@ -301,7 +310,8 @@ func (d *cpuDevice) GLUGrad(a device.GLUGradArgs) error {
 		return fmt.Errorf("%s: %w", op, err)
 	}
 	r.rows.gate, r.rows.up, r.dout, r.rows.out, r.dup = v[0].at, v[1].at, v[2].at, v[3].at, v[4].at
-	r.rows.gate_stride, r.rows.up_stride, r.dout_stride, r.rows.out_stride, r.dup_stride = v[0].stride, v[1].stride, v[2].stride, v[3].stride, v[4].stride
+	r.rows.gate_stride, r.rows.up_stride, r.dout_stride, r.rows.out_stride, r.dup_stride = v[0].stride, v[1].stride,
+		v[2].stride, v[3].stride, v[4].stride
 	r.rows.rows, r.rows.cols, r.rows.act = C.int32_t(a.Gate.Rows), C.int32_t(a.Gate.Cols), C.int32_t(a.Act)
 	d.push(unsafe.Pointer(r), C.OP_GLU_GRAD)
 	return nil
@@ -327,7 +337,8 @@ func (d *cpuDevice) CrossEntropy(a device.CrossEntropyArgs) error {
 		return fmt.Errorf("%s: %w", op, err)
 	}
 	r.logits, r.logits_stride, r.loss, r.loss_stride = v[0].at, v[0].stride, v[1].at, v[1].stride
-	r.rows, r.cols, r.scale, r.softcap = C.int32_t(a.Logits.Rows), C.int32_t(a.Logits.Cols), C.float(a.Scale), C.float(a.Softcap)
+	r.rows, r.cols, r.scale, r.softcap = C.int32_t(a.Logits.Rows), C.int32_t(a.Logits.Cols), C.float(a.Scale),
+		C.float(a.Softcap)
 	d.push(unsafe.Pointer(r), C.OP_CROSS_ENTROPY)
 	return nil
 }

@@ -60,8 +60,9 @@ func (d *cpuDevice) SelfAttentionGrad(a device.SelfAttentionGradArgs) error {
 	return nil
 }
 
-// documents returns the record of either pass: its items are the blocks of rows of each document and query head, and for the gradient those of each KV head as keys. The
-// longest come first: the last blocks of queries see the most keys, the first blocks of keys are seen by the most queries.
+// documents returns the record of either pass: its items are the blocks of rows of each document and query head, and
+// for the gradient those of each KV head as keys. The longest come first: the last blocks of queries see the most keys,
+// the first blocks of keys are seen by the most queries.
 func (d *cpuDevice) documents(a *device.SelfAttentionArgs, v [10]operand, grad bool) (*C.documents_op, error) {
 	heads, kvHeads := a.Q.Cols/a.HeadDim, a.K.Cols/a.HeadDim
 	blocks := 0
@@ -107,9 +108,11 @@ func (d *cpuDevice) documents(a *device.SelfAttentionArgs, v [10]operand, grad b
 		return nil, err
 	}
 	r.q, r.k, r.v, r.out, r.lse = v[0].at, v[1].at, v[2].at, v[3].at, v[4].at
-	r.q_stride, r.k_stride, r.v_stride, r.out_stride, r.lse_stride = v[0].stride, v[1].stride, v[2].stride, v[3].stride, v[4].stride
+	r.q_stride, r.k_stride, r.v_stride, r.out_stride, r.lse_stride = v[0].stride, v[1].stride, v[2].stride, v[3].stride,
+		v[4].stride
 	r.item, r.items = unsafe.SliceData(items), C.int32_t(n)
-	r.rows, r.heads, r.group, r.head_dim = C.int32_t(a.Q.Rows), C.int32_t(heads), C.int32_t(heads/kvHeads), C.int32_t(a.HeadDim)
+	r.rows, r.heads, r.group, r.head_dim = C.int32_t(a.Q.Rows), C.int32_t(heads), C.int32_t(heads/kvHeads),
+		C.int32_t(a.HeadDim)
 	r.window, r.scale, r.softcap = C.int32_t(min(a.Window, a.Q.Rows)), C.float(a.Scale), C.float(a.Softcap)
 	return r, nil
 }
@@ -123,7 +126,8 @@ func (d *cpuDevice) ranges(a *device.SelfAttentionArgs) (seen, seeing [][]C.docu
 	}
 	all = all[:0]
 	of := func(doc, shift int32) C.document_range {
-		return C.document_range{begin: C.int32_t(a.Indptr[doc]), end: C.int32_t(a.Indptr[doc+1]), shift: C.int32_t(shift)}
+		return C.document_range{begin: C.int32_t(a.Indptr[doc]), end: C.int32_t(a.Indptr[doc+1]),
+			shift: C.int32_t(shift)}
 	}
 	continued := make([][]int32, docs)
 	seen, seeing = make([][]C.document_range, docs), make([][]C.document_range, docs)
@@ -151,7 +155,8 @@ func (d *cpuDevice) ranges(a *device.SelfAttentionArgs) (seen, seeing [][]C.docu
 // blockItems fills in one block of rows for each head; end is that of their document.
 func blockItems(items []C.document_item, other []C.document_range, end, row int32, heads, keys int) int {
 	for h := range heads {
-		items[h] = C.document_item{other: unsafe.SliceData(other), others: C.int32_t(len(other)), row: C.int32_t(row), rows: C.int32_t(min(end-row, C.QUERY_BLOCK)), head: C.int32_t(h), keys: C.int32_t(keys)}
+		items[h] = C.document_item{other: unsafe.SliceData(other), others: C.int32_t(len(other)), row: C.int32_t(row),
+			rows: C.int32_t(min(end-row, C.QUERY_BLOCK)), head: C.int32_t(h), keys: C.int32_t(keys)}
 	}
 	return heads
 }

@@ -36,7 +36,8 @@ func trainingStep(t testing.TB, d *cpuDevice) []float32 {
 	}
 	for _, s := range shapes {
 		w := load(t, d, matrixOf(r, s.layout, ffn, hidden, s.group, s.mins, s.half))
-		must(d.LinearGrad(device.LinearGradArgs{Parts: []device.LinearGradPart{{W: w, DY: in(rows, ffn)}, {W: w, DY: in(rows, ffn)}}, DX: result(rows, hidden), Accumulate: s.mins}))
+		must(d.LinearGrad(device.LinearGradArgs{Parts: []device.LinearGradPart{{W: w, DY: in(rows, ffn)},
+			{W: w, DY: in(rows, ffn)}}, DX: result(rows, hidden), Accumulate: s.mins}))
 	}
 	for form := range 8 {
 		a, b := in(rows, ffn), in(ffn, 8+10*form)
@@ -46,24 +47,31 @@ func trainingStep(t testing.TB, d *cpuDevice) []float32 {
 		if form&2 != 0 {
 			b = in(8+10*form, ffn)
 		}
-		must(d.MatMul(device.MatMulArgs{A: a, B: b, TransA: form&1 != 0, TransB: form&2 != 0, Out: result(rows, 8+10*form), Alpha: 0.5, Accumulate: form&4 != 0}))
+		must(d.MatMul(device.MatMulArgs{A: a, B: b, TransA: form&1 != 0, TransB: form&2 != 0,
+			Out: result(rows, 8+10*form), Alpha: 0.5, Accumulate: form&4 != 0}))
 	}
 	norm, dnorm := in(1, hidden/4).Buf, result(1, hidden/4).Buf
-	must(d.RMSNormGrad(device.RMSNormGradArgs{X: in(rows, hidden), DY: in(rows, hidden), DX: result(rows, hidden), Weight: norm, DWeight: dnorm, Parts: 4, Eps: 1e-5}))
+	must(d.RMSNormGrad(device.RMSNormGradArgs{X: in(rows, hidden), DY: in(rows, hidden), DX: result(rows, hidden),
+		Weight: norm, DWeight: dnorm, Parts: 4, Eps: 1e-5}))
 	index := make([]int32, rows)
 	for i := range index {
 		index[i] = int32(i%30) - 1
 	}
-	must(d.Rotate(device.RotateArgs{X: result(rows, heads*dim), HeadDim: dim, Rot: 12, Table: in(30, 12).Buf, TableRows: index, Inverse: true}))
-	a := device.SelfAttentionArgs{Q: in(rows, heads*dim), K: in(rows, kvHeads*dim), V: in(rows, kvHeads*dim), Out: result(rows, heads*dim), LSE: result(rows, heads), HeadDim: dim,
+	must(d.Rotate(device.RotateArgs{X: result(rows, heads*dim), HeadDim: dim, Rot: 12, Table: in(30, 12).Buf,
+		TableRows: index, Inverse: true}))
+	a := device.SelfAttentionArgs{Q: in(rows, heads*dim), K: in(rows, kvHeads*dim), V: in(rows, kvHeads*dim),
+		Out: result(rows, heads*dim), LSE: result(rows, heads), HeadDim: dim,
 		Indptr: []int32{0, 20, 150, rows}, Scale: 0.25, Softcap: 20, Window: 100}
 	must(d.SelfAttention(a))
-	must(d.SelfAttentionGrad(device.SelfAttentionGradArgs{SelfAttentionArgs: a, DOut: in(rows, heads*dim), DQ: result(rows, heads*dim), DK: result(rows, kvHeads*dim), DV: result(rows, kvHeads*dim)}))
+	must(d.SelfAttentionGrad(device.SelfAttentionGradArgs{SelfAttentionArgs: a, DOut: in(rows, heads*dim),
+		DQ: result(rows, heads*dim), DK: result(rows, kvHeads*dim), DV: result(rows, kvHeads*dim)}))
 	for act := range device.GELUErf + 1 {
-		must(d.GLUGrad(device.GLUGradArgs{Gate: in(rows, ffn), Up: in(rows, ffn), DOut: in(rows, ffn), DGate: result(rows, ffn), DUp: result(rows, ffn), Act: act}))
+		must(d.GLUGrad(device.GLUGradArgs{Gate: in(rows, ffn), Up: in(rows, ffn), DOut: in(rows, ffn),
+			DGate: result(rows, ffn), DUp: result(rows, ffn), Act: act}))
 	}
 	for _, softcap := range []float32{0, 30} {
-		must(d.CrossEntropy(device.CrossEntropyArgs{Logits: result(rows, 1100), Labels: index, Loss: result(rows, 1), Scale: 0.1, Softcap: softcap}))
+		must(d.CrossEntropy(device.CrossEntropyArgs{Logits: result(rows, 1100), Labels: index, Loss: result(rows, 1),
+			Scale: 0.1, Softcap: softcap}))
 	}
 	for i := range index {
 		index[i] = int32(i % 7)
@@ -101,8 +109,8 @@ func busy() int64 {
 	return t.Nano()
 }
 
-// benchProducts runs what record records on one thread and reports GFLOP/s and the share of the peak of that thread, both by its processor time: other work may share the
-// machine.
+// benchProducts runs what record records on one thread and reports GFLOP/s and the share of the peak of that thread,
+// both by its processor time: other work may share the machine.
 func benchProducts(b *testing.B, d *cpuDevice, flops float64, record func() error) {
 	b.Helper()
 	runtime.LockOSThread()
@@ -135,13 +143,15 @@ func benchProducts(b *testing.B, d *cpuDevice, flops float64, record func() erro
 	b.ReportMetric(shares[len(shares)/2], "%peak")
 }
 
-var trainingShapes = [][2]int{{576, 576}, {192, 576}, {1536, 576}, {576, 1536}, {2048, 2048}, {5632, 2048}, {49152, 576}}
+var trainingShapes = [][2]int{{576, 576}, {192, 576}, {1536, 576}, {576, 1536}, {2048, 2048}, {5632, 2048},
+	{49152, 576}}
 
 var trainingLayouts = []struct {
 	name string
 	s    shape
 }{
-	{"F32", shape{quant.F32, 0, false, false}}, {"F16", shape{quant.F16, 0, false, false}}, {"BF16", shape{quant.BF16, 0, false, false}}, {"Q8_0", shape{quant.Int8, 32, false, true}},
+	{"F32", shape{quant.F32, 0, false, false}}, {"F16", shape{quant.F16, 0, false, false}},
+	{"BF16", shape{quant.BF16, 0, false, false}}, {"Q8_0", shape{quant.Int8, 32, false, true}},
 	{"Q4_1", shape{quant.Int4, 32, true, true}}, {"NF4", shape{quant.Lookup4, 64, false, false}},
 }
 
@@ -160,12 +170,14 @@ func BenchmarkLinearTraining(b *testing.B) {
 			for name, p := range map[string]device.Precision{"f32": device.Float32, "bf16": device.BF16} {
 				b.Run(fmt.Sprintf("forward/%s/%s/%dx%d", name, l.name, n, k), func(b *testing.B) {
 					benchProducts(b, d, flops, func() error {
-						return d.Linear(device.LinearArgs{X: x, Parts: []device.LinearPart{{W: w, Out: y}}, Precision: p})
+						return d.Linear(device.LinearArgs{X: x, Parts: []device.LinearPart{{W: w, Out: y}},
+							Precision: p})
 					})
 				})
 				b.Run(fmt.Sprintf("grad/%s/%s/%dx%d", name, l.name, n, k), func(b *testing.B) {
 					benchProducts(b, d, flops, func() error {
-						return d.LinearGrad(device.LinearGradArgs{Parts: []device.LinearGradPart{{W: w, DY: y}}, DX: x, Precision: p})
+						return d.LinearGrad(device.LinearGradArgs{Parts: []device.LinearGradPart{{W: w, DY: y}}, DX: x,
+							Precision: p})
 					})
 				})
 			}
@@ -181,9 +193,12 @@ func BenchmarkMatMul(b *testing.B) {
 		m, n, k        int
 		transA, transB bool
 	}{
-		{"low", 512, 8, 576, false, true}, {"low", 512, 64, 2048, false, true}, {"dlow", 512, 8, 1536, false, false}, {"dlow", 512, 64, 2048, false, false},
-		{"dA", 8, 576, 512, true, false}, {"dA", 64, 2048, 512, true, false}, {"dB", 576, 8, 512, true, false}, {"dB", 2048, 64, 512, true, false},
-		{"dx", 512, 576, 8, false, false}, {"dx", 512, 2048, 64, false, false}, {"dW", 576, 576, 512, true, false}, {"dW", 2048, 2048, 512, true, false}, {"dW", 49152, 576, 512, true, false},
+		{"low", 512, 8, 576, false, true}, {"low", 512, 64, 2048, false, true}, {"dlow", 512, 8, 1536, false, false},
+		{"dlow", 512, 64, 2048, false, false},
+		{"dA", 8, 576, 512, true, false}, {"dA", 64, 2048, 512, true, false}, {"dB", 576, 8, 512, true, false},
+		{"dB", 2048, 64, 512, true, false},
+		{"dx", 512, 576, 8, false, false}, {"dx", 512, 2048, 64, false, false}, {"dW", 576, 576, 512, true, false},
+		{"dW", 2048, 2048, 512, true, false}, {"dW", 49152, 576, 512, true, false},
 	} {
 		b.Run(fmt.Sprintf("%s/%dx%dx%d", c.name, c.m, c.n, c.k), func(b *testing.B) {
 			d := open(b, o)
@@ -197,7 +212,8 @@ func BenchmarkMatMul(b *testing.B) {
 				}
 				return view(buf, rows, cols)
 			}
-			a := device.MatMulArgs{A: turn(c.transA, c.m, c.k), B: turn(c.transB, c.k, c.n), Out: turn(false, c.m, c.n), TransA: c.transA, TransB: c.transB, Alpha: 1}
+			a := device.MatMulArgs{A: turn(c.transA, c.m, c.k), B: turn(c.transB, c.k, c.n), Out: turn(false, c.m, c.n),
+				TransA: c.transA, TransB: c.transB, Alpha: 1}
 			benchProducts(b, d, 2*float64(c.m)*float64(c.n)*float64(c.k), func() error { return d.MatMul(a) })
 		})
 	}
@@ -206,16 +222,19 @@ func BenchmarkMatMul(b *testing.B) {
 // BenchmarkSelfAttention counts the visible pairs only.
 func BenchmarkSelfAttention(b *testing.B) {
 	o := Options{ISA: ISAs()[len(ISAs())-1], Threads: 1}
-	for _, c := range []struct{ heads, kvHeads, dim, doc, docs int }{{9, 3, 64, 64, 8}, {9, 3, 64, 512, 1}, {32, 8, 64, 512, 1}, {9, 3, 64, 4096, 1}} {
+	for _, c := range []struct{ heads, kvHeads, dim, doc, docs int }{{9, 3, 64, 64, 8}, {9, 3, 64, 512, 1},
+		{32, 8, 64, 512, 1}, {9, 3, 64, 4096, 1}} {
 		rows := c.doc * c.docs
 		d := open(b, o)
 		r := rand.New(rand.NewPCG(1, 1))
 		in := func(cols int) device.View { return view(upload(b, d, random(r, rows*cols)), rows, cols) }
-		a := device.SelfAttentionArgs{Q: in(c.heads * c.dim), K: in(c.kvHeads * c.dim), V: in(c.kvHeads * c.dim), Out: in(c.heads * c.dim), LSE: in(c.heads), HeadDim: c.dim, Scale: 0.125}
+		a := device.SelfAttentionArgs{Q: in(c.heads * c.dim), K: in(c.kvHeads * c.dim), V: in(c.kvHeads * c.dim),
+			Out: in(c.heads * c.dim), LSE: in(c.heads), HeadDim: c.dim, Scale: 0.125}
 		for i := range c.docs + 1 {
 			a.Indptr = append(a.Indptr, int32(i*c.doc))
 		}
-		g := device.SelfAttentionGradArgs{SelfAttentionArgs: a, DOut: in(c.heads * c.dim), DQ: in(c.heads * c.dim), DK: in(c.kvHeads * c.dim), DV: in(c.kvHeads * c.dim)}
+		g := device.SelfAttentionGradArgs{SelfAttentionArgs: a, DOut: in(c.heads * c.dim), DQ: in(c.heads * c.dim),
+			DK: in(c.kvHeads * c.dim), DV: in(c.kvHeads * c.dim)}
 		pairs := float64(c.docs) * float64(c.doc) * float64(c.doc+1) / 2 * float64(c.heads*c.dim)
 		b.Run(fmt.Sprintf("forward/%d of %dx%d", c.docs, c.doc, c.heads), func(b *testing.B) {
 			benchProducts(b, d, 4*pairs, func() error { return d.SelfAttention(a) })
@@ -232,10 +251,14 @@ func BenchmarkTrainingRows(b *testing.B) {
 	d := open(b, Options{})
 	r := rand.New(rand.NewPCG(1, 1))
 	in := func(rows, cols int) device.View { return view(upload(b, d, random(r, rows*cols)), rows, cols) }
-	norm, gate, up, dgate, logits, labels := in(1, 576).Buf, in(rows, 1536), in(rows, 1536), in(rows, 1536), in(64, 49152), make([]int32, 64)
+	norm, gate, up, dgate, logits, labels := in(1, 576).Buf, in(rows, 1536), in(rows, 1536), in(rows, 1536),
+		in(64, 49152), make([]int32, 64)
 	x, dy, loss := in(rows, 576), in(rows, 576), in(64, 1)
 	for name, f := range map[string]func() error{
-		"rmsnorm/576": func() error { return d.RMSNormGrad(device.RMSNormGradArgs{X: x, DY: dy, DX: dy, Weight: norm}) },
+		"rmsnorm/576": func() error {
+			return d.RMSNormGrad(device.RMSNormGradArgs{X: x, DY: dy, DX: dy,
+				Weight: norm})
+		},
 		"glu/1536": func() error {
 			return d.GLUGrad(device.GLUGradArgs{Gate: gate, Up: gate, DOut: gate, DGate: dgate, DUp: up})
 		},

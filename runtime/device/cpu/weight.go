@@ -43,7 +43,8 @@ func (d *cpuDevice) LoadMatrix(p device.Purpose, m *quant.Matrix) (device.Weight
 		return nil, fmt.Errorf("load matrix: %w: [%d, %d] has a side above %d", device.ErrShape, m.Rows, m.Cols, most)
 	}
 	var w C.weight
-	C.pack_shape(&w, C.int32_t(m.Layout), C.int32_t(m.Rows), C.int32_t(m.Cols), C.int32_t(min(m.GroupLen, most)), flag(m.Mins != nil), flag(m.ScalesF16))
+	C.pack_shape(&w, C.int32_t(m.Layout), C.int32_t(m.Rows), C.int32_t(m.Cols), C.int32_t(min(m.GroupLen, most)),
+		flag(m.Mins != nil), flag(m.ScalesF16))
 	w.zero, w.integer = C.int32_t(m.Zero), flag(Integer(m))
 	if m.Layout == quant.Int8 {
 		w.flip = C.int32_t(C.kernels_for(C.int(d.isa)).flip)
@@ -58,10 +59,12 @@ func (d *cpuDevice) LoadMatrix(p device.Purpose, m *quant.Matrix) (device.Weight
 	if err != nil {
 		return nil, fmt.Errorf("load matrix [%d, %d] of %v: %w", m.Rows, m.Cols, m.Layout, err)
 	}
-	out := &matrix{owned: owned{dev: d, purpose: p, mem: mem}, w: (*C.weight)(mem.ptr), rows: m.Rows, cols: m.Cols, layout: m.Layout}
+	out := &matrix{owned: owned{dev: d, purpose: p, mem: mem}, w: (*C.weight)(mem.ptr), rows: m.Rows, cols: m.Cols,
+		layout: m.Layout}
 	*out.w = w
 	out.w.data = (*C.uint8_t)(unsafe.Add(mem.ptr, weightHeader))
-	C.pack(out.w, (*C.uint8_t)(unsafe.SliceData(m.Data)), (*C.float)(unsafe.SliceData(m.Scales)), (*C.float)(unsafe.SliceData(m.Mins)))
+	C.pack(out.w, (*C.uint8_t)(unsafe.SliceData(m.Data)), (*C.float)(unsafe.SliceData(m.Scales)),
+		(*C.float)(unsafe.SliceData(m.Mins)))
 	return out, nil
 }
 
@@ -127,7 +130,8 @@ func (c *cache) layer(layer int) C.kv_layer {
 	return C.kv_layer{
 		k: (*C.uint8_t)(k), v: (*C.uint8_t)(v),
 		page_elems: C.int64_t(c.config.KVHeads) * C.int64_t(c.config.PageLen) * C.int64_t(c.config.HeadDim),
-		kv_heads:   C.int32_t(c.config.KVHeads), head_dim: C.int32_t(c.config.HeadDim), page_len: C.int32_t(c.config.PageLen), dtype: elementType(c.config.DType),
+		kv_heads:   C.int32_t(c.config.KVHeads), head_dim: C.int32_t(c.config.HeadDim),
+		page_len: C.int32_t(c.config.PageLen), dtype: elementType(c.config.DType),
 	}
 }
 

@@ -39,7 +39,8 @@ const attentionScale = float32(0.3)
 
 func testAttention(b *bench) {
 	for _, c := range attentionCases {
-		b.sub(name(c.heads, "over", c.kvHeads, "x", c.dim, "-", c.dtype, "-window", c.window, "-cap", c.softcap), func(b *bench) { b.attentionCase(c) })
+		b.sub(name(c.heads, "over", c.kvHeads, "x", c.dim, "-", c.dtype, "-window", c.window, "-cap", c.softcap),
+			func(b *bench) { b.attentionCase(c) })
 	}
 }
 
@@ -49,7 +50,8 @@ type sequenceKV struct{ q, k, v []float32 }
 func (b *bench) attentionCase(c attentionCase) {
 	var seqs []sequenceKV
 	for _, n := range c.lens {
-		seqs = append(seqs, sequenceKV{b.normal(n * c.heads * c.dim), b.normal(n * c.kvHeads * c.dim), b.normal(n * c.kvHeads * c.dim)})
+		seqs = append(seqs,
+			sequenceKV{b.normal(n * c.heads * c.dim), b.normal(n * c.kvHeads * c.dim), b.normal(n * c.kvHeads * c.dim)})
 	}
 	first := b.attend(c, seqs, 16, 1<<30)
 	for i, s := range seqs {
@@ -66,7 +68,8 @@ func (b *bench) attentionCase(c attentionCase) {
 	}
 }
 
-// attend runs the sequences together, at most chunk tokens of each a step, over shuffled pages of a cache whose other slots are NaN.
+// attend runs the sequences together, at most chunk tokens of each a step, over shuffled pages of a cache whose other
+// slots are NaN.
 func (b *bench) attend(c attentionCase, seqs []sequenceKV, pageLen, chunk int) [][]float32 {
 	b.Helper()
 	qw, kw := c.heads*c.dim, c.kvHeads*c.dim
@@ -77,7 +80,8 @@ func (b *bench) attend(c attentionCase, seqs []sequenceKV, pageLen, chunk int) [
 		pages += (lens[i] + pageLen - 1) / pageLen
 	}
 	const layer = 1
-	kv := b.cache(device.KVConfig{Layers: 2, KVHeads: c.kvHeads, HeadDim: c.dim, PageLen: pageLen, NumPages: pages, DType: c.dtype})
+	kv := b.cache(device.KVConfig{Layers: 2, KVHeads: c.kvHeads, HeadDim: c.dim, PageLen: pageLen, NumPages: pages,
+		DType: c.dtype})
 	b.spoil(kv)
 	free := b.r.Perm(pages)
 	tables := make([][]int32, len(seqs))
@@ -104,8 +108,9 @@ func (b *bench) attend(c attentionCase, seqs []sequenceKV, pageLen, chunk int) [
 		b.put(kv, layer, k, v, slots)
 		qv, out := b.view(q, len(positions), qw), b.out(len(positions), qw)
 		b.ran(b.d.Attention(device.AttentionArgs{
-			Q: qv, Out: out, HeadDim: c.dim, Cache: kv, Layer: layer, Indptr: indptr, Positions: positions, PageTables: tables,
-			Scale: attentionScale, Softcap: c.softcap, Window: c.window,
+			Q: qv, Out: out, HeadDim: c.dim, Cache: kv, Layer: layer, Indptr: indptr, Positions: positions,
+			PageTables: tables,
+			Scale:      attentionScale, Softcap: c.softcap, Window: c.window,
 		}))
 		b.same("attention: q", b.values("q", qv), q)
 		got := b.values("attention", out)
@@ -117,8 +122,8 @@ func (b *bench) attend(c attentionCase, seqs []sequenceKV, pageLen, chunk int) [
 	return results
 }
 
-// dense is attention without pages in float64 over what the cache's type keeps of keys and values. The tolerance: an error d of the scores changes each weight by
-// a factor exp(2d) at most, sums of n terms add n*u each.
+// dense is attention without pages in float64 over what the cache's type keeps of keys and values. The tolerance: an
+// error d of the scores changes each weight by a factor exp(2d) at most, sums of n terms add n*u each.
 func (b *bench) dense(c attentionCase, s sequenceKV) (want, tol []float64) {
 	qw, kw := c.heads*c.dim, c.kvHeads*c.dim
 	n := len(s.q) / qw

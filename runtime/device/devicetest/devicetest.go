@@ -1,7 +1,9 @@
-// Package devicetest is the suite that every device passes: each operation against plain dense float64 formulas of its own, at odd shapes and with guards
-// around every operand; bitwise invariance under batching, chunking and paging; refusals.
+// Package devicetest is the suite that every device passes: each operation against plain dense float64 formulas of its
+// own, at odd shapes and with guards around every operand; bitwise invariance under batching, chunking and paging;
+// refusals.
 //
-// Tolerances are derived from the operation: n*u*Σ|a·b| for a sum of n products, where u is the device's unit roundoff, plus the rounding of the float32 result.
+// Tolerances are derived from the operation: n*u*Σ|a·b| for a sum of n products, where u is the device's unit roundoff,
+// plus the rounding of the float32 result.
 package devicetest
 
 import (
@@ -51,10 +53,13 @@ func Run(t *testing.T, open func(t *testing.T) device.Device, o Options) {
 		name string
 		test func(b *bench)
 	}{
-		{"Buffers", testBuffers}, {"Embed", testEmbed}, {"Linear", testLinear}, {"LinearParts", testLinearParts}, {"LinearNonFinite", testLinearNonFinite},
-		{"RMSNorm", testRMSNorm}, {"GLU", testGLU}, {"Add", testAdd}, {"Softcap", testSoftcap}, {"LogSoftmax", testLogSoftmax},
+		{"Buffers", testBuffers}, {"Embed", testEmbed}, {"Linear", testLinear}, {"LinearParts", testLinearParts},
+		{"LinearNonFinite", testLinearNonFinite},
+		{"RMSNorm", testRMSNorm}, {"GLU", testGLU}, {"Add", testAdd}, {"Softcap", testSoftcap},
+		{"LogSoftmax", testLogSoftmax},
 		{"LoRA", testLoRA}, {"RoPE", testRoPE}, {"Attention", testAttention}, {"CopyPages", testCopyPages},
-		{"Training", testTraining}, {"Shapes", testShapes}, {"Foreign", testForeign}, {"OutOfMemory", testOutOfMemory}, {"Closed", testClosed}, {"Concurrent", testConcurrent},
+		{"Training", testTraining}, {"Shapes", testShapes}, {"Foreign", testForeign}, {"OutOfMemory", testOutOfMemory},
+		{"Closed", testClosed}, {"Concurrent", testConcurrent},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			b := &bench{T: t, d: open(t), o: o, r: rand.New(rand.NewPCG(o.Seed, uint64(i)))}
@@ -154,7 +159,8 @@ func (b *bench) read(buf device.Buffer) []float32 {
 	return out
 }
 
-// guard fills what lies between and around the rows of a view: a NaN with a payload of its own, so that it spreads where it is read and is missed where it is overwritten.
+// guard fills what lies between and around the rows of a view: a NaN with a payload of its own, so that it spreads
+// where it is read and is missed where it is overwritten.
 var guard = math.Float32frombits(0x7fc5a5a5)
 
 // view uploads x [rows, cols] at an odd offset with an odd stride, guards around each row.
@@ -196,7 +202,8 @@ func (b *bench) values(what string, v device.View) []float32 {
 	}
 	for i, x := range all {
 		if math.Float32bits(x) != math.Float32bits(guard) {
-			b.Fatalf("%s: element %d of its buffer, outside of [%d, %d] at %d with stride %d, was overwritten with %v", what, i, v.Rows, v.Cols, v.Offset, v.Stride, x)
+			b.Fatalf("%s: element %d of its buffer, outside of [%d, %d] at %d with stride %d, was overwritten with %v",
+				what, i, v.Rows, v.Cols, v.Offset, v.Stride, x)
 		}
 	}
 	return out
@@ -211,7 +218,8 @@ func (b *bench) normal(n int) []float32 {
 	return x
 }
 
-// near fails unless |got-want| <= tol + 2^-24|want| for each element: tol is the operation's own error, the rest the rounding of the result. The reference must be finite.
+// near fails unless |got-want| <= tol + 2^-24|want| for each element: tol is the operation's own error, the rest the
+// rounding of the result. The reference must be finite.
 func (b *bench) near(what string, got []float32, want, tol []float64) {
 	b.Helper()
 	if len(got) != len(want) {
@@ -236,7 +244,8 @@ func (b *bench) same(what string, got, want []float32) {
 	}
 	for i := range got {
 		if math.Float32bits(got[i]) != math.Float32bits(want[i]) {
-			b.Fatalf("%s: [%d] = %v (%08x), want the same bits as %v (%08x)", what, i, got[i], math.Float32bits(got[i]), want[i], math.Float32bits(want[i]))
+			b.Fatalf("%s: [%d] = %v (%08x), want the same bits as %v (%08x)", what, i, got[i], math.Float32bits(got[i]),
+				want[i], math.Float32bits(want[i]))
 		}
 	}
 }

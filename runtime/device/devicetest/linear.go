@@ -12,7 +12,8 @@ import (
 
 // linearShapes are [T, N, K]: nothing, one, around the widths of vectors and panels, primes, one of a real model.
 var linearShapes = [][3]int{
-	{0, 17, 33}, {1, 1, 1}, {1, 17, 31}, {2, 16, 32}, {3, 15, 33}, {5, 7, 97}, {13, 13, 50}, {33, 33, 128}, {4, 5, 16}, {1, 2, 15}, {6, 0, 32}, {17, 3, 64}, {4, 576, 1536},
+	{0, 17, 33}, {1, 1, 1}, {1, 17, 31}, {2, 16, 32}, {3, 15, 33}, {5, 7, 97}, {13, 13, 50}, {33, 33, 128}, {4, 5, 16},
+	{1, 2, 15}, {6, 0, 32}, {17, 3, 64}, {4, 576, 1536},
 }
 
 func testLinear(b *bench) {
@@ -86,7 +87,8 @@ func testLinearParts(b *bench) {
 		var biases [][]float32
 		at := 2
 		for i, n := range sizes {
-			f := []form{{layout: quant.Int4, group: 32, mins: true, half: true}, {layout: quant.F32}, {layout: quant.Int8, group: 32, half: true}, {layout: quant.BF16}}[i]
+			f := []form{{layout: quant.Int4, group: 32, mins: true, half: true}, {layout: quant.F32},
+				{layout: quant.Int8, group: 32, half: true}, {layout: quant.BF16}}[i]
 			m := b.matrix(f, n, k)
 			p := device.LinearPart{W: b.load(m), Out: wide}
 			p.Out.Offset += int64(at)

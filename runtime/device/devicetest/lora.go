@@ -92,8 +92,11 @@ type loraSegment struct{ begin, end, adapter int }
 
 // loraForms are every type, gain, bias, and ranks from 1 to 256.
 var loraForms = []loraForm{
-	{rank: 1, a: tensor.F32, b: tensor.F32}, {rank: 8, a: tensor.F16, b: tensor.F16}, {rank: 13, a: tensor.BF16, b: tensor.BF16, gain: true, bias: true}, {rank: 64, a: tensor.F16, b: tensor.F32, bias: true}, {},
-	{bias: true}, {rank: 256, a: tensor.BF16, b: tensor.F16, gain: true}, {gain: true}, {rank: 16, a: tensor.F16, b: tensor.F16},
+	{rank: 1, a: tensor.F32, b: tensor.F32}, {rank: 8, a: tensor.F16, b: tensor.F16},
+	{rank: 13, a: tensor.BF16, b: tensor.BF16, gain: true, bias: true},
+	{rank: 64, a: tensor.F16, b: tensor.F32, bias: true}, {},
+	{bias: true}, {rank: 256, a: tensor.BF16, b: tensor.F16, gain: true}, {gain: true},
+	{rank: 16, a: tensor.F16, b: tensor.F16},
 }
 
 func testLoRA(b *bench) {
@@ -107,7 +110,9 @@ func testLoRA(b *bench) {
 		{"one token", 1, []loraSegment{{0, 1, 2}}},
 		{"one token, large rank", 1, []loraSegment{{0, 1, 6}}},
 		{"identical", 12, []loraSegment{{0, 4, 1}, {4, 5, 1}, {5, 12, 1}}},
-		{"distinct", 9, []loraSegment{{0, 1, 0}, {1, 2, 1}, {2, 3, 2}, {3, 4, 3}, {4, 5, 4}, {5, 6, 5}, {6, 7, 6}, {7, 8, 7}, {8, 9, 8}}},
+		{"distinct", 9,
+			[]loraSegment{{0, 1, 0}, {1, 2, 1}, {2, 3, 2}, {3, 4, 3}, {4, 5, 4}, {5, 6, 5}, {6, 7, 6}, {7, 8, 7},
+				{8, 9, 8}}},
 		{"empty", 9, []loraSegment{{0, 0, 3}, {0, 4, 0}, {4, 4, 1}, {4, 9, 2}, {9, 9, 3}}},
 		{"gaps", 20, []loraSegment{{1, 3, 2}, {4, 9, 3}, {11, 12, 0}, {15, 19, 4}}},
 		{"skewed", 45, []loraSegment{{0, 1, 5}, {1, 2, 3}, {2, 37, 8}, {37, 45, 2}}},
@@ -136,7 +141,9 @@ func (b *bench) loraCase(what string, rows int, list []loraSegment, in, n int) {
 			p := device.LoRAPart{Out: b.view(base[begin*n:end*n], end-begin, n)}
 			for _, s := range list {
 				if lo, hi := max(s.begin, begin), min(s.end, end); lo <= hi {
-					p.Segments = append(p.Segments, device.LoRASegment{Begin: lo - begin, End: hi - begin, Scale: scaleOf(adapters[s.adapter], scale), M: &adapters[s.adapter].m})
+					p.Segments = append(p.Segments,
+						device.LoRASegment{Begin: lo - begin, End: hi - begin,
+							Scale: scaleOf(adapters[s.adapter], scale), M: &adapters[s.adapter].m})
 				}
 			}
 			args.Parts = append(args.Parts, p)
@@ -178,7 +185,8 @@ func (b *bench) loraLow() {
 	const rows, width, n = 9, 20, 50
 	list := []loraSegment{{0, 2, 0}, {2, 7, 1}, {8, 9, 2}}
 	var adapters []*adapter
-	for _, f := range []loraForm{{rank: 13, noA: true, b: tensor.F16}, {rank: 20, noA: true, b: tensor.F32, bias: true}, {rank: 1, noA: true, b: tensor.BF16, gain: true}} {
+	for _, f := range []loraForm{{rank: 13, noA: true, b: tensor.F16}, {rank: 20, noA: true, b: tensor.F32, bias: true},
+		{rank: 1, noA: true, b: tensor.BF16, gain: true}} {
 		adapters = append(adapters, b.adapter(f, width, n))
 	}
 	x, base := b.normal(rows*width), b.normal(rows*n)
@@ -198,7 +206,8 @@ func (b *bench) loraLow() {
 	b.release()
 }
 
-func (b *bench) lora(segments []loraSegment, adapters []*adapter, x, base []float32, in, n int, times float32) (want, tol []float64) {
+func (b *bench) lora(segments []loraSegment, adapters []*adapter, x, base []float32, in, n int, times float32) (want,
+	tol []float64) {
 	want, tol = make([]float64, len(base)), make([]float64, len(base))
 	for i, v := range base {
 		want[i] = float64(v)

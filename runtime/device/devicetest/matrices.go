@@ -38,16 +38,23 @@ func (f form) String() string {
 // forms are what files become (GGUF, AWQ, GPTQ, int8 per row, NF4), and a few group lengths that nobody uses.
 var forms = []form{
 	{layout: quant.F32}, {layout: quant.F16}, {layout: quant.BF16},
-	{layout: quant.Int8, group: 16}, {layout: quant.Int8, group: 16, half: true}, {layout: quant.Int8, group: 16, mins: true},
-	{layout: quant.Int8, group: 32, half: true}, {layout: quant.Int8, group: 32}, {layout: quant.Int8, group: 32, mins: true}, {layout: quant.Int8, group: 32, mins: true, half: true},
-	{layout: quant.Int8}, {layout: quant.Int8, mins: true}, {layout: quant.Int8, group: 128}, {layout: quant.Int8, group: 5, mins: true},
-	{layout: quant.Int4, group: 32, zero: 8, half: true}, {layout: quant.Int4, group: 64, zero: 8}, {layout: quant.Int4, group: 128, zero: 8, half: true},
-	{layout: quant.Int4, group: 32, mins: true, half: true}, {layout: quant.Int4, group: 32, mins: true}, {layout: quant.Int4, group: 64, mins: true, half: true}, {layout: quant.Int4, group: 128, mins: true},
+	{layout: quant.Int8, group: 16}, {layout: quant.Int8, group: 16, half: true},
+	{layout: quant.Int8, group: 16, mins: true},
+	{layout: quant.Int8, group: 32, half: true}, {layout: quant.Int8, group: 32},
+	{layout: quant.Int8, group: 32, mins: true}, {layout: quant.Int8, group: 32, mins: true, half: true},
+	{layout: quant.Int8}, {layout: quant.Int8, mins: true}, {layout: quant.Int8, group: 128},
+	{layout: quant.Int8, group: 5, mins: true},
+	{layout: quant.Int4, group: 32, zero: 8, half: true}, {layout: quant.Int4, group: 64, zero: 8},
+	{layout: quant.Int4, group: 128, zero: 8, half: true},
+	{layout: quant.Int4, group: 32, mins: true, half: true}, {layout: quant.Int4, group: 32, mins: true},
+	{layout: quant.Int4, group: 64, mins: true, half: true}, {layout: quant.Int4, group: 128, mins: true},
 	{layout: quant.Int4, zero: 7}, {layout: quant.Int4, group: 16, mins: true}, {layout: quant.Int4, group: 7},
-	{layout: quant.Lookup4, group: 64}, {layout: quant.Lookup4, group: 64, half: true}, {layout: quant.Lookup4, group: 32}, {layout: quant.Lookup4, group: 20}, {layout: quant.Lookup4},
+	{layout: quant.Lookup4, group: 64}, {layout: quant.Lookup4, group: 64, half: true},
+	{layout: quant.Lookup4, group: 32}, {layout: quant.Lookup4, group: 20}, {layout: quant.Lookup4},
 }
 
-// matrix returns a random matrix of a form. Groups have scales of their own, extreme codes occur, and some groups have scale 0.
+// matrix returns a random matrix of a form. Groups have scales of their own, extreme codes occur, and some groups have
+// scale 0.
 func (b *bench) matrix(f form, rows, cols int) *quant.Matrix {
 	m := &quant.Matrix{Layout: f.layout, Rows: rows, Cols: cols, Zero: f.zero, ScalesF16: f.half}
 	values := rows * cols
@@ -123,8 +130,8 @@ func (b *bench) load(m *quant.Matrix) device.Weight {
 	return w
 }
 
-// product is x [rows, Cols] times m's transpose in float64, plus bias where there is one, and the tolerance of each value. Activations are what
-// the device's options say that they become.
+// product is x [rows, Cols] times m's transpose in float64, plus bias where there is one, and the tolerance of each
+// value. Activations are what the device's options say that they become.
 func (b *bench) product(m *quant.Matrix, x []float32, rows int, bias []float32) (want, tol []float64) {
 	in := make([]float64, rows*m.Cols)
 	for t := range rows {

@@ -47,7 +47,8 @@ func testBuffers(b *bench) {
 		}
 	}
 	if b.d.InUse(device.Activations) < 4097 || b.d.InUse(device.NumPurposes) != 0 {
-		b.Errorf("in use: %d bytes of activations, %d of an invalid purpose", b.d.InUse(device.Activations), b.d.InUse(device.NumPurposes))
+		b.Errorf("in use: %d bytes of activations, %d of an invalid purpose", b.d.InUse(device.Activations),
+			b.d.InUse(device.NumPurposes))
 	}
 	if b.d.Name() == "" || b.d.Describe() == "" {
 		b.Error("the device has no name or description")
@@ -78,19 +79,28 @@ func (b *bench) operands() *operands {
 	ad2 := b.adapter(loraForm{rank: 3, a: tensor.F16, b: tensor.BF16}, cols, cols).m
 	kv := b.cache(device.KVConfig{Layers: 1, KVHeads: 2, HeadDim: 8, PageLen: 16, NumPages: 3, DType: tensor.F32})
 	o := &operands{
-		embed:  device.EmbedArgs{IDs: []int32{0, 3, 15}, Table: w, Scale: 1, Out: v()},
-		norm:   device.RMSNormArgs{X: v(), Add: v(), Out: v(), Weight: b.buffer(device.Weights, b.normal(cols)), Eps: 1e-5},
-		linear: device.LinearArgs{X: v(), Parts: []device.LinearPart{{W: w, Bias: b.buffer(device.Weights, b.normal(cols)), Out: v()}, {W: w, Out: v()}}},
+		embed: device.EmbedArgs{IDs: []int32{0, 3, 15}, Table: w, Scale: 1, Out: v()},
+		norm: device.RMSNormArgs{X: v(), Add: v(), Out: v(), Weight: b.buffer(device.Weights, b.normal(cols)),
+			Eps: 1e-5},
+		linear: device.LinearArgs{X: v(),
+			Parts: []device.LinearPart{{W: w, Bias: b.buffer(device.Weights, b.normal(cols)), Out: v()},
+				{W: w, Out: v()}}},
 		lora: device.LoRAArgs{X: v(), Parts: []device.LoRAPart{
-			{Out: v(), Segments: []device.LoRASegment{{Begin: 0, End: 1, Scale: 1, M: &ad}, {Begin: 1, End: 3, Scale: 0.5, M: &ad2}}}, {Out: v(), Segments: []device.LoRASegment{{Begin: 1, End: 3, Scale: 1, M: &ad}}},
+			{Out: v(),
+				Segments: []device.LoRASegment{{Begin: 0, End: 1, Scale: 1, M: &ad},
+					{Begin: 1, End: 3, Scale: 0.5, M: &ad2}}},
+			{Out: v(), Segments: []device.LoRASegment{{Begin: 1, End: 3, Scale: 1, M: &ad}}},
 		}},
 		rope: device.RoPEArgs{
-			Q: v(), K: v(), V: v(), HeadDim: 8, Rot: 4, Table: b.buffer(device.Weights, b.normal(4*5)), TableRows: []int32{-1, 0, 4}, Cache: kv, Slots: []int32{0, 1, 47},
+			Q: v(), K: v(), V: v(), HeadDim: 8, Rot: 4, Table: b.buffer(device.Weights, b.normal(4*5)),
+			TableRows: []int32{-1, 0, 4}, Cache: kv, Slots: []int32{0, 1, 47},
 		},
 		attention: device.AttentionArgs{
-			Q: v(), Out: v(), HeadDim: 8, Cache: kv, Indptr: []int32{0, 1, 3}, Positions: []int32{0, 16, 17}, PageTables: [][]int32{{2}, {1, 0}}, Scale: 1,
+			Q: v(), Out: v(), HeadDim: 8, Cache: kv, Indptr: []int32{0, 1, 3}, Positions: []int32{0, 16, 17},
+			PageTables: [][]int32{{2}, {1, 0}}, Scale: 1,
 		},
-		glu: device.GLUArgs{Gate: v(), Up: v(), Out: v()}, add: device.AddArgs{X: v(), Y: v()}, softcap: device.SoftcapArgs{X: v(), Cap: 2}, logs: device.LogSoftmaxArgs{X: v(), Out: v()},
+		glu: device.GLUArgs{Gate: v(), Up: v(), Out: v()}, add: device.AddArgs{X: v(), Y: v()},
+		softcap: device.SoftcapArgs{X: v(), Cap: 2}, logs: device.LogSoftmaxArgs{X: v(), Out: v()},
 		kv: kv, copied: [2][]int32{{0, 1}, {1, 2}},
 	}
 	return o
@@ -99,8 +109,10 @@ func (b *bench) operands() *operands {
 // all runs every operation and returns its error by name.
 func (o *operands) all(d device.Device) map[string]error {
 	return map[string]error{
-		"embed": d.Embed(o.embed), "rmsnorm": d.RMSNorm(o.norm), "linear": d.Linear(o.linear), "lora": d.LoRA(o.lora), "rope": d.RoPE(o.rope), "attention": d.Attention(o.attention),
-		"glu": d.GLU(o.glu), "add": d.Add(o.add), "softcap": d.Softcap(o.softcap), "logsoftmax": d.LogSoftmax(o.logs), "copy pages": d.CopyPages(o.kv, o.copied[0], o.copied[1]),
+		"embed": d.Embed(o.embed), "rmsnorm": d.RMSNorm(o.norm), "linear": d.Linear(o.linear), "lora": d.LoRA(o.lora),
+		"rope": d.RoPE(o.rope), "attention": d.Attention(o.attention),
+		"glu": d.GLU(o.glu), "add": d.Add(o.add), "softcap": d.Softcap(o.softcap), "logsoftmax": d.LogSoftmax(o.logs),
+		"copy pages": d.CopyPages(o.kv, o.copied[0], o.copied[1]),
 	}
 }
 
@@ -112,10 +124,20 @@ type spoilt struct {
 
 // viewFaults are what can be wrong with a required view.
 var viewFaults = map[string]func(v *device.View){
-	"absent": func(v *device.View) { *v = device.View{} }, "dtype": func(v *device.View) { v.DType = tensor.BF16 }, "rows": func(v *device.View) { v.Rows-- },
-	"columns": func(v *device.View) { v.Cols-- }, "offset": func(v *device.View) { v.Offset = v.Buf.Bytes()/4 - 4 }, "negative offset": func(v *device.View) { v.Offset = -1 },
-	"huge offset": func(v *device.View) { v.Offset = math.MaxInt64 - 3 }, "stride": func(v *device.View) { v.Stride = v.Cols - 1 }, "huge stride": func(v *device.View) { v.Stride = math.MaxInt / 2 },
-	"negative stride": func(v *device.View) { v.Stride = -v.Cols }, "negative rows": func(v *device.View) { v.Rows = -1 },
+	"absent": func(v *device.View) { *v = device.View{} }, "dtype": func(v *device.View) { v.DType = tensor.BF16 },
+	"rows":    func(v *device.View) { v.Rows-- },
+	"columns": func(v *device.View) { v.Cols-- }, "offset": func(
+		v *device.View) {
+		v.Offset = v.Buf.Bytes()/4 - 4
+	}, "negative offset": func(v *device.View) { v.Offset = -1 },
+	"huge offset": func(v *device.View) { v.Offset = math.MaxInt64 - 3 }, "stride": func(
+		v *device.View) {
+		v.Stride = v.Cols - 1
+	}, "huge stride": func(v *device.View) { v.Stride = math.MaxInt / 2 },
+	"negative stride": func(v *device.View) { v.Stride = -v.Cols }, "negative rows": func(
+		v *device.View) {
+		v.Rows = -1
+	},
 }
 
 func faults() []spoilt {
@@ -128,8 +150,10 @@ func faults() []spoilt {
 		{"rmsnorm", "eps", func(o *operands) { o.norm.Eps = float32(math.NaN()) }},
 		{"rmsnorm", "rows and add", func(o *operands) { o.norm.Rows = []int32{0, 1, 2} }},
 		{"rmsnorm", "row", func(o *operands) { o.norm.Add, o.norm.Rows = device.View{}, []int32{0, 1, 3} }},
-		{"rmsnorm", "rows in place", func(o *operands) { o.norm.Add, o.norm.Rows, o.norm.Out = device.View{}, []int32{0, 1, 2}, o.norm.X }},
-		{"rmsnorm", "half overlap", func(o *operands) { o.norm.Out = o.norm.X; o.norm.Out.Stride = 16; o.norm.X.Stride = 17 }},
+		{"rmsnorm", "rows in place",
+			func(o *operands) { o.norm.Add, o.norm.Rows, o.norm.Out = device.View{}, []int32{0, 1, 2}, o.norm.X }},
+		{"rmsnorm", "half overlap",
+			func(o *operands) { o.norm.Out = o.norm.X; o.norm.Out.Stride = 16; o.norm.X.Stride = 17 }},
 		{"linear", "no parts", func(o *operands) { o.linear.Parts = nil }},
 		{"linear", "precision", func(o *operands) { o.linear.Precision = 3 }},
 		{"linear", "no weight", func(o *operands) { o.linear.Parts[1].W = nil }},
@@ -143,7 +167,8 @@ func faults() []spoilt {
 		{"lora", "rank", func(o *operands) { o.lora.Parts[0].Segments[0].M.Rank = 1 << 20 }},
 		{"lora", "huge rank", func(o *operands) { o.lora.Parts[0].Segments[0].M.Rank = math.MaxInt }},
 		{"lora", "no b", func(o *operands) { o.lora.Parts[0].Segments[0].M.B = device.Span{} }},
-		{"lora", "a shorter x", func(o *operands) { m := o.lora.Parts[0].Segments[0].M; m.A, m.Rank = device.Span{}, 17 }},
+		{"lora", "a shorter x",
+			func(o *operands) { m := o.lora.Parts[0].Segments[0].M; m.A, m.Rank = device.Span{}, 17 }},
 		{"lora", "another layer's in", func(o *operands) { o.lora.Parts[0].Segments[0].M.In = 15 }},
 		{"lora", "another layer's out", func(o *operands) { o.lora.Parts[0].Segments[0].M.Out = 17 }},
 		{"lora", "element type", func(o *operands) { o.lora.Parts[0].Segments[0].M.A.DType = tensor.F64 }},
@@ -154,7 +179,8 @@ func faults() []spoilt {
 		}},
 		{"lora", "negative offset", func(o *operands) { o.lora.Parts[0].Segments[0].M.A.Offset = -4 }},
 		{"lora", "half an element", func(o *operands) { o.lora.Parts[0].Segments[0].M.A.Offset++ }},
-		{"lora", "gain past the end", func(o *operands) { o.lora.Parts[0].Segments[0].M.Gain.Offset = math.MaxInt64 - 3 }},
+		{"lora", "gain past the end",
+			func(o *operands) { o.lora.Parts[0].Segments[0].M.Gain.Offset = math.MaxInt64 - 3 }},
 		{"lora", "gain of F16", func(o *operands) { o.lora.Parts[0].Segments[0].M.Gain.DType = tensor.F16 }},
 		{"lora", "bias past the end", func(o *operands) { o.lora.Parts[0].Segments[0].M.Bias.Offset += 1 << 12 }},
 		{"lora", "scaled gain", func(o *operands) { o.lora.Parts[0].Segments[0].Scale = 0.5 }},
@@ -176,7 +202,8 @@ func faults() []spoilt {
 		{"attention", "layer", func(o *operands) { o.attention.Layer = -1 }},
 		{"attention", "no cache", func(o *operands) { o.attention.Cache = nil }},
 		{"attention", "in place", func(o *operands) { o.attention.Out = o.attention.Q }},
-		{"attention", "indptr order", func(o *operands) { o.attention.Indptr, o.attention.PageTables = []int32{0, 4, 3}, [][]int32{{2}, {1}} }},
+		{"attention", "indptr order",
+			func(o *operands) { o.attention.Indptr, o.attention.PageTables = []int32{0, 4, 3}, [][]int32{{2}, {1}} }},
 		{"attention", "indptr start", func(o *operands) { o.attention.Indptr = []int32{1, 1, 3} }},
 		{"attention", "indptr end", func(o *operands) { o.attention.Indptr = []int32{0, 1, 2} }},
 		{"attention", "indptr length", func(o *operands) { o.attention.Indptr = []int32{0, 3} }},
@@ -197,17 +224,25 @@ func faults() []spoilt {
 		{"copy pages", "negative page", func(o *operands) { o.copied[1] = []int32{0, -1} }},
 	}
 	views := map[string][]func(o *operands) *device.View{
-		"embed":   {func(o *operands) *device.View { return &o.embed.Out }},
-		"rmsnorm": {func(o *operands) *device.View { return &o.norm.X }, func(o *operands) *device.View { return &o.norm.Out }},
-		"linear":  {func(o *operands) *device.View { return &o.linear.X }, func(o *operands) *device.View { return &o.linear.Parts[1].Out }},
-		"lora":    {func(o *operands) *device.View { return &o.lora.X }, func(o *operands) *device.View { return &o.lora.Parts[1].Out }},
+		"embed": {func(o *operands) *device.View { return &o.embed.Out }},
+		"rmsnorm": {func(o *operands) *device.View { return &o.norm.X },
+			func(o *operands) *device.View { return &o.norm.Out }},
+		"linear": {func(o *operands) *device.View { return &o.linear.X },
+			func(o *operands) *device.View { return &o.linear.Parts[1].Out }},
+		"lora": {func(o *operands) *device.View { return &o.lora.X },
+			func(o *operands) *device.View { return &o.lora.Parts[1].Out }},
 		"rope": {
-			func(o *operands) *device.View { return &o.rope.Q }, func(o *operands) *device.View { return &o.rope.K }, func(o *operands) *device.View { return &o.rope.V },
+			func(o *operands) *device.View { return &o.rope.Q }, func(o *operands) *device.View { return &o.rope.K },
+			func(o *operands) *device.View { return &o.rope.V },
 		},
-		"attention":  {func(o *operands) *device.View { return &o.attention.Q }, func(o *operands) *device.View { return &o.attention.Out }},
-		"glu":        {func(o *operands) *device.View { return &o.glu.Gate }, func(o *operands) *device.View { return &o.glu.Up }, func(o *operands) *device.View { return &o.glu.Out }},
-		"add":        {func(o *operands) *device.View { return &o.add.X }, func(o *operands) *device.View { return &o.add.Y }},
-		"logsoftmax": {func(o *operands) *device.View { return &o.logs.X }, func(o *operands) *device.View { return &o.logs.Out }},
+		"attention": {func(o *operands) *device.View { return &o.attention.Q },
+			func(o *operands) *device.View { return &o.attention.Out }},
+		"glu": {func(o *operands) *device.View { return &o.glu.Gate },
+			func(o *operands) *device.View { return &o.glu.Up }, func(o *operands) *device.View { return &o.glu.Out }},
+		"add": {func(o *operands) *device.View { return &o.add.X },
+			func(o *operands) *device.View { return &o.add.Y }},
+		"logsoftmax": {func(o *operands) *device.View { return &o.logs.X },
+			func(o *operands) *device.View { return &o.logs.Out }},
 	}
 	for op, list := range views {
 		for i, view := range list {
@@ -238,15 +273,19 @@ func testShapes(b *bench) {
 			b.Errorf("%s, %s: %v, want ErrShape", f.op, f.name, err)
 		}
 		b.must(b.d.Sync())
-		if err != nil && !slices.EqualFunc(b.snapshot(), before, func(x, y []float32) bool { return slices.Equal(bitsOf(x), bitsOf(y)) }) {
+		if err != nil &&
+			!slices.EqualFunc(b.snapshot(), before,
+				func(x, y []float32) bool { return slices.Equal(bitsOf(x), bitsOf(y)) }) {
 			b.Errorf("%s, %s: refused, yet something was written", f.op, f.name)
 		}
 		b.release()
 	}
 	for what, c := range map[string]device.KVConfig{
-		"page length": {Layers: 1, KVHeads: 1, HeadDim: 8, PageLen: 8, NumPages: 1, DType: tensor.F32}, "type": {Layers: 1, KVHeads: 1, HeadDim: 8, PageLen: 16, NumPages: 1, DType: tensor.I8},
-		"layers": {Layers: -1, KVHeads: 1, HeadDim: 8, PageLen: 16, NumPages: 1, DType: tensor.F32}, "nothing": {},
-		"overflow": {Layers: math.MaxInt / 2, KVHeads: math.MaxInt / 2, HeadDim: 8, PageLen: 16, NumPages: 1 << 20, DType: tensor.F32},
+		"page length": {Layers: 1, KVHeads: 1, HeadDim: 8, PageLen: 8, NumPages: 1, DType: tensor.F32},
+		"type":        {Layers: 1, KVHeads: 1, HeadDim: 8, PageLen: 16, NumPages: 1, DType: tensor.I8},
+		"layers":      {Layers: -1, KVHeads: 1, HeadDim: 8, PageLen: 16, NumPages: 1, DType: tensor.F32}, "nothing": {},
+		"overflow": {Layers: math.MaxInt / 2, KVHeads: math.MaxInt / 2, HeadDim: 8, PageLen: 16, NumPages: 1 << 20,
+			DType: tensor.F32},
 	} {
 		if kv, err := b.d.NewKVCache(c); !errors.Is(err, device.ErrShape) {
 			b.Errorf("kv cache, %s: %v, %v", what, kv, err)
@@ -353,7 +392,8 @@ func testOutOfMemory(b *bench) {
 	refused := func() map[string]error {
 		buf, e1 := l.d.Alloc(device.Scratch, limit*3/4)
 		w, e2 := l.d.LoadMatrix(device.Weights, b.matrix(form{layout: quant.F32}, 512, 400))
-		kv, e3 := l.d.NewKVCache(device.KVConfig{Layers: 1, KVHeads: 2, HeadDim: 64, PageLen: 16, NumPages: 48, DType: tensor.F32})
+		kv, e3 := l.d.NewKVCache(device.KVConfig{Layers: 1, KVHeads: 2, HeadDim: 64, PageLen: 16, NumPages: 48,
+			DType: tensor.F32})
 		if buf != nil && e1 != nil || w != nil && e2 != nil || kv != nil && e3 != nil {
 			b.Error("a refusal comes with a result")
 		}

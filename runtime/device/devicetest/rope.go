@@ -35,7 +35,8 @@ func (b *bench) put(kv device.KVCache, layer int, k, v []float32, slots []int32)
 	b.Helper()
 	c := kv.Config()
 	w := c.KVHeads * c.HeadDim
-	b.ran(b.d.RoPE(device.RoPEArgs{K: b.view(k, len(slots), w), V: b.view(v, len(slots), w), HeadDim: c.HeadDim, Cache: kv, Layer: layer, Slots: slots}))
+	b.ran(b.d.RoPE(device.RoPEArgs{K: b.view(k, len(slots), w), V: b.view(v, len(slots), w), HeadDim: c.HeadDim,
+		Cache: kv, Layer: layer, Slots: slots}))
 }
 
 // spoil fills every slot of every layer with NaN, so that whoever reads a position that is not visible gets caught.
@@ -77,13 +78,16 @@ func (b *bench) value(kv device.KVCache, layer int, slots []int32) []float32 {
 
 func testRoPE(b *bench) {
 	for _, c := range []struct{ heads, kvHeads, dim, rot, rows int }{
-		{9, 3, 64, 64, 7}, {1, 1, 2, 2, 1}, {4, 2, 20, 12, 5}, {2, 1, 96, 72, 17}, {3, 3, 80, 20, 4}, {4, 1, 33, 32, 6}, {2, 2, 8, 0, 3}, {2, 1, 64, 64, 0},
+		{9, 3, 64, 64, 7}, {1, 1, 2, 2, 1}, {4, 2, 20, 12, 5}, {2, 1, 96, 72, 17}, {3, 3, 80, 20, 4}, {4, 1, 33, 32, 6},
+		{2, 2, 8, 0, 3}, {2, 1, 64, 64, 0},
 	} {
 		for _, dtype := range []tensor.DType{tensor.F32, tensor.F16, tensor.BF16} {
 			what := name("rope ", c, " ", dtype)
-			kv := b.cache(device.KVConfig{Layers: 2, KVHeads: c.kvHeads, HeadDim: c.dim, PageLen: 16, NumPages: 3, DType: dtype})
+			kv := b.cache(device.KVConfig{Layers: 2, KVHeads: c.kvHeads, HeadDim: c.dim, PageLen: 16, NumPages: 3,
+				DType: dtype})
 			b.spoil(kv)
-			q, k, v := b.normal(c.rows*c.heads*c.dim), b.normal(c.rows*c.kvHeads*c.dim), b.normal(c.rows*c.kvHeads*c.dim)
+			q, k, v := b.normal(c.rows*c.heads*c.dim), b.normal(c.rows*c.kvHeads*c.dim),
+				b.normal(c.rows*c.kvHeads*c.dim)
 			const tableLen = 6
 			var table []float32
 			for range tableLen {
@@ -107,9 +111,11 @@ func testRoPE(b *bench) {
 			tb := b.buffer(device.Weights, table)
 			run := func(begin, end int) (gotQ, gotK []float32) {
 				n, qw, kw := end-begin, c.heads*c.dim, c.kvHeads*c.dim
-				qv, kview, vv := b.view(q[begin*qw:end*qw], n, qw), b.view(k[begin*kw:end*kw], n, kw), b.view(v[begin*kw:end*kw], n, kw)
+				qv, kview, vv := b.view(q[begin*qw:end*qw], n, qw), b.view(k[begin*kw:end*kw], n, kw),
+					b.view(v[begin*kw:end*kw], n, kw)
 				b.ran(b.d.RoPE(device.RoPEArgs{
-					Q: qv, K: kview, V: vv, HeadDim: c.dim, Rot: c.rot, Table: tb, TableRows: rows[begin:end], Cache: kv, Layer: 1, Slots: slots[begin:end],
+					Q: qv, K: kview, V: vv, HeadDim: c.dim, Rot: c.rot, Table: tb, TableRows: rows[begin:end],
+					Cache: kv, Layer: 1, Slots: slots[begin:end],
 				}))
 				b.same(what+": v", b.values("v", vv), v[begin*kw:end*kw])
 				return b.values("q", qv), b.values("k", kview)

@@ -6,13 +6,15 @@ import (
 	"weft/runtime/device"
 )
 
-// elementary is the error in units of 2^-24 that exp, tanh, erf, log, square roots and a few multiplications around them may add up to.
+// elementary is the error in units of 2^-24 that exp, tanh, erf, log, square roots and a few multiplications around
+// them may add up to.
 const elementary = 16 * 0x1p-24
 
 var rowShapes = [][2]int{{0, 16}, {1, 1}, {3, 15}, {5, 16}, {2, 17}, {7, 35}, {1, 1537}, {33, 64}}
 
 func testRMSNorm(b *bench) {
-	for _, s := range [][3]int{{0, 1, 8}, {1, 1, 1}, {3, 1, 15}, {5, 1, 16}, {2, 1, 17}, {9, 1, 576}, {4, 9, 64}, {5, 3, 20}, {7, 2, 33}, {2, 4, 1}} {
+	for _, s := range [][3]int{{0, 1, 8}, {1, 1, 1}, {3, 1, 15}, {5, 1, 16}, {2, 1, 17}, {9, 1, 576}, {4, 9, 64},
+		{5, 3, 20}, {7, 2, 33}, {2, 4, 1}} {
 		rows, parts, width := s[0], s[1], s[2]
 		cols := parts * width
 		x, add, weight := b.normal(rows*cols), b.normal(rows*cols), b.normal(width)
@@ -106,7 +108,8 @@ func testGLU(b *bench) {
 		f    func(x float64) float64
 	}{
 		{"silu", device.SiLU, func(x float64) float64 { return x / (1 + math.Exp(-x)) }},
-		{"gelu tanh", device.GELUTanh, func(x float64) float64 { return 0.5 * x * (1 + math.Tanh(math.Sqrt(2/math.Pi)*(x+0.044715*x*x*x))) }},
+		{"gelu tanh", device.GELUTanh,
+			func(x float64) float64 { return 0.5 * x * (1 + math.Tanh(math.Sqrt(2/math.Pi)*(x+0.044715*x*x*x))) }},
 		{"gelu erf", device.GELUErf, func(x float64) float64 { return 0.5 * x * math.Erfc(-x/math.Sqrt2) }},
 	} {
 		for _, s := range rowShapes {
@@ -216,7 +219,8 @@ func testLogSoftmax(b *bench) {
 				}
 				y := float64(v) - largest - math.Log(sum)
 				want = append(want, y)
-				tol = append(tol, float64(cols)*b.o.Unit+elementary*(1+math.Log(float64(cols)))+0x1p-23*(math.Abs(largest)+math.Abs(y)))
+				tol = append(tol,
+					float64(cols)*b.o.Unit+elementary*(1+math.Log(float64(cols)))+0x1p-23*(math.Abs(largest)+math.Abs(y)))
 			}
 			if cols > 1 || !math.IsInf(float64(row[0]), -1) {
 				b.near(name("logsoftmax ", s, " row ", r), kept, want, tol)

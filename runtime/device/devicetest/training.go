@@ -19,8 +19,10 @@ func testTraining(b *bench) {
 		name string
 		test func(b *bench, d device.Training)
 	}{
-		{"MatMul", testMatMul}, {"LinearGrad", testLinearGrad}, {"LinearGradParts", testLinearGradParts}, {"RMSNormGrad", testRMSNormGrad}, {"Rotate", testRotate},
-		{"SelfAttention", testSelfAttention}, {"GLUGrad", testGLUGrad}, {"CrossEntropy", testCrossEntropy}, {"EmbedGrad", testEmbedGrad},
+		{"MatMul", testMatMul}, {"LinearGrad", testLinearGrad}, {"LinearGradParts", testLinearGradParts},
+		{"RMSNormGrad", testRMSNormGrad}, {"Rotate", testRotate},
+		{"SelfAttention", testSelfAttention}, {"GLUGrad", testGLUGrad}, {"CrossEntropy", testCrossEntropy},
+		{"EmbedGrad", testEmbedGrad},
 		{"Goldens", testTrainingGoldens}, {"Shapes", testTrainingShapes}, {"Foreign", testTrainingForeign},
 	} {
 		b.sub(c.name, func(b *bench) { c.test(b, tr) })
@@ -40,7 +42,8 @@ func transposed(x []float32, rows, cols int) []float32 {
 
 func testMatMul(b *bench, d device.Training) {
 	shapes := [][3]int{ // [M, N, K]
-		{0, 3, 4}, {3, 0, 4}, {3, 4, 0}, {1, 1, 1}, {1, 17, 5}, {17, 1, 33}, {12, 16, 128}, {13, 15, 129}, {8, 37, 97}, {37, 8, 97}, {25, 33, 260}, {50, 64, 31}, {16, 300, 40}, {290, 310, 20},
+		{0, 3, 4}, {3, 0, 4}, {3, 4, 0}, {1, 1, 1}, {1, 17, 5}, {17, 1, 33}, {12, 16, 128}, {13, 15, 129}, {8, 37, 97},
+		{37, 8, 97}, {25, 33, 260}, {50, 64, 31}, {16, 300, 40}, {290, 310, 20},
 	}
 	for _, s := range shapes {
 		m, n, k := s[0], s[1], s[2]
@@ -101,7 +104,8 @@ func (b *bench) gradOf(m *quant.Matrix, dy []float32, rows int, want, tol []floa
 func testLinearGrad(b *bench, d device.Training) {
 	for _, f := range forms {
 		for _, s := range [][3]int{ // [T, N, In]
-			{0, 17, 33}, {1, 1, 1}, {1, 31, 17}, {2, 32, 16}, {3, 33, 15}, {5, 97, 7}, {13, 50, 40}, {25, 300, 70}, {6, 0, 32}, {40, 3, 64}, {4, 1536, 576},
+			{0, 17, 33}, {1, 1, 1}, {1, 31, 17}, {2, 32, 16}, {3, 33, 15}, {5, 97, 7}, {13, 50, 40}, {25, 300, 70},
+			{6, 0, 32}, {40, 3, 64}, {4, 1536, 576},
 		} {
 			if (testing.Short() || invariant.Race) && s[1] > 500 {
 				continue
@@ -115,7 +119,8 @@ func testLinearGrad(b *bench, d device.Training) {
 				if accumulate {
 					dx = b.view(base[begin*k:end*k], end-begin, k)
 				}
-				b.ran(d.LinearGrad(device.LinearGradArgs{Parts: []device.LinearGradPart{{W: w, DY: g}}, DX: dx, Accumulate: accumulate}))
+				b.ran(d.LinearGrad(device.LinearGradArgs{Parts: []device.LinearGradPart{{W: w, DY: g}}, DX: dx,
+					Accumulate: accumulate}))
 				b.same("linear grad: dy", b.values("dy", g), dy[begin*n:end*n])
 				return b.values("linear grad", dx)
 			}
@@ -124,7 +129,8 @@ func testLinearGrad(b *bench, d device.Training) {
 			got := run(0, rows, false)
 			b.near(name("linear grad ", f, " ", s), got, want, tol)
 			for _, r := range b.splits(rows) {
-				b.same(name("linear grad ", f, " ", s, " rows ", r, " apart"), run(r[0], r[1], false), got[r[0]*k:r[1]*k])
+				b.same(name("linear grad ", f, " ", s, " rows ", r, " apart"), run(r[0], r[1], false),
+					got[r[0]*k:r[1]*k])
 			}
 			for i, v := range base {
 				want[i] += float64(v)
@@ -142,7 +148,8 @@ func testLinearGradParts(b *bench, d device.Training) {
 		const k = 96
 		want, tol := make([]float64, rows*k), make([]float64, rows*k)
 		var a device.LinearGradArgs
-		for i, f := range []form{{layout: quant.Int4, group: 32, mins: true, half: true}, {layout: quant.F32}, {layout: quant.Int8, group: 32, half: true}, {layout: quant.BF16}} {
+		for i, f := range []form{{layout: quant.Int4, group: 32, mins: true, half: true}, {layout: quant.F32},
+			{layout: quant.Int8, group: 32, half: true}, {layout: quant.BF16}} {
 			n := []int{33, 16, 5, 50}[i]
 			m, dy := b.matrix(f, n, k), b.normal(rows*n)
 			a.Parts = append(a.Parts, device.LinearGradPart{W: b.load(m), DY: b.view(dy, rows, n)})
@@ -160,10 +167,12 @@ func testLinearGradParts(b *bench, d device.Training) {
 
 func testRMSNormGrad(b *bench, d device.Training) {
 	const eps = 1e-5
-	for _, s := range [][3]int{{0, 1, 8}, {1, 1, 1}, {3, 1, 15}, {5, 1, 16}, {2, 1, 17}, {9, 1, 576}, {4, 9, 64}, {5, 3, 20}, {70, 2, 33}, {2, 4, 1}} {
+	for _, s := range [][3]int{{0, 1, 8}, {1, 1, 1}, {3, 1, 15}, {5, 1, 16}, {2, 1, 17}, {9, 1, 576}, {4, 9, 64},
+		{5, 3, 20}, {70, 2, 33}, {2, 4, 1}} {
 		rows, parts, width := s[0], s[1], s[2]
 		cols := parts * width
-		x, dy, base, weight, dweight := b.normal(rows*cols), b.normal(rows*cols), b.normal(rows*cols), b.normal(width), b.normal(width)
+		x, dy, base, weight, dweight := b.normal(rows*cols), b.normal(rows*cols), b.normal(rows*cols), b.normal(width),
+			b.normal(width)
 		if rows > 2 {
 			clear(x[cols : 2*cols])
 		}
@@ -183,13 +192,15 @@ func testRMSNormGrad(b *bench, d device.Training) {
 			for i := range width {
 				g, v := float64(dy[at+i]), float64(x[at+i])
 				want[at+i] = r*g*float64(weight[i]) - v*r*r*r/float64(width)*inner
-				tol[at+i] = (float64(width+8)*b.o.Unit*4 + elementary) * (r*math.Abs(g*float64(weight[i])) + math.Abs(v)*r*r*r/float64(width)*size)
+				tol[at+i] = (float64(width+8)*b.o.Unit*4 + elementary) * (r*math.Abs(g*float64(weight[i])) +
+					math.Abs(v)*r*r*r/float64(width)*size)
 				wantW[i] += g * v * r
 				tolW[i] += (float64(width+rows*parts+8)*b.o.Unit*2 + elementary) * math.Abs(g*v*r)
 			}
 		}
 		for form := range 8 { // into dy or apart, added or not, with the gradient of the weight or not
-			a := device.RMSNormGradArgs{X: b.view(x, rows, cols), DY: b.view(dy, rows, cols), DX: b.view(base, rows, cols), Weight: wb, Parts: parts, Eps: eps, Accumulate: form&1 != 0}
+			a := device.RMSNormGradArgs{X: b.view(x, rows, cols), DY: b.view(dy, rows, cols),
+				DX: b.view(base, rows, cols), Weight: wb, Parts: parts, Eps: eps, Accumulate: form&1 != 0}
 			if parts == 1 {
 				a.Parts = b.r.IntN(2)
 			}
@@ -224,7 +235,8 @@ func testRMSNormGrad(b *bench, d device.Training) {
 
 // testRotate: as RoPE rotates, and back.
 func testRotate(b *bench, d device.Training) {
-	for _, s := range [][4]int{{0, 1, 8, 8}, {1, 1, 2, 2}, {5, 3, 64, 64}, {7, 2, 24, 10}, {3, 2, 80, 40}, {4, 2, 16, 0}} {
+	for _, s := range [][4]int{{0, 1, 8, 8}, {1, 1, 2, 2}, {5, 3, 64, 64}, {7, 2, 24, 10}, {3, 2, 80, 40},
+		{4, 2, 16, 0}} {
 		rows, heads, dim, rot := s[0], s[1], s[2], s[3]
 		x, table := b.normal(rows*heads*dim), b.normal(9*max(rot, 1))
 		index := make([]int32, rows)
@@ -245,12 +257,14 @@ func testRotate(b *bench, d device.Training) {
 							s = -s
 						}
 						want[at+i], want[at+rot/2+i] = u*c-v*s, v*c+u*s
-						tol[at+i], tol[at+rot/2+i] = 4*b.o.Unit*(math.Abs(u*c)+math.Abs(v*s)), 4*b.o.Unit*(math.Abs(v*c)+math.Abs(u*s))
+						tol[at+i], tol[at+rot/2+i] = 4*b.o.Unit*(math.Abs(u*c)+math.Abs(v*s)),
+							4*b.o.Unit*(math.Abs(v*c)+math.Abs(u*s))
 					}
 				}
 			}
 			v := b.view(x, rows, heads*dim)
-			a := device.RotateArgs{X: v, HeadDim: dim, Rot: rot, Table: b.buffer(device.Weights, table), TableRows: index, Inverse: inverse}
+			a := device.RotateArgs{X: v, HeadDim: dim, Rot: rot, Table: b.buffer(device.Weights, table),
+				TableRows: index, Inverse: inverse}
 			b.ran(d.Rotate(a))
 			b.near(name("rotate ", s, " inverse ", inverse), b.values("x", v), want, tol)
 		}
@@ -270,7 +284,8 @@ func testGLUGrad(b *bench, d device.Training) {
 			return ifElse(x < 0, 1-s, s) + x*e/(1+e)/(1+e)
 		}},
 		{
-			"gelu tanh", device.GELUTanh, func(x float64) float64 { return 0.5 * x * (1 + math.Tanh(math.Sqrt(2/math.Pi)*(x+0.044715*x*x*x))) },
+			"gelu tanh", device.GELUTanh,
+			func(x float64) float64 { return 0.5 * x * (1 + math.Tanh(math.Sqrt(2/math.Pi)*(x+0.044715*x*x*x))) },
 			func(x float64) float64 {
 				u, v := math.Sqrt(2/math.Pi)*(x+0.044715*x*x*x), math.Sqrt(2/math.Pi)*(1+3*0.044715*x*x)
 				if math.Abs(u) > 300 {
@@ -298,8 +313,10 @@ func testGLUGrad(b *bench, d device.Training) {
 				wantG, tolG = append(wantG, o*u*act.slope(g)), append(tolG, 4*elementary*math.Abs(o*u))
 			}
 			for _, into := range [][2]string{{"", ""}, {"gate", "up"}, {"up", "dout"}, {"dout", "gate"}, {"", "dout"}} {
-				views := map[string]device.View{"gate": b.view(gate, rows, cols), "up": b.view(up, rows, cols), "dout": b.view(dout, rows, cols)}
-				a := device.GLUGradArgs{Gate: views["gate"], Up: views["up"], DOut: views["dout"], Act: act.act, DGate: b.out(rows, cols), DUp: b.out(rows, cols)}
+				views := map[string]device.View{"gate": b.view(gate, rows, cols), "up": b.view(up, rows, cols),
+					"dout": b.view(dout, rows, cols)}
+				a := device.GLUGradArgs{Gate: views["gate"], Up: views["up"], DOut: views["dout"], Act: act.act,
+					DGate: b.out(rows, cols), DUp: b.out(rows, cols)}
 				if v, ok := views[into[0]]; ok {
 					a.DGate = v
 				}
@@ -374,10 +391,12 @@ func testCrossEntropy(b *bench, d device.Training) {
 				}
 				l := math.Log(sum) + largest - float64(row[label])
 				wantLoss = append(wantLoss, l)
-				tolLoss = append(tolLoss, float64(cols)*b.o.Unit+elementary*(1+math.Log(float64(cols)))+0x1p-23*(math.Abs(largest)+math.Abs(l)))
+				tolLoss = append(tolLoss,
+					float64(cols)*b.o.Unit+elementary*(1+math.Log(float64(cols)))+0x1p-23*(math.Abs(largest)+math.Abs(l)))
 			}
 			logits, loss := b.view(x, rows, cols), b.out(rows, 1)
-			b.ran(d.CrossEntropy(device.CrossEntropyArgs{Logits: logits, Labels: labels, Loss: loss, Scale: scale, Softcap: softcap}))
+			b.ran(d.CrossEntropy(device.CrossEntropyArgs{Logits: logits, Labels: labels, Loss: loss, Scale: scale,
+				Softcap: softcap}))
 			b.near(name("cross entropy ", s, " softcap ", softcap), b.values("loss", loss), wantLoss, tolLoss)
 			b.near(name("gradient of cross entropy ", s, " softcap ", softcap), b.values("logits", logits), want, tol)
 		}
@@ -399,7 +418,8 @@ func testEmbedGrad(b *bench, d device.Training) {
 			for c := range cols {
 				g := 1.5 * float64(dy[t*cols+c])
 				want[int(ids[t])*cols+c] += g
-				tol[int(ids[t])*cols+c] += float64(rows+2) * 0x1p-24 * math.Abs(g) // rows are added in float32, on every device
+				// rows are added in float32, on every device
+				tol[int(ids[t])*cols+c] += float64(rows+2) * 0x1p-24 * math.Abs(g)
 			}
 		}
 		if rows > 0 {

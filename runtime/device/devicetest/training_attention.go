@@ -39,8 +39,10 @@ func testSelfAttention(b *bench, d device.Training) {
 		{heads: 1, kvHeads: 1, dim: 16, scale: 0.25, window: 1, docs: []int{20}},
 		{heads: 4, kvHeads: 2, dim: 16, scale: 0.25, docs: []int{7, 23, 9, 20, 1}, prefix: []int32{-1, 0, -1, 0, 0}},
 		{heads: 9, kvHeads: 3, dim: 64, scale: 0.125, docs: []int{3, 40, 17, 35, 2}, prefix: []int32{-1, -1, 1, 1, 0}},
-		{heads: 2, kvHeads: 1, dim: 5, scale: 0.3, window: 8, softcap: 5, docs: []int{13, 6, 40, 0}, prefix: []int32{-1, 0, 0, 0}},
-		{heads: 2, kvHeads: 2, dim: 24, scale: 0.3, window: 37, docs: []int{70, 6, 0, 33}, prefix: []int32{-1, 0, -1, 0}},
+		{heads: 2, kvHeads: 1, dim: 5, scale: 0.3, window: 8, softcap: 5, docs: []int{13, 6, 40, 0},
+			prefix: []int32{-1, 0, 0, 0}},
+		{heads: 2, kvHeads: 2, dim: 24, scale: 0.3, window: 37, docs: []int{70, 6, 0, 33},
+			prefix: []int32{-1, 0, -1, 0}},
 	} {
 		if (testing.Short() || invariant.Race) && len(c.docs) == 1 && c.docs[0] > 100 {
 			continue
@@ -58,10 +60,12 @@ func (b *bench) selfAttention(d device.Training, c packed) {
 	run := func(begin, end int, at, prefix []int32) (out [5][]float32) {
 		n := end - begin
 		cut := func(x []float32, cols int) device.View { return b.view(x[begin*cols:end*cols], n, cols) }
-		a := device.SelfAttentionArgs{Q: cut(q, wide), K: cut(k, narrow), V: cut(v, narrow), Out: b.out(n, wide), LSE: b.out(n, c.heads), HeadDim: c.dim, Indptr: at, Prefix: prefix,
+		a := device.SelfAttentionArgs{Q: cut(q, wide), K: cut(k, narrow), V: cut(v, narrow), Out: b.out(n, wide),
+			LSE: b.out(n, c.heads), HeadDim: c.dim, Indptr: at, Prefix: prefix,
 			Scale: c.scale, Softcap: c.softcap, Window: c.window}
 		b.ran(d.SelfAttention(a))
-		r := device.SelfAttentionGradArgs{SelfAttentionArgs: a, DOut: cut(g, wide), DQ: b.out(n, wide), DK: b.out(n, narrow), DV: b.out(n, narrow)}
+		r := device.SelfAttentionGradArgs{SelfAttentionArgs: a, DOut: cut(g, wide), DQ: b.out(n, wide),
+			DK: b.out(n, narrow), DV: b.out(n, narrow)}
 		b.ran(d.SelfAttentionGrad(r))
 		for i, v := range []device.View{a.Out, a.LSE, r.DQ, r.DK, r.DV} {
 			out[i] = b.values(what, v)
@@ -130,7 +134,8 @@ func (c packed) dense(b *bench, q, k, v, g []float32, indptr []int32) (want, tol
 					total += p[j]
 				}
 				lse := largest + math.Log(total)
-				rel := 4*off + 4*elementary + float64(n+c.dim+8)*b.o.Unit*4 + math.Abs(lse)*0x1p-23 // of what is made of the weights
+				// of what is made of the weights
+				rel := 4*off + 4*elementary + float64(n+c.dim+8)*b.o.Unit*4 + math.Abs(lse)*0x1p-23
 				add(1, t*c.heads+h, lse, rel)
 				var delta, size float64
 				for i := range c.dim {
@@ -149,7 +154,8 @@ func (c packed) dense(b *bench, q, k, v, g []float32, indptr []int32) (want, tol
 					ds, e := w*(dp-delta)*slope[j], w*(abs+size)*math.Abs(float64(c.scale))*rel
 					for i := range c.dim {
 						add(2, t*wide+h*c.dim+i, ds*float64(k[from+i]), e*math.Abs(float64(k[from+i])))
-						add(3, from+i, ds*float64(qs[i]), e*math.Abs(float64(qs[i]))+float64(rows*group)*b.o.Unit*math.Abs(ds*float64(qs[i])))
+						add(3, from+i, ds*float64(qs[i]),
+							e*math.Abs(float64(qs[i]))+float64(rows*group)*b.o.Unit*math.Abs(ds*float64(qs[i])))
 						add(4, from+i, w*float64(gs[i]), (rel+float64(rows*group)*b.o.Unit)*w*math.Abs(float64(gs[i])))
 					}
 				}

@@ -19,7 +19,8 @@ type golden struct {
 	name string
 }
 
-// testTrainingGoldens: the single operations of the goldens, found from their files. What they do with dropout and DoRA is put together by finetune/grad and tested there.
+// testTrainingGoldens: the single operations of the goldens, found from their files. What they do with dropout and DoRA
+// is put together by finetune/grad and tested there.
 func testTrainingGoldens(b *bench, d device.Training) {
 	files, err := filepath.Glob(filepath.Join(testdata.Goldens(b, "train", "A_grad", "ops"), "*.safetensors"))
 	b.must(err)
@@ -112,10 +113,12 @@ func (g *golden) check(name string, got []float32) {
 
 func (g *golden) attention(d device.Training) {
 	_, shape := g.floats("q")
-	a := device.SelfAttentionArgs{Q: g.in("q"), K: g.in("k"), V: g.in("v"), Out: g.room("y"), LSE: g.out(shape[0], shape[1]), HeadDim: shape[2], Indptr: g.ints("indptr"),
+	a := device.SelfAttentionArgs{Q: g.in("q"), K: g.in("k"), V: g.in("v"), Out: g.room("y"),
+		LSE: g.out(shape[0], shape[1]), HeadDim: shape[2], Indptr: g.ints("indptr"),
 		Scale: float32(g.number("scale")), Softcap: float32(g.number("softcap")), Window: int(g.number("window"))}
 	g.ran(d.SelfAttention(a))
-	r := device.SelfAttentionGradArgs{SelfAttentionArgs: a, DOut: g.in("dy"), DQ: g.room("q"), DK: g.room("k"), DV: g.room("v")}
+	r := device.SelfAttentionGradArgs{SelfAttentionArgs: a, DOut: g.in("dy"), DQ: g.room("q"), DK: g.room("k"),
+		DV: g.room("v")}
 	g.ran(d.SelfAttentionGrad(r))
 	for name, v := range map[string]device.View{"y": a.Out, "d_q": r.DQ, "d_k": r.DK, "d_v": r.DV} {
 		g.check(name, g.values(name, v))
@@ -146,14 +149,17 @@ func (g *golden) crossEntropy(d device.Training) {
 func (g *golden) embedding(d device.Training) {
 	table := g.room("w")
 	zero := make([]float32, table.Rows*table.Cols)
-	a := device.EmbedGradArgs{IDs: g.ints("ids"), DY: g.in("dy"), DTable: g.view(zero, table.Rows, table.Cols), Scale: 1}
+	a := device.EmbedGradArgs{IDs: g.ints("ids"), DY: g.in("dy"), DTable: g.view(zero, table.Rows, table.Cols),
+		Scale: 1}
 	g.ran(d.EmbedGrad(a))
 	g.check("d_w", g.values("d_w", a.DTable))
 }
 
 func (g *golden) glu(d device.Training) {
-	act := map[string]device.Activation{"swiglu": device.SiLU, "geglu_tanh": device.GELUTanh, "geglu_erf": device.GELUErf}[g.name]
-	a := device.GLUGradArgs{Gate: g.in("gate"), Up: g.in("up"), DOut: g.in("dy"), DGate: g.room("gate"), DUp: g.room("up"), Act: act}
+	act := map[string]device.Activation{"swiglu": device.SiLU, "geglu_tanh": device.GELUTanh,
+		"geglu_erf": device.GELUErf}[g.name]
+	a := device.GLUGradArgs{Gate: g.in("gate"), Up: g.in("up"), DOut: g.in("dy"), DGate: g.room("gate"),
+		DUp: g.room("up"), Act: act}
 	g.ran(d.GLUGrad(a))
 	g.check("d_gate", g.values("d_gate", a.DGate))
 	g.check("d_up", g.values("d_up", a.DUp))
@@ -190,7 +196,8 @@ func (g *golden) norm(d device.Training) {
 		}
 	}
 	x := g.in("x")
-	a := device.RMSNormGradArgs{X: x, DY: g.in("dy"), DX: g.room("x"), Weight: g.buffer(device.Weights, w), DWeight: g.buffer(device.Weights, make([]float32, len(w))), Parts: x.Cols / len(w),
+	a := device.RMSNormGradArgs{X: x, DY: g.in("dy"), DX: g.room("x"), Weight: g.buffer(device.Weights, w),
+		DWeight: g.buffer(device.Weights, make([]float32, len(w))), Parts: x.Cols / len(w),
 		Eps: float32(g.number("eps"))}
 	g.ran(d.RMSNormGrad(a))
 	g.check("d_x", g.values("d_x", a.DX))

@@ -101,7 +101,8 @@ func (d *Device) CopyPages(k device.KVCache, dst, src []int32) error {
 		for kind := range 2 {
 			for l := range c.cfg.Layers {
 				for h := range c.cfg.KVHeads {
-					to, from := c.at(kind, l, h, dst[p]*int32(c.cfg.PageLen), 0), c.at(kind, l, h, src[p]*int32(c.cfg.PageLen), 0)
+					to, from := c.at(kind, l, h, dst[p]*int32(c.cfg.PageLen), 0),
+						c.at(kind, l, h, src[p]*int32(c.cfg.PageLen), 0)
 					if c.f != nil {
 						copy(c.f[to:to+n], c.f[from:from+n])
 					} else {

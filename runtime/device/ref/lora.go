@@ -60,7 +60,8 @@ func segment(xs, outs device.View, s *device.LoRASegment) {
 		for n := range out {
 			var sum float64
 			for r := range low {
-				sum += low[r] * element(m.B, n/device.LoRAPanel*device.LoRAPanel*m.Rank+r*device.LoRAPanel+n%device.LoRAPanel)
+				sum += low[r] * element(m.B,
+					n/device.LoRAPanel*device.LoRAPanel*m.Rank+r*device.LoRAPanel+n%device.LoRAPanel)
 			}
 			v := float64(out[n]) + float64(m.Scale)*float64(s.Scale)*sum
 			if m.Gain.Buf != nil {

@@ -72,7 +72,8 @@ func (d *Device) Attention(a device.AttentionArgs) error {
 				first = max(0, last-a.Window+1)
 			}
 			for h := range heads {
-				c.attend(a, q[h*a.HeadDim:][:a.HeadDim], out[h*a.HeadDim:][:a.HeadDim], h*c.cfg.KVHeads/heads, pages, first, last)
+				c.attend(a, q[h*a.HeadDim:][:a.HeadDim], out[h*a.HeadDim:][:a.HeadDim], h*c.cfg.KVHeads/heads, pages,
+					first, last)
 			}
 		}
 	}

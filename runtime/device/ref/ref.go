@@ -1,5 +1,5 @@
-// Package ref is the device in pure Go: obvious loops, sums in float64, each operation run when it is called. It is the oracle of the other devices
-// and what serves where there is no cgo.
+// Package ref is the device in pure Go: obvious loops, sums in float64, each operation run when it is called. It is the
+// oracle of the other devices and what serves where there is no cgo.
 package ref
 
 import (
@@ -175,7 +175,8 @@ func (b *buffer) Free() {
 // floats returns a buffer's values.
 func floats(b device.Buffer) []float32 { return b.(*buffer).f }
 
-// ready refuses an operation on a closed device, or one whose buffers are another device's or freed. Absent buffers are nil.
+// ready refuses an operation on a closed device, or one whose buffers are another device's or freed. Absent buffers are
+// nil.
 func (d *Device) ready(op string, buffers ...device.Buffer) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -6,8 +6,8 @@ import (
 	"weft/runtime/device"
 )
 
-// Training operations. The mathematics is generic over the type that values are kept in, so that its own tests can hold it against differences in float64;
-// a device's views are float32. Sums are in float64 throughout.
+// Training operations. The mathematics is generic over the type that values are kept in, so that its own tests can hold
+// it against differences in float64; a device's views are float32. Sums are in float64 throughout.
 
 type real interface{ float32 | float64 }
 

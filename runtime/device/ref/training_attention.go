@@ -18,8 +18,10 @@ type selfAttention[F real] struct {
 // attentionOf returns the arguments as float32 matrices.
 func attentionOf(a device.SelfAttentionArgs) selfAttention[float32] {
 	s := selfAttention[float32]{
-		q: matOf(a.Q), k: matOf(a.K), v: matOf(a.V), out: matOf(a.Out), lse: matOf(a.LSE), headDim: a.HeadDim, window: a.Window,
-		heads: a.Q.Cols / a.HeadDim, group: a.Q.Cols / a.K.Cols, scale: float64(a.Scale), softcap: float64(a.Softcap), indptr: a.Indptr, prefix: a.Prefix,
+		q: matOf(a.Q), k: matOf(a.K), v: matOf(a.V), out: matOf(a.Out), lse: matOf(a.LSE), headDim: a.HeadDim,
+		window: a.Window,
+		heads:  a.Q.Cols / a.HeadDim, group: a.Q.Cols / a.K.Cols, scale: float64(a.Scale), softcap: float64(a.Softcap),
+		indptr: a.Indptr, prefix: a.Prefix,
 	}
 	return s
 }
@@ -38,7 +40,8 @@ func (d *Device) SelfAttention(a device.SelfAttentionArgs) error {
 
 // SelfAttentionGrad implements device.Training.
 func (d *Device) SelfAttentionGrad(a device.SelfAttentionGradArgs) error {
-	if err := d.ready("self attention grad", a.Q.Buf, a.K.Buf, a.V.Buf, a.Out.Buf, a.LSE.Buf, a.DOut.Buf, a.DQ.Buf, a.DK.Buf, a.DV.Buf); err != nil {
+	if err := d.ready("self attention grad", a.Q.Buf, a.K.Buf, a.V.Buf, a.Out.Buf, a.LSE.Buf, a.DOut.Buf, a.DQ.Buf,
+		a.DK.Buf, a.DV.Buf); err != nil {
 		return err
 	}
 	if err := device.CheckSelfAttentionGrad(a); err != nil {
@@ -51,7 +54,8 @@ func (d *Device) SelfAttentionGrad(a device.SelfAttentionGradArgs) error {
 // head is the part of row t that head h owns.
 func (s *selfAttention[F]) head(m mat[F], t, h int) []F { return m.row(t)[h*s.headDim:][:s.headDim] }
 
-// each calls f for every row, its query head, and the rows that it sees, in their order: the prefix's, its document's up to itself.
+// each calls f for every row, its query head, and the rows that it sees, in their order: the prefix's, its document's
+// up to itself.
 func (s *selfAttention[F]) each(f func(t, head int, seen []int)) {
 	for d := range len(s.indptr) - 1 {
 		var seen []int
@@ -121,7 +125,8 @@ func (s selfAttention[F]) forward() {
 // The sums of dK and dV run over the rows that see j and over the query heads of its head.
 func (s selfAttention[F]) backward(dout, dq, dk, dv mat[F]) {
 	n := s.k.rows * s.k.cols
-	keys, values := mat[float64]{make([]float64, n), s.k.rows, s.k.cols, s.k.cols}, mat[float64]{make([]float64, n), s.k.rows, s.k.cols, s.k.cols}
+	keys, values := mat[float64]{make([]float64, n), s.k.rows, s.k.cols, s.k.cols},
+		mat[float64]{make([]float64, n), s.k.rows, s.k.cols, s.k.cols}
 	wide := selfAttention[float64]{headDim: s.headDim}
 	row := make([]float64, s.headDim)
 	s.each(func(t, h int, seen []int) {

@@ -10,7 +10,8 @@ import (
 	"weft/runtime/tensor"
 )
 
-// The gradients against central differences of their forward formulas, all in float64: loss = ⟨out, R⟩ with random R, every element of every input.
+// The gradients against central differences of their forward formulas, all in float64: loss = ⟨out, R⟩ with random R,
+// every element of every input.
 
 func matrix(r *rand.Rand, rows, cols int) mat[float64] {
 	m := mat[float64]{make([]float64, rows*cols), rows, cols, cols}
@@ -66,7 +67,8 @@ func TestMatMulDifferences(t *testing.T) {
 
 func TestLinearDifferences(t *testing.T) {
 	r := rand.New(rand.NewPCG(2, 2))
-	m := &quant.Matrix{Layout: quant.Int4, Rows: 6, Cols: 9, GroupLen: 4, Zero: 8, Data: make([]byte, 54), Scales: make([]float32, 18)}
+	m := &quant.Matrix{Layout: quant.Int4, Rows: 6, Cols: 9, GroupLen: 4, Zero: 8, Data: make([]byte, 54),
+		Scales: make([]float32, 18)}
 	for i := range m.Data {
 		m.Data[i] = byte(r.IntN(16))
 	}
@@ -94,7 +96,8 @@ func TestLinearDifferences(t *testing.T) {
 func TestRMSNormDifferences(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 3))
 	const rows, parts, n, eps = 3, 2, 5, 1e-2
-	x, up, w, dw, dx := matrix(r, rows, parts*n), matrix(r, rows, parts*n), matrix(r, 1, n), zeros(1, n), zeros(rows, parts*n)
+	x, up, w, dw, dx := matrix(r, rows, parts*n), matrix(r, rows, parts*n), matrix(r, 1, n), zeros(1, n),
+		zeros(rows, parts*n)
 	rmsNormGrad(x, up, dx, w.data, dw.data, eps, false)
 	loss := func() (sum float64) {
 		for at := 0; at < len(x.data); at += n {
@@ -146,7 +149,8 @@ func TestRotateDifferences(t *testing.T) {
 	table := view(matrix(r, 1, rot).data).Buf
 	run := func(x []float64, inverse bool) []float32 {
 		v := view(x)
-		if err := d.Rotate(device.RotateArgs{X: v, HeadDim: dim, Rot: rot, Table: table, TableRows: []int32{0}, Inverse: inverse}); err != nil {
+		if err := d.Rotate(device.RotateArgs{X: v, HeadDim: dim, Rot: rot, Table: table, TableRows: []int32{0},
+			Inverse: inverse}); err != nil {
 			t.Fatal(err)
 		}
 		return row(v, 0)
@@ -175,10 +179,13 @@ func TestSelfAttentionDifferences(t *testing.T) {
 	}{{0, 0}, {2, 0}, {0, 3}, {2, 4}} {
 		const rows, heads, kvHeads, dim = 11, 4, 2, 5
 		s := selfAttention[float64]{
-			q: matrix(r, rows, heads*dim), k: matrix(r, rows, kvHeads*dim), v: matrix(r, rows, kvHeads*dim), out: zeros(rows, heads*dim), lse: zeros(rows, heads),
-			headDim: dim, window: c.window, heads: heads, group: heads / kvHeads, scale: 0.6, softcap: c.softcap, indptr: []int32{0, 4, 4, 11},
+			q: matrix(r, rows, heads*dim), k: matrix(r, rows, kvHeads*dim), v: matrix(r, rows, kvHeads*dim),
+			out: zeros(rows, heads*dim), lse: zeros(rows, heads),
+			headDim: dim, window: c.window, heads: heads, group: heads / kvHeads, scale: 0.6, softcap: c.softcap,
+			indptr: []int32{0, 4, 4, 11},
 		}
-		up, dq, dk, dv := matrix(r, rows, heads*dim), zeros(rows, heads*dim), zeros(rows, kvHeads*dim), zeros(rows, kvHeads*dim)
+		up, dq, dk, dv := matrix(r, rows, heads*dim), zeros(rows, heads*dim), zeros(rows, kvHeads*dim),
+			zeros(rows, kvHeads*dim)
 		s.forward()
 		s.backward(up, dq, dk, dv)
 		loss := func() float64 { s.forward(); return weigh(s.out, up) }

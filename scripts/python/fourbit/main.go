@@ -1,5 +1,6 @@
-// Command fourbit quantizes the matrices of a safetensors file to 4 bits as `weft train --load-in-4bit` does, and writes codes, scales and the values they stand for,
-// so that bitsandbytes can be asked whether it means the same: fourbit IN OUT.
+// Command fourbit quantizes the matrices of a safetensors file to 4 bits as `weft train --load-in-4bit` does, and
+// writes codes, scales and the values they stand for, so that bitsandbytes can be asked whether it means the same:
+// fourbit IN OUT.
 package main
 
 import (
