@@ -14,8 +14,8 @@ import (
 	"strings"
 	"testing"
 
+	"weft/internal/goldens"
 	"weft/internal/numtest"
-	"weft/internal/testdata"
 )
 
 // tensorFile is a safetensors file as these tests need it: quant is a leaf and may not import the package that reads
@@ -32,7 +32,7 @@ type tensorFile struct {
 
 func readTensors(t testing.TB, elem ...string) *tensorFile {
 	t.Helper()
-	raw, err := os.ReadFile(testdata.Goldens(t, append([]string{"train"}, elem...)...))
+	raw, err := os.ReadFile(goldens.Path(t, append([]string{"train"}, elem...)...))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +87,7 @@ type bnbCases struct {
 
 func readCases(t testing.TB) bnbCases {
 	t.Helper()
-	text, err := os.ReadFile(testdata.Goldens(t, "train", "D_bnb", "cases.json"))
+	text, err := os.ReadFile(goldens.Path(t, "train", "D_bnb", "cases.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,7 +99,7 @@ func readCases(t testing.TB) bnbCases {
 }
 
 func TestCodebooksEqualBitsandbytes(t *testing.T) {
-	text, err := os.ReadFile(testdata.Goldens(t, "train", "D_bnb", "codebooks.json"))
+	text, err := os.ReadFile(goldens.Path(t, "train", "D_bnb", "codebooks.json"))
 	if err != nil {
 		t.Fatal(err)
 	}

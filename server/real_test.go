@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"weft/internal/testdata"
+	"weft/internal/goldens"
 	"weft/runtime/device/ref"
 	"weft/runtime/engine"
 	"weft/runtime/model"
@@ -37,7 +37,7 @@ func (t realTokenizer) Token(id int32) string          { s, _ := t.Tokenizer.Tok
 // realServer serves stories260K on the reference device.
 func realServer(t *testing.T) (*Server, *engine.Engine) {
 	t.Helper()
-	path := testdata.Shared(t, "data", "weights", "stories260K", "stories260K.gguf")
+	path := goldens.Shared(t, "data", "weights", "stories260K", "stories260K.gguf")
 	g, err := weights.OpenGGUF(path)
 	if err != nil {
 		t.Fatal(err)

@@ -14,7 +14,7 @@ import (
 	"strings"
 	"testing"
 
-	"weft/internal/testdata"
+	"weft/internal/goldens"
 	"weft/runtime/lora"
 	"weft/runtime/weights"
 )
@@ -330,7 +330,7 @@ func TestFolderMayVanish(t *testing.T) {
 
 // The configurations that PEFT's own tests hold: LoRA is read, the rest named.
 func TestRealConfigs(t *testing.T) {
-	files, err := filepath.Glob(filepath.Join(testdata.Shared(t, "data", "adapters"), "*", "*config.json"))
+	files, err := filepath.Glob(filepath.Join(goldens.Shared(t, "data", "adapters"), "*", "*config.json"))
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no configurations: %v", err)
 	}

@@ -9,7 +9,7 @@ import (
 	"reflect"
 	"testing"
 
-	"weft/internal/testdata"
+	"weft/internal/goldens"
 	"weft/quant"
 	"weft/runtime/device/ref"
 	"weft/runtime/lora"
@@ -209,7 +209,7 @@ func TestInspectAgrees(t *testing.T) {
 			t.Errorf("%v, %+v: want %s", err, report, g.Expect)
 		}
 	})
-	if _, err := Inspect(filepath.Join(testdata.Root(), "nowhere"), nil); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := Inspect(filepath.Join(goldens.Root(), "nowhere"), nil); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("error %v", err)
 	}
 }

@@ -12,15 +12,15 @@ import (
 	"strings"
 	"testing"
 
+	"weft/internal/goldens"
 	"weft/internal/numtest"
-	"weft/internal/testdata"
 	"weft/runtime/lora"
 )
 
 // storiesBase opens stories260K, whose layers are small and of the Llama architecture.
 func storiesBase(t testing.TB) *ModelFile {
 	t.Helper()
-	base, err := OpenModel(testdata.Shared(t, "data", "weights", "stories260K", "hf"), "stories260K")
+	base, err := OpenModel(goldens.Shared(t, "data", "weights", "stories260K", "hf"), "stories260K")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,8 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"weft/internal/goldens"
 	"weft/internal/numtest"
-	"weft/internal/testdata"
 	"weft/runtime/device"
 	"weft/runtime/device/cpu"
 	"weft/runtime/device/ref"
@@ -32,7 +32,7 @@ type golden struct {
 // goldenAdapters calls f for each folder of the goldens.
 func goldenAdapters(t *testing.T, f func(t *testing.T, dir string, g *golden)) {
 	t.Helper()
-	root := testdata.Goldens(t, "serve", "adapters")
+	root := goldens.Path(t, "serve", "adapters")
 	entries, err := os.ReadDir(root)
 	if err != nil {
 		t.Fatal(err)
@@ -63,9 +63,9 @@ func openBase(t *testing.T, g *golden) *ModelFile {
 	t.Helper()
 	var path string
 	if strings.HasPrefix(g.BasePath, "data/") {
-		path = testdata.Shared(t, g.BasePath)
+		path = goldens.Shared(t, g.BasePath)
 	} else {
-		path = testdata.Goldens(t, "serve", "models", g.Base)
+		path = goldens.Path(t, "serve", "models", g.Base)
 	}
 	base, err := OpenModel(path, g.Base)
 	if err != nil {

@@ -11,8 +11,8 @@ import (
 	"slices"
 	"testing"
 
+	"weft/internal/goldens"
 	"weft/internal/numtest"
-	"weft/internal/testdata"
 	"weft/runtime/device/cpu"
 	"weft/runtime/lora"
 	"weft/runtime/model"
@@ -62,7 +62,7 @@ func cachedModel(t testing.TB, sum string) string {
 
 func readSmolLM2(t testing.TB) *smollm2 {
 	t.Helper()
-	text, err := os.ReadFile(testdata.Goldens(t, "serve", "smollm2", "smollm2.json"))
+	text, err := os.ReadFile(goldens.Path(t, "serve", "smollm2", "smollm2.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,14 +97,14 @@ func TestGoldenSmolLM2(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer m.Close()
-	want, err := weights.OpenSafetensors(testdata.Goldens(t, "serve", "smollm2", "golden.safetensors"))
+	want, err := weights.OpenSafetensors(goldens.Path(t, "serve", "smollm2", "golden.safetensors"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer want.Close()
 	for name, golden := range g.Adapters {
 		t.Run(name, func(t *testing.T) {
-			a, err := Load(testdata.Goldens(t, "serve", "smollm2", "adapters", name), base)
+			a, err := Load(goldens.Path(t, "serve", "smollm2", "adapters", name), base)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -13,7 +13,7 @@ import (
 	"slices"
 	"testing"
 
-	"weft/internal/testdata"
+	"weft/internal/goldens"
 	"weft/quant"
 	"weft/runtime/weights"
 )
@@ -279,12 +279,12 @@ func withEmbedding(t *testing.T, base *ModelFile, noise float32) *Adapter {
 
 // The stories adapters fit the GGUF of their base, too: DoRA's norms come out the same from either file.
 func TestGainsFromGGUF(t *testing.T) {
-	gguf, err := OpenModel(testdata.Shared(t, "data", "weights", "stories260K", "stories260K.gguf"), "stories260K")
+	gguf, err := OpenModel(goldens.Shared(t, "data", "weights", "stories260K", "stories260K.gguf"), "stories260K")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer gguf.Close()
-	dir := testdata.Goldens(t, "serve", "adapters", "stories-dora")
+	dir := goldens.Path(t, "serve", "adapters", "stories-dora")
 	want, err := Load(dir, storiesBase(t))
 	if err != nil {
 		t.Fatal(err)

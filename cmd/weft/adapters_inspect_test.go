@@ -12,7 +12,7 @@ import (
 
 	"weft/adapters/peft"
 	"weft/adapters/peft/pefttest"
-	"weft/internal/testdata"
+	"weft/internal/goldens"
 )
 
 // inspect runs `weft adapters inspect` and returns what it prints.
@@ -70,7 +70,7 @@ func TestAdaptersAddWarns(t *testing.T) {
 }
 
 func TestAdaptersInspect(t *testing.T) {
-	stories := testdata.Shared(t, "data", "weights", "stories260K", "hf")
+	stories := goldens.Shared(t, "data", "weights", "stories260K", "hf")
 	cfg, err := pefttest.Config(stories)
 	if err != nil {
 		t.Fatal(err)
@@ -98,7 +98,7 @@ func TestAdaptersInspect(t *testing.T) {
 				"warning   it was made for \"stories260K\", the base is called \"other-15M\": is it the same model?"},
 			nil},
 		"alone": {"", []string{"made for  stories260K", "sound by itself"}, nil},
-		"another": {testdata.Goldens(t, "serve", "models", "qwen2"),
+		"another": {goldens.Path(t, "serve", "models", "qwen2"),
 			[]string{"verdict   refused", "the base has no model.layers.3.mlp.down_proj (it has 3 layers)",
 				"fix: the adapter says that it was made for \"stories260K\""}, peft.ErrRefused},
 	} {

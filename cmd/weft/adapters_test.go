@@ -11,7 +11,7 @@ import (
 
 	"weft/adapters"
 	"weft/adapters/peft/pefttest"
-	"weft/internal/testdata"
+	"weft/internal/goldens"
 	"weft/server/tenant"
 )
 
@@ -29,7 +29,7 @@ func weft(args ...string) (string, error) {
 // storiesAdapter writes a small adapter that fits stories260K and returns its folder and the model's.
 func storiesAdapter(t *testing.T, seed uint64) (dir, model string) {
 	t.Helper()
-	model = testdata.Shared(t, "data", "weights", "stories260K", "hf")
+	model = goldens.Shared(t, "data", "weights", "stories260K", "hf")
 	cfg, err := pefttest.Config(model)
 	if err != nil {
 		t.Fatal(err)
@@ -103,8 +103,8 @@ func testAdaptersCommands(t *testing.T, flags ...string) {
 		{[]string{"remove", "commands/support@" + second.Digest}, adapters.ErrConflict},
 		{[]string{"remove", "commands/other"}, adapters.ErrNotFound},
 		{[]string{"add", "commands/more", one}, adapters.ErrQuota},
-		{[]string{"add", "commands/bad", testdata.Goldens(t, "serve", "adapters", "bad-nan")}, adapters.ErrInvalid},
-		{[]string{"add", "commands/bad", testdata.Goldens(t, "serve", "adapters", "llama-r8-qv"), "--model", model},
+		{[]string{"add", "commands/bad", goldens.Path(t, "serve", "adapters", "bad-nan")}, adapters.ErrInvalid},
+		{[]string{"add", "commands/bad", goldens.Path(t, "serve", "adapters", "llama-r8-qv"), "--model", model},
 			adapters.ErrInvalid},
 	} {
 		if _, err := weft(append(append([]string{"adapters"}, c.args...), flags...)...); !errors.Is(err, c.want) {

@@ -11,7 +11,7 @@ import (
 	"github.com/openai/openai-go"
 	"github.com/openai/openai-go/option"
 
-	"weft/internal/testdata"
+	"weft/internal/goldens"
 )
 
 type goldenPrompts struct {
@@ -43,7 +43,7 @@ func defaultModel(t *testing.T) string {
 func TestDefaultModelThroughTheGoClient(t *testing.T) {
 	defaultModel(t)
 	var g goldenPrompts
-	text, err := os.ReadFile(testdata.Goldens(t, "serve", "smollm2", "smollm2.json"))
+	text, err := os.ReadFile(goldens.Path(t, "serve", "smollm2", "smollm2.json"))
 	if err != nil {
 		t.Fatal(err)
 	}

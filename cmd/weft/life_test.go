@@ -14,11 +14,11 @@ import (
 	"testing"
 	"time"
 
-	"weft/internal/testdata"
+	"weft/internal/goldens"
 )
 
 func stories(t *testing.T) string {
-	return testdata.Shared(t, "data", "weights", "stories260K", "stories260K.gguf")
+	return goldens.Shared(t, "data", "weights", "stories260K", "stories260K.gguf")
 }
 
 func TestUsage(t *testing.T) {
@@ -193,7 +193,7 @@ func TestSecondSignalStopsAtOnce(t *testing.T) {
 func TestLoading(t *testing.T) {
 	dir := t.TempDir()
 	for _, name := range []string{"config.json", "model.safetensors"} {
-		if err := os.Symlink(filepath.Join(testdata.Shared(t, "data", "weights", "stories260K", "hf"), name),
+		if err := os.Symlink(filepath.Join(goldens.Shared(t, "data", "weights", "stories260K", "hf"), name),
 			filepath.Join(dir, name)); err != nil {
 			t.Fatal(err)
 		}

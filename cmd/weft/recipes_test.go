@@ -8,13 +8,13 @@ import (
 
 	"gopkg.in/yaml.v3"
 
-	"weft/internal/testdata"
+	"weft/internal/goldens"
 )
 
 // Every key of a recipe stands in run.json with its value, and the recipe trains the default model.
 func TestRecipes(t *testing.T) {
 	model := defaultModel(t)
-	files, _ := filepath.Glob(filepath.Join(testdata.Root(), "docs", "recipes", "*.yaml"))
+	files, _ := filepath.Glob(filepath.Join(goldens.Root(), "docs", "recipes", "*.yaml"))
 	if len(files) < 2 {
 		t.Fatalf("%d recipes", len(files))
 	}

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"weft/internal/testdata"
+	"weft/internal/goldens"
 	"weft/server/chat"
 )
 
@@ -235,7 +235,7 @@ func TestTexts(t *testing.T) {
 
 // The templates of released models: every answer is found whole, and nothing else but what closes it.
 func TestReleasedTemplates(t *testing.T) {
-	files, err := filepath.Glob(testdata.Shared(t, "data", "tokenizers", "chat_templates") + "/*.jinja")
+	files, err := filepath.Glob(goldens.Shared(t, "data", "tokenizers", "chat_templates") + "/*.jinja")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("%d templates: %v", len(files), err)
 	}
@@ -277,8 +277,8 @@ func TestReleasedTemplates(t *testing.T) {
 
 // Tokenizers that change the text (a prefix space, dropped white space, normalization) still get their masks.
 func TestOtherTokenizers(t *testing.T) {
-	for _, name := range []string{testdata.Shared(t, "data", "tokenizers", "llama2"),
-		testdata.Shared(t, "data", "tokenizers", "hf", "phi-3")} {
+	for _, name := range []string{goldens.Shared(t, "data", "tokenizers", "llama2"),
+		goldens.Shared(t, "data", "tokenizers", "hf", "phi-3")} {
 		var g chatGolden
 		readJSON(t, &g, "train", "H_data", "chatml.json")
 		tok := mustLoad(t, name)
@@ -308,7 +308,7 @@ func TestOtherTokenizers(t *testing.T) {
 
 // A normalizer that composes characters: tokens do not spell the text, which is then encoded in pieces.
 func TestNormalizingTokenizer(t *testing.T) {
-	text, err := os.ReadFile(filepath.Join(testdata.Goldens(t, "serve", "tokenizers", "smollm2"), "tokenizer.json"))
+	text, err := os.ReadFile(filepath.Join(goldens.Path(t, "serve", "tokenizers", "smollm2"), "tokenizer.json"))
 	if err != nil {
 		t.Fatal(err)
 	}

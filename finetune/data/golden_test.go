@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"weft/internal/testdata"
+	"weft/internal/goldens"
 	"weft/runtime/tokenizer"
 	"weft/runtime/weights"
 	"weft/server/chat"
@@ -16,7 +16,7 @@ import (
 
 func smolLM2(t testing.TB) *tokenizer.Tokenizer {
 	t.Helper()
-	return mustLoad(t, testdata.Goldens(t, "serve", "tokenizers", "smollm2"))
+	return mustLoad(t, goldens.Path(t, "serve", "tokenizers", "smollm2"))
 }
 
 func mustLoad(t testing.TB, path string) *tokenizer.Tokenizer {
@@ -39,7 +39,7 @@ func mustParse(t testing.TB, src string) *chat.Template {
 
 func readJSON(t testing.TB, to any, elem ...string) {
 	t.Helper()
-	text, err := os.ReadFile(testdata.Goldens(t, elem...))
+	text, err := os.ReadFile(goldens.Path(t, elem...))
 	if err == nil {
 		err = json.Unmarshal(text, to)
 	}
@@ -193,7 +193,7 @@ func TestIdentity(t *testing.T) {
 	readJSON(t, &g, "train", "H_data", "chatml.json")
 	m := Model{smolLM2(t), mustParse(t, g.Template)}
 	o := Options{MaxTokens: 512, Vars: map[string]string{"name": "Weft", "author": "the Weft team"}}
-	d, err := Load(testdata.Shared(t, "data", "instruct", "llamafactory", "identity.json"), m, o)
+	d, err := Load(goldens.Shared(t, "data", "instruct", "llamafactory", "identity.json"), m, o)
 	if err != nil || len(d.Samples) != 91 || len(d.Report.Counts) != 0 || d.Report.Format != formatAlpaca {
 		t.Fatalf("%d samples: %v\n%v", len(d.Samples), err, &d.Report)
 	}
@@ -213,7 +213,7 @@ func checkAnchor(t *testing.T, samples []Sample) {
 	t.Helper()
 	var run struct{ Order []int }
 	readJSON(t, &run, "train", "I_anchor", "run.json")
-	f, err := weights.OpenSafetensors(testdata.Goldens(t, "train", "I_anchor", "batches.safetensors"))
+	f, err := weights.OpenSafetensors(goldens.Path(t, "train", "I_anchor", "batches.safetensors"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -254,7 +254,7 @@ func TestPublicFiles(t *testing.T) {
 			map[Problem]int{Long: 1, ToolsIgnored: 191}},
 	} {
 		c.o.MaxTokens = 8192
-		d, err := Load(testdata.Shared(t, "data", "instruct", c.file), m, c.o)
+		d, err := Load(goldens.Shared(t, "data", "instruct", c.file), m, c.o)
 		if err != nil {
 			t.Errorf("%s: %v", c.file, err)
 			continue
@@ -264,7 +264,7 @@ func TestPublicFiles(t *testing.T) {
 			t.Errorf("%s", &d.Report)
 		}
 	}
-	dpo := testdata.Shared(t, "data", "instruct", "llamafactory", "dpo_en_demo.json")
+	dpo := goldens.Shared(t, "data", "instruct", "llamafactory", "dpo_en_demo.json")
 	if _, err := Load(dpo, m, Options{MaxTokens: 8192, OnBad: Skip}); err == nil ||
 		!strings.Contains(err.Error(), "preferences") {
 		t.Errorf("preferences: %v", err)

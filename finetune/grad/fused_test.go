@@ -4,7 +4,7 @@ import (
 	"slices"
 	"testing"
 
-	"weft/internal/testdata"
+	"weft/internal/goldens"
 	"weft/runtime/device"
 	"weft/runtime/lora"
 )
@@ -12,7 +12,7 @@ import (
 // The parts of a fused layer see one dropped input, as the one layer that PEFT adapts does; another layer sees another.
 func TestFusedPartsShareDropout(t *testing.T) {
 	forDevices(t, "phi3", func(t *testing.T, dev device.Device) {
-		f := openModel(t, dev, testdata.Goldens(t, "serve", "models", "phi3"))
+		f := openModel(t, dev, goldens.Path(t, "serve", "models", "phi3"))
 		m := newModel(t, dev, f, false)
 		factors := func(name string, in, out int) *LoRA {
 			A, err := NewParam(dev, name+".A", 4, in)

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"weft/internal/testdata"
+	"weft/internal/goldens"
 	"weft/runtime/device"
 	"weft/runtime/lora"
 	"weft/runtime/model"
@@ -28,9 +28,9 @@ func openModel(t *testing.T, dev device.Device, path string) *model.Frozen {
 
 func modelPath(t *testing.T, name string) string {
 	if name == "stories260K" {
-		return testdata.Shared(t, "data", "weights", "stories260K", "hf")
+		return goldens.Shared(t, "data", "weights", "stories260K", "hf")
 	}
-	return testdata.Goldens(t, "train", "models", name)
+	return goldens.Path(t, "train", "models", name)
 }
 
 func openTensors(t *testing.T, path string) *weights.Safetensors {
@@ -135,7 +135,7 @@ func distance(got, want []float32) float64 {
 }
 
 func TestFullGradients(t *testing.T) {
-	root := testdata.Goldens(t, "train")
+	root := goldens.Path(t, "train")
 	sums := readSummary(t, filepath.Join(root, "A_grad", "summary.json"))
 	files, _ := filepath.Glob(filepath.Join(root, "A_grad", "full", "*.safetensors"))
 	for _, path := range files {
@@ -245,7 +245,7 @@ func attachGolden(t *testing.T, dev device.Device, m *Model, dir string) {
 }
 
 func TestAdapterGradients(t *testing.T) {
-	root := testdata.Goldens(t, "train")
+	root := goldens.Path(t, "train")
 	sums := readSummary(t, filepath.Join(root, "A_grad", "summary.json"))
 	dirs, _ := filepath.Glob(filepath.Join(root, "A_grad", "lora", "*"))
 	for _, dir := range dirs {

@@ -7,7 +7,7 @@ import (
 	"slices"
 	"testing"
 
-	"weft/internal/testdata"
+	"weft/internal/goldens"
 	"weft/runtime/device"
 )
 
@@ -89,7 +89,7 @@ func TestLayout(t *testing.T) {
 
 // A micro-batch whose documents begin alike has the loss and the gradients of its documents one by one.
 func TestSharedBeginnings(t *testing.T) {
-	root := testdata.Goldens(t, "train")
+	root := goldens.Path(t, "train")
 	sums := readSummary(t, filepath.Join(root, "A_grad", "summary.json"))
 	dirs, _ := filepath.Glob(filepath.Join(root, "A_grad", "lora", "*"))
 	for _, dir := range dirs {

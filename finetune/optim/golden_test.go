@@ -11,15 +11,15 @@ import (
 	"strings"
 	"testing"
 
+	"weft/internal/goldens"
 	"weft/internal/numtest"
-	"weft/internal/testdata"
 	"weft/runtime/weights"
 )
 
 // Every learning rate of transformers' get_scheduler, for 8 schedules × 3 lengths. cosine_with_restarts was recorded
 // with 2 cycles, cosine_with_min_lr with a tenth.
 func TestSchedulesEqualTransformers(t *testing.T) {
-	text, err := os.ReadFile(testdata.Goldens(t, "train", "B_curves", "schedules.json"))
+	text, err := os.ReadFile(goldens.Path(t, "train", "B_curves", "schedules.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +68,7 @@ type bnbCase struct {
 
 func bnbCases(t *testing.T) []bnbCase {
 	t.Helper()
-	dir := testdata.Goldens(t, "train", "D_bnb")
+	dir := goldens.Path(t, "train", "D_bnb")
 	text, err := os.ReadFile(filepath.Join(dir, "cases.json"))
 	if err != nil {
 		t.Fatal(err)

@@ -10,7 +10,7 @@ import (
 
 	"weft/finetune/data"
 	"weft/finetune/grad"
-	"weft/internal/testdata"
+	"weft/internal/goldens"
 	"weft/runtime/device"
 	"weft/runtime/model"
 	"weft/runtime/weights"
@@ -138,7 +138,7 @@ func compareFinal(t *testing.T, got, want map[string][]float32, l2 float64) {
 }
 
 func TestCurves(t *testing.T) {
-	root := testdata.Goldens(t, "train", "B_curves")
+	root := goldens.Path(t, "train", "B_curves")
 	dirs, _ := filepath.Glob(filepath.Join(root, "*", "microbatches.safetensors"))
 	for _, path := range dirs {
 		dir := filepath.Dir(path)
@@ -200,9 +200,9 @@ func load(t *testing.T, dev device.Device, name string) *model.Frozen {
 	t.Helper()
 	path := ""
 	if name == "stories260K" {
-		path = testdata.Shared(t, "data", "weights", "stories260K", "hf")
+		path = goldens.Shared(t, "data", "weights", "stories260K", "hf")
 	} else {
-		path = testdata.Goldens(t, "train", "models", name)
+		path = goldens.Path(t, "train", "models", name)
 	}
 	m, err := model.Open(path, dev, model.Options{MaxBatchTokens: 16, MaxLogitRows: 4})
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 
 	"weft/adapters/peft"
 	"weft/finetune/grad"
-	"weft/internal/testdata"
+	"weft/internal/goldens"
 	"weft/runtime/device"
 	"weft/runtime/device/ref"
 	"weft/runtime/lora"
@@ -82,7 +82,7 @@ var methods = []method{
 }
 
 func serveModel(t *testing.T, name string) string {
-	return testdata.Goldens(t, "serve", "models", name)
+	return goldens.Path(t, "serve", "models", name)
 }
 
 func openModel(t *testing.T, dev device.Device, path string) model.Model {

@@ -5,7 +5,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"weft/internal/testdata"
+	"weft/internal/goldens"
 	"weft/runtime/model"
 	"weft/runtime/weights"
 )
@@ -20,7 +20,7 @@ func TestFullModelIsWrittenAsItsFamilyIs(t *testing.T) {
 			cfg := *f.Config
 			cfg.NormPlusOne = cfg.NormPlusOne && !inFile
 			f.Config = &cfg
-			source := testdata.Goldens(t, "train", "models", name)
+			source := goldens.Path(t, "train", "models", name)
 			j.Model, j.Beside = f, []string{filepath.Join(source, "config.json")}
 			c := &j.Config
 			c.Method, c.Dropout, c.LearningRate, c.MaxSteps = "full", 0, 0, 1

@@ -10,7 +10,7 @@ import (
 	"testing"
 
 	"weft/finetune/data"
-	"weft/internal/testdata"
+	"weft/internal/goldens"
 	"weft/runtime/weights"
 )
 
@@ -73,7 +73,7 @@ func oneOrMore[T any](t *testing.T, text json.RawMessage) (list []T) {
 // The trainer computes PEFT's logits with PEFT's adapters: with factors everywhere, also at the embedding, the head and
 // fused layers, and with whole modules and biases.
 func TestForwardOfPEFTsAdapters(t *testing.T) {
-	root := testdata.Goldens(t, "serve", "adapters")
+	root := goldens.Path(t, "serve", "adapters")
 	files, _ := filepath.Glob(filepath.Join(root, "*", "golden.json"))
 	compared := 0
 	for _, file := range files {
@@ -121,7 +121,7 @@ func TestForwardOfPEFTsAdapters(t *testing.T) {
 
 func serveBase(t *testing.T, f *peftFolder) string {
 	if rest, ok := strings.CutPrefix(f.BasePath, "data/"); ok {
-		return testdata.Shared(t, "data", rest)
+		return goldens.Shared(t, "data", rest)
 	}
 	return serveModel(t, f.Base)
 }

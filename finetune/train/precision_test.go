@@ -12,7 +12,7 @@ import (
 
 	"weft/finetune/grad"
 	"weft/finetune/optim"
-	"weft/internal/testdata"
+	"weft/internal/goldens"
 	"weft/runtime/model"
 	"weft/runtime/weights"
 )
@@ -25,7 +25,7 @@ func float32Output(c *Config) { c.SaveDType = "float32" }
 // The curves of half precision stay within what bf16 autocast may differ by from float64, and are not those of float32
 // where weights are rounded on any machine.
 func TestHalfPrecisionCurves(t *testing.T) {
-	root := testdata.Goldens(t, "train", "B_curves")
+	root := goldens.Path(t, "train", "B_curves")
 	dirs, _ := filepath.Glob(filepath.Join(root, "*", "curve_cosine.json"))
 	if len(dirs) == 0 {
 		t.Fatal("no curve")
@@ -79,7 +79,7 @@ func TestMasters(t *testing.T) {
 		dev := newDevice(t)
 		j := smallJob(t, dev, t.TempDir())
 		j.Model = load(t, dev, name)
-		source := testdata.Goldens(t, "train", "models", name)
+		source := goldens.Path(t, "train", "models", name)
 		j.Beside = []string{filepath.Join(source, "config.json")}
 		all(full, bfloat)(&j.Config)
 		// far below a unit in the last place of bfloat16

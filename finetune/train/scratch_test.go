@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"weft/internal/testdata"
+	"weft/internal/goldens"
 	"weft/runtime/model"
 	"weft/runtime/weights"
 )
@@ -18,7 +18,7 @@ import (
 // The tensors of a model from scratch are those of its family's files, by name and shape, with transformers' first
 // values; it loads and learns.
 func TestScratch(t *testing.T) {
-	files, _ := filepath.Glob(filepath.Join(testdata.Goldens(t, "serve", "models"), "*", "config.json"))
+	files, _ := filepath.Glob(filepath.Join(goldens.Path(t, "serve", "models"), "*", "config.json"))
 	families := map[string]bool{}
 	for _, file := range files {
 		text, err := os.ReadFile(file)

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"weft/internal/testdata"
+	"weft/internal/goldens"
 )
 
 var topFolders = []string{"server", "runtime", "adapters", "quant", "finetune", "scripts", "cmd", "internal", "docs",
@@ -44,7 +44,7 @@ func TestFiles(t *testing.T) {
 		if ext == ".go" && filepath.Dir(path) == "runtime" {
 			t.Errorf("%s: no Go file lies directly in runtime/", path)
 		}
-		info, err := os.Stat(filepath.Join(testdata.Root(), path))
+		info, err := os.Stat(filepath.Join(goldens.Root(), path))
 		if err != nil {
 			continue // deleted, not yet committed
 		}
@@ -69,7 +69,7 @@ func TestBannedWords(t *testing.T) {
 			strings.Contains(path, "/testdata/") {
 			continue
 		}
-		text, err := os.ReadFile(filepath.Join(testdata.Root(), path))
+		text, err := os.ReadFile(filepath.Join(goldens.Root(), path))
 		if err != nil {
 			continue
 		}
@@ -86,7 +86,7 @@ func TestBannedWords(t *testing.T) {
 func tracked(t *testing.T) []string {
 	t.Helper()
 	cmd := exec.Command("git", "ls-files")
-	cmd.Dir = testdata.Root()
+	cmd.Dir = goldens.Root()
 	out, err := cmd.Output()
 	if err != nil {
 		t.Skipf("git ls-files: %v (not a git checkout)", err)

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"weft/internal/testdata"
+	"weft/internal/goldens"
 )
 
 type pkg struct {
@@ -129,7 +129,7 @@ func rank(path string) int {
 func list(t *testing.T) []pkg {
 	t.Helper()
 	cmd := exec.Command("go", "list", "-json=ImportPath,Imports,Doc,GoFiles,CgoFiles", "./...")
-	cmd.Dir = testdata.Root()
+	cmd.Dir = goldens.Root()
 	out, err := cmd.Output()
 	if err != nil {
 		var ee *exec.ExitError

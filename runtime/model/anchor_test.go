@@ -6,7 +6,7 @@ import (
 	"os"
 	"testing"
 
-	"weft/internal/testdata"
+	"weft/internal/goldens"
 	"weft/quant"
 	"weft/runtime/device/cpu"
 	"weft/runtime/tensor"
@@ -17,7 +17,7 @@ import (
 // with its linear layers dequantized and put in NF4 with double quantization, where it is 2.33 and 3.05. Tolerance:
 // 1e-3 (goldens' README, I).
 func TestLossBeforeTraining(t *testing.T) {
-	text, err := os.ReadFile(testdata.Goldens(t, "train", "I_anchor", "run.json"))
+	text, err := os.ReadFile(goldens.Path(t, "train", "I_anchor", "run.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,7 +34,7 @@ func TestLossBeforeTraining(t *testing.T) {
 		t.Fatal(err)
 	}
 	path, isa := cachedModel(t, run.Base.SHA256), bestISA(t)
-	f, err := weights.OpenSafetensors(testdata.Goldens(t, "train", "I_anchor", "batches.safetensors"))
+	f, err := weights.OpenSafetensors(goldens.Path(t, "train", "I_anchor", "batches.safetensors"))
 	if err != nil {
 		t.Fatal(err)
 	}

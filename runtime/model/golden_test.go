@@ -11,8 +11,8 @@ import (
 	"strings"
 	"testing"
 
+	"weft/internal/goldens"
 	"weft/internal/numtest"
-	"weft/internal/testdata"
 	"weft/runtime/device"
 	"weft/runtime/tensor"
 	"weft/runtime/weights"
@@ -130,7 +130,7 @@ func read(t testing.TB, v device.View) []float32 {
 // modelFolders lists the golden models.
 func modelFolders(t *testing.T) []string {
 	t.Helper()
-	root := testdata.Goldens(t, "serve", "models")
+	root := goldens.Path(t, "serve", "models")
 	entries, err := os.ReadDir(root)
 	if err != nil {
 		t.Fatal(err)

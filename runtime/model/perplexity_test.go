@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"weft/internal/testdata"
+	"weft/internal/goldens"
 	"weft/runtime/device"
 	"weft/runtime/device/cpu"
 	"weft/runtime/tensor"
@@ -98,7 +98,7 @@ func nll(logits []float32, id int32) float64 {
 // wikiTextIDs encodes the corpus with the model's own tokenizer and checks that it is the one of the reference.
 func wikiTextIDs(t *testing.T, g *smollm2, path string) []int32 {
 	t.Helper()
-	text, err := os.ReadFile(testdata.Shared(t, filepath.FromSlash(g.WikiText.Corpus)))
+	text, err := os.ReadFile(goldens.Shared(t, filepath.FromSlash(g.WikiText.Corpus)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,7 +123,7 @@ func wikiTextIDs(t *testing.T, g *smollm2, path string) []int32 {
 // The negative log-likelihood of the first stories under stories260K equals the double-precision reference's: of each
 // listed story, and of all of them where a fast device is at hand.
 func TestStoriesNLL(t *testing.T) {
-	root := testdata.Shared(t, "data", "weights", "stories260K")
+	root := goldens.Shared(t, "data", "weights", "stories260K")
 	var reference struct {
 		NLL struct {
 			Lines []string `json:"lines"`
@@ -136,7 +136,7 @@ func TestStoriesNLL(t *testing.T) {
 	if err := json.Unmarshal(text, &reference); err != nil {
 		t.Fatal(err)
 	}
-	corpus, err := os.ReadFile(testdata.Shared(t, "data", "corpora", "tinystories_sample.txt"))
+	corpus, err := os.ReadFile(goldens.Shared(t, "data", "corpora", "tinystories_sample.txt"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,8 +8,8 @@ import (
 	"slices"
 	"testing"
 
+	"weft/internal/goldens"
 	"weft/internal/numtest"
-	"weft/internal/testdata"
 	"weft/quant"
 	"weft/runtime/tensor"
 	"weft/runtime/weights"
@@ -25,7 +25,7 @@ type reference struct {
 
 func readReference(t *testing.T, elem ...string) reference {
 	t.Helper()
-	f, err := weights.OpenSafetensors(testdata.Goldens(t, append([]string{"train"}, elem...)...))
+	f, err := weights.OpenSafetensors(goldens.Path(t, append([]string{"train"}, elem...)...))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,7 +101,7 @@ func TestQuantizedCheckpoints(t *testing.T) {
 		{[]string{"E_export", "awq_checkpoint"}, []string{"E_export", "awq_checkpoint", "reference.safetensors"},
 			quant.Int4, 7, 1e-5},
 	} {
-		dir, r := testdata.Goldens(t, append([]string{"train"}, c.dir...)...), readReference(t, c.reference...)
+		dir, r := goldens.Path(t, append([]string{"train"}, c.dir...)...), readReference(t, c.reference...)
 		src, err := weights.Open(dir)
 		if err != nil {
 			t.Fatal(err)
@@ -162,7 +162,7 @@ func (r rounded) Matrix(name string) (*quant.Matrix, error) {
 // QLoRA's base: stories260K with every projection in NF4 with double quantization. Its rows are no multiple of the
 // block.
 func TestFourBitEqualsGolden(t *testing.T) {
-	dir, r := testdata.Shared(t, "data", "weights", "stories260K", "hf"),
+	dir, r := goldens.Shared(t, "data", "weights", "stories260K", "hf"),
 		readReference(t, "C_qlora", "stories260K_logits.safetensors")
 	plain, err := weights.Open(dir)
 	if err != nil {
@@ -170,7 +170,7 @@ func TestFourBitEqualsGolden(t *testing.T) {
 	}
 	defer plain.Close()
 	src := &weights.FourBit{Source: plain, Kind: quant.NF4, BlockLen: 64, Double: true}
-	want, err := weights.OpenSafetensors(testdata.Goldens(t, "train", "C_qlora",
+	want, err := weights.OpenSafetensors(goldens.Path(t, "train", "C_qlora",
 		"stories260K_nf4dq_weights.safetensors"))
 	if err != nil {
 		t.Fatal(err)

@@ -12,8 +12,8 @@ import (
 	"strings"
 	"testing"
 
+	"weft/internal/goldens"
 	"weft/internal/numtest"
-	"weft/internal/testdata"
 	"weft/runtime/device"
 	"weft/runtime/device/cpu"
 	"weft/runtime/tensor"
@@ -43,7 +43,7 @@ type smollm2 struct {
 
 func readSmolLM2(t testing.TB) *smollm2 {
 	t.Helper()
-	text, err := os.ReadFile(testdata.Goldens(t, "serve", "smollm2", "smollm2.json"))
+	text, err := os.ReadFile(goldens.Path(t, "serve", "smollm2", "smollm2.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,7 +94,7 @@ func bestISA(t testing.TB) string {
 func TestSmolLM2(t *testing.T) {
 	g := readSmolLM2(t)
 	path, best := cachedModel(t, g.SHA256), bestISA(t)
-	want, err := weights.OpenSafetensors(testdata.Goldens(t, "serve", "smollm2", "golden.safetensors"))
+	want, err := weights.OpenSafetensors(goldens.Path(t, "serve", "smollm2", "golden.safetensors"))
 	if err != nil {
 		t.Fatal(err)
 	}

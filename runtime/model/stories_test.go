@@ -7,8 +7,8 @@ import (
 	"slices"
 	"testing"
 
+	"weft/internal/goldens"
 	"weft/internal/numtest"
-	"weft/internal/testdata"
 	"weft/runtime/tensor"
 )
 
@@ -24,7 +24,7 @@ type storiesReference struct {
 
 // stories260K, from safetensors and from GGUF (q and k rows interleaved there), writes the story that llama2.c does.
 func TestStories(t *testing.T) {
-	root := testdata.Shared(t, "data", "weights", "stories260K")
+	root := goldens.Shared(t, "data", "weights", "stories260K")
 	text, err := os.ReadFile(filepath.Join(root, "reference.json"))
 	if err != nil {
 		t.Fatal(err)
@@ -61,7 +61,7 @@ func TestStories(t *testing.T) {
 
 // Every GGUF file among the test data loads and computes numbers.
 func TestGGUFFilesLoad(t *testing.T) {
-	files, err := filepath.Glob(filepath.Join(testdata.Shared(t, "data", "weights"), "*", "*.gguf"))
+	files, err := filepath.Glob(filepath.Join(goldens.Shared(t, "data", "weights"), "*", "*.gguf"))
 	if err != nil || len(files) == 0 {
 		t.Skip("no GGUF file among the test data")
 	}

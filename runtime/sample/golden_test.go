@@ -8,7 +8,7 @@ import (
 	"strconv"
 	"testing"
 
-	"weft/internal/testdata"
+	"weft/internal/goldens"
 )
 
 // number is a JSON number or one of the strings inf and -inf.
@@ -52,7 +52,7 @@ type golden struct {
 
 func load(t *testing.T) *golden {
 	t.Helper()
-	text, err := os.ReadFile(testdata.Goldens(t, "serve", "sampling.json"))
+	text, err := os.ReadFile(goldens.Path(t, "serve", "sampling.json"))
 	if err != nil {
 		t.Fatal(err)
 	}

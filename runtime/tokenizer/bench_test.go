@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"weft/internal/testdata"
+	"weft/internal/goldens"
 )
 
 // benchTexts are a megabyte of English, one of this repository's own code, and the files that WEFT_BENCH_TEXT lists.
@@ -19,7 +19,7 @@ func benchTexts(b *testing.B) map[string]string {
 		}
 		out[name] += string(text)
 	}
-	read("english", testdata.Shared(b, "data", "corpora", "tinyshakespeare_input.txt"))
+	read("english", goldens.Shared(b, "data", "corpora", "tinyshakespeare_input.txt"))
 	code, err := filepath.Glob("../../*/*/*.go")
 	if err != nil {
 		b.Fatal(err)
@@ -38,11 +38,11 @@ func benchTexts(b *testing.B) map[string]string {
 
 func benchTokenizers(b *testing.B) map[string]*Tokenizer {
 	out := map[string]*Tokenizer{"llama3": llama3(b), "qwen2": qwen2(b)}
-	out["gpt2"] = fromGGUF(b, testdata.Shared(b, "data", "tokenizers", "llamacpp_vocab", "ggml-vocab-gpt-2.gguf"))
+	out["gpt2"] = fromGGUF(b, goldens.Shared(b, "data", "tokenizers", "llamacpp_vocab", "ggml-vocab-gpt-2.gguf"))
 	for name, path := range map[string]string{
-		"smollm2": testdata.Goldens(b, "serve", "tokenizers", "smollm2"),
-		"llama2":  testdata.Goldens(b, "serve", "tokenizers", "llama2"),
-		"phi3":    testdata.Shared(b, "data", "tokenizers", "hf", "phi-3"),
+		"smollm2": goldens.Path(b, "serve", "tokenizers", "smollm2"),
+		"llama2":  goldens.Path(b, "serve", "tokenizers", "llama2"),
+		"phi3":    goldens.Shared(b, "data", "tokenizers", "hf", "phi-3"),
 	} {
 		tok, err := Load(path)
 		if err != nil {

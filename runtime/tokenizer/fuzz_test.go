@@ -5,7 +5,7 @@ import (
 	"testing"
 	"unicode/utf8"
 
-	"weft/internal/testdata"
+	"weft/internal/goldens"
 )
 
 const tiny = `{"added_tokens":[{"id":5,"content":"<s>","special":true}],"normalizer":null,"pre_tokenizer":{"type":"ByteLevel","add_prefix_space":false},
@@ -58,8 +58,8 @@ func FuzzSentencePiece(f *testing.F) {
 func realTokenizers(t testing.TB) []*Tokenizer {
 	var out []*Tokenizer
 	for _, p := range []string{
-		testdata.Goldens(t, "serve", "tokenizers", "smollm2", "tokenizer.json"),
-		testdata.Shared(t, "data", "weights", "stories260K", "hf", "tokenizer.json"),
+		goldens.Path(t, "serve", "tokenizers", "smollm2", "tokenizer.json"),
+		goldens.Shared(t, "data", "weights", "stories260K", "hf", "tokenizer.json"),
 	} {
 		tok, err := Load(p)
 		if err != nil {

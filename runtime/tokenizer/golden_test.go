@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"weft/internal/testdata"
+	"weft/internal/goldens"
 	"weft/runtime/weights"
 )
 
@@ -38,9 +38,9 @@ type golden struct {
 	}
 }
 
-func goldens(t *testing.T) map[string]*golden {
+func goldenFiles(t *testing.T) map[string]*golden {
 	t.Helper()
-	files, err := filepath.Glob(filepath.Join(testdata.Goldens(t, "serve", "tokenizers"), "*.json"))
+	files, err := filepath.Glob(filepath.Join(goldens.Path(t, "serve", "tokenizers"), "*.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,10 +65,10 @@ func goldens(t *testing.T) map[string]*golden {
 func source(t *testing.T, name string) string {
 	t.Helper()
 	if p, ok := strings.CutPrefix(name, "data/"); ok {
-		return testdata.Shared(t, "data", p)
+		return goldens.Shared(t, "data", p)
 	}
 	for _, p := range [][]string{{name}, {"serve", name}, {"serve", "tokenizers", name}} {
-		path := filepath.Join(append([]string{testdata.Goldens(t)}, p...)...)
+		path := filepath.Join(append([]string{goldens.Path(t)}, p...)...)
 		if _, err := os.Stat(path); err == nil {
 			return path
 		}
@@ -78,7 +78,7 @@ func source(t *testing.T, name string) string {
 }
 
 func TestGoldens(t *testing.T) {
-	for name, g := range goldens(t) {
+	for name, g := range goldenFiles(t) {
 		t.Run(name, func(t *testing.T) {
 			tok, err := Load(source(t, g.Source))
 			if err != nil {
@@ -167,9 +167,9 @@ func fromGGUF(t testing.TB, path string) *Tokenizer {
 
 // TestGGUFEqualsJSON holds the tokenizers in GGUF files against the goldens of the same model's tokenizer.json.
 func TestGGUFEqualsJSON(t *testing.T) {
-	all := goldens(t)
+	all := goldenFiles(t)
 	t.Run("stories260K", func(t *testing.T) {
-		tok := fromGGUF(t, testdata.Shared(t, "data", "weights", "stories260K", "stories260K.gguf"))
+		tok := fromGGUF(t, goldens.Shared(t, "data", "weights", "stories260K", "stories260K.gguf"))
 		g := all["stories260K"]
 		if g == nil {
 			t.Skip("no golden of stories260K in this set")
@@ -203,7 +203,7 @@ func or(a, b []int32) []int32 {
 
 // TestLlamaCppVectors runs the vectors beside each vocabulary file.
 func TestLlamaCppVectors(t *testing.T) {
-	files, err := filepath.Glob(filepath.Join(testdata.Shared(t, "data", "tokenizers", "llamacpp_vocab"), "*.gguf"))
+	files, err := filepath.Glob(filepath.Join(goldens.Shared(t, "data", "tokenizers", "llamacpp_vocab"), "*.gguf"))
 	if err != nil || len(files) == 0 {
 		t.Fatal("no vocabulary", err)
 	}
@@ -240,7 +240,7 @@ func runVectors(t *testing.T, tok *Tokenizer, base string) {
 }
 
 func TestLlama2Prompts(t *testing.T) {
-	text, err := os.ReadFile(testdata.Shared(t, "data", "goldens", "llama2_prompt_vectors.json"))
+	text, err := os.ReadFile(goldens.Shared(t, "data", "goldens", "llama2_prompt_vectors.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -253,7 +253,7 @@ func TestLlama2Prompts(t *testing.T) {
 	if err := json.Unmarshal(text, &g); err != nil || len(g.Vectors) == 0 {
 		t.Fatal("no vector", err)
 	}
-	tok, err := Load(testdata.Shared(t, "data", "tokenizers", "llama2", "tokenizer.model"))
+	tok, err := Load(goldens.Shared(t, "data", "tokenizers", "llama2", "tokenizer.model"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -262,7 +262,7 @@ func TestLlama2Prompts(t *testing.T) {
 			t.Errorf("vector %d %q: %v, want %v", i, v.Text, got, v.IDs)
 		}
 	}
-	if g := goldens(t)["llama2"]; g != nil {
+	if g := goldenFiles(t)["llama2"]; g != nil {
 		for i, c := range g.Cases {
 			if got := tok.Encode(c.Text, EncodeOptions{SpecialAsText: true}); !slices.Equal(got,
 				or(c.IDsSpecialAsText, c.IDs)) {
@@ -274,7 +274,7 @@ func TestLlama2Prompts(t *testing.T) {
 
 func TestDamagedFiles(t *testing.T) {
 	for path, want := range map[string]string{"llama2": "damaged", "added-tokens": "without merges"} {
-		_, err := Load(testdata.Shared(t, "data", "tokenizers", "hf", path, "tokenizer.json"))
+		_, err := Load(goldens.Shared(t, "data", "tokenizers", "hf", path, "tokenizer.json"))
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: error %v, want one that says %q", path, err, want)
 		}
@@ -283,7 +283,7 @@ func TestDamagedFiles(t *testing.T) {
 
 // TestVectorsWithoutVocabulary runs the vectors whose GGUF is absent on the same vocabularies in other spellings.
 func TestVectorsWithoutVocabulary(t *testing.T) {
-	vectors := testdata.Shared(t, "data", "tokenizers", "llamacpp_vocab")
+	vectors := goldens.Shared(t, "data", "tokenizers", "llamacpp_vocab")
 	t.Run("llama-bpe", func(t *testing.T) { runVectors(t, llama3(t), vectors+"/ggml-vocab-llama-bpe.gguf") })
 	t.Run("qwen2", func(t *testing.T) { runVectors(t, qwen2(t), vectors+"/ggml-vocab-qwen2.gguf") })
 }
@@ -292,14 +292,14 @@ func TestVectorsWithoutVocabulary(t *testing.T) {
 func llama3(t testing.TB) *Tokenizer {
 	t.Helper()
 	var vocab map[string]int32
-	text, err := os.ReadFile(testdata.Shared(t, "data", "tokenizers", "llama3.2", "encoder.json"))
+	text, err := os.ReadFile(goldens.Shared(t, "data", "tokenizers", "llama3.2", "encoder.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := json.Unmarshal(text, &vocab); err != nil {
 		t.Fatal(err)
 	}
-	merges, err := os.ReadFile(testdata.Shared(t, "data", "tokenizers", "llama3.2", "vocab.bpe"))
+	merges, err := os.ReadFile(goldens.Shared(t, "data", "tokenizers", "llama3.2", "vocab.bpe"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -326,7 +326,7 @@ func llama3(t testing.TB) *Tokenizer {
 // qwen2 reads tiktoken's ranks.
 func qwen2(t testing.TB) *Tokenizer {
 	t.Helper()
-	text, err := os.ReadFile(testdata.Shared(t, "data", "tokenizers", "qwen", "qwen.tiktoken"))
+	text, err := os.ReadFile(goldens.Shared(t, "data", "tokenizers", "qwen", "qwen.tiktoken"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,8 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"weft/internal/goldens"
 	"weft/internal/numtest"
-	"weft/internal/testdata"
 	"weft/quant"
 )
 
@@ -101,7 +101,7 @@ func defaultModel(t testing.TB) string {
 
 // Every float32 tensor of the default model has the sha256 that transformers' GGUF loader and numpy found.
 func TestDefaultModelTensors(t *testing.T) {
-	text, err := os.ReadFile(testdata.Goldens(t, "serve", "smollm2", "weights_sha256.json"))
+	text, err := os.ReadFile(goldens.Path(t, "serve", "smollm2", "weights_sha256.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -147,7 +147,7 @@ func TestDefaultModelLoadsFast(t *testing.T) {
 
 // A GGUF file and the Hugging Face folder of the same model hold equal tensors, q and k included.
 func TestStoriesGGUFEqualsFolder(t *testing.T) {
-	dir := testdata.Shared(t, "data", "weights", "stories260K")
+	dir := goldens.Shared(t, "data", "weights", "stories260K")
 	folder, gguf := open(t, filepath.Join(dir, "hf")), open(t, filepath.Join(dir, "stories260K.gguf"))
 	names := folder.Names()
 	if len(names) < 10 {
@@ -164,7 +164,7 @@ func TestStoriesGGUFEqualsFolder(t *testing.T) {
 }
 
 func TestTinyRandomGGUF(t *testing.T) {
-	g, err := OpenGGUF(testdata.Shared(t, "data", "weights", "llama-2-tiny-random", "llama-2-tiny-random.gguf"))
+	g, err := OpenGGUF(goldens.Shared(t, "data", "weights", "llama-2-tiny-random", "llama-2-tiny-random.gguf"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -209,7 +209,7 @@ func sameAs(t *testing.T, dir string) string {
 // Folders whose golden.json says that they are the same model in other files are equal tensor by tensor; every folder
 // opens and reads.
 func TestGoldenModelFolders(t *testing.T) {
-	root := testdata.Goldens(t, "serve", "models")
+	root := goldens.Path(t, "serve", "models")
 	entries, err := os.ReadDir(root)
 	if err != nil {
 		t.Fatal(err)
@@ -243,7 +243,7 @@ func TestGoldenModelFolders(t *testing.T) {
 // Every safetensors file of the goldens opens, save those that are made to be refused; golden tensors are read as what
 // they are.
 func TestGoldenFiles(t *testing.T) {
-	root := testdata.Goldens(t, "serve")
+	root := goldens.Path(t, "serve")
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || filepath.Ext(path) != ".safetensors" {
 			return err
@@ -293,7 +293,7 @@ func TestGoldenFiles(t *testing.T) {
 
 // The vocabulary files of llama.cpp have no tensors but much metadata.
 func TestVocabularyFiles(t *testing.T) {
-	files, _ := filepath.Glob(filepath.Join(testdata.Shared(t, "data", "tokenizers", "llamacpp_vocab"), "*.gguf"))
+	files, _ := filepath.Glob(filepath.Join(goldens.Shared(t, "data", "tokenizers", "llamacpp_vocab"), "*.gguf"))
 	for _, path := range files {
 		t.Run(filepath.Base(path), func(t *testing.T) {
 			g, err := OpenGGUF(path)

@@ -11,15 +11,15 @@ import (
 	"strings"
 	"testing"
 
+	"weft/internal/goldens"
 	"weft/internal/numtest"
-	"weft/internal/testdata"
 	"weft/quant"
 )
 
 // gptqFolder writes a checkpoint of one layer q_proj in GPTQ's format, from a golden, beside a plain tensor and biases.
 func gptqFolder(t *testing.T, config map[string]string, edit func(map[string]Tensor)) string {
 	t.Helper()
-	golden := open(t, testdata.Goldens(t, "train", "E_export", "gptq_linear_actorder.safetensors")).(*Safetensors)
+	golden := open(t, goldens.Path(t, "train", "E_export", "gptq_linear_actorder.safetensors")).(*Safetensors)
 	tensors := map[string]Tensor{
 		"norm.weight": {"F32", []int{1}, []byte{0, 0, 128, 63}}, "q_proj.bias": {"F16", []int{48}, make([]byte, 96)},
 		"k_proj.bias": {"F16", []int{1}, []byte{0, 60}},
@@ -51,7 +51,7 @@ const gptqConfig = `{"quantization_config":{"quant_method":"gptq","bits":4,"grou
 
 func TestGPTQCheckpoint(t *testing.T) {
 	want, _, err := open(t,
-		testdata.Goldens(t, "train", "E_export", "gptq_linear_actorder.safetensors")).(*Safetensors).Floats(
+		goldens.Path(t, "train", "E_export", "gptq_linear_actorder.safetensors")).(*Safetensors).Floats(
 		"dequantized_f16")
 	if err != nil {
 		t.Fatal(err)
@@ -267,7 +267,7 @@ func TestParseQuantization(t *testing.T) {
 // otherwise.
 func TestBNBTensorsEqualBitsandbytes(t *testing.T) {
 	for name, kind := range map[string]quant.Kind4{"nf4_dq": quant.NF4, "nf4": quant.NF4, "fp4": quant.FP4} {
-		src := open(t, testdata.Goldens(t, "train", "C_qlora", "checkpoints", name)).(*Quantized)
+		src := open(t, goldens.Path(t, "train", "C_qlora", "checkpoints", name)).(*Quantized)
 		for weight, w := range src.weights {
 			b, err := src.blocks(w)
 			if err != nil {
@@ -306,8 +306,8 @@ func TestBNBTensorsEqualBitsandbytes(t *testing.T) {
 
 // 4 bits apply to linear layers alone, and not twice.
 func TestFourBitApplies(t *testing.T) {
-	dir := testdata.Goldens(t, "train", "C_qlora", "checkpoints", "nf4")
-	for path, want := range map[string]int{dir: 0, testdata.Goldens(t, "train", "models", "tiny-llama"): 21} {
+	dir := goldens.Path(t, "train", "C_qlora", "checkpoints", "nf4")
+	for path, want := range map[string]int{dir: 0, goldens.Path(t, "train", "models", "tiny-llama"): 21} {
 		src := open(t, path)
 		f := &FourBit{Source: src, Kind: quant.NF4, BlockLen: 64}
 		n := 0

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"weft/internal/testdata"
+	"weft/internal/goldens"
 )
 
 // goldenFile is the layout of the chat goldens: a template for the file, or one in each case, or a table of them.
@@ -112,7 +112,7 @@ func check(t *testing.T, src string, in Input, want outcome) [][2]int {
 
 // loadGoldens reads every golden file of the folder and the time its clock stood at.
 func loadGoldens(t *testing.T) (map[string]goldenFile, time.Time) {
-	dir := testdata.Goldens(t, "serve", "chat")
+	dir := goldens.Path(t, "serve", "chat")
 	paths, err := filepath.Glob(filepath.Join(dir, "*.json"))
 	if err != nil || len(paths) == 0 {
 		t.Fatalf("no golden files in %s: %v", dir, err)
@@ -139,7 +139,7 @@ func loadGoldens(t *testing.T) (map[string]goldenFile, time.Time) {
 			t.Fatalf("%s: %v", p, err)
 		}
 		if f.TemplateRef != "" {
-			src, err := os.ReadFile(testdata.Shared(t, filepath.FromSlash(f.TemplateRef)))
+			src, err := os.ReadFile(goldens.Shared(t, filepath.FromSlash(f.TemplateRef)))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -182,7 +182,7 @@ func TestGoldens(t *testing.T) {
 }
 
 func TestSharedTemplates(t *testing.T) {
-	data, err := os.ReadFile(testdata.Shared(t, "data", "goldens", "chat_templates.json"))
+	data, err := os.ReadFile(goldens.Shared(t, "data", "goldens", "chat_templates.json"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,7 +5,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"weft/internal/testdata"
+	"weft/internal/goldens"
 	"weft/runtime/lora"
 	"weft/runtime/tensor"
 	"weft/runtime/weights"
@@ -14,7 +14,7 @@ import (
 // What Write puts into files is what Adapter returns, another seed is another adapter, and what was not asked for stays
 // untouched.
 func TestWriteEqualsAdapter(t *testing.T) {
-	cfg, err := Config(testdata.Shared(t, "data", "weights", "stories260K", "hf"))
+	cfg, err := Config(goldens.Shared(t, "data", "weights", "stories260K", "hf"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +50,7 @@ func TestWriteEqualsAdapter(t *testing.T) {
 }
 
 func TestFused(t *testing.T) {
-	cfg, err := Config(testdata.Goldens(t, "serve", "models", "phi3"))
+	cfg, err := Config(goldens.Path(t, "serve", "models", "phi3"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,7 +6,7 @@ import (
 	"strconv"
 	"strings"
 
-	"weft/internal/testdata"
+	"weft/internal/goldens"
 	"weft/quant"
 	"weft/runtime/device"
 	"weft/runtime/weights"
@@ -22,7 +22,7 @@ type golden struct {
 // testTrainingGoldens: the single operations of the goldens, found from their files. What they do with dropout and DoRA
 // is put together by finetune/grad and tested there.
 func testTrainingGoldens(b *bench, d device.Training) {
-	files, err := filepath.Glob(filepath.Join(testdata.Goldens(b, "train", "A_grad", "ops"), "*.safetensors"))
+	files, err := filepath.Glob(filepath.Join(goldens.Path(b, "train", "A_grad", "ops"), "*.safetensors"))
 	b.must(err)
 	seen := 0
 	for _, path := range files {

@@ -1,17 +1,16 @@
-// Package testdata finds the golden files and the public test data that tests compare with; neither lies in the
+// Package goldens finds the golden files and the public test data that tests compare with; neither lies in the
 // repository.
-package testdata
+package goldens
 
 import (
 	"os"
 	"path/filepath"
-	"runtime"
 	"testing"
 )
 
-// Goldens returns the path below $WEFT_GOLDENS (default ../shared/goldens beside the repository); the test is skipped
+// Path returns the path below $WEFT_GOLDENS (default ../shared/goldens beside the repository); the test is skipped
 // where it is absent.
-func Goldens(t testing.TB, elem ...string) string {
+func Path(t testing.TB, elem ...string) string {
 	t.Helper()
 	return find(t, "WEFT_GOLDENS", filepath.Join("shared", "goldens"), elem)
 }
@@ -23,10 +22,20 @@ func Shared(t testing.TB, elem ...string) string {
 	return find(t, "WEFT_TESTDATA", "shared", elem)
 }
 
-// Root returns the repository's root folder.
+// Root returns the repository's root folder: the nearest one above the working directory that holds go.mod.
 func Root() string {
-	_, file, _, _ := runtime.Caller(0)
-	return filepath.Dir(filepath.Dir(filepath.Dir(file)))
+	dir, err := os.Getwd()
+	for err == nil {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir
+		}
+		up := filepath.Dir(dir)
+		if up == dir {
+			break
+		}
+		dir = up
+	}
+	panic("goldens: no go.mod above the working directory")
 }
 
 func find(t testing.TB, env, def string, elem []string) string {
