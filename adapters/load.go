@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 
 	"weft/adapters/peft"
+	"weft/runtime/chat"
 	"weft/runtime/device"
 	"weft/runtime/lora"
 )
@@ -22,8 +25,30 @@ func peftPath(dir string) string {
 	return dir
 }
 
-// CheckPEFT returns a Checker of PEFT folders and GGUF adapters: against base, whose digest is given, or, where base is
-// nil, by themselves.
+// CheckTemplate refuses an adapter's folder whose own chat template cannot be parsed. A folder without one, and a path
+// that is no folder, are accepted.
+func CheckTemplate(dir string) error {
+	path := filepath.Join(dir, templateFile)
+	st, err := os.Lstat(path)
+	switch most := maxFileBytes[templateFile]; {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
+		return nil
+	case err == nil && (!st.Mode().IsRegular() || st.Size() > most):
+		err = fmt.Errorf("a regular file of at most %d bytes is expected", most)
+	case err == nil:
+		var text []byte
+		if text, err = os.ReadFile(path); err == nil {
+			_, err = chat.Parse(string(text))
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", templateFile, err)
+	}
+	return nil
+}
+
+// CheckPEFT returns a Checker of PEFT folders and GGUF adapters, with their chat templates: against base, whose digest
+// is given, or, where base is nil, by themselves.
 func CheckPEFT(base peft.Base, digest string) Checker {
 	return func(_ context.Context, dir string) (Meta, error) {
 		r, err := peft.Inspect(peftPath(dir), base)
@@ -32,6 +57,9 @@ func CheckPEFT(base peft.Base, digest string) Checker {
 		}
 		if r.Verdict == peft.Refused {
 			return Meta{}, refusal{&peft.RefusedError{Path: "the adapter", Reasons: r.Reasons, More: r.More}}
+		}
+		if err := CheckTemplate(dir); err != nil {
+			return Meta{}, fmt.Errorf("%w: %w: correct or remove it", ErrInvalid, err)
 		}
 		m := Meta{Digest: r.Digest, Targets: append(r.Targets, r.Saved...), Params: r.Params, Bytes: r.Bytes,
 			Warnings: r.Warnings}

@@ -7,8 +7,8 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"weft/runtime/chat"
 	"weft/runtime/engine"
-	"weft/server/chat"
 	"weft/server/openai"
 	"weft/server/telemetry"
 )

@@ -333,7 +333,7 @@ func (d *state) limits(ctx context.Context, owner string) (adapters.AddOptions, 
 // adapterChecker checks adapters against the model REF, or by themselves where it is "". done closes the model.
 func adapterChecker(ref string) (check adapters.Checker, done func(), err error) {
 	if ref == "" {
-		return checkAdapter(adapters.CheckPEFT(nil, "")), func() {}, nil
+		return adapters.CheckPEFT(nil, ""), func() {}, nil
 	}
 	path, name, err := modelPath(ref)
 	if err != nil {
@@ -343,5 +343,5 @@ func adapterChecker(ref string) (check adapters.Checker, done func(), err error)
 	if err != nil {
 		return nil, nil, err
 	}
-	return checkAdapter(adapters.CheckPEFT(base, name)), func() { base.Close() }, nil
+	return adapters.CheckPEFT(base, name), func() { base.Close() }, nil
 }

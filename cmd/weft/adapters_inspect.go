@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"weft/adapters"
 	"weft/adapters/peft"
 )
 
@@ -51,9 +52,9 @@ func inspectAdapter(dir, ref string) (*peft.Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := checkTemplate(dir); err != nil {
+	if err := adapters.CheckTemplate(dir); err != nil {
 		r.Verdict = peft.Refused
-		r.Reasons = append(r.Reasons, peft.Reason{What: err.Error(), Fix: "mend or remove the chat template"})
+		r.Reasons = append(r.Reasons, peft.Reason{What: err.Error(), Fix: "correct or remove the chat template"})
 	}
 	return r, nil
 }

@@ -15,12 +15,12 @@ import (
 	"github.com/spf13/pflag"
 
 	"weft/adapters"
+	"weft/runtime/chat"
 	"weft/runtime/device"
 	"weft/runtime/engine"
 	"weft/runtime/model"
 	"weft/runtime/tokenizer"
 	"weft/runtime/weights"
-	"weft/server/chat"
 	"weft/server/telemetry"
 )
 

@@ -76,7 +76,7 @@ func (f *tenancyFlags) open(ctx context.Context, modelRef string, keys []string,
 	if _, err = f.directory(); err != nil && f.Database == "" {
 		err = errors.Join(fs.ErrNotExist, err) // a user without a home
 	} else {
-		t.state, err = f.dataFlags.open(ctx, checkAdapter(adapters.CheckPEFT(t.base, name)))
+		t.state, err = f.dataFlags.open(ctx, adapters.CheckPEFT(t.base, name))
 	}
 	switch {
 	case err == nil:

@@ -13,12 +13,13 @@ import (
 	"syscall"
 	"time"
 
+	"weft/internal/jinja"
+	"weft/runtime/chat"
 	"weft/runtime/device"
 	"weft/runtime/engine"
 	"weft/runtime/sample"
 	"weft/runtime/tokenizer"
 	"weft/server"
-	"weft/server/chat"
 	"weft/server/openai"
 	"weft/server/telemetry"
 )
@@ -89,7 +90,7 @@ func (r *renderer) Render(req *openai.ChatRequest) (string, error) {
 		if part.raw == nil {
 			continue
 		}
-		v, err := chat.DecodeJSON(part.raw)
+		v, err := jinja.DecodeJSON(part.raw)
 		if err != nil {
 			return "", openai.Invalid("messages", "invalid_json", "%v", err)
 		}
@@ -105,11 +106,11 @@ func (r *renderer) Render(req *openai.ChatRequest) (string, error) {
 	}
 	in.Messages = adapted
 	if req.TemplateVars != nil {
-		v, err := chat.DecodeJSON(req.TemplateVars)
+		v, err := jinja.DecodeJSON(req.TemplateVars)
 		if err != nil {
 			return "", openai.Invalid("chat_template_kwargs", "invalid_json", "%v", err)
 		}
-		m, ok := v.(*chat.Map)
+		m, ok := v.(*jinja.Map)
 		if !ok {
 			return "", openai.Invalid("chat_template_kwargs", "invalid_type", "an object is expected")
 		}
@@ -124,7 +125,7 @@ func (r *renderer) Render(req *openai.ChatRequest) (string, error) {
 		in.Vars["reasoning_effort"] = req.ReasoningEffort
 	}
 	text, err := r.template.Render(in)
-	var raised *chat.RaisedError
+	var raised *jinja.RaisedError
 	switch {
 	case errors.As(err, &raised):
 		return "",

@@ -3,7 +3,7 @@ package main
 import (
 	"testing"
 
-	"weft/server/chat"
+	"weft/runtime/chat"
 	"weft/server/openai"
 )
 

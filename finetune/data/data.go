@@ -1,7 +1,7 @@
 // Package data turns files of conversations into token ids with targets, and those into batches.
 //
 // records.go cuts a file into records and reads Alpaca, ShareGPT, OpenAI messages, prompt/completion and plain text;
-// encode.go renders them with the model's own template through server/chat and marks the targets; batches.go orders,
+// encode.go renders them with the model's own template through runtime/chat and marks the targets; batches.go orders,
 // groups and packs. Nothing is dropped silently: what is not trained on is counted in Report, with its line. The same
 // file, options and seed give the same batches on every machine and in every version.
 package data
@@ -13,8 +13,8 @@ import (
 	"strings"
 	"time"
 
+	"weft/runtime/chat"
 	"weft/runtime/tokenizer"
-	"weft/server/chat"
 )
 
 // Errors of this package; test with errors.Is.

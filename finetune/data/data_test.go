@@ -13,7 +13,8 @@ import (
 	"time"
 
 	"weft/internal/goldens"
-	"weft/server/chat"
+	"weft/internal/jinja"
+	"weft/runtime/chat"
 )
 
 const (
@@ -250,7 +251,7 @@ func TestReleasedTemplates(t *testing.T) {
 				t.Fatal(err)
 			}
 			rec := parseMessages(t, []byte(conversation))
-			tools, err := chat.DecodeJSON([]byte(`[{"type":"function","function":{"name":"f","description":"d","parameters":{"type":"object","properties":{}}}}]`))
+			tools, err := jinja.DecodeJSON([]byte(`[{"type":"function","function":{"name":"f","description":"d","parameters":{"type":"object","properties":{}}}}]`))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -9,9 +9,10 @@ import (
 	"testing"
 
 	"weft/internal/goldens"
+	"weft/internal/jinja"
+	"weft/runtime/chat"
 	"weft/runtime/tokenizer"
 	"weft/runtime/weights"
-	"weft/server/chat"
 )
 
 func smolLM2(t testing.TB) *tokenizer.Tokenizer {
@@ -61,13 +62,13 @@ type chatGolden struct {
 
 func parseMessages(t testing.TB, raw []byte) *record {
 	t.Helper()
-	v, err := chat.DecodeJSON(raw)
+	v, err := jinja.DecodeJSON(raw)
 	if err != nil {
 		t.Fatal(err)
 	}
 	rec := &record{}
 	for _, m := range v.([]any) {
-		msg, _, err := parseMessage(m.(*chat.Map))
+		msg, _, err := parseMessage(m.(*jinja.Map))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -8,8 +8,9 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"weft/internal/jinja"
+	"weft/runtime/chat"
 	"weft/runtime/tokenizer"
-	"weft/server/chat"
 )
 
 // span is the half-open range of bytes [begin, end) of a rendered text.
@@ -52,9 +53,9 @@ func newRendering(m Model, rec *record, now time.Time) (*rendering, error) {
 
 // forTemplate leaves out what no template expects, and of tool calls that are spelled twice the spelling that the
 // template does not use.
-func forTemplate(t *chat.Template, m *chat.Map) *chat.Map {
+func forTemplate(t *chat.Template, m *jinja.Map) *jinja.Map {
 	_, both := m.Get(callText)
-	out := chat.NewMap()
+	out := jinja.NewMap()
 	for i := range m.Len() {
 		k, v := m.At(i)
 		key, _ := k.(string)
@@ -109,7 +110,7 @@ func (r *rendering) regions(wanted []int) ([]region, error) {
 func (r *rendering) byTags(marked [][2]int, wanted []int) ([]region, error) {
 	var answers []int
 	for i, m := range r.messages {
-		if m, ok := m.(*chat.Map); ok {
+		if m, ok := m.(*jinja.Map); ok {
 			if role, _ := m.Get("role"); role == "assistant" {
 				answers = append(answers, i)
 			}
@@ -157,7 +158,7 @@ func (r *rendering) byProbe(i int) (region, error) {
 	lost := fmt.Errorf(
 		"where message %d begins and ends cannot be told from the rendering: mark it in the template with {%% "+
 			"generation %%}", i)
-	m, ok := r.messages[i].(*chat.Map)
+	m, ok := r.messages[i].(*jinja.Map)
 	if !ok {
 		return region{}, lost
 	}

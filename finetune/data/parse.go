@@ -8,7 +8,7 @@ import (
 	"slices"
 	"strings"
 
-	"weft/server/chat"
+	"weft/internal/jinja"
 )
 
 // The formats of records, told apart by their fields. A file has one format: that of its first record.
@@ -26,14 +26,14 @@ var columns = []string{"messages", "tools", "conversations", "system", "instruct
 
 // message is one message as the template takes it.
 type message struct {
-	m     *chat.Map
+	m     *jinja.Map
 	role  string
 	train bool // an assistant's whose weight is not 0
 }
 
 // fields reads a record's fields under our names.
 type fields struct {
-	m       *chat.Map
+	m       *jinja.Map
 	columns map[string]string
 }
 
@@ -74,11 +74,11 @@ func (f fields) format() string {
 
 // parseRecord reads one record; a problem comes with an error that says what.
 func parseRecord(raw []byte, o *Options, r *Report) (*record, Problem, error) {
-	v, err := chat.DecodeJSON(raw)
+	v, err := jinja.DecodeJSON(raw)
 	if err != nil {
 		return nil, BrokenJSON, err
 	}
-	m, ok := v.(*chat.Map)
+	m, ok := v.(*jinja.Map)
 	if !ok {
 		return nil, WrongShape, errors.New("the record is no object")
 	}
@@ -126,7 +126,7 @@ func parseRecord(raw []byte, o *Options, r *Report) (*record, Problem, error) {
 	return &record{kind: plain, text: text}, "", nil
 }
 
-func keys(m *chat.Map) string {
+func keys(m *jinja.Map) string {
 	var names []string
 	for i := range min(m.Len(), 20) {
 		k, _ := m.At(i)
@@ -142,7 +142,7 @@ func (f fields) messages() (*record, Problem, error) {
 	}
 	rec := &record{}
 	for i, v := range list {
-		m, ok := v.(*chat.Map)
+		m, ok := v.(*jinja.Map)
 		if !ok {
 			return nil, WrongShape, fmt.Errorf("message %d is no object", i)
 		}
@@ -193,7 +193,7 @@ func (m *message) empty() bool {
 var roles = []string{"system", "developer", "user", "assistant", "tool", "function"}
 
 // parseMessage reads a message of role and content.
-func parseMessage(m *chat.Map) (message, Problem, error) {
+func parseMessage(m *jinja.Map) (message, Problem, error) {
 	role, _ := m.Get("role")
 	name, ok := role.(string)
 	if !ok {
@@ -249,7 +249,7 @@ func (f fields) shareGPT() (*record, Problem, error) {
 		rec.messages = append(rec.messages, say("system", system))
 	}
 	for i, v := range list {
-		m, ok := v.(*chat.Map)
+		m, ok := v.(*jinja.Map)
 		if !ok {
 			return nil, WrongShape, fmt.Errorf("turn %d is no object", i)
 		}
@@ -262,7 +262,7 @@ func (f fields) shareGPT() (*record, Problem, error) {
 	return rec.finish(f)
 }
 
-func parseTurn(m *chat.Map) (message, Problem, error) {
+func parseTurn(m *jinja.Map) (message, Problem, error) {
 	if _, ok := m.Get("role"); ok {
 		return parseMessage(m)
 	}
@@ -287,7 +287,7 @@ func parseTurn(m *chat.Map) (message, Problem, error) {
 // parseCall makes tool calls of ShareGPT's function_call, an object (or a list of them) with name and arguments. The
 // text stays beside them, for templates that know none.
 func parseCall(text string) (message, Problem, error) {
-	v, err := chat.DecodeJSON([]byte(text))
+	v, err := jinja.DecodeJSON([]byte(text))
 	if err != nil {
 		return message{}, WrongShape, fmt.Errorf("function_call is no JSON: %w", err)
 	}
@@ -297,14 +297,14 @@ func parseCall(text string) (message, Problem, error) {
 	}
 	var calls []any
 	for _, c := range list {
-		function, ok := c.(*chat.Map)
+		function, ok := c.(*jinja.Map)
 		if !ok {
 			return message{}, WrongShape, errors.New("function_call is no object")
 		}
 		if name, _ := function.Get("name"); name == nil {
 			return message{}, WrongShape, errors.New("function_call has no name")
 		}
-		call := chat.NewMap()
+		call := jinja.NewMap()
 		call.Set("type", "function")
 		call.Set("function", function)
 		calls = append(calls, call)
@@ -319,7 +319,7 @@ func parseCall(text string) (message, Problem, error) {
 const callText = "weft_content_is_calls"
 
 func say(role, content string) message {
-	m := chat.NewMap()
+	m := jinja.NewMap()
 	m.Set("role", role)
 	m.Set("content", content)
 	return message{m: m, role: role, train: role == "assistant"}
@@ -333,7 +333,7 @@ func (f fields) tools() ([]any, error) {
 			return nil, nil
 		}
 		var err error
-		if v, err = chat.DecodeJSON([]byte(text)); err != nil {
+		if v, err = jinja.DecodeJSON([]byte(text)); err != nil {
 			return nil, fmt.Errorf("tools is no JSON: %w", err)
 		}
 	}
@@ -429,7 +429,7 @@ func (f fields) completion() (*record, Problem, error) {
 	if ok1 && ok2 {
 		rec := &record{}
 		for i, v := range slices.Concat(before, after) {
-			m, ok := v.(*chat.Map)
+			m, ok := v.(*jinja.Map)
 			if !ok {
 				return nil, WrongShape, fmt.Errorf("message %d is no object", i)
 			}
@@ -484,14 +484,14 @@ func (rec *record) eachText(f func(string) string) {
 }
 
 // eachText replaces the texts of a message's content: the string, or those of its parts.
-func eachText(m *chat.Map, f func(string) string) {
+func eachText(m *jinja.Map, f func(string) string) {
 	content, _ := m.Get("content")
 	switch c := content.(type) {
 	case string:
 		m.Set("content", f(c))
 	case []any:
 		for _, p := range c {
-			if p, ok := p.(*chat.Map); ok {
+			if p, ok := p.(*jinja.Map); ok {
 				if s, ok := textOf(p); ok {
 					p.Set("text", f(s))
 				}
@@ -500,7 +500,7 @@ func eachText(m *chat.Map, f func(string) string) {
 	}
 }
 
-func textOf(m *chat.Map) (string, bool) {
+func textOf(m *jinja.Map) (string, bool) {
 	v, _ := m.Get("text")
 	s, ok := v.(string)
 	return s, ok

@@ -1,0 +1,158 @@
+package jinja
+
+import "time"
+
+// globals are the functions a template can call: Jinja's, less lipsum (random text), and the two that transformers
+// adds.
+var globals = map[string]*function{
+	"range": {name: "range", call: makeRange},
+	"dict": {name: "dict",
+		call: func(ev *evaluator, a callArgs) (any, error) { return makeDict(ev, "dict", a) }},
+	"namespace":       {name: "namespace", call: makeNamespace},
+	"cycler":          {name: "cycler", call: makeCycler},
+	"joiner":          {name: "joiner", call: makeJoiner},
+	"raise_exception": {name: "raise_exception", call: raise},
+	"strftime_now":    {name: "strftime_now", call: strftimeNow},
+}
+
+func makeRange(ev *evaluator, a callArgs) (any, error) {
+	if len(a.names) > 0 || len(a.pos) == 0 || len(a.pos) > 3 {
+		return nil, typeError("range expected 1 to 3 arguments, got %d", len(a.pos))
+	}
+	n := [3]int64{0, 0, 1}
+	for i, v := range a.pos {
+		if !isInt(v) {
+			return nil, typeError("'%s' object cannot be interpreted as an integer", typeName(v))
+		}
+		x, ok := small(v)
+		if !ok {
+			return nil, ev.limit("MaxRange", ev.lim.MaxRange)
+		}
+		n[i] = x
+	}
+	if len(a.pos) == 1 {
+		n[0], n[1] = 0, n[0]
+	}
+	if n[2] == 0 {
+		return nil, valueError("range() arg 3 must not be zero")
+	}
+	count := rangeLen(n[0], n[1], n[2])
+	if count > int64(ev.lim.MaxRange) || count < 0 {
+		return nil, ev.limit("MaxRange", ev.lim.MaxRange)
+	}
+	return span{n[0], n[1], n[2], count}, nil
+}
+
+func makeDict(ev *evaluator, fn string, a callArgs) (*Map, error) {
+	if len(a.pos) > 1 {
+		return nil, typeError("%s expected at most 1 argument, got %d", fn, len(a.pos))
+	}
+	m := NewMap()
+	if len(a.pos) == 1 {
+		if src, ok := a.pos[0].(*Map); ok {
+			m = src.Clone()
+		} else {
+			items, err := ev.collect(a.pos[0])
+			if err != nil {
+				return nil, err
+			}
+			for _, it := range items {
+				pair, err := ev.collect(it)
+				if err != nil {
+					return nil, err
+				}
+				if len(pair) != 2 {
+					return nil, valueError("dictionary update sequence element has length %d; 2 is required", len(pair))
+				}
+				if err = m.set(pair[0], pair[1]); err != nil {
+					return nil, err
+				}
+			}
+		}
+	}
+	for i, k := range a.names {
+		m.Set(k, a.named[i])
+	}
+	return m, ev.grow(64 * m.Len())
+}
+
+func makeNamespace(ev *evaluator, a callArgs) (any, error) {
+	m, err := makeDict(ev, "namespace", a)
+	return &namespace{m}, err
+}
+
+func makeCycler(_ *evaluator, a callArgs) (any, error) {
+	if len(a.pos) == 0 {
+		return nil, &failure{kind: "RuntimeError", msg: "at least one item has to be provided"}
+	}
+	pos := 0
+	attr := func(name string) (any, bool) {
+		switch name {
+		case "current":
+			return a.pos[pos], true
+		case "pos":
+			return int64(pos), true
+		case "next":
+			return &function{name: name, call: func(*evaluator, callArgs) (any, error) {
+				v := a.pos[pos]
+				pos = (pos + 1) % len(a.pos)
+				return v, nil
+			}}, true
+		case "reset":
+			return &function{name: name, call: func(*evaluator, callArgs) (any, error) { pos = 0; return nil, nil }},
+				true
+		}
+		return nil, false
+	}
+	return &function{name: "cycler", attr: attr, call: func(*evaluator, callArgs) (any, error) {
+		return nil, typeError("'Cycler' object is not callable")
+	}}, nil
+}
+
+func makeJoiner(_ *evaluator, a callArgs) (any, error) {
+	args, err := a.bind("joiner", "sep?")
+	if err != nil {
+		return nil, err
+	}
+	sep := args[0]
+	if !given(sep) {
+		sep = ", "
+	}
+	used := false
+	return &function{name: "joiner", call: func(*evaluator, callArgs) (any, error) {
+		if used {
+			return sep, nil
+		}
+		used = true
+		return "", nil
+	}}, nil
+}
+
+func raise(ev *evaluator, a callArgs) (any, error) {
+	args, err := a.bind("raise_exception", "message")
+	if err != nil {
+		return nil, err
+	}
+	text, err := toStr(ev, args[0])
+	if err != nil {
+		return nil, err
+	}
+	return nil, &RaisedError{Message: text}
+}
+
+func strftimeNow(ev *evaluator, a callArgs) (any, error) {
+	args, err := a.bind("strftime_now", "format")
+	if err != nil {
+		return nil, err
+	}
+	format, ok := args[0].(string)
+	if !ok {
+		return nil, typeError("strftime() argument 1 must be str, not %s", typeName(args[0]))
+	}
+	now := time.Now
+	if ev.now != nil {
+		now = ev.now
+	}
+	s := strftime(now(), format)
+	return s, ev.grow(len(s))
+}
