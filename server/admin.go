@@ -41,6 +41,8 @@ func (s *Server) adminRoutes(r *gin.Engine) {
 	operator.PATCH("tenants/:tenant", s.patchTenant)
 	operator.DELETE("tenants/:tenant", s.deleteTenant)
 
+	r.GET(adminPrefix+"usage", s.usage)
+
 	own := r.Group(adminPrefix+"tenants/:tenant", s.ownTenant)
 	own.GET("", s.getTenant)
 	own.GET("keys", s.listKeys)

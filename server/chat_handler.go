@@ -86,6 +86,7 @@ func (s *Server) conclude(c *gin.Context, g *generation) {
 	g.close()
 	u := g.usage()
 	ticketOf(c).Output(u.CompletionTokens)
+	ticketOf(c).Record(g.billed())
 	reasons := make([]string, len(g.choices))
 	for i, ch := range g.choices {
 		reasons[i] = ch.finish

@@ -38,6 +38,7 @@ type generation struct {
 	p       *openai.Params
 	arrived time.Time
 	tenant  string
+	adapter string // under which usage counts
 	prompts []*prompt
 	choices []*choice
 	span    *telemetry.Span
@@ -66,7 +67,7 @@ func (s *Server) start(c *gin.Context, arrived time.Time, p *openai.Params, t *t
 		return nil, err
 	}
 	grant := grantOf(c)
-	g.tenant = grant.Tenant
+	g.tenant, g.adapter = grant.Tenant, t.billedAs()
 	most, err := outputQuota(grant, p, len(prompts)*p.N)
 	if err != nil {
 		return nil, err

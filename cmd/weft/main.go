@@ -80,7 +80,7 @@ func rootCommand() *cobra.Command {
 	})
 	root.AddCommand(
 		serveCommand(), chatCommand(), generateCommand(), scoreCommand(), trainCommand(), adaptersCommand(),
-		tenantsCommand(), keysCommand(), benchCommand(),
+		tenantsCommand(), keysCommand(), usageCommand(), benchCommand(),
 		inspectCommand(), tokenizeCommand(), versionCommand(), doctorCommand(), configCommand(),
 	)
 	root.PersistentFlags().String("config", "", "YAML `file` with the same keys as the flags")

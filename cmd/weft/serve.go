@@ -27,6 +27,7 @@ type serveFlags struct {
 	DrainTimeout time.Duration
 	MaxBody      byteSize
 	LogFormat    string
+	logLevel     logLevel
 }
 
 func serveCommand() *cobra.Command {
@@ -56,17 +57,8 @@ func serveCommand() *cobra.Command {
 		"how long running requests may finish after SIGTERM")
 	fs.Var(&f.MaxBody, "max-body", "largest request body")
 	fs.StringVar(&f.LogFormat, "log-format", "text", "text or json, to standard error")
+	f.logLevel.register(fs)
 	return cmd
-}
-
-func (f *serveFlags) logger() (*slog.Logger, error) {
-	switch f.LogFormat {
-	case "text":
-		return slog.New(slog.NewTextHandler(os.Stderr, nil)), nil
-	case "json":
-		return slog.New(slog.NewJSONHandler(os.Stderr, nil)), nil
-	}
-	return nil, usagef("--log-format %q: text or json", f.LogFormat)
 }
 
 // readKeys reads one key a line; blank lines and lines that begin with # are skipped.
@@ -115,7 +107,7 @@ func checkAddress(listen string, haveKeys, insecure bool) error {
 
 // serve runs until a signal; it returns nil after a clean drain.
 func (f *serveFlags) serve(ctx context.Context) (err error) {
-	log, err := f.logger()
+	log, err := f.logLevel.logger(os.Stderr, f.LogFormat)
 	if err != nil {
 		return err
 	}

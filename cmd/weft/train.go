@@ -30,10 +30,11 @@ import (
 type trainFlags struct {
 	stackFlags
 	train.Config
-	Data   string
-	Out    string
-	Listen string
-	asJSON bool
+	Data     string
+	Out      string
+	Listen   string
+	asJSON   bool
+	logLevel logLevel
 }
 
 func trainCommand() *cobra.Command {
@@ -60,6 +61,7 @@ func trainCommand() *cobra.Command {
 		"instruction set of the cpu device: scalar, avx2, avx512 (default: WEFT_ISA, else the best there is)")
 	fs.IntVar(&f.Threads, "threads", 0, "threads of the cpu device; 0: one per core")
 	fs.Var(&f.Memory, "memory", "budget for weights, activations, parameters and optimizer together; 0: what is free")
+	f.logLevel.register(fs)
 	fs.BoolVar(&f.asJSON, "json", false, "print run.json to standard output at the end")
 	own := pflag.NewFlagSet("train", pflag.ContinueOnError)
 	own.StringVar(&f.Data, "data", "",
@@ -98,7 +100,10 @@ func (f *trainFlags) run(cmd *cobra.Command) (err error) {
 	}
 	ctx, stop := untilSignal(cmd.Context())
 	defer stop()
-	log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
+	log, err := f.logLevel.logger(cmd.ErrOrStderr(), "text")
+	if err != nil {
+		return err
+	}
 	t, err := f.open(cmd.ErrOrStderr(), log)
 	if err != nil {
 		return err

@@ -41,6 +41,7 @@ type Access struct {
 
 	mu       sync.Mutex
 	accounts map[string]*account // of tenants with a spend or requests at work
+	days     map[dayKey]*dayCount
 
 	reading sync.Mutex // one refresh or save at a time
 	saved   map[string]spend
@@ -69,8 +70,8 @@ func NewAccess(ctx context.Context, opt Options) (*Access, error) {
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
-	a := &Access{opt: opt, server: randomID(), accounts: map[string]*account{}, saved: map[string]spend{},
-		stopped: make(chan struct{})}
+	a := &Access{opt: opt, server: randomID(), accounts: map[string]*account{}, days: map[dayKey]*dayCount{},
+		saved: map[string]spend{}, stopped: make(chan struct{})}
 	for _, k := range opt.Keys {
 		a.keys = append(a.keys, hashKey(k))
 	}

@@ -132,11 +132,12 @@ func (a *Access) share(ctx context.Context) error {
 	return nil
 }
 
-// save writes the rows that have grown, in one transaction, and forgets accounts that hold nothing.
+// save writes the rows and the counts for billing that have grown, in one transaction, and forgets accounts that hold nothing.
 func (a *Access) save(ctx context.Context) error {
 	now := a.opt.Now()
 	grown, live := a.grown(now)
-	if len(grown) > 0 {
+	days := a.unsavedDays(now)
+	if len(grown)+len(days) > 0 {
 		err := a.opt.Store.db.Tx(ctx, func(tx *store.Tx) error {
 			for _, r := range grown {
 				_, err := tx.Exec(ctx, `INSERT INTO tenant_usage (tenant, server, minute, requests, prompt_tokens, output_tokens) VALUES (?, ?, ?, ?, ?, ?)
@@ -146,6 +147,9 @@ func (a *Access) save(ctx context.Context) error {
 					return err
 				}
 			}
+			if err := a.saveDays(ctx, tx, days); err != nil {
+				return err
+			}
 			_, err := tx.Exec(ctx, "DELETE FROM tenant_usage WHERE minute < ?", minuteOf(now)-keepUsage)
 			return err
 		})
@@ -154,6 +158,7 @@ func (a *Access) save(ctx context.Context) error {
 		}
 	}
 	a.saved = live
+	a.savedDays(days)
 	return nil
 }
 

@@ -36,6 +36,7 @@ func TestStores(t *testing.T) {
 		"keys":                             func(t *testing.T, a, _ *Store) { testKeys(t, a) },
 		"changes are seen within a second": testChangesAreSeenWithinASecond,
 		"spend is shared":                  testSpendIsShared,
+		"usage":                            testUsage,
 	} {
 		t.Run(name, func(t *testing.T) {
 			a, b := sharedStores(t)

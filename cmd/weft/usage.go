@@ -1,0 +1,57 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"weft/server/tenant"
+)
+
+func usageCommand() *cobra.Command {
+	var f dataFlags
+	var name, from, to, format string
+	cmd := &cobra.Command{
+		Use:   "usage",
+		Short: "Print what tenants used by day, adapter and key, for billing",
+		Long: "Print requests and tokens by day (UTC), tenant, adapter and key. Running servers write what they count " +
+			"every second.\nprompt_tokens hold cached_tokens, the part of the prompts that was taken from the prefix " +
+			"cache. An empty adapter is the base model, (combination) several adapters in one request.",
+		Example: "  weft usage\n  weft usage --tenant acme --from 2026-01-01 --to 2026-01-31 > january.csv",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if format != "csv" && format != "json" {
+				return usagef("--format %q: csv or json", format)
+			}
+			q := tenant.UsageQuery{Tenant: name}
+			var err error
+			if q.From, err = tenant.ParseDay(from); err != nil {
+				return usagef("--from: %v", err)
+			}
+			if q.To, err = tenant.ParseDay(to); err != nil {
+				return usagef("--to: %v", err)
+			}
+			tf := tenantFlags{dataFlags: f}
+			return tf.with(cmd.Context(), func(s *tenant.Store) error {
+				rows, err := s.Usage(cmd.Context(), q)
+				if err != nil {
+					return err
+				}
+				if format == "json" {
+					return printJSON(cmd.OutOrStdout(), map[string]any{"usage": rows})
+				}
+				if err := tenant.WriteUsageCSV(cmd.OutOrStdout(), rows); err != nil {
+					return fmt.Errorf("write usage: %w", err)
+				}
+				return nil
+			})
+		},
+	}
+	fs := cmd.Flags()
+	fs.StringVar(&name, "tenant", "", "one tenant's; empty: all")
+	fs.StringVar(&from, "from", "", "first `day`, e.g. 2026-01-01 (default: the first of this month)")
+	fs.StringVar(&to, "to", "", "last `day` (default: today)")
+	fs.StringVar(&format, "format", "csv", "csv or json")
+	f.register(fs)
+	return cmd
+}
