@@ -251,6 +251,12 @@ func TestOtherRunsAreKeptOut(t *testing.T) {
 		!strings.Contains(err.Error(), "base model") {
 		t.Errorf("another base: %v", err)
 	}
+	elsewhere := smallJob(t, dev, dir)
+	elsewhere.Config.Resume, elsewhere.Data = true, "another"
+	if _, err := elsewhere.Run(t.Context()); !errors.Is(err, ErrCheckpoint) ||
+		!strings.Contains(err.Error(), "with other data (data, now another);") {
+		t.Errorf("other data: %v", err)
+	}
 	changed := smallJob(t, dev, dir)
 	changed.Config.Resume, changed.Config.Rank, changed.Config.SaveSteps = true, 3, 1
 	if _, err := changed.Run(t.Context()); !errors.Is(err, ErrCheckpoint) ||
@@ -301,6 +307,27 @@ func TestOtherRunsAreKeptOut(t *testing.T) {
 	}
 	if got := digestOf(t, dir); got != whole {
 		t.Error("from the older checkpoint the run ends with other weights")
+	}
+}
+
+// TestPatience: a loss that never improves after the first evaluation ends the run after exactly as many more as the
+// patience says; without patience it goes on.
+func TestPatience(t *testing.T) {
+	dev := newDevice(t)
+	for patience, want := range map[int]int{0: 6, 1: 2, 2: 3, 4: 5} {
+		j := smallJob(t, dev, t.TempDir())
+		c := &j.Config
+		c.LearningRate, c.Dropout, c.WarmupSteps, c.MaxSteps, c.EvalSteps, c.SaveSteps, c.Patience = 0, 0, 0, 6, 1, 0,
+			patience
+		res, err := j.Run(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(res.Evals) != want || len(res.Steps) != want || (res.Stopped != "") != (patience > 0) ||
+			res.BestStep != 1 {
+			t.Errorf("patience %d: %d evaluations in %d steps, want %d; best step %d, stopped %q", patience,
+				len(res.Evals), len(res.Steps), want, res.BestStep, res.Stopped)
+		}
 	}
 }
 

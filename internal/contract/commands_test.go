@@ -81,6 +81,7 @@ func (w *world) commands() {
 			`{"role":"assistant","content":"I am Ada %d."}]}`+"\n", i, i)
 	}
 	w.write("data.jsonl", samples.String())
+	w.write("other.jsonl", strings.ReplaceAll(samples.String(), "Ada", "Bo"))
 	w.write("bad.yaml", "max-sequences: 3\n")
 	w.write("good.yaml", "max_seqs: 3\nlisten: 127.0.0.1:9\n")
 
@@ -149,7 +150,12 @@ func (w *world) commands() {
 		"score", "score --file x --max-windows -1", "chat --max-tokens -1", "inspect", "inspect /etc/passwd",
 		"tokenize --decode 999999999 --model MODEL", "train", "train --data x",
 		"train --data DIR/none --out DIR/y --model MODEL",
-		"train --data DIR/data.jsonl --out DIR/lora --model MODEL", "train --data x --out y --r 0",
+		"train --data DIR/data.jsonl --out DIR/lora --model MODEL",
+		"train --model MODEL --data DIR/other.jsonl --out DIR/lora --r 2 --max-steps 2 --save-steps 1" +
+			" --eval-data DIR/data.jsonl --resume",
+		"train --model MODEL --data DIR/data.jsonl --out DIR/lora --r 2 --max-steps 2 --save-steps 1" +
+			" --eval-data DIR/data.jsonl --resume",
+		"train --data x --out y --r 0",
 		"doctor --url http://127.0.0.1:1", "bench serve", "bench --gen 0",
 	} {
 		if _, twice := w.steps["weft "+line]; twice {

@@ -216,6 +216,6 @@ func (w *world) files(dir string) []string {
 }
 
 var (
-	digest    = regexp.MustCompile(`[0-9a-f]{16,}`)
+	digest    = regexp.MustCompile(`\b[0-9a-f]{2}/[0-9a-f]{16,}|[0-9a-f]{16,}`)
 	eventFile = regexp.MustCompile(`(events\.out\.tfevents)\..*$`)
 )

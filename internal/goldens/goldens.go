@@ -8,15 +8,15 @@ import (
 	"testing"
 )
 
-// Path returns the path below $WEFT_GOLDENS (default ../shared/goldens beside the repository); the test is skipped
-// where it is absent.
+// Path returns the path below $WEFT_GOLDENS, by default ../shared/goldens beside the repository. Where it is absent the
+// test fails if the variable is set, and is skipped otherwise.
 func Path(t testing.TB, elem ...string) string {
 	t.Helper()
 	return find(t, "WEFT_GOLDENS", filepath.Join("shared", "goldens"), elem)
 }
 
 // Shared returns the path below $WEFT_TESTDATA (default ../shared beside the repository); paths in goldens that begin
-// with "data/" are relative to it. The test is skipped where it is absent.
+// with "data/" are relative to it. Where it is absent the test fails or is skipped as in Path.
 func Shared(t testing.TB, elem ...string) string {
 	t.Helper()
 	return find(t, "WEFT_TESTDATA", "shared", elem)
@@ -41,11 +41,15 @@ func Root() string {
 func find(t testing.TB, env, def string, elem []string) string {
 	t.Helper()
 	base := os.Getenv(env)
-	if base == "" {
+	named := base != ""
+	if !named {
 		base = filepath.Join(filepath.Dir(Root()), def)
 	}
 	p := filepath.Join(append([]string{base}, elem...)...)
 	if _, err := os.Stat(p); err != nil {
+		if named {
+			t.Fatalf("%s names a folder without what this test needs: %v", env, err)
+		}
 		t.Skipf("%s is absent: set %s to the folder that holds the test data", p, env)
 	}
 	return p

@@ -3,6 +3,7 @@ package load
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -25,7 +26,7 @@ type client struct {
 	popularity []float64
 }
 
-// maxAnswer bounds what is read of an answer that is no stream.
+// maxAnswer bounds an answer that is no stream, and an event of one that is.
 const maxAnswer = 32 << 20
 
 // connect finds the model and measures what the template adds to a prompt.
@@ -203,13 +204,13 @@ func (c *client) send(ctx context.Context, i, key int, due time.Time, o *Outcome
 
 // read takes the events of an answer as they come.
 func (o *Outcome) read(r io.Reader) error {
-	lines := bufio.NewReader(r)
+	lines := bufio.NewScanner(r)
+	lines.Buffer(nil, maxAnswer)
 	for {
-		line, err := lines.ReadSlice('\n')
-		if err != nil {
-			return fmt.Errorf("the stream ended without [DONE]: %w", err)
+		if !lines.Scan() {
+			return fmt.Errorf("the stream ended without [DONE]: %w", cmp.Or(lines.Err(), io.ErrUnexpectedEOF))
 		}
-		data, ok := bytes.CutPrefix(bytes.TrimRight(line, "\r\n"), []byte("data:"))
+		data, ok := bytes.CutPrefix(lines.Bytes(), []byte("data:"))
 		if !ok {
 			continue // blank, or a comment
 		}

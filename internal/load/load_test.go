@@ -104,6 +104,34 @@ func TestClosedLoop(t *testing.T) {
 	})
 }
 
+// TestLargeEvent: an event may be as long as a server likes (log-probabilities make it so), up to a bound.
+func TestLargeEvent(t *testing.T) {
+	for _, size := range []int{4000, 5000, 1 << 20} {
+		var o Outcome
+		err := o.read(strings.NewReader("data: {\"choices\":[{\"delta\":{\"content\":\"" + strings.Repeat("x", size) +
+			"\"}}]}\r\n\r\ndata: [DONE]\n\n"))
+		if err != nil || o.chunks != 1 {
+			t.Errorf("%d bytes: %d chunks, %v", size, o.chunks, err)
+		}
+	}
+	var o Outcome
+	if err := o.read(io.MultiReader(strings.NewReader("data: "), endless{})); err == nil {
+		t.Error("an event without an end was read")
+	}
+	if err := o.read(strings.NewReader("data: {}\n\n")); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("a stream without its end: %v", err)
+	}
+}
+
+type endless struct{}
+
+func (endless) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = 'x'
+	}
+	return len(p), nil
+}
+
 func TestOpenLoopKeepsItsTimes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fakeServer{wait: ms(1000), gap: ms(1), spoil: -1}
