@@ -53,7 +53,7 @@ func bucketOf(prefix string) BucketConfig {
 func TestStores(t *testing.T) {
 	for name, test := range map[string]func(*testing.T, place){
 		"versions": testVersions, "rollback": testRollback, "tag pin remove": testTagPinRemove, "quota": testQuota,
-		"same upload at once":      testSameUploadAtOnce,
+		"same upload at once": testSameUploadAtOnce, "garbage of uploads": testGarbageOfUploads,
 		"change is seen elsewhere": testChangeIsSeenElsewhere, "model": testModel,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, sharedPlaces(t, 1)[0]) })
