@@ -32,8 +32,9 @@ build: setup ## build bin/weft
 serve: build model ## serve the default model (or MODEL=REF) on LISTEN=127.0.0.1:8000
 	exec bin/weft serve $(if $(MODEL),--model $(MODEL)) --listen $(LISTEN)
 
-test: model ## all tests, with the invariants checked
+test: model ## all tests, with the invariants checked; the engine's once more without, since the checks allocate (10 s)
 	go test -tags $(TAGS) -timeout 20m ./...
+	go test -timeout 5m ./runtime/engine
 
 test-race: setup ## the race detector over every pure-Go package
 	go test -race -short -timeout 25m $(PURE)

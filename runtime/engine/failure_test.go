@@ -29,7 +29,7 @@ func TestBrokenStepFailsTheLiveAndTurnsUnhealthy(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, s := range streams {
-				if o := collect(s); o.finish != Failed || !errors.Is(o.err, ErrUnhealthy) || o.ends != 1 {
+				if o := collect(t, s); o.finish != Failed || !errors.Is(o.err, ErrUnhealthy) || o.ends != 1 {
 					t.Errorf("finish %d, error %v, %d terminal events", o.finish, o.err, o.ends)
 				}
 			}
@@ -53,8 +53,8 @@ func TestNonFiniteLogitsFailOnlyTheirRequest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	compare(t, good, collect(streams[0]), plain(good, 512, 0))
-	if o := collect(streams[1]); o.finish != Failed || !errors.Is(o.err, sample.ErrNonFinite) {
+	compare(t, good, collect(t, streams[0]), plain(good, 512, 0))
+	if o := collect(t, streams[1]); o.finish != Failed || !errors.Is(o.err, sample.ErrNonFinite) {
 		t.Errorf("finish %d, error %v", o.finish, o.err)
 	}
 	if err := e.Health(); err != nil {
@@ -72,7 +72,7 @@ func TestDrainWaitsThenCancels(t *testing.T) {
 	if err := e.Drain(t.Context()); err != nil {
 		t.Errorf("drain with time: %v", err)
 	}
-	compare(t, short, collect(streams[0]), plain(short, 512, 0))
+	compare(t, short, collect(t, streams[0]), plain(short, 512, 0))
 	if _, err := e.Submit(t.Context(), short); !errors.Is(err, ErrDraining) {
 		t.Errorf("submit while draining: %v", err)
 	}
@@ -87,7 +87,7 @@ func TestDrainWaitsThenCancels(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 	defer cancel()
 	err = f.Drain(ctx)
-	if o := collect(streams[0]); o.finish != Cancelled || !errors.Is(err, context.DeadlineExceeded) {
+	if o := collect(t, streams[0]); o.finish != Cancelled || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("after a drain without time: finish %d, drain %v", o.finish, err)
 	}
 }
@@ -102,7 +102,7 @@ func TestCancelFreesPagesWithinOneStep(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	<-streams[0].Events()
+	next(t, streams[0])
 	streams[0].Cancel()
 	steps := m.forwards.Load()
 	for e.Stats().Pages.InUse > 0 {
@@ -110,7 +110,7 @@ func TestCancelFreesPagesWithinOneStep(t *testing.T) {
 			t.Fatal("pages are still in use after a whole step")
 		}
 	}
-	collect(streams[0])
+	collect(t, streams[0])
 }
 
 // TestPrefixCacheIsolation: equal prompts share pages only where adapter and salt are equal, and what they compute is
@@ -132,7 +132,7 @@ func TestPrefixCacheIsolation(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		o := collect(streams[0])
+		o := collect(t, streams[0])
 		compare(t, r, o, plain(r, 512, 0))
 		if o.cached != c.cached {
 			t.Errorf("salt %q, adapter %q: %d tokens cached, want %d", c.salt, c.key, o.cached, c.cached)
@@ -183,10 +183,10 @@ func TestSlowReaderHoldsUpNobody(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if o := collect(streams[1]); o.finish != Length || len(o.tokens) != 400 {
+	if o := collect(t, streams[1]); o.finish != Length || len(o.tokens) != 400 {
 		t.Errorf("finish %d after %d tokens", o.finish, len(o.tokens))
 	}
-	if o := collect(streams[0]); len(o.tokens) != 400 {
+	if o := collect(t, streams[0]); len(o.tokens) != 400 {
 		t.Errorf("the slow reader got %d tokens", len(o.tokens))
 	}
 }
@@ -204,7 +204,7 @@ func TestAbandonedStreamsLeaveNothing(t *testing.T) {
 		cancel()
 		time.Sleep(abandonAfter + time.Second)
 		for _, s := range streams {
-			if o := collect(s); o.events > 16 || o.ends != 0 {
+			if o := collect(t, s); o.events > 16 || o.ends != 0 {
 				t.Errorf("%d events and %d terminal ones were kept for nobody", o.events, o.ends)
 			}
 		}
@@ -224,7 +224,7 @@ func TestReaderAfterItsContextGetsTheEnd(t *testing.T) {
 		synctest.Wait()
 		cancel()
 		time.Sleep(abandonAfter / 2)
-		compare(t, r, collect(streams[0]), plain(r, 512, 0))
+		compare(t, r, collect(t, streams[0]), plain(r, 512, 0))
 	})
 }
 
@@ -238,7 +238,7 @@ func TestOutputEndsWhereThePagesDo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := collect(streams[0])
+	o := collect(t, streams[0])
 	compare(t, r, o, plain(r, 64, 0))
 	if len(o.tokens) != 61 || o.finish != Length {
 		t.Errorf("%d tokens, finish %d", len(o.tokens), o.finish)
@@ -274,8 +274,8 @@ func TestScoringNonFiniteLogitsFailsOnlyItsRequest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	compare(t, good, collect(streams[0]), plain(good, 512, 0))
-	if o := collect(streams[1]); o.finish != Failed || !errors.Is(o.err, sample.ErrNonFinite) || o.ends != 1 {
+	compare(t, good, collect(t, streams[0]), plain(good, 512, 0))
+	if o := collect(t, streams[1]); o.finish != Failed || !errors.Is(o.err, sample.ErrNonFinite) || o.ends != 1 {
 		t.Errorf("finish %d, error %v, %d ends", o.finish, o.err, o.ends)
 	}
 	if s := e.Stats(); s.Pages.InUse != 0 {
@@ -301,8 +301,8 @@ func TestPanicInSamplingFailsOnlyItsRequest(t *testing.T) {
 	}
 	go e.loop()
 	defer e.Close()
-	compare(t, good, collect(streams[0]), plain(good, 512, 0))
-	if o := collect(streams[1]); o.finish != Failed || o.err == nil ||
+	compare(t, good, collect(t, streams[0]), plain(good, 512, 0))
+	if o := collect(t, streams[1]); o.finish != Failed || o.err == nil ||
 		!strings.Contains(o.err.Error(), "panic in sampling") {
 		t.Errorf("finish %d, error %v", o.finish, o.err)
 	}

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"weft/internal/deadline"
 	"weft/runtime/device"
 	"weft/runtime/device/ref"
 	"weft/runtime/lora"
@@ -191,7 +192,11 @@ func start(t testing.TB, cfg Config) *Engine {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := e.Close(); err != nil {
+		var err error
+		if !deadline.Call(t, "the engine's Close", func() { err = e.Close() }) {
+			return
+		}
+		if err != nil {
 			t.Error(err)
 		}
 		if n := cfg.Device.InUse(device.KV); n != 0 {

@@ -1,9 +1,12 @@
 package engine
 
 import (
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"weft/internal/deadline"
 )
 
 // A guest and requests have the device in turn: never both, and requests wait for one stretch of the guest's work at
@@ -20,6 +23,8 @@ func TestGuestYields(t *testing.T) {
 	g := e.Guest()
 	stop, stretches := make(chan struct{}), 0
 	done := make(chan struct{})
+	end := sync.OnceFunc(func() { close(stop) })
+	defer end() // else the engine could not be closed
 	go func() {
 		defer close(done)
 		g.Enter()
@@ -42,11 +47,12 @@ func TestGuestYields(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for range st[0].Events() {
+		if o := collect(t, st[0]); o.finish != Length {
+			t.Fatalf("finish %d while the guest works: it does not yield", o.finish)
 		}
 	}
-	close(stop)
-	<-done
+	end()
+	deadline.Receive(t, done, "the guest's end")
 	if stretches < 5 {
 		t.Errorf("the guest had %d stretches", stretches)
 	}

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"weft/internal/deadline"
 	"weft/runtime/model"
 )
 
@@ -63,7 +64,7 @@ func (b *borrower) run(t *testing.T, e *Engine, rng *rand.Rand) (stop func()) {
 	}()
 	return sync.OnceFunc(func() {
 		close(end)
-		<-over
+		deadline.Receive(t, over, "the borrower's end")
 	})
 }
 
@@ -131,7 +132,7 @@ func TestLentMemoryComesBackBeforeAnybodyIsSentBack(t *testing.T) {
 		}
 		go e.loop()
 		for i, s := range streams {
-			compare(t, reqs[i], collect(s), plain(reqs[i], 160, 0))
+			compare(t, reqs[i], collect(t, s), plain(reqs[i], 160, 0))
 		}
 		s := e.Stats()
 		if idle && (s.Preemptions != 0 || b.reclaimed == 0 || s.Borrowed != b.held) {
@@ -163,14 +164,14 @@ func TestAdaptersThatRunAndWait(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	<-inside
+	deadline.Receive(t, inside, "the first step")
 	running, waiting := e.Adapters()
 	if !slices.Equal(running, []string{"x", "y"}) || !slices.Equal(waiting, []string{"mix"}) {
 		t.Errorf("run %v, wait %v", running, waiting)
 	}
 	close(goOn)
 	for _, s := range streams {
-		collect(s)
+		collect(t, s)
 	}
 	if running, waiting := e.Adapters(); running != nil || waiting != nil {
 		t.Errorf("run %v, wait %v when all have ended", running, waiting)

@@ -11,6 +11,9 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"weft/internal/deadline"
+	"weft/runtime/lora"
+	"weft/runtime/model"
 	"weft/runtime/sample"
 )
 
@@ -27,9 +30,17 @@ type outcome struct {
 	ends     int
 }
 
-func collect(s *Stream) outcome {
+// next returns the next event of a stream; false after the last one, and where none came in time and the test has failed.
+func next(t testing.TB, s *Stream) (Event, bool) {
+	t.Helper()
+	return deadline.Receive(t, s.Events(), "an event of a stream")
+}
+
+// collect reads a stream to its end.
+func collect(t testing.TB, s *Stream) outcome {
+	t.Helper()
 	o := outcome{stopID: -1}
-	for ev := range s.Events() {
+	for ev, ok := next(t, s); ok; ev, ok = next(t, s) {
 		o.events++
 		if ev.Token >= 0 {
 			o.tokens = append(o.tokens, ev.Token)
@@ -211,7 +222,7 @@ func TestMetamorphic(t *testing.T) {
 						if want := plain(reqs[j], limit, m.ropeAt); cancelAfter >= 0 {
 							checkCancelled(t, s, cancelAfter, want)
 						} else {
-							compare(t, reqs[j], collect(s), want)
+							compare(t, reqs[j], collect(t, s), want)
 						}
 					})
 				}
@@ -260,7 +271,7 @@ func checkCancelled(t *testing.T, s *Stream, after int, want outcome) {
 	t.Helper()
 	var tokens []int32
 	ends := 0
-	for ev := range s.Events() {
+	for ev, ok := next(t, s); ok; ev, ok = next(t, s) {
 		if ev.Token >= 0 {
 			tokens = append(tokens, ev.Token)
 		}
@@ -291,17 +302,68 @@ func TestQueueFullIsAllOrNothing(t *testing.T) {
 	}
 }
 
+// TestContextCancels a sequence that runs and one that waits, both far from their ends: the model computes nothing
+// between the end of their context and theirs.
 func TestContextCancels(t *testing.T) {
-	e := start(t, newFakeModel(t).config())
+	m := newFakeModel(t)
+	inside, goOn := make(chan struct{}), make(chan struct{})
+	m.during = func(*model.Batch) {
+		if m.forwards.Load() == 3 {
+			close(inside)
+			<-goOn
+		}
+	}
+	cfg := m.config()
+	cfg.MaxSeqs = 1
+	e := start(t, cfg)
+	defer close(goOn)
 	ctx, cancel := context.WithCancel(t.Context())
-	streams, err := e.Submit(ctx,
-		Request{Prompt: []int32{1, 2}, MaxTokens: 400, PromptLogprobs: -1,
-			Sampling: sample.Params{TopP: 1, RepetitionPenalty: 1, Logprobs: -1}})
+	streams, err := e.Submit(ctx, request([]int32{1, 2}, 400), request([]int32{3}, 400))
 	if err != nil {
 		t.Fatal(err)
 	}
+	deadline.Receive(t, inside, "the third step")
 	cancel()
-	if o := collect(streams[0]); o.finish != Cancelled && o.finish != Length {
-		t.Errorf("finish %d", o.finish)
+	for i, s := range streams {
+		if o := collect(t, s); o.finish != Cancelled || o.ends != 1 {
+			t.Fatalf("sequence %d: finish %d, %d terminal events; want Cancelled", i, o.finish, o.ends)
+		}
+	}
+}
+
+// TestScalesOfNeighbours: requests with one adapter at different scales are computed side by side as each is alone, in
+// whichever order they come, also as part of a combination.
+func TestScalesOfNeighbours(t *testing.T) {
+	w, other := fakeAdapter(1), fakeAdapter(2)
+	var reqs []Request
+	for i, uses := range [][]lora.Use{
+		{{Weights: w, Scale: 1}}, {{Weights: w, Scale: 0.5}}, {{Weights: w, Scale: 1}},
+		{{Weights: other, Scale: 1}, {Weights: w, Scale: 1}}, {{Weights: other, Scale: 1}, {Weights: w, Scale: 0.5}},
+		{{Weights: other, Scale: 0.5}, {Weights: w, Scale: 0.5}},
+	} {
+		r := request([]int32{1, 2, 3, 4}, 20)
+		r.ID, r.LoRA, r.AdapterKey = fmt.Sprint(uses), uses, string(rune('a'+i))
+		reqs = append(reqs, r)
+	}
+	m := newFakeModel(t)
+	most := 0
+	m.during = func(b *model.Batch) { most = max(most, len(b.LoRA)) }
+	e, err := prepare(m.config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	streams, err := e.Submit(t.Context(), reqs...) // before the loop: all are in its first step
+	if err != nil {
+		t.Fatal(err)
+	}
+	go e.loop()
+	for i, s := range streams {
+		compare(t, reqs[i], collect(t, s), plain(reqs[i], 512, 0))
+	}
+	if err := e.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if most != 9 {
+		t.Errorf("at most %d segments in a batch, want 9: the requests were not side by side", most)
 	}
 }

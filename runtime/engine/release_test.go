@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"weft/internal/deadline"
 	"weft/runtime/device"
 	"weft/runtime/lora"
 	"weft/runtime/model"
@@ -64,20 +65,20 @@ func TestReleaseWaitsForTheStep(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			<-inside
+			deadline.Receive(t, inside, "the third step")
 			streams[0].Cancel()
-			if o := collect(streams[0]); o.finish != Cancelled {
+			if o := collect(t, streams[0]); o.finish != Cancelled {
 				t.Errorf("finish %d", o.finish)
 			}
 			if first.Load() != 0 {
 				t.Error("released while the step under way reads the adapter")
 			}
 			close(goOn)
-			<-freed
+			deadline.Receive(t, freed, "the release of the adapter")
 			if how == "cancel" {
 				streams[1].Cancel()
 			}
-			collect(streams[1])
+			collect(t, streams[1])
 			if err := e.Close(); err != nil {
 				t.Fatal(err)
 			}
@@ -99,7 +100,7 @@ func TestReleaseOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	collect(ended[0])
+	collect(t, ended[0])
 	streams, err := e.Submit(t.Context(), lend(adapted([]int32{1}, 400, "x"), &running),
 		lend(adapted([]int32{2}, 400, "y"), &waiting))
 	if err != nil {
@@ -108,12 +109,12 @@ func TestReleaseOnce(t *testing.T) {
 	if _, err := e.Submit(t.Context(), lend(adapted([]int32{1}, -1, "x"), &refused)); !errors.Is(err, ErrInvalid) {
 		t.Errorf("refused with %v", err)
 	}
-	<-streams[0].Events()
+	next(t, streams[0])
 	if err := e.Close(); err != nil {
 		t.Fatal(err)
 	}
 	for _, s := range streams {
-		if o := collect(s); o.ends != 1 {
+		if o := collect(t, s); o.ends != 1 {
 			t.Errorf("%d terminal events", o.ends)
 		}
 	}

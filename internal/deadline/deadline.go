@@ -1,0 +1,57 @@
+// Package deadline bounds what tests wait for: what does not come fails the test with a message, long before the time of
+// the whole test binary is over. Its functions may be called on any goroutine.
+package deadline
+
+import (
+	"testing"
+	"time"
+)
+
+// Limit is how long a test waits for anything: a busy machine takes seconds for what takes a millisecond.
+const Limit = 30 * time.Second
+
+// Receive returns the next value of ch; false where ch is closed, and where nothing came in time and the test has
+// failed.
+func Receive[T any](t testing.TB, ch <-chan T, what string) (T, bool) {
+	t.Helper()
+	select { // the usual case needs no timer
+	case v, ok := <-ch:
+		return v, ok
+	default:
+	}
+	timer := time.NewTimer(Limit)
+	defer timer.Stop()
+	select {
+	case v, ok := <-ch:
+		return v, ok
+	case <-timer.C:
+		t.Errorf("%s: nothing came within %v", what, Limit)
+		var none T
+		return none, false
+	}
+}
+
+// Call runs f; false where it has not returned in time and the test has failed. Then f goes on beside the test.
+func Call(t testing.TB, what string, f func()) bool {
+	t.Helper()
+	done := make(chan bool, 1)
+	go func() {
+		defer close(done)
+		f()
+		done <- true
+	}()
+	_, ok := Receive(t, done, what)
+	return ok
+}
+
+// Until waits until done says true; false where it has not in time and the test has failed.
+func Until(t testing.TB, what string, done func() bool) bool {
+	t.Helper()
+	for late := time.Now().Add(Limit); !done(); time.Sleep(time.Millisecond) {
+		if time.Now().After(late) {
+			t.Errorf("%s: not within %v", what, Limit)
+			return false
+		}
+	}
+	return true
+}
