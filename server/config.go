@@ -6,9 +6,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"time"
 
+	"weft/adapters"
 	"weft/runtime/engine"
 	"weft/server/openai"
 	"weft/server/telemetry"
@@ -56,6 +58,30 @@ type TextStream interface {
 type Renderer interface {
 	// Render returns an error that wraps openai.Error where the conversation is at fault.
 	Render(req *openai.ChatRequest) (string, error)
+}
+
+// Adapters are the registry and the cache of adapters, as package adapters has them. Names are a tenant's own: nothing
+// reaches another's.
+type Adapters interface {
+	// Resolve returns a version: the current one, or the one with a digest prefix or tag. What is not there is
+	// adapters.ErrNotFound.
+	Resolve(ctx context.Context, tenant, name, version string) (adapters.Version, error)
+	// AcquireAll waits until all of the versions can be used, and returns a lease of each, in their order, or none:
+	// adapters.ErrLoadTimeout, adapters.ErrLoadFailed, adapters.ErrTooLarge, adapters.ErrPinned.
+	AcquireAll(ctx context.Context, vs ...adapters.Version) ([]adapters.Lease, error)
+	// List returns a tenant's versions, by name.
+	List(ctx context.Context, tenant string) ([]adapters.Version, error)
+	// State says where a version is, and why, where it is adapters.Failed.
+	State(v adapters.Version) (adapters.State, string)
+
+	Add(ctx context.Context, tenant, name, dir string, opt adapters.AddOptions) (adapters.Version, error)
+	AddArchive(ctx context.Context, tenant, name string, archive io.Reader, opt adapters.AddOptions) (adapters.Version,
+		error)
+	Tag(ctx context.Context, tenant, name, tag, version string) error
+	Untag(ctx context.Context, tenant, name, tag string) error
+	Rollback(ctx context.Context, tenant, name, version string) (adapters.Version, error)
+	Pin(ctx context.Context, tenant, name string, pinned bool) error
+	Remove(ctx context.Context, tenant, name, version string) error
 }
 
 // DefaultMaxChoices bounds the sequences of one request.

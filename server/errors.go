@@ -1,12 +1,15 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"net/http"
 	"os"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"github.com/gin-gonic/gin"
@@ -18,8 +21,18 @@ import (
 	"weft/server/tenant"
 )
 
+// This file alone knows the statuses of failures: elsewhere errors have names, and successes their status in the table
+// of routes.
+
 // Errors of the server itself; the table below gives each its status.
 var (
+	errScope        = errors.New("the API key has not the scope that this route needs")
+	errCrossOrigin  = errors.New("a page of another site may not use this server without a key")
+	errOperator     = errors.New("only an admin key of the tenant " + tenant.Default + " may do this")
+	errNoTenants    = errors.New("this server keeps no tenants: it was started without a data directory")
+	errNoAdapters   = errors.New("this server has no adapters")
+	errAdapterFails = errors.New("the adapter cannot be loaded; an administrator sees the reason in its state")
+
 	errDraining    = errors.New("the server is shutting down")
 	errNotReady    = errors.New("the model is not ready yet")
 	errBusy        = errors.New("too many requests are at work")
@@ -45,6 +58,7 @@ var errorTable = []struct {
 	kind, code string
 	retryAfter int // seconds; 0: no header
 }{
+	{errClientGone, statusClientGone, openai.TypeInvalidRequest, "client_closed_request", 0},
 	{engine.ErrQueueFull, http.StatusTooManyRequests, openai.TypeRateLimit, "queue_full", 1},
 	{errBusy, http.StatusTooManyRequests, openai.TypeRateLimit, "too_many_requests", 1},
 	{errUploads, http.StatusTooManyRequests, openai.TypeRateLimit, "too_many_requests", 1},
@@ -82,7 +96,6 @@ var errorTable = []struct {
 	{errSlowBody, http.StatusRequestTimeout, openai.TypeInvalidRequest, "timeout", 0},
 	{os.ErrDeadlineExceeded, http.StatusRequestTimeout, openai.TypeInvalidRequest, "timeout", 0},
 	{errMediaType, http.StatusUnsupportedMediaType, openai.TypeInvalidRequest, "unsupported_media_type", 0},
-	{errClientGone, statusClientGone, openai.TypeInvalidRequest, "client_closed_request", 0},
 	{context.Canceled, statusClientGone, openai.TypeInvalidRequest, "client_closed_request", 0},
 }
 
@@ -97,23 +110,34 @@ var discreet = map[error]string{
 
 const diskFull = "the server's disk is full, nothing was added: its operator must make room"
 
-// toAPI looks an error up; retryAfter is 0 where no header is due.
-func toAPI(err error) (e *openai.Error, retryAfter int) {
-	if errors.As(err, &e) {
-		return e, 0
-	}
+// statusOf is the status of an *openai.Error, by its type.
+var statusOf = map[string]int{
+	openai.TypeInvalidRequest: http.StatusBadRequest, vllmInvalid: http.StatusBadRequest,
+	openai.TypeNotFound: http.StatusNotFound, vllmNotFound: http.StatusNotFound,
+}
+
+// failure is an error as a client sees it.
+type failure struct {
+	*openai.Error
+	status     int
+	retryAfter int // seconds; 0: no header
+}
+
+// failureOf looks an error up.
+func failureOf(err error) failure {
+	var e *openai.Error
 	var limit *tenant.Limit
-	if errors.As(err, &limit) {
-		return &openai.Error{Status: http.StatusTooManyRequests, Type: openai.TypeRateLimit,
-				Code: "rate_limit_exceeded", Message: sentence(limit.Error())},
-			int(math.Ceil(limit.Retry.Seconds()))
-	}
 	var tooLarge *http.MaxBytesError
-	if errors.As(err, &tooLarge) {
-		return &openai.Error{Status: http.StatusRequestEntityTooLarge, Type: openai.TypeInvalidRequest,
-			Code: "body_too_large",
-			Message: "The body is larger than the " + strconv.FormatInt(tooLarge.Limit, 10) +
-				" bytes this server takes."}, 0
+	switch {
+	case errors.As(err, &e):
+		return failure{e, cmp.Or(statusOf[e.Type], http.StatusInternalServerError), 0}
+	case errors.As(err, &limit):
+		return failure{&openai.Error{Type: openai.TypeRateLimit, Code: "rate_limit_exceeded",
+			Message: sentence(limit.Error())}, http.StatusTooManyRequests, int(math.Ceil(limit.Retry.Seconds()))}
+	case errors.As(err, &tooLarge):
+		return failure{&openai.Error{Type: openai.TypeInvalidRequest, Code: "body_too_large",
+			Message: fmt.Sprintf("The body is larger than the %d bytes this server takes.", tooLarge.Limit)},
+			http.StatusRequestEntityTooLarge, 0}
 	}
 	for _, row := range errorTable {
 		if errors.Is(err, row.err) {
@@ -121,12 +145,24 @@ func toAPI(err error) (e *openai.Error, retryAfter int) {
 			if !hidden {
 				text = err.Error()
 			}
-			return &openai.Error{Status: row.status, Type: row.kind, Code: row.code, Message: sentence(text)},
-				row.retryAfter
+			return failure{&openai.Error{Type: row.kind, Code: row.code, Message: sentence(text)}, row.status,
+				row.retryAfter}
 		}
 	}
-	return &openai.Error{Status: http.StatusInternalServerError, Type: openai.TypeServer, Code: "internal_error",
-		Message: "The server failed on this request; its log has the details under the request id."}, 0
+	return failure{&openai.Error{Type: openai.TypeServer, Code: "internal_error",
+		Message: "The server failed on this request; its log has the details under the request id."},
+		http.StatusInternalServerError, 0}
+}
+
+// notEncoded is the answer in place of one that is no JSON.
+func notEncoded() (status int, body []byte) {
+	return http.StatusInternalServerError, []byte(`{"error":{"message":"The answer could not be encoded.",` +
+		`"type":"server_error","param":null,"code":null}}`)
+}
+
+// serverFault says that a status is for the log's errors: a fault of the server that no waiting will mend.
+func serverFault(status int) bool {
+	return status >= http.StatusInternalServerError && status != http.StatusServiceUnavailable
 }
 
 // sentence makes an error's text one for people.
@@ -140,35 +176,37 @@ func sentence(s string) string {
 	return s + "."
 }
 
-// fail answers with an error; the first answer of a request stays.
+// fail answers with an error: with its status, as the last event of a stream that has begun, or not at all where the
+// client has gone. The first answer of a request stays.
 func (s *Server) fail(c *gin.Context, err error) {
-	e, retry := toAPI(err)
 	c.Abort()
 	_ = c.Error(err)
-	if c.Writer.Written() {
-		return
+	f := failureOf(err)
+	switch {
+	case f.status == statusClientGone:
+		c.Set(keyClientGone, true)
+	case !c.Writer.Written():
+		s.refuse(c, f)
+	case strings.HasPrefix(c.Writer.Header().Get("Content-Type"), eventStream):
+		w := s.openEvents(c)
+		w.add(openai.ErrorBody{Error: f.Error})
+		if err := w.flush(); err != nil {
+			c.Set(keyClientGone, true)
+			_ = c.Error(err)
+		}
 	}
-	if retry > 0 {
-		c.Header("Retry-After", strconv.Itoa(retry))
-	}
-	if e.Status == http.StatusUnauthorized {
-		c.Header("WWW-Authenticate", "Bearer")
-	}
-	if s.draining() || e.Status == http.StatusRequestTimeout || e.Status == http.StatusRequestEntityTooLarge {
-		c.Header("Connection", "close")
-	}
-	s.reply(c, e.Status, openai.ErrorBody{Error: e})
 }
 
-// reply writes one JSON document with a deadline.
-func (s *Server) reply(c *gin.Context, status int, v any) {
-	body, err := openai.Marshal(v)
-	if err != nil {
-		s.log.Error("encode answer", "request_id", requestID(c), "error", err)
-		status, body = http.StatusInternalServerError, []byte(`{"error":{"message":"The answer could not be encoded.","type":"server_error","param":null,"code":null}}`)
+// refuse answers with the error's status, its body and the headers that go with them.
+func (s *Server) refuse(c *gin.Context, f failure) {
+	if f.retryAfter > 0 {
+		c.Header("Retry-After", strconv.Itoa(f.retryAfter))
 	}
-	s.extendWrite(c)
-	c.Header("Content-Length", strconv.Itoa(len(body)))
-	c.Data(status, "application/json", body)
-	c.Writer.Flush()
+	if f.status == http.StatusUnauthorized {
+		c.Header("WWW-Authenticate", "Bearer")
+	}
+	if s.draining() || f.status == http.StatusRequestTimeout || f.status == http.StatusRequestEntityTooLarge {
+		c.Header("Connection", "close")
+	}
+	s.reply(c, f.status, openai.ErrorBody{Error: f.Error})
 }

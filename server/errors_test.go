@@ -6,9 +6,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -66,15 +72,20 @@ func TestErrorTable(t *testing.T) {
 		{errClientGone, 499, openai.TypeInvalidRequest, 0},
 		{context.Canceled, 499, openai.TypeInvalidRequest, 0},
 		{openai.Invalid("n", "c", "bad"), 400, openai.TypeInvalidRequest, 0},
+		{&openai.Error{Type: openai.TypeNotFound, Message: "none"}, 404, openai.TypeNotFound, 0},
+		{vllmError(vllmInvalid, "bad"), 400, vllmInvalid, 0},
+		{vllmError(vllmNotFound, "none"), 404, vllmNotFound, 0},
+		{&openai.Error{Type: "unheard_of", Message: "none"}, 500, "unheard_of", 0},
+		{fmt.Errorf("%w: %w", errClientGone, os.ErrDeadlineExceeded), 499, openai.TypeInvalidRequest, 0},
 		{errors.New("disk on fire"), 500, openai.TypeServer, 0},
 		{errEngineEnded, 500, openai.TypeServer, 0},
 	} {
-		e, retry := toAPI(fmt.Errorf("wrapped: %w", c.err))
-		if e.Status != c.status || e.Type != c.kind || retry != c.retry || e.Message == "" {
-			t.Errorf("%v: %d %s retry %d %q, want %d %s retry %d", c.err, e.Status, e.Type, retry, e.Message, c.status,
-				c.kind, c.retry)
+		e := failureOf(fmt.Errorf("wrapped: %w", c.err))
+		if e.status != c.status || e.Type != c.kind || e.retryAfter != c.retry || e.Message == "" {
+			t.Errorf("%v: %d %s retry %d %q, want %d %s retry %d", c.err, e.status, e.Type, e.retryAfter, e.Message,
+				c.status, c.kind, c.retry)
 		}
-		if strings.Contains(e.Message, "fire") || e.Status == 507 && !strings.Contains(e.Message, "must make room") {
+		if strings.Contains(e.Message, "fire") || e.status == 507 && !strings.Contains(e.Message, "must make room") {
 			t.Errorf("an unknown error's text goes to the client: %q", e.Message)
 		}
 	}
@@ -190,5 +201,40 @@ func TestPanicIsOneRequests500(t *testing.T) {
 	defer s.mu.Unlock()
 	if s.working != 0 {
 		t.Errorf("%d requests at work after the panic", s.working)
+	}
+}
+
+// The statuses of failures stand in errors.go alone; those of successes stand with the routes.
+func TestStatusesStandInOneFile(t *testing.T) {
+	successes := []string{"StatusOK", "StatusCreated", "StatusAccepted"}
+	files, err := filepath.Glob("*.go")
+	wire, err2 := filepath.Glob("openai/*.go")
+	if files = append(files, wire...); len(files) < 20 || err != nil || err2 != nil {
+		t.Fatalf("%d files: %v %v", len(files), err, err2)
+	}
+	set := token.NewFileSet()
+	for _, path := range files {
+		if strings.HasSuffix(path, "_test.go") || path == "errors.go" {
+			continue
+		}
+		file, err := parser.ParseFile(set, path, nil, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.SelectorExpr:
+				from, ok := n.X.(*ast.Ident)
+				if ok && from.Name == "http" && strings.HasPrefix(n.Sel.Name, "Status") &&
+					!slices.Contains(successes, n.Sel.Name) {
+					t.Errorf("%s: http.%s", set.Position(n.Pos()), n.Sel.Name)
+				}
+			case *ast.BasicLit:
+				if v, err := strconv.Atoi(n.Value); err == nil && v >= 400 && http.StatusText(v) != "" {
+					t.Errorf("%s: %s", set.Position(n.Pos()), n.Value)
+				}
+			}
+			return true
+		})
 	}
 }

@@ -5,26 +5,32 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"mime"
 	"net/http"
-	"os"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/gin-gonic/gin"
 
 	"weft/server/telemetry"
+	"weft/server/tenant"
 )
 
 const (
 	headerRequestID = "X-Request-Id"
-	keyRequestID    = "request_id"
-	keyLog          = "log_attrs"
-	keySpan         = "span"
 	maxRequestID    = 128
+)
+
+// Keys of gin's context.
+const (
+	keyRequestID  = "request_id"
+	keyLog        = "log_attrs"
+	keySpan       = "span"
+	keyGrant      = "grant"
+	keyTicket     = "ticket"
+	keyClientGone = "client_gone" // the client has left before its answer was whole
 )
 
 // requestIDs takes the client's x-request-id where it is harmless, else makes one, and sends it back.
@@ -60,22 +66,20 @@ func randomID() string {
 	return hex.EncodeToString(b[:])
 }
 
+// check makes a handler of a condition that a request must meet.
+func (s *Server) check(met func(*gin.Context) error) gin.HandlerFunc {
+	return func(c *gin.Context) {
+		if err := met(c); err != nil {
+			s.fail(c, err)
+		}
+	}
+}
+
 // note adds attributes to the request's line in the log. Never text of prompts or answers.
 func note(c *gin.Context, attrs ...any) {
 	old, _ := c.Get(keyLog)
 	list, _ := old.([]any)
 	c.Set(keyLog, append(list, attrs...))
-}
-
-// trace begins the request's span; observe ends it, when the status is known.
-func (s *Server) trace(c *gin.Context, name string) *telemetry.Span {
-	span := s.traces.Start(c.Request.Context(), c.Request.Header, name)
-	span.Set("weft.request_id", requestID(c))
-	if id := span.TraceID(); id != "" {
-		note(c, "trace_id", id)
-	}
-	c.Set(keySpan, span)
-	return span
 }
 
 // observe logs, measures and traces each request when it has ended.
@@ -106,7 +110,7 @@ func (s *Server) observe(c *gin.Context) {
 	}
 	if len(c.Errors) > 0 {
 		attrs = append(attrs, "error", c.Errors.Last().Err.Error())
-		if status >= 500 && status != http.StatusServiceUnavailable {
+		if serverFault(status) {
 			level = slog.LevelError
 		}
 	}
@@ -137,17 +141,64 @@ func (s *Server) recoverPanics(c *gin.Context) {
 		}
 		s.log.Error("panic in a request", "request_id", requestID(c), "route", c.FullPath(), "panic",
 			fmt.Sprintf("%T", v), "stack", string(debug.Stack()))
-		err := fmt.Errorf("panic: %T", v)
-		if c.Writer.Written() && strings.HasPrefix(c.Writer.Header().Get("Content-Type"), "text/event-stream") {
-			w := s.openEvents(c)
-			_ = w.fail(err)
-			_ = c.Error(err)
-			c.Abort()
-			return
-		}
-		s.fail(c, err)
+		s.fail(c, fmt.Errorf("panic: %T", v))
 	}()
 	c.Next()
+}
+
+// sameOrigin refuses what pages of other sites make a browser send: without a key, being on the same machine is all
+// that lets a request in.
+var sameOrigin = http.NewCrossOriginProtection()
+
+// open are the routes that need no key.
+var open = map[string]bool{"/health": true, "/ready": true}
+
+// plain are routes for which any key will do; all others need the scope of scopeOf. Paths that are no route need a key
+// too.
+var plain = map[string]bool{"": true, "/version": true, "/openapi.json": true}
+
+func scopeOf(route string) tenant.Scope {
+	switch {
+	case route == "/metrics":
+		return tenant.Metrics
+	case strings.HasPrefix(route, adminPrefix) || route == routeLoadLoRA || route == routeUnloadLoRA:
+		return tenant.Admin
+	}
+	return tenant.Infer
+}
+
+// authenticate denies by default and attaches what the key grants to the request.
+func (s *Server) authenticate(c *gin.Context) error {
+	route := c.FullPath()
+	if open[route] {
+		return nil
+	}
+	scheme, key, _ := strings.Cut(c.GetHeader("Authorization"), " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		key = ""
+	}
+	g, err := s.tenants.Authenticate(strings.TrimSpace(key))
+	if err != nil {
+		return err
+	}
+	if g.Key == "" && sameOrigin.Check(c.Request) != nil {
+		return errCrossOrigin
+	}
+	c.Set(keyGrant, g)
+	note(c, "tenant", g.Tenant)
+	if g.Key != "" {
+		note(c, "key", g.Key)
+	}
+	if !plain[route] && !g.Has(scopeOf(route)) {
+		return errScope
+	}
+	return nil
+}
+
+func grantOf(c *gin.Context) *tenant.Grant {
+	v, _ := c.Get(keyGrant)
+	g, _ := v.(*tenant.Grant)
+	return g
 }
 
 // admit counts the requests at work and refuses new ones before the server is ready, when it drains and above the
@@ -164,44 +215,60 @@ func (s *Server) admit(c *gin.Context) {
 	c.Next()
 }
 
-// readBody reads a JSON body within its limits of size and time.
-func (s *Server) readBody(c *gin.Context) ([]byte, error) {
-	media, _, err := mime.ParseMediaType(c.GetHeader("Content-Type"))
-	if enc := c.GetHeader("Content-Encoding"); err != nil || media != "application/json" || enc != "" &&
-		enc != "identity" {
-		return nil, errMediaType
-	}
-	control := http.NewResponseController(c.Writer)
-	_ = control.SetReadDeadline(time.Now().Add(s.cfg.BodyTimeout))
-	if c.Request.ContentLength > s.cfg.MaxBody {
-		s.discard(c)
-		return nil, &http.MaxBytesError{Limit: s.cfg.MaxBody}
-	}
-	body, err := io.ReadAll(http.MaxBytesReader(c.Writer, c.Request.Body, s.cfg.MaxBody))
-	var tooLarge *http.MaxBytesError
+// enter counts a request in, or says why not.
+func (s *Server) enter() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	switch {
-	case errors.As(err, &tooLarge):
-		s.discard(c)
-		return nil, err
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return nil, errSlowBody
-	case err != nil:
-		return nil, fmt.Errorf("%w: %w", errBrokenBody, err)
+	case s.drain:
+		return errDraining
+	case !s.ready:
+		return errNotReady
+	case s.working >= s.cfg.MaxRequests:
+		return errBusy
 	}
-	_ = control.SetReadDeadline(time.Time{}) // the connection is watched for the client's leaving
-	return body, nil
+	s.working++
+	return nil
 }
 
-// discard reads on, within bounds, what a client sends too much of: a client that still writes sees a reset instead of
-// an early answer. One that asks first (Expect: 100-continue) has sent nothing yet.
-func (s *Server) discard(c *gin.Context) {
-	if c.GetHeader("Expect") == "" {
-		_, _ = io.CopyN(io.Discard, c.Request.Body, 16*s.cfg.MaxBody)
+func (s *Server) leave() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.working--; s.drain && s.working == 0 {
+		close(s.idle)
 	}
-	c.Header("Connection", "close")
 }
 
-// extendWrite gives the next write its time; a client that does not read is cut off.
-func (s *Server) extendWrite(c *gin.Context) {
-	_ = http.NewResponseController(c.Writer).SetWriteDeadline(time.Now().Add(s.cfg.WriteTimeout))
+// meter counts a request against its tenant's quotas until it has ended, whatever way it ends.
+func (s *Server) meter(c *gin.Context) {
+	ticket, rates, err := s.tenants.Begin(grantOf(c))
+	setRates(c, rates)
+	if err != nil {
+		s.metrics.Rejected("tenant_quota")
+		s.fail(c, err)
+		return
+	}
+	defer ticket.Close()
+	c.Set(keyTicket, ticket)
+	c.Next()
+}
+
+func ticketOf(c *gin.Context) *tenant.Ticket {
+	v, _ := c.Get(keyTicket)
+	t, _ := v.(*tenant.Ticket)
+	return t
+}
+
+// setRates writes OpenAI's headers of the quotas that there are.
+func setRates(c *gin.Context, r tenant.Rates) {
+	for _, q := range []struct {
+		name string
+		tenant.Rate
+	}{{"requests", r.Requests}, {"tokens", r.Tokens}} {
+		if q.Limit > 0 {
+			c.Header("x-ratelimit-limit-"+q.name, strconv.FormatInt(q.Limit, 10))
+			c.Header("x-ratelimit-remaining-"+q.name, strconv.FormatInt(q.Remaining, 10))
+			c.Header("x-ratelimit-reset-"+q.name, q.Reset.String())
+		}
+	}
 }

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -89,21 +90,27 @@ func newRouter() *gin.Engine {
 
 func (s *Server) routes() {
 	r := newRouter()
-	r.Use(s.requestIDs, s.observe, s.recoverPanics, s.authenticate)
-	r.NoRoute(func(c *gin.Context) { s.fail(c, fmt.Errorf("%w: %s", errNoRoute, shorten(c.Request.URL.Path))) })
-	r.NoMethod(func(c *gin.Context) { s.fail(c, fmt.Errorf("%w: %s", errNoMethod, methodLabel(c.Request.Method))) })
+	r.Use(s.requestIDs, s.observe, s.recoverPanics, s.check(s.authenticate))
+	r.NoRoute(s.check(func(c *gin.Context) error {
+		return fmt.Errorf("%w: %s", errNoRoute, shorten(c.Request.URL.Path))
+	}))
+	r.NoMethod(s.check(func(c *gin.Context) error {
+		return fmt.Errorf("%w: %s", errNoMethod, methodLabel(c.Request.Method))
+	}))
 
-	r.Match([]string{http.MethodGet, http.MethodHead}, "/health", s.health)
-	r.Match([]string{http.MethodGet, http.MethodHead}, "/ready", s.readiness)
-	r.GET("/version", s.version)
+	for _, method := range []string{http.MethodGet, http.MethodHead} {
+		r.Handle(method, "/health", s.answer(http.StatusOK, s.health))
+		r.Handle(method, "/ready", s.answer(http.StatusOK, s.readiness))
+	}
+	r.GET("/version", s.answer(http.StatusOK, s.version))
 	r.GET("/metrics", s.scrape)
 	r.GET("/openapi.json", s.openAPI)
-	r.GET("/v1/models", s.models)
-	r.GET("/v1/models/*id", s.model)
-	r.POST("/v1/chat/completions", s.admit, s.meter, s.chatCompletions)
-	r.POST("/v1/completions", s.admit, s.meter, s.completions)
-	r.POST("/tokenize", s.admit, s.meter, s.tokenize)
-	r.POST("/detokenize", s.admit, s.meter, s.detokenize)
+	r.GET("/v1/models", s.answer(http.StatusOK, s.models))
+	r.GET("/v1/models/*id", s.answer(http.StatusOK, s.model))
+	r.POST("/v1/chat/completions", s.admit, s.meter, chatFlow.handler(s))
+	r.POST("/v1/completions", s.admit, s.meter, completionFlow.handler(s))
+	r.POST("/tokenize", s.admit, s.meter, s.answer(http.StatusOK, s.tokenize))
+	r.POST("/detokenize", s.admit, s.meter, s.answer(http.StatusOK, s.detokenize))
 	s.adminRoutes(r)
 	s.router = r
 }
@@ -129,30 +136,6 @@ func (s *Server) draining() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.drain
-}
-
-// enter counts a request in, or says why not.
-func (s *Server) enter() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case s.drain:
-		return errDraining
-	case !s.ready:
-		return errNotReady
-	case s.working >= s.cfg.MaxRequests:
-		return errBusy
-	}
-	s.working++
-	return nil
-}
-
-func (s *Server) leave() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.working--; s.drain && s.working == 0 {
-		close(s.idle)
-	}
 }
 
 // beginDrain refuses requests from now on and returns how many are at work.
@@ -191,3 +174,62 @@ func (s *Server) Drain(ctx context.Context) {
 func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	return NewFront(l, s.log).Run(ctx, s)
 }
+
+// Front serves a listener from the first moment on. Until Run gives it a server, while the model loads, /health is 200,
+// as the process lives, and everything else 503 with Retry-After.
+type Front struct {
+	http   *http.Server
+	router atomic.Pointer[gin.Engine]
+	failed chan error
+}
+
+// NewFront begins to serve on l. It closes l at the end of Run, or with Close.
+func NewFront(l net.Listener, log *slog.Logger) *Front {
+	f := &Front{failed: make(chan error, 1)}
+	f.router.Store(loadingRoutes(log))
+	f.http = &http.Server{
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			f.router.Load().ServeHTTP(w, r)
+		}),
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+	go func() { f.failed <- f.http.Serve(l) }()
+	return f
+}
+
+// loadingRoutes answer while there is no model yet.
+func loadingRoutes(log *slog.Logger) *gin.Engine {
+	s := &Server{cfg: Config{}.withDefaults(), log: log}
+	r := newRouter()
+	r.Use(s.requestIDs)
+	alive := s.answer(http.StatusOK, func(*gin.Context) (any, error) { return gin.H{"status": "ok"}, nil })
+	r.Match([]string{http.MethodGet, http.MethodHead}, "/health", alive)
+	notReady := s.check(func(*gin.Context) error { return errNotReady })
+	r.NoRoute(notReady)
+	r.NoMethod(notReady)
+	return r
+}
+
+// Run serves s until ctx ends, drains it, and returns nil; an error means that serving failed.
+func (f *Front) Run(ctx context.Context, s *Server) error {
+	f.router.Store(s.router)
+	select {
+	case err := <-f.failed:
+		return fmt.Errorf("serve: %w", err)
+	case <-ctx.Done():
+	}
+	// The listener stays open while requests finish, so that new ones get their 503 instead of a refused connection.
+	s.Drain(context.WithoutCancel(ctx))
+	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	defer cancel()
+	if err := f.http.Shutdown(end); err != nil {
+		return f.http.Close()
+	}
+	return nil
+}
+
+// Close ends every connection at once; after Run it does nothing.
+func (f *Front) Close() error { return f.http.Close() }

@@ -20,17 +20,30 @@ const (
 	routeUnloadLoRA = "/v1/unload_lora_adapter"
 )
 
-// vllmError has vLLM's types.
-func vllmError(status int, kind, format string, args ...any) *openai.Error {
-	return &openai.Error{Status: status, Type: kind, Message: fmt.Sprintf(format, args...)}
+// vLLM's types of errors.
+const (
+	vllmInvalid  = "InvalidUserInput"
+	vllmNotFound = "NotFoundError"
+)
+
+func vllmError(kind, format string, args ...any) error {
+	return &openai.Error{Type: kind, Message: fmt.Sprintf(format, args...)}
 }
 
-func (s *Server) success(c *gin.Context, name, what string) {
-	s.extendWrite(c)
-	c.String(http.StatusOK, "Success: LoRA adapter '%s' %s successfully.", name, what)
+// success makes a handler of a function that returns the name of the adapter that it changed.
+func (s *Server) success(what string, f func(*gin.Context) (string, error)) gin.HandlerFunc {
+	return func(c *gin.Context) {
+		name, err := f(c)
+		if err != nil {
+			s.fail(c, err)
+			return
+		}
+		s.extendWrite(c)
+		c.String(http.StatusOK, "Success: LoRA adapter '%s' %s successfully.", name, what)
+	}
 }
 
-func (s *Server) loadLoRA(c *gin.Context) {
+func (s *Server) loadLoRA(c *gin.Context) (string, error) {
 	var in struct {
 		Name    string `json:"lora_name"`
 		Path    string `json:"lora_path"`
@@ -38,54 +51,43 @@ func (s *Server) loadLoRA(c *gin.Context) {
 		Base    string `json:"base_model_name"`
 		Is3D    bool   `json:"is_3d_lora_weight"`
 	}
-	if !s.adminBody(c, &in, false) {
-		return
+	if err := s.adminBody(c, &in); err != nil {
+		return "", err
 	}
 	if in.Name == "" || in.Path == "" {
-		s.fail(c,
-			vllmError(http.StatusBadRequest, "InvalidUserInput", "Both 'lora_name' and 'lora_path' must be provided."))
-		return
+		return "", vllmError(vllmInvalid, "Both 'lora_name' and 'lora_path' must be provided.")
 	}
 	if err := adapters.CheckName("lora_name", in.Name); err != nil {
-		s.fail(c, vllmError(http.StatusBadRequest, "InvalidUserInput", "%s", sentence(err.Error())))
-		return
+		return "", vllmError(vllmInvalid, "%s", sentence(err.Error()))
 	}
 	ctx, own := c.Request.Context(), grantOf(c).Tenant
 	_, err := s.deps.Adapters.Resolve(ctx, own, in.Name, "")
 	switch {
 	case err == nil && !in.InPlace:
-		s.fail(c, vllmError(http.StatusBadRequest, "InvalidUserInput",
-			"The lora adapter '%s' has already been loaded. If you want to load the adapter in place, set "+
-				"'load_inplace' to True.", in.Name))
-		return
+		return "", vllmError(vllmInvalid, "The lora adapter '%s' has already been loaded. If you want to load the "+
+			"adapter in place, set 'load_inplace' to True.", in.Name)
 	case err != nil && !errors.Is(err, adapters.ErrNotFound):
-		s.fail(c, err)
-		return
+		return "", err
 	}
 	dir, err := s.adapterDir(in.Path)
 	if err != nil {
-		s.fail(c, err)
-		return
+		return "", err
 	}
 	opt, err := s.addOptions(c, own)
-	if err == nil {
-		var v adapters.Version
-		v, err = s.deps.Adapters.Add(ctx, own, in.Name, dir, opt)
-		for _, text := range v.Warnings {
-			s.log.Warn("adapter", "ref", v.Ref(), "warning", text)
-		}
-	}
 	if err != nil {
-		s.fail(c, err)
-		return
+		return "", err
 	}
-	s.success(c, in.Name, "added")
+	v, err := s.deps.Adapters.Add(ctx, own, in.Name, dir, opt)
+	for _, text := range v.Warnings {
+		s.log.Warn("adapter", "ref", v.Ref(), "warning", text)
+	}
+	return in.Name, err
 }
 
 // adapterDir returns the folder that a client names, without links, if it lies below one of AdapterDirs. Nothing is
 // said about the rest of the machine.
 func (s *Server) adapterDir(path string) (string, error) {
-	outside := vllmError(http.StatusBadRequest, "InvalidUserInput",
+	outside := vllmError(vllmInvalid,
 		"'lora_path' must be an absolute path below one of the folders that this server was given with --adapter-dir.")
 	if !filepath.IsAbs(path) || strings.ContainsRune(path, 0) || !s.belowAdapterDirs(filepath.Clean(path)) {
 		return "", outside
@@ -99,7 +101,7 @@ func (s *Server) adapterDir(path string) (string, error) {
 		info, err = os.Stat(real)
 	}
 	if err != nil || !info.IsDir() {
-		return "", vllmError(http.StatusNotFound, "NotFoundError", "No adapter found for %s", strings.ReplaceAll(adapters.Quote(filepath.Base(path)), `"`, `'`))
+		return "", vllmError(vllmNotFound, "No adapter found for %s", singleQuoted(filepath.Base(path)))
 	}
 	return real, nil
 }
@@ -124,27 +126,23 @@ func (s *Server) belowAdapterDirs(path string) bool {
 	return false
 }
 
-func (s *Server) unloadLoRA(c *gin.Context) {
+func (s *Server) unloadLoRA(c *gin.Context) (string, error) {
 	var in struct {
 		Name string `json:"lora_name"`
 		ID   *int64 `json:"lora_int_id"`
 	}
-	if !s.adminBody(c, &in, false) {
-		return
+	if err := s.adminBody(c, &in); err != nil {
+		return "", err
 	}
 	if in.Name == "" {
-		s.fail(c,
-			vllmError(http.StatusBadRequest, "InvalidUserInput",
-				"'lora_name' needs to be provided to unload a LoRA adapter."))
-		return
+		return "", vllmError(vllmInvalid, "'lora_name' needs to be provided to unload a LoRA adapter.")
 	}
 	err := s.deps.Adapters.Remove(c.Request.Context(), grantOf(c).Tenant, in.Name, "")
-	switch {
-	case errors.Is(err, adapters.ErrNotFound):
-		s.fail(c, vllmError(http.StatusNotFound, "NotFoundError", "The lora adapter %s cannot be found.", strings.ReplaceAll(adapters.Quote(in.Name), `"`, `'`)))
-	case err != nil:
-		s.fail(c, err)
-	default:
-		s.success(c, in.Name, "removed")
+	if errors.Is(err, adapters.ErrNotFound) {
+		err = vllmError(vllmNotFound, "The lora adapter %s cannot be found.", singleQuoted(in.Name))
 	}
+	return in.Name, err
 }
+
+// singleQuoted writes a stranger's name as vLLM's messages do.
+func singleQuoted(name string) string { return strings.ReplaceAll(adapters.Quote(name), `"`, `'`) }

@@ -26,7 +26,7 @@ var reservedVars = []string{"messages", "tools", "documents", "add_generation_pr
 	"chat_template",
 	"bos_token", "eos_token", "raise_exception", "strftime_now", "tokenize"}
 
-// ParseChat checks a body of /v1/chat/completions. The error is an *Error with status 400 that names the member.
+// ParseChat checks a body of /v1/chat/completions. The error is an *Error of TypeInvalidRequest that names the member.
 func ParseChat(data []byte, limits Limits) (*ChatRequest, error) {
 	b, err := parseBody(data, limits)
 	if err != nil {

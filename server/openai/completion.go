@@ -24,7 +24,7 @@ type CompletionRequest struct {
 	ReturnPromptLogprobs bool
 }
 
-// ParseCompletion checks a body of /v1/completions. The error is an *Error with status 400 that names the member.
+// ParseCompletion checks a body of /v1/completions. The error is an *Error of TypeInvalidRequest that names the member.
 func ParseCompletion(data []byte, limits Limits) (*CompletionRequest, error) {
 	b, err := parseBody(data, limits)
 	if err != nil {

@@ -2,12 +2,9 @@
 // neither the router nor the engine: bytes go in, a checked request or an *Error comes out.
 package openai
 
-import (
-	"fmt"
-	"net/http"
-)
+import "fmt"
 
-// Types of errors on the wire. Clients branch on the HTTP status; the type is for people.
+// Types of errors on the wire. Clients branch on the HTTP status, which package server knows; the type is for people.
 const (
 	TypeInvalidRequest = "invalid_request_error"
 	TypeAuthentication = "authentication_error"
@@ -21,15 +18,14 @@ const (
 // Error is the error body of the API: {"error": {"message", "type", "param", "code"}}. Param and Code are null where
 // they are empty.
 type Error struct {
-	Status  int // HTTP status; not on the wire
 	Message string
 	Type    string
 	Param   string
 	Code    string
 }
 
-// Error returns the message with the status.
-func (e *Error) Error() string { return fmt.Sprintf("%d: %s", e.Status, e.Message) }
+// Error returns the message with the type.
+func (e *Error) Error() string { return e.Type + ": " + e.Message }
 
 // MarshalJSON writes the four members, without the envelope.
 func (e *Error) MarshalJSON() ([]byte, error) {
@@ -46,10 +42,9 @@ type ErrorBody struct {
 	Error *Error `json:"error"`
 }
 
-// Invalid is a 400 that names the field param (empty: the body as a whole).
+// Invalid is a TypeInvalidRequest that names the field param (empty: the body as a whole).
 func Invalid(param, code, format string, args ...any) *Error {
-	return &Error{Status: http.StatusBadRequest, Message: fmt.Sprintf(format, args...), Type: TypeInvalidRequest,
-		Param: param, Code: code}
+	return &Error{Message: fmt.Sprintf(format, args...), Type: TypeInvalidRequest, Param: param, Code: code}
 }
 
 func badType(param, want string, raw []byte) *Error {

@@ -23,7 +23,7 @@ var seeds = []string{
 func checked(t *testing.T, p *Params, err error) {
 	if err != nil {
 		var e *Error
-		if !errors.As(err, &e) || e.Status != 400 || e.Message == "" {
+		if !errors.As(err, &e) || e.Type != TypeInvalidRequest || e.Message == "" {
 			t.Fatalf("not an API error: %v", err)
 		}
 		return

@@ -33,6 +33,9 @@ type Params struct {
 	bestOf int
 }
 
+// Shared returns the parameters of the request that embeds them.
+func (p *Params) Shared() *Params { return p }
+
 func defaults() Params {
 	return Params{Temperature: 1, TopP: 1, RepetitionPenalty: 1, N: 1, SkipSpecial: true, Logprobs: -1,
 		PromptLogprobs: -1}

@@ -2,8 +2,11 @@ package server
 
 import (
 	"context"
+	"crypto/hmac"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"math"
@@ -15,15 +18,11 @@ import (
 	"weft/runtime/engine"
 	"weft/runtime/sample"
 	"weft/server/openai"
-	"weft/server/telemetry"
 	"weft/server/tenant"
 )
 
 // waitTerminal bounds how long a finished request waits for the engine's last words about its sequences.
 const waitTerminal = 5 * time.Second
-
-// keyClientGone marks a request whose client has left.
-const keyClientGone = "client_gone"
 
 // prompt is one prompt of a request.
 type prompt struct {
@@ -34,14 +33,9 @@ type prompt struct {
 
 // generation is the work of one request: prompts times n sequences, in that order.
 type generation struct {
-	s       *Server
-	p       *openai.Params
-	arrived time.Time
-	tenant  string
-	adapter string // under which usage counts
-	prompts []*prompt
+	*request
+	grant   *tenant.Grant
 	choices []*choice
-	span    *telemetry.Span
 
 	ctx     context.Context //nolint:containedctx // of the request, with a cause; lives as long as the handler
 	cancel  context.CancelCauseFunc
@@ -56,40 +50,19 @@ type indexed struct {
 	event  engine.Event
 }
 
-// start checks the prompts against the context, submits every sequence at once and merges their events.
-// param is the member that holds the prompts.
-func (s *Server) start(c *gin.Context, arrived time.Time, p *openai.Params, t *target, param string, prompts []*prompt,
-	span *telemetry.Span) (*generation, error) {
-	g := &generation{s: s, p: p, arrived: arrived, prompts: prompts, span: span, merged: make(chan indexed, 64),
-		stopped: make(chan struct{})}
-	base, err := seedOf(p.Seed)
+// generate checks the prompts against context and quotas, submits every sequence at once and merges their events.
+func (s *Server) generate(c *gin.Context, r *request) (*generation, error) {
+	g := &generation{request: r, grant: grantOf(c), merged: make(chan indexed, 64), stopped: make(chan struct{})}
+	reqs, err := g.sequences(requestID(c))
+	if err == nil {
+		err = s.chargePrompts(c, r.prompts)
+	}
 	if err != nil {
-		return nil, err
-	}
-	grant := grantOf(c)
-	g.tenant, g.adapter = grant.Tenant, t.billedAs()
-	most, err := outputQuota(grant, p, len(prompts)*p.N)
-	if err != nil {
-		return nil, err
-	}
-	var reqs []engine.Request
-	for i, pr := range prompts {
-		most, err := s.maxTokens(param, i, len(pr.ids), most, p)
-		if err != nil {
-			return nil, err
-		}
-		for j := range p.N {
-			index := i*p.N + j
-			reqs = append(reqs, s.engineRequest(fmt.Sprintf("%s-%d", requestID(c), index), pr.ids, p, most, base, j))
-			g.choices = append(g.choices, s.newChoice(index, pr, p, arrived))
-		}
-	}
-	if err := s.chargePrompts(c, prompts); err != nil {
 		return nil, err
 	}
 	g.ctx, g.cancel = context.WithCancelCause(c.Request.Context())
 	g.unhook = context.AfterFunc(s.cut, func() { g.cancel(errDraining) })
-	streams, err := g.submit(t, grant, reqs)
+	streams, err := g.submit(reqs)
 	if err != nil {
 		if g.ctx.Err() != nil {
 			err = g.err()
@@ -98,7 +71,7 @@ func (s *Server) start(c *gin.Context, arrived time.Time, p *openai.Params, t *t
 		g.cancel(nil)
 		return nil, err
 	}
-	s.metrics.Params(p.N, ptrOr(p.MaxTokens, 0))
+	s.metrics.Params(r.p.N, ptrOr(r.p.MaxTokens, 0))
 	for i, st := range streams {
 		g.choices[i].stream = st
 		g.readers.Add(1)
@@ -107,17 +80,42 @@ func (s *Server) start(c *gin.Context, arrived time.Time, p *openai.Params, t *t
 	return g, nil
 }
 
+// sequences makes the choices and what the engine is asked for each.
+func (g *generation) sequences(id string) ([]engine.Request, error) {
+	seed, err := seedOf(g.p.Seed)
+	if err != nil {
+		return nil, err
+	}
+	quota, err := outputQuota(g.grant, g.p, len(g.prompts)*g.p.N)
+	if err != nil {
+		return nil, err
+	}
+	var reqs []engine.Request
+	for i, pr := range g.prompts {
+		most, err := g.maxTokens(i, len(pr.ids), quota)
+		if err != nil {
+			return nil, err
+		}
+		for j := range g.p.N {
+			index := len(reqs)
+			reqs = append(reqs, g.engineRequest(fmt.Sprintf("%s-%d", id, index), pr.ids, most, choiceSeed(seed, j)))
+			g.choices = append(g.choices, g.newChoice(index, pr))
+		}
+	}
+	return reqs, nil
+}
+
 // submit waits for the target's adapters and admits all sequences.
-func (g *generation) submit(t *target, grant *tenant.Grant, reqs []engine.Request) ([]Stream, error) {
-	held, err := g.s.acquire(g.ctx, t)
+func (g *generation) submit(reqs []engine.Request) ([]Stream, error) {
+	held, err := g.s.acquire(g.ctx, g.target)
 	if err != nil {
 		return nil, err
 	}
 	held.users.Store(int32(len(reqs)))
-	key, salt := t.key(), g.s.salt(grant)
+	key, salt := g.target.key(), g.s.salt(g.grant)
 	for i := range reqs {
 		r := &reqs[i]
-		r.Tenant, r.Weight, r.Salt = grant.Tenant, grant.Settings.Weight, salt
+		r.Tenant, r.Weight, r.Salt = g.grant.Tenant, g.grant.Settings.Weight, salt
 		if len(held.uses) > 0 {
 			r.LoRA, r.AdapterKey, r.Release = held.uses, key, held.done
 		}
@@ -158,6 +156,38 @@ func (g *generation) pass(it indexed) {
 	}
 }
 
+// conclude ends a generation and notes its figures, whatever way the answer ended.
+func (g *generation) conclude(c *gin.Context) {
+	g.close()
+	u := g.usage()
+	ticketOf(c).Output(u.CompletionTokens)
+	ticketOf(c).Record(g.billed())
+	reasons := make([]string, len(g.choices))
+	for i, ch := range g.choices {
+		reasons[i] = ch.finish
+	}
+	g.span.Set("gen_ai.usage.input_tokens", u.PromptTokens)
+	g.span.Set("gen_ai.usage.output_tokens", u.CompletionTokens)
+	g.span.Set("gen_ai.response.finish_reasons", reasons)
+	note(c, "prompt_tokens", u.PromptTokens, "completion_tokens", u.CompletionTokens, "cached_tokens",
+		u.PromptTokensDetails.CachedTokens, "stream", g.p.Stream)
+}
+
+// billed is what the generation used: one request, prompts whose computation has ended, and all generated tokens.
+func (g *generation) billed() (adapter string, u tenant.Usage) {
+	u.Requests = 1
+	for _, p := range g.prompts {
+		if p.cached >= 0 {
+			u.PromptTokens += int64(len(p.ids))
+			u.CachedTokens += int64(p.cached)
+		}
+	}
+	for _, ch := range g.choices {
+		u.CompletionTokens += int64(ch.tokens)
+	}
+	return g.target.billedAs(), u
+}
+
 // close ends what still runs, waits for the engine's terminal events and records every sequence.
 func (g *generation) close() {
 	g.unhook()
@@ -178,8 +208,8 @@ func (g *generation) close() {
 	}
 	longest := 0
 	for _, ch := range g.choices {
-		r := ch.record(g.arrived)
-		r.Tenant = g.tenant
+		r := ch.record()
+		r.Tenant = g.grant.Tenant
 		g.s.metrics.Finished(r)
 		g.span.Stages(ch.index, r)
 		longest = max(longest, ch.tokens)
@@ -263,6 +293,20 @@ func (s *Server) encode(param string, i int, text string, addSpecial bool) ([]in
 	return s.deps.Tokenizer.Encode(text, addSpecial), nil
 }
 
+// chargePrompts charges the prompts' tokens before they are computed.
+func (s *Server) chargePrompts(c *gin.Context, prompts []*prompt) error {
+	n := 0
+	for _, p := range prompts {
+		n += len(p.ids)
+	}
+	rates, err := ticketOf(c).Prompt(n)
+	setRates(c, rates)
+	if err != nil {
+		s.metrics.Rejected("tenant_quota")
+	}
+	return err
+}
+
 // outputQuota is how many tokens each of a request's sequences may have by the tenant's limit for the whole request. A
 // client that asks for more is told so; one that names no number gets what the limit allows.
 func outputQuota(g *tenant.Grant, p *openai.Params, sequences int) (int, error) {
@@ -281,25 +325,26 @@ func outputQuota(g *tenant.Grant, p *openai.Params, sequences int) (int, error) 
 	return int(each), nil
 }
 
-// maxTokens is how many tokens a prompt of n tokens may be followed by; most is the tenant's limit.
-func (s *Server) maxTokens(param string, i, n, most int, p *openai.Params) (int, error) {
-	if n == 0 {
-		return 0, openai.Invalid(param, "invalid_value", "Prompt %d has no tokens.", i)
-	}
-	scoring := p.MaxTokens != nil && *p.MaxTokens == 0
-	if n > s.cfg.Context || n == s.cfg.Context && !scoring {
-		return 0, openai.Invalid(param, "context_length_exceeded",
+// maxTokens is how many tokens prompt i of n tokens may be followed by; quota is the tenant's limit.
+func (r *request) maxTokens(i, n, quota int) (int, error) {
+	context := r.s.cfg.Context
+	scoring := r.p.MaxTokens != nil && *r.p.MaxTokens == 0
+	switch {
+	case n == 0:
+		return 0, openai.Invalid(r.param, "invalid_value", "Prompt %d has no tokens.", i)
+	case n > context || n == context && !scoring:
+		return 0, openai.Invalid(r.param, "context_length_exceeded",
 			"The model's context is %d tokens; prompt %d has %d, which leaves none for an answer. Shorten the prompt.",
-			s.cfg.Context, i, n)
+			context, i, n)
 	}
-	return min(ptrOr(p.MaxTokens, math.MaxInt), s.cfg.Context-n, most), nil
+	return min(ptrOr(r.p.MaxTokens, math.MaxInt), context-n, quota), nil
 }
 
-func (s *Server) engineRequest(id string, ids []int32, p *openai.Params, most int, seed uint64,
-	choice int) engine.Request {
+func (r *request) engineRequest(id string, ids []int32, most int, seed uint64) engine.Request {
+	p := r.p
 	var stops []int32
 	if !p.IgnoreEOS {
-		stops = append(stops, s.deps.Tokenizer.StopIDs()...)
+		stops = append(stops, r.s.deps.Tokenizer.StopIDs()...)
 	}
 	topP := p.TopP
 	if topP == 0 {
@@ -310,7 +355,7 @@ func (s *Server) engineRequest(id string, ids []int32, p *openai.Params, most in
 		StopIDs: append(stops, p.StopTokenIDs...), PromptLogprobs: p.PromptLogprobs,
 		Sampling: sample.Params{Temperature: p.Temperature, TopK: p.TopK, TopP: topP, MinP: p.MinP,
 			RepetitionPenalty: p.RepetitionPenalty, PresencePenalty: p.PresencePenalty,
-			FrequencyPenalty: p.FrequencyPenalty, LogitBias: p.LogitBias, Seed: choiceSeed(seed, choice),
+			FrequencyPenalty: p.FrequencyPenalty, LogitBias: p.LogitBias, Seed: seed,
 			Logprobs: p.Logprobs},
 	}
 }
@@ -345,4 +390,17 @@ func ptrOr[T any](p *T, def T) T {
 		return def
 	}
 	return *p
+}
+
+// salt keeps prefix caches apart as the tenant's policy says; clients cannot choose it.
+func (s *Server) salt(g *tenant.Grant) string {
+	switch g.Settings.PrefixCache {
+	case tenant.PrefixShared:
+		return ""
+	case tenant.PrefixNone:
+		return randomID()
+	}
+	mac := hmac.New(sha256.New, s.secret)
+	mac.Write([]byte(g.Tenant))
+	return hex.EncodeToString(mac.Sum(nil)[:16])
 }

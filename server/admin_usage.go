@@ -19,57 +19,30 @@ const (
 	maxUsageRows = 100_000
 )
 
-// billedAs is the name under which usage counts: the adapter's, "" for the base model.
-func (t *target) billedAs() string {
-	switch len(t.uses) {
-	case 0:
-		return ""
-	case 1:
-		return t.uses[0].Name
-	}
-	return tenant.Combination
-}
-
-// billed is what the generation used: one request, prompts whose computation has ended, and all generated tokens.
-func (g *generation) billed() (adapter string, u tenant.Usage) {
-	u.Requests = 1
-	for _, p := range g.prompts {
-		if p.cached >= 0 {
-			u.PromptTokens += int64(len(p.ids))
-			u.CachedTokens += int64(p.cached)
-		}
-	}
-	for _, ch := range g.choices {
-		u.CompletionTokens += int64(ch.tokens)
-	}
-	return g.adapter, u
-}
-
 // usage answers with what tenants used, by day, adapter and key: the operator sees all tenants, others their own.
 func (s *Server) usage(c *gin.Context) {
-	st := s.store(c)
-	if st == nil {
-		return
-	}
-	rows, err := s.usageRows(c, st)
-	if err != nil {
-		s.fail(c, err)
-		return
-	}
-	if c.Query("format") != "csv" {
-		s.reply(c, http.StatusOK, gin.H{"usage": rows})
-		return
-	}
+	asCSV := c.Query("format") == "csv"
 	var text bytes.Buffer
-	if err := tenant.WriteUsageCSV(&text, rows); err != nil {
-		s.fail(c, err)
-		return
+	rows, err := s.usageRows(c)
+	if err == nil && asCSV {
+		err = tenant.WriteUsageCSV(&text, rows)
 	}
-	s.extendWrite(c)
-	c.Data(http.StatusOK, "text/csv; charset=utf-8", text.Bytes())
+	switch {
+	case err != nil:
+		s.fail(c, err)
+	case asCSV:
+		s.extendWrite(c)
+		c.Data(http.StatusOK, "text/csv; charset=utf-8", text.Bytes())
+	default:
+		s.reply(c, http.StatusOK, gin.H{"usage": rows})
+	}
 }
 
-func (s *Server) usageRows(c *gin.Context, st *tenant.Store) ([]tenant.UsageRow, error) {
+func (s *Server) usageRows(c *gin.Context) ([]tenant.UsageRow, error) {
+	st, err := s.store()
+	if err != nil {
+		return nil, err
+	}
 	q := tenant.UsageQuery{Tenant: c.Query("tenant")}
 	if g := grantOf(c); !g.Operator() {
 		if q.Tenant != "" && q.Tenant != g.Tenant {

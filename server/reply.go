@@ -1,11 +1,19 @@
 package server
 
 import (
+	"bytes"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
+	"net/http"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/gin-gonic/gin"
 
 	"weft/runtime/chat"
 	"weft/runtime/engine"
@@ -13,17 +21,187 @@ import (
 	"weft/server/telemetry"
 )
 
+// reply builds one route's answer: whole, or as the events of a stream.
+type reply interface {
+	// whole is the answer that is not streamed.
+	whole(g *generation) any
+
+	// opening writes what a choice's part of a stream begins with.
+	opening(w *events, ch *choice, d delta)
+	// text writes what a delta adds.
+	text(w *events, ch *choice, d delta)
+	// closing writes a choice's finish reason.
+	closing(w *events, ch *choice)
+	// ending writes what follows the last choice.
+	ending(w *events, g *generation)
+}
+
+// send answers with what is generated, at once or as a stream.
+func (s *Server) send(c *gin.Context, g *generation, r reply) error {
+	if g.p.Stream {
+		return s.stream(c, g, r)
+	}
+	for g.running() > 0 {
+		d, _, err := g.next(nil)
+		if err != nil {
+			return err
+		}
+		d.choice.gather(d)
+	}
+	s.reply(c, http.StatusOK, r.whole(g))
+	return nil
+}
+
+// maxWrite is about how many bytes of events go out in one write.
+const maxWrite = 64 << 10
+
+// stream sends events as the engine makes them. What is ready goes out before an error is returned.
+func (s *Server) stream(c *gin.Context, g *generation, r reply) error {
+	w := s.openEvents(c)
+	ticker := time.NewTicker(s.cfg.PingInterval)
+	defer ticker.Stop()
+	for g.running() > 0 {
+		d, ok, err := g.next(ticker.C)
+		if !ok && err == nil {
+			w.ping()
+		}
+		// What is already there goes out in the same write.
+		for ; ok && err == nil; d, ok, err = g.more() {
+			if w.delta(r, d); w.full() {
+				break
+			}
+		}
+		if unsent := w.flush(); unsent != nil {
+			return unsent
+		}
+		if err != nil {
+			return err
+		}
+		ticker.Reset(s.cfg.PingInterval)
+	}
+	r.ending(w, g)
+	return w.flush()
+}
+
+// events writes server-sent events. They gather until flush, which has a deadline: a client that does not read fails
+// it. An event that cannot be encoded is left out, and flush returns why.
+type events struct {
+	s   *Server
+	c   *gin.Context
+	buf bytes.Buffer
+	err error
+}
+
+const eventStream = "text/event-stream"
+
+// openEvents prepares the headers; they leave with the first flush.
+func (s *Server) openEvents(c *gin.Context) *events {
+	if !c.Writer.Written() {
+		h := c.Writer.Header()
+		h.Set("Content-Type", eventStream)
+		h.Set("Cache-Control", "no-cache")
+		h.Set("X-Accel-Buffering", "no") // nginx would hold events back
+		c.Status(http.StatusOK)
+	}
+	return &events{s: s, c: c}
+}
+
+// delta writes a delta's events: the opening with a choice's first, text, and the finish reason.
+func (w *events) delta(r reply, d delta) {
+	ch := d.choice
+	if !ch.opened && (d.first || d.text != "" || d.finish != "") {
+		ch.opened = true
+		r.opening(w, ch, d)
+	}
+	if d.text != "" || len(d.scored) > 0 || len(d.ids) > 0 {
+		r.text(w, ch, d)
+	}
+	if d.finish != "" {
+		r.closing(w, ch)
+	}
+}
+
+// add appends one event.
+func (w *events) add(v any) {
+	data, err := openai.Marshal(v)
+	if err != nil {
+		w.err = errors.Join(w.err, err)
+		return
+	}
+	w.buf.WriteString("data: ")
+	w.buf.Write(data)
+	w.buf.WriteString("\n\n")
+}
+
+// ping appends a comment, which clients skip and proxies count as life.
+func (w *events) ping() { w.buf.WriteString(": ping\n\n") }
+
+// done appends the mark of a whole stream.
+func (w *events) done() {
+	if w.err == nil {
+		w.buf.WriteString("data: [DONE]\n\n")
+	}
+}
+
+// full says that it is time to flush.
+func (w *events) full() bool { return w.err != nil || w.buf.Len() > maxWrite }
+
+// flush sends what has gathered.
+func (w *events) flush() error {
+	if w.buf.Len() == 0 {
+		return w.err
+	}
+	w.s.extendWrite(w.c)
+	_, err := w.c.Writer.Write(w.buf.Bytes())
+	w.buf.Reset()
+	if err == nil {
+		err = http.NewResponseController(w.c.Writer).Flush()
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", errClientGone, err)
+	}
+	return w.err
+}
+
+// answer makes a handler of a function that returns what the JSON document of the answer holds.
+func (s *Server) answer(status int, f func(c *gin.Context) (any, error)) gin.HandlerFunc {
+	return func(c *gin.Context) {
+		v, err := f(c)
+		if err != nil {
+			s.fail(c, err)
+			return
+		}
+		s.reply(c, status, v)
+	}
+}
+
+// reply writes one JSON document with a deadline.
+func (s *Server) reply(c *gin.Context, status int, v any) {
+	body, err := openai.Marshal(v)
+	if err != nil {
+		s.log.Error("encode answer", "request_id", requestID(c), "error", err)
+		status, body = notEncoded()
+	}
+	s.extendWrite(c)
+	c.Header("Content-Length", strconv.Itoa(len(body)))
+	c.Data(status, "application/json", body)
+	c.Writer.Flush()
+}
+
+// extendWrite gives the next write its time; a client that does not read is cut off.
+func (s *Server) extendWrite(c *gin.Context) {
+	_ = http.NewResponseController(c.Writer).SetWriteDeadline(time.Now().Add(s.cfg.WriteTimeout))
+}
+
 // choice turns one sequence's events into text: it decodes, looks for stop strings and keeps each token's
 // log-probability until the text it belongs to leaves.
 type choice struct {
-	s       *Server
-	p       *openai.Params
+	*request
 	index   int
 	prompt  *prompt
 	stream  Stream
 	decoder TextStream
 	stopper *chat.Stopper // nil without stop strings, and before min_tokens
-	arrived time.Time
 
 	decoded int // bytes of text decoded so far
 	runes   int // code points of it
@@ -67,10 +245,9 @@ type delta struct {
 	err    error
 }
 
-func (s *Server) newChoice(index int, pr *prompt, p *openai.Params, arrived time.Time) *choice {
+func (r *request) newChoice(index int, pr *prompt) *choice {
 	pr.cached = -1
-	return &choice{s: s, p: p, index: index, prompt: pr, decoder: s.deps.Tokenizer.NewStream(p.SkipSpecial),
-		arrived: arrived}
+	return &choice{request: r, index: index, prompt: pr, decoder: r.s.deps.Tokenizer.NewStream(r.p.SkipSpecial)}
 }
 
 // take consumes one event. Events after a stop string are the engine's, not the client's.
@@ -179,12 +356,7 @@ func (ch *choice) end(ev engine.Event) string {
 
 // endOfSequence tells the model's own stop ids, which vLLM does not report, from the request's.
 func (ch *choice) endOfSequence(id int32) bool {
-	for _, s := range ch.s.deps.Tokenizer.StopIDs() {
-		if s == id {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(ch.s.deps.Tokenizer.StopIDs(), id)
 }
 
 // release hands out the tokens whose text has left: all of them at the end, save those that lie in a hidden stop
@@ -213,7 +385,7 @@ func (ch *choice) gather(d delta) {
 }
 
 // record is what metrics and traces keep of the sequence.
-func (ch *choice) record(arrived time.Time) telemetry.Sequence {
+func (ch *choice) record() telemetry.Sequence {
 	reason := ch.finish
 	switch {
 	case ch.failed:
@@ -223,7 +395,7 @@ func (ch *choice) record(arrived time.Time) telemetry.Sequence {
 	}
 	t := ch.times
 	r := telemetry.Sequence{Reason: reason, PromptTokens: len(ch.prompt.ids), CachedTokens: max(ch.prompt.cached, 0),
-		GenerationTokens: ch.tokens, Arrived: arrived,
+		GenerationTokens: ch.tokens, Arrived: ch.arrived,
 		Queued: t.Submitted, Scheduled: t.Scheduled, FirstToken: t.FirstToken, Ended: t.Ended}
 	if r.Ended.IsZero() {
 		r.Ended = time.Now()
@@ -231,14 +403,28 @@ func (ch *choice) record(arrived time.Time) telemetry.Sequence {
 	return r
 }
 
-// name is how log-probabilities call a token: its text, or "bytes:\xe4" where that is no whole character.
-func (s *Server) name(id int32, p *openai.Params) (string, []int) {
-	raw := s.deps.Tokenizer.TokenBytes(id)
-	bytes := make([]int, len(raw))
+// noUsage is null in the chunks of a stream that ends with the usage, else absent.
+func (r *request) noUsage() json.RawMessage {
+	if r.p.IncludeUsage {
+		return json.RawMessage("null")
+	}
+	return nil
+}
+
+// rawUsage is the usage as JSON, which plain numbers cannot fail to become.
+func (g *generation) rawUsage() json.RawMessage {
+	raw, _ := openai.Marshal(g.usage())
+	return raw
+}
+
+// tokenName is how log-probabilities call a token: its text, or "bytes:\xe4" where that is no whole character.
+func (r *request) tokenName(id int32) (name string, bytes []int) {
+	raw := r.s.deps.Tokenizer.TokenBytes(id)
+	bytes = make([]int, len(raw))
 	for i, b := range raw {
 		bytes[i] = int(b)
 	}
-	if p.TokensAsIDs {
+	if r.p.TokensAsIDs {
 		return fmt.Sprintf("token_id:%d", id), bytes
 	}
 	if utf8.Valid(raw) {
@@ -252,81 +438,22 @@ func (s *Server) name(id int32, p *openai.Params) (string, []int) {
 	return b.String(), bytes
 }
 
-// chatLogprobs is nil where the request asked for none.
-func (s *Server) chatLogprobs(p *openai.Params, tokens []scored) *openai.ChatLogprobs {
-	if p.Logprobs < 0 {
-		return nil
-	}
-	out := &openai.ChatLogprobs{Content: make([]openai.TokenLogprob, 0, len(tokens))}
-	for _, t := range tokens {
-		name, bytes := s.name(t.Token, p)
-		e := openai.TokenLogprob{Token: name, Logprob: openai.Logprob(t.Logprob), Bytes: bytes,
-			TopLogprobs: []openai.TopLogprob{}}
-		for _, alt := range t.Top[:min(len(t.Top), p.Logprobs)] {
-			name, bytes := s.name(alt.Token, p)
-			e.TopLogprobs = append(e.TopLogprobs,
-				openai.TopLogprob{Token: name, Logprob: openai.Logprob(alt.Logprob), Bytes: bytes})
-		}
-		out.Content = append(out.Content, e)
-	}
-	return out
-}
-
-// completionLogprobs collects the four lists of /v1/completions.
-type completionLogprobs struct {
-	s   *Server
-	p   *openai.Params
-	out openai.CompletionLogprobs
-}
-
-func (s *Server) newCompletionLogprobs(p *openai.Params) *completionLogprobs {
-	return &completionLogprobs{s: s, p: p,
-		out: openai.CompletionLogprobs{TextOffset: []int{}, TokenLogprobs: []*openai.Logprob{}, Tokens: []string{},
-			TopLogprobs: []openai.TopLogprobs{}}}
-}
-
-// add appends a token that begins after offset code points. The first token of a prompt has no log-probability: NaN
-// becomes null.
-func (l *completionLogprobs) add(t engine.TokenLogprobs, offset int) {
-	name, _ := l.s.name(t.Token, l.p)
-	l.out.TextOffset = append(l.out.TextOffset, offset)
-	l.out.Tokens = append(l.out.Tokens, name)
-	if math.IsNaN(t.Logprob) {
-		l.out.TokenLogprobs = append(l.out.TokenLogprobs, nil)
-		l.out.TopLogprobs = append(l.out.TopLogprobs, nil)
-		return
-	}
-	v := openai.Logprob(t.Logprob)
-	top := openai.TopLogprobs{}
-	chosen := false
-	for _, alt := range t.Top[:min(len(t.Top), l.p.Logprobs)] {
-		n, _ := l.s.name(alt.Token, l.p)
-		top = append(top, openai.TopLogprob{Token: n, Logprob: openai.Logprob(alt.Logprob)})
-		chosen = chosen || alt.Token == t.Token
-	}
-	if !chosen {
-		top = append(top, openai.TopLogprob{Token: name, Logprob: v})
-	}
-	l.out.TokenLogprobs = append(l.out.TokenLogprobs, &v)
-	l.out.TopLogprobs = append(l.out.TopLogprobs, top)
-}
-
 // promptRanks is vLLM's prompt_logprobs: null for the first token, then an object from id to log-probability and rank.
-func (s *Server) promptRanks(p *openai.Params, tokens []engine.TokenLogprobs) []map[string]openai.PromptRank {
+func (r *request) promptRanks(tokens []engine.TokenLogprobs) []map[string]openai.PromptRank {
 	out := make([]map[string]openai.PromptRank, len(tokens))
 	for i, t := range tokens {
 		if math.IsNaN(t.Logprob) {
 			continue
 		}
 		m := map[string]openai.PromptRank{}
-		for r, alt := range t.Top[:min(len(t.Top), p.PromptLogprobs)] {
-			name, _ := s.name(alt.Token, p)
-			rank := r + 1
+		for i, alt := range t.Top[:min(len(t.Top), r.p.PromptLogprobs)] {
+			name, _ := r.tokenName(alt.Token)
+			rank := i + 1
 			m[fmt.Sprint(alt.Token)] = openai.PromptRank{Logprob: openai.Logprob(alt.Logprob), Rank: &rank,
 				DecodedToken: name}
 		}
 		if _, ok := m[fmt.Sprint(t.Token)]; !ok {
-			name, _ := s.name(t.Token, p)
+			name, _ := r.tokenName(t.Token)
 			m[fmt.Sprint(t.Token)] = openai.PromptRank{Logprob: openai.Logprob(t.Logprob), DecodedToken: name}
 		}
 		out[i] = m

@@ -1,0 +1,229 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/gin-gonic/gin"
+
+	"weft/adapters"
+	"weft/server/tenant"
+)
+
+// adapterInfo is a version as admins see it.
+type adapterInfo struct {
+	Ref     string         `json:"ref"`
+	Tenant  string         `json:"tenant"`
+	Name    string         `json:"name"`
+	Digest  string         `json:"digest"`
+	Base    string         `json:"base"`
+	Current bool           `json:"current"`
+	Pinned  bool           `json:"pinned"`
+	Tags    []string       `json:"tags"`
+	State   adapters.State `json:"state"`
+	Reason  string         `json:"reason,omitempty"`
+	Rank    int            `json:"rank"`
+	Targets []string       `json:"targets"`
+	Params  int64          `json:"params"`
+	Bytes   int64          `json:"bytes"`
+	Created time.Time      `json:"created"`
+	Warning string         `json:"warning,omitempty"` // in the answer to an upload
+}
+
+func (s *Server) adapterInfo(v *adapters.Version) adapterInfo {
+	state, reason := s.deps.Adapters.State(*v)
+	return adapterInfo{v.Ref(), v.Tenant, v.Name, v.Digest, v.Base, v.Current, v.Pinned, append([]string{}, v.Tags...),
+		state, reason, v.Rank, append([]string{}, v.Targets...),
+		v.Params, v.Bytes, v.Created, strings.Join(v.Warnings, "; ")}
+}
+
+func (s *Server) listAdapters(c *gin.Context) (any, error) {
+	out := []adapterInfo{}
+	if s.deps.Adapters != nil {
+		list, err := s.deps.Adapters.List(c.Request.Context(), c.Param("tenant"))
+		if err != nil {
+			return nil, err
+		}
+		for i := range list {
+			out = append(out, s.adapterInfo(&list[i]))
+		}
+	}
+	return gin.H{"adapters": out}, nil
+}
+
+// versionInfo describes a version, or passes the error on.
+func (s *Server) versionInfo(v adapters.Version, err error) (any, error) {
+	if err != nil {
+		return nil, err
+	}
+	return s.adapterInfo(&v), nil
+}
+
+func (s *Server) getAdapter(c *gin.Context) (any, error) {
+	return s.versionInfo(
+		s.deps.Adapters.Resolve(c.Request.Context(), c.Param("tenant"), c.Param("name"), c.Query("version")))
+}
+
+func (s *Server) removeAdapter(c *gin.Context) (any, error) {
+	err := s.deps.Adapters.Remove(c.Request.Context(), c.Param("tenant"), c.Param("name"), c.Query("version"))
+	return gin.H{"removed": true}, err
+}
+
+// versionBody is {"version": "..."}; "" and no body are the current or the last version.
+type versionBody struct {
+	Version string `json:"version"`
+}
+
+func (s *Server) rollbackAdapter(c *gin.Context) (any, error) {
+	var in versionBody
+	if err := s.optionalBody(c, &in); err != nil {
+		return nil, err
+	}
+	return s.versionInfo(s.deps.Adapters.Rollback(c.Request.Context(), c.Param("tenant"), c.Param("name"), in.Version))
+}
+
+func (s *Server) pinAdapter(c *gin.Context, pinned bool) (any, error) {
+	err := s.deps.Adapters.Pin(c.Request.Context(), c.Param("tenant"), c.Param("name"), pinned)
+	return gin.H{"pinned": pinned}, err
+}
+
+func (s *Server) tagAdapter(c *gin.Context) (any, error) {
+	var in versionBody
+	err := s.optionalBody(c, &in)
+	if err == nil {
+		err = s.deps.Adapters.Tag(c.Request.Context(), c.Param("tenant"), c.Param("name"), c.Param("tag"), in.Version)
+	}
+	return gin.H{"tag": c.Param("tag")}, err
+}
+
+func (s *Server) untagAdapter(c *gin.Context) (any, error) {
+	err := s.deps.Adapters.Untag(c.Request.Context(), c.Param("tenant"), c.Param("name"), c.Param("tag"))
+	return gin.H{"removed": true}, err
+}
+
+const (
+	maxUploads    = 16 // uploads at work at once
+	tenantUploads = 2  // of them for one tenant, so that a slow one keeps nobody else out
+	maxUpload     = 30 * time.Minute
+)
+
+// uploadAdapter takes a zip, tar or tar.gz of a PEFT folder as the body; the query may hold a tag.
+func (s *Server) uploadAdapter(c *gin.Context) (any, error) {
+	leave, err := s.uploads.enter(c.Param("tenant"))
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	opt, err := s.addOptions(c, c.Param("tenant"))
+	if err == nil {
+		err = adapters.CheckName("adapter", c.Param("name"))
+	}
+	if err != nil {
+		return nil, err
+	}
+	opt.Tag = c.Query("tag")
+	file, err := s.receive(c)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = errors.Join(file.Close(), os.Remove(file.Name())) }()
+	return s.versionInfo(
+		s.deps.Adapters.AddArchive(c.Request.Context(), c.Param("tenant"), c.Param("name"), file, opt))
+}
+
+// addOptions are the tenant's limits; a tenant that does not exist has no adapters.
+func (s *Server) addOptions(c *gin.Context, name string) (adapters.AddOptions, error) {
+	st, err := s.store()
+	if err != nil && name == tenant.Default {
+		return adapters.AddOptions{}, nil
+	}
+	if err != nil {
+		return adapters.AddOptions{}, err
+	}
+	t, err := st.Get(c.Request.Context(), name)
+	return adapters.AddOptions{MaxCount: t.Settings.AdapterCount, MaxBytes: t.Settings.AdapterBytes}, err
+}
+
+// uploads counts the uploads at work, of all tenants and of each.
+type uploads struct {
+	mu  sync.Mutex
+	all int
+	of  map[string]int
+}
+
+// enter takes a place for a tenant's upload; leave gives it back.
+func (u *uploads) enter(tenant string) (leave func(), err error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.all == maxUploads || u.of[tenant] == tenantUploads {
+		return nil, errUploads
+	}
+	if u.of == nil {
+		u.of = map[string]int{}
+	}
+	u.all++
+	u.of[tenant]++
+	return func() {
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		u.all--
+		if u.of[tenant]--; u.of[tenant] == 0 {
+			delete(u.of, tenant)
+		}
+	}, nil
+}
+
+// receive writes the body to a temporary file, which the caller closes and removes, and rewinds it.
+func (s *Server) receive(c *gin.Context) (*os.File, error) {
+	if c.Request.ContentLength > s.cfg.MaxUpload {
+		c.Header("Connection", "close")
+		return nil, &http.MaxBytesError{Limit: s.cfg.MaxUpload}
+	}
+	file, err := os.CreateTemp(s.cfg.UploadDir, "weft-upload-*")
+	if err != nil {
+		return nil, fmt.Errorf("upload: %w", err)
+	}
+	in := &pacedReader{http.MaxBytesReader(c.Writer, c.Request.Body, s.cfg.MaxUpload),
+		http.NewResponseController(c.Writer), s.cfg.BodyTimeout, time.Now().Add(maxUpload)}
+	_, err = io.Copy(file, in)
+	if err == nil {
+		_, err = file.Seek(0, io.SeekStart)
+	}
+	_ = in.control.SetReadDeadline(time.Time{})
+	if err == nil {
+		return file, nil
+	}
+	_ = errors.Join(file.Close(), os.Remove(file.Name()))
+	var tooLarge *http.MaxBytesError
+	var path *os.PathError
+	switch {
+	case errors.As(err, &tooLarge), errors.As(err, &path):
+		return nil, err
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return nil, errSlowBody
+	}
+	return nil, fmt.Errorf("%w: %w", errBrokenBody, err)
+}
+
+// pacedReader gives every read its time, and all of them an end.
+type pacedReader struct {
+	in      io.Reader
+	control *http.ResponseController
+	each    time.Duration
+	end     time.Time
+}
+
+func (r *pacedReader) Read(p []byte) (int, error) {
+	deadline := time.Now().Add(r.each)
+	if deadline.After(r.end) {
+		deadline = r.end
+	}
+	_ = r.control.SetReadDeadline(deadline)
+	return r.in.Read(p)
+}

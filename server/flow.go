@@ -1,0 +1,156 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/gin-gonic/gin"
+
+	"weft/server/openai"
+	"weft/server/telemetry"
+)
+
+// flow is what a route that generates text has of its own. Every such request takes the same steps in the same order:
+// parse → target → render → generate → reply.
+type flow[T generating] struct {
+	operation string // the route's name in traces
+	prefix    string // of the answers' ids
+	param     string // the member that holds the prompts, which errors name
+	// parse checks a body.
+	parse func(body []byte, limits openai.Limits) (T, error)
+	// render makes the prompts, at least one.
+	render func(s *Server, t *target, in T) ([]*prompt, error)
+	// reply builds the answer.
+	reply func(r *request, in T) reply
+}
+
+// generating are the parsed bodies of such routes.
+type generating interface{ Shared() *openai.Params }
+
+// request is one request for generated text, filled in by one step after the other.
+type request struct {
+	s       *Server
+	id      string // of the answer
+	arrived time.Time
+	span    *telemetry.Span
+	p       *openai.Params
+	target  *target
+	param   string // as flow's
+	prompts []*prompt
+}
+
+func (f flow[T]) handler(s *Server) gin.HandlerFunc {
+	return func(c *gin.Context) {
+		if err := f.run(s, c); err != nil {
+			s.fail(c, err)
+		}
+	}
+}
+
+// run takes a request through the steps. What fails before there are sequences is returned; afterwards the client hears
+// of it before they are ended.
+func (f flow[T]) run(s *Server, c *gin.Context) error {
+	r := &request{s: s, id: f.prefix + randomID(), arrived: time.Now(), param: f.param,
+		span: s.trace(c, f.operation+" "+s.cfg.Model)}
+	in, err := parsed(s, c, f.parse)
+	if err != nil {
+		return err
+	}
+	r.p = in.Shared()
+	if r.target, err = s.target(c, r.p); err != nil {
+		return err
+	}
+	if r.prompts, err = f.render(s, r.target, in); err != nil {
+		return err
+	}
+	r.describe(f.operation)
+	g, err := s.generate(c, r)
+	if err != nil {
+		return err
+	}
+	defer g.conclude(c)
+	if err := s.send(c, g, f.reply(r, in)); err != nil {
+		s.fail(c, err)
+	}
+	return nil
+}
+
+// trace begins the request's span; observe ends it, when the status is known.
+func (s *Server) trace(c *gin.Context, name string) *telemetry.Span {
+	span := s.traces.Start(c.Request.Context(), c.Request.Header, name)
+	span.Set("weft.request_id", requestID(c))
+	if id := span.TraceID(); id != "" {
+		note(c, "trace_id", id)
+	}
+	c.Set(keySpan, span)
+	return span
+}
+
+// describe sets the span's attributes; none holds text of the prompt.
+func (r *request) describe(operation string) {
+	r.span.Set("gen_ai.operation.name", operation)
+	r.span.Set("gen_ai.provider.name", "weft")
+	r.span.Set("gen_ai.request.model", r.s.cfg.Model)
+	r.span.Set("gen_ai.response.model", r.target.name)
+	if len(r.target.uses) > 0 {
+		r.span.Set("weft.adapter", r.target.describe())
+	}
+	r.span.Set("gen_ai.response.id", r.id)
+	r.span.Set("gen_ai.request.temperature", r.p.Temperature)
+	r.span.Set("gen_ai.request.top_p", r.p.TopP)
+	r.span.Set("gen_ai.request.choice.count", r.p.N)
+	if r.p.MaxTokens != nil {
+		r.span.Set("gen_ai.request.max_tokens", *r.p.MaxTokens)
+	}
+}
+
+// parsed reads a request's body and checks it.
+func parsed[T any](s *Server, c *gin.Context, parse func([]byte, openai.Limits) (T, error)) (in T, err error) {
+	body, err := s.readBody(c)
+	if err != nil {
+		return in, err
+	}
+	return parse(body, s.limits)
+}
+
+// readBody reads a JSON body within its limits of size and time.
+func (s *Server) readBody(c *gin.Context) ([]byte, error) {
+	media, _, err := mime.ParseMediaType(c.GetHeader("Content-Type"))
+	if enc := c.GetHeader("Content-Encoding"); err != nil || media != "application/json" || enc != "" &&
+		enc != "identity" {
+		return nil, errMediaType
+	}
+	control := http.NewResponseController(c.Writer)
+	_ = control.SetReadDeadline(time.Now().Add(s.cfg.BodyTimeout))
+	if c.Request.ContentLength > s.cfg.MaxBody {
+		s.discard(c)
+		return nil, &http.MaxBytesError{Limit: s.cfg.MaxBody}
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(c.Writer, c.Request.Body, s.cfg.MaxBody))
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge):
+		s.discard(c)
+		return nil, err
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return nil, errSlowBody
+	case err != nil:
+		return nil, fmt.Errorf("%w: %w", errBrokenBody, err)
+	}
+	_ = control.SetReadDeadline(time.Time{}) // the connection is watched for the client's leaving
+	return body, nil
+}
+
+// discard reads on, within bounds, what a client sends too much of: a client that still writes sees a reset instead of
+// an early answer. One that asks first (Expect: 100-continue) has sent nothing yet.
+func (s *Server) discard(c *gin.Context) {
+	if c.GetHeader("Expect") == "" {
+		_, _ = io.CopyN(io.Discard, c.Request.Body, 16*s.cfg.MaxBody)
+	}
+	c.Header("Connection", "close")
+}
