@@ -3,9 +3,12 @@ FROM golang:1.26-bookworm AS build
 WORKDIR /src
 RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates gcc libc6-dev python3 python3-pip python3-venv
 COPY go.mod go.sum ./
+COPY internal/replaced internal/replaced
 RUN go mod download
 COPY . .
-RUN go build -buildvcs=false -trimpath -ldflags "-s -w -linkmode external -extldflags -static" -tags netgo,osusergo -o /out/weft ./cmd/weft
+# VERSION takes the place of the version in cmd/weft, as a git tag does in `make build`
+ARG VERSION
+RUN go build -buildvcs=false -trimpath -ldflags "-s -w ${VERSION:+-X main.version=$VERSION} -linkmode external -extldflags -static" -tags netgo,osusergo -o /out/weft ./cmd/weft
 RUN XDG_CACHE_HOME=/out/cache scripts/fetch-model
 RUN mkdir -p /out/data
 

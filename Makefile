@@ -7,11 +7,12 @@ CACHE    := .cache
 LINT     := $(CACHE)/golangci-lint-v2.15.0
 LINTPKG  := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 TAGS     := invariants
-VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+# a tag, where there is one, says more than the version in cmd/weft
+VERSION  := $(patsubst v%,%,$(shell git describe --tags --match 'v*' --dirty 2>/dev/null))
 MODEL    ?=
 LISTEN   ?= 127.0.0.1:8000
 FUZZTIME ?= 5s
-CODE     := adapters cmd finetune internal quant runtime scripts server
+CODE     := adapters cmd docs finetune internal quant runtime scripts server
 # packages that never reach C: the race detector watches them
 PURE = $(shell go list ./... | grep -v -e /device/cpu$$)
 
@@ -27,7 +28,7 @@ model: setup ## fetch the default model into the user's cache and check its hash
 	@scripts/fetch-model >/dev/null
 
 build: setup ## build bin/weft
-	go build -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/weft ./cmd/weft
+	go build -trimpath $(if $(VERSION),-ldflags "-X main.version=$(VERSION)") -o bin/weft ./cmd/weft
 
 serve: build model ## serve the default model (or MODEL=REF) on LISTEN=127.0.0.1:8000
 	exec bin/weft serve $(if $(MODEL),--model $(MODEL)) --listen $(LISTEN)
@@ -84,8 +85,9 @@ $(LINT):
 	GOBIN=$(CURDIR)/$(CACHE)/bin go install $(LINTPKG)
 	mv $(CACHE)/bin/golangci-lint $@
 
-lint: $(LINT) ## gofmt, go vet, golangci-lint
+lint: $(LINT) ## gofmt, go.mod tidy, go vet, golangci-lint
 	@test -z "$$(gofmt -l $(CODE))" || { gofmt -l $(CODE); echo "run make fmt"; exit 1; }
+	go mod tidy -diff
 	go vet ./...
 	go vet -tags invariants ./...
 	$(LINT) run ./...
@@ -99,4 +101,4 @@ docker-steps: ## run the Dockerfile's steps as a script (no container tool neede
 ci: lint build test-nocgo test-race test-asan test-isa fuzz docker-steps test-stores test-clients test-python test ## what CI runs
 
 clean: ## remove what was built here
-	rm -rf bin $(CACHE)
+	rm -rf bin dist $(CACHE)

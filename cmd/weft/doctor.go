@@ -80,7 +80,7 @@ func checkServer(ctx context.Context, url string) error {
 
 func examine() []check {
 	checks := []check{
-		{What: "version", Found: versionText() + " " + runtime.Version() + " " + runtime.GOOS + "/" + runtime.GOARCH,
+		{What: "version", Found: version + " " + runtime.Version() + " " + runtime.GOOS + "/" + runtime.GOARCH,
 			OK: true},
 		{What: "processor", Found: processor(), OK: true},
 		{What: "cores", Found: fmt.Sprintf("%d usable of %d", runtime.GOMAXPROCS(0), runtime.NumCPU()), OK: true},

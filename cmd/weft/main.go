@@ -13,8 +13,9 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// version is set by the build (-ldflags -X main.version=…).
-var version = "unknown"
+// version is the release that this tree becomes, or is. A build at or after a git tag says more: -ldflags -X
+// main.version=….
+var version = "0.1.0"
 
 // usageError is a mistake in how a command was called: exit status 2.
 type usageError struct{ err error }

@@ -136,7 +136,7 @@ func (f *serveFlags) serve(ctx context.Context) (err error) {
 	ctx, stop := untilSignal(ctx)
 	defer stop()
 	go stopOnSecondSignal(ctx, log)
-	log.Info("weft", "version", versionText(), "listen", l.Addr().String())
+	log.Info("weft", "version", version, "listen", l.Addr().String())
 	if err := t.addNamed(ctx); err != nil {
 		return err
 	}

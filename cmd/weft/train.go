@@ -351,7 +351,7 @@ func (t *trainee) train(ctx context.Context, f *trainFlags, terminal io.Writer, 
 			"the adapter was trained on the base in "+j.Quantization+"; a server computes the same with "+
 				"--load-in-4bit and the same bnb-4bit settings", "base", t.name)
 	}
-	return j.Report(res, versionText(), &t.data.Report)
+	return j.Report(res, version, &t.data.Report)
 }
 
 // besideWeights lists the files of a Hugging Face folder that a model trained from it needs too; a GGUF file has none.

@@ -142,7 +142,7 @@ func (r *renderer) Render(req *openai.ChatRequest) (string, error) {
 // newServer builds the HTTP face of a stack; t is nil where only this process can reach it.
 func newServer(s *stack, cfg server.Config, t *tenancy, traces *telemetry.Traces, log *slog.Logger) (*server.Server,
 	error) {
-	cfg.Model, cfg.Version = s.Name, versionText()
+	cfg.Model, cfg.Version = s.Name, version
 	cfg.Vocab, cfg.Context = s.Model.Config().Vocab, s.Context
 	metrics := telemetry.NewMetrics(telemetry.Config{
 		Model: s.Name, MaxContext: s.Context,
@@ -199,7 +199,7 @@ func (s *stack) warm(ctx context.Context) error {
 func (f *serveFlags) run(ctx context.Context, s *stack, t *tenancy, front *server.Front, addr net.Addr,
 	log *slog.Logger) (err error) {
 	defer func() { err = errors.Join(err, s.closeAfter(t.closeCache)) }()
-	traces, err := telemetry.NewTraces(ctx, versionText(), log)
+	traces, err := telemetry.NewTraces(ctx, version, log)
 	if err != nil {
 		return err
 	}
