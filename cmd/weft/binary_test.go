@@ -1,10 +1,13 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -123,11 +126,14 @@ func launchServer(t *testing.T, args ...string) *process {
 	return p
 }
 
+// client gives up after a minute, so that no test waits for ever.
+var client = &http.Client{Timeout: time.Minute}
+
 // await asks until the path answers with the status.
 func (p *process) await(path string, status int) *http.Response {
 	p.t.Helper()
 	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		if resp, err := http.Get(p.url + path); err == nil {
+		if resp, err := client.Get(p.url + path); err == nil {
 			if resp.StatusCode == status {
 				return resp
 			}
@@ -163,5 +169,72 @@ func (p *process) wait(within time.Duration) int {
 }
 
 func (p *process) post(path, body string) (*http.Response, error) {
-	return http.Post(p.url+path, "application/json", strings.NewReader(body))
+	return client.Post(p.url+path, "application/json", strings.NewReader(body))
+}
+
+// hold begins a request whose body is not complete before release, and waits until the server counts it: a drain lasts
+// at least as long. The release returns the status of the answer.
+func (p *process) hold() (release func() int) {
+	p.t.Helper()
+	conn, err := net.Dial("tcp", strings.TrimPrefix(p.url, "http://"))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(func() { conn.Close() })
+	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+		p.t.Fatal(err)
+	}
+	const body = `{"prompt":"x","max_tokens":1}`
+	fmt.Fprintf(conn, "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"+
+		"Content-Length: %d\r\n\r\n%s", len(body), body[:5])
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		var status struct{ Requests int }
+		resp := p.await("/admin/v1/status", http.StatusOK)
+		err := json.NewDecoder(resp.Body).Decode(&status)
+		resp.Body.Close()
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		if status.Requests > 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			p.t.Fatal("the server does not count a request whose body has begun")
+		}
+	}
+	return func() int {
+		p.t.Helper()
+		if _, err := io.WriteString(conn, body[5:]); err != nil {
+			p.t.Fatal(err)
+		}
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+			p.t.Error(err)
+		}
+		return resp.StatusCode
+	}
+}
+
+// refuses waits until the server answers a new request with 503 and Retry-After.
+func (p *process) refuses() {
+	p.t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		resp, err := p.post("/v1/completions", `{"prompt":"x","max_tokens":1}`)
+		if err != nil {
+			p.t.Fatalf("a new request is not answered: %v", err)
+		}
+		io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
+		if resp.StatusCode == http.StatusServiceUnavailable {
+			if resp.Header.Get("Retry-After") == "" {
+				p.t.Error("503 without Retry-After")
+			}
+			return
+		}
+	}
+	p.t.Fatal("no new request is refused")
 }

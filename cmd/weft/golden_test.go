@@ -51,7 +51,8 @@ func TestDefaultModelThroughTheGoClient(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := startServer(t, "--activations", "float", "--kv-type", "f32")
-	client := openai.NewClient(option.WithBaseURL(p.url+"/v1"), option.WithAPIKey("unused"), option.WithMaxRetries(0))
+	client := openai.NewClient(option.WithBaseURL(p.url+"/v1"), option.WithAPIKey("unused"),
+		option.WithMaxRetries(0), option.WithRequestTimeout(2*time.Minute))
 	t.Run("prompts", func(t *testing.T) {
 		for i, c := range g.Prompts {
 			t.Run(c.Messages[len(c.Messages)-1].Content, func(t *testing.T) {

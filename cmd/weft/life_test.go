@@ -2,6 +2,8 @@ package main
 
 import (
 	"bufio"
+	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -133,9 +135,12 @@ func TestGenerate(t *testing.T) {
 	}
 }
 
+// TestDrain: after SIGTERM new requests are refused, running ones end whole, and the exit status is 0.
 func TestDrain(t *testing.T) {
-	p := startServer(t, "--model", stories(t), "--drain-timeout", "30s")
-	resp, err := p.post("/v1/completions", `{"model":"stories260K","prompt":"Once upon a time","max_tokens":400,"ignore_eos":true,"stream":true}`)
+	p := startServer(t, "--model", stories(t), "--drain-timeout", "1m")
+	release := p.hold()
+	resp, err := p.post("/v1/completions", `{"model":"stories260K","prompt":"Once upon a time","max_tokens":400,`+
+		`"ignore_eos":true,"stream":true}`)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,47 +150,78 @@ func TestDrain(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.signal(syscall.SIGTERM)
-	sawRefusal := false
-	for range 100 {
-		resp, err := p.post("/v1/completions", `{"model":"stories260K","prompt":"x","max_tokens":1}`)
-		if err != nil {
-			break // already gone: the stream below tells whether it was cut
-		}
-		io.Copy(io.Discard, resp.Body)
-		resp.Body.Close()
-		if resp.StatusCode == http.StatusServiceUnavailable {
-			sawRefusal = resp.Header.Get("Retry-After") != ""
-			break
-		}
-		time.Sleep(time.Millisecond)
-	}
+	p.refuses()
 	rest, err := io.ReadAll(r)
-	if err != nil || !strings.HasSuffix(string(rest), "data: [DONE]\n\n") || !strings.Contains(string(rest), `"finish_reason":"length"`) {
+	if err != nil || !strings.HasSuffix(string(rest), "data: [DONE]\n\n") ||
+		!strings.Contains(string(rest), `"finish_reason":"length"`) {
 		t.Errorf("the running stream was cut: %v, ends %q", err, rest[max(0, len(rest)-300):])
+	}
+	if status := release(); status != http.StatusOK {
+		t.Errorf("a request that had begun before SIGTERM: status %d", status)
 	}
 	if status := p.wait(30 * time.Second); status != 0 {
 		t.Errorf("exit status %d after SIGTERM", status)
 	}
-	if !sawRefusal {
-		t.Log("the stream ended before a new request could be refused")
+}
+
+// TestSecondSignalStopsAtOnce: a second signal ends a drain that could last, and the exit status tells it.
+func TestSecondSignalStopsAtOnce(t *testing.T) {
+	p := startServer(t, "--model", stories(t), "--drain-timeout", "10m")
+	p.hold()
+	p.signal(syscall.SIGTERM)
+	p.refuses()
+	p.signal(syscall.SIGTERM)
+	if status := p.wait(10 * time.Second); status == 0 {
+		t.Error("exit status 0, as after a clean drain")
 	}
 }
 
-func TestSecondSignalStopsAtOnce(t *testing.T) {
-	p := startServer(t, "--model", stories(t), "--device", "ref", "--drain-timeout", "10m")
-	resp, err := p.post("/v1/completions", `{"model":"stories260K","prompt":"Once","max_tokens":500,"ignore_eos":true,"stream":true}`)
+// TestUnreadableDataDirectory: where there may be keys that cannot be read, nobody is let in instead of everybody. As
+// the superuser may read everything, the server runs as somebody else then.
+func TestUnreadableDataDirectory(t *testing.T) {
+	path, err := binary()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer resp.Body.Close()
-	if _, err := bufio.NewReader(resp.Body).ReadString('\n'); err != nil {
+	if err := os.Chmod(filepath.Dir(path), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	p.signal(syscall.SIGTERM)
-	time.Sleep(50 * time.Millisecond)
-	p.signal(syscall.SIGTERM)
-	if status := p.wait(5 * time.Second); status == 0 {
-		t.Log("the stream ended before the second signal")
+	for _, unreadable := range []string{"share", filepath.Join("share", "weft")} {
+		dir := t.TempDir()
+		for _, d := range []string{dir, filepath.Dir(dir)} {
+			if err := os.Chmod(d, 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		model, err := os.ReadFile(stories(t))
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, "stories.gguf"), model, 0o644)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		share := filepath.Join(dir, "share")
+		if _, stderr, status := run(t, "", "keys", "add", "--data", filepath.Join(share, "weft")); status != 0 {
+			t.Fatal(stderr)
+		}
+		locked := filepath.Join(dir, unreadable)
+		if err := os.Chmod(locked, 0); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { os.Chmod(locked, 0o700) })
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		cmd := exec.CommandContext(ctx, path, "serve", "--listen", "127.0.0.1:0", "--memory", "1GiB", "--model",
+			filepath.Join(dir, "stories.gguf"))
+		cmd.Dir, cmd.Env = dir, append(os.Environ(), "XDG_DATA_HOME="+share)
+		if os.Geteuid() == 0 {
+			const nobody = 65534
+			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+		}
+		out, err := cmd.CombinedOutput()
+		if status := cmd.ProcessState; err == nil || status.ExitCode() != 1 || bytes.Contains(out, []byte("listen=")) {
+			t.Errorf("%s is unreadable: %v\n%s", unreadable, err, out)
+		}
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -57,11 +58,19 @@ func TestContract(t *testing.T) {
 	}
 	w.checkFlags(want.Flags)
 	for _, name := range slices.Sorted(maps.Keys(union(want.Steps, got.Steps))) {
-		if slices.Equal(want.Steps[name], got.Steps[name]) {
+		if slices.Equal(want.Steps[name], got.Steps[name]) || listsAll.MatchString(name) &&
+			containsAll(got.Steps[name], want.Steps[name]) {
 			continue
 		}
 		t.Errorf("%s differs (-update records what is meant):\n%s", name, difference(want.Steps[name], got.Steps[name]))
 	}
+}
+
+// listsAll matches the steps that list routes or metrics: there, too, a newer program may add some.
+var listsAll = regexp.MustCompile(`GET (/openapi\.json|/metrics)$`)
+
+func containsAll(list, part []string) bool {
+	return !slices.ContainsFunc(part, func(line string) bool { return !slices.Contains(list, line) })
 }
 
 func union(a, b map[string][]string) map[string][]string {
