@@ -22,8 +22,8 @@ func (p *process) completion(model string, prompt []int32) (status int, body str
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	resp, err := p.post("/v1/completions", fmt.Sprintf(
-		`{"model":%q,"prompt":%s,"max_tokens":1,"temperature":0,"logprobs":1,"return_tokens_as_token_ids":true}`, model, ids))
+	resp, err := p.post("/v1/completions", fmt.Sprintf(`{"model":%q,"prompt":%s,"max_tokens":1,"temperature":0,
+		"logprobs":1,"return_tokens_as_token_ids":true}`, model, ids))
 	if err != nil {
 		p.t.Fatal(err)
 	}

@@ -236,7 +236,7 @@ func addScaled(before, merged memory, scale float32) memory {
 }
 
 // A sequence's logits with its adapter are bitwise the same alone and among others, in chunks of any length, whatever
-// adapters the neighbours use.
+// adapters the neighbours use, and at which scales they use the same one.
 func TestAdaptersChangeOnlyTheirOwn(t *testing.T) {
 	for name, open := range floatDevices(t) {
 		t.Run(name, func(t *testing.T) {
@@ -244,41 +244,41 @@ func TestAdaptersChangeOnlyTheirOwn(t *testing.T) {
 			src, cfg := tiny(t)
 			m := loadModel(t, dev, src, cfg).(*decoder)
 			rng := rand.New(rand.NewPCG(11, 12))
-			var adapters []*lora.Weights
-			for _, kind := range append(adapterKinds, "") {
-				var w *lora.Weights
-				if kind != "" {
-					w = loadAdapter(t, dev, adapterOf(rng, cfg, maps.Clone(src), kind))
+			uses := []lora.Use{{}} // the base
+			for _, kind := range adapterKinds {
+				w := loadAdapter(t, dev, adapterOf(rng, cfg, maps.Clone(src), kind))
+				uses = append(uses, lora.Use{Weights: w, Scale: 1})
+				if w.Mixable() == nil {
+					uses = append(uses, lora.Use{Weights: w, Scale: 0.5})
 				}
-				adapters = append(adapters, w)
 			}
 			const length = 20
 			var seqs [][]int32
 			var want [][][]float32
-			for _, w := range adapters {
+			for _, use := range uses {
 				ids := make([]int32, length)
 				for i := range ids {
 					ids[i] = rng.Int32N(int32(cfg.Vocab))
 				}
 				seqs = append(seqs, ids)
-				want = append(want, aloneWith(t, m, dev, ids, w))
+				want = append(want, aloneWith(t, m, dev, ids, use))
 			}
 			for range 4 {
-				checkAdapterMix(t, m, dev, rng, seqs, adapters, want)
+				checkAdapterMix(t, m, dev, rng, seqs, uses, want)
 			}
 		})
 	}
 }
 
 // aloneWith returns the logits of all tokens of a sequence that is computed token by token.
-func aloneWith(t *testing.T, m *decoder, dev device.Device, ids []int32, w *lora.Weights) (out [][]float32) {
+func aloneWith(t *testing.T, m *decoder, dev device.Device, ids []int32, use lora.Use) (out [][]float32) {
 	t.Helper()
 	h := newHarness(t, m, dev, 16, len(ids), tensor.F32)
 	for i, id := range ids {
 		b := &Batch{IDs: []int32{id}, Positions: []int32{int32(i)}, Indptr: []int32{0, 1},
 			Lens: []int32{int32(len(ids))}, PageTables: [][]int32{h.pages}}
-		if w != nil {
-			b.LoRA = []lora.Segment{{Begin: 0, End: 1, Scale: 1, Weights: w}}
+		if use.Weights != nil {
+			b.LoRA = []lora.Segment{{Begin: 0, End: 1, Scale: use.Scale, Weights: use.Weights}}
 		}
 		if err := m.Forward(b, h.cache); err != nil {
 			t.Fatal(err)
@@ -293,7 +293,7 @@ func aloneWith(t *testing.T, m *decoder, dev device.Device, ids []int32, w *lora
 }
 
 func checkAdapterMix(t *testing.T, m *decoder, dev device.Device, rng *rand.Rand, seqs [][]int32,
-	adapters []*lora.Weights, want [][][]float32) {
+	uses []lora.Use, want [][][]float32) {
 	t.Helper()
 	h := newHarness(t, m, dev, 16, 32*len(seqs), tensor.F32)
 	done := make([]int, len(seqs))
@@ -316,8 +316,8 @@ func checkAdapterMix(t *testing.T, m *decoder, dev device.Device, rng *rand.Rand
 			left = left || done[s] < len(seqs[s])
 			b.Indptr, b.Lens, b.PageTables = append(b.Indptr, int32(len(b.IDs))), append(b.Lens, int32(len(seqs[s]))),
 				append(b.PageTables, h.pages[2*s:2*s+2])
-			if adapters[s] != nil && n > 0 {
-				b.LoRA = append(b.LoRA, lora.Segment{Begin: begin, End: len(b.IDs), Scale: 1, Weights: adapters[s]})
+			if u := uses[s]; u.Weights != nil && n > 0 {
+				b.LoRA = append(b.LoRA, lora.Segment{Begin: begin, End: len(b.IDs), Scale: u.Scale, Weights: u.Weights})
 			}
 		}
 		if err := m.Forward(b, h.cache); err != nil {
