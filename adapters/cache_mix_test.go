@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"weft/internal/deadline"
 )
 
 // mustAcquireAll returns the release of all leases.
@@ -41,7 +43,7 @@ func later(c *Cache, vs ...Version) (came <-chan struct{}, wait func(*testing.T)
 	}()
 	return done, func(t *testing.T) func() {
 		t.Helper()
-		if <-done; err != nil {
+		if deadline.Receive(t, done, "the load of "+refs(vs)); err != nil {
 			t.Errorf("%s: %v", refs(vs), err)
 		}
 		return func() {
@@ -149,17 +151,18 @@ func TestPinsRefuseAtOnce(t *testing.T) {
 		pinned, a, b := f.version(1, 10), f.version(2, 15), f.version(3, 25)
 		mustAcquire(t, c, pinned).Release()
 		l := mustAcquire(t, c, a)
-		waits := make(chan error)
+		waits := make(chan error, 1)
 		go func() { _, err := c.Acquire(context.Background(), b); waits <- err }()
 		time.Sleep(500 * time.Millisecond)
 		f.source.set(pinned.Digest, true, true)
 		began := time.Now()
-		wants(t, "a pin comes while it waits", <-waits, ErrPinned)
+		err, _ := deadline.Receive(t, waits, "the answer to who waits for a pinned adapter's memory")
+		wants(t, "a pin comes while it waits", err, ErrPinned)
 		if took := time.Since(began); took > time.Second {
 			t.Errorf("the answer came after %v", took)
 		}
 		began = time.Now()
-		_, err := c.Acquire(t.Context(), b)
+		_, err = c.Acquire(t.Context(), b)
 		wants(t, "alone", err, ErrPinned)
 		_, err = c.AcquireAll(t.Context(), f.version(4, 6), a)
 		wants(t, "a mix", err, ErrPinned)

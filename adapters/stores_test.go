@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"weft/internal/deadline"
 	"weft/internal/store"
 )
 
@@ -118,7 +119,7 @@ func TestStoresTwoServers(t *testing.T) {
 func TestStoresCollectMeanwhile(t *testing.T) {
 	places := sharedPlaces(t, 2)
 	a, b := places[0].open(t), places[1].open(t)
-	done := make(chan error)
+	done := make(chan error, 1)
 	stop := make(chan struct{})
 	go func() {
 		for {
@@ -151,7 +152,7 @@ func TestStoresCollectMeanwhile(t *testing.T) {
 		}
 	}
 	close(stop)
-	if err := <-done; err != nil {
+	if err, _ := deadline.Receive(t, done, "the end of the collector"); err != nil {
 		t.Error(err)
 	}
 }
