@@ -81,7 +81,7 @@ func rootCommand() *cobra.Command {
 	})
 	root.AddCommand(
 		serveCommand(), chatCommand(), generateCommand(), scoreCommand(), trainCommand(), adaptersCommand(),
-		tenantsCommand(), keysCommand(), usageCommand(), benchCommand(),
+		tenantsCommand(), keysCommand(), usageCommand(), backupCommand(), restoreCommand(), benchCommand(),
 		inspectCommand(), tokenizeCommand(), versionCommand(), doctorCommand(), configCommand(),
 	)
 	root.PersistentFlags().String("config", "", "YAML `file` with the same keys as the flags")

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -36,14 +37,41 @@ type DB struct {
 // Open opens dsn: a URL that begins with postgres:// or postgresql://, or the path of a SQLite file, which is made
 // together with its folder.
 func Open(ctx context.Context, dsn string) (*DB, error) {
-	d := &DB{postgres: strings.HasPrefix(dsn, "postgres://") || strings.HasPrefix(dsn, "postgresql://")}
+	if !isPostgres(dsn) {
+		if err := os.MkdirAll(filepath.Dir(dsn), 0o700); err != nil {
+			return nil, fmt.Errorf("open database: %w", err)
+		}
+	}
+	return openAt(ctx, dsn, newest)
+}
+
+// newest stands for the version of the last migration.
+const newest = math.MaxInt64
+
+// openAt opens dsn and applies the migrations up to a version.
+func openAt(ctx context.Context, dsn string, version int64) (*DB, error) {
+	d, err := connect(dsn)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.migrate(ctx, version); err != nil {
+		d.db.Close()
+		return nil, fmt.Errorf("open database %s: %w", Redact(dsn), err)
+	}
+	return d, nil
+}
+
+func isPostgres(dsn string) bool {
+	return strings.HasPrefix(dsn, "postgres://") || strings.HasPrefix(dsn, "postgresql://")
+}
+
+// connect prepares connections; SQLite's file is made with the first of them.
+func connect(dsn string) (*DB, error) {
+	d := &DB{postgres: isPostgres(dsn)}
 	var err error
 	if d.postgres {
 		d.db, err = sql.Open("pgx", dsn)
 	} else {
-		if err := os.MkdirAll(filepath.Dir(dsn), 0o700); err != nil {
-			return nil, fmt.Errorf("open database: %w", err)
-		}
 		// Writers queue for 10 s; a transaction takes the write lock when it begins, so that it never fails half way.
 		q := url.Values{"_pragma": {"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)"},
 			"_txlock": {"immediate"}}
@@ -54,10 +82,6 @@ func Open(ctx context.Context, dsn string) (*DB, error) {
 	}
 	if !d.postgres {
 		d.db.SetMaxOpenConns(4)
-	}
-	if err := d.migrate(ctx); err != nil {
-		d.db.Close()
-		return nil, fmt.Errorf("open database %s: %w", Redact(dsn), err)
 	}
 	return d, nil
 }
@@ -79,8 +103,8 @@ func (d *DB) Postgres() bool { return d.postgres }
 // migrationLock is the key of the advisory lock under which Postgres is migrated.
 const migrationLock = 0x77656674
 
-// migrate applies the numbered files that the database lacks, each in a transaction.
-func (d *DB) migrate(ctx context.Context) error {
+// migrate applies the numbered files that the database lacks up to a version, in one transaction.
+func (d *DB) migrate(ctx context.Context, version int64) error {
 	files, err := fs.Glob(migrations, "migrations/*.sql") // sorted
 	if err != nil {
 		return err
@@ -106,7 +130,7 @@ func (d *DB) migrate(ctx context.Context) error {
 			if err != nil {
 				return fmt.Errorf("migration %s has no number", name)
 			}
-			if number <= have.Int64 {
+			if number <= have.Int64 || number > version {
 				continue
 			}
 			text, err := migrations.ReadFile(f)
@@ -126,10 +150,15 @@ func (d *DB) migrate(ctx context.Context) error {
 			}
 		}
 		if int(have.Int64) > len(files) {
-			return fmt.Errorf("%w: it has version %d, this program knows %d", ErrNewer, have.Int64, len(files))
+			return newer(have.Int64, len(files))
 		}
 		return nil
 	})
+}
+
+func newer(have int64, known int) error {
+	return fmt.Errorf("%w: its schema is %d, this program knows schemas up to %d: use the version of weft that wrote "+
+		"it, or a later one", ErrNewer, have, known)
 }
 
 // lockMigrations keeps other processes from migrating a Postgres at the same time. SQLite's transactions do that

@@ -1,0 +1,284 @@
+package backup
+
+import (
+	"archive/tar"
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"weft/adapters"
+	"weft/internal/store"
+)
+
+// maxManifest bounds the manifest: it takes about 200 bytes for a file.
+const maxManifest = 256 << 20
+
+// walk reads a backup: with gets every file after the manifest, in the manifest's order for a folder, in the file's for
+// a tar, each reader checked against the manifest. ErrDamaged where a file is missing, unknown, or not what it should
+// be.
+func walk(ctx context.Context, path string, with func(f File, in io.Reader) error) (m Manifest, err error) {
+	st, err := os.Stat(path)
+	if err != nil {
+		return m, err
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return m, err
+	}
+	defer file.Close()
+	if st.IsDir() {
+		return walkFolder(ctx, path, with)
+	}
+	return walkTar(ctx, tar.NewReader(file), with)
+}
+
+func walkFolder(ctx context.Context, path string, with func(f File, in io.Reader) error) (m Manifest, err error) {
+	text, err := os.Open(filepath.Join(path, manifestName))
+	if err != nil {
+		return m, fmt.Errorf("%w: %s has no %s: it is no backup, or not a complete one", ErrDamaged, path, manifestName)
+	}
+	defer text.Close()
+	if m, err = readManifest(text); err != nil {
+		return m, err
+	}
+	for _, f := range m.Files {
+		in, err := os.Open(filepath.Join(path, filepath.FromSlash(f.Name)))
+		if errors.Is(err, fs.ErrNotExist) {
+			return m, fmt.Errorf("%w: %s is missing", ErrDamaged, f.Name)
+		}
+		if err != nil {
+			return m, err
+		}
+		if err := errors.Join(read(ctx, f, in, with), in.Close()); err != nil {
+			return m, err
+		}
+	}
+	return m, nil
+}
+
+func walkTar(ctx context.Context, in *tar.Reader, with func(f File, in io.Reader) error) (m Manifest, err error) {
+	head, err := in.Next()
+	if err != nil || head.Name != manifestName {
+		return m, fmt.Errorf("%w: it does not begin with %s: it is no backup of weft", ErrDamaged, manifestName)
+	}
+	if m, err = readManifest(in); err != nil {
+		return m, err
+	}
+	left := make(map[string]File, len(m.Files))
+	for _, f := range m.Files {
+		left[f.Name] = f
+	}
+	for {
+		head, err := in.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return m, fmt.Errorf("%w: it is cut off or no tar file: %w", ErrDamaged, err)
+		}
+		f, ok := left[head.Name]
+		if !ok || head.Typeflag != tar.TypeReg {
+			return m, fmt.Errorf("%w: it holds %s, which its manifest does not name", ErrDamaged,
+				adapters.Quote(head.Name))
+		}
+		delete(left, head.Name)
+		if err := read(ctx, f, in, with); err != nil {
+			return m, err
+		}
+	}
+	for _, f := range m.Files {
+		if _, missing := left[f.Name]; missing {
+			return m, fmt.Errorf("%w: %s is missing, and %d files in all", ErrDamaged, f.Name, len(left))
+		}
+	}
+	return m, nil
+}
+
+// read hands a file to with and reads what is left of it, so that it is checked to its end.
+func read(ctx context.Context, f File, in io.Reader, with func(f File, in io.Reader) error) error {
+	c := check(ctx, in, f)
+	if err := with(f, c); err != nil {
+		return err
+	}
+	_, err := io.Copy(io.Discard, c)
+	return err
+}
+
+func readManifest(in io.Reader) (m Manifest, err error) {
+	text, err := io.ReadAll(io.LimitReader(in, maxManifest+1))
+	if err != nil || len(text) > maxManifest {
+		return m, fmt.Errorf("%w: %s cannot be read", ErrDamaged, manifestName)
+	}
+	if err := json.Unmarshal(text, &m); err != nil {
+		return m, fmt.Errorf("%w: %s: %w", ErrDamaged, manifestName, err)
+	}
+	if m.Format > format {
+		return m, fmt.Errorf("the backup has format %d, this program reads up to %d: use the version of weft that "+
+			"wrote it (%s), or a later one", m.Format, format, adapters.Quote(m.Weft))
+	}
+	if len(m.Files) == 0 || m.Files[0].Name != databaseName {
+		return m, fmt.Errorf("%w: %s names no %s", ErrDamaged, manifestName, databaseName)
+	}
+	for _, f := range m.Files[1:] {
+		if len(f.SHA256) != 64 || !filepath.IsLocal(f.SHA256) || f.Name != blobName(f.SHA256) {
+			return m, fmt.Errorf("%w: %s names %s", ErrDamaged, manifestName, adapters.Quote(f.Name))
+		}
+	}
+	return m, nil
+}
+
+// Verify reads all of a backup: every file is there and has its SHA-256, and the database can be opened and names no
+// other file. ErrDamaged, store.ErrNewer.
+func Verify(ctx context.Context, path string) (m Manifest, err error) {
+	work, err := os.MkdirTemp("", "weft-verify-")
+	if err != nil {
+		return m, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
+	db, m, err := unpack(ctx, path, work)
+	if err != nil {
+		return m, err
+	}
+	return m, db.Close()
+}
+
+// unpack verifies a backup and opens a copy of its database below work, brought to the present schema.
+func unpack(ctx context.Context, path, work string) (db *store.DB, m Manifest, err error) {
+	file := filepath.Join(work, databaseName)
+	m, err = walk(ctx, path, func(f File, in io.Reader) error {
+		if f.Name != databaseName {
+			return nil // read and checked
+		}
+		return writeFile(file, in)
+	})
+	if err != nil {
+		return nil, m, fmt.Errorf("%s: %w", path, err)
+	}
+	if db, err = store.Open(ctx, file); err != nil {
+		return nil, m, fmt.Errorf("%s: %w", path, err)
+	}
+	have := make(map[string]int64, len(m.Files))
+	for _, f := range m.Files[1:] {
+		have[f.SHA256] = f.Bytes
+	}
+	blobs, err := adapters.StoredFiles(ctx, db)
+	for _, b := range blobs {
+		if n, ok := have[b.Digest]; !ok || n != b.Bytes {
+			err = fmt.Errorf("%w: the file of %s is not in it", ErrDamaged, adapters.Quote(b.Name))
+		}
+	}
+	if err != nil {
+		return nil, m, errors.Join(fmt.Errorf("%s: %w", path, err), db.Close())
+	}
+	return db, m, nil
+}
+
+// Restore brings what a backup holds into a store. Everything is read and verified first; then the files are put into
+// the store; then, in one transaction, the rows. A process that is killed leaves the store with the rows that it had,
+// and files to which no row refers, which the garbage collector removes. Without replace a store that holds tenants,
+// keys, adapters or usage is refused with ErrExists; with it all of its rows go. ErrDamaged, store.ErrNewer.
+func Restore(ctx context.Context, path string, s Store, replace bool) (m Manifest, err error) {
+	if err := mayReplace(ctx, s.DB, replace); err != nil {
+		return m, err
+	}
+	r, err := s.registry()
+	if err != nil {
+		return m, err
+	}
+	work, err := os.MkdirTemp(filepath.Join(s.Dir, "tmp"), "restore-")
+	if err != nil {
+		return m, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
+	from, m, err := unpack(ctx, path, work)
+	if err != nil {
+		return m, err
+	}
+	defer func() { err = errors.Join(err, from.Close()) }()
+	hold, err := r.Hold(ctx)
+	if err != nil {
+		return m, err
+	}
+	defer func() { err = errors.Join(err, hold.Release(context.WithoutCancel(ctx))) }()
+	defer renew(ctx, hold)()
+	if err := hold.Add(ctx, digests(m.Files[1:])...); err != nil {
+		return m, err
+	}
+	_, err = walk(ctx, path, func(f File, in io.Reader) error {
+		if f.Name == databaseName {
+			return nil
+		}
+		return put(ctx, s, f, in)
+	})
+	if err != nil {
+		return m, fmt.Errorf("restore the files of adapters: %w", err)
+	}
+	if err := replaceRows(ctx, s.DB, from, replace); err != nil {
+		return m, fmt.Errorf("restore the database: %w", err)
+	}
+	return m, nil
+}
+
+// put brings a blob into the store once its digest is known to be right.
+func put(ctx context.Context, s Store, f File, in io.Reader) error {
+	path := filepath.Join(s.Dir, "tmp", "restore-"+f.SHA256)
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) { // of one that was killed
+		return err
+	}
+	defer os.Remove(path)
+	if err := writeFile(path, in); err != nil {
+		return err
+	}
+	return s.Blobs.Put(ctx, f.SHA256, path)
+}
+
+// counters are polled by servers: those of the store go on, so that every server sees that there was a change.
+var counters = []struct{ table, column string }{{"adapter_changes", "n"}, {"tenant_changes", "counter"}}
+
+// replaceRows is the moment at which a restore happens.
+func replaceRows(ctx context.Context, to, from *store.DB, replace bool) error {
+	leaveOut := slices.Clone(transient)
+	for _, c := range counters {
+		leaveOut = append(leaveOut, c.table)
+	}
+	return to.Replace(ctx, from, func(tx *store.Tx) error {
+		if err := mayReplace(ctx, tx, replace); err != nil { // somebody may have been faster
+			return err
+		}
+		for _, c := range counters {
+			if _, err := tx.Exec(ctx, "UPDATE "+c.table+" SET "+c.column+" = "+c.column+" + 1 WHERE id = 1"); err != nil {
+				return err
+			}
+		}
+		return nil
+	}, leaveOut...)
+}
+
+// mayReplace returns an ErrExists where a database holds anything that somebody made, unless that is to be replaced.
+func mayReplace(ctx context.Context, db interface {
+	QueryRow(ctx context.Context, query string, args ...any) *sql.Row
+}, replace bool) error {
+	if replace {
+		return nil
+	}
+	for _, t := range []struct{ table, what string }{
+		{"tenants WHERE name <> 'default'", "tenants"}, {"tenant_keys", "keys"}, {"adapter_versions", "adapters"},
+		{"tenant_days", "usage"},
+	} {
+		var n int64
+		if err := db.QueryRow(ctx, "SELECT COUNT(*) FROM "+t.table).Scan(&n); err != nil {
+			return err
+		}
+		if n > 0 {
+			return fmt.Errorf("the store to restore into is not empty: it has %s: %w", t.what, ErrExists)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,121 @@
+package backup
+
+import (
+	"archive/tar"
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// sink is a backup that is being written.
+type sink interface {
+	add(name string, size int64, in io.Reader) error
+	// commit makes it durable and gives it its name.
+	commit(out string) error
+	// close ends the writing, also after an error.
+	close() error
+}
+
+func newText(text []byte) io.Reader { return bytes.NewReader(text) }
+
+// isTar says whether a backup of that name is one file.
+func isTar(path string) bool { return strings.HasSuffix(path, ".tar") }
+
+// newSink writes below the folder work, which lies beside out.
+func newSink(out, work string) (sink, error) {
+	if !isTar(out) {
+		return &folder{work: work, dirs: map[string]bool{work: true}}, nil
+	}
+	f, err := os.OpenFile(filepath.Join(work, "backup.tar"), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	return &tarFile{f, tar.NewWriter(f)}, nil
+}
+
+// folder is the work folder itself.
+type folder struct {
+	work string
+	dirs map[string]bool
+}
+
+func (d *folder) add(name string, _ int64, in io.Reader) error {
+	path := filepath.Join(d.work, filepath.FromSlash(name))
+	if name == databaseName { // it was written there
+		if _, err := io.Copy(io.Discard, in); err != nil {
+			return err
+		}
+		return syncFile(path)
+	}
+	for dir := filepath.Dir(path); len(dir) > len(d.work); dir = filepath.Dir(dir) {
+		d.dirs[dir] = true
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	return writeFile(path, in)
+}
+
+func (d *folder) commit(out string) error {
+	for dir := range d.dirs {
+		if err := syncFile(dir); err != nil {
+			return err
+		}
+	}
+	if err := os.Rename(d.work, out); err != nil {
+		return err
+	}
+	return syncFile(filepath.Dir(out))
+}
+
+func (d *folder) close() error { return nil }
+
+type tarFile struct {
+	f *os.File
+	w *tar.Writer
+}
+
+func (t *tarFile) add(name string, size int64, in io.Reader) error {
+	if err := t.w.WriteHeader(&tar.Header{Name: name, Size: size, Mode: 0o600, Typeflag: tar.TypeReg}); err != nil {
+		return err
+	}
+	_, err := io.Copy(t.w, in)
+	return err
+}
+
+func (t *tarFile) commit(out string) error {
+	if err := errors.Join(t.w.Close(), t.f.Sync()); err != nil {
+		return err
+	}
+	if err := os.Rename(t.f.Name(), out); err != nil {
+		return err
+	}
+	return syncFile(filepath.Dir(out))
+}
+
+func (t *tarFile) close() error { return t.f.Close() }
+
+// writeFile writes a new file and syncs it.
+func writeFile(path string, in io.Reader) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(f, in)
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
+}
+
+// syncFile makes a file, or the names in a folder, durable.
+func syncFile(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}

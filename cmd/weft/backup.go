@@ -1,0 +1,133 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"weft/adapters/backup"
+	"weft/internal/store"
+)
+
+func backupCommand() *cobra.Command {
+	var f dataFlags
+	var out string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "backup --out PATH",
+		Short: "Copy tenants, keys, usage and adapters to a folder or a tar file, also while servers run",
+		Long: "Copy the database and the adapters' files, as they are at one moment, to a new folder, or to one file " +
+			"where PATH ends in .tar. Servers go on meanwhile. Every file is checked against its SHA-256, and PATH appears " +
+			"once all is on the disk.\nWith --database and --bucket the same is copied out of Postgres and the bucket: a " +
+			"backup does not depend on where it came from. The model is not in it.",
+		Example: "  weft backup --out /backups/weft-$(date +%F).tar",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if out == "" {
+				return usagef("--out is empty: give a folder or a .tar file")
+			}
+			ctx, stop := untilSignal(cmd.Context())
+			defer stop()
+			return f.withStore(ctx, store.OpenExisting, func(s backup.Store) error {
+				m, err := backup.Write(ctx, s, filepath.Clean(out), version)
+				if err != nil {
+					return fmt.Errorf("backup: %w", err)
+				}
+				return printBackup(cmd.OutOrStdout(), asJSON, "backed up to", out, &m)
+			})
+		},
+	}
+	cmd.Flags().StringVar(&out, "out", "", "new `folder`, or file that ends in .tar")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON document")
+	f.register(cmd.Flags())
+	return cmd
+}
+
+func restoreCommand() *cobra.Command {
+	var f dataFlags
+	var from string
+	var replace, check, asJSON bool
+	cmd := &cobra.Command{
+		Use:   "restore --from PATH",
+		Short: "Bring a backup into an empty data directory, or into a database and a bucket",
+		Long: "Bring a backup into the data directory, or into --database and --bucket, wherever it came from. All of it " +
+			"is read and checked first; the database changes last and at once, so that a restore that was ended changes " +
+			"nothing and can be repeated.\nA store that holds tenants, keys, adapters or usage is refused, unless " +
+			"--replace says that they may go: back it up first. A backup of an earlier version is brought to the present " +
+			"schema.",
+		Example: "  weft restore --from /backups/weft-2026-01-31.tar --check\n" +
+			"  weft restore --from /backups/weft-2026-01-31.tar --data /var/lib/weft",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if from == "" {
+				return usagef("--from is empty: give the folder or file that weft backup wrote")
+			}
+			ctx, stop := untilSignal(cmd.Context())
+			defer stop()
+			if check {
+				m, err := backup.Verify(ctx, from)
+				if err != nil {
+					return fmt.Errorf("check: %w", err)
+				}
+				return printBackup(cmd.OutOrStdout(), asJSON, "complete and undamaged:", from, &m)
+			}
+			return f.withStore(ctx, store.Open, func(s backup.Store) error {
+				m, err := backup.Restore(ctx, from, s, replace)
+				if errors.Is(err, backup.ErrExists) {
+					return fmt.Errorf("restore: %w: give another --data, or --replace where all of it may go", err)
+				}
+				if err != nil {
+					return fmt.Errorf("restore: %w", err)
+				}
+				return printBackup(cmd.OutOrStdout(), asJSON, "restored", from, &m)
+			})
+		},
+	}
+	fs := cmd.Flags()
+	fs.StringVar(&from, "from", "", "`path` of the backup")
+	fs.BoolVar(&replace, "replace", false, "remove the tenants, keys, adapters and usage that are there")
+	fs.BoolVar(&check, "check", false, "only read and check the backup")
+	fs.BoolVar(&asJSON, "json", false, "print one JSON document")
+	f.register(fs)
+	return cmd
+}
+
+// withStore opens database and blobs for one operation.
+func (f *dataFlags) withStore(ctx context.Context, open func(ctx context.Context, dsn string) (*store.DB, error),
+	do func(backup.Store) error) (err error) {
+	dir, err := f.directory()
+	if err != nil {
+		return err
+	}
+	blobs, err := f.blobs(ctx, dir)
+	if err != nil {
+		return err
+	}
+	dsn := string(f.Database)
+	if dsn == "" {
+		dsn = filepath.Join(dir, "weft.db")
+	}
+	db, err := open(ctx, dsn)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("there is nothing in %s: %w", dir, err)
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	return do(backup.Store{DB: db, Blobs: blobs, Dir: dir})
+}
+
+func printBackup(w io.Writer, asJSON bool, what, path string, m *backup.Manifest) error {
+	if asJSON {
+		return printJSON(w, m)
+	}
+	_, err := fmt.Fprintf(w, "%s %s: %d files of adapters, %s, as of %s\n", what, path, len(m.Files)-1,
+		formatBytes(m.Bytes()), m.Created.Format("2006-01-02 15:04:05 MST"))
+	return err
+}
