@@ -59,7 +59,7 @@ test-stores: setup ## registry, tenants and quotas over a real Postgres and a re
 test-clients: build model ## the official Python and Node clients against the real server
 	scripts/clients/run
 
-test-python: build model ## PEFT, transformers, TensorBoard and bitsandbytes read what weft writes (their first install fetches 3 GB)
+test-python: build model ## PEFT, transformers, TensorBoard and bitsandbytes read what weft writes, Jinja2 renders beside it (their first install fetches 3 GB)
 	scripts/python/run
 
 soak: build model ## load for SOAK=60s: flat memory, no leaked page

@@ -140,8 +140,13 @@ type (
 		body *macroStmt
 		line int
 	}
-	blockStmt struct{ body []stmt }
-	flowStmt  struct{ flow flow }
+	blockStmt struct {
+		name             string
+		scoped, required bool
+		body             []stmt
+		line             int
+	}
+	flowStmt struct{ flow flow }
 )
 
 // walk calls visit for node and everything under it, expressions and statements alike, in source order.

@@ -91,8 +91,10 @@ func (f *braces) field(s string, depth int) (string, error) {
 		switch spec[1] {
 		case 's':
 			v, err = toStr(f.ev, v)
-		case 'r', 'a':
+		case 'r':
 			v, err = repr(f.ev, v)
+		case 'a':
+			v, err = ascii(f.ev, v)
 		default:
 			err = valueError("Unknown conversion specifier '%c'", spec[1])
 		}
@@ -123,6 +125,9 @@ func (f *braces) value(s string) (any, error) {
 			if end == 0 {
 				end = len(s)
 			}
+			if end == 1 {
+				return nil, valueError("Empty attribute in format string")
+			}
 			v, err = getAttr(f.ev, v, s[1:end])
 			s = s[end:]
 			continue
@@ -130,6 +135,9 @@ func (f *braces) value(s string) (any, error) {
 		end = strings.IndexByte(s, ']')
 		if s[0] != '[' || end < 0 {
 			return nil, valueError("Missing ']' in format string")
+		}
+		if end == 1 {
+			return nil, valueError("Empty attribute in format string")
 		}
 		var key any = s[1:end]
 		if n, convErr := strconv.ParseInt(s[1:end], 10, 64); convErr == nil {
@@ -171,7 +179,7 @@ func (f *braces) argument(name string) (any, error) {
 	return nil, &failure{kind: "KeyError", msg: name}
 }
 
-// formatValue is format(v, spec): [[fill]align][sign][#][0][width][,][.precision][type].
+// formatValue is format(v, spec): [[fill]align][sign][z][#][0][width][,][.precision][type].
 func formatValue(ev *evaluator, v any, spec string) (string, error) {
 	if spec == "" {
 		return toStr(ev, v)
@@ -190,15 +198,17 @@ func formatValue(ev *evaluator, v any, spec string) (string, error) {
 		}
 		return 0
 	}
-	if f.sign = flag("+- "); f.sign == '-' {
-		f.sign = 0
-	}
+	f.sign = flag("+- ")
+	f.plus0 = flag("z") != 0
 	f.alt = flag("#") != 0
 	f.zero = flag("0") != 0
 	f.width, i = digits(spec, i)
-	f.comma = flag(",_") == ','
+	f.group = flag(",_")
 	if flag(".") != 0 {
-		f.prec, i = digits(spec, i)
+		start := i
+		if f.prec, i = digits(spec, i); i == start {
+			return "", valueError("Format specifier missing precision")
+		}
 	}
 	if i < len(spec) {
 		f.verb = spec[i]
@@ -208,16 +218,10 @@ func formatValue(ev *evaluator, v any, spec string) (string, error) {
 		return "", valueError("Invalid format specifier")
 	}
 	if s, ok := v.(string); ok {
-		if f.verb != 0 && f.verb != 's' || f.align == '=' || f.sign != 0 || f.comma {
-			return "", valueError("Unknown format code '%c' for object of type 'str'", f.verb)
-		}
-		if f.zero && f.align == 0 {
-			f.fill = "0"
-		}
-		if f.align == 0 {
-			f.align = '<'
-		}
-		return f.text(ev, s, nil)
+		return f.plain(ev, s)
+	}
+	if f.sign == '-' {
+		f.sign = 0
 	}
 	if !isNumber(v) {
 		return "", typeError("unsupported format string passed to %s.__format__", typeName(v))
@@ -233,36 +237,54 @@ func formatValue(ev *evaluator, v any, spec string) (string, error) {
 	return f.anyNumber(ev, v)
 }
 
+// plain formats a string.
+func (f formatSpec) plain(ev *evaluator, s string) (string, error) {
+	if f.verb != 0 && f.verb != 's' || f.align == '=' || f.sign != 0 || f.group != 0 || f.alt || f.plus0 {
+		return "", valueError("Invalid format specifier for object of type 'str'")
+	}
+	if f.zero && f.align == 0 {
+		f.fill = "0"
+	}
+	if f.align == 0 {
+		f.align = '<'
+	}
+	return f.text(ev, s, nil)
+}
+
 // anyNumber picks the verb that Python uses where none is given.
 func (f formatSpec) anyNumber(ev *evaluator, v any) (string, error) {
 	x, isFloat := v.(float64)
-	switch {
-	case f.verb == 0 && isFloat && f.prec < 0:
-		neg := strings.HasPrefix(formatFloat(x), "-")
-		sign, body := "", strings.TrimPrefix(formatFloat(x), "-")
-		if f.comma {
-			body = groupThousands(body)
-		}
-		if neg {
-			sign = "-"
-		} else if f.sign != 0 {
-			sign = string(f.sign)
-		}
-		return f.pad(ev, sign, body)
-	case f.verb == 0 && isFloat:
-		f.verb = 'g'
-	case (f.verb == 0 || f.verb == 'n') && !isFloat:
+	if f.verb == 'n' && f.group == 0 { // the locale has no separators
 		f.verb = 'd'
-	case f.verb == 'c' && !isFloat:
-		n, ok := small(v)
-		if !ok || n < 0 || n > utf8.MaxRune {
-			return "", &failure{kind: "OverflowError", msg: "%c arg not in range(0x110000)"}
+		if isFloat {
+			f.verb = 'g'
 		}
-		return f.text(ev, string(rune(n)), nil)
-	case strings.IndexByte("eEfFgG%", f.verb) >= 0:
-	case strings.IndexByte("dxXob", f.verb) >= 0 && !isFloat:
-	default:
-		return "", valueError("Unknown format code '%c' for object of type '%s'", f.verb, typeName(v))
 	}
-	return f.number(ev, v)
+	if f.verb == 0 && !isFloat {
+		f.verb = 'd'
+	}
+	isInteger := !isFloat && strings.IndexByte("dxXobc", f.verb) >= 0
+	switch {
+	case f.verb == 0 && f.prec < 0:
+		s := formatFloat(x)
+		neg := strings.HasPrefix(s, "-")
+		s = strings.TrimPrefix(s, "-")
+		return f.signed(ev, neg && !(f.plus0 && x == 0), "", s)
+	case isInteger && (f.prec >= 0 || f.plus0):
+		return "", valueError("neither precision nor z is allowed in an integer's format specifier")
+	case f.group == ',' && strings.IndexByte("xXobc", f.verb) >= 0 && f.verb != 0, f.group != 0 && f.verb == 'c':
+		return "", valueError("Cannot specify '%c' with '%c'.", f.group, f.verb)
+	case f.verb == 'c' && isInteger:
+		n, ok := small(v)
+		if !ok {
+			n = -1
+		}
+		if f.sign != 0 || f.alt {
+			return "", valueError("Sign and # are not allowed with integer format specifier 'c'")
+		}
+		return f.char(ev, n)
+	case f.verb == 0, strings.IndexByte("eEfFgG%", f.verb) >= 0, isInteger:
+		return f.number(ev, v)
+	}
+	return "", valueError("Unknown format code '%c' for object of type '%s'", f.verb, typeName(v))
 }

@@ -149,6 +149,9 @@ func assign(ev *evaluator, sc, outer *scope, target expr, v any) error {
 		if !ok {
 			return &failure{kind: "TemplateRuntimeError", msg: "cannot assign attribute on non-namespace object"}
 		}
+		if err := checkStored(t.name); err != nil {
+			return err
+		}
 		ns.attrs.Set(t.name, v)
 		return ev.grow(16)
 	}
@@ -190,7 +193,7 @@ func (s *filterBlockStmt) exec(ev *evaluator, sc *scope, w *writer) (flow, error
 	}
 	v, err := applyTo(ev, sc, s.filter, text)
 	if err == nil {
-		if text, err = toStr(ev, v); err == nil {
+		if text, err = plainText(v); err == nil {
 			err = w.write(ev, text)
 		}
 	}
@@ -226,7 +229,10 @@ func (s *withStmt) exec(ev *evaluator, sc *scope, w *writer) (flow, error) {
 func (s *flowStmt) exec(*evaluator, *scope, *writer) (flow, error) { return s.flow, nil }
 
 func (s *blockStmt) exec(ev *evaluator, sc *scope, w *writer) (flow, error) {
-	for sc.parent != nil { // a block sees the top level only
+	if s.required {
+		return flowNext, &failure{kind: "TemplateRuntimeError", msg: "Required block '" + s.name + "' not found", line: s.line}
+	}
+	for sc.parent != nil && !s.scoped { // others see the top level only
 		sc = sc.parent
 	}
 	return ev.run(s.body, sc.inner(), w)

@@ -26,7 +26,7 @@ func init() { // in init because map and select look into the table
 		"tojson":     {raw: toJSON},
 		"string":     {f: func(ev *evaluator, v any, _ []any) (any, error) { return toStr(ev, v) }},
 		"safe":       {f: func(ev *evaluator, v any, _ []any) (any, error) { return toStr(ev, v) }},
-		"pprint":     {f: func(ev *evaluator, v any, _ []any) (any, error) { return repr(ev, v) }},
+		"pprint":     {f: pprintFilter},
 		"upper":      onText("", func(_ *evaluator, s string, _ []any) (any, error) { return upper(s), nil }),
 		"lower":      onText("", func(_ *evaluator, s string, _ []any) (any, error) { return lower(s), nil }),
 		"capitalize": onText("", func(_ *evaluator, s string, _ []any) (any, error) { return capitalize(s), nil }),

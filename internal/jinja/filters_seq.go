@@ -1,6 +1,7 @@
 package jinja
 
 import (
+	"errors"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -73,16 +74,6 @@ func late(name string, start func() (nextFunc, error)) *generator {
 		}
 		return next()
 	}}
-}
-
-// lateIter iterates v from the first call on; a false value is empty whatever its kind.
-func lateIter(v any) nextFunc {
-	return late("", func() (nextFunc, error) {
-		if !truth(v) {
-			return iterSlice(nil), nil
-		}
-		return iterate(v)
-	}).next
 }
 
 func itemsFilter(_ *evaluator, v any, _ []any) (any, error) {
@@ -195,30 +186,40 @@ func batchFilter(ev *evaluator, v any, args []any) (any, error) {
 }
 
 func batchLines(ev *evaluator, v any, args []any) (nextFunc, error) {
-	n, err := intArg(args[0], 0)
-	if err != nil {
-		return nil, err
-	}
 	items, err := ev.collect(v)
 	if err != nil {
 		return nil, err
 	}
-	if n <= 0 { // Python never starts a new line there
-		n = max(1, len(items))
-	}
-	if n > ev.lim.MaxOutput/16 {
-		return nil, ev.limit("MaxOutput", ev.lim.MaxOutput)
-	}
 	var out []any
-	for len(items) > 0 {
-		line := append([]any{}, items[:min(n, len(items))]...)
-		items = items[len(line):]
-		for given(args[1]) && args[1] != nil && len(line) < n {
-			line = append(line, args[1])
+	line := []any{}
+	for _, x := range items {
+		if equal(int64(len(line)), args[0]) {
+			out, line = append(out, line), []any{}
 		}
-		if err = ev.grow(16 * len(line)); err != nil {
+		if line = append(line, x); len(out)*16 > ev.lim.MaxOutput {
+			return nil, ev.limit("MaxOutput", ev.lim.MaxOutput)
+		}
+		if err = ev.grow(32); err != nil {
 			return nil, err
 		}
+	}
+	for len(line) > 0 && given(args[1]) && args[1] != nil {
+		short, err := less(int64(len(line)), args[0], "<")
+		if err == nil {
+			err = ev.checkSize(16 * len(line))
+		}
+		if err == nil {
+			err = ev.grow(16)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if !short {
+			break
+		}
+		line = append(line, args[1])
+	}
+	if len(line) > 0 {
 		out = append(out, line)
 	}
 	return iterSlice(out), nil
@@ -266,32 +267,55 @@ func sliceLines(ev *evaluator, v any, args []any) (nextFunc, error) {
 
 // mapFilter applies a filter or reads an attribute, one item at a time.
 func mapFilter(ev *evaluator, v any, a callArgs) (any, error) {
-	var f func(any) (any, error)
-	if len(a.pos) == 0 && len(a.names) > 0 {
-		args, err := a.bind("map", "attribute default?")
-		if err != nil {
-			return nil, err
+	return lateEach("sync_do_map", v, func() (eachFunc, error) {
+		if len(a.pos) == 0 && len(a.names) > 0 {
+			args, err := a.bind("map", "attribute default?")
+			if err != nil {
+				return nil, err
+			}
+			get := getter(ev, args[0], args[1])
+			return func(x any) (any, bool, error) {
+				x, err := get(x)
+				return x, true, errors.Join(err, ev.step())
+			}, nil
 		}
-		f = getter(ev, args[0], args[1])
-	} else {
 		name, rest, err := namedFunction(a, "map requires a filter argument")
+		return func(x any) (any, bool, error) {
+			x, err := applyFilter(ev, name, x, rest)
+			return x, true, errors.Join(err, ev.step())
+		}, err
+	}), nil
+}
+
+// eachFunc is called with each item of an iterable; it returns what takes its place, and whether anything does.
+type eachFunc func(x any) (any, bool, error)
+
+// lateEach makes a generator of what each, made with the first item that is asked for, returns for the items of v.
+func lateEach(name string, v any, start func() (eachFunc, error)) *generator {
+	return late(name, func() (nextFunc, error) {
+		if !truth(v) { // whatever its kind
+			return iterSlice(nil), nil
+		}
+		each, err := start()
 		if err != nil {
 			return nil, err
 		}
-		f = func(x any) (any, error) { return applyFilter(ev, name, x, rest) }
-	}
-	next := lateIter(v)
-	return &generator{"sync_do_map", func() (any, bool, error) {
-		x, ok, err := next()
-		if err != nil || !ok {
-			return nil, false, err
+		next, err := iterate(v)
+		if err != nil {
+			return nil, err
 		}
-		if err = ev.step(); err != nil {
-			return nil, false, err
-		}
-		x, err = f(x)
-		return x, err == nil, err
-	}}, nil
+		return func() (any, bool, error) {
+			for {
+				x, ok, err := next()
+				if err != nil || !ok {
+					return nil, false, err
+				}
+				if x, ok, err = each(x); err != nil || ok {
+					return x, err == nil, err
+				}
+			}
+		}, nil
+	})
 }
 
 // namedFunction takes the name of a filter or test off the arguments.
@@ -309,40 +333,37 @@ func namedFunction(a callArgs, missing string) (string, callArgs, error) {
 // selector makes select, reject, selectattr and rejectattr.
 func selector(want, attr bool) func(*evaluator, any, callArgs) (any, error) {
 	return func(ev *evaluator, v any, a callArgs) (any, error) {
-		get := func(x any) (any, error) { return x, nil }
-		if attr {
-			if len(a.pos) == 0 {
-				return nil, &failure{kind: "FilterArgumentError", msg: "Missing parameter for attribute name"}
-			}
-			get = getter(ev, a.pos[0], absent{})
-			a = callArgs{pos: a.pos[1:], names: a.names, named: a.named}
-		}
-		test := func(x any) (bool, error) { return truth(x), nil }
-		if len(a.pos) > 0 {
-			t, rest, err := namedFunction(a, "")
-			if err != nil {
-				return nil, err
-			}
-			test = func(x any) (bool, error) { return applyTest(ev, t, x, rest) }
-		}
-		next := lateIter(v)
-		return &generator{"select_or_reject", func() (any, bool, error) {
-			for {
-				x, ok, err := next()
-				if err != nil || !ok {
-					return nil, false, err
-				}
-				if err = ev.step(); err != nil {
-					return nil, false, err
-				}
-				key, err := get(x)
-				if err != nil {
-					return nil, false, err
-				}
-				if ok, err = test(key); err != nil || ok == want {
-					return x, err == nil, err
-				}
-			}
-		}}, nil
+		return lateEach("select_or_reject", v, func() (eachFunc, error) { return selection(ev, a, want, attr) }), nil
 	}
+}
+
+// selection passes on the items that pass the test named in the arguments, or not, as want says.
+func selection(ev *evaluator, a callArgs, want, attr bool) (eachFunc, error) {
+	get := func(x any) (any, error) { return x, nil }
+	if attr {
+		if len(a.pos) == 0 {
+			return nil, &failure{kind: "FilterArgumentError", msg: "Missing parameter for attribute name"}
+		}
+		get = getter(ev, a.pos[0], absent{})
+		a = callArgs{pos: a.pos[1:], names: a.names, named: a.named}
+	}
+	test := func(x any) (bool, error) { return truth(x), nil }
+	if len(a.pos) > 0 {
+		t, rest, err := namedFunction(a, "")
+		if err != nil {
+			return nil, err
+		}
+		test = func(x any) (bool, error) { return applyTest(ev, t, x, rest) }
+	}
+	return func(x any) (any, bool, error) {
+		if err := ev.step(); err != nil {
+			return nil, false, err
+		}
+		key, err := get(x)
+		if err != nil {
+			return nil, false, err
+		}
+		ok, err := test(key)
+		return x, ok == want, err
+	}, nil
 }

@@ -307,57 +307,112 @@ type wrapper struct {
 	breakLong, hyphens bool
 }
 
-// chunks splits into runs of blanks and words; words are split behind hyphens between letters.
+// chunks splits as Python's expression does: runs of blanks, words, which end behind hyphens between letters, and dashes
+// between words.
 func (w wrapper) chunks(s string) [][]rune {
 	var out [][]rune
-	var cur []rune
-	blank := func(r rune) bool { return strings.ContainsRune(" \t\n\v\f\r", r) }
 	runes := []rune(s)
-	for i, r := range runes {
-		if len(cur) > 0 && blank(r) != blank(cur[0]) {
-			out, cur = append(out, cur), nil
-		}
-		cur = append(cur, r)
-		if w.hyphens && r == '-' && len(cur) > 2 && i+2 < len(runes) && unicode.IsLetter(runes[i-1]) &&
-			unicode.IsLetter(runes[i-2]) &&
-			unicode.IsLetter(runes[i+1]) && unicode.IsLetter(runes[i+2]) {
-			out, cur = append(out, cur), nil
-		}
-	}
-	if len(cur) > 0 {
-		out = append(out, cur)
+	for i := 0; i < len(runes); {
+		n := w.chunk(runes, i)
+		out = append(out, runes[i:i+n:i+n])
+		i += n
 	}
 	return out
 }
 
+// chunk returns the length of the chunk that begins at i.
+func (w wrapper) chunk(s []rune, i int) int {
+	at := func(k int) rune {
+		if k < 0 || k >= len(s) {
+			return ' '
+		}
+		return s[k]
+	}
+	blank := func(r rune) bool { return strings.ContainsRune(" \t\n\v\f\r", r) }
+	word := func(r rune) bool { return r == '_' || unicode.IsLetter(r) || unicode.IsNumber(r) }
+	letter := func(r rune) bool { return word(r) && !unicode.IsDigit(r) }
+	dashes := func(k int) int { // at least two of them, between words
+		if !word(at(k-1)) && !strings.ContainsRune("!\"'&.,?", at(k-1)) {
+			return 0
+		}
+		n := 0
+		for at(k+n) == '-' {
+			n++
+		}
+		if n < 2 || !word(at(k+n)) {
+			return 0
+		}
+		return n
+	}
+	hyphen := func(k int) bool {
+		before := letter(at(k-1)) && (letter(at(k-2)) || at(k-2) == '-' && letter(at(k-3)))
+		return at(k) == '-' && before && letter(at(k+1)) && (letter(at(k+2)) || at(k+2) == '-' && letter(at(k+3)))
+	}
+	n := 1
+	if blank(s[i]) {
+		for i+n < len(s) && blank(s[i+n]) {
+			n++
+		}
+		return n
+	}
+	if d := dashes(i); d > 0 && w.hyphens {
+		return d
+	}
+	for ; i+n < len(s) && !blank(s[i+n]); n++ {
+		if w.hyphens && hyphen(i+n) {
+			return n + 1
+		}
+		if w.hyphens && dashes(i+n) > 0 {
+			break
+		}
+	}
+	return n
+}
+
 func (w wrapper) wrap(s string) []string {
 	var lines []string
-	var line []rune
 	blank := func(c []rune) bool { return strings.TrimFunc(string(c), IsSpace) == "" }
-	flush := func() {
-		if t := strings.TrimRightFunc(string(line), IsSpace); t != "" {
-			lines = append(lines, t)
+	for chunks := w.chunks(s); len(chunks) > 0; {
+		if len(lines) > 0 && blank(chunks[0]) {
+			chunks = chunks[1:]
 		}
-		line = nil
-	}
-	for _, c := range w.chunks(s) {
-		for len(c) > 0 {
-			switch {
-			case len(line) == 0 && len(lines) > 0 && blank(c):
-				c = nil
-			case len(line)+len(c) <= w.width:
-				line, c = append(line, c...), nil
-			case len(c) > w.width && w.breakLong && !blank(c):
-				room := max(w.width-len(line), 0)
-				line, c = append(line, c[:room]...), c[room:]
-				flush()
+		var line, last []rune // last is the chunk at the line's end
+		for len(chunks) > 0 && len(line)+len(chunks[0]) <= w.width {
+			last, chunks = chunks[0], chunks[1:]
+			line = append(line, last...)
+		}
+		if len(chunks) > 0 && len(chunks[0]) > w.width {
+			switch c := chunks[0]; {
+			case w.breakLong:
+				n := w.cut(c, w.width-len(line))
+				last, chunks[0] = c[:n], c[n:]
+				line = append(line, last...)
 			case len(line) == 0:
-				line, c = append(line, c...), nil
-			default:
-				flush()
+				line, last, chunks = c, c, chunks[1:]
 			}
 		}
+		if blank(last) {
+			line = line[:len(line)-len(last)]
+		}
+		if len(line) > 0 {
+			lines = append(lines, string(line))
+		}
 	}
-	flush()
 	return lines
+}
+
+// cut says how much of a long word fills the room that a line has left: up to a hyphen, where there is one behind text.
+func (w wrapper) cut(c []rune, room int) int {
+	if !w.hyphens {
+		return room
+	}
+	for k := room - 1; k > 0; k-- {
+		if c[k] == '-' {
+			if strings.Trim(string(c[:k]), "-") != "" {
+				return k + 1
+			}
+			break
+		}
+	}
+	return room
 }

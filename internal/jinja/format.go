@@ -5,14 +5,16 @@ import (
 	"math/big"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // formatSpec is what %-10.3f and {:>10.3f} have in common.
 type formatSpec struct {
 	fill             string
 	align, sign      byte // align: < > = ^ or 0
-	alt, zero, comma bool
-	width, prec      int // prec -1: not given
+	group            byte // what stands between groups of digits: , _ or 0
+	alt, zero, plus0 bool // plus0: a negative zero loses its sign
+	width, prec      int  // prec -1: not given
 	verb             byte
 }
 
@@ -55,9 +57,10 @@ func percentFormat(ev *evaluator, s string, arg any) (any, error) {
 		if err != nil {
 			return nil, err
 		}
+		bare := strings.HasPrefix(s[at:], "%%")
 		s = rest
 		text := "%"
-		if f.verb != '%' {
+		if !bare {
 			if text, err = f.percent(ev, val); err != nil {
 				return nil, err
 			}
@@ -147,7 +150,7 @@ func percentSpec(s string, m *Map, next func() (any, error)) (f formatSpec, val 
 		return f, nil, "", valueError("incomplete format")
 	}
 	f.verb = s[i]
-	if f.verb != '%' && !given(val) {
+	if i > 0 && !given(val) || f.verb != '%' && !given(val) {
 		val, err = next()
 	}
 	return f, val, s[i+1:], err
@@ -159,16 +162,19 @@ func (f formatSpec) percent(ev *evaluator, v any) (string, error) {
 	var err error
 	switch f.verb {
 	case 's', 'r', 'a':
-		if f.verb == 's' {
+		switch f.verb {
+		case 's':
 			text, err = toStr(ev, v)
-		} else {
+		case 'r':
 			text, err = repr(ev, v)
+		default:
+			text, err = ascii(ev, v)
 		}
 		f.zero = false
 		return f.text(ev, text, err)
 	case 'c':
 		if n, ok := small(v); ok {
-			return f.text(ev, string(rune(n)), nil)
+			return f.char(ev, n)
 		}
 		if s, ok := v.(string); ok && runeLen(s) == 1 {
 			return f.text(ev, s, nil)
@@ -195,6 +201,14 @@ func (f formatSpec) percent(ev *evaluator, v any) (string, error) {
 		f.fill, f.align = "0", '='
 	}
 	return f.number(ev, v)
+}
+
+// char formats a code point.
+func (f formatSpec) char(ev *evaluator, n int64) (string, error) {
+	if n < 0 || n > utf8.MaxRune {
+		return "", &failure{kind: "OverflowError", msg: "%c arg not in range(0x110000)"}
+	}
+	return f.text(ev, string(rune(n)), nil)
 }
 
 // text applies precision and width to a string.
@@ -253,15 +267,29 @@ func (f formatSpec) number(ev *evaluator, v any) (string, error) {
 		x := toFloat(v)
 		neg = math.Signbit(x) && !math.IsNaN(x)
 		body = f.float(math.Abs(x))
+		neg = neg && !(f.plus0 && strings.Trim(body, "0.e+-") == "")
 	}
-	if f.comma {
-		body = groupThousands(body)
-	}
+	return f.signed(ev, neg, sign, body)
+}
+
+// signed groups the digits of body and puts the sign, then prefix, before it.
+func (f formatSpec) signed(ev *evaluator, neg bool, prefix, body string) (string, error) {
+	sign := prefix
 	switch {
 	case neg:
 		sign = "-" + sign
 	case f.sign != 0:
 		sign = string(f.sign) + sign
+	}
+	if f.group != 0 {
+		least := 0
+		if f.fill == "0" && f.align == '=' {
+			least = f.width - len(sign)
+		}
+		var err error
+		if body, err = f.grouped(ev, body, least); err != nil {
+			return "", err
+		}
 	}
 	return f.pad(ev, sign, body)
 }
@@ -281,10 +309,16 @@ func (f formatSpec) float(x float64) string {
 		s = "nan"
 	case f.verb == '%':
 		s = strconv.FormatFloat(x*100, 'f', prec, 64) + "%"
-	case verb == 'g':
-		s = generalFloat(x, max(1, prec))
+	case verb == 'g' || f.verb == 0:
+		s = f.general(x, max(1, prec))
 	default:
 		s = strconv.FormatFloat(x, verb, prec, 64)
+		if f.alt && prec == 0 {
+			mant, exp, found := strings.Cut(s, "e")
+			if s = mant + "."; found {
+				s += "e" + exp
+			}
+		}
 	}
 	if f.verb >= 'A' && f.verb <= 'Z' {
 		s = strings.ToUpper(s)
@@ -292,35 +326,58 @@ func (f formatSpec) float(x float64) string {
 	return s
 }
 
-// generalFloat is %g: prec significant digits, scientific for small and large exponents, no trailing zeros.
-func generalFloat(x float64, prec int) string {
+// general is %g: prec significant digits, scientific for small and large exponents, no trailing zeros unless # keeps
+// them. Without a verb it is str's: a float shows that it is one.
+func (f formatSpec) general(x float64, prec int) string {
 	e := strconv.FormatFloat(x, 'e', prec-1, 64)
 	mant, exp, _ := strings.Cut(e, "e")
 	trim := func(s string) string {
-		if strings.Contains(s, ".") {
-			s = strings.TrimRight(strings.TrimRight(s, "0"), ".")
+		switch {
+		case f.alt && !strings.Contains(s, "."):
+			return s + "."
+		case !f.alt && strings.Contains(s, "."):
+			return strings.TrimRight(strings.TrimRight(s, "0"), ".")
 		}
 		return s
 	}
 	n, _ := strconv.Atoi(exp)
-	if n < -4 || n >= prec {
+	if n < -4 || n >= prec || f.verb == 0 && n == prec-1 {
 		return trim(mant) + "e" + exp
 	}
-	return trim(strconv.FormatFloat(x, 'f', prec-1-n, 64))
+	s := trim(strconv.FormatFloat(x, 'f', prec-1-n, 64))
+	if f.verb == 0 && !strings.Contains(s, ".") {
+		s += ".0"
+	}
+	return s
 }
 
-// groupThousands puts commas into the leading digits.
-func groupThousands(s string) string {
+// grouped puts separators into the leading digits of s, and zeros before them until s has at least that many characters.
+func (f formatSpec) grouped(ev *evaluator, s string, least int) (string, error) {
+	size, digit := 3, isDecimal
+	if strings.IndexByte("xXob", f.verb) >= 0 && f.verb != 0 {
+		size, digit = 4, isHex
+	}
 	n := 0
-	for n < len(s) && isDecimal(s[n]) {
+	for n < len(s) && digit(s[n]) {
 		n++
 	}
+	zeros := 0
+	if n > 0 {
+		for have := len(s) - n; zeros+n+(zeros+n-1)/size+have < least; {
+			zeros++
+		}
+	}
+	if err := ev.grow(zeros); err != nil {
+		return "", err
+	}
+	s = strings.Repeat("0", zeros) + s
+	n += zeros
 	var b strings.Builder
 	for i := range n {
-		if i > 0 && (n-i)%3 == 0 {
-			b.WriteByte(',')
+		if i > 0 && (n-i)%size == 0 {
+			b.WriteByte(f.group)
 		}
 		b.WriteByte(s[i])
 	}
-	return b.String() + s[n:]
+	return b.String() + s[n:], nil
 }

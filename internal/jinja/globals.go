@@ -1,13 +1,19 @@
 package jinja
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // globals are the functions a template can call: Jinja's, less lipsum (random text), and the two that transformers
 // adds.
 var globals = map[string]*function{
 	"range": {name: "range", call: makeRange},
-	"dict": {name: "dict",
-		call: func(ev *evaluator, a callArgs) (any, error) { return makeDict(ev, "dict", a) }},
+	"dict": {
+		name: "dict",
+		call: func(ev *evaluator, a callArgs) (any, error) { return makeDict(ev, "dict", a) },
+		attr: func(name string) (any, bool) { return fromKeys, name == fromKeys.name },
+	},
 	"namespace":       {name: "namespace", call: makeNamespace},
 	"cycler":          {name: "cycler", call: makeCycler},
 	"joiner":          {name: "joiner", call: makeJoiner},
@@ -76,9 +82,52 @@ func makeDict(ev *evaluator, fn string, a callArgs) (*Map, error) {
 	return m, ev.grow(64 * m.Len())
 }
 
+// fromKeys is dict.fromkeys: the items of an iterable as keys, all with one value.
+var fromKeys = &function{name: "fromkeys", call: func(ev *evaluator, a callArgs) (any, error) {
+	if len(a.names) > 0 {
+		return nil, typeError("dict.fromkeys() takes no keyword arguments")
+	}
+	args, err := a.bind("fromkeys", "iterable value?")
+	if err != nil {
+		return nil, err
+	}
+	keys, err := ev.collect(args[0])
+	if err != nil {
+		return nil, err
+	}
+	if !given(args[1]) {
+		args[1] = nil
+	}
+	m := NewMap()
+	for _, k := range keys {
+		if err := m.set(k, args[1]); err != nil {
+			return nil, err
+		}
+	}
+	return m, ev.grow(64 * m.Len())
+}}
+
 func makeNamespace(ev *evaluator, a callArgs) (any, error) {
 	m, err := makeDict(ev, "namespace", a)
-	return &namespace{m}, err
+	if err != nil {
+		return nil, err
+	}
+	for _, k := range m.keys {
+		if name, ok := k.(string); ok {
+			if err := checkStored(name); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return &namespace{m}, nil
+}
+
+// checkStored refuses names that transformers keeps out of a namespace.
+func checkStored(name string) error {
+	if !strings.HasPrefix(name, "_") {
+		return nil
+	}
+	return &failure{kind: "SecurityError", msg: "a namespace cannot hold '" + name + "': its name begins with an underscore"}
 }
 
 func makeCycler(_ *evaluator, a callArgs) (any, error) {

@@ -3,7 +3,6 @@ package jinja
 import (
 	"fmt"
 	"strings"
-	"unicode"
 )
 
 // isTest is what stands behind `is`.
@@ -14,6 +13,15 @@ type isTest struct {
 
 func kindTest(f func(v any) bool) isTest {
 	return isTest{"", func(_ *evaluator, v any, _ []any) (bool, error) { return f(v), nil }}
+}
+
+// nameTest looks a value up by name; what cannot be the key of a table is an error.
+func nameTest(has func(name string) bool) isTest {
+	return isTest{"", func(_ *evaluator, v any, _ []any) (bool, error) {
+		s, ok := v.(string)
+		_, err := hashKey(v)
+		return ok && has(s), err
+	}}
 }
 
 func compareTest(op string) isTest {
@@ -54,14 +62,14 @@ func init() { // in init because the tests filter and test look into the tables
 		}},
 		"lower": {"", func(ev *evaluator, v any, _ []any) (bool, error) {
 			s, err := toStr(ev, v)
-			return isCase(s, unicode.IsLower), err
+			return isCase(s, isLower), err
 		}},
 		"upper": {"", func(ev *evaluator, v any, _ []any) (bool, error) {
 			s, err := toStr(ev, v)
-			return isCase(s, unicode.IsUpper), err
+			return isCase(s, isUpper), err
 		}},
-		"filter": kindTest(func(v any) bool { s, ok := v.(string); _, has := filters[s]; return ok && has }),
-		"test":   kindTest(func(v any) bool { s, ok := v.(string); _, has := isTests[s]; return ok && has }),
+		"filter": nameTest(func(name string) bool { _, ok := filters[name]; return ok }),
+		"test":   nameTest(func(name string) bool { _, ok := isTests[name]; return ok }),
 	}
 	for op, names := range map[string]string{"==": "== eq equalto", "!=": "!= ne", "<": "< lt lessthan", "<=": "<= le",
 		">": "> gt greaterthan", ">=": ">= ge"} {

@@ -144,6 +144,10 @@ func (l *lexer) text(s string) {
 
 func (l *lexer) comment() error {
 	body := l.src[l.pos+2:]
+	if body == "" { // as Jinja has it, a comment with nothing behind its sign needs no end
+		l.advance(2)
+		return nil
+	}
 	end := strings.Index(body, "#}")
 	if end < 0 {
 		return syntaxError(l.line, "Missing end of comment tag")
@@ -182,6 +186,9 @@ func rawTag(s, word string) int {
 // raw copies text up to {% endraw %}.
 func (l *lexer) raw() error {
 	rest := l.src[l.pos:]
+	if rest == "" {
+		return nil
+	}
 	for at := 0; ; at += 2 {
 		i := strings.Index(rest[at:], "{%")
 		if i < 0 {
@@ -323,6 +330,7 @@ func (l *lexer) number(s string) error {
 }
 
 func isDecimal(c byte) bool { return c >= '0' && c <= '9' }
+func isHex(c byte) bool     { return isDecimal(c) || c|0x20 >= 'a' && c|0x20 <= 'f' }
 
 // scanDigits counts digits with single underscores between them.
 func scanDigits(s string, digit func(byte) bool) int {
@@ -338,7 +346,7 @@ func scanNumber(s string) (int, tokenKind) {
 		var digit func(byte) bool
 		switch s[1] | 0x20 {
 		case 'x':
-			digit = func(c byte) bool { return isDecimal(c) || c|0x20 >= 'a' && c|0x20 <= 'f' }
+			digit = isHex
 		case 'o':
 			digit = func(c byte) bool { return c >= '0' && c <= '7' }
 		case 'b':

@@ -109,7 +109,7 @@ func TestRefused(t *testing.T) {
 	for _, src := range []string{
 		"{% include 'x' %}", "{% import 'x' as y %}", "{% from 'x' import y %}", "{% extends 'x' %}", "{% do x %}",
 		"{% break %}", "{% unknown %}",
-		"{% for x in y %}", "{% endfor %}", "{{ x", "{{ }}", "{{ 'x }}", "{# x", "{% raw %}", "{{ x | }}", "{{ x is }}",
+		"{% for x in y %}", "{% endfor %}", "{{ x", "{{ }}", "{{ 'x }}", "{# x", "{% raw %}x", "{{ x | }}", "{{ x is }}",
 		"{{ 1 + }}", "{{ (1 }}", "{{ [1) }}",
 		"{% set 1 = 2 %}", "{% set none = 2 %}", "{% macro f(a=1, b) %}{% endmacro %}", "{{ 012 }}", "{{ $ }}", "{{ f(a=1, 2) }}", "{{ '\\x' }}", "\xff",
 		"{{ messages.append(1) }}", "{{ {}.update({}) }}", "{{ ''.__class__.__mro__ }}", "{{ messages.__len__() }}",

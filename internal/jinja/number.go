@@ -5,6 +5,8 @@ import (
 	"math/big"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 func isNumber(v any) bool {
@@ -207,6 +209,9 @@ func arithFloat(ev *evaluator, op string, x, y float64) (any, error) {
 		}
 		return m, nil
 	}
+	if q == 0 {
+		return math.Copysign(0, x/y), nil
+	}
 	f := math.Floor(q)
 	if q-f > 0.5 {
 		f++
@@ -216,7 +221,7 @@ func arithFloat(ev *evaluator, op string, x, y float64) (any, error) {
 
 // parseInt reads an integer as Python's int(text, base) does.
 func parseInt(ev *evaluator, text string, base int) (any, bool) {
-	s := strings.TrimFunc(text, IsSpace)
+	s := asciiDigits(strings.TrimFunc(text, IsSpace))
 	neg := strings.HasPrefix(s, "-")
 	if neg || strings.HasPrefix(s, "+") {
 		s = s[1:]
@@ -245,9 +250,26 @@ func parseInt(ev *evaluator, text string, base int) (any, bool) {
 	return v, err == nil
 }
 
+// asciiDigits replaces the decimal digits of other scripts, which come in runs from zero to nine.
+func asciiDigits(s string) string {
+	return strings.Map(func(r rune) rune {
+		for _, t := range unicode.Nd.R16 {
+			if r >= utf8.RuneSelf && r >= rune(t.Lo) && r <= rune(t.Hi) {
+				return '0' + (r-rune(t.Lo))%10
+			}
+		}
+		for _, t := range unicode.Nd.R32 {
+			if r >= rune(t.Lo) && r <= rune(t.Hi) {
+				return '0' + (r-rune(t.Lo))%10
+			}
+		}
+		return r
+	}, s)
+}
+
 // parseFloat reads a number as Python's float(text) does.
 func parseFloat(text string) (float64, bool) {
-	s := strings.TrimFunc(text, IsSpace)
+	s := asciiDigits(strings.TrimFunc(text, IsSpace))
 	if s == "" || strings.ContainsAny(s, "xXpP") || strings.Contains(s, "__") || s[0] == '_' || s[len(s)-1] == '_' {
 		return 0, false
 	}

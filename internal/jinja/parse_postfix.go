@@ -59,10 +59,7 @@ func (p *parser) subscript(x expr) (expr, error) {
 		keys = append(keys, k)
 	}
 	p.next()
-	switch {
-	case len(keys) == 0:
-		return nil, syntaxError(line, "expected a subscript")
-	case tuple:
+	if tuple || len(keys) == 0 {
 		return &itemExpr{x, &tupExpr{keys}, line}, nil
 	}
 	return &itemExpr{x, keys[0], line}, nil

@@ -12,6 +12,7 @@ type parser struct {
 	depth  int
 	max    int
 	loops  int // enclosing loops that break and continue may mean
+	fors   int // enclosing loops, in which the name loop cannot be assigned
 	opened []string
 }
 
@@ -203,6 +204,8 @@ func (p *parser) ifStatement(line int) (stmt, error) {
 
 func (p *parser) forStatement(line int) (stmt, error) {
 	n := &forStmt{line: line}
+	p.fors++
+	defer func() { p.fors-- }()
 	var err error
 	if n.target, err = p.target(false); err != nil {
 		return nil, err
@@ -288,13 +291,16 @@ func (p *parser) blockStatement() (stmt, error) {
 		return nil, syntaxError(name.line, "block '%s' defined twice", name.text)
 	}
 	p.opened = append(p.opened, name.text)
-	_ = p.skip(tokName, "scoped") || p.skip(tokName, "required")
+	b := &blockStmt{name: name.text, line: name.line}
+	b.scoped = p.skip(tokName, "scoped")
+	b.required = p.skip(tokName, "required")
 	loops := p.loops
 	p.loops = 0
 	body, err := p.bodyOf("endblock")
 	p.loops = loops
 	p.skip(tokName, name.text)
-	return &blockStmt{body}, err
+	b.body = body
+	return b, err
 }
 
 func (p *parser) macroStatement(line int) (stmt, error) {
@@ -343,6 +349,9 @@ func (p *parser) inner(m *macroStmt, end string) (*macroStmt, error) {
 				m.usesKwds = m.usesKwds || x.name == "kwargs"
 			}
 		})
+	}
+	if k := slices.Index(m.params, "caller"); err == nil && m.usesCaller && k >= 0 && k < len(m.params)-len(m.defaults) {
+		return nil, syntaxError(m.line, "the special parameter 'caller' must be left out or have a default")
 	}
 	return m, err
 }
@@ -393,7 +402,7 @@ func (p *parser) target(attrs bool) (expr, error) {
 			break
 		}
 		tuple = true
-		if p.keyword("in") || p.op("=") || p.op(")") || p.cur().kind == tokBlockEnd {
+		if p.op("=") || p.op(")") || p.cur().kind == tokBlockEnd {
 			break
 		}
 	}
@@ -425,6 +434,10 @@ func (p *parser) targetItem(attrs bool) (expr, error) {
 	switch t.text {
 	case "true", "false", "none", "True", "False", "None":
 		return nil, syntaxError(t.line, "can't assign to 'const'")
+	case "loop":
+		if p.fors > 0 && !(attrs && p.op(".")) {
+			return nil, syntaxError(t.line, "Can't assign to special loop variable in for-loop")
+		}
 	}
 	if attrs && p.op(".") {
 		p.next()

@@ -16,21 +16,22 @@ func strftime(t time.Time, format string) string {
 			continue
 		}
 		i++
-		flag := byte(0)
+		start, flag := i, byte(0)
 		if strings.IndexByte("-_0^#", format[i]) >= 0 && i+1 < len(format) {
 			flag = format[i]
 			i++
 		}
-		s, ok := directive(t, format[i], flag)
-		if !ok {
-			b.WriteByte('%')
-			if flag != 0 {
-				b.WriteByte(flag)
-			}
-			b.WriteByte(format[i])
-			continue
+		if (format[i] == 'E' || format[i] == 'O') && i+1 < len(format) { // other calendars and digits: none in this locale
+			i++
 		}
-		if flag == '^' {
+		s, ok := directive(t, format[i], flag)
+		switch {
+		case !ok:
+			b.WriteByte('%')
+			s = format[start : i+1]
+		case flag == '#' && format[i] == 'p':
+			s = strings.ToLower(s)
+		case flag == '^' || flag == '#':
 			s = strings.ToUpper(s)
 		}
 		b.WriteString(s)

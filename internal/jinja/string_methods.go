@@ -23,9 +23,7 @@ func init() { // in init because format and join refer back to the evaluator's t
 		"rindex":     finder("rindex", strings.LastIndex, true),
 		"upper":      mapper("upper", upper),
 		"lower":      mapper("lower", lower),
-		"casefold": mapper("casefold", func(s string) string {
-			return strings.ReplaceAll(strings.ToLower(strings.ReplaceAll(s, "ß", "ss")), "ς", "σ")
-		}),
+		"casefold":   mapper("casefold", casefold),
 		"capitalize": mapper("capitalize", capitalize),
 		"title":      mapper("title", titleWords),
 		"swapcase":   mapper("swapcase", swapCase),
@@ -38,9 +36,9 @@ func init() { // in init because format and join refer back to the evaluator's t
 		"isalnum":   all("isalnum", func(r rune) bool { return unicode.IsLetter(r) || unicode.IsNumber(r) }),
 		"isspace":   all("isspace", IsSpace),
 		"isupper": textMethod("isupper", "",
-			func(_ *evaluator, s string, _ []any) (any, error) { return isCase(s, unicode.IsUpper), nil }),
+			func(_ *evaluator, s string, _ []any) (any, error) { return isCase(s, isUpper), nil }),
 		"islower": textMethod("islower", "",
-			func(_ *evaluator, s string, _ []any) (any, error) { return isCase(s, unicode.IsLower), nil }),
+			func(_ *evaluator, s string, _ []any) (any, error) { return isCase(s, isLower), nil }),
 		"istitle": textMethod("istitle", "",
 			func(_ *evaluator, s string, _ []any) (any, error) { return isTitle(s), nil }),
 		"isascii": textMethod("isascii", "",
@@ -102,7 +100,9 @@ func all(name string, is func(rune) bool) methodFunc {
 	})
 }
 
-func isCased(r rune) bool { return unicode.IsUpper(r) || unicode.IsLower(r) || unicode.IsTitle(r) }
+func isUpper(r rune) bool { return unicode.IsUpper(r) || unicode.Is(unicode.Other_Uppercase, r) }
+func isLower(r rune) bool { return unicode.IsLower(r) || unicode.Is(unicode.Other_Lowercase, r) }
+func isCased(r rune) bool { return isUpper(r) || isLower(r) || unicode.IsTitle(r) }
 
 func isCase(s string, is func(rune) bool) bool {
 	cased := false
@@ -121,12 +121,12 @@ func isTitle(s string) bool {
 	prev, any := false, false
 	for _, r := range s {
 		switch {
-		case unicode.IsUpper(r) || unicode.IsTitle(r):
+		case isUpper(r) || unicode.IsTitle(r):
 			if prev {
 				return false
 			}
 			prev, any = true, true
-		case unicode.IsLower(r):
+		case isLower(r):
 			if !prev {
 				return false
 			}
@@ -149,7 +149,7 @@ func isASCII(s string) bool {
 
 func isIdentifier(s string) bool {
 	for i, r := range s {
-		if r != '_' && !unicode.IsLetter(r) && (i == 0 || !unicode.IsNumber(r) && !unicode.IsMark(r)) {
+		if r != '_' && !unicode.IsLetter(r) && !unicode.Is(unicode.Nl, r) && (i == 0 || !unicode.IsNumber(r) && !unicode.IsMark(r)) {
 			return false
 		}
 	}
@@ -160,12 +160,13 @@ func isIdentifier(s string) bool {
 func titleWords(s string) string {
 	var b strings.Builder
 	inWord := false
-	for _, r := range s {
+	runes := []rune(s)
+	for i, r := range runes {
 		switch {
 		case !isCased(r):
 			b.WriteRune(r)
 		case inWord:
-			b.WriteString(lower(string(r)))
+			b.WriteString(lowerAt(runes, i))
 		default:
 			b.WriteString(titleRune(r))
 		}
@@ -176,11 +177,12 @@ func titleWords(s string) string {
 
 func swapCase(s string) string {
 	var b strings.Builder
-	for _, r := range s {
+	runes := []rune(s)
+	for i, r := range runes {
 		switch {
-		case unicode.IsUpper(r):
-			b.WriteString(lower(string(r)))
-		case unicode.IsLower(r):
+		case isUpper(r):
+			b.WriteString(lowerAt(runes, i))
+		case isLower(r):
 			b.WriteString(upper(string(r)))
 		default:
 			b.WriteRune(r)

@@ -3,6 +3,7 @@ package jinja
 import (
 	"math"
 	"math/big"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -38,11 +39,49 @@ func repr(ev *evaluator, v any) (string, error) {
 	return p.b.String(), p.err
 }
 
+// ascii is Python's ascii().
+func ascii(ev *evaluator, v any) (string, error) {
+	p := printer{ev: ev, ascii: true}
+	p.repr(v, 0)
+	return p.b.String(), p.err
+}
+
+// pprintFilter is Python's pprint on one line: it does not break long ones.
+func pprintFilter(ev *evaluator, v any, _ []any) (any, error) {
+	p := printer{ev: ev, sorted: true}
+	p.repr(v, 0)
+	return p.b.String(), p.err
+}
+
+// sortedByKey returns m in the order of its keys, where keys of several types go by the names of these.
+func sortedByKey(ev *evaluator, m *Map) (*Map, error) {
+	out := m.Clone()
+	order := slices.Clone(m.keys)
+	slices.SortStableFunc(order, func(a, b any) int {
+		if lt, err := less(a, b, "<"); err != nil {
+			return strings.Compare(typeName(a), typeName(b))
+		} else if lt {
+			return -1
+		}
+		return int(boolInt(!equal(a, b)))
+	})
+	for i, k := range order {
+		out.keys[i] = k
+		out.vals[i], _, _ = m.get(k)
+	}
+	if out.index != nil {
+		out.reindex()
+	}
+	return out, ev.grow(64 * m.Len())
+}
+
 // printer writes Python's repr of a value.
 type printer struct {
-	ev  *evaluator
-	b   strings.Builder
-	err error
+	ev     *evaluator
+	b      strings.Builder
+	sorted bool // dictionaries by key, as pprint has them
+	ascii  bool // every other character as an escape
+	err    error
 }
 
 func (p *printer) repr(v any, depth int) {
@@ -69,7 +108,7 @@ func (p *printer) repr(v any, depth int) {
 	case float64:
 		p.b.WriteString(formatFloat(v))
 	case string:
-		reprString(&p.b, v)
+		reprString(&p.b, v, p.ascii)
 	case []any:
 		p.sequence("[", v, "]", depth)
 	case Tuple:
@@ -104,7 +143,7 @@ func (p *printer) repr(v any, depth int) {
 		}
 		p.b.WriteString("<LoopContext " + strconv.Itoa(v.index0+1) + "/" + strconv.Itoa(n) + ">")
 	case *macro:
-		p.b.WriteString("<Macro " + v.node.name + ">")
+		p.b.WriteString("<Macro '" + v.node.name + "'>")
 	case *generator:
 		p.b.WriteString("<generator object " + v.name + ">")
 	case *function:
@@ -131,6 +170,11 @@ func (p *printer) sequence(open string, items []any, end string, depth int) {
 
 func (p *printer) dict(open string, m *Map, end string, depth int) {
 	p.b.WriteString(open)
+	if p.sorted {
+		if m, p.err = sortedByKey(p.ev, m); p.err != nil {
+			return
+		}
+	}
 	for i, k := range m.keys {
 		if p.err != nil {
 			return
@@ -145,7 +189,7 @@ func (p *printer) dict(open string, m *Map, end string, depth int) {
 	p.b.WriteString(end)
 }
 
-func reprString(b *strings.Builder, s string) {
+func reprString(b *strings.Builder, s string, ascii bool) {
 	quote := byte('\'')
 	if strings.IndexByte(s, '\'') >= 0 && strings.IndexByte(s, '"') < 0 {
 		quote = '"'
@@ -162,7 +206,7 @@ func reprString(b *strings.Builder, s string) {
 			b.WriteString(`\r`)
 		case r == '\t':
 			b.WriteString(`\t`)
-		case unicode.IsPrint(r):
+		case unicode.IsPrint(r) && !(ascii && r >= utf8.RuneSelf):
 			b.WriteRune(r)
 		default:
 			b.WriteString(escapeRune(r))
@@ -213,43 +257,77 @@ var upperExpand = strings.NewReplacer("ß", "SS", "ŉ", "ʼN", "ǰ", "J̌", "ﬀ
 func upper(s string) string { return strings.ToUpper(upperExpand.Replace(s)) }
 
 func lower(s string) string {
-	s = strings.ReplaceAll(s, "İ", "i̇")
-	if !strings.Contains(s, "Σ") {
+	if !strings.ContainsAny(s, "İΣ") {
 		return strings.ToLower(s)
 	}
+	var b strings.Builder
 	runes := []rune(s)
-	for i, r := range runes {
-		if r != 'Σ' {
-			runes[i] = unicode.ToLower(r)
-			continue
-		}
-		runes[i] = 'σ'
-		if i > 0 && unicode.IsLetter(runes[i-1]) && (i+1 == len(runes) || !unicode.IsLetter(runes[i+1])) {
-			runes[i] = 'ς'
-		}
+	for i := range runes {
+		b.WriteString(lowerAt(runes, i))
 	}
-	return string(runes)
+	return b.String()
 }
 
-// titleRune is the title case of one character.
-func titleRune(r rune) string {
-	switch r {
-	case 'ß':
-		return "Ss"
-	case 'ﬁ':
-		return "Fi"
-	case 'ﬂ':
-		return "Fl"
+// lowerAt is the small form of a character in its text: a capital sigma at the end of a word has one of its own.
+func lowerAt(runes []rune, i int) string {
+	switch runes[i] {
+	case 'İ':
+		return "i̇"
+	case 'Σ':
+		before, after := i-1, i+1
+		for before >= 0 && caseIgnorable(runes[before]) {
+			before--
+		}
+		for after < len(runes) && caseIgnorable(runes[after]) {
+			after++
+		}
+		if before >= 0 && isCased(runes[before]) && (after == len(runes) || !isCased(runes[after])) {
+			return "ς"
+		}
+		return "σ"
 	}
-	return string(unicode.ToTitle(r))
+	return string(unicode.ToLower(runes[i]))
+}
+
+// caseIgnorable says that a character does not end a word, as accents and apostrophes do not.
+func caseIgnorable(r rune) bool {
+	return unicode.In(r, unicode.Mn, unicode.Me, unicode.Cf, unicode.Lm, unicode.Sk) || strings.ContainsRune("'.:·’‘", r)
+}
+
+// casefold is str.casefold: forms of the same letter become one.
+func casefold(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r == 'ı' {
+			return r
+		}
+		return unicode.ToLower(unicode.ToUpper(r))
+	}, upperExpand.Replace(strings.ReplaceAll(s, "İ", "i̇")))
+}
+
+// titleRune is the title case of one character: of the letters that expand only the first is capital.
+func titleRune(r rune) string {
+	s := upperExpand.Replace(string(r))
+	first, n := utf8.DecodeRuneInString(s)
+	switch {
+	case n == len(s):
+		return string(unicode.ToTitle(first))
+	case r == 'ŉ':
+		return s
+	}
+	return s[:n] + strings.ToLower(s[n:])
 }
 
 func capitalize(s string) string {
 	if s == "" {
 		return ""
 	}
-	r, n := utf8.DecodeRuneInString(s)
-	return titleRune(r) + lower(s[n:])
+	runes := []rune(s)
+	var b strings.Builder
+	b.WriteString(titleRune(runes[0]))
+	for i := range runes[1:] {
+		b.WriteString(lowerAt(runes, i+1))
+	}
+	return b.String()
 }
 
 // splitLines is str.splitlines.

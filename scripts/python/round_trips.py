@@ -3,6 +3,7 @@
   PEFT           loads every kind of adapter that weft trains, all of it, and computes the log-probabilities that the trainer recorded (parity.json)
   transformers   loads what full finetuning writes and computes them too
   TensorBoard    reads the events: the figures of run.json
+  Jinja2         renders the templates of jinja_cases.py, in transformers' environment, as package jinja does
   bitsandbytes   gives the values of our NF4 and FP4, plain and with double quantization, bit for bit, and its own codes for the same weights
 
 Log-probabilities may differ by TOLERANCE (float32 on both sides, sums in other orders) and must differ by more than ten times that without the adapter.
@@ -26,6 +27,7 @@ import transformers
 from peft import LoraConfig, PeftModel, get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
+import jinja_cases
 import tiny_models
 
 warnings.simplefilter("ignore", FutureWarning)
@@ -249,11 +251,13 @@ def main():
     p = argparse.ArgumentParser()
     p.add_argument("--weft", required=True)
     p.add_argument("--fourbit", required=True)
+    p.add_argument("--jinja", required=True)
     p.add_argument("--model", required=True)
     p.add_argument("--goldens", required=True)
     p.add_argument("--only", default="", help="expression: the checks to make")
     a = p.parse_args()
     check = Checks(a.only)
+    check("Jinja2", jinja_cases.check, a.jinja)
     text = pathlib.Path("README.md").read_text().split("\n\n")
     with tempfile.TemporaryDirectory() as t:
         work = pathlib.Path(t)
