@@ -98,7 +98,7 @@ func (s *tenantServer) do(method, path, auth, body string) *httptest.ResponseRec
 		r.Header.Set("Content-Type", "application/json")
 	}
 	w := httptest.NewRecorder()
-	s.Handler().ServeHTTP(w, r)
+	checked(s.Server).ServeHTTP(w, r)
 	return w
 }
 
@@ -245,7 +245,7 @@ func TestConcurrentRequestsAreReleased(t *testing.T) {
 		r := httptest.NewRequestWithContext(ctx, http.MethodPost, "/v1/chat/completions", strings.NewReader(`{"stream":true,`+hi+`}`))
 		r.Header.Set("Content-Type", "application/json")
 		r.Header.Set("Authorization", key)
-		s.Handler().ServeHTTP(httptest.NewRecorder(), r)
+		checked(s.Server).ServeHTTP(httptest.NewRecorder(), r)
 	}()
 	eventually(t, "the request is at work", func() bool { return e.live.Load() == 1 })
 	w := post(s.Server, "/v1/chat/completions", `{`+hi+`}`, "Authorization", key)
@@ -253,7 +253,7 @@ func TestConcurrentRequestsAreReleased(t *testing.T) {
 		t.Errorf("%v", w.Header())
 	}
 	cancel()
-	<-done
+	receive(t, done)
 	close(e.hold)
 	if w := post(s.Server, "/v1/chat/completions", `{`+hi+`}`, "Authorization", key); w.Code != 200 {
 		t.Errorf("after the client has gone: %d %s", w.Code, w.Body)
@@ -372,7 +372,7 @@ func TestAdminAdapters(t *testing.T) {
 		r := httptest.NewRequest("POST", path, bytes.NewReader(body))
 		r.Header.Set("Authorization", auth)
 		w := httptest.NewRecorder()
-		s.Handler().ServeHTTP(w, r)
+		checked(s.Server).ServeHTTP(w, r)
 		return w
 	}
 	data := bytes.Repeat([]byte{0, 1, 2, 255}, 100)
@@ -400,7 +400,7 @@ func TestAdminAdapters(t *testing.T) {
 		io.MultiReader(bytes.NewReader(make([]byte, 1001))))
 	unsized.Header.Set("Authorization", acme)
 	w := httptest.NewRecorder()
-	if s.Handler().ServeHTTP(w, unsized); w.Code != 413 {
+	if checked(s.Server).ServeHTTP(w, unsized); w.Code != 413 {
 		t.Errorf("more than the limit without a length: %d", w.Code)
 	}
 	for range tenantUploads {

@@ -16,7 +16,7 @@ func TestOfficialClient(t *testing.T) {
 	addr, _ := serveTest(t, s)
 	ctx := context.Background()
 	client := sdk.NewClient(option.WithBaseURL("http://"+addr+"/v1"), option.WithAPIKey("the-key"),
-		option.WithMaxRetries(0))
+		option.WithMaxRetries(0), option.WithHTTPClient(checkedClient))
 	params := sdk.ChatCompletionNewParams{Model: "org/tiny",
 		Messages: []sdk.ChatCompletionMessageParamUnion{sdk.SystemMessage("s"), sdk.UserMessage("hi")}}
 

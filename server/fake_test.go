@@ -273,7 +273,7 @@ func post(s *Server, path, body string, header ...string) *httptest.ResponseReco
 		r.Header.Set(header[i], header[i+1])
 	}
 	w := httptest.NewRecorder()
-	s.Handler().ServeHTTP(w, r)
+	checked(s).ServeHTTP(w, r)
 	return w
 }
 
@@ -283,7 +283,7 @@ func get(s *Server, path string, header ...string) *httptest.ResponseRecorder {
 		r.Header.Set(header[i], header[i+1])
 	}
 	w := httptest.NewRecorder()
-	s.Handler().ServeHTTP(w, r)
+	checked(s).ServeHTTP(w, r)
 	return w
 }
 

@@ -51,7 +51,7 @@ func postTo(ctx context.Context, addr, path, body string) (*http.Response, error
 		return nil, err
 	}
 	req.Header.Set("Content-Type", "application/json")
-	return http.DefaultClient.Do(req)
+	return checkedClient.Do(req)
 }
 
 // A client that leaves, before the first byte, within a stream or while it waits for a whole answer, ends its
@@ -113,6 +113,7 @@ func TestDisconnectAtAnyByte(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		_ = conn.SetDeadline(time.Now().Add(time.Minute))
 		_, _ = io.WriteString(conn, request)
 		_, _ = io.CopyN(io.Discard, conn, int64(n))
 		conn.Close()
@@ -204,7 +205,7 @@ func TestTooManyRequests(t *testing.T) {
 		t.Error("no Retry-After")
 	}
 	close(e.hold)
-	if code := <-done; code != 200 {
+	if code := receive(t, done); code != 200 {
 		t.Errorf("the first: %d", code)
 	}
 }
@@ -243,7 +244,7 @@ func TestDrainFinishesWhatRuns(t *testing.T) {
 		!strings.HasSuffix(string(body), "[DONE]\n\n") {
 		t.Errorf("the running one: %v %s", err, body)
 	}
-	if err := <-ended; err != nil {
+	if err := receive(t, ended); err != nil {
 		t.Errorf("Run: %v", err)
 	}
 }
@@ -275,7 +276,7 @@ func TestDrainEndsTheRest(t *testing.T) {
 	if last := evs[len(evs)-1]; !strings.Contains(last, `"error":{"message":"The server is shutting down."`) || strings.Contains(string(body), "[DONE]") {
 		t.Errorf("the stream: %s", body)
 	}
-	if resp := <-whole; resp != nil {
+	if resp := receive(t, whole); resp != nil {
 		body, _ := io.ReadAll(resp.Body)
 		resp.Body.Close()
 		if resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" {
@@ -340,7 +341,7 @@ func TestWhileLoading(t *testing.T) {
 		t.Errorf("%d %s", resp.StatusCode, body)
 	}
 	cancel()
-	if err := <-done; err != nil {
+	if err := receive(t, done); err != nil {
 		t.Error(err)
 	}
 }

@@ -209,7 +209,7 @@ func TestOpenAPIDocument(t *testing.T) {
 			}
 			r := httptest.NewRequest(strings.ToUpper(method), path, strings.NewReader("{}"))
 			w := httptest.NewRecorder()
-			if s.Handler().ServeHTTP(w, r); w.Code == 404 || w.Code == 405 {
+			if checked(s).ServeHTTP(w, r); w.Code == 404 || w.Code == 405 {
 				t.Errorf("%s %s is in the document, but answers %d", method, path, w.Code)
 			}
 		}

@@ -417,7 +417,7 @@ func TestWaitingForAnAdapter(t *testing.T) {
 		r := httptest.NewRequestWithContext(ctx, http.MethodPost, "/v1/completions", strings.NewReader(`{"prompt":"x","model":"support"}`))
 		r.Header.Set("Content-Type", "application/json")
 		w := httptest.NewRecorder()
-		s.Handler().ServeHTTP(w, r)
+		checked(s).ServeHTTP(w, r)
 		return w
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
@@ -430,7 +430,7 @@ func TestWaitingForAnAdapter(t *testing.T) {
 	go func() { done <- send(t.Context()) }()
 	eventually(t, "the request is at work", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return s.working == 1 })
 	s.Drain(t.Context())
-	wantError(t, <-done, 503, "", "shutting down")
+	wantError(t, receive(t, done), 503, "", "shutting down")
 	if lib.held.Load() != 0 {
 		t.Errorf("%d adapters are held", lib.held.Load())
 	}
