@@ -16,7 +16,7 @@ CODE     := adapters cmd docs finetune internal quant runtime scripts server
 # packages that never reach C: the race detector watches them
 PURE = $(shell go list ./... | grep -v -e /device/cpu$$)
 
-.PHONY: help setup model build serve test test-race test-asan test-isa test-nocgo test-stores test-clients test-python soak fuzz bench bench-training microbench lint fmt docker-steps ci clean
+.PHONY: help setup model build serve test test-race test-asan test-isa test-nocgo test-stores test-clients test-python soak fuzz bench bench-training microbench lint fmt docker-steps vulncheck check-deploy ci clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -98,7 +98,13 @@ fmt: ## format the Go code
 docker-steps: ## run the Dockerfile's steps as a script (no container tool needed)
 	scripts/docker-steps
 
-ci: lint build test-nocgo test-race test-asan test-isa fuzz docker-steps test-stores test-clients test-python test ## what CI runs
+vulncheck: setup ## known vulnerabilities in what weft calls, where the Go vulnerability database can be reached
+	scripts/vulncheck
+
+check-deploy: ## promtool and systemd-analyze read docs/deploy, where they can be had
+	scripts/check-deploy
+
+ci: lint build vulncheck check-deploy test-nocgo test-race test-asan test-isa fuzz docker-steps test-stores test-clients test-python test ## what CI runs
 
 clean: ## remove what was built here
 	rm -rf bin dist $(CACHE)

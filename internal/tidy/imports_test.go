@@ -20,7 +20,7 @@ type pkg struct {
 }
 
 // layers lists the folders from top to bottom; a package imports its own folder or one further down.
-var layers = []string{"scripts", "cmd", "server", "finetune", "adapters", "runtime", "quant", "internal"}
+var layers = []string{"docs", "scripts", "cmd", "server", "finetune", "adapters", "runtime", "quant", "internal"}
 
 // forbidden lists imports that the order of layers alone would allow.
 var forbidden = []struct{ from, to, why string }{

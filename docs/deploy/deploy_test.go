@@ -1,0 +1,214 @@
+package deploy
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+	"gopkg.in/yaml.v3"
+)
+
+// document is one YAML document, as JSON would hold it.
+type document = map[string]any
+
+// documents reads the YAML documents of a file.
+func documents(t *testing.T, path string) []document {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []document
+	for dec := yaml.NewDecoder(bytes.NewReader(text)); ; {
+		var doc any
+		if err := dec.Decode(&doc); errors.Is(err, io.EOF) {
+			return out
+		} else if err != nil {
+			t.Fatalf("%s: %v", path, err)
+		}
+		raw, err := json.Marshal(doc)
+		if err != nil {
+			t.Fatalf("%s: %v", path, err)
+		}
+		asJSON, err := jsonschema.UnmarshalJSON(bytes.NewReader(raw))
+		if err != nil {
+			t.Fatalf("%s: %v", path, err)
+		}
+		d, ok := asJSON.(document)
+		if !ok {
+			t.Fatalf("%s: a document is a %T, not a mapping", path, asJSON)
+		}
+		out = append(out, d)
+	}
+}
+
+// schema compiles the part of a file of schemas that pointer names; "" is all of it.
+func schema(t *testing.T, file, pointer string) *jsonschema.Schema {
+	t.Helper()
+	s, err := jsonschema.NewCompiler().Compile(filepath.Join("schemas", file) + "#" + pointer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// at walks mappings and lists; it ends the test where there is nothing.
+func at(t *testing.T, node any, path ...any) any {
+	t.Helper()
+	for i, step := range path {
+		var next any
+		switch step := step.(type) {
+		case string:
+			m, _ := node.(document)
+			next = m[step]
+		case int:
+			if l, _ := node.([]any); step < len(l) {
+				next = l[step]
+			}
+		}
+		if next == nil {
+			t.Fatalf("nothing lies at %v", path[:i+1])
+		}
+		node = next
+	}
+	return node
+}
+
+func keys(node any) []string {
+	m, _ := node.(document)
+	out := make([]string, 0, len(m))
+	for k := range m {
+		out = append(out, k)
+	}
+	return out
+}
+
+func TestCompose(t *testing.T) {
+	file := documents(t, "compose/compose.yaml")[0]
+	if err := schema(t, "compose.json", "").Validate(file); err != nil {
+		t.Fatalf("%#v", err)
+	}
+	services, volumes, secrets := at(t, file, "services"), keys(at(t, file, "volumes")), keys(at(t, file, "secrets"))
+	for _, name := range keys(services) {
+		service := at(t, services, name).(document)
+		for _, needed := range keys(service["depends_on"]) {
+			at(t, services, needed)
+		}
+		mounts, _ := service["volumes"].([]any)
+		for _, m := range mounts {
+			from, _, _ := strings.Cut(m.(string), ":")
+			if !strings.HasPrefix(from, ".") {
+				if !slices.Contains(volumes, from) {
+					t.Errorf("%s: volume %s is not declared", name, from)
+				}
+			} else if _, err := os.Stat(filepath.Join("compose", from)); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		used, _ := service["secrets"].([]any)
+		for _, s := range used {
+			if !slices.Contains(secrets, s.(string)) {
+				t.Errorf("%s: secret %s is not declared", name, s)
+			}
+		}
+	}
+	context := at(t, services, "weft", "build", "context").(string)
+	if _, err := os.Stat(filepath.Join("compose", context, "Dockerfile")); err != nil {
+		t.Error(err)
+	}
+	key := at(t, documents(t, "compose/prometheus.yaml")[0], "scrape_configs", 0, "authorization", "credentials_file")
+	if key != "/run/secrets/"+secrets[0] {
+		t.Errorf("Prometheus reads its key from %s, and the secret is %s", key, secrets[0])
+	}
+}
+
+func TestSchemasRefuse(t *testing.T) {
+	file := documents(t, "compose/compose.yaml")[0]
+	at(t, file, "services", "weft").(document)["prots"] = []any{}
+	if schema(t, "compose.json", "").Validate(file) == nil {
+		t.Error("a misspelt key of a service passes")
+	}
+	for _, doc := range documents(t, "kubernetes/weft.yaml") {
+		if doc["kind"] == "Deployment" {
+			container := at(t, doc, "spec", "template", "spec", "containers", 0).(document)
+			container["readinessProbes"] = container["readinessProbe"]
+			if kind(t, doc).Validate(doc) == nil {
+				t.Error("a misspelt key of a container passes")
+			}
+		}
+	}
+}
+
+// kind is the schema of a Kubernetes object.
+func kind(t *testing.T, doc document) *jsonschema.Schema {
+	t.Helper()
+	name := at(t, doc, "apiVersion").(string) + " " + at(t, doc, "kind").(string)
+	return schema(t, "kubernetes.json", "/kinds/"+strings.ReplaceAll(name, "/", "~1"))
+}
+
+func TestKubernetes(t *testing.T) {
+	byKind := map[string]document{}
+	for _, doc := range documents(t, "kubernetes/weft.yaml") {
+		if err := kind(t, doc).Validate(doc); err != nil {
+			t.Errorf("%s: %#v", doc["kind"], err)
+		}
+		if doc["kind"] != "Namespace" && at(t, doc, "metadata", "namespace") != "weft" {
+			t.Errorf("%s is not in the namespace weft", doc["kind"])
+		}
+		byKind[doc["kind"].(string)] = doc
+	}
+	deployment := byKind["Deployment"]
+	pod := at(t, deployment, "spec", "template", "spec")
+	container := at(t, pod, "containers", 0)
+	labels := at(t, deployment, "spec", "template", "metadata", "labels")
+	for what, selector := range map[string]any{
+		"Deployment":          at(t, deployment, "spec", "selector", "matchLabels"),
+		"Service":             at(t, byKind["Service"], "spec", "selector"),
+		"PodDisruptionBudget": at(t, byKind["PodDisruptionBudget"], "spec", "selector", "matchLabels"),
+	} {
+		for _, k := range keys(selector) {
+			if at(t, selector, k) != at(t, labels, k) {
+				t.Errorf("%s selects no pod of the Deployment: %v", what, selector)
+			}
+		}
+	}
+	port := at(t, container, "ports", 0, "name")
+	for probe, path := range map[string]string{"startupProbe": "/health", "livenessProbe": "/health",
+		"readinessProbe": "/ready"} {
+		if get := at(t, container, probe, "httpGet").(document); get["path"] != path || get["port"] != port {
+			t.Errorf("%s asks %v", probe, get)
+		}
+	}
+	if to := at(t, byKind["Service"], "spec", "ports", 0, "targetPort"); to != port {
+		t.Errorf("the Service sends to the port %v, and the pod's is %v", to, port)
+	}
+	for from, name := range map[string]any{
+		"Secret":         at(t, container, "envFrom", 0, "secretRef", "name"),
+		"ConfigMap":      at(t, pod, "volumes", 0, "configMap", "name"),
+		"ServiceAccount": at(t, pod, "serviceAccountName"),
+	} {
+		if at(t, byKind[from], "metadata", "name") != name {
+			t.Errorf("the pod names the %s %v", from, name)
+		}
+	}
+	var settings struct {
+		Drain time.Duration `yaml:"drain-timeout"`
+	}
+	text := at(t, byKind["ConfigMap"], "data", "weft.yaml").(string)
+	if err := yaml.Unmarshal([]byte(text), &settings); err != nil {
+		t.Fatal(err)
+	}
+	pause, _ := at(t, container, "lifecycle", "preStop", "sleep", "seconds").(json.Number).Int64()
+	grace, _ := at(t, pod, "terminationGracePeriodSeconds").(json.Number).Int64()
+	if need := settings.Drain + time.Duration(pause)*time.Second; time.Duration(grace)*time.Second <= need {
+		t.Errorf("the pod is killed after %d s, before it has drained in %v", grace, need)
+	}
+}
