@@ -64,7 +64,6 @@ type State string
 // States of a version.
 const (
 	Disk    State = "disk"    // in the store only
-	Host    State = "host"    // read and checked, not on the device
 	Device  State = "device"  // ready
 	Loading State = "loading" // on its way
 	Failed  State = "failed"  // could not be loaded; the reason is beside it

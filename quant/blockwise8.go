@@ -90,13 +90,6 @@ func QuantizeBlockwise8(m *Map8, x []float32, block int, codes []byte, absmax []
 	}
 }
 
-// DequantizeBlockwise8 is the inverse of QuantizeBlockwise8.
-func DequantizeBlockwise8(m *Map8, codes []byte, absmax []float32, block int, x []float32) {
-	for i, c := range codes {
-		x[i] = m.Values[c] * absmax[i/block]
-	}
-}
-
 func absMax(x []float32) float32 {
 	top := float32(0)
 	for _, v := range x {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/gin-gonic/gin"
 
+	"weft/internal/rng"
 	"weft/runtime/engine"
 	"weft/runtime/sample"
 	"weft/server/openai"
@@ -372,17 +373,13 @@ func seedOf(seed *int64) (uint64, error) {
 	return binary.LittleEndian.Uint64(b[:]), nil
 }
 
-// choiceSeed keeps the choices of one prompt apart: the seed itself for the first, a hash of it (splitmix64's
-// finalizer) for the others. Prompts of one request share seeds, so that a prompt's answer does not depend on its
+// choiceSeed keeps the choices of one prompt apart: the seed itself for the first, a hash of it for the others. Prompts of one request share seeds, so that a prompt's answer does not depend on its
 // neighbours.
 func choiceSeed(seed uint64, choice int) uint64 {
 	if choice == 0 {
 		return seed
 	}
-	z := seed + uint64(choice)*0x9e3779b97f4a7c15
-	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
-	z = (z ^ z>>27) * 0x94d049bb133111eb
-	return z ^ z>>31
+	return rng.Mix(seed + uint64(choice)*rng.Golden)
 }
 
 func ptrOr[T any](p *T, def T) T {

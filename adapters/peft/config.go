@@ -95,15 +95,8 @@ var changing = map[string]string{
 	"kasa_config":             "KaSA scales the inner dimension by singular values",
 }
 
-// ParseConfig reads an adapter_config.json. Everything that cannot be honoured is in the error, a *RefusedError; the
-// Config then holds what could be read.
-func ParseConfig(text []byte) (Config, error) {
-	var r reasons
-	c, _ := parseConfig(text, &r)
-	return c, r.err("adapter_config.json")
-}
-
-// parseConfig says false where the text is no LoRA's configuration at all, so that there is no use in looking at the
+// parseConfig reads an adapter_config.json. What cannot be honoured is in r, and the Config holds what could be read.
+// It says false where the text is no LoRA's configuration at all, so that there is no use in looking at the
 // tensors.
 func parseConfig(text []byte, r *reasons) (Config, bool) {
 	c := Config{Rank: 8, Alpha: 8, Bias: BiasNone}

@@ -346,13 +346,20 @@ func TestRealConfigs(t *testing.T) {
 		if err := json.Unmarshal(text, &kind); err != nil {
 			t.Fatal(err)
 		}
-		c, err := ParseConfig(text)
+		c, err := configOf(text)
 		if kind.Type != "LORA" {
 			checkRefusal(t, err, []string{kind.Type})
 		} else if err != nil || c.Rank != kind.Rank {
 			t.Errorf("%s: rank %d, want %d: %v", path, c.Rank, kind.Rank, err)
 		}
 	}
+}
+
+// configOf reads an adapter_config.json with every refusal in the error.
+func configOf(text []byte) (Config, error) {
+	var r reasons
+	c, _ := parseConfig(text, &r)
+	return c, r.err("adapter_config.json")
 }
 
 // PEFT's rules of matching, by its own documentation and check_target_module_exists.

@@ -167,7 +167,7 @@ func FuzzAdapterConfig(f *testing.F) {
 	f.Add([]byte(`{"peft_type": "LORA", "target_modules": ".*\\.(q|v)_proj", "exclude_modules": "x", "modules_to_save": ["lm_head"], "bias": "all", "use_rslora": true, "use_dora": true}`))
 	f.Add([]byte(`{"peft_type": "LORA", "target_modules": "all-linear", "layer_replication": [[0, 1]], "unknown": {"a": [1]}, "r": 1e400, "alpha_pattern": {"": -0}}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		c, err := ParseConfig(text)
+		c, err := configOf(text)
 		if err != nil {
 			if !errors.Is(err, ErrRefused) {
 				t.Fatalf("error %v, want a refusal", err)
@@ -178,7 +178,7 @@ func FuzzAdapterConfig(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		d, err := ParseConfig(again)
+		d, err := configOf(again)
 		if err != nil {
 			t.Fatalf("%v\n%s", err, again)
 		}

@@ -143,9 +143,6 @@ func (a *Adapter) Close() error {
 	return a.file.Close()
 }
 
-// Path returns what Open was given.
-func (a *Adapter) Path() string { return a.path }
-
 func (a *Adapter) openFolder() error {
 	text, err := a.readConfig()
 	if err != nil {

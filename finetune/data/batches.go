@@ -8,6 +8,8 @@ import (
 	"math"
 	"math/bits"
 	"slices"
+
+	"weft/internal/rng"
 )
 
 // Grouping says how samples become micro-batches.
@@ -134,21 +136,6 @@ func (s spaces) atLeast(n int) int {
 	return -1
 }
 
-// Wrap cuts the samples, one behind another, into sequences of length tokens and a shorter last one, as TRL's "wrapped"
-// packing for plain text: boundaries are not respected.
-func Wrap(samples []Sample, length int) []Sample {
-	var all, labels []int32
-	for i := range samples {
-		all, labels = append(all, samples[i].IDs...), append(labels, samples[i].Labels...)
-	}
-	var out []Sample
-	for at := 0; at < len(all); at += length {
-		end := min(at+length, len(all))
-		out = append(out, Sample{IDs: all[at:end:end], Labels: labels[at:end:end]})
-	}
-	return out
-}
-
 // megaBatches is how many batches are sorted together when grouping by length.
 const megaBatches = 50
 
@@ -189,43 +176,19 @@ func lengthGrouped(samples []Sample, g Grouping, epoch int) []int {
 }
 
 // Shuffle returns the numbers below n in an order that depends on n, seed and epoch alone and never changes between
-// versions: Fisher and Yates from the end, with SplitMix64 (Steele et al. 2014) from the state seed + (epoch+1)·golden,
-// and numbers below a bound by Lemire's multiplication with rejection (2019, arXiv:1805.10941).
+// versions: Fisher and Yates from the end, with package rng's
+// generator from the state Mix(seed) + (epoch+1)·Golden.
 func Shuffle(n int, seed uint64, epoch int) []int {
 	order := make([]int, n)
 	for i := range order {
 		order[i] = i
 	}
-	r := splitMix(mix64(seed) + uint64(epoch+1)*golden)
+	r := rng.New(rng.Mix(seed) + uint64(epoch+1)*rng.Golden)
 	for i := n - 1; i > 0; i-- {
-		j := r.below(uint64(i) + 1)
+		j := int(r.Below(uint64(i) + 1))
 		order[i], order[j] = order[j], order[i]
 	}
 	return order
-}
-
-const golden = 0x9e3779b97f4a7c15 // 2^64 / φ
-
-type splitMix uint64
-
-func (s *splitMix) next() uint64 {
-	*s += golden
-	return mix64(uint64(*s))
-}
-
-func mix64(z uint64) uint64 {
-	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
-	z = (z ^ z>>27) * 0x94d049bb133111eb
-	return z ^ z>>31
-}
-
-// below returns a number in [0, n), each equally likely.
-func (s *splitMix) below(n uint64) int {
-	hi, lo := bits.Mul64(s.next(), n)
-	for limit := -n % n; lo < limit; {
-		hi, lo = bits.Mul64(s.next(), n)
-	}
-	return int(hi)
 }
 
 // Split puts about the given share of the samples aside, for evaluation. Which side a sample goes to depends on its

@@ -173,19 +173,6 @@ func TestPackingEqualsTRL(t *testing.T) {
 		}
 	}
 
-	var w struct {
-		Packed [][]int32
-	}
-	readJSON(t, &w, "train", "H_data", "packing_wrapped.json")
-	samples = nil
-	for _, d := range g.Documents {
-		samples = append(samples, Sample{IDs: d.IDs, Labels: d.Labels})
-	}
-	got := Wrap(samples, g.Length)
-	if !slices.EqualFunc(got, w.Packed,
-		func(s Sample, ids []int32) bool { return slices.Equal(s.IDs, ids) && len(s.Labels) == len(ids) }) {
-		t.Errorf("wrapped: %d sequences, want %d", len(got), len(w.Packed))
-	}
 }
 
 // The demo's file: the order and number of tokens of the recorded run.

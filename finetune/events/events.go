@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"io"
 	"math"
 	"os"
 	"path/filepath"
@@ -15,9 +14,6 @@ import (
 	"time"
 	"unicode/utf8"
 )
-
-// ErrFormat is wrapped by every refusal of an event file.
-var ErrFormat = errors.New("malformed event file")
 
 // Scalar is one value of one curve. TensorBoard groups tags by what stands before the first slash: "train/loss".
 type Scalar struct {
@@ -63,9 +59,6 @@ func Create(dir string, now time.Time, first int64) (*Writer, error) {
 	}
 	return w, nil
 }
-
-// Path returns the file's name.
-func (w *Writer) Path() string { return w.f.Name() }
 
 // Write appends the values of a step as one event.
 func (w *Writer) Write(now time.Time, step int64, values ...Scalar) error {
@@ -132,158 +125,4 @@ func appendInt(b []byte, field byte, v int64) []byte {
 
 func appendBytes(b []byte, field byte, v []byte) []byte {
 	return append(binary.AppendUvarint(append(b, field<<3|wireBytes), uint64(len(v))), v...)
-}
-
-// Event is one record, as far as it is read.
-type Event struct {
-	Time    float64 // seconds since 1970
-	Step    int64
-	Version string
-	Start   bool // a run starts, or starts again, at Step
-	Scalars []Scalar
-}
-
-// maxRecord bounds a record; ours are a few hundred bytes.
-const maxRecord = 64 << 20
-
-// Read calls f for each record of an event file. A last record cut short is io.ErrUnexpectedEOF, wrapped like every
-// error.
-func Read(r io.Reader, f func(Event) error) error {
-	for n := 0; ; n++ {
-		payload, err := readRecord(r)
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		var e Event
-		if err == nil {
-			e, err = parseEvent(payload)
-		}
-		if err == nil {
-			err = f(e)
-		}
-		if err != nil {
-			return fmt.Errorf("event file: record %d: %w", n, err)
-		}
-	}
-}
-
-func readRecord(r io.Reader) ([]byte, error) {
-	var head [12]byte
-	if _, err := io.ReadFull(r, head[:]); err != nil {
-		return nil, err // io.EOF where the file ends between records
-	}
-	n := binary.LittleEndian.Uint64(head[:])
-	if binary.LittleEndian.Uint32(head[8:]) != masked(head[:8]) {
-		return nil, fmt.Errorf("%w: the checksum of its length is wrong", ErrFormat)
-	}
-	if n > maxRecord {
-		return nil, fmt.Errorf("%w: %d bytes, more than %d", ErrFormat, n, maxRecord)
-	}
-	body, err := io.ReadAll(io.LimitReader(r, int64(n)+4))
-	if err == nil && uint64(len(body)) != n+4 {
-		err = io.ErrUnexpectedEOF
-	}
-	if err != nil {
-		return nil, err
-	}
-	if binary.LittleEndian.Uint32(body[n:]) != masked(body[:n]) {
-		return nil, fmt.Errorf("%w: its checksum is wrong", ErrFormat)
-	}
-	return body[:n], nil
-}
-
-// value is one field of a message: a number, or bytes.
-type value struct {
-	field uint64
-	wire  uint64
-	num   uint64
-	bytes []byte
-}
-
-// eachField walks over a message's fields.
-func eachField(b []byte, f func(v value) error) error {
-	short := fmt.Errorf("%w: a field is cut short", ErrFormat)
-	for len(b) > 0 {
-		key, n := binary.Uvarint(b)
-		if n <= 0 {
-			return short
-		}
-		b = b[n:]
-		v := value{field: key >> 3, wire: key & 7}
-		switch v.wire {
-		case wireVarint:
-			if v.num, n = binary.Uvarint(b); n <= 0 {
-				return short
-			}
-		case wire64:
-			if n = 8; len(b) < n {
-				return short
-			}
-			v.num = binary.LittleEndian.Uint64(b)
-		case wire32:
-			if n = 4; len(b) < n {
-				return short
-			}
-			v.num = uint64(binary.LittleEndian.Uint32(b))
-		case wireBytes:
-			size, k := binary.Uvarint(b)
-			if k <= 0 || size > uint64(len(b)-k) {
-				return short
-			}
-			n = k + int(size)
-			v.bytes = b[k:n]
-		default:
-			return fmt.Errorf("%w: wire type %d", ErrFormat, v.wire)
-		}
-		b = b[n:]
-		if err := f(v); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func parseEvent(b []byte) (e Event, err error) {
-	err = eachField(b, func(v value) error {
-		switch {
-		case v.field == 1 && v.wire == wire64:
-			e.Time = math.Float64frombits(v.num)
-		case v.field == 2 && v.wire == wireVarint:
-			e.Step = int64(v.num)
-		case v.field == 3 && v.wire == wireBytes:
-			e.Version = string(v.bytes)
-		case v.field == 5 && v.wire == wireBytes:
-			return eachField(v.bytes, func(v value) error {
-				if v.field != 1 || v.wire != wireBytes {
-					return nil
-				}
-				s, ok, err := parseScalar(v.bytes)
-				if ok {
-					e.Scalars = append(e.Scalars, s)
-				}
-				return err
-			})
-		case v.field == 7 && v.wire == wireBytes:
-			return eachField(v.bytes, func(v value) error {
-				e.Start = e.Start || v.field == 1 && v.wire == wireVarint && v.num == 1
-				return nil
-			})
-		}
-		return nil
-	})
-	return e, err
-}
-
-// parseScalar reads a Summary.Value; ok is false for one that holds no simple_value.
-func parseScalar(b []byte) (s Scalar, ok bool, err error) {
-	err = eachField(b, func(v value) error {
-		switch {
-		case v.field == 1 && v.wire == wireBytes:
-			s.Tag = string(v.bytes)
-		case v.field == 2 && v.wire == wire32:
-			s.Value, ok = float64(math.Float32frombits(uint32(v.num))), true
-		}
-		return nil
-	})
-	return s, ok, err
 }

@@ -2,13 +2,12 @@ package events
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
-	"io"
 	"math"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -27,22 +26,94 @@ func written(t *testing.T, first int64, write func(w *Writer) error) []byte {
 	if err := errors.Join(write(w), w.Close()); err != nil {
 		t.Fatal(err)
 	}
-	if name := filepath.Base(w.Path()); !strings.HasPrefix(name, "events.out.tfevents.1700000000.") {
-		t.Errorf("name %s", name)
+	files, err := filepath.Glob(filepath.Join(dir, "runs", "a", "events.out.tfevents.1700000000.*"))
+	if err != nil || len(files) != 1 {
+		t.Fatalf("files %q: %v", files, err)
 	}
-	b, err := os.ReadFile(w.Path())
+	b, err := os.ReadFile(files[0])
 	if err != nil {
 		t.Fatal(err)
 	}
 	return b
 }
 
-func readAll(b []byte) (out []Event, err error) {
-	err = Read(bytes.NewReader(b), func(e Event) error {
+// event is one record, as far as the tests look at it.
+type event struct {
+	Time    float64 // seconds since 1970
+	Step    int64
+	Version string
+	Start   bool // a run starts, or starts again, at Step
+	Scalars []Scalar
+}
+
+// readAll reads an event file with protowire, which is not the encoder that wrote it.
+func readAll(t *testing.T, b []byte) (out []event) {
+	t.Helper()
+	for len(b) > 0 {
+		n := binary.LittleEndian.Uint64(b)
+		head, payload := b[:8], b[12:12+n]
+		if binary.LittleEndian.Uint32(b[8:]) != masked(head) || binary.LittleEndian.Uint32(b[12+n:]) != masked(payload) {
+			t.Fatalf("record %d has a wrong checksum", len(out))
+		}
+		b = b[16+n:]
+		var e event
+		eachField(t, payload, func(field protowire.Number, num uint64, bytes []byte) {
+			switch field {
+			case 1:
+				e.Time = math.Float64frombits(num)
+			case 2:
+				e.Step = int64(num)
+			case 3:
+				e.Version = string(bytes)
+			case 5:
+				eachField(t, bytes, func(_ protowire.Number, _ uint64, bytes []byte) {
+					var s Scalar
+					eachField(t, bytes, func(field protowire.Number, num uint64, bytes []byte) {
+						if field == 1 {
+							s.Tag = string(bytes)
+						} else {
+							s.Value = float64(math.Float32frombits(uint32(num)))
+						}
+					})
+					e.Scalars = append(e.Scalars, s)
+				})
+			case 7:
+				eachField(t, bytes, func(field protowire.Number, num uint64, _ []byte) { e.Start = field == 1 && num == 1 })
+			}
+		})
 		out = append(out, e)
-		return nil
-	})
-	return out, err
+	}
+	return out
+}
+
+// eachField calls f with each field of a message: a number, or bytes.
+func eachField(t *testing.T, b []byte, f func(field protowire.Number, num uint64, bytes []byte)) {
+	t.Helper()
+	for len(b) > 0 {
+		field, wire, n := protowire.ConsumeTag(b)
+		var num uint64
+		var bytes []byte
+		if n > 0 {
+			b = b[n:]
+			switch wire {
+			case protowire.VarintType:
+				num, n = protowire.ConsumeVarint(b)
+			case protowire.Fixed64Type:
+				num, n = protowire.ConsumeFixed64(b)
+			case protowire.Fixed32Type:
+				var v uint32
+				v, n = protowire.ConsumeFixed32(b)
+				num = uint64(v)
+			default:
+				bytes, n = protowire.ConsumeBytes(b)
+			}
+		}
+		if n < 0 {
+			t.Fatal(protowire.ParseError(n))
+		}
+		b = b[n:]
+		f(field, num, bytes)
+	}
 }
 
 func TestWriteAndRead(t *testing.T) {
@@ -52,9 +123,9 @@ func TestWriteAndRead(t *testing.T) {
 			w.Write(then.Add(time.Second), 1<<40, Scalar{"train/loss", math.NaN()}, Scalar{"eval/loss", -1}),
 		)
 	})
-	got, err := readAll(file)
-	if err != nil || len(got) != 4 {
-		t.Fatalf("%d events: %v", len(got), err)
+	got := readAll(t, file)
+	if len(got) != 4 {
+		t.Fatalf("%d events", len(got))
 	}
 	const at = 1_700_000_000.5
 	if got[0].Version != "brain.Event:2" || got[0].Time != at || got[0].Start {
@@ -70,8 +141,8 @@ func TestWriteAndRead(t *testing.T) {
 		e.Scalars[1] != (Scalar{"eval/loss", -1}) {
 		t.Errorf("%+v", e)
 	}
-	if fresh, err := readAll(written(t, 0, func(*Writer) error { return nil })); err != nil || len(fresh) != 1 {
-		t.Errorf("a fresh run: %+v, %v", fresh, err)
+	if fresh := readAll(t, written(t, 0, func(*Writer) error { return nil })); len(fresh) != 1 {
+		t.Errorf("a fresh run: %+v", fresh)
 	}
 }
 
@@ -98,26 +169,7 @@ func TestBytes(t *testing.T) {
 	}
 }
 
-func TestReadRefuses(t *testing.T) {
-	file := written(t, 0, func(w *Writer) error { return w.Write(then, 1, Scalar{"a", 1}) })
-	const second = 12 + 24 + 4
-	for at := second + 1; at < len(file); at++ {
-		if got, err := readAll(file[:at]); !errors.Is(err, io.ErrUnexpectedEOF) || len(got) != 1 ||
-			!strings.Contains(err.Error(), "record 1") {
-			t.Fatalf("cut at %d: %d events, %v", at, len(got), err)
-		}
-	}
-	for at := second; at < len(file); at++ {
-		bad := bytes.Clone(file)
-		bad[at] ^= 1
-		if got, err := readAll(bad); !errors.Is(err, ErrFormat) || len(got) != 1 {
-			t.Fatalf("byte %d spoiled: %d events, %v", at, len(got), err)
-		}
-	}
-	stop := errors.New("stop")
-	if err := Read(bytes.NewReader(file), func(Event) error { return stop }); !errors.Is(err, stop) {
-		t.Error(err)
-	}
+func TestWriteRefuses(t *testing.T) {
 	w, err := Create(t.TempDir(), then, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -131,33 +183,4 @@ func TestReadRefuses(t *testing.T) {
 	if _, err := Create("/dev/null/x", then, 0); err == nil {
 		t.Error("a file in no folder")
 	}
-}
-
-func FuzzRead(f *testing.F) {
-	frame := func(payload []byte) []byte {
-		path := filepath.Join(f.TempDir(), "x")
-		file, err := os.Create(path)
-		if err != nil {
-			f.Fatal(err)
-		}
-		defer file.Close()
-		if err := (&Writer{f: file}).record(payload); err != nil {
-			f.Fatal(err)
-		}
-		b, err := os.ReadFile(path)
-		if err != nil {
-			f.Fatal(err)
-		}
-		return b
-	}
-	f.Add(frame([]byte("\x09\x00\x00\x00\x00\x00\x00\xf0\x3f\x1a\x0dbrain.Event:2")))
-	f.Add(frame([]byte("\x10\x05\x2a\x0a\x0a\x08\x0a\x01a\x15\x00\x00\x80\x3f")))
-	f.Add([]byte("\x10\x05\x3a\x02\x08\x01"))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		_, _ = readAll(b)
-		e, err := parseEvent(b) // what a checksum would hide from the fuzzer
-		if err == nil && len(e.Scalars) > len(b) {
-			t.Fatalf("%d scalars of %d bytes", len(e.Scalars), len(b))
-		}
-	})
 }

@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"sync"
 
+	"weft/internal/rng"
 	"weft/runtime/device"
 )
 
@@ -52,12 +53,10 @@ func zero(v device.View) {
 	}
 }
 
-// uniform is a number in [0, 2³²) made of a seed and a place (SplitMix64's finalizer), the same on every machine.
+// uniform is a number in [0, 2³²) made of a seed and a place, the same on every machine.
 func uniform(seed, place uint64) uint32 {
-	z := seed ^ bits.RotateLeft64(place*0x9e3779b97f4a7c15, 32) + place*0xbf58476d1ce4e5b9
-	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
-	z = (z ^ z>>27) * 0x94d049bb133111eb
-	return uint32((z ^ z>>31) >> 32)
+	z := seed ^ bits.RotateLeft64(place*rng.Golden, 32) + place*0xbf58476d1ce4e5b9
+	return uint32(rng.Mix(z) >> 32)
 }
 
 // drop is the share of a layer's LoRA input that is dropped now.

@@ -1,6 +1,7 @@
 package optim
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"math"
@@ -10,16 +11,13 @@ import (
 
 // AdamWConfig are the hyper-parameters of AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101).
 type AdamWConfig struct {
-	Beta1, Beta2, Eps float64 // 0.9, 0.999, 1e-8 are usual; see DefaultAdamW
+	Beta1, Beta2, Eps float64 // 0.9, 0.999, 1e-8 are torch's and bitsandbytes' defaults
 	EightBit          bool    // bitsandbytes' AdamW8bit: state of tensors of at least Min8Bit elements in 8 bits
 	Min8Bit           int     // 0 means 4096
 	// PageDir, if set, is a folder: the state lies in a memory-mapped file there, without a name, so that the system
 	// may take its memory when it is short of it. The file is gone when the process ends, however it ends.
 	PageDir string
 }
-
-// DefaultAdamW is torch's and bitsandbytes' default.
-func DefaultAdamW() AdamWConfig { return AdamWConfig{Beta1: 0.9, Beta2: 0.999, Eps: 1e-8} }
 
 func (c AdamWConfig) check() error {
 	for _, b := range []float64{c.Beta1, c.Beta2} {
@@ -51,43 +49,32 @@ func NewAdamW(cfg AdamWConfig, params []Param) (*AdamW, error) {
 	if err := checkParams(params); err != nil {
 		return nil, err
 	}
-	if cfg.Min8Bit == 0 {
-		cfg.Min8Bit = 4096
+	size := int64(0)
+	for i := range params {
+		size += cfg.StateBytes(len(params[i].Value))
 	}
-	mem, err := newArena(cfg.PageDir, stateBytes(cfg, params))
+	mem, err := newArena(cfg.PageDir, int(size))
 	if err != nil {
 		return nil, fmt.Errorf("optimizer state: %w", err)
 	}
 	o := &AdamW{cfg: cfg, params: params, chunks: chunksOf(params), mem: mem}
 	for i := range params {
-		o.states = append(o.states, newState(mem, cfg.eightBit(&params[i]), len(params[i].Value)))
+		o.states = append(o.states, newState(mem, cfg.eightBit(len(params[i].Value)), len(params[i].Value)))
 	}
 	return o, nil
 }
 
-func (c AdamWConfig) eightBit(p *Param) bool { return c.EightBit && len(p.Value) >= c.Min8Bit }
-
-// StateBytes returns what the state of params would take, before anything is allocated.
-func StateBytes(cfg AdamWConfig, params []Param) int64 {
-	if cfg.Min8Bit == 0 {
-		cfg.Min8Bit = 4096
-	}
-	return int64(stateBytes(cfg, params))
+func (c AdamWConfig) eightBit(elements int) bool {
+	return c.EightBit && elements >= cmp.Or(c.Min8Bit, 4096)
 }
 
-func stateBytes(cfg AdamWConfig, params []Param) int {
-	n := 0
-	for i := range params {
-		n += stateSize(cfg.eightBit(&params[i]), len(params[i].Value))
-	}
-	return n
+// StateBytes returns what the state of a parameter of so many elements takes.
+func (c AdamWConfig) StateBytes(elements int) int64 {
+	return int64(stateSize(c.eightBit(elements), elements))
 }
 
 // Close frees the state; State's tensors are invalid after it.
 func (o *AdamW) Close() error { return o.mem.close() }
-
-// Steps returns how many updates were made.
-func (o *AdamW) Steps() int { return o.steps }
 
 // Bytes returns the size of the state.
 func (o *AdamW) Bytes() int64 { return int64(o.mem.size()) }

@@ -10,6 +10,7 @@ import (
 
 	"weft/adapters/peft"
 	"weft/finetune/grad"
+	"weft/internal/rng"
 	"weft/runtime/device"
 	"weft/runtime/model"
 )
@@ -154,9 +155,9 @@ const peftPrefix = "base_model.model."
 // attach puts on the model what is trained: factors, biases, copies of whole modules. own counts the numbers that were
 // the base's own already.
 func (c *Config) attach(dev device.Device, g *grad.Model, frozen *model.Frozen, plan []adapted) (own int64, err error) {
-	rng := newRandom(c.Seed, streamInit)
+	random := rng.New(c.Seed, streamInit)
 	for i := range plan {
-		if err := c.attachLoRA(dev, g, &plan[i], rng); err != nil {
+		if err := c.attachLoRA(dev, g, &plan[i], random); err != nil {
 			return 0, err
 		}
 	}
@@ -192,7 +193,7 @@ func (c *Config) attach(dev device.Device, g *grad.Model, frozen *model.Frozen, 
 
 // attachLoRA makes factors as PEFT does by default: A uniform in ±1/√in and B zero; of the embedding A zero and B
 // normal.
-func (c *Config) attachLoRA(dev device.Device, g *grad.Model, a *adapted, rng *random) error {
+func (c *Config) attachLoRA(dev device.Device, g *grad.Model, a *adapted, random *rng.Source) error {
 	nameA, nameB, in, out := ".lora_A.weight", ".lora_B.weight", a.In, a.Out
 	if a.Embedding() {
 		nameA, nameB, in, out = ".lora_embedding_A", ".lora_embedding_B", a.Out, a.In
@@ -208,14 +209,14 @@ func (c *Config) attachLoRA(dev device.Device, g *grad.Model, a *adapted, rng *r
 	a.lora = &grad.LoRA{A: A, B: B, Scale: a.scale(c.RsLoRA), Dropout: float32(c.Dropout)}
 	if a.Embedding() {
 		for j, v := 0, B.Values(); j < len(v); j++ {
-			v[j] = float32(rng.normal())
+			v[j] = float32(random.Normal())
 		}
 		g.AttachEmbedLoRA(a.lora)
 		return nil
 	}
 	bound := 1 / math.Sqrt(float64(in))
 	for j, v := 0, A.Values(); j < len(v); j++ {
-		v[j] = float32((2*rng.float() - 1) * bound)
+		v[j] = float32((2*random.Float64() - 1) * bound)
 	}
 	if c.DoRA {
 		if a.lora.Magnitude, err = grad.NewVector(dev, peftPrefix+a.Path+".lora_magnitude_vector", out); err != nil {
@@ -236,30 +237,3 @@ const (
 	streamDropout
 	streamScratch
 )
-
-// random is SplitMix64 (Steele, Lea, Flood 2014): the same numbers everywhere, for ever.
-type random struct{ state uint64 }
-
-func newRandom(seed uint64, stream ...uint64) *random {
-	r := &random{seed}
-	for _, s := range stream {
-		r.state = r.next() ^ s*0x9e3779b97f4a7c15
-	}
-	return r
-}
-
-func (r *random) next() uint64 {
-	r.state += 0x9e3779b97f4a7c15
-	z := r.state
-	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
-	z = (z ^ z>>27) * 0x94d049bb133111eb
-	return z ^ z>>31
-}
-
-// float is uniform in [0, 1).
-func (r *random) float() float64 { return float64(r.next()>>11) / (1 << 53) }
-
-// normal is of mean 0 and variance 1 (Box & Muller 1958).
-func (r *random) normal() float64 {
-	return math.Sqrt(-2*math.Log(1-r.float())) * math.Cos(2*math.Pi*r.float())
-}

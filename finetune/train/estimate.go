@@ -5,6 +5,7 @@ import (
 
 	"weft/adapters/peft"
 	"weft/finetune/grad"
+	"weft/finetune/optim"
 	"weft/runtime/model"
 )
 
@@ -31,8 +32,9 @@ func (j *Job) Estimate(m *model.Config) (int64, error) {
 			total += 4 * int64(n)
 		}
 	}
+	state := optim.AdamWConfig{EightBit: c.Optimizer == "adamw_8bit"}
 	for _, n := range params {
-		total += 8*int64(n) + stateOf(n, c.Optimizer == "adamw_8bit")
+		total += 8*int64(n) + state.StateBytes(n)
 	}
 	return total, nil
 }
@@ -76,14 +78,6 @@ func (c *Config) adapterSizes(m *model.Config) (params []int, use grad.Adapters,
 		}
 	}
 	return params, use, nil
-}
-
-// stateOf is the optimizer's state of n numbers: two of 32 bits, or two of 8 with a scale each 256.
-func stateOf(n int, eightBit bool) int64 {
-	if eightBit && n >= 4096 {
-		return 2 * (int64(n) + 4*int64((n+255)/256))
-	}
-	return 8 * int64(n)
 }
 
 // CheckMemory refuses a run that cannot fit, with the numbers, before the base is loaded: base is the size of its

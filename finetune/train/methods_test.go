@@ -10,6 +10,7 @@ import (
 	"weft/adapters/peft"
 	"weft/finetune/grad"
 	"weft/internal/goldens"
+	"weft/internal/rng"
 	"weft/runtime/device"
 	"weft/runtime/device/ref"
 	"weft/runtime/lora"
@@ -290,10 +291,10 @@ func prepared(t *testing.T, m *method, dev device.Device) *run {
 	t.Helper()
 	r := &run{Job: m.job(t, dev)}
 	t.Cleanup(r.close)
-	rng := newRandom(7)
+	random := rng.New(7)
 	r.initial = func(p *grad.Param) {
 		for i, v := 0, p.Values(); i < len(v); i++ {
-			v[i] += float32(0.02 * rng.normal())
+			v[i] += float32(0.02 * random.Normal())
 		}
 	}
 	r.Log = discard
@@ -398,7 +399,7 @@ func TestPaddingLearnsNothing(t *testing.T) {
 // slopes compares gradients with central differences of the loss, for some of the parameters.
 func (r *run) slopes(t *testing.T, step func() float64, grads map[string][]float32) {
 	t.Helper()
-	rng := newRandom(11)
+	random := rng.New(11)
 	for k, p := range r.grad.Params() {
 		outside := p.Rows == r.Model.Config.Vocab || p.Cols == r.Model.Config.Vocab
 		if !outside && k%5 != 0 {
@@ -413,7 +414,7 @@ func (r *run) slopes(t *testing.T, step func() float64, grads map[string][]float
 		}
 		norm = math.Sqrt(norm)
 		for i := range v {
-			dir[i] = float64(g[i])/norm + 0.3*rng.normal()/math.Sqrt(float64(len(v)))
+			dir[i] = float64(g[i])/norm + 0.3*random.Normal()/math.Sqrt(float64(len(v)))
 		}
 		const h = 3e-4
 		var loss [2]float64

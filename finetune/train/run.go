@@ -17,6 +17,7 @@ import (
 	"weft/finetune/events"
 	"weft/finetune/grad"
 	"weft/finetune/optim"
+	"weft/internal/rng"
 	"weft/runtime/device"
 	"weft/runtime/model"
 )
@@ -414,7 +415,7 @@ func (r *run) step(which [][]int) error {
 	sum := 0.0
 	if info.Targets > 0 {
 		for i, b := range micro {
-			seed := newRandom(c.Seed, streamDropout, uint64(r.at.Step), uint64(i)).next()
+			seed := rng.New(c.Seed, streamDropout, uint64(r.at.Step), uint64(i)).Uint64()
 			loss, err := r.grad.Step(b, float32(lossScale)/float32(info.Targets), seed)
 			if err != nil {
 				return err

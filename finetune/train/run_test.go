@@ -21,6 +21,7 @@ import (
 	"weft/finetune/data"
 	"weft/finetune/grad"
 	"weft/finetune/optim"
+	"weft/internal/rng"
 	"weft/runtime/device"
 )
 
@@ -39,11 +40,11 @@ func settings(t *testing.T) Config {
 
 // samples are made-up documents of the first tokens of a vocabulary.
 func samples(n int) []data.Sample {
-	rng := newRandom(5)
+	random := rng.New(5)
 	out := make([]data.Sample, n)
 	for i := range out {
-		for range 6 + below(rng, 20) {
-			id := int32(3 + below(rng, 200))
+		for range 6 + below(random, 20) {
+			id := int32(3 + below(random, 200))
 			out[i].IDs = append(out[i].IDs, id)
 			out[i].Labels = append(out[i].Labels, id)
 		}
@@ -348,7 +349,7 @@ func TestEndOfContextSaves(t *testing.T) {
 	}
 }
 
-func below(r *random, n int) int { return int(r.next() % uint64(n)) }
+func below(r *rng.Source, n int) int { return int(r.Uint64() % uint64(n)) }
 
 // A folder that holds a finished run is left alone, unless one says so.
 func TestFinishedFolder(t *testing.T) {

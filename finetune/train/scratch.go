@@ -14,6 +14,7 @@ import (
 	"sync"
 
 	"weft/adapters/peft"
+	"weft/internal/rng"
 	"weft/quant"
 	"weft/runtime/model"
 	"weft/runtime/weights"
@@ -110,9 +111,9 @@ func (s *Scratch) Matrix(name string) (*quant.Matrix, error) {
 			if padded && r == s.pad {
 				continue
 			}
-			rng := newRandom(s.seed, streamScratch, tensor, uint64(r))
+			random := rng.New(s.seed, streamScratch, tensor, uint64(r))
 			for v := range slices.Chunk(m.Data[4*r*m.Cols:][:4*m.Cols], 4) {
-				binary.LittleEndian.PutUint32(v, math.Float32bits(float32(s.std*rng.normal())))
+				binary.LittleEndian.PutUint32(v, math.Float32bits(float32(s.std*random.Normal())))
 			}
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 	"sync"
+	"weft/internal/rng"
 )
 
 // ErrNonFinite is returned where logits hold NaN or +Inf, or no finite value at all: the model's numbers are broken for
@@ -260,4 +261,11 @@ func (w *workspace) draw(u float64) int32 {
 		}
 	}
 	return w.kept[0].id
+}
+
+// uniform returns a number in [0, 1) that depends on seed and counter alone: two rounds of rng.Mix over both, so that
+// neighbouring counters and seeds are unrelated.
+func uniform(seed, counter uint64) float64 {
+	x := rng.Mix(seed + rng.Golden)
+	return rng.Unit(rng.Mix(x ^ rng.Mix(counter+rng.Golden)))
 }

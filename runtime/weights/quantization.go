@@ -1,13 +1,9 @@
 package weights
 
 import (
-	"encoding/binary"
 	"encoding/json"
 	"fmt"
-	"math"
 	"strings"
-
-	"weft/quant"
 )
 
 // Methods of quantization that checkpoints of safetensors may have been written with.
@@ -98,52 +94,4 @@ func parseQuantState(text []byte) (*quantState, error) {
 		return nil, fmt.Errorf("%w: quant_state: nested_blocksize and nested_offset come together", ErrFormat)
 	}
 	return &s, nil
-}
-
-// BNBTensors returns the tensors under which bitsandbytes stores a weight of the given name ("….q_proj.weight"), for
-// WriteSafetensors; Quantized reads them back. kind must be that of b's codes. dtype is what bitsandbytes dequantizes
-// to: "bfloat16", "float16" or "float32".
-func BNBTensors(name string, b *quant.Blocks4, kind quant.Kind4, dtype string) (map[string]Tensor, error) {
-	if err := b.Validate(); err != nil {
-		return nil, fmt.Errorf("tensor %q: %w", name, err)
-	}
-	if *b.Codes != *kind.Codes() {
-		return nil, fmt.Errorf("tensor %q: %w: its codes are not %v's", name, quant.ErrBlocks4, kind)
-	}
-	state := struct {
-		Kind        string   `json:"quant_type"`
-		BlockLen    int      `json:"blocksize"`
-		DType       string   `json:"dtype"`
-		Shape       [2]int   `json:"shape"`
-		NestedLen   int      `json:"nested_blocksize,omitempty"`
-		NestedDType string   `json:"nested_dtype,omitempty"`
-		Offset      *float64 `json:"nested_offset,omitempty"`
-	}{Kind: kind.String(), BlockLen: b.BlockLen, DType: dtype, Shape: [2]int{b.Rows, b.Cols}}
-	out := map[string]Tensor{
-		name:                {DType: "U8", Shape: []int{len(b.Packed), 1}, Data: b.Packed},
-		name + ".quant_map": vector(b.Codes[:]),
-	}
-	if n := b.Nested; n != nil {
-		offset := float64(n.Offset)
-		state.NestedLen, state.NestedDType, state.Offset = n.BlockLen, "float32", &offset
-		out[name+".absmax"] = Tensor{DType: "U8", Shape: []int{len(n.Codes)}, Data: n.Codes}
-		out[name+".nested_absmax"], out[name+".nested_quant_map"] = vector(n.Absmax), vector(n.Map[:])
-	} else {
-		out[name+".absmax"] = vector(b.Absmax)
-	}
-	text, err := json.Marshal(state)
-	if err != nil {
-		return nil, err
-	}
-	out[name+".quant_state.bitsandbytes__"+kind.String()] = Tensor{DType: "U8", Shape: []int{len(text)}, Data: text}
-	return out, nil
-}
-
-// vector is a float32 tensor of one dimension.
-func vector(v []float32) Tensor {
-	data := make([]byte, 0, 4*len(v))
-	for _, x := range v {
-		data = binary.LittleEndian.AppendUint32(data, math.Float32bits(x))
-	}
-	return Tensor{DType: "F32", Shape: []int{len(v)}, Data: data}
 }

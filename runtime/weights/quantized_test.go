@@ -1,7 +1,7 @@
 package weights
 
 import (
-	"bytes"
+	"encoding/binary"
 	"errors"
 	"maps"
 	"math"
@@ -263,47 +263,6 @@ func TestParseQuantization(t *testing.T) {
 	}
 }
 
-// What bitsandbytes wrote is read and written again, byte for byte but for the JSON, whose spaces Python sets
-// otherwise.
-func TestBNBTensorsEqualBitsandbytes(t *testing.T) {
-	for name, kind := range map[string]quant.Kind4{"nf4_dq": quant.NF4, "nf4": quant.NF4, "fp4": quant.FP4} {
-		src := open(t, goldens.Path(t, "train", "C_qlora", "checkpoints", name)).(*Quantized)
-		for weight, w := range src.weights {
-			b, err := src.blocks(w)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got, err := BNBTensors(weight, b, kind, "float32")
-			if err != nil || len(got) != len(w.parts) {
-				t.Fatalf("%d tensors, want %v: %v", len(got), w.parts, err)
-			}
-			for part, tensor := range got {
-				want, err := src.raw(part)
-				if err != nil {
-					t.Fatal(err)
-				}
-				info, _ := src.tensorFiles.Info(part)
-				if strings.Contains(part, "quant_state") {
-					want = bytes.ReplaceAll(want, []byte(" "), nil)
-					info.Shape = []int{len(want)}
-				}
-				if !bytes.Equal(tensor.Data, want) || !slices.Equal(tensor.Shape, info.Shape) ||
-					tensor.DType != info.Format {
-					t.Errorf("%s: %s %v of %d bytes, want %s %v of %d: %.200q", part, tensor.DType, tensor.Shape,
-						len(tensor.Data), info.Format, info.Shape, len(want), want)
-				}
-			}
-		}
-	}
-	if _, err := BNBTensors("w", quant.Quantize4(quant.FP4, make([]float32, 4), 2, 2, 4, false), quant.NF4,
-		"float32"); !errors.Is(err, quant.ErrBlocks4) {
-		t.Errorf("codes of another kind: %v", err)
-	}
-	if _, err := BNBTensors("w", &quant.Blocks4{}, quant.NF4, "float32"); !errors.Is(err, quant.ErrBlocks4) {
-		t.Errorf("nothing: %v", err)
-	}
-}
-
 // 4 bits apply to linear layers alone, and not twice.
 func TestFourBitApplies(t *testing.T) {
 	dir := goldens.Path(t, "train", "C_qlora", "checkpoints", "nf4")
@@ -386,4 +345,13 @@ func (m memory) Ints(name string) ([]int32, []int, error) {
 func (m memory) Floats(name string) ([]float32, []int, error) {
 	v, err := floats(m[name].DType, m[name].Data)
 	return v, m[name].Shape, err
+}
+
+// vector is a float32 tensor of one dimension.
+func vector(v []float32) Tensor {
+	data := make([]byte, 0, 4*len(v))
+	for _, x := range v {
+		data = binary.LittleEndian.AppendUint32(data, math.Float32bits(x))
+	}
+	return Tensor{DType: "F32", Shape: []int{len(v)}, Data: data}
 }
