@@ -7,8 +7,12 @@
 package data
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -80,7 +84,7 @@ type Options struct {
 	Style          string            // StyleChat, StyleAlpaca
 	OnBad          string            // Refuse, Skip
 	OnLong         string            // Truncate, Skip, Refuse
-	MaxTokens      int               // of a sample; must be given
+	MaxTokens      int               // of a sample; Load needs it
 	MaxSampleBytes int               // of a record in the file; 0 means 4 MiB
 	Vars           map[string]string // {{name}} in the text becomes Vars["name"]
 	Now            time.Time         // the day that a chat template may print; zero means TemplateDay
@@ -117,9 +121,6 @@ func (o *Options) fill() error {
 			return fmt.Errorf("%w: column %q is none of %s", ErrOptions, ours, strings.Join(columns, ", "))
 		}
 	}
-	if o.MaxTokens < 2 {
-		return fmt.Errorf("%w: at most %d tokens a sample leave no target", ErrOptions, o.MaxTokens)
-	}
 	if o.MaxSampleBytes < 0 {
 		return fmt.Errorf("%w: at most %d bytes a sample", ErrOptions, o.MaxSampleBytes)
 	}
@@ -148,15 +149,66 @@ func Load(path string, m Model, o Options) (*Dataset, error) {
 	if err := o.fill(); err != nil {
 		return nil, err
 	}
+	if o.MaxTokens < 2 {
+		return nil, fmt.Errorf("%w: at most %d tokens a sample leave no target", ErrOptions, o.MaxTokens)
+	}
 	d := &Dataset{Report: Report{Path: path, Counts: map[Problem]int{}}}
-	records, err := readFile(path, &o, &d.Report)
-	if err != nil {
+	if err := d.read(m, &o); err != nil {
 		return nil, fmt.Errorf("training data %s: %w", path, err)
 	}
-	d.encode(m, &o, records)
 	if err := d.Report.verdict(&o, len(d.Samples)); err != nil {
 		return nil, fmt.Errorf("training data %s: %w", path, err)
 	}
 	d.summarize()
 	return d, nil
+}
+
+// encodeAtOnce bounds the records that are held at a time.
+const encodeAtOnce = 1024
+
+// read reads the report's file and encodes it on the way.
+func (d *Dataset) read(m Model, o *Options) error {
+	r := &d.Report
+	info, err := os.Stat(r.Path)
+	if err != nil {
+		return err
+	}
+	if !info.Mode().IsRegular() {
+		return errors.New("not a regular file: give a .json or .jsonl file")
+	}
+	f, err := os.Open(r.Path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	h := sha256.New()
+	encoding := Report{Counts: map[Problem]int{}} // told behind what reading found
+	var held []*Record
+	var failed error
+	(&reader{o: o, format: &r.Format, yield: func(rec *Record, err error) bool {
+		var bad Finding
+		switch {
+		case err == nil:
+			r.add(rec.Notes...)
+			held = append(held, rec)
+		case errors.As(err, &bad):
+			r.add(bad)
+		default:
+			failed = err
+			return false
+		}
+		r.Records++
+		if len(held) == encodeAtOnce {
+			d.encode(m, o, held, &encoding)
+			held = held[:0]
+		}
+		return true
+	}}).read(io.TeeReader(f, h))
+	if failed != nil {
+		return failed
+	}
+	d.encode(m, o, held, &encoding)
+	r.merge(&encoding)
+	r.SHA256 = hex.EncodeToString(h.Sum(nil))
+	return nil
 }

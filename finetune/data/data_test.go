@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"iter"
 	"maps"
 	"os"
 	"path/filepath"
@@ -255,7 +257,7 @@ func TestReleasedTemplates(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			rec.tools = tools.([]any) // two of them cannot do without
+			rec.Tools = tools.([]any) // two of them cannot do without
 			r, err := newRendering(Model{tok, mustParse(t, string(src))}, rec, TemplateDay)
 			if err != nil {
 				t.Fatal(err)
@@ -294,8 +296,8 @@ func TestOtherTokenizers(t *testing.T) {
 				continue
 			}
 			var want strings.Builder
-			for _, msg := range rec.messages {
-				if content, _ := msg.m.Get("content"); msg.train {
+			for _, msg := range rec.Messages {
+				if content, _ := msg.Fields.Get("content"); msg.Train {
 					want.WriteString(content.(string) + eos)
 				}
 			}
@@ -337,9 +339,9 @@ func TestNormalizingTokenizer(t *testing.T) {
 	}
 }
 
-func mustRecord(t *testing.T, text string) *record {
+func mustRecord(t *testing.T, text string) *Record {
 	t.Helper()
-	rec, problem, err := parseRecord([]byte(text), &Options{}, &Report{})
+	rec, problem, err := parseRecord([]byte(text), &Options{}, new(string))
 	if err != nil {
 		t.Fatal(problem, err)
 	}
@@ -385,6 +387,63 @@ func TestTemplateDay(t *testing.T) {
 		}
 		if got := m.Tokenizer.Decode(d.Samples[0].IDs, false); !strings.HasPrefix(got, want+"<|im_start|>") {
 			t.Errorf("%q, want %s", got, want)
+		}
+	}
+}
+
+// Records come while the rest of the file is not there yet, with their lines; what is wrong with one comes in its place.
+func TestReadStreams(t *testing.T) {
+	for name, c := range map[string]struct {
+		parts []string
+		lines []int
+	}{
+		"lines": {[]string{good + "\n", "\n{\n", good2 + "\n"}, []int{1, 3, 4}},
+		"array": {[]string{"[" + good + ",\n", "\n{\"text\": 3},", good2 + "]"}, []int{1, 3, 3}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			src, file := io.Pipe()
+			defer src.Close()
+			next, stop := iter.Pull2(Read(src, Options{}))
+			defer stop()
+			for i, part := range c.parts {
+				go func() {
+					_, _ = io.WriteString(file, part)
+					if i == len(c.parts)-1 {
+						_ = file.Close()
+					}
+				}()
+				rec, err, ok := next()
+				var bad Finding
+				switch {
+				case !ok:
+					t.Fatalf("no record %d", i)
+				case i == 1:
+					if !errors.As(err, &bad) || bad.Line != c.lines[i] {
+						t.Errorf("record %d: %v, want a finding of line %d", i, err, c.lines[i])
+					}
+				case err != nil || rec.Line != c.lines[i] || len(rec.Messages) != 2 ||
+					rec.Messages[1].Role != "assistant" || !rec.Messages[1].Train:
+					t.Errorf("record %d: %+v, %v, want two messages of line %d", i, rec, err, c.lines[i])
+				}
+			}
+			if _, err, ok := next(); ok {
+				t.Errorf("a fourth: %v", err)
+			}
+		})
+	}
+	for _, c := range []struct {
+		text string
+		o    Options
+		want error
+	}{{"", Options{}, ErrBad}, {good, Options{Style: "verse"}, ErrOptions}} {
+		got := 0
+		for _, err := range Read(strings.NewReader(c.text), c.o) {
+			if got++; !errors.Is(err, c.want) {
+				t.Errorf("%q: %v, want %v", c.text, err, c.want)
+			}
+		}
+		if got != 1 {
+			t.Errorf("%q: %d results", c.text, got)
 		}
 	}
 }

@@ -17,35 +17,33 @@ type encoded struct {
 	bad      bool
 }
 
-// encode fills Samples from the records, in their order, on all cores.
-func (d *Dataset) encode(m Model, o *Options, records []record) {
+// encode appends the samples of the records, in their order, made on all cores; found receives what is wrong with them.
+func (d *Dataset) encode(m Model, o *Options, records []*Record, found *Report) {
 	out := make([]encoded, len(records))
 	var next atomic.Int64
 	var wg sync.WaitGroup
 	for range min(runtime.GOMAXPROCS(0), len(records)) {
 		wg.Go(func() {
 			for i := int(next.Add(1)) - 1; i < len(records); i = int(next.Add(1)) - 1 {
-				out[i] = encodeRecord(m, o, &records[i])
+				out[i] = encodeRecord(m, o, records[i])
 			}
 		})
 	}
 	wg.Wait()
 	for i := range out {
-		for _, f := range out[i].findings {
-			d.Report.add(f.Line, f.Problem, "%s", f.Detail)
-		}
+		found.add(out[i].findings...)
 		if !out[i].bad {
 			d.Samples = append(d.Samples, out[i].sample)
 		}
 	}
 }
 
-func encodeRecord(m Model, o *Options, rec *record) (e encoded) {
-	e.sample.Line = rec.line
-	find := func(p Problem, detail string) { e.findings = append(e.findings, Finding{rec.line, p, detail}) }
+func encodeRecord(m Model, o *Options, rec *Record) (e encoded) {
+	e.sample.Line = rec.Line
+	find := func(p Problem, detail string) { e.findings = append(e.findings, Finding{rec.Line, p, detail}) }
 	switch rec.kind {
 	case plain:
-		e.sample.IDs = withEnd(m.Tokenizer, m.Tokenizer.Encode(rec.text, tokenizer.EncodeOptions{AddSpecial: true}))
+		e.sample.IDs = withEnd(m.Tokenizer, m.Tokenizer.Encode(rec.Text, tokenizer.EncodeOptions{AddSpecial: true}))
 		e.sample.Labels = slices.Clone(e.sample.IDs)
 	case split:
 		e.sample.IDs, e.sample.Labels = splitTokens(m.Tokenizer, rec, o.Loss)
@@ -65,7 +63,7 @@ func encodeRecord(m Model, o *Options, rec *record) (e encoded) {
 		if !ended {
 			find(Endless, "")
 		}
-		if rec.tools != nil && !m.Template.UsesTools() {
+		if rec.Tools != nil && !m.Template.UsesTools() {
 			find(ToolsIgnored, "")
 		}
 	}
@@ -94,13 +92,13 @@ func withEnd(tok *tokenizer.Tokenizer, ids []int32) []int32 {
 }
 
 // splitTokens encodes prompt and completion apart, so that no token spans the border, and ends the text.
-func splitTokens(tok *tokenizer.Tokenizer, rec *record, loss string) (ids, labels []int32) {
-	ids = tok.Encode(rec.prompt, tokenizer.EncodeOptions{AddSpecial: true})
+func splitTokens(tok *tokenizer.Tokenizer, rec *Record, loss string) (ids, labels []int32) {
+	ids = tok.Encode(rec.Prompt, tokenizer.EncodeOptions{AddSpecial: true})
 	if eos, ok := tok.EOS(); ok && len(ids) > 0 && ids[len(ids)-1] == eos {
 		ids = ids[:len(ids)-1] // a tokenizer that ends every text itself
 	}
 	prompt := len(ids)
-	ids = withEnd(tok, append(ids, tok.Encode(rec.text, tokenizer.EncodeOptions{})...))
+	ids = withEnd(tok, append(ids, tok.Encode(rec.Text, tokenizer.EncodeOptions{})...))
 	labels = slices.Clone(ids)
 	for i := 0; i < prompt && loss != OnAll; i++ {
 		labels[i] = Ignore
@@ -109,7 +107,7 @@ func splitTokens(tok *tokenizer.Tokenizer, rec *record, loss string) (ids, label
 }
 
 // chatTokens renders a conversation, encodes it as one text as the server does, and marks the targets.
-func chatTokens(m Model, rec *record, o *Options) (ids, labels []int32, ended bool, err error) {
+func chatTokens(m Model, rec *Record, o *Options) (ids, labels []int32, ended bool, err error) {
 	r, err := newRendering(m, rec, o.Now)
 	if err != nil {
 		return nil, nil, false, err
@@ -122,8 +120,8 @@ func chatTokens(m Model, rec *record, o *Options) (ids, labels []int32, ended bo
 		return ids, slices.Clone(ids), true, nil
 	}
 	var wanted []int
-	for i, msg := range rec.messages {
-		if msg.train {
+	for i, msg := range rec.Messages {
+		if msg.Train {
 			wanted = append(wanted, i)
 		}
 	}

@@ -2,10 +2,12 @@ package data
 
 import (
 	"bytes"
+	"errors"
 	"testing"
 )
 
-// FuzzRecords: whatever a file holds, each record is either kept or counted as bad, in the order of lines.
+// FuzzRecords: whatever a file holds, each record is either usable or a finding, in the order of lines, and an
+// error ends them.
 func FuzzRecords(f *testing.F) {
 	for _, seed := range []string{
 		good + "\n" + good2,
@@ -21,28 +23,44 @@ func FuzzRecords(f *testing.F) {
 		o := Options{MaxTokens: 10, MaxSampleBytes: 1 << (choice % 16), Vars: map[string]string{"x": "{{x}}"},
 			Loss:  []string{OnAssistant, OnAll}[choice>>4&1],
 			Style: []string{StyleChat, StyleAlpaca}[choice>>5&1]}
-		r := Report{Counts: map[Problem]int{}}
-		records, err := readRecords(bytes.NewReader(file), &o, &r)
-		bad := 0
-		for p, n := range r.Counts {
-			if !p.note() {
-				bad += n
+		var records []*Record
+		var findings []Finding
+		var failed error
+		all := 0
+		for rec, err := range Read(bytes.NewReader(file), o) {
+			all++
+			var bad Finding
+			switch {
+			case failed != nil:
+				t.Fatalf("a record behind %v", failed)
+			case err == nil:
+				records, findings = append(records, rec), append(findings, rec.Notes...)
+			case errors.As(err, &bad) && !bad.Problem.note():
+				findings = append(findings, bad)
+			default:
+				failed = err
 			}
 		}
-		if err == nil && len(records)+bad != r.Records {
-			t.Fatalf("%d records: %d kept, %d bad", r.Records, len(records), bad)
+		some := 0
+		for range Read(bytes.NewReader(file), o) {
+			if some++; some == 1+int(choice)%3 {
+				break
+			}
+		}
+		if want := min(all, 1+int(choice)%3); some != want {
+			t.Fatalf("%d records of %d when %d are asked for", some, all, 1+int(choice)%3)
 		}
 		last, lines := 0, 1+bytes.Count(file, []byte("\n"))
 		for _, rec := range records {
-			if rec.line < max(last, 1) || rec.line > lines {
-				t.Fatalf("a record of line %d behind one of line %d, in %d lines", rec.line, last, lines)
+			if rec.Line < max(last, 1) || rec.Line > lines {
+				t.Fatalf("a record of line %d behind one of line %d, in %d lines", rec.Line, last, lines)
 			}
-			last = rec.line
-			if rec.kind == conversation && len(rec.messages) == 0 {
+			last = rec.Line
+			if rec.kind == conversation && len(rec.Messages) == 0 {
 				t.Fatal("a conversation without messages")
 			}
 		}
-		for _, f := range r.Findings {
+		for _, f := range findings {
 			if f.Line < 1 || f.Line > lines {
 				t.Fatalf("%v in %d lines", f, lines)
 			}

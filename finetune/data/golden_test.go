@@ -60,19 +60,19 @@ type chatGolden struct {
 	}
 }
 
-func parseMessages(t testing.TB, raw []byte) *record {
+func parseMessages(t testing.TB, raw []byte) *Record {
 	t.Helper()
 	v, err := jinja.DecodeJSON(raw)
 	if err != nil {
 		t.Fatal(err)
 	}
-	rec := &record{}
+	rec := &Record{}
 	for _, m := range v.([]any) {
 		msg, _, err := parseMessage(m.(*jinja.Map))
 		if err != nil {
 			t.Fatal(err)
 		}
-		rec.messages = append(rec.messages, msg)
+		rec.Messages = append(rec.Messages, msg)
 	}
 	return rec
 }

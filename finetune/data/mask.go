@@ -32,16 +32,16 @@ type rendering struct {
 	full     string
 }
 
-func newRendering(m Model, rec *record, now time.Time) (*rendering, error) {
-	list := make([]any, len(rec.messages))
-	for i := range rec.messages {
-		list[i] = forTemplate(m.Template, rec.messages[i].m)
+func newRendering(m Model, rec *Record, now time.Time) (*rendering, error) {
+	list := make([]any, len(rec.Messages))
+	for i := range rec.Messages {
+		list[i] = forTemplate(m.Template, rec.Messages[i].Fields)
 	}
 	adapted, err := m.Template.Adapt(list)
 	if err != nil {
 		return nil, err
 	}
-	r := &rendering{m: m, messages: adapted, input: chat.Input{Tools: rec.tools, Now: func() time.Time { return now }}}
+	r := &rendering{m: m, messages: adapted, input: chat.Input{Tools: rec.Tools, Now: func() time.Time { return now }}}
 	if s, ok := m.Tokenizer.BOSText(); ok {
 		r.input.BOS = &s
 	}

@@ -24,11 +24,11 @@ const (
 var columns = []string{"messages", "tools", "conversations", "system", "instruction", "input", "output", "history",
 	"prompt", "completion", "text"}
 
-// message is one message as the template takes it.
-type message struct {
-	m     *jinja.Map
-	role  string
-	train bool // an assistant's whose weight is not 0
+// Message is one message of a conversation.
+type Message struct {
+	Fields *jinja.Map // as the template takes it: role, content, tool_calls, …
+	Role   string
+	Train  bool // an assistant's whose weight is not 0
 }
 
 // fields reads a record's fields under our names.
@@ -72,8 +72,9 @@ func (f fields) format() string {
 	return ""
 }
 
-// parseRecord reads one record; a problem comes with an error that says what.
-func parseRecord(raw []byte, o *Options, r *Report) (*record, Problem, error) {
+// parseRecord reads one record; a problem comes with an error that says what. fileFormat is the format of the records
+// before it, "" where there is none yet, and is set.
+func parseRecord(raw []byte, o *Options, fileFormat *string) (*Record, Problem, error) {
 	v, err := jinja.DecodeJSON(raw)
 	if err != nil {
 		return nil, BrokenJSON, err
@@ -90,8 +91,8 @@ func parseRecord(raw []byte, o *Options, r *Report) (*record, Problem, error) {
 					"conversations")
 	}
 	format := f.format()
-	if r.Format == "" {
-		r.Format = format
+	if *fileFormat == "" {
+		*fileFormat = format
 	}
 	switch {
 	case format == "":
@@ -99,8 +100,8 @@ func parseRecord(raw []byte, o *Options, r *Report) (*record, Problem, error) {
 			fmt.Errorf(
 				"none of messages, conversations, instruction, prompt with completion, text is among its fields %s",
 				keys(m))
-	case format != r.Format:
-		return nil, WrongShape, fmt.Errorf("it is %s in a file of %s", format, r.Format)
+	case format != *fileFormat:
+		return nil, WrongShape, fmt.Errorf("it is %s in a file of %s", format, *fileFormat)
 	case o.Style == StyleAlpaca && format != formatAlpaca:
 		return nil, WrongShape, fmt.Errorf("the style %s needs instruction and output, this is %s", StyleAlpaca, format)
 	case o.Loss != OnAll && format == formatText:
@@ -123,7 +124,7 @@ func parseRecord(raw []byte, o *Options, r *Report) (*record, Problem, error) {
 	if strings.TrimSpace(text) == "" {
 		return nil, EmptyAnswer, errors.New("text is empty")
 	}
-	return &record{kind: plain, text: text}, "", nil
+	return &Record{kind: plain, Text: text}, "", nil
 }
 
 func keys(m *jinja.Map) string {
@@ -135,12 +136,12 @@ func keys(m *jinja.Map) string {
 	return strings.Join(names, ", ")
 }
 
-func (f fields) messages() (*record, Problem, error) {
+func (f fields) messages() (*Record, Problem, error) {
 	list, ok := f.get("messages").([]any)
 	if !ok {
 		return nil, WrongShape, errors.New("messages is no list")
 	}
-	rec := &record{}
+	rec := &Record{}
 	for i, v := range list {
 		m, ok := v.(*jinja.Map)
 		if !ok {
@@ -150,25 +151,25 @@ func (f fields) messages() (*record, Problem, error) {
 		if err != nil {
 			return nil, problem, fmt.Errorf("message %d: %w", i, err)
 		}
-		rec.messages = append(rec.messages, msg)
+		rec.Messages = append(rec.Messages, msg)
 	}
 	return rec.finish(f)
 }
 
 // finish reads the tools and checks what every conversation must have.
-func (rec *record) finish(f fields) (*record, Problem, error) {
+func (rec *Record) finish(f fields) (*Record, Problem, error) {
 	var err error
-	if rec.tools, err = f.tools(); err != nil {
+	if rec.Tools, err = f.tools(); err != nil {
 		return nil, WrongShape, err
 	}
-	if !slices.ContainsFunc(rec.messages, func(m message) bool { return m.role == "assistant" }) {
-		return nil, NoAnswer, fmt.Errorf("%d messages", len(rec.messages))
+	if !slices.ContainsFunc(rec.Messages, func(m Message) bool { return m.Role == "assistant" }) {
+		return nil, NoAnswer, fmt.Errorf("%d messages", len(rec.Messages))
 	}
-	if !slices.ContainsFunc(rec.messages, func(m message) bool { return m.train }) {
+	if !slices.ContainsFunc(rec.Messages, func(m Message) bool { return m.Train }) {
 		return nil, NoTargets, errors.New("every assistant message has weight 0")
 	}
-	for i := range rec.messages {
-		if m := &rec.messages[i]; m.role == "assistant" && m.empty() {
+	for i := range rec.Messages {
+		if m := &rec.Messages[i]; m.Role == "assistant" && m.empty() {
 			return nil, EmptyAnswer, fmt.Errorf("message %d", i)
 		}
 	}
@@ -176,14 +177,14 @@ func (rec *record) finish(f fields) (*record, Problem, error) {
 }
 
 // empty says that a message has neither text nor tool calls.
-func (m *message) empty() bool {
-	if calls, ok := m.m.Get("tool_calls"); ok {
+func (m *Message) empty() bool {
+	if calls, ok := m.Fields.Get("tool_calls"); ok {
 		if list, ok := calls.([]any); ok && len(list) > 0 {
 			return false
 		}
 	}
 	text := false
-	eachText(m.m, func(s string) string {
+	eachText(m.Fields, func(s string) string {
 		text = text || strings.TrimSpace(s) != ""
 		return s
 	})
@@ -193,37 +194,37 @@ func (m *message) empty() bool {
 var roles = []string{"system", "developer", "user", "assistant", "tool", "function"}
 
 // parseMessage reads a message of role and content.
-func parseMessage(m *jinja.Map) (message, Problem, error) {
+func parseMessage(m *jinja.Map) (Message, Problem, error) {
 	role, _ := m.Get("role")
 	name, ok := role.(string)
 	if !ok {
-		return message{}, WrongShape, errors.New("role is missing or no string")
+		return Message{}, WrongShape, errors.New("role is missing or no string")
 	}
 	if !slices.Contains(roles, name) {
-		return message{}, UnknownRole, fmt.Errorf("%q is none of %s", name, strings.Join(roles, ", "))
+		return Message{}, UnknownRole, fmt.Errorf("%q is none of %s", name, strings.Join(roles, ", "))
 	}
 	content, _ := m.Get("content")
 	switch content.(type) {
 	case string, []any:
 	case nil:
 		if name != "assistant" {
-			return message{}, WrongShape, errors.New("content is missing")
+			return Message{}, WrongShape, errors.New("content is missing")
 		}
 	default:
-		return message{}, WrongShape, errors.New("content is neither text nor a list of parts")
+		return Message{}, WrongShape, errors.New("content is neither text nor a list of parts")
 	}
-	msg := message{m: m.Clone(), role: name, train: name == "assistant"}
+	msg := Message{Fields: m.Clone(), Role: name, Train: name == "assistant"}
 	if calls, ok := m.Get("tool_calls"); ok && calls != nil {
 		if _, ok := calls.([]any); !ok {
-			return message{}, WrongShape, errors.New("tool_calls is no list")
+			return Message{}, WrongShape, errors.New("tool_calls is no list")
 		}
 	}
 	switch w, _ := m.Get("weight"); w {
 	case nil, int64(1), float64(1), true:
 	case int64(0), float64(0), false:
-		msg.train = false
+		msg.Train = false
 	default:
-		return message{}, WrongShape, fmt.Errorf("weight %v is neither 0 nor 1", w)
+		return Message{}, WrongShape, fmt.Errorf("weight %v is neither 0 nor 1", w)
 	}
 	return msg, "", nil
 }
@@ -235,18 +236,18 @@ var speakers = map[string]string{
 	"function_call": "assistant", "observation": "tool", "tool": "tool", "function_response": "tool",
 }
 
-func (f fields) shareGPT() (*record, Problem, error) {
+func (f fields) shareGPT() (*Record, Problem, error) {
 	list, ok := f.get("conversations").([]any)
 	if !ok {
 		return nil, WrongShape, errors.New("conversations is no list")
 	}
-	rec := &record{}
+	rec := &Record{}
 	system, err := f.text("system")
 	if err != nil {
 		return nil, WrongShape, err
 	}
 	if system != "" {
-		rec.messages = append(rec.messages, say("system", system))
+		rec.Messages = append(rec.Messages, say("system", system))
 	}
 	for i, v := range list {
 		m, ok := v.(*jinja.Map)
@@ -257,12 +258,12 @@ func (f fields) shareGPT() (*record, Problem, error) {
 		if err != nil {
 			return nil, problem, fmt.Errorf("turn %d: %w", i, err)
 		}
-		rec.messages = append(rec.messages, msg)
+		rec.Messages = append(rec.Messages, msg)
 	}
 	return rec.finish(f)
 }
 
-func parseTurn(m *jinja.Map) (message, Problem, error) {
+func parseTurn(m *jinja.Map) (Message, Problem, error) {
 	if _, ok := m.Get("role"); ok {
 		return parseMessage(m)
 	}
@@ -270,12 +271,12 @@ func parseTurn(m *jinja.Map) (message, Problem, error) {
 	value, _ := m.Get("value")
 	text, ok := value.(string)
 	if !ok {
-		return message{}, WrongShape, errors.New("value is missing or no string")
+		return Message{}, WrongShape, errors.New("value is missing or no string")
 	}
 	speaker, _ := from.(string)
 	role, ok := speakers[speaker]
 	if !ok {
-		return message{}, UnknownRole,
+		return Message{}, UnknownRole,
 			fmt.Errorf("from %q is none of %s", speaker, strings.Join(slices.Sorted(maps.Keys(speakers)), ", "))
 	}
 	if speaker == "function_call" {
@@ -286,10 +287,10 @@ func parseTurn(m *jinja.Map) (message, Problem, error) {
 
 // parseCall makes tool calls of ShareGPT's function_call, an object (or a list of them) with name and arguments. The
 // text stays beside them, for templates that know none.
-func parseCall(text string) (message, Problem, error) {
+func parseCall(text string) (Message, Problem, error) {
 	v, err := jinja.DecodeJSON([]byte(text))
 	if err != nil {
-		return message{}, WrongShape, fmt.Errorf("function_call is no JSON: %w", err)
+		return Message{}, WrongShape, fmt.Errorf("function_call is no JSON: %w", err)
 	}
 	list, ok := v.([]any)
 	if !ok {
@@ -299,10 +300,10 @@ func parseCall(text string) (message, Problem, error) {
 	for _, c := range list {
 		function, ok := c.(*jinja.Map)
 		if !ok {
-			return message{}, WrongShape, errors.New("function_call is no object")
+			return Message{}, WrongShape, errors.New("function_call is no object")
 		}
 		if name, _ := function.Get("name"); name == nil {
-			return message{}, WrongShape, errors.New("function_call has no name")
+			return Message{}, WrongShape, errors.New("function_call has no name")
 		}
 		call := jinja.NewMap()
 		call.Set("type", "function")
@@ -310,19 +311,19 @@ func parseCall(text string) (message, Problem, error) {
 		calls = append(calls, call)
 	}
 	msg := say("assistant", text)
-	msg.m.Set("tool_calls", calls)
-	msg.m.Set(callText, true)
+	msg.Fields.Set("tool_calls", calls)
+	msg.Fields.Set(callText, true)
 	return msg, "", nil
 }
 
 // callText marks a message whose content spells its tool calls; encode keeps one of the two.
 const callText = "weft_content_is_calls"
 
-func say(role, content string) message {
+func say(role, content string) Message {
 	m := jinja.NewMap()
 	m.Set("role", role)
 	m.Set("content", content)
-	return message{m: m, role: role, train: role == "assistant"}
+	return Message{Fields: m, Role: role, Train: role == "assistant"}
 }
 
 // tools reads the tools of a record: a list, or a string that holds one (LLaMA-Factory).
@@ -359,7 +360,7 @@ const (
 		"request.\n\n### Instruction:\n%s\n\n### Response:\n"
 )
 
-func (f fields) alpaca(style string) (*record, Problem, error) {
+func (f fields) alpaca(style string) (*Record, Problem, error) {
 	text := map[string]string{}
 	for _, name := range []string{"instruction", "input", "output", "system"} {
 		s, err := f.text(name)
@@ -377,27 +378,27 @@ func (f fields) alpaca(style string) (*record, Problem, error) {
 	case style == StyleAlpaca && (len(history) > 0 || text["system"] != ""):
 		return nil, WrongShape, fmt.Errorf("the style %s has no place for history and system", StyleAlpaca)
 	case style == StyleAlpaca && text["input"] != "":
-		return &record{kind: split, prompt: fmt.Sprintf(alpacaWithInput, text["instruction"], text["input"]),
-			text: text["output"]}, "", nil
+		return &Record{kind: split, Prompt: fmt.Sprintf(alpacaWithInput, text["instruction"], text["input"]),
+			Text: text["output"]}, "", nil
 	case style == StyleAlpaca:
-		return &record{kind: split, prompt: fmt.Sprintf(alpacaAlone, text["instruction"]), text: text["output"]}, "",
+		return &Record{kind: split, Prompt: fmt.Sprintf(alpacaAlone, text["instruction"]), Text: text["output"]}, "",
 			nil
 	}
-	rec := &record{}
+	rec := &Record{}
 	if text["system"] != "" {
-		rec.messages = append(rec.messages, say("system", text["system"]))
+		rec.Messages = append(rec.Messages, say("system", text["system"]))
 	}
-	rec.messages = append(rec.messages, history...)
+	rec.Messages = append(rec.Messages, history...)
 	prompt := text["instruction"]
 	if text["input"] != "" {
 		prompt = strings.TrimPrefix(prompt+"\n"+text["input"], "\n")
 	}
-	rec.messages = append(rec.messages, say("user", prompt), say("assistant", text["output"]))
+	rec.Messages = append(rec.Messages, say("user", prompt), say("assistant", text["output"]))
 	return rec.finish(f)
 }
 
 // history reads Alpaca's earlier turns: pairs of user and assistant.
-func (f fields) history() ([]message, error) {
+func (f fields) history() ([]Message, error) {
 	v := f.get("history")
 	if v == nil {
 		return nil, nil
@@ -406,7 +407,7 @@ func (f fields) history() ([]message, error) {
 	if !ok {
 		return nil, errors.New("history is no list")
 	}
-	var out []message
+	var out []Message
 	for i, v := range list {
 		pair, _ := v.([]any)
 		if len(pair) != 2 {
@@ -423,11 +424,11 @@ func (f fields) history() ([]message, error) {
 }
 
 // completion reads prompt and completion: two texts, or two lists of messages.
-func (f fields) completion() (*record, Problem, error) {
+func (f fields) completion() (*Record, Problem, error) {
 	before, ok1 := f.get("prompt").([]any)
 	after, ok2 := f.get("completion").([]any)
 	if ok1 && ok2 {
-		rec := &record{}
+		rec := &Record{}
 		for i, v := range slices.Concat(before, after) {
 			m, ok := v.(*jinja.Map)
 			if !ok {
@@ -437,8 +438,8 @@ func (f fields) completion() (*record, Problem, error) {
 			if err != nil {
 				return nil, problem, fmt.Errorf("message %d: %w", i, err)
 			}
-			msg.train = msg.train && i >= len(before)
-			rec.messages = append(rec.messages, msg)
+			msg.Train = msg.Train && i >= len(before)
+			rec.Messages = append(rec.Messages, msg)
 		}
 		return rec.finish(f)
 	}
@@ -453,14 +454,14 @@ func (f fields) completion() (*record, Problem, error) {
 	if strings.TrimSpace(text) == "" {
 		return nil, EmptyAnswer, errors.New("completion is empty")
 	}
-	return &record{kind: split, prompt: prompt, text: text}, "", nil
+	return &Record{kind: split, Prompt: prompt, Text: text}, "", nil
 }
 
 // placeholder is what Options.Vars replaces.
 var placeholder = regexp.MustCompile(`\{\{\s*[A-Za-z_][A-Za-z0-9_]*\s*\}\}`)
 
 // substitute fills placeholders and says whether one without value is left.
-func (o *Options) substitute(rec *record) (left bool) {
+func (o *Options) substitute(rec *Record) (left bool) {
 	fill := func(s string) string {
 		return placeholder.ReplaceAllStringFunc(s, func(p string) string {
 			v, ok := o.Vars[strings.TrimSpace(p[2:len(p)-2])]
@@ -476,10 +477,10 @@ func (o *Options) substitute(rec *record) (left bool) {
 }
 
 // eachText replaces every text of the record by what f makes of it.
-func (rec *record) eachText(f func(string) string) {
-	rec.prompt, rec.text = f(rec.prompt), f(rec.text)
-	for i := range rec.messages {
-		eachText(rec.messages[i].m, f)
+func (rec *Record) eachText(f func(string) string) {
+	rec.Prompt, rec.Text = f(rec.Prompt), f(rec.Text)
+	for i := range rec.Messages {
+		eachText(rec.Messages[i].Fields, f)
 	}
 }
 
@@ -507,7 +508,7 @@ func textOf(m *jinja.Map) (string, bool) {
 }
 
 // firstPlaceholder returns the first placeholder that is left.
-func (rec *record) firstPlaceholder() (found string) {
+func (rec *Record) firstPlaceholder() (found string) {
 	rec.eachText(func(s string) string {
 		if found == "" {
 			found = placeholder.FindString(s)

@@ -3,24 +3,24 @@ package data
 import (
 	"bufio"
 	"bytes"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"os"
+	"iter"
 	"unicode/utf8"
 )
 
-// record is one record of a file, read: messages, or prompt and completion, or text.
-type record struct {
-	line     int
-	messages []message
-	tools    []any
-	kind     kind
-	prompt   string // kind split: tokenized apart from the completion
-	text     string // completion of kind split, text of kind plain
+// Record is one record of a file: a conversation, a prompt with its completion, or plain text.
+type Record struct {
+	Line     int       // on which it begins, from 1
+	Messages []Message // of a conversation
+	Tools    []any     // what a conversation's template is told of tools, as JSON decodes it
+	Prompt   string    // in the place of Messages, with Text as its completion
+	Text     string    // a completion, or alone
+	Notes    []Finding // what was found and does not make it bad
+
+	kind kind
 }
 
 type kind uint8
@@ -31,52 +31,53 @@ const (
 	plain             // text alone
 )
 
-// readFile returns the sound records of a file; the others are in the report.
-func readFile(path string, o *Options, r *Report) ([]record, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
+// Read returns the records of src, a JSON array or JSON Lines, as they are read: one is held at a time, a text of at
+// most Options.MaxSampleBytes. A record that cannot be used comes as a Finding (errors.As), and others follow. Any other
+// error ends the records: of Options, of reading, or ErrBad where the rest of src has no meaning.
+func Read(src io.Reader, o Options) iter.Seq2[*Record, error] {
+	return func(yield func(*Record, error) bool) {
+		if err := o.fill(); err != nil {
+			yield(nil, err)
+			return
+		}
+		format := ""
+		(&reader{o: &o, format: &format, yield: yield}).read(src)
 	}
-	if !info.Mode().IsRegular() {
-		return nil, errors.New("not a regular file: give a .json or .jsonl file")
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	h := sha256.New()
-	records, err := readRecords(io.TeeReader(f, h), o, r)
-	if err != nil {
-		return nil, err
-	}
-	r.SHA256 = hex.EncodeToString(h.Sum(nil))
-	return records, nil
 }
 
-// readRecords reads a JSON array of records, or one record a line. Errors are of reading, and of what leaves the rest
-// of the file without meaning.
-func readRecords(src io.Reader, o *Options, r *Report) ([]record, error) {
+// reader yields the records of one file.
+type reader struct {
+	o      *Options
+	format *string // of the file, once a record has shown it
+	yield  func(*Record, error) bool
+}
+
+// read yields all there is, and last the error that ends it.
+func (p *reader) read(src io.Reader) {
 	in := bufio.NewReaderSize(src, 1<<16)
 	if bom, _ := in.Peek(3); string(bom) == "\ufeff" {
 		if _, err := in.Discard(3); err != nil {
-			return nil, err
+			p.yield(nil, err)
+			return
 		}
 	}
-	p := recordParser{o: o, r: r}
 	line, first, err := skipSpace(in)
 	switch {
 	case errors.Is(err, io.EOF):
-		return nil, fmt.Errorf("%w: the file is empty", ErrBad)
+		err = fmt.Errorf("%w: the file is empty", ErrBad)
 	case err != nil:
-		return nil, err
 	case first == '[':
 		err = p.array(in, line)
 	default:
 		err = p.lines(in, line)
 	}
-	return p.records, err
+	if err != nil && !errors.Is(err, errEnough) {
+		p.yield(nil, err)
+	}
 }
+
+// errEnough says that nobody wants further records.
+var errEnough = errors.New("enough")
 
 // skipSpace leaves in before the first byte that is no white space and returns that byte and its line.
 func skipSpace(in *bufio.Reader) (line int, first byte, err error) {
@@ -93,14 +94,8 @@ func skipSpace(in *bufio.Reader) (line int, first byte, err error) {
 	}
 }
 
-type recordParser struct {
-	o       *Options
-	r       *Report
-	records []record
-}
-
 // lines reads JSON Lines; a broken line leaves the others whole.
-func (p *recordParser) lines(in *bufio.Reader, line int) error {
+func (p *reader) lines(in *bufio.Reader, line int) error {
 	for ; ; line++ {
 		text, size, err := readLine(in, p.o.MaxSampleBytes)
 		last := errors.Is(err, io.EOF)
@@ -108,7 +103,9 @@ func (p *recordParser) lines(in *bufio.Reader, line int) error {
 			return err
 		}
 		if trimmed := bytes.TrimSpace(text); size > p.o.MaxSampleBytes || len(trimmed) > 0 {
-			p.take(trimmed, size, line)
+			if err := p.take(trimmed, size, line); err != nil {
+				return err
+			}
 		}
 		if last {
 			return nil
@@ -138,7 +135,7 @@ func readLine(in *bufio.Reader, limit int) (text []byte, size int, err error) {
 
 // array reads a JSON array. Behind a syntax error no element can be told from the next: it is an error whatever the
 // policy.
-func (p *recordParser) array(in *bufio.Reader, line int) error {
+func (p *reader) array(in *bufio.Reader, line int) error {
 	lines := &lineCounter{r: in, line: line}
 	dec := json.NewDecoder(lines)
 	fail := func(err error) error {
@@ -155,7 +152,9 @@ func (p *recordParser) array(in *bufio.Reader, line int) error {
 		if err := dec.Decode(&raw); err != nil {
 			return fail(err)
 		}
-		p.take(raw, len(raw), lines.at(dec.InputOffset()-int64(len(raw))))
+		if err := p.take(raw, len(raw), lines.at(dec.InputOffset()-int64(len(raw)))); err != nil {
+			return err
+		}
 	}
 	if _, err := dec.Token(); err != nil {
 		return fail(err)
@@ -201,27 +200,32 @@ func (l *lineCounter) at(offset int64) int {
 	return l.line
 }
 
-// take reads one record. raw is nil where size is above the limit and it was not kept.
-func (p *recordParser) take(raw []byte, size, line int) {
-	p.r.Records++
+// take yields one record. raw is nil where size is above the limit and it was not kept. The error is errEnough.
+func (p *reader) take(raw []byte, size, line int) error {
+	rec, err := p.parse(raw, size, line)
+	if !p.yield(rec, err) {
+		return errEnough
+	}
+	return nil
+}
+
+// parse reads one record, or says with a Finding what is wrong with it.
+func (p *reader) parse(raw []byte, size, line int) (*Record, error) {
 	switch {
 	case size > p.o.MaxSampleBytes:
-		p.r.add(line, TooLarge, "%d bytes, more than %d", size, p.o.MaxSampleBytes)
-		return
+		return nil, Finding{line, TooLarge, fmt.Sprintf("%d bytes, more than %d", size, p.o.MaxSampleBytes)}
 	case !utf8.Valid(raw):
-		p.r.add(line, InvalidUTF8, "byte %d", invalidAt(raw))
-		return
+		return nil, Finding{line, InvalidUTF8, fmt.Sprintf("byte %d", invalidAt(raw))}
 	}
-	rec, problem, err := parseRecord(raw, p.o, p.r)
+	rec, problem, err := parseRecord(raw, p.o, p.format)
 	if err != nil {
-		p.r.add(line, problem, "%v", err)
-		return
+		return nil, Finding{line, problem, err.Error()}
 	}
-	rec.line = line
+	rec.Line = line
 	if p.o.substitute(rec) {
-		p.r.add(line, Placeholder, "%s", rec.firstPlaceholder())
+		rec.Notes = append(rec.Notes, Finding{line, Placeholder, rec.firstPlaceholder()})
 	}
-	p.records = append(p.records, *rec)
+	return rec, nil
 }
 
 func invalidAt(b []byte) int {

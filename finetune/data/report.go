@@ -34,14 +34,14 @@ const (
 // note says that a problem is told but does not make a record bad.
 func (p Problem) note() bool { return p == Placeholder || p == ToolsIgnored || p == Endless }
 
-// Finding is one problem at one place.
+// Finding is one problem at one place; as an error it says that a record cannot be used.
 type Finding struct {
 	Line    int     `json:"line"`
 	Problem Problem `json:"problem"`
 	Detail  string  `json:"detail,omitempty"`
 }
 
-func (f Finding) String() string {
+func (f Finding) Error() string {
 	if f.Detail == "" {
 		return fmt.Sprintf("line %d: %s", f.Line, f.Problem)
 	}
@@ -68,11 +68,21 @@ const (
 	maxTold     = 10  // in an error
 )
 
-func (r *Report) add(line int, p Problem, format string, args ...any) {
-	r.Counts[p]++
-	if len(r.Findings) < maxFindings {
-		r.Findings = append(r.Findings, Finding{line, p, fmt.Sprintf(format, args...)})
+func (r *Report) add(found ...Finding) {
+	for _, f := range found {
+		r.Counts[f.Problem]++
+		if len(r.Findings) < maxFindings {
+			r.Findings = append(r.Findings, f)
+		}
 	}
+}
+
+// merge adds what another report found.
+func (r *Report) merge(other *Report) {
+	for p, n := range other.Counts {
+		r.Counts[p] += n
+	}
+	r.Findings = append(r.Findings, other.Findings[:min(len(other.Findings), maxFindings-len(r.Findings))]...)
 }
 
 // verdict applies the policies to what was found.
@@ -135,7 +145,7 @@ func (r *Report) told() string {
 			b.WriteString("\n  …")
 			break
 		}
-		b.WriteString("\n  " + f.String())
+		b.WriteString("\n  " + f.Error())
 	}
 	return b.String()
 }
