@@ -1,10 +1,16 @@
 package main
 
 import (
+	"bytes"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/spf13/pflag"
+
+	"weft/finetune/train"
 )
 
 func writeFile(t *testing.T, name, text string) string {
@@ -150,4 +156,32 @@ func contains(s string, parts ...string) bool {
 		}
 	}
 	return true
+}
+
+// Every setting of a run is a flag of `weft train` under its own name, and run.json says what the flags say.
+func TestTrainingSettingsAreFlags(t *testing.T) {
+	text, err := json.Marshal(train.Default())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names map[string]json.RawMessage
+	if err := json.Unmarshal(text, &names); err != nil {
+		t.Fatal(err)
+	}
+	var c train.Config
+	flags := pflag.NewFlagSet("train", pflag.ContinueOnError)
+	addTrainingFlags(flags, &c)
+	known := 0
+	flags.VisitAll(func(*pflag.Flag) { known++ })
+	for name := range names {
+		if flags.Lookup(strings.ReplaceAll(name, "_", "-")) == nil {
+			t.Errorf("%s is no flag", name)
+		}
+	}
+	if known != len(names) {
+		t.Errorf("%d flags, %d settings", known, len(names))
+	}
+	if got, err := json.Marshal(c); err != nil || !bytes.Equal(got, text) {
+		t.Errorf("the flags' defaults are %s, the package's %s", got, text)
+	}
 }

@@ -69,7 +69,7 @@ func trainCommand() *cobra.Command {
 	own.StringVar(&f.Out, "out", "", "`folder` for what comes of the run")
 	own.StringVar(&f.Listen, "listen", "",
 		"serve the model on this loopback `address` while it is trained, on the same weights; requests come first")
-	f.Config.Flags(own)
+	addTrainingFlags(own, &f.Config)
 	fs.AddFlagSet(ofCommand("train", own))
 	fs.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
 		return pflag.NormalizedName(strings.ReplaceAll(name, "_", "-"))

@@ -10,8 +10,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/spf13/pflag"
-
 	"weft/finetune/data"
 	"weft/finetune/optim"
 )
@@ -100,86 +98,16 @@ type Config struct {
 	Checkpointing bool    `json:"gradient_checkpointing"`
 }
 
-// Flags registers every setting under its name with - for _, with the defaults of a LoRA run.
-func (c *Config) Flags(fs *pflag.FlagSet) {
-	fs.StringVar(&c.Method, "method", "lora", "lora: adapters on frozen weights; full: the weights themselves")
-	fs.StringVar(&c.Init, "init", "base",
-		"of method full: begin with the base's weights, or from scratch with random ones, for which the model's "+
-			"folder needs a config.json and a tokenizer only")
-	fs.IntVar(&c.Rank, "r", 16, "rank of the factors")
-	fs.Float64Var(&c.Alpha, "lora-alpha", 32, "the factors' product is scaled by alpha/r")
-	fs.Float64Var(&c.Dropout, "lora-dropout", 0, "share of the factors' input that is dropped")
-	fs.StringSliceVar(&c.TargetModules, "target-modules", []string{"all-linear"},
-		"layers to adapt: names (embed_tokens and lm_head too), one regular expression of whole paths, or all-linear")
-	fs.StringSliceVar(&c.ExcludeModules, "exclude-modules", nil,
-		"layers to leave out of these: names, or one regular expression of whole paths")
-	fs.IntSliceVar(&c.LayersToTransform, "layers-to-transform", nil, "numbers of the blocks to adapt; none: all")
-	fs.StringVar(&c.Bias, "bias", "none",
-		"none, lora_only: train the biases of adapted layers too, or all: those of every layer")
-	fs.StringSliceVar(&c.ModulesToSave, "modules-to-save", nil,
-		"modules to train whole beside the factors: lm_head, embed_tokens")
-	fs.BoolVar(&c.RsLoRA, "use-rslora", false, "scale by alpha/sqrt(r)")
-	fs.BoolVar(&c.DoRA, "use-dora", false, "train magnitudes of the weights' rows too")
-	fs.StringToStringVar(&c.RankPattern, "rank-pattern", nil, "ranks of some layers: PATTERN=R,…")
-	fs.StringToStringVar(&c.AlphaPattern, "alpha-pattern", nil, "alphas of some layers: PATTERN=ALPHA,…")
-	fs.Float64Var(&c.LoraPlusRatio, "loraplus-lr-ratio", 1, "LoRA+: learning rate of B over that of A")
-	fs.BoolVar(&c.LoadIn4Bit, "load-in-4bit", false, "QLoRA: quantize the base's projections to 4 bits first")
-	fs.StringVar(&c.QuantType, "bnb-4bit-quant-type", "nf4", "nf4 or fp4")
-	fs.BoolVar(&c.DoubleQuant, "bnb-4bit-use-double-quant", false, "quantize the scales too")
-	fs.BoolVar(&c.BF16, "bf16", false,
-		"make the products with the model's weights in bfloat16 with float32 sums, where the machine has them; "+
-			"full: of weights rounded from float32 masters")
-	fs.BoolVar(&c.FP16, "fp16", false,
-		"round what goes into products to float16, with the loss scaled dynamically (sums and masters are float32): "+
-			"the numbers of fp16, not its speed")
-	fs.StringVar(&c.SaveDType, "save-dtype", "auto",
-		"numbers of a model trained with method full: float32, bfloat16, or auto: bfloat16 with bf16")
-	fs.IntVar(&c.BatchSize, "per-device-train-batch-size", 8, "samples of a micro-batch")
-	fs.IntVar(&c.Accumulation, "gradient-accumulation-steps", 1, "micro-batches of an optimizer's step")
-	fs.Float64Var(&c.Epochs, "num-train-epochs", 3, "passes over the data")
-	fs.IntVar(&c.MaxSteps, "max-steps", 0, "optimizer's steps; above 0 it overrides the epochs")
-	fs.Float64Var(&c.LearningRate, "learning-rate", 2e-4, "peak learning rate")
-	fs.StringVar(&c.Scheduler, "lr-scheduler-type", "cosine", strings.Join(optim.ScheduleKinds, ", "))
-	fs.IntVar(&c.WarmupSteps, "warmup-steps", 0, "steps until the peak learning rate")
-	fs.Float64Var(&c.WarmupRatio, "warmup-ratio", 0, "the same as a share of all steps, where warmup-steps is 0")
-	fs.Float64Var(&c.MinLRRate, "min-lr-rate", DefaultMinLRRate, "cosine_with_min_lr ends at this share of the peak")
-	fs.Float64Var(&c.WeightDecay, "weight-decay", 0.01, "decoupled weight decay")
-	fs.Float64Var(&c.Beta1, "adam-beta1", 0.9, "")
-	fs.Float64Var(&c.Beta2, "adam-beta2", 0.999, "")
-	fs.Float64Var(&c.Epsilon, "adam-epsilon", 1e-8, "")
-	fs.Float64Var(&c.MaxGradNorm, "max-grad-norm", 1, "gradients are scaled down to this norm; 0: never")
-	fs.StringVar(&c.PageDir, "paged-state-dir", "",
-		"`folder` of a memory-mapped file for the optimizer's state; none: memory")
-	fs.StringVar(&c.Optimizer, "optim", "adamw", "adamw, or adamw_8bit: blockwise 8-bit states as bitsandbytes")
-	fs.Uint64Var(&c.Seed, "seed", 42, "of initial factors, order and dropout")
-	fs.IntVar(&c.MaxLength, "max-length", 1024, "tokens of the longest sample")
-	fs.StringVar(&c.Overlong, "overlong", data.Truncate, "longer samples: truncate, skip or refuse")
-	fs.StringVar(&c.TrainOn, "train-on", data.OnAssistant,
-		"what the loss counts: assistant turns, the completion (the last of them), or all")
-	fs.BoolVar(&c.Packing, "packing", false,
-		"fill max-length tokens with whole samples, best fit first; a micro-batch is "+
-			"per-device-train-batch-size of them")
-	fs.BoolVar(&c.GroupByLength, "group-by-length", false, "put samples of like length into a micro-batch")
-	fs.StringVar(&c.BadSamples, "bad-samples", data.Refuse, "samples that cannot be used: refuse the run, or skip them")
-	fs.StringVar(&c.Style, "style", data.StyleChat,
-		"records become text through the model's chat template (chat) or as Stanford Alpaca's prompts (alpaca)")
-	fs.StringToStringVar(&c.Vars, "vars", nil, "values of placeholders in the data: name=Weft makes {{name}} Weft")
-	fs.StringVar(&c.EvalData, "eval-data", "", "`file` of held-out samples")
-	fs.Float64Var(&c.EvalShare, "eval-share", 0,
-		"share of the data to hold out instead: chosen by each sample's text and the seed, so that equal samples "+
-			"stay on one side")
-	fs.IntVar(&c.EvalSteps, "eval-steps", 0, "evaluate every so many steps; 0: at the end of each epoch")
-	fs.IntVar(&c.Patience, "early-stopping-patience", 0, "stop after so many evaluations without improvement; 0: never")
-	fs.Float64Var(&c.Threshold, "early-stopping-threshold", 0, "what counts as an improvement of the evaluation loss")
-	fs.BoolVar(&c.BestAtEnd, "load-best-model-at-end", true,
-		"with eval-data: keep the parameters of the lowest evaluation loss")
-	fs.IntVar(&c.SaveSteps, "save-steps", 100, "checkpoint every so many steps; 0: none")
-	fs.IntVar(&c.SaveLimit, "save-total-limit", 2, "checkpoints kept")
-	fs.BoolVar(&c.Resume, "resume", false, "go on from the newest checkpoint of the folder")
-	fs.BoolVar(&c.Overwrite, "overwrite-output-dir", false, "remove what an earlier run left in the folder")
-	fs.IntVar(&c.LoggingSteps, "logging-steps", 1, "log every so many steps")
-	fs.BoolVar(&c.Checkpointing, "gradient-checkpointing", false,
-		"keep only each block's input and compute the rest again: less memory, a third more work")
+// Default returns the settings of a LoRA run that nobody has configured.
+func Default() Config {
+	return Config{
+		Method: "lora", Init: "base", Rank: 16, Alpha: 32, TargetModules: []string{"all-linear"}, Bias: "none",
+		LoraPlusRatio: 1, QuantType: "nf4", SaveDType: "auto",
+		BatchSize: 8, Accumulation: 1, Epochs: 3, LearningRate: 2e-4, Scheduler: "cosine", MinLRRate: DefaultMinLRRate,
+		WeightDecay: 0.01, Beta1: 0.9, Beta2: 0.999, Epsilon: 1e-8, MaxGradNorm: 1, Optimizer: "adamw", Seed: 42,
+		MaxLength: 1024, Overlong: data.Truncate, TrainOn: data.OnAssistant, BadSamples: data.Refuse,
+		Style: data.StyleChat, BestAtEnd: true, SaveSteps: 100, SaveLimit: 2, LoggingSteps: 1,
+	}
 }
 
 // Data says how files of samples are read.

@@ -52,8 +52,8 @@ func ints(t *testing.T, s *weights.Safetensors, name string) []int32 {
 	return v
 }
 
-// goldenJob reads the micro-batches of a curve.
-func goldenJob(t *testing.T, dir string, c curve) *Job {
+// goldenJob reads the micro-batches of a curve, the same ones in every epoch.
+func goldenJob(t *testing.T, dir string, c curve) (j *Job, batches [][]int) {
 	t.Helper()
 	s, err := weights.OpenSafetensors(filepath.Join(dir, "microbatches.safetensors"))
 	if err != nil {
@@ -61,7 +61,7 @@ func goldenJob(t *testing.T, dir string, c curve) *Job {
 	}
 	defer s.Close()
 	ids, labels, seq, mb := ints(t, s, "ids"), ints(t, s, "labels"), ints(t, s, "seq_offsets"), ints(t, s, "mb_offsets")
-	j := &Job{Dir: t.TempDir(), Config: settings(t)}
+	j = &Job{Dir: t.TempDir(), Config: settings(t), Log: discard}
 	for i := range len(seq) - 1 {
 		j.Train = append(j.Train, data.Sample{IDs: ids[seq[i]:seq[i+1]], Labels: labels[seq[i]:seq[i+1]]})
 	}
@@ -71,7 +71,7 @@ func goldenJob(t *testing.T, dir string, c curve) *Job {
 		for q := mb[i]; q < mb[i+1]; q++ {
 			one = append(one, int(q))
 		}
-		j.fixed = append(j.fixed, one)
+		batches = append(batches, one)
 		most = max(most, len(one))
 	}
 	cfg := &j.Config
@@ -81,7 +81,22 @@ func goldenJob(t *testing.T, dir string, c curve) *Job {
 		cfg.Scheduler = "constant_with_warmup"
 	}
 	cfg.WeightDecay, cfg.MaxGradNorm, cfg.SaveSteps = c.WeightDecay, c.Clip, 0
-	return j
+	return j, batches
+}
+
+// goldenRun is a run over the micro-batches of a curve, from first values by name; nil: the base's own.
+func goldenRun(t *testing.T, j *Job, batches [][]int, first map[string][]float32) *run {
+	t.Helper()
+	r := newRun(j)
+	r.order = func(int) ([][]int, error) { return batches, nil }
+	r.startFrom(t, func(p *grad.Param) {
+		if v, ok := first[p.Name]; ok {
+			copy(p.Values(), v)
+		} else if first != nil {
+			t.Errorf("%s has no first values", p.Name)
+		}
+	})
+	return r
 }
 
 // values reads a file of tensors by name.
@@ -149,16 +164,17 @@ func TestCurves(t *testing.T) {
 			readJSON(t, file, &c)
 			t.Run(name+"/"+c.Schedule, func(t *testing.T) {
 				dev := newDevice(t)
-				j := goldenJob(t, dir, c)
+				j, batches := goldenJob(t, dir, c)
 				kind, base, _ := strings.Cut(name, "_")
 				lossTolerance, l2 := 1e-5, 1e-3
+				var first map[string][]float32
 				if kind == "full" {
 					j.Config.Method, lossTolerance, l2 = "full", 2e-5, 1e-4
 				} else {
-					useGoldenAdapter(t, j, filepath.Join(dir, "init"))
+					first = useGoldenAdapter(t, j, filepath.Join(dir, "init"))
 				}
 				j.Device, j.Model = dev, load(t, dev, base)
-				res, err := j.Run(t.Context())
+				res, err := goldenRun(t, j, batches, first).run(t.Context())
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -176,8 +192,8 @@ func TestCurves(t *testing.T) {
 	}
 }
 
-// useGoldenAdapter takes settings and first factors from a PEFT folder.
-func useGoldenAdapter(t *testing.T, j *Job, dir string) {
+// useGoldenAdapter takes settings from a PEFT folder and returns its LoRA matrices by name.
+func useGoldenAdapter(t *testing.T, j *Job, dir string) map[string][]float32 {
 	t.Helper()
 	var c struct {
 		R       int      `json:"r"`
@@ -186,14 +202,7 @@ func useGoldenAdapter(t *testing.T, j *Job, dir string) {
 	}
 	readJSON(t, filepath.Join(dir, "adapter_config.json"), &c)
 	j.Config.Rank, j.Config.Alpha, j.Config.TargetModules = c.R, c.Alpha, c.Targets
-	first := values(t, filepath.Join(dir, "adapter_model.safetensors"))
-	j.initial = func(p *grad.Param) {
-		if v, ok := first[p.Name]; ok {
-			copy(p.Values(), v)
-		} else {
-			t.Errorf("%s has no first values", p.Name)
-		}
-	}
+	return values(t, filepath.Join(dir, "adapter_model.safetensors"))
 }
 
 func load(t *testing.T, dev device.Device, name string) *model.Frozen {

@@ -12,7 +12,7 @@ import (
 // Estimate returns what a run takes beside the base's weights: activations, parameters with gradients, the optimizer's
 // state. Nothing is allocated for it.
 func (j *Job) Estimate(m *model.Config) (int64, error) {
-	r := &run{Job: j}
+	r := newRun(j)
 	most, longest, err := r.sizes()
 	if err != nil {
 		return 0, err

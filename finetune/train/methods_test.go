@@ -289,15 +289,15 @@ func checkCounts(t *testing.T, base *peft.ModelFile, adapter string, trainable, 
 // prepared is a job's run with parameters that are nowhere zero.
 func prepared(t *testing.T, m *method, dev device.Device) *run {
 	t.Helper()
-	r := &run{Job: m.job(t, dev)}
+	r := newRun(m.job(t, dev))
 	t.Cleanup(r.close)
+	r.Log = discard
 	random := rng.New(7)
-	r.initial = func(p *grad.Param) {
+	r.startFrom(t, func(p *grad.Param) {
 		for i, v := 0, p.Values(); i < len(v); i++ {
 			v[i] += float32(0.02 * random.Normal())
 		}
-	}
-	r.Log = discard
+	})
 	if err := r.prepare(); err != nil {
 		t.Fatal(err)
 	}

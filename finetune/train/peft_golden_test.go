@@ -91,8 +91,11 @@ func TestForwardOfPEFTsAdapters(t *testing.T) {
 			j := &Job{Dir: t.TempDir(), Config: settings(t), Device: dev, Model: openModel(t, dev, path).Frozen(),
 				Log: discard, Train: []data.Sample{{IDs: make([]int32, 256), Labels: make([]int32, 256)}}}
 			f.settings(t, &j.Config)
-			r := &run{Job: j}
+			r := newRun(j)
 			t.Cleanup(r.close)
+			if err := r.attach(); err != nil {
+				t.Fatal(err)
+			}
 			if err := r.prepare(); err != nil {
 				t.Fatal(err)
 			}

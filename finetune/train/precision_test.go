@@ -38,11 +38,12 @@ func TestHalfPrecisionCurves(t *testing.T) {
 		readJSON(t, file, &c)
 		for name, change := range map[string]func(c *Config){"fp16": halfPrecision, "bf16": bfloat} {
 			t.Run(filepath.Base(dir)+"/"+name, func(t *testing.T) {
-				j := goldenJob(t, dir, c)
+				j, batches := goldenJob(t, dir, c)
+				var first map[string][]float32
 				if kind == "full" {
 					j.Config.Method = "full"
 				} else {
-					useGoldenAdapter(t, j, filepath.Join(dir, "init"))
+					first = useGoldenAdapter(t, j, filepath.Join(dir, "init"))
 				}
 				change(&j.Config)
 				j.Device = newDevice(t)
@@ -58,7 +59,7 @@ func TestHalfPrecisionCurves(t *testing.T) {
 						cancel()
 					}
 				}
-				if _, err := j.Run(ctx); !errors.Is(err, context.Canceled) {
+				if _, err := goldenRun(t, j, batches, first).run(ctx); !errors.Is(err, context.Canceled) {
 					t.Fatal(err)
 				}
 				if !(worst <= 0.03) {
@@ -146,8 +147,11 @@ func TestMasters(t *testing.T) {
 		k := smallJob(t, dev, t.TempDir())
 		k.Model, k.Log = again.Frozen(), discard
 		all(full, bfloat)(&k.Config)
-		r := &run{Job: k}
+		r := newRun(k)
 		defer r.close()
+		if err := r.attach(); err != nil {
+			t.Fatal(err)
+		}
 		if err := r.prepare(); err != nil {
 			t.Fatal(err)
 		}
@@ -201,8 +205,9 @@ func TestLossScaling(t *testing.T) {
 			j := smallJob(t, newDevice(t), t.TempDir())
 			all(change, halfPrecision)(&j.Config)
 			j.Config.Epochs, j.Config.SaveSteps, j.Config.WarmupSteps = 4, 0, 0
-			j.scaler = &optim.Scaler{Scale: 1 << 24, Window: 3}
-			res, err := j.Run(t.Context())
+			r := newRun(j)
+			r.at.Scaler = &optim.Scaler{Scale: 1 << 24, Window: 3}
+			res, err := r.run(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -236,9 +241,8 @@ func TestLossScaling(t *testing.T) {
 func TestOverflowEnds(t *testing.T) {
 	j := smallJob(t, newDevice(t), t.TempDir())
 	j.Config.FP16 = true
-	j.scaler = &optim.Scaler{Scale: 1, Window: 3}
-	r := &run{Job: j}
-	r.at.Scaler, r.Log = j.scaler, discard
+	r := newRun(j)
+	r.at.Scaler, r.Log = &optim.Scaler{Scale: 1, Window: 3}, discard
 	if err := r.scaled(&StepInfo{Step: 3, Loss: 2, GradNorm: math.Inf(1)}); err == nil ||
 		!strings.Contains(err.Error(), "bf16") {
 		t.Errorf("%v", err)

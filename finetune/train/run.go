@@ -1,7 +1,6 @@
 package train
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -49,10 +48,6 @@ type Job struct {
 	// Yield is called after every few milliseconds of work on the device: where a server shares it, the trainer waits
 	// there. May be nil.
 	Yield func()
-
-	scaler  *optim.Scaler       // tests: where loss scaling begins
-	fixed   [][]int             // tests: the micro-batches of every epoch instead of an order
-	initial func(p *grad.Param) // tests: first values instead of random ones
 }
 
 // StepInfo is one optimizer's step.
@@ -123,11 +118,24 @@ type run struct {
 	total    int // steps of the run
 	best     [][]float32
 	events   *events.Writer
+	order    func(epoch int) ([][]int, error) // micro-batches of an epoch, a function of it alone
+}
+
+func newRun(j *Job) *run {
+	r := &run{Job: j}
+	r.order = func(epoch int) ([][]int, error) { return j.Config.order(j.Train, epoch) }
+	if j.Config.FP16 {
+		r.at.Scaler = optim.NewScaler(0)
+	}
+	return r
 }
 
 // Run trains until the last step, an early stop or the end of ctx: then the last checkpoint stands and the error is
 // ctx's.
-func (j *Job) Run(ctx context.Context) (*Result, error) {
+func (j *Job) Run(ctx context.Context) (*Result, error) { return newRun(j).run(ctx) }
+
+func (r *run) run(ctx context.Context) (*Result, error) {
+	j := r.Job
 	if err := j.Config.Validate(); err != nil {
 		return nil, err
 	}
@@ -145,8 +153,10 @@ func (j *Job) Run(ctx context.Context) (*Result, error) {
 	if err := sweep(j.Dir); err != nil {
 		return nil, err
 	}
-	r := &run{Job: j}
 	defer r.close()
+	if err := r.attach(); err != nil {
+		return nil, err
+	}
 	if err := r.prepare(); err != nil {
 		return nil, err
 	}
@@ -182,8 +192,11 @@ func (r *run) close() {
 	}
 }
 
-// prepare builds the gradients' model with what is trained, and the optimizer.
-func (r *run) prepare() (err error) {
+// attach builds the gradients' model with what is trained, unless that is done.
+func (r *run) attach() (err error) {
+	if r.grad != nil {
+		return nil
+	}
 	c := &r.Config
 	most, longest, err := r.sizes()
 	if err != nil {
@@ -214,18 +227,16 @@ func (r *run) prepare() (err error) {
 		}
 		r.warnOfTies()
 	}
-	if r.initial != nil {
-		for _, p := range r.grad.Params() {
-			r.initial(p)
-		}
-	}
+	return nil
+}
+
+// prepare readies what was attached for steps: masters, the optimizer, the schedule.
+func (r *run) prepare() (err error) {
+	c := &r.Config
 	if round, which := c.masters(); round != nil {
 		if err := r.grad.KeepMasters(round, which); err != nil {
 			return err
 		}
-	}
-	if c.FP16 {
-		r.at.Scaler = cmp.Or(r.scaler, optim.NewScaler(0))
 	}
 	if err := r.grad.Prepare(); err != nil {
 		return err
@@ -312,9 +323,6 @@ func (r *run) sizes() (most, longest int, err error) {
 
 // epochsAhead bounds how many epochs a run begins.
 func (r *run) epochsAhead() int {
-	if r.fixed != nil {
-		return 1
-	}
 	perEpoch := max(1, len(r.Train)/(r.Config.BatchSize*r.Config.Accumulation))
 	if r.Config.MaxSteps > 0 {
 		return r.Config.MaxSteps/perEpoch + 1
@@ -377,16 +385,13 @@ func (r *run) epochs(ctx context.Context) (string, error) {
 	return "", nil
 }
 
-func (r *run) order(epoch int) ([][]int, error) {
-	if r.fixed != nil {
-		return r.fixed, nil
-	}
-	c := &r.Config
+// order groups the samples of an epoch into micro-batches.
+func (c *Config) order(samples []data.Sample, epoch int) ([][]int, error) {
 	g := data.Grouping{BatchSize: c.BatchSize, ByLength: c.GroupByLength, Seed: c.Seed}
 	if c.Packing {
 		g.Pack = c.MaxLength
 	}
-	return data.Epoch(r.Train, g, epoch)
+	return data.Epoch(samples, g, epoch)
 }
 
 // join makes a micro-batch of samples.

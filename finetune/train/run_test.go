@@ -16,8 +16,6 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/spf13/pflag"
-
 	"weft/finetune/data"
 	"weft/finetune/grad"
 	"weft/finetune/optim"
@@ -30,8 +28,7 @@ var discard = slog.New(slog.DiscardHandler)
 // settings are the defaults.
 func settings(t *testing.T) Config {
 	t.Helper()
-	var c Config
-	c.Flags(pflag.NewFlagSet("train", pflag.ContinueOnError))
+	c := Default()
 	if err := c.Validate(); err != nil {
 		t.Fatal(err)
 	}
@@ -88,14 +85,26 @@ var kinds = map[string]func(c *Config){
 	"full, fp16":    all(full, halfPrecision),
 }
 
-func kindOfJob(t *testing.T, dev device.Device, dir, kind string) *Job {
+func runOfKind(t *testing.T, dev device.Device, dir, kind string) *run {
 	t.Helper()
 	j := smallJob(t, dev, dir)
 	kinds[kind](&j.Config)
+	r := newRun(j)
 	if j.Config.FP16 { // so that scales change and steps are skipped in the few steps there are
-		j.scaler = &optim.Scaler{Scale: 1 << 24, Window: 2}
+		r.at.Scaler = &optim.Scaler{Scale: 1 << 24, Window: 2}
 	}
-	return j
+	return r
+}
+
+// startFrom gives the run's parameters other first values than those that training draws.
+func (r *run) startFrom(t *testing.T, first func(p *grad.Param)) {
+	t.Helper()
+	if err := r.attach(); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range r.grad.Params() {
+		first(p)
+	}
 }
 
 // The run of a child process that is killed after some step, and goes on in another one, ends with the same bits as an
@@ -103,16 +112,16 @@ func kindOfJob(t *testing.T, dev device.Device, dir, kind string) *Job {
 func TestKilledRunGoesOn(t *testing.T) {
 	if dir := os.Getenv("TRAIN_TEST_DIR"); dir != "" {
 		killAt, _ := strconv.Atoi(os.Getenv("TRAIN_TEST_KILL"))
-		j := kindOfJob(t, newDevice(t), dir, os.Getenv("TRAIN_TEST_KIND"))
-		j.Config.Resume = true
-		j.OnStep = func(s StepInfo) {
+		r := runOfKind(t, newDevice(t), dir, os.Getenv("TRAIN_TEST_KIND"))
+		r.Config.Resume = true
+		r.OnStep = func(s StepInfo) {
 			if s.Step == killAt {
 				p, _ := os.FindProcess(os.Getpid())
 				_ = p.Kill()
 				select {}
 			}
 		}
-		if _, err := j.Run(t.Context()); err != nil {
+		if _, err := r.run(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		return
@@ -120,8 +129,7 @@ func TestKilledRunGoesOn(t *testing.T) {
 	for kind := range kinds {
 		t.Run(kind, func(t *testing.T) {
 			want := t.TempDir()
-			j := kindOfJob(t, newDevice(t), want, kind)
-			res, err := j.Run(t.Context())
+			res, err := runOfKind(t, newDevice(t), want, kind).run(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -164,7 +172,7 @@ func TestThreadsAndRepetition(t *testing.T) {
 		digests := map[string]bool{}
 		for _, threads := range []int{1, 2, 2, 3} {
 			dir := t.TempDir()
-			if _, err := kindOfJob(t, deviceOf(t, threads), dir, kind).Run(t.Context()); err != nil {
+			if _, err := runOfKind(t, deviceOf(t, threads), dir, kind).run(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			digests[digestOf(t, dir)] = true
@@ -188,10 +196,6 @@ func TestRefusals(t *testing.T) {
 		"no sample":        {func(j *Job) { j.Train = nil }, ErrConfig, "no sample"},
 		"absurd rate":      {func(j *Job) { j.Config.LearningRate = 1e6 }, ErrConfig, "learning_rate"},
 		"unknown schedule": {func(j *Job) { j.Config.Scheduler = "x" }, ErrConfig, "lr_scheduler_type"},
-		"diverging": {func(
-			j *Job) {
-			j.initial = func(p *grad.Param) { p.Values()[0] = float32(math.NaN()) }
-		}, ErrDiverged, "last good checkpoint"},
 		"block beyond": {func(j *Job) { j.Config.LayersToTransform = []int{99} }, ErrConfig,
 			"block 99"},
 		"dora on embeddings": {func(j *Job) { all(dora, targets("embed_tokens"))(&j.Config) }, ErrConfig,
@@ -229,6 +233,15 @@ func TestRefusals(t *testing.T) {
 				t.Errorf("%v, want %v with %q", err, c.want, c.text)
 			}
 		})
+	}
+}
+
+func TestDivergedRunEnds(t *testing.T) {
+	r := newRun(smallJob(t, newDevice(t), t.TempDir()))
+	r.startFrom(t, func(p *grad.Param) { p.Values()[0] = float32(math.NaN()) })
+	if _, err := r.run(t.Context()); !errors.Is(err, ErrDiverged) ||
+		!strings.Contains(err.Error(), "last good checkpoint") {
+		t.Errorf("%v, want %v", err, ErrDiverged)
 	}
 }
 
