@@ -1,0 +1,181 @@
+package train
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"weft/finetune/data"
+	"weft/runtime/device"
+	"weft/runtime/model"
+	"weft/runtime/weights"
+)
+
+// Files are what a run reads, and where it writes.
+type Files struct {
+	Model string // folder or .gguf file of the base; with init random a folder with config.json and tokenizer
+	Ref   string // how the base is named in the adapter's configuration and in reports
+	Data  string // samples; held-out ones are in Config.EvalData or a part of these
+	Out   string // folder for the results
+}
+
+// Input is a run whose samples are read and whose model is not loaded yet.
+type Input struct {
+	Config  Config
+	Files   Files
+	Train   *data.Dataset
+	HeldOut *data.Dataset // nil: nothing is evaluated
+}
+
+// Read reads the samples, before any model is loaded, and holds out what is not trained on. m is the tokenizer and the
+// template of the model. ErrConfig where eval_share leaves one side empty, data.ErrBad, or what opening a file meets.
+func Read(c Config, f Files, m data.Model) (in *Input, err error) {
+	in = &Input{Config: c, Files: f}
+	if in.Train, err = data.Load(f.Data, m, c.Data()); err != nil {
+		return nil, err
+	}
+	switch {
+	case c.EvalData != "":
+		in.HeldOut, err = data.Load(c.EvalData, m, c.Data())
+	case c.EvalShare > 0:
+		err = in.holdOut()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return in, nil
+}
+
+// holdOut puts the fraction of the samples aside that is evaluated and not trained on.
+func (in *Input) holdOut() error {
+	kept, held := data.Split(in.Train.Samples, in.Config.EvalShare, in.Config.Seed)
+	if len(kept) == 0 || len(held) == 0 {
+		return fmt.Errorf(
+			"%w: eval_share %v puts %d of %d samples aside: both sides need one; give a larger file, another share "+
+				"or eval_data", ErrConfig, in.Config.EvalShare, len(held), len(in.Train.Samples))
+	}
+	in.Train.Samples, in.HeldOut = kept, &data.Dataset{Samples: held, Report: in.Train.Report}
+	return nil
+}
+
+// Repeated counts the held-out samples that are trained on too.
+func (in *Input) Repeated() int {
+	if in.HeldOut == nil {
+		return 0
+	}
+	return data.Common(in.Train.Samples, in.HeldOut.Samples)
+}
+
+// CheckMemory refuses with ErrMemory a run that cannot fit in limit bytes, from the model's configuration and the size
+// of its files.
+func (in *Input) CheckMemory(limit int64) error {
+	src, cfg, err := in.source()
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	var size int64
+	for _, name := range src.Names() {
+		if info, ok := src.Info(name); ok {
+			size += info.Bytes
+		}
+	}
+	j := in.job()
+	j.MemoryLimit = limit
+	return j.CheckMemory(cfg, size)
+}
+
+// source opens the weights that the run begins with, and their configuration.
+func (in *Input) source() (weights.Source, *model.Config, error) {
+	if in.Config.Init == "random" {
+		return in.scratch()
+	}
+	src, err := weights.Open(in.Files.Model)
+	if err != nil {
+		return nil, nil, err
+	}
+	cfg, err := model.ConfigOf(in.Files.Model, src)
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("%s: %w", in.Files.Model, err), src.Close())
+	}
+	return src, cfg, nil
+}
+
+// scratch reads a folder's configuration and makes weights for it.
+func (in *Input) scratch() (weights.Source, *model.Config, error) {
+	file := filepath.Join(in.Files.Model, "config.json")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, nil, fmt.Errorf("init random needs a folder with a config.json: %w", err)
+	}
+	cfg, err := model.ParseConfig(text)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", file, err)
+	}
+	src, err := NewScratch(text, cfg, in.Config.Seed)
+	if err != nil {
+		return nil, nil, err
+	}
+	return src, cfg, nil
+}
+
+// LoadModel loads what is trained onto dev; the caller closes it. wrap quantizes a base's weights while they are read,
+// nil leaves them as they are. The model's own buffers are the smallest there are: it serves no request.
+func (in *Input) LoadModel(dev device.Device, wrap func(weights.Source) weights.Source) (model.Model, error) {
+	opt := model.Options{MaxBatchTokens: 1, MaxLogitRows: 1, MaxContext: 1}
+	if in.Config.Init == "random" {
+		src, cfg, err := in.scratch()
+		if err != nil {
+			return nil, err
+		}
+		return model.Load(src, cfg, dev, opt)
+	}
+	opt.Wrap = wrap
+	return model.Open(in.Files.Model, dev, opt)
+}
+
+// Job is the run of m on dev. It reads the base's files once, for their digest.
+func (in *Input) Job(m *model.Frozen, dev device.Device) (*Job, error) {
+	j := in.job()
+	j.Model, j.Device, j.Beside = m, dev, besideWeights(in.Files.Model)
+	var err error
+	j.Base, err = in.baseDigest()
+	return j, err
+}
+
+func (in *Input) job() *Job {
+	j := &Job{Config: in.Config, Dir: in.Files.Out, BaseRef: in.Files.Ref, Train: in.Train.Samples,
+		Data: in.Train.Report.Digest}
+	if in.HeldOut != nil {
+		j.Eval = in.HeldOut.Samples
+		j.Data += "+" + in.HeldOut.Report.Digest
+	}
+	return j
+}
+
+// besideWeights lists the files of a Hugging Face folder that a model trained from it needs too; a GGUF file has none.
+func besideWeights(path string) (out []string) {
+	for _, name := range []string{"config.json", "generation_config.json", "tokenizer.json", "tokenizer.model",
+		"tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"} {
+		if st, err := os.Stat(filepath.Join(path, name)); err == nil && st.Mode().IsRegular() {
+			out = append(out, filepath.Join(path, name))
+		}
+	}
+	return out
+}
+
+// baseDigest names the weights with which a run begins; random ones by their configuration and seed.
+func (in *Input) baseDigest() (string, error) {
+	if in.Config.Init != "random" {
+		return weights.Digest(in.Files.Model)
+	}
+	text, err := os.ReadFile(filepath.Join(in.Files.Model, "config.json"))
+	if err != nil {
+		return "", err
+	}
+	h := sha256.Sum256(fmt.Appendf(text, "\nrandom %d", in.Config.Seed))
+	return hex.EncodeToString(h[:]), nil
+}

@@ -1,0 +1,40 @@
+package weights
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+)
+
+// Digest returns the SHA-256, in hexadecimal digits, of a model's weights: of a file, or of a folder's safetensors in
+// the order of their names. fs.ErrNotExist where there are none.
+func Digest(path string) (string, error) {
+	files := []string{path}
+	if st, err := os.Stat(path); err != nil {
+		return "", err
+	} else if st.IsDir() {
+		files, _ = filepath.Glob(filepath.Join(path, "*.safetensors"))
+		slices.Sort(files)
+		if len(files) == 0 {
+			return "", fmt.Errorf("%s: no safetensors: %w", path, fs.ErrNotExist)
+		}
+	}
+	h := sha256.New()
+	for _, p := range files {
+		in, err := os.Open(p)
+		if err == nil {
+			_, err = io.Copy(h, in)
+			err = errors.Join(err, in.Close())
+		}
+		if err != nil {
+			return "", err
+		}
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
