@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 	"sync"
 	"time"
 
@@ -173,7 +174,7 @@ func (e *Engine) Submit(ctx context.Context, reqs ...Request) ([]*Stream, error)
 		if err := e.validate(r); err != nil {
 			return nil, err
 		}
-		seqs[i] = sched.Seq{Prompt: r.Prompt, MaxTokens: r.MaxTokens, Key: r.AdapterKey, Salt: r.Salt, Tenant: r.Tenant,
+		seqs[i] = sched.Seq{Prompt: r.Prompt, MaxTokens: r.MaxTokens, Key: r.AdapterKey, Salt: r.Salt, Tenant: r.tenant(),
 			Weight: r.Weight, ScoreAll: r.PromptLogprobs >= 0}
 	}
 	now := time.Now()
@@ -239,6 +240,10 @@ func (e *Engine) validate(r *Request) error {
 	if (len(r.LoRA) > 0) != (r.AdapterKey != "") {
 		return fmt.Errorf("%w: %d adapters with the key %q: a request with adapters has a key, one without has none",
 			ErrInvalid, len(r.LoRA), r.AdapterKey)
+	}
+	if r.Internal && r.Tenant != "" || strings.HasPrefix(r.Tenant, "\x00") {
+		return fmt.Errorf("%w: tenant %q: an internal request has none, and no name begins with a zero byte", ErrInvalid,
+			r.Tenant)
 	}
 	if !(r.Weight >= 0) || math.IsInf(r.Weight, 0) {
 		return fmt.Errorf("%w: weight %v of tenant %q must be finite and not negative", ErrInvalid, r.Weight, r.Tenant)

@@ -46,6 +46,9 @@ type Request struct {
 	// Tenant shares steps and queue fairly with the others, in proportion to Weight; 0 is 1.
 	Tenant string
 	Weight float64
+	// Internal marks work of the server itself, such as a warm-up: it shares as one tenant that no Tenant can name.
+	// Tenant is "" then.
+	Internal bool
 	// Release, where not nil, is called once for an admitted request: after its terminal event was sent and when no
 	// step refers to LoRA any more. It is called outside of the engine's lock, on any goroutine, and must not block.
 	// Where Submit returns an error it is not called.
@@ -56,6 +59,17 @@ type Request struct {
 	StopIDs   []int32
 	// PromptLogprobs -1: none; k >= 0: each prompt token's log-probability and the k best at its place.
 	PromptLogprobs int
+}
+
+// internalTenant is who asks for Internal requests; validate refuses Tenants that begin as it does.
+const internalTenant = "\x00internal"
+
+// tenant is whom the scheduler counts the request's tokens for.
+func (r *Request) tenant() string {
+	if r.Internal {
+		return internalTenant
+	}
+	return r.Tenant
 }
 
 // TokenLogprobs are the log-probabilities at one place: of the token that stands there and of the best.
