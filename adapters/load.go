@@ -1,19 +1,23 @@
 package adapters
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"syscall"
 
 	"weft/adapters/peft"
 	"weft/runtime/chat"
 	"weft/runtime/device"
 	"weft/runtime/lora"
+	"weft/runtime/model"
 )
 
 // peftPath returns what package peft opens in an adapter's folder.
@@ -78,14 +82,31 @@ type refusal struct{ *peft.RefusedError }
 
 func (r refusal) Is(target error) bool { return target == ErrInvalid }
 
-// LoadPEFT returns a CacheConfig.Load that puts adapters on a device, checked against base once more. base must allow
-// concurrent reads.
-func LoadPEFT(base peft.Base, dev device.Device) func(ctx context.Context, v Version, dir string) (Resident, error) {
-	return func(ctx context.Context, _ Version, dir string) (Resident, error) {
+// LoadConfig says onto what LoadPEFT loads adapters and how it checks what they compute there.
+type LoadConfig struct {
+	Base   peft.Base // must allow concurrent reads
+	Device device.Device
+	Model  *model.Config // of the model that the adapters are to change
+	// Quantization is to what the base's weights were quantized when they were loaded, as parity files name it: ""
+	// where they are as they are stored.
+	Quantization string
+	// Replay returns the log-probabilities of the likeliest tokens after ids, by their id, as the served base computes
+	// them with w. When it returns nothing uses w any more. nil: parity files are not looked at.
+	Replay func(ctx context.Context, digest string, w *lora.Weights, ids []int32) (map[int32]float64, error)
+	Log    *slog.Logger // nil: nothing is logged
+}
+
+// LoadPEFT returns a CacheConfig.Load. It opens the PEFT folder or GGUF adapter, checks it against the base once more,
+// puts it on the device and, the first time that it loads a digest, replays the adapter's parity file where it has one.
+// What is refused matches peft.ErrRefused or peft.ErrProof, and leaves nothing on the device; ErrLoadTimeout says that
+// the device has no memory now.
+func LoadPEFT(cfg LoadConfig) func(ctx context.Context, v Version, dir string) (Resident, error) {
+	var replayed sync.Map // by digest: what lies under one does not change
+	return func(ctx context.Context, v Version, dir string) (Resident, error) {
 		var w *lora.Weights
-		err := peft.Use(peftPath(dir), base, func(a *lora.Adapter) (err error) {
+		err := peft.Use(peftPath(dir), cfg.Base, func(a *lora.Adapter) (err error) {
 			if err = ctx.Err(); err == nil {
-				w, err = lora.Load(dev, a)
+				w, err = lora.Load(cfg.Device, a)
 			}
 			return err
 		})
@@ -95,8 +116,40 @@ func LoadPEFT(base peft.Base, dev device.Device) func(ctx context.Context, v Ver
 		if err != nil {
 			return nil, err
 		}
+		if err = model.CheckAdapter(cfg.Model, w); err == nil {
+			if _, done := replayed.Load(v.Digest); !done {
+				if err = cfg.replay(ctx, v, dir, w); err == nil {
+					replayed.Store(v.Digest, true)
+				}
+			}
+		}
+		if err != nil {
+			w.Free()
+			return nil, err
+		}
 		return onDevice{w}, nil
 	}
+}
+
+// replay compares what an adapter computes now with its parity file, where it has one.
+func (c *LoadConfig) replay(ctx context.Context, v Version, dir string, w *lora.Weights) error {
+	if c.Replay == nil {
+		return nil
+	}
+	parity, err := peft.ReadProof(dir)
+	if parity == nil || err != nil {
+		return err
+	}
+	if parity.Quantization != c.Quantization {
+		if c.Log != nil {
+			c.Log.Warn(
+				"an adapter was trained on the base in another quantization; what it computed there is not compared",
+				"adapter", v.Tenant+"/"+v.Name, "trained on", cmp.Or(parity.Quantization, "as stored"), "served on",
+				cmp.Or(c.Quantization, "as stored"))
+		}
+		return nil
+	}
+	return parity.Check(func(ids []int32) (map[int32]float64, error) { return c.Replay(ctx, v.Digest, w, ids) })
 }
 
 // onDevice is the Resident of a device's adapter.

@@ -22,7 +22,7 @@ func BenchmarkLoad(b *testing.B) {
 	dir := benchAdapter(b)
 	dev := ref.New(ref.Options{})
 	defer dev.Close()
-	load := LoadPEFT(smol, dev)
+	load := LoadPEFT(LoadConfig{Base: smol, Device: dev, Model: smol.Cfg})
 	for b.Loop() {
 		r, err := load(context.Background(), Version{}, dir)
 		if err != nil {

@@ -1,10 +1,13 @@
 package adapters
 
 import (
+	"context"
 	"fmt"
 	"regexp"
 	"strconv"
 	"strings"
+
+	"weft/internal/store"
 )
 
 // MaxName is the longest tenant, adapter name or tag, in bytes.
@@ -64,4 +67,11 @@ func ParseRef(ref string) (tenant, name, version string, err error) {
 		return "", "", "", err
 	}
 	return tenant, name, version, CheckName("adapter", name)
+}
+
+// CountNames returns how many adapters a tenant has in the registry over tx's database. Other packages that must not
+// let a tenant with adapters go ask it within their own transaction.
+func CountNames(ctx context.Context, tx *store.Tx, tenant string) (n int64, err error) {
+	err = tx.QueryRow(ctx, "SELECT COUNT(*) FROM adapter_names WHERE tenant = ?", tenant).Scan(&n)
+	return n, err
 }

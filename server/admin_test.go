@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"weft/adapters"
 	"weft/internal/store"
 	"weft/server/tenant"
 )
@@ -37,7 +38,7 @@ func newTenants(t *testing.T, change ...func(*Config, *Deps)) (*tenantServer, *t
 // serveTenants is a server over a database, which is closed with the test, and its tenants.
 func serveTenants(t *testing.T, db *store.DB, change ...func(*Config, *Deps)) (*tenantServer, *tenant.Store) {
 	t.Helper()
-	st, err := tenant.NewStore(t.Context(), db)
+	st, err := tenant.NewStore(t.Context(), db, adapters.CountNames)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,37 +13,25 @@ import (
 
 	"weft/adapters"
 	"weft/adapters/peft"
-	"weft/server/tenant"
+	"weft/internal/chatclient"
+	"weft/internal/modelref"
+	"weft/internal/node"
 )
 
-// collectAfter is how long garbage is kept: longer than any upload takes.
-const collectAfter = time.Hour
-
 func adaptersCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "adapters",
-		Short: "Add, list and remove the adapters of tenants; a running server sees it within a second",
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return usagef("unknown command %q of `weft adapters`", args[0])
-			}
-			return nil
-		},
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
-	cmd.AddCommand(adaptersAddCommand(), adaptersInspectCommand(), adaptersListCommand(), adaptersRemoveCommand(),
+	return group("adapters", "Add, list and remove the adapters of tenants; a running server sees it within a second",
+		adaptersAddCommand(), adaptersInspectCommand(), adaptersListCommand(), adaptersRemoveCommand(),
 		adaptersPinCommand(), adaptersAliasCommand(), adaptersRollbackCommand())
-	return cmd
 }
 
 // adaptersFlags are those of every command below `weft adapters`.
 type adaptersFlags struct {
-	dataFlags
+	stores node.StoreConfig
 	asJSON bool
 }
 
 func (f *adaptersFlags) register(cmd *cobra.Command) *cobra.Command {
-	f.dataFlags.register(cmd.Flags())
+	addStoreFlags(cmd.Flags(), &f.stores, "data")
 	cmd.Flags().BoolVar(&f.asJSON, "json", false, "print one JSON document")
 	return cmd
 }
@@ -51,7 +39,7 @@ func (f *adaptersFlags) register(cmd *cobra.Command) *cobra.Command {
 // with opens the registry for one operation.
 func (f *adaptersFlags) with(ctx context.Context, check adapters.Checker,
 	do func(r *adapters.Registry) error) (err error) {
-	d, err := f.open(ctx, check)
+	d, err := node.OpenStores(ctx, f.stores, check)
 	if err != nil {
 		return err
 	}
@@ -166,7 +154,7 @@ func adaptersRemoveCommand() *cobra.Command {
 				if err := r.Remove(cmd.Context(), tenant, name, version); err != nil {
 					return err
 				}
-				if _, err := r.GarbageCollect(cmd.Context(), collectAfter); err != nil {
+				if _, err := r.GarbageCollect(cmd.Context(), node.CollectAfter); err != nil {
 					return err
 				}
 				if f.asJSON {
@@ -294,12 +282,12 @@ func adaptersAddCommand() *cobra.Command {
 				return err
 			}
 			defer done()
-			d, err := f.open(cmd.Context(), check)
+			d, err := node.OpenStores(cmd.Context(), f.stores, check)
 			if err != nil {
 				return err
 			}
 			defer func() { err = errors.Join(err, d.Close()) }()
-			opt, err := d.limits(cmd.Context(), owner)
+			opt, err := d.AddOptions(cmd.Context(), owner)
 			if err != nil {
 				return err
 			}
@@ -309,7 +297,7 @@ func adaptersAddCommand() *cobra.Command {
 				return err
 			}
 			for _, text := range v.Warnings {
-				fmt.Fprintf(cmd.ErrOrStderr(), "weft: warning: %s\n", printable(text))
+				fmt.Fprintf(cmd.ErrOrStderr(), "weft: warning: %s\n", chatclient.Printable(text))
 			}
 			return f.printVersion(cmd.OutOrStdout(), "added", v)
 		},
@@ -320,22 +308,12 @@ func adaptersAddCommand() *cobra.Command {
 	return f.register(cmd)
 }
 
-// limits are what a tenant may still add; a tenant that does not exist adds nothing.
-func (d *state) limits(ctx context.Context, owner string) (adapters.AddOptions, error) {
-	st, err := tenant.NewStore(ctx, d.DB)
-	if err != nil {
-		return adapters.AddOptions{}, err
-	}
-	t, err := st.Get(ctx, owner)
-	return adapters.AddOptions{MaxCount: t.Settings.AdapterCount, MaxBytes: t.Settings.AdapterBytes}, err
-}
-
 // adapterChecker checks adapters against the model REF, or by themselves where it is "". done closes the model.
 func adapterChecker(ref string) (check adapters.Checker, done func(), err error) {
 	if ref == "" {
 		return adapters.CheckPEFT(nil, ""), func() {}, nil
 	}
-	path, name, err := modelPath(ref)
+	path, name, err := modelref.Resolve(ref)
 	if err != nil {
 		return nil, nil, err
 	}

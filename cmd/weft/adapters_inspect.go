@@ -10,6 +10,8 @@ import (
 
 	"weft/adapters"
 	"weft/adapters/peft"
+	"weft/internal/chatclient"
+	"weft/internal/modelref"
 )
 
 func adaptersInspectCommand() *cobra.Command {
@@ -33,7 +35,7 @@ func adaptersInspectCommand() *cobra.Command {
 			} else {
 				var text strings.Builder
 				printReport(&text, r)
-				_, err = io.WriteString(cmd.OutOrStdout(), printable(text.String()))
+				_, err = io.WriteString(cmd.OutOrStdout(), chatclient.Printable(text.String()))
 			}
 			if err == nil && r.Verdict == peft.Refused {
 				err = fmt.Errorf("%s: %w, reasons: %d", args[0], peft.ErrRefused, len(r.Reasons)+r.More)
@@ -63,7 +65,7 @@ func inspectFiles(dir, ref string) (*peft.Report, error) {
 	if ref == "" {
 		return peft.Inspect(dir, nil)
 	}
-	path, name, err := modelPath(ref)
+	path, name, err := modelref.Resolve(ref)
 	if err != nil {
 		return nil, err
 	}

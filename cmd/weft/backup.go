@@ -1,21 +1,20 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
 
 	"weft/adapters/backup"
+	"weft/internal/node"
 	"weft/internal/store"
 )
 
 func backupCommand() *cobra.Command {
-	var f dataFlags
+	var c node.StoreConfig
 	var out string
 	var asJSON bool
 	cmd := &cobra.Command{
@@ -33,7 +32,7 @@ func backupCommand() *cobra.Command {
 			}
 			ctx, stop := untilSignal(cmd.Context())
 			defer stop()
-			return f.withStore(ctx, store.OpenExisting, func(s backup.Store) error {
+			return node.WithBackupStore(ctx, c, store.OpenExisting, func(s backup.Store) error {
 				m, err := backup.Write(ctx, s, filepath.Clean(out), version)
 				if err != nil {
 					return fmt.Errorf("backup: %w", err)
@@ -44,12 +43,12 @@ func backupCommand() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&out, "out", "", "new `folder`, or file that ends in .tar")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON document")
-	f.register(cmd.Flags())
+	addStoreFlags(cmd.Flags(), &c, "data")
 	return cmd
 }
 
 func restoreCommand() *cobra.Command {
-	var f dataFlags
+	var c node.StoreConfig
 	var from string
 	var replace, check, asJSON bool
 	cmd := &cobra.Command{
@@ -76,7 +75,7 @@ func restoreCommand() *cobra.Command {
 				}
 				return printBackup(cmd.OutOrStdout(), asJSON, "complete and undamaged:", from, &m)
 			}
-			return f.withStore(ctx, store.Open, func(s backup.Store) error {
+			return node.WithBackupStore(ctx, c, store.Open, func(s backup.Store) error {
 				m, err := backup.Restore(ctx, from, s, replace)
 				if errors.Is(err, backup.ErrExists) {
 					return fmt.Errorf("restore: %w: give another --data, or --replace where all of it may go", err)
@@ -93,34 +92,8 @@ func restoreCommand() *cobra.Command {
 	fs.BoolVar(&replace, "replace", false, "remove the tenants, keys, adapters and usage that are there")
 	fs.BoolVar(&check, "check", false, "only read and check the backup")
 	fs.BoolVar(&asJSON, "json", false, "print one JSON document")
-	f.register(fs)
+	addStoreFlags(fs, &c, "data")
 	return cmd
-}
-
-// withStore opens database and blobs for one operation.
-func (f *dataFlags) withStore(ctx context.Context, open func(ctx context.Context, dsn string) (*store.DB, error),
-	do func(backup.Store) error) (err error) {
-	dir, err := f.directory()
-	if err != nil {
-		return err
-	}
-	blobs, err := f.blobs(ctx, dir)
-	if err != nil {
-		return err
-	}
-	dsn := string(f.Database)
-	if dsn == "" {
-		dsn = filepath.Join(dir, "weft.db")
-	}
-	db, err := open(ctx, dsn)
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("there is nothing in %s: %w", dir, err)
-	}
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, db.Close()) }()
-	return do(backup.Store{DB: db, Blobs: blobs, Dir: dir})
 }
 
 func printBackup(w io.Writer, asJSON bool, what, path string, m *backup.Manifest) error {

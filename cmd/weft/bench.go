@@ -1,56 +1,21 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"weft/runtime/device"
-	"weft/runtime/engine"
-	"weft/runtime/sample"
+	"weft/internal/node"
+	"weft/internal/node/bench"
 )
 
-// spread is the median of several runs, with the extremes beside it.
-type spread struct {
-	Median float64 `json:"median"`
-	Min    float64 `json:"min"`
-	Max    float64 `json:"max"`
-}
-
-func spreadOf(xs []float64) spread {
-	s := slices.Sorted(slices.Values(xs))
-	return spread{Median: s[len(s)/2], Min: s[0], Max: s[len(s)-1]}
-}
-
-type benchResult struct {
-	Model              string           `json:"model"`
-	Device             string           `json:"device"`
-	Prompt             int              `json:"prompt"`
-	Gen                int              `json:"gen"`
-	Depth              int              `json:"depth"` // tokens in the cache before the first generated one
-	Streams            int              `json:"streams"`
-	Runs               int              `json:"runs"`
-	Prefill            float64          `json:"prefill_tokens_per_second"`
-	Decode             float64          `json:"decode_tokens_per_second"`
-	PrefillSpread      spread           `json:"prefill_spread"`
-	DecodeSpread       spread           `json:"decode_spread"`
-	WeightBytes        int64            `json:"weight_bytes"`
-	LayoutBytes        map[string]int64 `json:"weight_bytes_by_layout"`
-	BytesPerToken      int64            `json:"bytes_per_token"` // weights read by one decode step of one stream
-	ReadBandwidth      float64          `json:"read_bandwidth_bytes_per_second"`
-	BandwidthShare     float64          `json:"decode_share_of_bandwidth"` // decode steps/s * bytes / bandwidth
-	FirstTokenSeconds  float64          `json:"start_to_first_token_seconds"`
-	LoadSeconds        float64          `json:"load_seconds"`
-	KVBytesPerPosition int64            `json:"kv_bytes_per_position"`
-}
-
 func benchCommand() *cobra.Command {
-	var f stackFlags
-	var b benchShape
+	var f node.ModelConfig
+	var b bench.Shape
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use: "bench",
@@ -58,20 +23,20 @@ func benchCommand() *cobra.Command {
 			"OpenAI-compatible server",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if b.prompt < 1 || b.gen < 2 || b.runs < 1 || b.streams < 1 || b.depth < 1 {
+			if b.Prompt < 1 || b.Gen < 2 || b.Runs < 1 || b.Streams < 1 || b.Depth < 1 {
 				return usagef("--prompt, --depth, --runs and --streams are at least 1, --gen at least 2")
 			}
 			f.PrefixCache = false
 			start := time.Now()
-			s, err := openStack(&f, nil)
+			s, err := node.OpenModel(f)
 			if err != nil {
 				return err
 			}
 			ctx, stop := untilSignal(cmd.Context())
 			defer stop()
-			r, err := s.bench(ctx, start, b, numThreads(&f))
+			r, err := bench.Run(ctx, s, start, b, f.NumThreads())
 			if err = errors.Join(err, s.Close()); err != nil {
-				return err
+				return benchUsage(err)
 			}
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), r)
@@ -79,9 +44,9 @@ func benchCommand() *cobra.Command {
 			w := cmd.OutOrStdout()
 			fmt.Fprintf(w, "%s on %s, %d stream(s), median of %d runs (min to max)\n", r.Model, r.Device, r.Streams,
 				r.Runs)
-			fmt.Fprintf(w, "prefill of %4d tokens  %9.1f tokens/s  (%.1f to %.1f)\n", b.prompt, r.Prefill,
+			fmt.Fprintf(w, "prefill of %4d tokens  %9.1f tokens/s  (%.1f to %.1f)\n", b.Prompt, r.Prefill,
 				r.PrefillSpread.Min, r.PrefillSpread.Max)
-			fmt.Fprintf(w, "decode of  %4d tokens  %9.1f tokens/s  (%.1f to %.1f)\n", b.gen, r.Decode,
+			fmt.Fprintf(w, "decode of  %4d tokens  %9.1f tokens/s  (%.1f to %.1f)\n", b.Gen, r.Decode,
 				r.DecodeSpread.Min, r.DecodeSpread.Max)
 			fmt.Fprintf(w,
 				"a decode step reads %s of weights; at %.1f GB/s measured that is %.0f %% of the bandwidth\n",
@@ -90,96 +55,78 @@ func benchCommand() *cobra.Command {
 			return nil
 		},
 	}
-	f.register(cmd.Flags())
-	cmd.Flags().IntVar(&b.prompt, "prompt", 512, "tokens of the prompt whose prefill is measured")
-	cmd.Flags().IntVar(&b.gen, "gen", 128, "tokens of the answer whose decoding is measured")
-	cmd.Flags().IntVar(&b.depth, "depth", 1, "tokens in front of the answer: decoding starts at this context")
-	cmd.Flags().IntVar(&b.runs, "runs", 3, "measured runs after one warm-up")
-	cmd.Flags().IntVar(&b.streams, "streams", 1, "sequences at once")
+	addModelFlags(cmd.Flags(), &f)
+	cmd.Flags().IntVar(&b.Prompt, "prompt", 512, "tokens of the prompt whose prefill is measured")
+	cmd.Flags().IntVar(&b.Gen, "gen", 128, "tokens of the answer whose decoding is measured")
+	cmd.Flags().IntVar(&b.Depth, "depth", 1, "tokens in front of the answer: decoding starts at this context")
+	cmd.Flags().IntVar(&b.Runs, "runs", 3, "measured runs after one warm-up")
+	cmd.Flags().IntVar(&b.Streams, "streams", 1, "sequences at once")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON document")
 	cmd.AddCommand(benchOpsCommand(), benchServeCommand())
 	return cmd
 }
 
-// benchShape is what a bench measures: prefill of a prompt, and decoding of an answer after depth tokens, each by
-// itself.
-type benchShape struct{ prompt, gen, depth, runs, streams int }
-
-func (s *stack) bench(ctx context.Context, start time.Time, b benchShape, threads int) (*benchResult, error) {
-	r := &benchResult{
-		Model: s.Name, Device: s.Device.Describe(), Prompt: b.prompt, Gen: b.gen, Depth: b.depth, Streams: b.streams,
-		Runs:        b.runs,
-		LoadSeconds: time.Since(start).Seconds(), WeightBytes: s.Device.InUse(device.Weights),
-		LayoutBytes: s.Model.Bytes(),
+// benchUsage makes a shape that does not fit the model a mistake in how the command was called.
+func benchUsage(err error) error {
+	if errors.Is(err, bench.ErrShape) {
+		return usageError{err}
 	}
-	if n := max(b.prompt+1, b.depth+b.gen); n > s.Context {
-		return nil, usagef("%d tokens exceed the context of %d", n, s.Context)
-	}
-	if _, _, err := s.benchRun(ctx, 1, 2, 1); err != nil {
-		return nil, err
-	}
-	r.FirstTokenSeconds = time.Since(start).Seconds()
-	var prefill, decode []float64
-	for i := range b.runs + 1 {
-		p, _, err := s.benchRun(ctx, b.prompt, 1, b.streams)
-		if err != nil {
-			return nil, err
-		}
-		_, d, err := s.benchRun(ctx, b.depth, b.gen, b.streams)
-		if err != nil {
-			return nil, err
-		}
-		if i > 0 { // the first run warms up
-			prefill, decode = append(prefill, p), append(decode, d)
-		}
-	}
-	r.PrefillSpread, r.DecodeSpread = spreadOf(prefill), spreadOf(decode)
-	r.Prefill, r.Decode = r.PrefillSpread.Median, r.DecodeSpread.Median
-	r.KVBytesPerPosition = s.kv.PageBytes() / int64(s.kv.PageLen)
-	r.BytesPerToken = r.WeightBytes - s.Model.GatheredBytes()
-	if bw := readBandwidth(threads); bw > 0 {
-		r.ReadBandwidth = bw
-		r.BandwidthShare = r.Decode / float64(b.streams) * float64(r.BytesPerToken) / bw
-	}
-	return r, nil
+	return err
 }
 
-// benchRun returns prefill and decode tokens per second over all streams.
-func (s *stack) benchRun(ctx context.Context, prompt, gen, streams int) (prefill, decode float64, err error) {
-	reqs := make([]engine.Request, streams)
-	vocab := int32(s.Tokenizer.VocabSize())
-	for i := range reqs {
-		ids := make([]int32, prompt)
-		for j := range ids {
-			ids[j] = int32(1000+(j*7919+i*104729)%20000) % vocab
-		}
-		reqs[i] = engine.Request{ID: fmt.Sprint("bench-", i), Prompt: ids, MaxTokens: gen, PromptLogprobs: -1,
-			Sampling: sample.Params{TopP: 1, RepetitionPenalty: 1, Logprobs: -1}}
-	}
-	start := time.Now()
-	out, err := s.Engine.Submit(ctx, reqs...)
-	if err != nil {
-		return 0, 0, err
-	}
-	var last, first time.Time
-	for _, st := range out {
-		for ev := range st.Events() {
-			switch ev.Finish {
-			case engine.Failed:
-				return 0, 0, ev.Err
-			case engine.Cancelled:
-				return 0, 0, errors.New("interrupted")
-			case engine.Length, engine.Stop:
-				if ev.Times.FirstToken.After(first) {
-					first = ev.Times.FirstToken
-				}
-				if ev.Times.Ended.After(last) {
-					last = ev.Times.Ended
-				}
+func benchOpsCommand() *cobra.Command {
+	var f node.ModelConfig
+	var prompt, gen int
+	var streams []int
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use: "ops",
+		Short: "Measure each operation of a step against its own limit: the memory's bandwidth or the " +
+			"processor's products",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if prompt < 1 || gen < 2 || len(streams) == 0 || slices.Min(streams) < 1 {
+				return usagef("--prompt and --streams are at least 1, --gen at least 2")
 			}
+			f.MaxBatchTokens = max(f.MaxBatchTokens, prompt)
+			ops, err := bench.OpenOps(f)
+			if err != nil {
+				return err
+			}
+			ctx, stop := untilSignal(cmd.Context())
+			defer stop()
+			r, err := ops.Run(ctx, prompt, gen, streams)
+			if err = errors.Join(err, ops.Close()); err != nil {
+				return err
+			}
+			if asJSON {
+				return printJSON(cmd.OutOrStdout(), r)
+			}
+			printOps(cmd.OutOrStdout(), r)
+			return nil
+		},
+	}
+	addModelFlags(cmd.Flags(), &f)
+	cmd.Flags().IntVar(&prompt, "prompt", 512, "prompt tokens")
+	cmd.Flags().IntVar(&gen, "gen", 64, "tokens to generate")
+	cmd.Flags().IntSliceVar(&streams, "streams", []int{1, 16}, "sequences decoded at once")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON document")
+	return cmd
+}
+
+func printOps(w io.Writer, r *bench.OpsResult) {
+	fmt.Fprintf(w, "%s on %s\n", r.Model, r.Device)
+	fmt.Fprintf(w, "limits: read %.1f GB/s, products of int8 %.0f, bf16 %.0f, float %.0f GOP/s\n", r.Bandwidth/1e9,
+		r.Peaks.Int8, r.Peaks.BF16, r.Peaks.Float)
+	for _, s := range r.Steps {
+		fmt.Fprintf(w, "\n%s: %.3f ms a step (%d steps), %.1f %% of it outside the device\n", s.Step, s.Milliseconds,
+			s.Steps, 100*s.Outside)
+		fmt.Fprintf(w, "  %-14s %6s %6s %6s %6s %10s %7s %8s %8s  %s\n", "operation", "rows", "in", "out", "calls",
+			"µs each", "% step", "GB/s", "GOP/s", "of its limit")
+		for _, o := range s.Ops {
+			fmt.Fprintf(w, "  %-14s %6d %6d %6d %6.0f %10.1f %6.1f%% %8.1f %8.1f  %3.0f %% of %s\n",
+				o.Op, o.Rows, o.In, o.Out, o.CallsPerStep, o.Micros, 100*o.StepShare, o.GBs, o.GOPs, 100*o.LimitShare,
+				o.Limit)
 		}
 	}
-	prefill = float64(prompt*streams) / first.Sub(start).Seconds()
-	decode = float64((gen-1)*streams) / last.Sub(first).Seconds()
-	return prefill, decode, nil
 }

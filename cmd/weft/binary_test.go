@@ -99,6 +99,14 @@ func startServer(t *testing.T, args ...string) *process {
 // launchServer does not wait.
 func launchServer(t *testing.T, args ...string) *process {
 	t.Helper()
+	return launch(t, func(addr string) []string {
+		return append([]string{"serve", "--listen", addr, "--memory", "2GiB", "--data", t.TempDir()}, args...)
+	})
+}
+
+// launch runs the weft with the arguments that listen on a free address.
+func launch(t *testing.T, args func(addr string) []string) *process {
+	t.Helper()
 	path, err := binary()
 	if err != nil {
 		t.Fatal(err)
@@ -110,8 +118,7 @@ func launchServer(t *testing.T, args ...string) *process {
 	addr := l.Addr().String()
 	l.Close()
 	p := &process{t: t, url: "http://" + addr, log: &syncBuffer{}, done: make(chan error, 1)}
-	p.cmd = exec.Command(path,
-		append([]string{"serve", "--listen", addr, "--memory", "2GiB", "--data", t.TempDir()}, args...)...)
+	p.cmd = exec.Command(path, args(addr)...)
 	p.cmd.Stderr = p.log
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)

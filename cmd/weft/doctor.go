@@ -4,22 +4,14 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"os"
-	"os/exec"
-	"runtime"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
-)
 
-// check is one line of the doctor's report.
-type check struct {
-	What   string `json:"what"`
-	Found  string `json:"found"`
-	OK     bool   `json:"ok"`
-	Advice string `json:"advice,omitempty"`
-}
+	"weft/internal/chatclient"
+	"weft/internal/node/doctor"
+)
 
 func doctorCommand() *cobra.Command {
 	var asJSON bool
@@ -32,11 +24,11 @@ func doctorCommand() *cobra.Command {
 			if url != "" {
 				err := checkServer(cmd.Context(), url)
 				if err == nil && asJSON {
-					return printJSON(cmd.OutOrStdout(), []check{{What: "server", Found: url + " is ready", OK: true}})
+					return printJSON(cmd.OutOrStdout(), []doctor.Check{{What: "server", Found: url + " is ready", OK: true}})
 				}
 				return err
 			}
-			checks := examine()
+			checks := doctor.Examine(version)
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), checks)
 			}
@@ -73,49 +65,7 @@ func checkServer(ctx context.Context, url string) error {
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return serverError(resp)
+		return chatclient.ServerError(resp)
 	}
 	return nil
 }
-
-func examine() []check {
-	checks := []check{
-		{What: "version", Found: version + " " + runtime.Version() + " " + runtime.GOOS + "/" + runtime.GOARCH,
-			OK: true},
-		{What: "processor", Found: processor(), OK: true},
-		{What: "cores", Found: fmt.Sprintf("%d usable of %d", runtime.GOMAXPROCS(0), runtime.NumCPU()), OK: true},
-	}
-	checks = append(checks, examineDevice()...)
-	mem := availableMemory()
-	memory := check{What: "memory", Found: formatBytes(mem) + " free", OK: mem > 1<<30}
-	if !memory.OK {
-		memory.Advice = "the default model needs about 400 MiB with its KV cache; set --memory"
-	}
-	checks = append(checks, memory)
-	path, _, err := modelPath("")
-	if err != nil {
-		checks = append(checks, check{What: "default model", Found: "absent", Advice: "make model"})
-	} else {
-		checks = append(checks, check{What: "default model", Found: path, OK: true})
-	}
-	_, err = exec.LookPath("gcc")
-	compiler := check{What: "C compiler", Found: "gcc", OK: err == nil}
-	if err != nil {
-		compiler.Found, compiler.Advice = "absent", "only needed to build; make setup installs it"
-	}
-	return append(checks, compiler)
-}
-
-func processor() string {
-	text, err := os.ReadFile("/proc/cpuinfo")
-	if err == nil {
-		for line := range strings.Lines(string(text)) {
-			if k, v, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(k) == "model name" {
-				return strings.TrimSpace(v)
-			}
-		}
-	}
-	return runtime.GOARCH
-}
-
-const bandwidthTime = 300 * time.Millisecond

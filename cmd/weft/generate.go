@@ -8,22 +8,20 @@ import (
 	"math"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"weft/internal/node"
 	"weft/runtime/engine"
 	"weft/runtime/sample"
 	"weft/runtime/tokenizer"
 )
 
 func generateCommand() *cobra.Command {
-	var f stackFlags
+	var f node.ModelConfig
 	var prompt string
-	var maxTokens int
-	var temperature float64
-	var seed uint64
+	var o node.GenerateOptions
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "generate --prompt TEXT",
@@ -33,12 +31,12 @@ func generateCommand() *cobra.Command {
 			switch {
 			case prompt == "":
 				return usagef("--prompt is empty: give the text to continue")
-			case maxTokens < 1:
-				return usagef("--max-tokens %d: at least 1", maxTokens)
-			case !(temperature >= 0 && temperature <= 2):
-				return usagef("--temperature %v: 0 to 2", temperature)
+			case o.MaxTokens < 1:
+				return usagef("--max-tokens %d: at least 1", o.MaxTokens)
+			case !(o.Temperature >= 0 && o.Temperature <= 2):
+				return usagef("--temperature %v: 0 to 2", o.Temperature)
 			}
-			s, err := openStack(&f, nil)
+			s, err := node.OpenModel(f)
 			if err != nil {
 				return err
 			}
@@ -49,7 +47,7 @@ func generateCommand() *cobra.Command {
 			}
 			ctx, stop := untilSignal(cmd.Context())
 			defer stop()
-			r, err := s.generate(ctx, stream, prompt, maxTokens, temperature, seed)
+			r, err := s.Generate(ctx, stream, prompt, o)
 			err = errors.Join(err, s.Close())
 			if err != nil {
 				return err
@@ -61,82 +59,19 @@ func generateCommand() *cobra.Command {
 			return nil
 		},
 	}
-	f.register(cmd.Flags())
-	f.fourBit.register(cmd.Flags())
-	f.registerAdapter(cmd.Flags(), "PEFT `folder` or GGUF adapter to use")
+	addModelFlags(cmd.Flags(), &f)
+	add4BitFlags(cmd.Flags(), &f.Load4Bit)
+	cmd.Flags().StringVar(&f.Adapter, "adapter", "", "PEFT `folder` or GGUF adapter to use")
 	cmd.Flags().StringVar(&prompt, "prompt", "", "text to continue")
-	cmd.Flags().IntVar(&maxTokens, "max-tokens", 128, "tokens to generate at most")
-	cmd.Flags().Float64Var(&temperature, "temperature", 0, "0: greedy")
-	cmd.Flags().Uint64Var(&seed, "seed", 0, "seed of sampling")
+	cmd.Flags().IntVar(&o.MaxTokens, "max-tokens", 128, "tokens to generate at most")
+	cmd.Flags().Float64Var(&o.Temperature, "temperature", 0, "0: greedy")
+	cmd.Flags().Uint64Var(&o.Seed, "seed", 0, "seed of sampling")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON document")
 	return cmd
 }
 
-// generation is the result of one completion.
-type generation struct {
-	Text             string  `json:"text"`
-	PromptTokens     int     `json:"prompt_tokens"`
-	CompletionTokens int     `json:"completion_tokens"`
-	TokenIDs         []int32 `json:"token_ids"`
-	FinishReason     string  `json:"finish_reason"`
-	Seconds          float64 `json:"seconds"`
-}
-
-func (s *stack) generate(ctx context.Context, w io.Writer, prompt string, maxTokens int, temperature float64,
-	seed uint64) (*generation, error) {
-	ids := s.Tokenizer.Encode(prompt, tokenizer.EncodeOptions{AddSpecial: true})
-	if len(ids) == 0 {
-		return nil, usagef("--prompt: no token")
-	}
-	start := time.Now()
-	streams, err := s.Engine.Submit(ctx, s.adapter.on(engine.Request{
-		ID: "generate", Prompt: ids, MaxTokens: min(maxTokens, max(s.Context-len(ids), 1)),
-		StopIDs: s.Tokenizer.StopIDs(), PromptLogprobs: -1,
-		Sampling: sample.Params{Temperature: temperature, TopP: 1, RepetitionPenalty: 1, Seed: seed, Logprobs: -1},
-	})...)
-	if err != nil {
-		return nil, err
-	}
-	r := &generation{PromptTokens: len(ids)}
-	detok := s.Tokenizer.NewStream(true)
-	var text strings.Builder
-	emit := func(piece string) error {
-		text.WriteString(piece)
-		_, err := io.WriteString(w, piece)
-		return err
-	}
-	for ev := range streams[0].Events() {
-		if ev.Token >= 0 {
-			r.TokenIDs = append(r.TokenIDs, ev.Token)
-			if ev.Finish != engine.Stop {
-				if err := emit(detok.Push(ev.Token)); err != nil {
-					streams[0].Cancel()
-					return nil, err
-				}
-			}
-		}
-		switch ev.Finish {
-		case engine.Running:
-			continue
-		case engine.Stop:
-			r.FinishReason = "stop"
-		case engine.Length:
-			r.FinishReason = "length"
-		case engine.Cancelled:
-			return nil, fmt.Errorf("interrupted after %d tokens", len(r.TokenIDs))
-		case engine.Failed:
-			return nil, ev.Err
-		}
-		if err := emit(detok.Flush()); err != nil {
-			return nil, err
-		}
-	}
-	r.Text, r.CompletionTokens, r.Seconds = text.String(), len(r.TokenIDs), time.Since(start).Seconds()
-	return r, nil
-}
-
 func scoreCommand() *cobra.Command {
-	var f stackFlags
+	var f node.ModelConfig
 	var file string
 	var window, windows int
 	var asJSON bool
@@ -161,13 +96,13 @@ func scoreCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			s, err := openStack(&f, nil)
+			s, err := node.OpenModel(f)
 			if err != nil {
 				return err
 			}
 			ctx, stop := untilSignal(cmd.Context())
 			defer stop()
-			r, err := s.score(ctx, string(text), window, windows)
+			r, err := score(ctx, s, string(text), window, windows)
 			if err = errors.Join(err, s.Close()); err != nil {
 				return err
 			}
@@ -180,9 +115,9 @@ func scoreCommand() *cobra.Command {
 			return nil
 		},
 	}
-	f.register(cmd.Flags())
-	f.fourBit.register(cmd.Flags())
-	f.registerAdapter(cmd.Flags(), "PEFT `folder` or GGUF adapter to use")
+	addModelFlags(cmd.Flags(), &f)
+	add4BitFlags(cmd.Flags(), &f.Load4Bit)
+	cmd.Flags().StringVar(&f.Adapter, "adapter", "", "PEFT `folder` or GGUF adapter to use")
 	cmd.Flags().StringVar(&file, "file", "", "text `file`, UTF-8")
 	cmd.Flags().IntVar(&window, "window", 512, "tokens in a window")
 	cmd.Flags().IntVar(&windows, "max-windows", 0, "stop after so many windows; 0: all")
@@ -198,7 +133,7 @@ type scoring struct {
 	Seconds    float64 `json:"seconds"`
 }
 
-func (s *stack) score(ctx context.Context, text string, window, windows int) (*scoring, error) {
+func score(ctx context.Context, s *node.Model, text string, window, windows int) (*scoring, error) {
 	ids := s.Tokenizer.Encode(text, tokenizer.EncodeOptions{})
 	window = min(window, s.Context)
 	r := &scoring{}
@@ -209,7 +144,7 @@ func (s *stack) score(ctx context.Context, text string, window, windows int) (*s
 		if len(prompt) < 2 {
 			break
 		}
-		sum, err := s.scoreWindow(ctx, prompt)
+		sum, err := scoreWindow(ctx, s, prompt)
 		if err != nil {
 			return nil, err
 		}
@@ -226,8 +161,8 @@ func (s *stack) score(ctx context.Context, text string, window, windows int) (*s
 }
 
 // scoreWindow returns the summed negative log-likelihood of prompt[1:].
-func (s *stack) scoreWindow(ctx context.Context, prompt []int32) (float64, error) {
-	streams, err := s.Engine.Submit(ctx, s.adapter.on(engine.Request{
+func scoreWindow(ctx context.Context, s *node.Model, prompt []int32) (float64, error) {
+	streams, err := s.Engine.Submit(ctx, s.WithAdapter(engine.Request{
 		ID: "score", Prompt: prompt, PromptLogprobs: 0,
 		Sampling: sample.Params{TopP: 1, RepetitionPenalty: 1, Logprobs: -1},
 	})...)

@@ -12,6 +12,8 @@ import (
 	"github.com/openai/openai-go/option"
 
 	"weft/internal/goldens"
+	"weft/internal/modelref"
+	"weft/internal/node"
 )
 
 type goldenPrompts struct {
@@ -28,10 +30,10 @@ type goldenPrompts struct {
 // defaultModel skips a test where the default model cannot run.
 func defaultModel(t *testing.T) string {
 	t.Helper()
-	if testing.Short() || !haveCgo {
+	if testing.Short() || !node.HaveCPU {
 		t.Skip("the default model runs without -short and with cgo only")
 	}
-	path, _, err := modelPath("")
+	path, _, err := modelref.Resolve("")
 	if err != nil {
 		t.Skipf("%v", err)
 	}
@@ -71,7 +73,7 @@ func TestDefaultModelThroughTheGoClient(t *testing.T) {
 					}
 				}
 				answer, err := client.Chat.Completions.New(ctx, openai.ChatCompletionNewParams{
-					Model: defaultModelName, Messages: messages, Temperature: openai.Float(0),
+					Model: modelref.Default, Messages: messages, Temperature: openai.Float(0),
 					MaxTokens: openai.Int(int64(len(c.GreedyIDs))),
 				}, option.WithJSONSet("ignore_eos", true), option.WithJSONSet("return_token_ids", true),
 					option.WithJSONSet("skip_special_tokens", false))
@@ -105,7 +107,7 @@ func TestDefaultModelThroughTheGoClient(t *testing.T) {
 		}
 	})
 	stream := client.Chat.Completions.NewStreaming(t.Context(), openai.ChatCompletionNewParams{
-		Model:       defaultModelName,
+		Model:       modelref.Default,
 		Messages:    []openai.ChatCompletionMessageParamUnion{openai.UserMessage("What is the capital of France?")},
 		Temperature: openai.Float(0),
 	})

@@ -10,6 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"weft/internal/chatclient"
+	"weft/internal/modelref"
 	"weft/runtime/weights"
 )
 
@@ -41,7 +43,7 @@ func inspectCommand() *cobra.Command {
 		Short: "Show what a GGUF or safetensors file or a model folder holds",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			path, _, err := modelPath(args[0])
+			path, _, err := modelref.Resolve(args[0])
 			if err != nil {
 				return err
 			}
@@ -54,7 +56,7 @@ func inspectCommand() *cobra.Command {
 			}
 			var text strings.Builder
 			printDescription(&text, d, tensors)
-			_, err = io.WriteString(cmd.OutOrStdout(), printable(text.String()))
+			_, err = io.WriteString(cmd.OutOrStdout(), chatclient.Printable(text.String()))
 			return err
 		},
 	}

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"weft/internal/goldens"
+	"weft/internal/node"
 )
 
 func stories(t *testing.T) string {
@@ -66,7 +67,7 @@ func TestUsage(t *testing.T) {
 			if strings.Contains(args, "STORIES") {
 				args = strings.ReplaceAll(args, "STORIES", stories(t))
 			}
-			if strings.Contains(args, "--isa") && !haveCgo {
+			if strings.Contains(args, "--isa") && !node.HaveCPU {
 				t.Skip("this build has no cgo, so no instruction sets")
 			}
 			if strings.HasPrefix(args, "serve ") && !strings.Contains(args, "--listen") {

@@ -11,6 +11,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"weft/internal/chatclient"
 )
 
 // version is the release that this tree becomes, or is. A build at or after a git tag says more: -ldflags -X
@@ -45,7 +47,7 @@ func exitStatus(err error) int {
 	if err == nil {
 		return 0
 	}
-	text := printable(err.Error())
+	text := chatclient.Printable(err.Error())
 	if len(text) > maxMessage {
 		text = strings.ToValidUTF8(text[:maxMessage], "") + "…"
 	}
@@ -104,7 +106,7 @@ func rootCommand() *cobra.Command {
 	return root
 }
 
-// countUsage makes wrong arguments of the commands and of those below them usage errors.
+// countUsage makes wrong arguments and refused settings of the commands and of those below them usage errors.
 func countUsage(commands []*cobra.Command) {
 	for _, c := range commands {
 		if inner := c.Args; inner != nil {
@@ -114,6 +116,9 @@ func countUsage(commands []*cobra.Command) {
 				}
 				return nil
 			}
+		}
+		if run := c.RunE; run != nil {
+			c.RunE = func(cmd *cobra.Command, args []string) error { return settingUsage(run(cmd, args)) }
 		}
 		countUsage(c.Commands())
 	}

@@ -4,30 +4,27 @@ import (
 	"bufio"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
-	"net"
 	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"weft/server"
+	"weft/internal/modelref"
+	"weft/internal/node"
 )
 
-// serveFlags are the settings of `weft serve` beside the model's.
+// serveFlags are the settings of `weft serve`.
 type serveFlags struct {
-	stackFlags
-	tenancyFlags
-	Listen       string
-	Insecure     bool
-	KeyFile      string
-	ModelName    string
-	DrainTimeout time.Duration
-	MaxBody      byteSize
-	LogFormat    string
-	logLevel     logLevel
+	node.Config
+	stores    node.StoreConfig
+	adapters  []string // NAME=DIR
+	keyFile   string
+	logFormat string
+	logLevel  logLevel
 }
 
 func serveCommand() *cobra.Command {
@@ -36,7 +33,7 @@ func serveCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Serve a model behind an OpenAI-compatible API",
-		Long: "Serve a model behind an OpenAI-compatible API. With no --model the default one, " + defaultModelName +
+		Long: "Serve a model behind an OpenAI-compatible API. With no --model the default one, " + modelref.Default +
 			".\n" +
 			"SIGTERM drains: new requests are answered 503, running ones finish within --drain-timeout; a second " +
 			"signal stops at once.",
@@ -44,19 +41,24 @@ func serveCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.serve(cmd.Context()) },
 	}
 	fs := cmd.Flags()
-	f.stackFlags.register(fs)
-	f.fourBit.register(fs)
-	f.tenancyFlags.register(fs)
+	addModelFlags(fs, &f.Model)
+	add4BitFlags(fs, &f.Model.Load4Bit)
+	addStoreFlags(fs, &f.stores, "data")
+	fs.StringArrayVar(&f.adapters, "adapter", nil,
+		"`NAME=DIR`: add the PEFT folder DIR as NAME of the tenant default; may be given often")
+	fs.StringArrayVar(&f.AdapterDirs, "adapter-dir", nil,
+		"`folder` below which /v1/load_lora_adapter may read; may be given often (default: nowhere)")
+	addCacheFlags(fs, &f.Config)
 	fs.StringVar(&f.Listen, "listen", "127.0.0.1:8000", "address to listen on")
 	fs.BoolVar(&f.Insecure, "insecure", false, "listen on another address than loopback without any key")
-	fs.StringVar(&f.KeyFile, "api-key-file", "",
+	fs.StringVar(&f.keyFile, "api-key-file", "",
 		"`file` with one API key a line; requests then need Authorization: Bearer KEY")
-	fs.StringVar(&f.ModelName, "served-model-name", "",
+	fs.StringVar(&f.ServedName, "served-model-name", "",
 		"name of the model in the API (default: its file's or folder's name)")
 	fs.DurationVar(&f.DrainTimeout, "drain-timeout", 30*time.Second,
 		"how long running requests may finish after SIGTERM")
 	fs.Var(&f.MaxBody, "max-body", "largest request body")
-	fs.StringVar(&f.LogFormat, "log-format", "text", "text or json, to standard error")
+	fs.StringVar(&f.logFormat, "log-format", "text", "text or json, to standard error")
 	f.logLevel.register(fs)
 	return cmd
 }
@@ -92,84 +94,43 @@ func readKeys(path string) ([]string, error) {
 	return keys, nil
 }
 
-// checkAddress refuses to offer the API to others without a key.
-func checkAddress(listen string, haveKeys, insecure bool) error {
-	if _, _, err := net.SplitHostPort(listen); err != nil {
-		return usagef("--listen %q: write HOST:PORT, e.g. 127.0.0.1:8000", listen)
-	}
-	if haveKeys || insecure || loopback(listen) {
-		return nil
-	}
-	return usagef(
-		"--listen %s would let anybody who can reach this machine use the model: make a key with `weft keys add`, "+
-			"give --api-key-file FILE, or --insecure where that is meant", listen)
-}
-
 // serve runs until a signal; it returns nil after a clean drain.
 func (f *serveFlags) serve(ctx context.Context) (err error) {
-	log, err := f.logLevel.logger(os.Stderr, f.LogFormat)
+	log, err := f.logLevel.logger(os.Stderr, f.logFormat)
 	if err != nil {
 		return err
 	}
-	keys, err := readKeys(f.KeyFile)
-	if err != nil {
+	if f.Keys, err = readKeys(f.keyFile); err != nil {
 		return err
 	}
-	if err := checkAddress(f.Listen, true, false); err != nil {
-		return err
+	for _, a := range f.adapters {
+		name, dir, ok := strings.Cut(a, "=")
+		if !ok || dir == "" {
+			return usagef("--adapter %q: write NAME=DIR", a)
+		}
+		f.Adapters = append(f.Adapters, node.NamedAdapter{Name: name, Path: dir})
 	}
-	t, err := f.tenancyFlags.open(ctx, f.Model, keys, f.Insecure || loopback(f.Listen), log)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, t.close()) }()
-	if err := checkAddress(f.Listen, t.access.HasKeys(), f.Insecure); err != nil {
-		return err
-	}
-	// Listen before loading: a taken port is known at once, and who connects meanwhile waits for the model.
-	l, err := net.Listen("tcp", f.Listen)
-	if err != nil {
-		return fmt.Errorf("listen: %w", err)
-	}
-	front := server.NewFront(l, log)
-	defer front.Close()
+	f.Stores, f.Version, f.Log, f.Model.Log = &f.stores, version, log, log
 	ctx, stop := untilSignal(ctx)
 	defer stop()
 	go stopOnSecondSignal(ctx, log)
-	log.Info("weft", "version", version, "listen", l.Addr().String())
-	if err := t.addNamed(ctx); err != nil {
+	n, err := node.Open(ctx, f.Config)
+	if err != nil && ctx.Err() != nil {
+		log.Info("stopped while loading")
+		return nil // the process ends now, and what is loaded so far with it
+	}
+	if err != nil {
 		return err
 	}
-	s, err := f.load(ctx, log)
-	if s == nil {
-		return err
-	}
-	if f.ModelName != "" {
-		s.Name = f.ModelName
-	}
-	return f.run(ctx, s, t, front, l.Addr(), log)
+	return errors.Join(n.Serve(ctx), n.Close())
 }
 
-// load opens the stack. It returns nil and no error where ctx ends first: the process ends then, and what is loaded so
-// far with it.
-func (f *serveFlags) load(ctx context.Context, log *slog.Logger) (*stack, error) {
-	type result struct {
-		s   *stack
-		err error
-	}
-	loaded := make(chan result, 1)
-	go func() {
-		s, err := openStack(&f.stackFlags, log)
-		loaded <- result{s, err}
-	}()
-	select {
-	case r := <-loaded:
-		if r.err != nil {
-			return nil, r.err
-		}
-		return r.s, nil
-	case <-ctx.Done():
-		log.Info("stopped while loading")
-		return nil, nil
-	}
+// stopOnSecondSignal waits for the signal that ended ctx and ends the process at the next one.
+func stopOnSecondSignal(ctx context.Context, log *slog.Logger) {
+	<-ctx.Done()
+	again := make(chan os.Signal, 1)
+	signal.Notify(again, os.Interrupt, syscall.SIGTERM)
+	<-again
+	log.Warn("second signal: stopping at once")
+	os.Exit(1)
 }

@@ -27,11 +27,17 @@ func ofCommand(command string, own *pflag.FlagSet) *pflag.FlagSet {
 	return own
 }
 
-// ownSetting is the annotation of a command's own flags.
-const ownSetting = "weft_own_setting_of"
+// Annotations of flags: a command's own, and one whose variable has another name.
+const (
+	ownSetting = "weft_own_setting_of"
+	variableOf = "weft_variable"
+)
 
 // variable returns the environment variable that sets a flag.
 func variable(f *pflag.Flag) string {
+	if v := f.Annotations[variableOf]; len(v) > 0 {
+		return v[0]
+	}
 	name := f.Name
 	if of := f.Annotations[ownSetting]; len(of) > 0 {
 		name = of[0] + "-" + name

@@ -98,45 +98,6 @@ func TestOwnSettings(t *testing.T) {
 	}
 }
 
-func TestByteSize(t *testing.T) {
-	for in, want := range map[string]int64{"0": 0, "17": 17, "1KiB": 1024, "1.5GiB": 3 << 29, "2MB": 2e6,
-		"4 MiB": 4 << 20} {
-		var b byteSize
-		if err := b.Set(in); err != nil || int64(b) != want {
-			t.Errorf("%q = %d, %v; want %d", in, b, err, want)
-		}
-	}
-	for _, in := range []string{"", "x", "-1", "NaN", "1e30GiB", "1PiB", "Inf"} {
-		var b byteSize
-		if err := b.Set(in); err == nil {
-			t.Errorf("%q was taken as %d", in, b)
-		}
-	}
-}
-
-func TestCheckAddress(t *testing.T) {
-	for _, c := range []struct {
-		listen         string
-		keys, insecure bool
-		ok             bool
-	}{
-		{"127.0.0.1:8000", false, false, true},
-		{"localhost:0", false, false, true},
-		{"[::1]:8000", false, false, true},
-		{"0.0.0.0:8000", false, false, false},
-		{":8000", false, false, false},
-		{"192.0.2.1:8000", false, false, false},
-		{"example.org:80", false, false, false},
-		{"0.0.0.0:8000", true, false, true},
-		{"0.0.0.0:8000", false, true, true},
-		{"8000", true, true, false},
-	} {
-		if err := checkAddress(c.listen, c.keys, c.insecure); (err == nil) != c.ok {
-			t.Errorf("%+v: %v", c, err)
-		}
-	}
-}
-
 func TestReadKeys(t *testing.T) {
 	keys, err := readKeys(writeFile(t, "keys", "# ours\n\n sk-one-two-three \nsk-four-five\n"))
 	if err != nil || len(keys) != 2 || keys[0] != "sk-one-two-three" {

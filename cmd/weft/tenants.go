@@ -13,33 +13,30 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"weft/internal/node"
 	"weft/server/tenant"
 )
 
 // tenantFlags are those of every command below `weft tenants` and `weft keys`.
 type tenantFlags struct {
-	dataFlags
+	stores node.StoreConfig
 	asJSON bool
 }
 
 func (f *tenantFlags) register(cmd *cobra.Command) *cobra.Command {
-	f.dataFlags.register(cmd.Flags())
+	addStoreFlags(cmd.Flags(), &f.stores, "data")
 	cmd.Flags().BoolVar(&f.asJSON, "json", false, "print one JSON document")
 	return cmd
 }
 
 // with opens the store of tenants for one operation.
 func (f *tenantFlags) with(ctx context.Context, do func(s *tenant.Store) error) (err error) {
-	db, err := f.openDB(ctx)
+	s, err := node.OpenTenants(ctx, f.stores)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, db.Close()) }()
-	s, err := tenant.NewStore(ctx, db)
-	if err != nil {
-		return err
-	}
-	return asUsage(do(s))
+	defer func() { err = errors.Join(err, s.Close()) }()
+	return asUsage(do(s.Tenants))
 }
 
 // asUsage makes a refused name or setting a mistake of the caller.

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"weft/internal/node"
 	"weft/server/tenant"
 )
 
@@ -52,17 +53,12 @@ func TestTenantsAndKeys(t *testing.T) {
 	}
 
 	secret := strings.TrimSpace(do("keys", "add", "--tenant", "acme", "--scope", "infer,admin", "--expires", "720h"))
-	f := dataFlags{Data: dir}
-	db, err := f.openDB(t.Context())
+	stores, err := node.OpenTenants(t.Context(), node.StoreConfig{Data: dir})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer db.Close()
-	store, err := tenant.NewStore(t.Context(), db)
-	if err != nil {
-		t.Fatal(err)
-	}
-	access, err := tenant.NewAccess(t.Context(), tenant.Options{Store: store})
+	defer stores.Close()
+	access, err := tenant.NewAccess(t.Context(), tenant.Options{Store: stores.Tenants})
 	if err != nil {
 		t.Fatal(err)
 	}

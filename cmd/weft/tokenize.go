@@ -7,6 +7,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"weft/internal/modelref"
+	"weft/internal/node"
 	"weft/runtime/tokenizer"
 )
 
@@ -19,11 +21,11 @@ func tokenizeCommand() *cobra.Command {
 		Short: "Print the token ids of TEXT (or of standard input), or the text of --decode ids",
 		Args:  cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			path, _, err := modelPath(ref)
+			path, _, err := modelref.Resolve(ref)
 			if err != nil {
 				return err
 			}
-			tok, _, err := loadTokenizer(path)
+			tok, _, err := node.LoadTokenizer(path)
 			if err != nil {
 				return err
 			}

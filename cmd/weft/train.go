@@ -9,7 +9,6 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -20,16 +19,19 @@ import (
 
 	"weft/finetune/data"
 	"weft/finetune/train"
+	"weft/internal/modelref"
+	"weft/internal/node"
 	"weft/runtime/device"
 	"weft/runtime/model"
 	"weft/runtime/weights"
-	"weft/server"
 )
 
 // trainFlags are the settings of `weft train`.
 type trainFlags struct {
-	stackFlags
 	train.Config
+	model    node.ModelConfig
+	server   node.Config // of --listen
+	stores   node.StoreConfig
 	Data     string
 	Out      string
 	Listen   string
@@ -54,14 +56,11 @@ func trainCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
 	fs := cmd.Flags()
-	fs.StringVar(&f.Model, "model", "",
-		"Hugging Face folder, .gguf file or a `name` in the model cache (default "+defaultModelName+")")
-	fs.StringVar(&f.Device, "device", "auto", "cpu, ref (pure Go, slow, the oracle) or auto")
-	fs.StringVar(&f.ISA, "isa", "",
-		"instruction set of the cpu device: scalar, avx2, avx512 (default: WEFT_ISA, else the best there is)")
-	fs.IntVar(&f.Threads, "threads", 0, "threads of the cpu device; 0: one per core")
-	fs.Var(&f.Memory, "memory", "budget for weights, activations, parameters and optimizer together; 0: what is free")
+	addDeviceFlags(fs, &f.model)
+	fs.Var(&f.model.Memory, "memory", "budget for weights, activations, parameters and optimizer together; 0: what is free")
 	f.logLevel.register(fs)
+	addStoreFlags(fs, &f.stores, "data-dir")
+	addCacheFlags(fs, &f.server)
 	fs.BoolVar(&f.asJSON, "json", false, "print run.json to standard output at the end")
 	own := pflag.NewFlagSet("train", pflag.ContinueOnError)
 	own.StringVar(&f.Data, "data", "",
@@ -83,37 +82,28 @@ func (f *trainFlags) run(cmd *cobra.Command) (err error) {
 		return usagef("--data is empty: give a file of samples")
 	case f.Out == "":
 		return usagef("--out is empty: give a folder for the adapter")
-	case f.Listen != "" && !loopback(f.Listen):
+	case f.Listen != "" && !node.Loopback(f.Listen):
 		return usagef("--listen %s: an address on loopback, as 127.0.0.1:8000", f.Listen)
 	case f.Listen != "" && f.Init == "random":
 		return usagef("--listen serves the model's weights; with --init random there are none")
-	case f.Threads < 0 || f.Threads > 1024:
-		return usagef("--threads %d: 0 to 1024", f.Threads)
+	case f.model.Threads < 0 || f.model.Threads > 1024:
+		return usagef("--threads %d: 0 to 1024", f.model.Threads)
 	}
 	if err := f.Config.Validate(); err != nil {
 		return usageError{err}
 	}
-	f.fourBit = fourBit{on: f.LoadIn4Bit, kind: f.QuantType, double: f.DoubleQuant}
-	f.Activations = "float" // gradients are those of the float32 forward pass
-	if f.Listen != "" {
-		f.serving()
-	}
+	f.model.Load4Bit = weights.Load4Bit{On: f.LoadIn4Bit, Type: f.QuantType, Double: f.DoubleQuant}
 	ctx, stop := untilSignal(cmd.Context())
 	defer stop()
 	log, err := f.logLevel.logger(cmd.ErrOrStderr(), "text")
 	if err != nil {
 		return err
 	}
-	t, err := f.open(cmd.ErrOrStderr(), log)
+	t, err := f.open(ctx, cmd.ErrOrStderr(), log)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, t.close()) }()
-	if f.Listen != "" {
-		if err := t.serve(ctx, f.Listen, log); err != nil {
-			return err
-		}
-	}
 	report, err := t.train(ctx, f, cmd.ErrOrStderr(), log)
 	if err != nil {
 		return err
@@ -131,7 +121,7 @@ type trainee struct {
 	device        device.Device
 	model         model.Model
 	data, heldOut *data.Dataset
-	stack         *stack       // where it is served too, else nil
+	node          *node.Node   // where it is served too, else nil
 	stop          func() error // ends serving
 }
 
@@ -140,8 +130,8 @@ func (t *trainee) close() error {
 	if t.stop != nil {
 		errs = append(errs, t.stop())
 	}
-	if t.stack != nil {
-		return errors.Join(append(errs, t.stack.Close())...)
+	if t.node != nil {
+		return errors.Join(append(errs, t.node.Close())...)
 	}
 	if t.model != nil {
 		errs = append(errs, t.model.Close())
@@ -152,31 +142,19 @@ func (t *trainee) close() error {
 	return errors.Join(errs...)
 }
 
-// serving completes the settings of a server beside the training.
-func (f *trainFlags) serving() {
-	f.Activations, f.KVType, f.PageLen, f.MaxBatchTokens, f.MaxSeqs, f.MaxQueued, f.PrefixCache = "fast", "f16", 16,
-		512, 64, 256, true
-	f.KVMemory = 1 << 30
-}
-
-// serve answers requests on address until close; training is the engine's guest.
-func (t *trainee) serve(ctx context.Context, address string, log *slog.Logger) error {
-	l, err := net.Listen("tcp", address)
-	if err != nil {
-		return fmt.Errorf("listen: %w", err)
+// serve opens a server on --listen that answers until close; training is a background job of its engine.
+func (f *trainFlags) serve(ctx context.Context, t *trainee, log *slog.Logger) (err error) {
+	c, m := f.server, node.DefaultModelConfig()
+	m.Ref, m.Memory, m.KVMemory, m.Load4Bit, m.Log = f.model.Ref, f.model.Memory, 1<<30, f.model.Load4Bit, log
+	m.Device, m.ISA, m.Threads = f.model.Device, f.model.ISA, f.model.Threads
+	c.Model, c.Stores, c.Listen, c.Version, c.Log = m, &f.stores, f.Listen, version, log
+	if t.node, err = node.Open(ctx, c); err != nil {
+		return err
 	}
-	srv, err := newServer(t.stack, server.Config{}, nil, nil, log)
-	if err == nil {
-		err = t.stack.warm(ctx)
-	}
-	if err != nil {
-		return errors.Join(err, l.Close())
-	}
-	srv.SetReady()
-	log.Info("serving", "url", "http://"+l.Addr().String()+"/v1", "model", t.stack.Name)
+	t.device, t.model = t.node.Model.Device, t.node.Model.Model
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	ended := make(chan error, 1)
-	go func() { ended <- srv.Run(ctx, l) }()
+	go func() { ended <- t.node.Serve(ctx) }()
 	t.stop = func() error {
 		cancel()
 		return <-ended
@@ -185,12 +163,12 @@ func (t *trainee) serve(ctx context.Context, address string, log *slog.Logger) e
 }
 
 // open reads the data before the model, so that what is wrong with it is known at once.
-func (f *trainFlags) open(terminal io.Writer, log *slog.Logger) (t *trainee, err error) {
+func (f *trainFlags) open(ctx context.Context, terminal io.Writer, log *slog.Logger) (t *trainee, err error) {
 	t = &trainee{}
-	if t.path, t.name, err = modelPath(f.Model); err != nil {
+	if t.path, t.name, err = modelref.Resolve(f.model.Ref); err != nil {
 		return nil, err
 	}
-	tok, template, err := loadTokenizer(t.path)
+	tok, template, err := node.LoadTokenizer(t.path)
 	if err != nil {
 		return nil, err
 	}
@@ -215,8 +193,8 @@ func (f *trainFlags) open(terminal io.Writer, log *slog.Logger) (t *trainee, err
 		}
 		fmt.Fprintf(terminal, "held out: %d samples, %d are trained on\n", len(t.heldOut.Samples), len(t.data.Samples))
 	}
-	if f.Memory == 0 {
-		f.Memory = byteSize(availableMemory())
+	if f.model.Memory == 0 {
+		f.model.Memory = byteSize(node.AvailableMemory())
 	}
 	if err := f.fits(t); err != nil {
 		return nil, err
@@ -227,17 +205,16 @@ func (f *trainFlags) open(terminal io.Writer, log *slog.Logger) (t *trainee, err
 		}
 	}()
 	if f.Listen != "" {
-		if t.stack, err = openStack(&f.stackFlags, log); err == nil {
-			t.device, t.model = t.stack.Device, t.stack.Model
-		}
-		return t, err
+		return t, f.serve(ctx, t, log)
 	}
-	if t.device, err = openDevice(&f.stackFlags); err != nil {
+	// Gradients are those of the float32 forward pass.
+	f.model.Activations = "float"
+	if t.device, err = node.OpenDevice(f.model.DeviceConfig); err != nil {
 		return t, err
 	}
 	// The model's own buffers serve no request here: the smallest there are.
 	opt := model.Options{MaxBatchTokens: 1, MaxLogitRows: 1, MaxContext: 1}
-	dev := budgeted{t.device, int64(f.Memory)}
+	dev := device.Limited{Device: t.device, Bytes: int64(f.model.Memory)}
 	if f.Init == "random" {
 		src, cfg, err := f.scratch(t)
 		if err != nil {
@@ -246,7 +223,7 @@ func (f *trainFlags) open(terminal io.Writer, log *slog.Logger) (t *trainee, err
 		t.model, err = model.Load(src, cfg, dev, opt)
 		return t, err
 	}
-	opt.Wrap = f.fourBit.wrap()
+	opt.Wrap = f.model.Load4Bit.Wrap
 	t.model, err = model.Open(t.path, dev, opt)
 	return t, err
 }
@@ -291,7 +268,7 @@ func (f *trainFlags) fits(t *trainee) error {
 			size += info.Bytes
 		}
 	}
-	j := &train.Job{Config: f.Config, Train: t.data.Samples, MemoryLimit: int64(f.Memory)}
+	j := &train.Job{Config: f.Config, Train: t.data.Samples, MemoryLimit: int64(f.model.Memory)}
 	if t.heldOut != nil {
 		j.Eval = t.heldOut.Samples
 	}
@@ -323,8 +300,8 @@ func (t *trainee) train(ctx context.Context, f *trainFlags, terminal io.Writer, 
 	}
 	j := &train.Job{
 		Config: f.Config, Dir: f.Out, Model: t.model.Frozen(), Device: t.device, Train: t.data.Samples, Log: log,
-		Base: base, BaseRef: t.name, Quantization: f.fourBit.name(), Data: t.data.Report.Digest,
-		MemoryLimit: int64(f.Memory),
+		Base: base, BaseRef: t.name, Quantization: f.model.Load4Bit.Name(), Data: t.data.Report.Digest,
+		MemoryLimit: int64(f.model.Memory),
 	}
 	j.Beside = besideWeights(t.path)
 	if t.heldOut != nil {
@@ -333,8 +310,8 @@ func (t *trainee) train(ctx context.Context, f *trainFlags, terminal io.Writer, 
 	}
 	bar := newProgress(terminal, log, f.LoggingSteps)
 	j.OnStep, j.OnEval, j.OnBegin = bar.step, bar.eval, bar.begin
-	if t.stack != nil {
-		guest := t.stack.Engine.Guest()
+	if t.node != nil {
+		guest := t.node.Model.Engine.Guest()
 		guest.Enter()
 		defer guest.Leave()
 		j.Yield = guest.Yield

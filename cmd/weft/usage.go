@@ -9,7 +9,7 @@ import (
 )
 
 func usageCommand() *cobra.Command {
-	var f dataFlags
+	var f tenantFlags
 	var name, from, to, format string
 	cmd := &cobra.Command{
 		Use:   "usage",
@@ -31,8 +31,7 @@ func usageCommand() *cobra.Command {
 			if q.To, err = tenant.ParseDay(to); err != nil {
 				return usagef("--to: %v", err)
 			}
-			tf := tenantFlags{dataFlags: f}
-			return tf.with(cmd.Context(), func(s *tenant.Store) error {
+			return f.with(cmd.Context(), func(s *tenant.Store) error {
 				rows, err := s.Usage(cmd.Context(), q)
 				if err != nil {
 					return err
@@ -52,6 +51,6 @@ func usageCommand() *cobra.Command {
 	fs.StringVar(&from, "from", "", "first `day`, e.g. 2026-01-01 (default: the first of this month)")
 	fs.StringVar(&to, "to", "", "last `day` (default: today)")
 	fs.StringVar(&format, "format", "csv", "csv or json")
-	f.register(fs)
+	addStoreFlags(fs, &f.stores, "data")
 	return cmd
 }

@@ -19,12 +19,14 @@ type pkg struct {
 	CgoFiles   []string
 }
 
-// layers lists the folders from top to bottom; a package imports its own folder or one further down.
-var layers = []string{"docs", "scripts", "cmd", "server", "finetune", "adapters", "runtime", "quant", "internal"}
+// layers lists the folders from top to bottom; a package imports its own folder or one further down. Of internal, node
+// puts the layers below it together; the rest knows no other layer.
+var layers = []string{"docs", "scripts", "cmd", "internal/node", "server", "finetune", "adapters", "runtime", "quant",
+	"internal"}
 
 // forbidden lists imports that the order of layers alone would allow.
 var forbidden = []struct{ from, to, why string }{
-	{"server", "finetune", "server and finetune meet only in cmd"},
+	{"server", "finetune", "server and finetune meet only in internal/node and cmd"},
 	{"server/openai", "runtime/engine", "the wire types know neither gin nor the engine"},
 	{"server/openai", "github.com/gin-gonic/gin", "the wire types know neither gin nor the engine"},
 	{"runtime/chat", "runtime", "prompts are shared by server, trainer and adapters: they know no engine"},
@@ -76,6 +78,17 @@ func TestComplaint(t *testing.T) {
 		{"weft/runtime/chat", "net/http", true},
 		{"weft/internal/jinja", "weft/internal/goldens", true},
 		{"weft/finetune/train", "weft/server/openai", true},
+		{"weft/internal/node", "weft/server", false},
+		{"weft/internal/node", "weft/finetune/train", false},
+		{"weft/internal/node/bench", "weft/internal/node", false},
+		{"weft/internal/node/bench", "weft/runtime/engine", false},
+		{"weft/cmd/weft", "weft/internal/node/bench", false},
+		{"weft/server", "weft/internal/node", true},
+		{"weft/finetune/train", "weft/internal/node", true},
+		{"weft/internal/store", "weft/internal/node", true},
+		{"weft/internal/node", "weft/cmd/weft", true},
+		{"weft/internal/modelref", "weft/runtime/weights", true},
+		{"weft/server", "weft/internal/modelref", false},
 		{"weft/runtime/sched", "time", true},
 		{"weft/server/openai", "github.com/gin-gonic/gin", true},
 	} {
@@ -114,14 +127,15 @@ func complaint(from, to string) string {
 
 func under(path, folder string) bool { return path == folder || strings.HasPrefix(path, folder+"/") }
 
+// rank is the layer of a package: the longest that it lies under.
 func rank(path string) int {
-	top, _, _ := strings.Cut(path, "/")
+	best := -1
 	for i, l := range layers {
-		if l == top {
-			return i
+		if under(path, l) && (best < 0 || len(l) > len(layers[best])) {
+			best = i
 		}
 	}
-	return -1
+	return best
 }
 
 func list(t *testing.T) []pkg {

@@ -1,6 +1,7 @@
 package weights
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -41,4 +42,51 @@ func (f *FourBit) Matrix(name string) (*quant.Matrix, error) {
 		return nil, fmt.Errorf("tensor %q: %w", name, err)
 	}
 	return out, nil
+}
+
+// Load4Bit says whether and how a base's projections are quantized to 4 bits when it is loaded (QLoRA: Dettmers et al.
+// 2023, arXiv:2305.14314): blocks of 64, as bitsandbytes. An adapter is served on the same values on which it was
+// trained where both have the same Load4Bit. The zero value loads a base as it is stored.
+type Load4Bit struct {
+	On     bool
+	Type   string // nf4 or fp4; "" is nf4
+	Double bool   // quantize the scales of the blocks, too
+}
+
+// Validate refuses unknown types, and settings that mean nothing while On is false.
+func (l Load4Bit) Validate() error {
+	switch {
+	case l.On && l.Type != "" && l.Type != "nf4" && l.Type != "fp4":
+		return fmt.Errorf("bnb-4bit-quant-type %q: nf4 or fp4", l.Type)
+	case !l.On && (l.Double || l.Type != "" && l.Type != "nf4"):
+		return errors.New("bnb-4bit-quant-type and bnb-4bit-use-double-quant need load-in-4bit")
+	}
+	return nil
+}
+
+// Name is what an adapter's parity file calls the quantization, "" where there is none.
+func (l Load4Bit) Name() string {
+	kind := l.Type
+	if kind == "" {
+		kind = "nf4"
+	}
+	switch {
+	case !l.On:
+		return ""
+	case l.Double:
+		return kind + ", double quantization"
+	}
+	return kind
+}
+
+// Wrap returns the source as l says: src itself, or a FourBit over it. It is what model.Options.Wrap takes.
+func (l Load4Bit) Wrap(src Source) Source {
+	if !l.On {
+		return src
+	}
+	kind := quant.NF4
+	if l.Type == "fp4" {
+		kind = quant.FP4
+	}
+	return &FourBit{Source: src, Kind: kind, BlockLen: 64, Double: l.Double}
 }

@@ -19,13 +19,18 @@ import (
 // Store changes tenants and keys in the database. Every change is one transaction that also moves the counter which
 // servers poll. Safe for concurrent use, by several processes too.
 type Store struct {
-	db  *store.DB
-	now func() time.Time
+	db       *store.DB
+	adapters AdapterCounter
+	now      func() time.Time
 }
 
-// NewStore works on an opened database and makes sure that the tenant Default exists.
-func NewStore(ctx context.Context, db *store.DB) (*Store, error) {
-	s := &Store{db: db, now: time.Now}
+// AdapterCounter returns how many adapters a tenant has, within a transaction over the same database.
+type AdapterCounter func(ctx context.Context, tx *store.Tx, tenant string) (int64, error)
+
+// NewStore works on an opened database and makes sure that the tenant Default exists. Delete asks adapters whether a
+// tenant still has some.
+func NewStore(ctx context.Context, db *store.DB, adapters AdapterCounter) (*Store, error) {
+	s := &Store{db: db, adapters: adapters, now: time.Now}
 	settings, err := json.Marshal(DefaultSettings())
 	if err != nil {
 		return nil, err
@@ -164,14 +169,12 @@ func (s *Store) Delete(ctx context.Context, name string) error {
 		return fmt.Errorf("%w: the tenant %s cannot be removed", ErrConflict, Default)
 	}
 	return s.change(ctx, func(tx *store.Tx) error {
-		var adapters int64
-		if err := tx.QueryRow(ctx, "SELECT COUNT(*) FROM adapter_names WHERE tenant = ?",
-			name).Scan(&adapters); err != nil {
+		n, err := s.adapters(ctx, tx, name)
+		if err != nil {
 			return err
 		}
-		if adapters > 0 {
-			return fmt.Errorf("%w: tenant %s still has %d adapters; remove them first", ErrConflict, quote(name),
-				adapters)
+		if n > 0 {
+			return fmt.Errorf("%w: tenant %s still has %d adapters; remove them first", ErrConflict, quote(name), n)
 		}
 		r, err := tx.Exec(ctx, "DELETE FROM tenants WHERE name = ?", name)
 		if n := affected(r, err); err == nil && n == 0 {

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"weft/adapters"
 	"weft/internal/store"
 )
 
@@ -48,7 +49,7 @@ func openStoreAt(t *testing.T, dsn string) *Store {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { db.Close() })
-	s, err := NewStore(t.Context(), db)
+	s, err := NewStore(t.Context(), db, adapters.CountNames)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package main
+package server
 
 import (
 	"testing"
@@ -13,7 +13,7 @@ func TestPromptOfToolCalls(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &renderer{template: tmpl}
+	r := NewRenderer(tmpl, nil, nil)
 	text, err := r.Render(&openai.ChatRequest{Messages: []byte(`[{"role":"user","content":"Weather?"},
 		{"role":"assistant","content":"","tool_calls":[{"id":"1","type":"function","function":{"name":"f","arguments":"{\"city\":\"Rome\"}"}}]},
 		{"role":"tool","tool_call_id":"1","content":"sunny"}]`)})
@@ -29,7 +29,7 @@ func TestPromptWithoutContent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &renderer{template: tmpl}
+	r := NewRenderer(tmpl, nil, nil)
 	for _, content := range []string{``, `,"content":null`, `,"content":""`} {
 		text, err := r.Render(&openai.ChatRequest{Messages: []byte(`[{"role":"assistant","tool_calls":[{"id":"1","function":{"name":"f","arguments":"{}"}}]` + content + `}]`)})
 		if want := "<|im_start|>assistant\n<|im_end|>\n"; err != nil || text != want {

@@ -1,0 +1,136 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"weft/adapters"
+	"weft/internal/bytesize"
+	"weft/runtime/engine"
+	"weft/runtime/lora"
+	"weft/runtime/sample"
+	"weft/server/tenant"
+)
+
+// CollectAfter is how long files of the adapter store to which nothing refers are kept: longer than any upload takes.
+const CollectAfter = time.Hour
+
+var _ adapters.Memory = (*engine.Engine)(nil)
+
+// openAdapters makes the cache of adapters over the running engine, and collects garbage from time to time.
+func (n *Node) openAdapters() (err error) {
+	if n.Stores == nil {
+		return nil
+	}
+	m, limit := n.Model, int64(n.cfg.AdapterMemory)
+	n.cache, err = adapters.NewCache(adapters.CacheConfig{
+		Registry: n.Stores.Registry, Memory: m.Engine, Limit: limit, LoadTimeout: n.cfg.AdapterTimeout,
+		Load: adapters.LoadPEFT(adapters.LoadConfig{Base: n.base, Device: m.Device, Model: m.Model.Config(),
+			Quantization: m.Quantization, Replay: m.replay, Log: n.log}),
+		OnLoad: n.adapterLoaded,
+	})
+	if err != nil {
+		return err
+	}
+	switch lendable := m.Engine.Lendable(); {
+	case lendable == 0:
+		n.log.Warn(
+			"no memory for adapters: the longest sequence can need the whole KV cache; raise --kv-memory or " +
+				"--memory, or lower --max-context")
+	case lendable < limit:
+		n.log.Warn(
+			"adapters get less than --adapter-memory, since the longest sequence must fit too: raise --kv-memory or "+
+				"--memory, or lower --max-context",
+			"adapters", bytesize.Format(lendable), "adapter_memory", bytesize.Format(limit))
+	}
+	reclaim := n.cache.Reclaim
+	m.hooks.reclaim.Store(&reclaim)
+	ctx, stop := context.WithCancel(context.Background())
+	n.stop = stop
+	n.background.Go(func() { n.collect(ctx) })
+	return nil
+}
+
+func (n *Node) adapterLoaded(v adapters.Version, took time.Duration, err error) {
+	if m := n.metrics.Load(); m != nil {
+		m.AdapterLoaded(string(adapters.Disk), took, err != nil)
+	}
+	if err != nil {
+		n.log.Warn("adapter was not loaded", "ref", v.Ref(), "error", err)
+		return
+	}
+	n.log.Info("adapter loaded", "ref", v.Ref(), "ms", took.Milliseconds(), "bytes", v.Bytes)
+}
+
+// replay is adapters.LoadConfig.Replay: the prompt is computed as any request is.
+func (m *Model) replay(ctx context.Context, digest string, w *lora.Weights, ids []int32) (map[int32]float64, error) {
+	released := make(chan struct{})
+	streams, err := m.Engine.Submit(ctx, engine.Request{
+		ID: "parity check", Prompt: ids, MaxTokens: 1, PromptLogprobs: -1, LoRA: []lora.Use{{Weights: w, Scale: 1}},
+		AdapterKey: digest, Salt: "parity check", Internal: true,
+		Release: func() { close(released) }, Sampling: sample.Params{TopP: 1, RepetitionPenalty: 1, Logprobs: 20},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", adapters.ErrLoadTimeout, err)
+	}
+	got := map[int32]float64{}
+	for ev := range streams[0].Events() {
+		if ev.Logprobs != nil {
+			for _, t := range ev.Logprobs.Top {
+				got[t.Token] = t.Logprob
+			}
+		}
+		err = ev.Err
+	}
+	<-released // the weights may be freed now
+	return got, err
+}
+
+// collect removes files that nothing refers to, now and every hour.
+func (n *Node) collect(ctx context.Context) {
+	for {
+		if g, err := n.Stores.Registry.GarbageCollect(ctx, CollectAfter); err != nil && ctx.Err() == nil {
+			n.log.Warn("garbage of the adapter store was not collected", "error", err)
+		} else if g.Blobs > 0 {
+			n.log.Info("garbage collected", "files", g.Blobs)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(time.Hour):
+		}
+	}
+}
+
+// catalog is registry and cache as the server knows them; it remembers the names of what was asked for, for the
+// metrics.
+type catalog struct {
+	*adapters.Registry
+	*adapters.Cache
+	n *Node
+}
+
+func (c catalog) AcquireAll(ctx context.Context, vs ...adapters.Version) ([]adapters.Lease, error) {
+	for _, v := range vs {
+		name := v.Name
+		if v.Tenant != tenant.Default {
+			name = v.Tenant + "/" + v.Name
+		}
+		c.n.names.Store(v.Digest, name)
+	}
+	return c.Cache.AcquireAll(ctx, vs...)
+}
+
+// namesOf returns the names of adapter keys as the engine reports them; the key itself where it is of several adapters.
+func (n *Node) namesOf(keys []string) []string {
+	out := make([]string, 0, len(keys))
+	for _, k := range keys {
+		if name, ok := n.names.Load(k); ok {
+			out = append(out, name.(string))
+		} else {
+			out = append(out, k)
+		}
+	}
+	return out
+}

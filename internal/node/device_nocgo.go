@@ -1,0 +1,16 @@
+//go:build !cgo
+
+package node
+
+import "weft/runtime/device"
+
+// OpenDevice opens the ref device: this build has no cgo and so no C kernels. The caller closes it.
+func OpenDevice(c DeviceConfig) (device.Device, error) {
+	if c.Device != "ref" && c.Device != "auto" {
+		return nil, refusef("device %q: this build has no cgo; only ref is there", c.Device)
+	}
+	return openRef(c)
+}
+
+// HaveCPU says whether this build has the cpu device.
+const HaveCPU = false

@@ -1,0 +1,8 @@
+//go:build !cgo
+
+package doctor
+
+func examineDevice() []Check {
+	return []Check{{What: "device", Found: "ref: pure Go, this build has no cgo",
+		Advice: "build with a C compiler (make setup) for the cpu device"}}
+}

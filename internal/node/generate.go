@@ -1,0 +1,84 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"weft/runtime/engine"
+	"weft/runtime/sample"
+	"weft/runtime/tokenizer"
+)
+
+// GenerateOptions say how a prompt is continued.
+type GenerateOptions struct {
+	MaxTokens   int // at least 1; the model's context ends an answer too
+	Temperature float64
+	Seed        uint64
+}
+
+// Generation is a continued prompt.
+type Generation struct {
+	Text             string  `json:"text"`
+	PromptTokens     int     `json:"prompt_tokens"`
+	CompletionTokens int     `json:"completion_tokens"`
+	TokenIDs         []int32 `json:"token_ids"`
+	FinishReason     string  `json:"finish_reason"` // stop or length
+	Seconds          float64 `json:"seconds"`
+}
+
+// Generate continues the plain text prompt, without a chat template, and writes the answer to w as it comes. When ctx
+// ends, or w fails, it ends with an error.
+func (m *Model) Generate(ctx context.Context, w io.Writer, prompt string, o GenerateOptions) (*Generation, error) {
+	ids := m.Tokenizer.Encode(prompt, tokenizer.EncodeOptions{AddSpecial: true})
+	if len(ids) == 0 {
+		return nil, refusef("prompt: no token")
+	}
+	start := time.Now()
+	streams, err := m.Engine.Submit(ctx, m.WithAdapter(engine.Request{
+		ID: "generate", Prompt: ids, MaxTokens: min(o.MaxTokens, max(m.Context-len(ids), 1)),
+		StopIDs: m.Tokenizer.StopIDs(), PromptLogprobs: -1,
+		Sampling: sample.Params{Temperature: o.Temperature, TopP: 1, RepetitionPenalty: 1, Seed: o.Seed, Logprobs: -1},
+	})...)
+	if err != nil {
+		return nil, err
+	}
+	defer streams[0].Cancel()
+	g := &Generation{PromptTokens: len(ids)}
+	detok := m.Tokenizer.NewStream(true)
+	var text strings.Builder
+	emit := func(piece string) error {
+		text.WriteString(piece)
+		_, err := io.WriteString(w, piece)
+		return err
+	}
+	for ev := range streams[0].Events() {
+		if ev.Token >= 0 {
+			g.TokenIDs = append(g.TokenIDs, ev.Token)
+			if ev.Finish != engine.Stop {
+				if err := emit(detok.Push(ev.Token)); err != nil {
+					return nil, err
+				}
+			}
+		}
+		switch ev.Finish {
+		case engine.Running:
+			continue
+		case engine.Stop:
+			g.FinishReason = "stop"
+		case engine.Length:
+			g.FinishReason = "length"
+		case engine.Cancelled:
+			return nil, fmt.Errorf("interrupted after %d tokens", len(g.TokenIDs))
+		case engine.Failed:
+			return nil, ev.Err
+		}
+		if err := emit(detok.Flush()); err != nil {
+			return nil, err
+		}
+	}
+	g.Text, g.CompletionTokens, g.Seconds = text.String(), len(g.TokenIDs), time.Since(start).Seconds()
+	return g, nil
+}

@@ -1,0 +1,297 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"sync/atomic"
+
+	"weft/internal/bytesize"
+	"weft/internal/modelref"
+	"weft/runtime/chat"
+	"weft/runtime/device"
+	"weft/runtime/engine"
+	"weft/runtime/model"
+	"weft/runtime/tensor"
+	"weft/runtime/tokenizer"
+	"weft/runtime/weights"
+)
+
+// ModelConfig says which model runs, on what, and within which limits. DefaultModelConfig has values for everything
+// but Ref.
+type ModelConfig struct {
+	Ref string // see modelref.Resolve; "" is the default model
+	DeviceConfig
+	KVType         string        // of the KV cache: f16, bf16 or f32
+	PageLen        int           // tokens in a KV page, a multiple of 16
+	Memory         bytesize.Size // for weights, activations and KV cache together; 0: half of what is free
+	KVMemory       bytesize.Size // of it for the KV cache; 0: what is left, at most 4 GiB and MaxSeqs full contexts
+	MaxContext     int           // longest sequence in tokens; 0: what the model was trained for
+	MaxBatchTokens int           // tokens computed in one step
+	MaxSeqs        int           // sequences computed at once
+	MaxQueued      int           // sequences waiting
+	PrefixCache    bool          // reuse the KV pages of equal prompt prefixes
+	Load4Bit       weights.Load4Bit
+	Adapter        string                // PEFT folder or GGUF adapter of every request; "" is the base
+	OnStep         func(engine.StepInfo) // called on the engine's loop after each step, or nil
+	Log            *slog.Logger          // nil: nothing is logged
+}
+
+// DefaultModelConfig returns the settings of a server that nobody has configured.
+func DefaultModelConfig() ModelConfig {
+	return ModelConfig{DeviceConfig: DeviceConfig{Device: "auto", Activations: "fast"}, KVType: "f16", PageLen: 16,
+		MaxBatchTokens: 512, MaxSeqs: 64, MaxQueued: 256, PrefixCache: true}
+}
+
+// SettingError says that the value of a setting is refused. Its text begins with the setting's name, which is that of
+// the flag without dashes.
+type SettingError struct{ text string }
+
+func (e *SettingError) Error() string { return e.text }
+
+func refusef(format string, args ...any) error { return &SettingError{fmt.Sprintf(format, args...)} }
+
+// Validate refuses values that make no sense, before anything is loaded: a SettingError.
+func (c *ModelConfig) Validate() error {
+	for _, n := range []struct {
+		name          string
+		value, lo, hi int
+	}{
+		{"threads", c.Threads, 0, 1024},
+		{"max-context", c.MaxContext, 0, 1 << 24},
+		{"max-batch-tokens", c.MaxBatchTokens, 1, 1 << 20},
+		{"max-seqs", c.MaxSeqs, 1, 1 << 16},
+		{"max-queued", c.MaxQueued, 1, 1 << 20},
+	} {
+		if n.value < n.lo || n.value > n.hi {
+			return refusef("%s %d: %d to %d", n.name, n.value, n.lo, n.hi)
+		}
+	}
+	if c.PageLen < 16 || c.PageLen%16 != 0 {
+		return refusef("page-len %d: a multiple of 16 is needed", c.PageLen)
+	}
+	if err := c.Load4Bit.Validate(); err != nil {
+		return refusef("%v", err)
+	}
+	_, err := kvType(c.KVType)
+	return err
+}
+
+func kvType(name string) (tensor.DType, error) {
+	switch name {
+	case "f16":
+		return tensor.F16, nil
+	case "bf16":
+		return tensor.BF16, nil
+	case "f32":
+		return tensor.F32, nil
+	}
+	return tensor.Invalid, refusef("kv-type %q: one of f16, bf16, f32", name)
+}
+
+// Model is a model ready to run. Its parts may be used, not closed, until Close.
+type Model struct {
+	Name         string // of its file or folder
+	Path         string
+	Tokenizer    *tokenizer.Tokenizer
+	Template     *chat.Template // nil where the model has none
+	Device       device.Device
+	Model        model.Model
+	Engine       *engine.Engine
+	KV           device.KVConfig
+	Context      int    // longest sequence
+	Quantization string // to which the base was quantized when it was loaded, as parity files name it; "" is none
+
+	adapter *singleAdapter // of every request, or nil
+	hooks   hooks
+}
+
+// hooks are what a server hangs on a running engine.
+type hooks struct {
+	reclaim atomic.Pointer[func(bytes int64) int64] // gives memory of adapters back to the KV cache
+	step    atomic.Pointer[func(tokens int)]        // told of each step
+}
+
+// LoadTokenizer reads the tokenizer that belongs to the model at path, a folder, a GGUF file, a tokenizer.json or a
+// tokenizer.model, and its chat template, nil where the model has none.
+func LoadTokenizer(path string) (*tokenizer.Tokenizer, *chat.Template, error) {
+	var tok *tokenizer.Tokenizer
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	if info.IsDir() || strings.HasSuffix(path, ".json") || strings.HasSuffix(path, ".model") {
+		tok, err = tokenizer.Load(path)
+	} else {
+		var g *weights.GGUF
+		if g, err = weights.OpenGGUF(path); err == nil {
+			tok, err = tokenizer.FromGGUF(g.Meta())
+			err = errors.Join(err, g.Close())
+		}
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("tokenizer of %s: %w", path, err)
+	}
+	src, ok := tok.ChatTemplate()
+	if !ok {
+		return tok, nil, nil
+	}
+	tmpl, err := chat.Parse(src)
+	if err != nil {
+		return nil, nil, fmt.Errorf("chat template of %s: %w", path, err)
+	}
+	return tok, tmpl, nil
+}
+
+// OpenModel loads a model and starts its engine; the caller closes it. A SettingError, fs.ErrNotExist where there is no
+// such model, model.ErrUnsupported, device.ErrOutOfMemory, or what reading the files meets.
+func OpenModel(c ModelConfig) (m *Model, err error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	path, name, err := modelref.Resolve(c.Ref)
+	if err != nil {
+		return nil, err
+	}
+	if c.Memory == 0 {
+		c.Memory = bytesize.Size(AvailableMemory() / 2)
+	}
+	m = &Model{Name: name, Path: path, Quantization: c.Load4Bit.Name()}
+	defer func() {
+		if err != nil {
+			m, err = nil, errors.Join(err, m.Close())
+		}
+	}()
+	if m.Tokenizer, m.Template, err = LoadTokenizer(path); err != nil {
+		if other := model.Check(path); errors.Is(other, model.ErrUnsupported) {
+			err = other // its tokenizer matters less
+		}
+		return m, err
+	}
+	if m.Device, err = OpenDevice(c.DeviceConfig); err != nil {
+		return m, err
+	}
+	if err := m.load(&c); err != nil {
+		return m, err
+	}
+	if m.adapter, err = m.loadSingle(c.Adapter); err != nil {
+		return m, err
+	}
+	return m, m.startEngine(&c)
+}
+
+func (m *Model) load(c *ModelConfig) (err error) {
+	opt := model.Options{MaxBatchTokens: c.MaxBatchTokens, MaxLogitRows: max(c.MaxSeqs, 16), MaxContext: c.MaxContext,
+		Wrap: c.Load4Bit.Wrap}
+	if m.Model, err = model.Open(m.Path, device.Limited{Device: m.Device, Bytes: int64(c.Memory)}, opt); err != nil {
+		return err
+	}
+	debug.FreeOSMemory() // what conversion left behind
+	if v, n := m.Model.Config().Vocab, m.Tokenizer.VocabSize(); n > v {
+		return fmt.Errorf("%s: the tokenizer has %d tokens, the model %d: they do not belong together", m.Path, n, v)
+	}
+	m.Context = m.Model.Config().MaxContext
+	if c.MaxContext > 0 {
+		m.Context = min(m.Context, c.MaxContext)
+	}
+	return nil
+}
+
+func (m *Model) startEngine(c *ModelConfig) error {
+	dtype, err := kvType(c.KVType)
+	if err != nil {
+		return err
+	}
+	kv := m.Model.KVConfig()
+	kv.PageLen, kv.DType = c.PageLen, dtype
+	if kv.NumPages, err = engine.PlanPages(c.kvBudget(m.Device, kv, m.Context), kv); err != nil {
+		return fmt.Errorf("memory budget %s, of which weights and activations take %s: %w",
+			bytesize.Format(int64(c.Memory)), bytesize.Format(device.TotalInUse(m.Device)), err)
+	}
+	m.KV = kv
+	m.Engine, err = engine.New(engine.Config{
+		Model: m.Model, Device: m.Device,
+		PageLen: kv.PageLen, NumPages: kv.NumPages, KVDType: dtype,
+		MaxSeqs: c.MaxSeqs, MaxQueued: c.MaxQueued, MaxBatchTokens: c.MaxBatchTokens, MaxContext: m.Context,
+		PrefixCache: c.PrefixCache,
+		Reclaim: func(bytes int64) int64 {
+			if f := m.hooks.reclaim.Load(); f != nil {
+				return (*f)(bytes)
+			}
+			return 0
+		},
+		OnStep: func(i engine.StepInfo) {
+			if f := m.hooks.step.Load(); f != nil {
+				(*f)(i.Tokens)
+			}
+			if c.OnStep != nil {
+				c.OnStep(i)
+			}
+		},
+	})
+	if err == nil && c.Log != nil {
+		c.Log.Info("model ready", "model", m.Name, "path", m.Path, "device", m.Device.Describe(),
+			"weights_bytes", m.Device.InUse(device.Weights), "layouts", m.Model.Bytes(), "kv_bytes",
+			m.Device.InUse(device.KV), "kv_pages", kv.NumPages, "context", m.Context)
+	}
+	return err
+}
+
+// maxDefaultKV bounds the KV cache of users who did not say how large it may be.
+const maxDefaultKV = 4 << 30
+
+// kvBudget returns the bytes the KV cache may take.
+func (c *ModelConfig) kvBudget(dev device.Device, kv device.KVConfig, context int) int64 {
+	left := max(int64(c.Memory)-device.TotalInUse(dev), 0)
+	if c.KVMemory > 0 {
+		return min(left, int64(c.KVMemory))
+	}
+	full := int64((context+kv.PageLen-1)/kv.PageLen) * int64(c.MaxSeqs) * kv.PageBytes()
+	return min(left, full, maxDefaultKV)
+}
+
+// Close stops the engine and frees everything, in that order.
+func (m *Model) Close() error { return m.closeAfter(func() {}) }
+
+// closeAfter calls between when the engine has ended, before what it used is freed.
+func (m *Model) closeAfter(between func()) error {
+	var errs []error
+	if m.Engine != nil {
+		errs = append(errs, m.Engine.Close())
+	}
+	between()
+	m.adapter.free()
+	if m.Model != nil {
+		errs = append(errs, m.Model.Close())
+	}
+	if m.Device != nil {
+		errs = append(errs, m.Device.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// AvailableMemory returns the bytes that the machine has free, or 2 GiB where it does not say.
+func AvailableMemory() int64 {
+	text, err := os.ReadFile("/proc/meminfo")
+	if err == nil {
+		for line := range strings.Lines(string(text)) {
+			var kib int64
+			if n, _ := fmt.Sscanf(line, "MemAvailable: %d kB", &kib); n == 1 {
+				return kib << 10
+			}
+		}
+	}
+	return 2 << 30
+}
+
+// NumThreads returns the threads of the cpu device: as many as the settings name, else one per core.
+func (c *DeviceConfig) NumThreads() int {
+	if c.Threads > 0 {
+		return c.Threads
+	}
+	return runtime.GOMAXPROCS(0)
+}

@@ -1,0 +1,314 @@
+// Package node puts a weft together from plain settings: OpenModel a model that runs in this process, Open a server
+// with tenants and adapters over one. Commands give it what their flags say; so can anything else that needs a model.
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"weft/adapters"
+	"weft/adapters/peft"
+	"weft/internal/bytesize"
+	"weft/internal/modelref"
+	"weft/runtime/engine"
+	"weft/runtime/sample"
+	"weft/server"
+	"weft/server/telemetry"
+	"weft/server/tenant"
+)
+
+// Config says what a server serves, to whom, and where.
+type Config struct {
+	Model ModelConfig
+	// Stores keep tenants, keys and adapters; nil: there are none, and who reaches the server is the tenant Default.
+	Stores         *StoreConfig
+	Listen         string         // HOST:PORT
+	Insecure       bool           // allows another address than loopback without any key
+	Keys           []string       // API keys beside those of the stores
+	ServedName     string         // of the model in the API; "": its file's or folder's
+	Adapters       []NamedAdapter // added to the tenant Default
+	AdapterDirs    []string       // folders below which /v1/load_lora_adapter may read
+	AdapterMemory  bytesize.Size  // adapters in memory at most; 0: what the KV cache does not need
+	AdapterTimeout time.Duration  // how long a request waits for its adapter; 0: 30 s
+	MaxBody        bytesize.Size  // largest request body; 0: 4 MiB
+	DrainTimeout   time.Duration  // how long running requests may finish after Serve's context; 0: 30 s
+	Version        string         // as /version tells it
+	Log            *slog.Logger   // nil: nothing is logged
+}
+
+// NamedAdapter is a PEFT folder or GGUF adapter under a name.
+type NamedAdapter struct{ Name, Path string }
+
+// Node is a server with all that belongs to it. Its parts may be used, not closed, until Close.
+type Node struct {
+	Model  *Model
+	Access *tenant.Access // nil where Config has no Stores
+	Stores *Stores        // nil where there is no data directory
+	Addr   net.Addr       // on which it listens
+
+	cfg     *Config
+	log     *slog.Logger
+	base    *peft.ModelFile
+	cache   *adapters.Cache
+	names   sync.Map // digest → the name under which it was last asked for
+	front   *server.Front
+	server  *server.Server
+	traces  *telemetry.Traces
+	metrics atomic.Pointer[telemetry.Metrics]
+
+	stop       context.CancelFunc // ends what runs in the background
+	background sync.WaitGroup
+}
+
+// Open opens the stores, listens, loads the model and warms it up. While the model loads the address answers, with 503
+// to all but /health; after Open it does until Serve. When ctx ends before all is loaded Open returns its error. A
+// SettingError says which setting is refused. The caller closes the Node.
+func Open(ctx context.Context, cfg Config) (n *Node, err error) {
+	n = &Node{cfg: &cfg, log: cfg.Log, stop: func() {}}
+	if n.log == nil {
+		n.log = slog.New(slog.DiscardHandler)
+	}
+	if err := checkAddress(cfg.Listen, true, false); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			n, err = nil, errors.Join(err, n.Close())
+		}
+	}()
+	if cfg.Stores != nil {
+		if err := n.openAccess(ctx); err != nil {
+			return n, err
+		}
+		if err := checkAddress(cfg.Listen, n.Access.HasKeys(), cfg.Insecure); err != nil {
+			return n, err
+		}
+	} else if len(cfg.Adapters) > 0 {
+		return n, errNoStores()
+	}
+	// Listen before loading: a taken port is known at once, and who connects meanwhile waits for the model.
+	l, err := net.Listen("tcp", cfg.Listen)
+	if err != nil {
+		return n, fmt.Errorf("listen: %w", err)
+	}
+	n.Addr, n.front = l.Addr(), server.NewFront(l, n.log)
+	n.log.Info("weft", "version", cfg.Version, "listen", n.Addr.String())
+	if err := n.addNamed(ctx); err != nil {
+		return n, err
+	}
+	if n.Model, err = loadUntil(ctx, cfg.Model); err != nil {
+		return n, err
+	}
+	if cfg.ServedName != "" {
+		n.Model.Name = cfg.ServedName
+	}
+	if err := n.openAdapters(); err != nil {
+		return n, err
+	}
+	if err := n.openServer(ctx); err != nil {
+		return n, err
+	}
+	if err := n.Model.warm(ctx); err != nil {
+		return n, err
+	}
+	n.server.SetReady()
+	n.log.Info("ready", "url", n.URL()+"/v1", "model", n.Model.Name)
+	return n, nil
+}
+
+// URL returns http://HOST:PORT.
+func (n *Node) URL() string { return "http://" + n.Addr.String() }
+
+// Serve answers requests until ctx ends, and drains: running requests finish, new ones are answered 503. Nil after
+// that; an error says that serving or the engine failed.
+func (n *Node) Serve(ctx context.Context) error {
+	if err := n.front.Run(ctx, n.server); err != nil {
+		return err
+	}
+	if err := n.Model.Engine.Health(); err != nil {
+		return fmt.Errorf("engine: %w", err)
+	}
+	n.log.Info("drained")
+	return nil
+}
+
+// Close ends every connection and frees everything, in order; Serve has returned. It stores what tenants spent.
+func (n *Node) Close() error {
+	var errs []error
+	if n.front != nil {
+		errs = append(errs, n.front.Close())
+	}
+	n.stop()
+	n.background.Wait()
+	if n.traces != nil {
+		end, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		defer cancel()
+		if err := n.traces.Shutdown(end); err != nil {
+			n.log.Warn("traces were not all sent", "error", err)
+		}
+	}
+	if n.Model != nil {
+		errs = append(errs, n.Model.closeAfter(func() {
+			if n.cache != nil {
+				n.cache.Close()
+			}
+		}))
+	}
+	if n.Access != nil {
+		end, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		errs = append(errs, n.Access.Close(end))
+	}
+	if n.Stores != nil {
+		errs = append(errs, n.Stores.Close())
+	}
+	if n.base != nil {
+		errs = append(errs, n.base.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// loadUntil opens the model, or returns the error of ctx where that ends first: what is loaded is closed then.
+func loadUntil(ctx context.Context, c ModelConfig) (*Model, error) {
+	type result struct {
+		m   *Model
+		err error
+	}
+	loaded := make(chan result, 1)
+	go func() {
+		m, err := OpenModel(c)
+		loaded <- result{m, err}
+	}()
+	stopped := func(m *Model) error {
+		err := fmt.Errorf("stopped while loading: %w", ctx.Err())
+		if m != nil {
+			err = errors.Join(err, m.Close())
+		}
+		return err
+	}
+	select {
+	case r := <-loaded:
+		if r.err == nil && ctx.Err() != nil {
+			return nil, stopped(r.m)
+		}
+		return r.m, r.err
+	case <-ctx.Done():
+		go func() {
+			if r := <-loaded; r.m != nil {
+				r.m.Close() //nolint:errcheck // nobody waits for it any more
+			}
+		}()
+		return nil, stopped(nil)
+	}
+}
+
+// openAccess opens the stores and reads tenants and keys. Where the settings name no place, a data directory that
+// cannot be made is a warning: a server on a read-only disk serves the base.
+func (n *Node) openAccess(ctx context.Context) error {
+	path, name, err := modelref.Resolve(n.cfg.Model.Ref)
+	if err != nil {
+		return err
+	}
+	if n.base, err = peft.OpenModel(path, name); err != nil {
+		return err
+	}
+	c := n.cfg.Stores
+	if _, err = c.Directory(); err != nil && c.Database == "" {
+		err = errors.Join(fs.ErrNotExist, err) // a user without a home
+	} else {
+		n.Stores, err = OpenStores(ctx, *c, adapters.CheckPEFT(n.base, name))
+	}
+	switch {
+	case err == nil:
+	case c.Data == "" && c.Database == "" && unwritable(err) && !c.mayHoldKeys():
+		n.log.Warn("no data directory: no tenants, keys and adapters are kept; give --data DIR", "error", err)
+	default:
+		return err
+	}
+	opt := tenant.Options{Keys: n.cfg.Keys, Open: n.cfg.Insecure || Loopback(n.cfg.Listen), Log: n.log}
+	if n.Stores != nil {
+		opt.Store = n.Stores.Tenants
+	} else if len(n.cfg.Adapters) > 0 {
+		return errNoStores()
+	}
+	n.Access, err = tenant.NewAccess(ctx, opt)
+	return err
+}
+
+func errNoStores() error { return refusef("adapter needs a data directory: give --data DIR") }
+
+// addNamed adds the adapters that the settings name.
+func (n *Node) addNamed(ctx context.Context) error {
+	for _, a := range n.cfg.Adapters {
+		v, err := n.Stores.Registry.Add(ctx, tenant.Default, a.Name, a.Path, adapters.AddOptions{})
+		if err != nil {
+			return fmt.Errorf("--adapter %s=%s: %w", a.Name, a.Path, err)
+		}
+		n.log.Info("adapter", "ref", v.Ref(), "rank", v.Rank, "bytes", v.Bytes)
+		for _, text := range v.Warnings {
+			n.log.Warn("adapter", "ref", v.Ref(), "warning", text)
+		}
+	}
+	return nil
+}
+
+// uploadDir is where uploads wait: beside the store, so that they do not fill another disk.
+func (n *Node) uploadDir() string {
+	if n.Stores == nil {
+		return ""
+	}
+	dir, err := n.cfg.Stores.Directory()
+	if err != nil {
+		return ""
+	}
+	return filepath.Join(dir, "tmp")
+}
+
+// warm runs one short request, so that the first client does not pay for first touches.
+func (m *Model) warm(ctx context.Context) error {
+	streams, err := m.Engine.Submit(ctx, engine.Request{
+		ID: "warm-up", Prompt: []int32{0, 1 % int32(m.Model.Config().Vocab)}, MaxTokens: 2, PromptLogprobs: -1,
+		Salt: "warm-up", Internal: true,
+		Sampling: sample.Params{TopP: 1, RepetitionPenalty: 1, Logprobs: -1},
+	})
+	if err != nil {
+		return fmt.Errorf("warm up: %w", err)
+	}
+	for ev := range streams[0].Events() {
+		if ev.Finish == engine.Failed {
+			return fmt.Errorf("warm up: %w", ev.Err)
+		}
+	}
+	return nil
+}
+
+// checkAddress refuses to offer the API to others without a key.
+func checkAddress(listen string, haveKeys, insecure bool) error {
+	if _, _, err := net.SplitHostPort(listen); err != nil {
+		return refusef("listen %q: write HOST:PORT, e.g. 127.0.0.1:8000", listen)
+	}
+	if haveKeys || insecure || Loopback(listen) {
+		return nil
+	}
+	return refusef(
+		"listen %s would let anybody who can reach this machine use the model: make a key with `weft keys add`, "+
+			"give --api-key-file FILE, or --insecure where that is meant", listen)
+}
+
+// Loopback says whether an address HOST:PORT can be reached from this machine only.
+func Loopback(listen string) bool {
+	host, _, err := net.SplitHostPort(listen)
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}

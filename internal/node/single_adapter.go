@@ -1,0 +1,60 @@
+package node
+
+import (
+	"weft/adapters/peft"
+	"weft/runtime/engine"
+	"weft/runtime/lora"
+	"weft/runtime/model"
+)
+
+// singleAdapter is the adapter of all requests of a model that serves one process; the nil one is the base.
+type singleAdapter struct {
+	weights *lora.Weights
+	digest  string
+}
+
+// loadSingle puts the PEFT folder or GGUF adapter at path on the model's device; "" is none.
+func (m *Model) loadSingle(path string) (*singleAdapter, error) {
+	if path == "" {
+		return nil, nil
+	}
+	base, err := peft.OpenModel(m.Path, m.Name)
+	if err != nil {
+		return nil, err
+	}
+	defer base.Close()
+	digest, err := peft.Digest(path)
+	if err != nil {
+		return nil, err
+	}
+	a, err := peft.Load(path, base)
+	if err != nil {
+		return nil, err
+	}
+	w, err := lora.Load(m.Device, a)
+	if err != nil {
+		return nil, err
+	}
+	if err := model.CheckAdapter(m.Model.Config(), w); err != nil {
+		w.Free()
+		return nil, err
+	}
+	return &singleAdapter{w, digest}, nil
+}
+
+// WithAdapter makes requests those of the model's single adapter, where it has one, and returns them.
+func (m *Model) WithAdapter(reqs ...engine.Request) []engine.Request {
+	if m.adapter == nil {
+		return reqs
+	}
+	for i := range reqs {
+		reqs[i].LoRA, reqs[i].AdapterKey = []lora.Use{{Weights: m.adapter.weights, Scale: 1}}, m.adapter.digest
+	}
+	return reqs
+}
+
+func (a *singleAdapter) free() {
+	if a != nil {
+		a.weights.Free()
+	}
+}

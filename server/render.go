@@ -1,0 +1,84 @@
+package server
+
+import (
+	"encoding/json"
+	"errors"
+	"time"
+
+	"weft/internal/jinja"
+	"weft/runtime/chat"
+	"weft/server/openai"
+)
+
+// templateRenderer makes prompts with a chat template.
+type templateRenderer struct {
+	template *chat.Template
+	bos, eos *string
+}
+
+// NewRenderer returns the Renderer of a chat template; bos and eos are what the template knows by these names, nil for
+// what the model's tokenizer does not have.
+func NewRenderer(t *chat.Template, bos, eos *string) Renderer {
+	return &templateRenderer{template: t, bos: bos, eos: eos}
+}
+
+func (r *templateRenderer) Render(req *openai.ChatRequest) (string, error) {
+	in := chat.Input{
+		AddGenerationPrompt: req.AddGenerationPrompt, ContinueFinalMessage: req.ContinueFinalMessage,
+		BOS: r.bos, EOS: r.eos, Now: time.Now, Vars: map[string]any{},
+	}
+	for _, part := range []struct {
+		raw json.RawMessage
+		to  *[]any
+	}{{req.Messages, &in.Messages}, {req.Tools, &in.Tools}, {req.Documents, &in.Documents}} {
+		if part.raw == nil {
+			continue
+		}
+		v, err := jinja.DecodeJSON(part.raw)
+		if err != nil {
+			return "", openai.Invalid("messages", "invalid_json", "%v", err)
+		}
+		list, ok := v.([]any)
+		if !ok {
+			return "", openai.Invalid("messages", "invalid_type", "an array is expected")
+		}
+		*part.to = list
+	}
+	adapted, err := r.template.Adapt(in.Messages)
+	if err != nil {
+		return "", openai.Invalid("messages", "invalid_value", "%v", err)
+	}
+	in.Messages = adapted
+	if req.TemplateVars != nil {
+		v, err := jinja.DecodeJSON(req.TemplateVars)
+		if err != nil {
+			return "", openai.Invalid("chat_template_kwargs", "invalid_json", "%v", err)
+		}
+		m, ok := v.(*jinja.Map)
+		if !ok {
+			return "", openai.Invalid("chat_template_kwargs", "invalid_type", "an object is expected")
+		}
+		for i := range m.Len() {
+			k, v := m.At(i)
+			if name, ok := k.(string); ok {
+				in.Vars[name] = v
+			}
+		}
+	}
+	if req.ReasoningEffort != "" {
+		in.Vars["reasoning_effort"] = req.ReasoningEffort
+	}
+	text, err := r.template.Render(in)
+	var raised *jinja.RaisedError
+	switch {
+	case errors.As(err, &raised):
+		return "",
+			openai.Invalid("messages", "template_error", "the model's chat template refuses this conversation: %s",
+				raised.Message)
+	case err != nil:
+		return "",
+			openai.Invalid("messages", "template_error", "the model's chat template fails on this conversation: %v",
+				err)
+	}
+	return text, nil
+}
