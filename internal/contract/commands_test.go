@@ -110,6 +110,9 @@ func (w *world) commands() {
 		"adapters list --json --data DIR/data", "adapters alias acme/one stable v1 --json --data DIR/data",
 		"adapters pin acme/one --json --data DIR/data", "adapters pin acme/one --off --json --data DIR/data",
 		"adapters rollback acme/one@v1 --json --data DIR/data",
+		"usage --data DIR/data", "usage --format json --tenant acme --from 2026-01-01 --to 2026-01-31 --data DIR/data",
+		"backup --json --out DIR/backup.tar --data DIR/data", "restore --check --json --from DIR/backup.tar",
+		"restore --json --from DIR/backup.tar --data DIR/restored",
 	} {
 		w.command(line)
 	}
@@ -138,6 +141,10 @@ func (w *world) commands() {
 		"tenants add acme --data DIR/data", "tenants add ok --weight -1 --data DIR/data", "tenants frob",
 		"keys revoke key_x --data DIR/data", "keys add --scope root --data DIR/data", "keys revoke --data DIR/data",
 		"keys add --tenant nobody --data DIR/data",
+		"usage --format xml", "usage --from yesterday", "backup", "backup --out DIR/backup.tar --data DIR/data",
+		"backup --out DIR/other --data DIR/none", "restore", "restore --from DIR/none --data DIR/other",
+		"restore --from DIR/backup.tar --data DIR/restored", "restore --from DIR/text.txt --check",
+		"serve --log-level loud",
 		"help", "help serve", "help nonsense", "nonsense", "version", "serve --nonsense", "serve --max-seqs many",
 		"serve --model MODEL --listen 0.0.0.0:0 --data DIR/none",
 		"serve --page-len 7 --model MODEL --listen 127.0.0.1:0 --data DIR/none",
