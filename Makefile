@@ -16,7 +16,7 @@ CODE     := adapters cmd docs finetune internal quant runtime scripts server
 # packages that never reach C: the race detector watches them
 PURE = $(shell go list ./... | grep -v -e /device/cpu$$)
 
-.PHONY: help setup model build serve test test-race test-asan test-isa test-nocgo test-stores test-clients test-python soak fuzz bench bench-training microbench lint fmt docker-steps vulncheck check-deploy ci clean
+.PHONY: help setup model build serve test test-race test-asan test-isa test-nocgo test-stores test-clients test-python soak fuzz bench bench-training microbench lint fmt docker-steps vulncheck check-deploy release ci clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -104,7 +104,10 @@ vulncheck: setup ## known vulnerabilities in what weft calls, where the Go vulne
 check-deploy: ## promtool and systemd-analyze read docs/deploy, where they can be had
 	scripts/check-deploy
 
-ci: lint build vulncheck check-deploy test-nocgo test-race test-asan test-isa fuzz docker-steps test-stores test-clients test-python test ## what CI runs
+release: setup ## binaries, checksums and SBOMs of this version in dist/
+	scripts/release
+
+ci: lint build vulncheck check-deploy test-nocgo test-race test-asan test-isa fuzz docker-steps release test-stores test-clients test-python test ## what CI runs
 
 clean: ## remove what was built here
 	rm -rf bin dist $(CACHE)
