@@ -15,6 +15,8 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+
+	"weft/internal/names"
 )
 
 // Limits of an uploaded archive.
@@ -88,7 +90,7 @@ type unpacker struct {
 
 // refuse is an ErrInvalid about an entry.
 func refuse(entry, why string) error {
-	return fmt.Errorf("%w: archive entry %s: %s", ErrInvalid, Quote(entry), why)
+	return fmt.Errorf("%w: archive entry %s: %s", ErrInvalid, names.Quote(entry), why)
 }
 
 // name checks an entry's name and returns it clean; a folder's name too, once.
@@ -144,7 +146,7 @@ func (u *unpacker) file(ctx context.Context, entry string, in io.Reader) error {
 	if u.folder != "" && u.folder != folder {
 		return refuse(entry,
 			fmt.Sprintf("files of an adapter in %s too: one adapter is expected, at the top or in one folder",
-				Quote(u.folder)))
+				names.Quote(u.folder)))
 	}
 	u.folder = folder
 	f, err := writeFile(ctx, bounded, u.work, base)

@@ -11,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"weft/internal/names"
 )
 
 // File is a file of a version.
@@ -47,7 +49,7 @@ func copyAdapter(ctx context.Context, dir, work string) ([]File, error) {
 	}
 	if !st.IsDir() {
 		if !strings.HasSuffix(dir, ".gguf") {
-			return nil, fmt.Errorf("%w: %s: neither a folder nor a .gguf file", ErrInvalid, Quote(dir))
+			return nil, fmt.Errorf("%w: %s: neither a folder nor a .gguf file", ErrInvalid, names.Quote(dir))
 		}
 		f, err := copyRegular(ctx, dir, work, ggufFile)
 		return []File{f}, err
@@ -99,7 +101,7 @@ func copyRegular(ctx context.Context, from, work, name string) (File, error) {
 		return File{}, err
 	}
 	if !st.Mode().IsRegular() {
-		return File{}, fmt.Errorf("%w: %s is no regular file: copy what it stands for (cp -L)", ErrInvalid, Quote(from))
+		return File{}, fmt.Errorf("%w: %s is no regular file: copy what it stands for (cp -L)", ErrInvalid, names.Quote(from))
 	}
 	in, err := os.Open(from)
 	if err != nil {
@@ -111,7 +113,7 @@ func copyRegular(ctx context.Context, from, work, name string) (File, error) {
 		return File{}, err
 	}
 	if !os.SameFile(st, opened) {
-		return File{}, fmt.Errorf("%w: %s was replaced while it was read", ErrInvalid, Quote(from))
+		return File{}, fmt.Errorf("%w: %s was replaced while it was read", ErrInvalid, names.Quote(from))
 	}
 	return writeFile(ctx, in, work, name)
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"weft/internal/names"
 	"weft/internal/store"
 )
 
@@ -72,7 +73,7 @@ func StoredFiles(ctx context.Context, db *store.DB) (out []File, err error) {
 			return nil, err
 		}
 		if len(f.Digest) != 64 || !isDigestPrefix(f.Digest) || f.Bytes < 0 {
-			return nil, fmt.Errorf("%w: the row of %s names no blob", ErrCorrupt, Quote(f.Name))
+			return nil, fmt.Errorf("%w: the row of %s names no blob", ErrCorrupt, names.Quote(f.Name))
 		}
 		out = append(out, f)
 	}

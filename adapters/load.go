@@ -14,6 +14,7 @@ import (
 	"syscall"
 
 	"weft/adapters/peft"
+	"weft/internal/bounded"
 	"weft/runtime/chat"
 	"weft/runtime/device"
 	"weft/runtime/lora"
@@ -32,20 +33,14 @@ func peftPath(dir string) string {
 // CheckTemplate refuses an adapter's folder whose own chat template cannot be parsed. A folder without one, and a path
 // that is no folder, are accepted.
 func CheckTemplate(dir string) error {
-	path := filepath.Join(dir, templateFile)
-	st, err := os.Lstat(path)
-	switch most := maxFileBytes[templateFile]; {
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
+	text, err := bounded.ReadFileNoLink(filepath.Join(dir, templateFile), maxFileBytes[templateFile])
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 		return nil
-	case err == nil && (!st.Mode().IsRegular() || st.Size() > most):
-		err = fmt.Errorf("a regular file of at most %d bytes is expected", most)
-	case err == nil:
-		var text []byte
-		if text, err = os.ReadFile(path); err == nil {
-			_, err = chat.Parse(string(text))
-		}
 	}
 	if err != nil {
+		return err
+	}
+	if _, err := chat.Parse(string(text)); err != nil {
 		return fmt.Errorf("%s: %w", templateFile, err)
 	}
 	return nil

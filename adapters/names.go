@@ -3,27 +3,19 @@ package adapters
 import (
 	"context"
 	"fmt"
-	"regexp"
-	"strconv"
 	"strings"
 
+	"weft/internal/names"
 	"weft/internal/store"
 )
-
-// MaxName is the longest tenant, adapter name or tag, in bytes.
-const MaxName = 64
-
-var nameForm = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,63}$`)
 
 // CheckName refuses what cannot be the name of a tenant, an adapter or a tag; what says which of them it is.
 // ErrInvalid.
 func CheckName(what, name string) error {
-	if nameForm.MatchString(name) && !strings.Contains(name, "..") {
-		return nil
+	if err := names.Check(what, name); err != nil {
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
-	return fmt.Errorf(
-		"%w: %s %s: 1 to %d of a-z 0-9 . _ - are needed, a letter or digit first and no two dots in a row", ErrInvalid,
-		what, Quote(name), MaxName)
+	return nil
 }
 
 // checkTag refuses, besides, tags that could be a version's digest.
@@ -47,20 +39,11 @@ func isDigestPrefix(s string) bool {
 	return strings.Trim(s, "0123456789abcdef") == ""
 }
 
-// Quote writes a stranger's name for messages and logs: quoted, in ASCII, and shortened.
-func Quote(s string) string {
-	const most = 80
-	if len(s) <= most {
-		return strconv.QuoteToASCII(s)
-	}
-	return strconv.QuoteToASCII(s[:most]) + fmt.Sprintf("… (%d bytes)", len(s))
-}
-
 // ParseRef splits TENANT/NAME or TENANT/NAME@VERSION and checks the names. ErrInvalid.
 func ParseRef(ref string) (tenant, name, version string, err error) {
 	tenant, name, ok := strings.Cut(ref, "/")
 	if !ok {
-		return "", "", "", fmt.Errorf("%w: %s: TENANT/NAME is expected", ErrInvalid, Quote(ref))
+		return "", "", "", fmt.Errorf("%w: %s: TENANT/NAME is expected", ErrInvalid, names.Quote(ref))
 	}
 	name, version, _ = strings.Cut(name, "@")
 	if err := CheckName("tenant", tenant); err != nil {

@@ -19,6 +19,7 @@ import (
 
 	lru "github.com/hashicorp/golang-lru/v2"
 
+	"weft/internal/names"
 	"weft/internal/store"
 )
 
@@ -173,7 +174,7 @@ type upload struct {
 // these, by name.
 func newUpload(tenant, name, work string, meta Meta, files []File, now time.Time) (*upload, error) {
 	if len(meta.Digest) != 64 || !isDigestPrefix(meta.Digest) {
-		return nil, fmt.Errorf("the checker returned no digest: %s", Quote(meta.Digest))
+		return nil, fmt.Errorf("the checker returned no digest: %s", names.Quote(meta.Digest))
 	}
 	slices.SortFunc(files, func(a, b File) int { return cmp.Compare(a.Name, b.Name) })
 	p := &upload{work: work, files: files, version: Version{
@@ -418,7 +419,7 @@ func setTag(ctx context.Context, tx *store.Tx, tenant, name, tag, digest string)
 
 func notFound(tenant, name, version string) error {
 	if version != "" {
-		return fmt.Errorf("%w: %s/%s@%s", ErrNotFound, Quote(tenant), Quote(name), Quote(version))
+		return fmt.Errorf("%w: %s/%s@%s", ErrNotFound, names.Quote(tenant), names.Quote(name), names.Quote(version))
 	}
-	return fmt.Errorf("%w: %s/%s", ErrNotFound, Quote(tenant), Quote(name))
+	return fmt.Errorf("%w: %s/%s", ErrNotFound, names.Quote(tenant), names.Quote(name))
 }

@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"weft/internal/names"
 	"weft/internal/store"
 )
 
@@ -225,7 +226,7 @@ func testTagPinRemove(t *testing.T, p place) {
 	}
 	resolves(t, r, "t", "a", "stable", two)
 	for _, tag := range []string{"", "Stable", "a/b", "deadbeef", "a..b", "x\x00", strings.Repeat("a", 65)} {
-		wants(t, "tag "+Quote(tag), r.Tag(ctx, "t", "a", tag, ""), ErrInvalid)
+		wants(t, "tag "+names.Quote(tag), r.Tag(ctx, "t", "a", tag, ""), ErrInvalid)
 	}
 	wants(t, "tag of nothing", r.Tag(ctx, "t", "a", "x", "nope"), ErrNotFound)
 	wants(t, "no such tag", r.Untag(ctx, "t", "a", "nope"), ErrNotFound)
@@ -363,13 +364,13 @@ func TestNamesAreRefused(t *testing.T) {
 			_, err := r.Add(t.Context(), tn[0], tn[1], folder, AddOptions{})
 			if !errors.Is(err, ErrInvalid) || len(err.Error()) > 400 ||
 				strings.ContainsAny(err.Error(), "\x00\x1b\r") || strings.Contains(err.Error(), "a\nb") {
-				t.Errorf("%s: %v", Quote(name), err)
+				t.Errorf("%s: %v", names.Quote(name), err)
 			}
 			for _, err := range []error{r.Remove(t.Context(), tn[0], tn[1], ""), r.Pin(t.Context(), tn[0], tn[1], true),
 				r.Tag(t.Context(), tn[0], tn[1], "x", "")} {
 				if !errors.Is(err, ErrNotFound) || len(err.Error()) > 400 ||
 					strings.ContainsAny(err.Error(), "\x00\x1b\r\n") {
-					t.Errorf("%s: %v", Quote(name), err)
+					t.Errorf("%s: %v", names.Quote(name), err)
 				}
 			}
 		}

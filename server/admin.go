@@ -11,7 +11,7 @@ import (
 
 	"github.com/gin-gonic/gin"
 
-	"weft/adapters"
+	"weft/internal/names"
 	"weft/server/openai"
 	"weft/server/tenant"
 )
@@ -67,7 +67,7 @@ func operatorOnly(c *gin.Context) error {
 // ownTenant lets admins of another tenant see nothing: for them it does not exist.
 func ownTenant(c *gin.Context) error {
 	if g := grantOf(c); !g.Operator() && g.Tenant != c.Param("tenant") {
-		return fmt.Errorf("%w: there is no tenant %s", tenant.ErrNotFound, adapters.Quote(c.Param("tenant")))
+		return fmt.Errorf("%w: there is no tenant %s", tenant.ErrNotFound, names.Quote(c.Param("tenant")))
 	}
 	return nil
 }
@@ -239,7 +239,7 @@ func (s *Server) createKey(c *gin.Context) (any, error) {
 	if in.Expires != "" {
 		if expires, err = time.Parse(time.RFC3339, in.Expires); err != nil {
 			return nil, openai.Invalid("expires", "invalid_value",
-				"expires must be a time such as 2030-01-31T12:00:00Z (RFC 3339), not %s.", adapters.Quote(in.Expires))
+				"expires must be a time such as 2030-01-31T12:00:00Z (RFC 3339), not %s.", names.Quote(in.Expires))
 		}
 	}
 	secret, k, err := st.AddKey(c.Request.Context(), c.Param("tenant"),

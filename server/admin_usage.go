@@ -8,7 +8,7 @@ import (
 
 	"github.com/gin-gonic/gin"
 
-	"weft/adapters"
+	"weft/internal/names"
 	"weft/server/openai"
 	"weft/server/tenant"
 )
@@ -46,7 +46,7 @@ func (s *Server) usageRows(c *gin.Context) ([]tenant.UsageRow, error) {
 	q := tenant.UsageQuery{Tenant: c.Query("tenant")}
 	if g := grantOf(c); !g.Operator() {
 		if q.Tenant != "" && q.Tenant != g.Tenant {
-			return nil, fmt.Errorf("%w: there is no tenant %s", tenant.ErrNotFound, adapters.Quote(q.Tenant))
+			return nil, fmt.Errorf("%w: there is no tenant %s", tenant.ErrNotFound, names.Quote(q.Tenant))
 		}
 		q.Tenant = g.Tenant
 	}
@@ -57,12 +57,12 @@ func (s *Server) usageRows(c *gin.Context) ([]tenant.UsageRow, error) {
 		t, err := tenant.ParseDay(c.Query(day.param))
 		if err != nil {
 			return nil, openai.Invalid(day.param, "invalid_value", "%s must be a date such as 2026-01-31, not %s.",
-				day.param, adapters.Quote(c.Query(day.param)))
+				day.param, names.Quote(c.Query(day.param)))
 		}
 		*day.to = t
 	}
 	if f := c.Query("format"); f != "" && f != "json" && f != "csv" {
-		return nil, openai.Invalid("format", "invalid_value", "format must be json or csv, not %s.", adapters.Quote(f))
+		return nil, openai.Invalid("format", "invalid_value", "format must be json or csv, not %s.", names.Quote(f))
 	}
 	to := q.To
 	if to.IsZero() {

@@ -14,6 +14,7 @@ import (
 	"github.com/gin-gonic/gin"
 
 	"weft/adapters"
+	"weft/internal/names"
 	"weft/runtime/lora"
 	"weft/server/openai"
 	"weft/server/tenant"
@@ -140,7 +141,7 @@ func (s *Server) resolve(ctx context.Context, g *tenant.Grant, param, ref string
 	case errors.Is(err, adapters.ErrNotFound), errors.Is(err, adapters.ErrInvalid), err == nil && !allowed:
 		err = s.noModel(param, ref)
 	case err != nil:
-		err = fmt.Errorf("resolve %s: %w", adapters.Quote(ref), err)
+		err = fmt.Errorf("resolve %s: %w", names.Quote(ref), err)
 	}
 	return v, err
 }

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"weft/adapters"
+	"weft/internal/names"
 	"weft/runtime/lora"
 	"weft/server/openai"
 	"weft/server/tenant"
@@ -64,7 +65,7 @@ func (a *fakeAdapters) Resolve(_ context.Context, tenant, name, version string) 
 			return v, nil
 		}
 	}
-	return adapters.Version{}, fmt.Errorf("%w: %s", adapters.ErrNotFound, adapters.Quote(name))
+	return adapters.Version{}, fmt.Errorf("%w: %s", adapters.ErrNotFound, names.Quote(name))
 }
 
 func (a *fakeAdapters) AcquireAll(ctx context.Context, vs ...adapters.Version) ([]adapters.Lease, error) {

@@ -11,6 +11,7 @@ import (
 	"github.com/gin-gonic/gin"
 
 	"weft/adapters"
+	"weft/internal/names"
 	"weft/server/openai"
 )
 
@@ -145,4 +146,4 @@ func (s *Server) unloadLoRA(c *gin.Context) (string, error) {
 }
 
 // singleQuoted writes a stranger's name as vLLM's messages do.
-func singleQuoted(name string) string { return strings.ReplaceAll(adapters.Quote(name), `"`, `'`) }
+func singleQuoted(name string) string { return strings.ReplaceAll(names.Quote(name), `"`, `'`) }

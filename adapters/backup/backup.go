@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"weft/adapters"
+	"weft/internal/names"
 	"weft/internal/store"
 )
 
@@ -220,15 +221,15 @@ func writeFiles(ctx context.Context, s Store, m Manifest, db string, blobs []ada
 	for i, b := range blobs {
 		in, err := s.Blobs.Open(ctx, b.Digest)
 		if errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("%w: %s: add the adapter again or remove it", errGone, adapters.Quote(b.Name))
+			return fmt.Errorf("%w: %s: add the adapter again or remove it", errGone, names.Quote(b.Name))
 		}
 		if err != nil {
-			return fmt.Errorf("read %s: %w", adapters.Quote(b.Name), err)
+			return fmt.Errorf("read %s: %w", names.Quote(b.Name), err)
 		}
 		f := m.Files[i+1]
 		err = errors.Join(to.add(f.Name, f.Bytes, check(ctx, in, f)), in.Close())
 		if errors.Is(err, ErrDamaged) {
-			return fmt.Errorf("%w: %s: add the adapter again or remove it", adapters.ErrCorrupt, adapters.Quote(b.Name))
+			return fmt.Errorf("%w: %s: add the adapter again or remove it", adapters.ErrCorrupt, names.Quote(b.Name))
 		}
 		if err != nil {
 			return err

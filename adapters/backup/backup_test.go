@@ -171,7 +171,7 @@ func wants(t testing.TB, what string, err, want error) {
 	}
 }
 
-func names(t testing.TB, dir string) (out []string) {
+func namesIn(t testing.TB, dir string) (out []string) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -233,7 +233,7 @@ func testBackup(t *testing.T, a, b, c place) {
 		}
 		last = to
 	}
-	if left := names(t, out); len(left) != 2 {
+	if left := namesIn(t, out); len(left) != 2 {
 		t.Errorf("left: %v", left)
 	}
 	// In the place of something else; a server that has resolved a name sees that it is another.
@@ -252,7 +252,7 @@ func testBackup(t *testing.T, a, b, c place) {
 		if err := p.DB.QueryRow(ctx, "SELECT COUNT(*) FROM adapter_claims").Scan(&claims); err != nil || claims != 0 {
 			t.Errorf("%d claims are left: %v", claims, err)
 		}
-		if left := names(t, filepath.Join(p.Dir, "tmp")); len(left) > 0 {
+		if left := namesIn(t, filepath.Join(p.Dir, "tmp")); len(left) > 0 {
 			t.Errorf("left in tmp: %v", left)
 		}
 	}
@@ -281,7 +281,7 @@ func TestDamagedStore(t *testing.T) {
 				t.Errorf("%s: %v does not say whose file it is", what, err)
 			}
 		}
-		if left := names(t, out); len(left) > 0 {
+		if left := namesIn(t, out); len(left) > 0 {
 			t.Errorf("%s: left %v", what, left)
 		}
 	}
@@ -304,7 +304,7 @@ func TestDamagedBackup(t *testing.T) {
 		wants(t, what, err, ErrDamaged)
 		_, err = Restore(t.Context(), path, target.Store, false)
 		wants(t, what, err, ErrDamaged)
-		if left := names(t, target.Dir); strings.Contains(strings.Join(left, " "), "blobs") {
+		if left := namesIn(t, target.Dir); strings.Contains(strings.Join(left, " "), "blobs") {
 			t.Fatalf("%s: files are in the store: %v", what, left)
 		}
 	}

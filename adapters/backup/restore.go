@@ -14,6 +14,7 @@ import (
 	"slices"
 
 	"weft/adapters"
+	"weft/internal/names"
 	"weft/internal/store"
 )
 
@@ -86,7 +87,7 @@ func walkTar(ctx context.Context, in *tar.Reader, with func(f File, in io.Reader
 		f, ok := left[head.Name]
 		if !ok || head.Typeflag != tar.TypeReg {
 			return m, fmt.Errorf("%w: it holds %s, which its manifest does not name", ErrDamaged,
-				adapters.Quote(head.Name))
+				names.Quote(head.Name))
 		}
 		delete(left, head.Name)
 		if err := read(ctx, f, in, with); err != nil {
@@ -121,14 +122,14 @@ func readManifest(in io.Reader) (m Manifest, err error) {
 	}
 	if m.Format > format {
 		return m, fmt.Errorf("the backup has format %d, this program reads up to %d: use the version of weft that "+
-			"wrote it (%s), or a later one", m.Format, format, adapters.Quote(m.Weft))
+			"wrote it (%s), or a later one", m.Format, format, names.Quote(m.Weft))
 	}
 	if len(m.Files) == 0 || m.Files[0].Name != databaseName {
 		return m, fmt.Errorf("%w: %s names no %s", ErrDamaged, manifestName, databaseName)
 	}
 	for _, f := range m.Files[1:] {
 		if len(f.SHA256) != 64 || !filepath.IsLocal(f.SHA256) || f.Name != blobName(f.SHA256) {
-			return m, fmt.Errorf("%w: %s names %s", ErrDamaged, manifestName, adapters.Quote(f.Name))
+			return m, fmt.Errorf("%w: %s names %s", ErrDamaged, manifestName, names.Quote(f.Name))
 		}
 	}
 	return m, nil
@@ -171,7 +172,7 @@ func unpack(ctx context.Context, path, work string) (db *store.DB, m Manifest, e
 	blobs, err := adapters.StoredFiles(ctx, db)
 	for _, b := range blobs {
 		if n, ok := have[b.Digest]; !ok || n != b.Bytes {
-			err = fmt.Errorf("%w: the file of %s is not in it", ErrDamaged, adapters.Quote(b.Name))
+			err = fmt.Errorf("%w: the file of %s is not in it", ErrDamaged, names.Quote(b.Name))
 		}
 	}
 	if err != nil {

@@ -8,13 +8,13 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
+	"weft/internal/bounded"
 	"weft/quant"
 	"weft/runtime/weights"
 )
@@ -210,7 +210,12 @@ func (a *Adapter) readConfig() ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, maxConfigBytes+1))
+	text, err := bounded.Read(f, maxConfigBytes)
+	if errors.Is(err, bounded.ErrTooLong) {
+		a.wrong.add("", "%s has more than %d bytes", ConfigFile, maxConfigBytes)
+		return nil, nil
+	}
+	return text, err
 }
 
 // openRegular opens a file of the folder; nil where it is missing, a link or no regular file, which is a reason.

@@ -7,6 +7,8 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+
+	"weft/internal/bounded"
 )
 
 // ProofFile is the name of an adapter's proof in its folder.
@@ -51,17 +53,10 @@ func (p *Proof) Write(dir string) error {
 
 // ReadProof reads the proof of the adapter in dir, nil where it has none.
 func ReadProof(dir string) (*Proof, error) {
-	path := filepath.Join(dir, ProofFile)
-	st, err := os.Lstat(path)
-	switch {
-	case errors.Is(err, os.ErrNotExist):
+	text, err := bounded.ReadFileNoLink(filepath.Join(dir, ProofFile), maxProofBytes)
+	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
-	case err != nil:
-		return nil, err
-	case !st.Mode().IsRegular() || st.Size() > maxProofBytes:
-		return nil, fmt.Errorf("%s: a regular file of at most %d bytes is expected", ProofFile, maxProofBytes)
 	}
-	text, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}

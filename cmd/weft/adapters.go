@@ -15,6 +15,7 @@ import (
 	"weft/adapters/peft"
 	"weft/internal/chatclient"
 	"weft/internal/modelref"
+	"weft/internal/names"
 	"weft/internal/node"
 )
 
@@ -54,7 +55,7 @@ func parseRef(ref string, versionAllowed bool) (tenant, name, version string, er
 		return "", "", "", usageError{err}
 	}
 	if version != "" && !versionAllowed {
-		return "", "", "", usagef("%s: TENANT/NAME without a version is expected", adapters.Quote(ref))
+		return "", "", "", usagef("%s: TENANT/NAME without a version is expected", names.Quote(ref))
 	}
 	return tenant, name, version, nil
 }

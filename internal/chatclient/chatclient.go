@@ -12,6 +12,8 @@ import (
 	"net/http"
 	"os"
 	"strings"
+
+	"weft/internal/sse"
 )
 
 type message struct {
@@ -230,15 +232,20 @@ type chunk struct {
 
 func (c *Conversation) printStream(r io.Reader) (string, error) {
 	var answer strings.Builder
-	sc := bufio.NewScanner(r)
-	sc.Buffer(nil, 1<<20)
-	for sc.Scan() {
-		data, ok := strings.CutPrefix(sc.Text(), "data: ")
-		if !ok || data == "[DONE]" {
+	events := sse.NewReader(r, 1<<20)
+	for {
+		ev, err := events.Next()
+		if errors.Is(err, io.EOF) {
+			return answer.String(), nil
+		}
+		if err != nil {
+			return answer.String(), err
+		}
+		if string(ev.Data) == "[DONE]" {
 			continue
 		}
 		var ch chunk
-		if err := json.Unmarshal([]byte(data), &ch); err != nil {
+		if err := json.Unmarshal(ev.Data, &ch); err != nil {
 			return answer.String(), fmt.Errorf("the server sent what is no chat chunk: %w", err)
 		}
 		if ch.Error != nil {
@@ -249,7 +256,6 @@ func (c *Conversation) printStream(r io.Reader) (string, error) {
 			fmt.Fprint(c.Out, Printable(choice.Delta.Content))
 		}
 	}
-	return answer.String(), sc.Err()
 }
 
 // Printable drops control characters, so that an answer or a foreign file cannot command the terminal.

@@ -1,9 +1,7 @@
 package load
 
 import (
-	"bufio"
 	"bytes"
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,6 +11,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"weft/internal/sse"
 )
 
 // client sends the requests of one run.
@@ -204,23 +204,21 @@ func (c *client) send(ctx context.Context, i, key int, due time.Time, o *Outcome
 
 // read takes the events of an answer as they come.
 func (o *Outcome) read(r io.Reader) error {
-	lines := bufio.NewScanner(r)
-	lines.Buffer(nil, maxAnswer)
+	events := sse.NewReader(r, maxAnswer)
 	for {
-		if !lines.Scan() {
-			return fmt.Errorf("the stream ended without [DONE]: %w", cmp.Or(lines.Err(), io.ErrUnexpectedEOF))
+		ev, err := events.Next()
+		if errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
 		}
-		data, ok := bytes.CutPrefix(lines.Bytes(), []byte("data:"))
-		if !ok {
-			continue // blank, or a comment
+		if err != nil {
+			return fmt.Errorf("the stream ended without [DONE]: %w", err)
 		}
-		data = bytes.TrimSpace(data)
-		if string(data) == "[DONE]" {
+		if string(bytes.TrimSpace(ev.Data)) == "[DONE]" {
 			return nil
 		}
 		now := time.Now()
 		var k chunk
-		if err := json.Unmarshal(data, &k); err != nil {
+		if err := json.Unmarshal(ev.Data, &k); err != nil {
 			return fmt.Errorf("event: %w", err)
 		}
 		if len(k.Error) > 0 && string(k.Error) != "null" {

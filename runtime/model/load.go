@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"weft/internal/bounded"
 	"weft/quant"
 	"weft/runtime/device"
 	"weft/runtime/weights"
@@ -74,25 +75,11 @@ func ConfigOf(path string, src weights.Source) (*Config, error) {
 	if info, err := os.Stat(path); err == nil && !info.IsDir() {
 		path = filepath.Dir(path)
 	}
-	text, err := readConfig(filepath.Join(path, "config.json"))
+	text, err := bounded.ReadFile(filepath.Join(path, "config.json"), maxConfigBytes)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
 	}
 	return ParseConfig(text)
-}
-
-// readConfig reads a regular file of at most maxConfigBytes.
-func readConfig(path string) ([]byte, error) {
-	info, err := os.Stat(path)
-	switch {
-	case err != nil:
-		return nil, err
-	case !info.Mode().IsRegular():
-		return nil, fmt.Errorf("%s: not a regular file", path)
-	case info.Size() > maxConfigBytes:
-		return nil, fmt.Errorf("%s: %d bytes, more than %d", path, info.Size(), maxConfigBytes)
-	}
-	return os.ReadFile(path)
 }
 
 // loader moves tensors from a source to a device, one at a time, and remembers what it used.

@@ -1,26 +1,29 @@
 package model
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"weft/internal/bounded"
 )
 
 // TestReadConfig: what is no file of a sensible size is refused unread, and an error of the JSON says where it lies.
 func TestReadConfig(t *testing.T) {
 	dir := t.TempDir()
-	if _, err := readConfig(dir); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+	file := filepath.Join(dir, "config.json")
+	if err := os.Mkdir(file, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ConfigOf(dir, nil); !errors.Is(err, ErrConfig) || !errors.Is(err, bounded.ErrNotRegular) {
 		t.Errorf("a folder: %v", err)
 	}
-	large := filepath.Join(dir, "config.json")
-	if err := os.WriteFile(large, nil, 0o600); err != nil {
+	if err := errors.Join(os.Remove(file), os.WriteFile(file, nil, 0o600), os.Truncate(file, maxConfigBytes+1)); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Truncate(large, maxConfigBytes+1); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := readConfig(large); err == nil || !strings.Contains(err.Error(), "more than 16777216") {
+	if _, err := ConfigOf(dir, nil); err == nil || !strings.Contains(err.Error(), "more than 16777216") {
 		t.Errorf("a large file: %v", err)
 	}
 	for text, place := range map[string]string{`{"hidden_size": "x"}`: "at byte 19", `{"hidden_size": 1`: "at byte 17", `{"a" 1}`: "at byte 6"} {

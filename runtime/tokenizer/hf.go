@@ -5,11 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+
+	"weft/internal/bounded"
 )
 
 // maxFileBytes bounds a tokenizer file.
@@ -131,17 +132,9 @@ func place(err error) string {
 }
 
 func readFile(path string) ([]byte, error) {
-	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%w: not a regular file", ErrFormat)
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxFileBytes+1))
-	if err == nil && len(text) > maxFileBytes {
-		err = fmt.Errorf("%w: more than %d bytes", ErrFormat, maxFileBytes)
+	text, err := bounded.ReadFile(path, maxFileBytes)
+	if errors.Is(err, bounded.ErrTooLong) || errors.Is(err, bounded.ErrNotRegular) {
+		err = fmt.Errorf("%w: %w", ErrFormat, err)
 	}
 	return text, err
 }

@@ -103,14 +103,7 @@ func (d *Dir) openShards(weightMap map[string]string) error {
 
 // readIndex returns the index's weight_map: tensor name to file name, each a plain name inside the folder.
 func readIndex(path string) (map[string]string, error) {
-	st, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if st.Size() > maxIndexBytes {
-		return nil, fmt.Errorf("%s: %w: %d bytes, more than %d", path, ErrFormat, st.Size(), maxIndexBytes)
-	}
-	text, err := os.ReadFile(path)
+	text, err := readSmall(path, maxIndexBytes)
 	if err != nil {
 		return nil, err
 	}

@@ -5,11 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
+	"weft/internal/bounded"
 	"weft/quant"
 )
 
@@ -144,7 +144,7 @@ func (q *Quantized) hideZeroBias(name string) {
 // readQuantization reads how a folder's checkpoint was quantized: from config.json, or from the quantize_config.json of
 // older AutoGPTQ.
 func readQuantization(folder string) (*Quantization, error) {
-	text, err := readSmall(filepath.Join(folder, "config.json"))
+	text, err := readSmall(filepath.Join(folder, "config.json"), maxSmallBytes)
 	if err != nil {
 		return nil, err
 	}
@@ -157,7 +157,7 @@ func readQuantization(folder string) (*Quantization, error) {
 	if config.Quantization != nil {
 		return ParseQuantization(config.Quantization)
 	}
-	text, err = readSmall(filepath.Join(folder, "quantize_config.json"))
+	text, err = readSmall(filepath.Join(folder, "quantize_config.json"), maxSmallBytes)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w: config.json has no quantization_config, which says how it is packed", ErrFormat)
 	}
@@ -180,16 +180,13 @@ func readQuantization(folder string) (*Quantization, error) {
 // maxSmallBytes bounds the JSON files beside the weights.
 const maxSmallBytes = 16 << 20
 
-func readSmall(path string) ([]byte, error) {
-	f, err := openRegular(path)
-	if err != nil {
-		return nil, err
+// readSmall reads a regular file of at most limit bytes; another is ErrFormat.
+func readSmall(path string, limit int64) ([]byte, error) {
+	text, err := bounded.ReadFile(path, limit)
+	if errors.Is(err, bounded.ErrTooLong) || errors.Is(err, bounded.ErrNotRegular) {
+		err = fmt.Errorf("%w: %w", ErrFormat, err)
 	}
-	defer f.Close()
-	if st, err := f.Stat(); err != nil || st.Size() > maxSmallBytes {
-		return nil, errors.Join(err, fmt.Errorf("%s: %w: larger than %d bytes", path, ErrFormat, maxSmallBytes))
-	}
-	return os.ReadFile(path)
+	return text, err
 }
 
 // Names lists the tensors, weights under their plain names, sorted.

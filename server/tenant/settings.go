@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"weft/internal/names"
 )
 
 // Errors of this package; test with errors.Is.
@@ -28,31 +30,12 @@ var (
 // every tenant.
 const Default = "default"
 
-// MaxName is the longest name of a tenant or an adapter, in bytes.
-const MaxName = 64
-
-// CheckName returns an ErrInvalid that wraps what is wrong with a name: it must match [a-z0-9][a-z0-9._-]{0,63} and
-// hold no "..".
-func CheckName(kind, name string) error {
-	ok := name != "" && len(name) <= MaxName && !strings.Contains(name, "..")
-	for i, c := range []byte(name[:min(len(name), MaxName)]) {
-		alnum := c >= 'a' && c <= 'z' || c >= '0' && c <= '9'
-		ok = ok && (alnum || i > 0 && (c == '.' || c == '_' || c == '-'))
+// CheckName refuses what cannot be the name of a tenant or an adapter; what says which of them it is. ErrInvalid.
+func CheckName(what, name string) error {
+	if err := names.Check(what, name); err != nil {
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
-	if ok {
-		return nil
-	}
-	return fmt.Errorf(
-		"%w: %s %s must be 1 to %d of a-z, 0-9, '.', '_' and '-', begin with a letter or digit and hold no '..'",
-		ErrInvalid, kind, quote(name), MaxName)
-}
-
-// quote makes a stranger's text harmless in a message.
-func quote(s string) string {
-	if len(s) > 40 {
-		return fmt.Sprintf("%q...", s[:40])
-	}
-	return fmt.Sprintf("%q", s)
+	return nil
 }
 
 // Prefix is a policy of the prefix cache: who may reuse the KV pages of a prompt's beginning. Adapters are always
@@ -116,7 +99,7 @@ func (s *Settings) Validate() error {
 	}
 	if !slices.Contains([]Prefix{PrefixTenant, PrefixShared, PrefixNone}, s.PrefixCache) {
 		return fmt.Errorf("%w: prefix_cache %s must be tenant, shared or none", ErrInvalid,
-			quote(string(s.PrefixCache)))
+			names.Quote(string(s.PrefixCache)))
 	}
 	for _, l := range []struct {
 		name string
@@ -176,7 +159,7 @@ func (s *KeySettings) Validate() error {
 	}
 	for _, sc := range s.Scopes {
 		if !slices.Contains([]Scope{Infer, Admin, Metrics}, sc) {
-			return fmt.Errorf("%w: scope %s is none of infer, admin, metrics", ErrInvalid, quote(string(sc)))
+			return fmt.Errorf("%w: scope %s is none of infer, admin, metrics", ErrInvalid, names.Quote(string(sc)))
 		}
 	}
 	return checkDefault(s.DefaultAdapter)

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"time"
 
+	"weft/internal/names"
 	"weft/internal/store"
 )
 
@@ -86,7 +87,7 @@ func affected(r sql.Result, err error) int64 {
 }
 
 func noTenant(name string) error {
-	return fmt.Errorf("%w: there is no tenant %s", ErrNotFound, quote(name))
+	return fmt.Errorf("%w: there is no tenant %s", ErrNotFound, names.Quote(name))
 }
 
 // Get returns a tenant, or ErrNotFound.
@@ -174,7 +175,7 @@ func (s *Store) Delete(ctx context.Context, name string) error {
 			return err
 		}
 		if n > 0 {
-			return fmt.Errorf("%w: tenant %s still has %d adapters; remove them first", ErrConflict, quote(name), n)
+			return fmt.Errorf("%w: tenant %s still has %d adapters; remove them first", ErrConflict, names.Quote(name), n)
 		}
 		r, err := tx.Exec(ctx, "DELETE FROM tenants WHERE name = ?", name)
 		if n := affected(r, err); err == nil && n == 0 {
@@ -299,7 +300,7 @@ func (s *Store) Revoke(ctx context.Context, tenant, id string) error {
 		var revoked int64
 		err := tx.QueryRow(ctx, "SELECT tenant, revoked_ns FROM tenant_keys WHERE id = ?", id).Scan(&owner, &revoked)
 		if errors.Is(err, sql.ErrNoRows) || err == nil && tenant != "" && owner != tenant {
-			return fmt.Errorf("%w: there is no key %s", ErrNotFound, quote(id))
+			return fmt.Errorf("%w: there is no key %s", ErrNotFound, names.Quote(id))
 		}
 		if err != nil || revoked != 0 {
 			return err

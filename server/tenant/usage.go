@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"time"
 
+	"weft/internal/names"
 	"weft/internal/store"
 )
 
@@ -120,7 +121,7 @@ func ParseDay(text string) (time.Time, error) {
 	}
 	t, err := time.Parse(time.DateOnly, text)
 	if err != nil {
-		return t, fmt.Errorf("%w: %s is no date: write it as 2026-01-31", ErrInvalid, quote(text))
+		return t, fmt.Errorf("%w: %s is no date: write it as 2026-01-31", ErrInvalid, names.Quote(text))
 	}
 	return t, nil
 }
