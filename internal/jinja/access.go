@@ -5,8 +5,6 @@ import (
 	"unicode/utf8"
 )
 
-func repeatString(s string, n int) string { return strings.Repeat(s, n) }
-func containsString(s, part string) bool  { return strings.Contains(s, part) }
 func unsafeAttr(v any, name string) *undefined {
 	return &undefined{msg: "access to attribute '" + name + "' of '" + typeName(v) + "' object is unsafe.",
 		unsafe: true}

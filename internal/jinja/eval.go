@@ -230,7 +230,8 @@ func (s *flowStmt) exec(*evaluator, *scope, *writer) (flow, error) { return s.fl
 
 func (s *blockStmt) exec(ev *evaluator, sc *scope, w *writer) (flow, error) {
 	if s.required {
-		return flowNext, &failure{kind: "TemplateRuntimeError", msg: "Required block '" + s.name + "' not found", line: s.line}
+		msg := "Required block '" + s.name + "' not found"
+		return flowNext, &failure{kind: "TemplateRuntimeError", msg: msg, line: s.line}
 	}
 	for sc.parent != nil && !s.scoped { // others see the top level only
 		sc = sc.parent

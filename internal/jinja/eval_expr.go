@@ -2,6 +2,7 @@ package jinja
 
 import (
 	"math/big"
+	"strings"
 )
 
 func (x *constExpr) eval(*evaluator, *scope) (any, error) { return x.v, nil }
@@ -197,10 +198,10 @@ func repeat(ev *evaluator, seq, count any) (v any, ok bool, err error) {
 	}
 	n, fits := small(count)
 	if !fits {
-		n = int64(ev.lim.MaxOutput) + 1
 		if toBig(count).Sign() < 0 {
-			n = 0
+			return nil, true, &failure{kind: "OverflowError", msg: "cannot fit 'int' into an index-sized integer"}
 		}
+		return nil, true, ev.limit("MaxOutput", ev.lim.MaxOutput)
 	}
 	n = max(n, 0)
 	if size > 0 && n > int64(ev.lim.MaxOutput/size) {
@@ -214,7 +215,7 @@ func repeat(ev *evaluator, seq, count any) (v any, ok bool, err error) {
 	}
 	switch s := seq.(type) {
 	case string:
-		return repeatString(s, int(n)), true, nil
+		return strings.Repeat(s, int(n)), true, nil
 	case []any:
 		return repeatSlice(s, int(n)), true, nil
 	}
@@ -323,7 +324,7 @@ func contains(ev *evaluator, box, item any) (bool, error) {
 	case string:
 		switch s := item.(type) {
 		case string:
-			return containsString(b, s), nil
+			return strings.Contains(b, s), nil
 		case *undefined:
 			return false, s.err()
 		}

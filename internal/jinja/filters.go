@@ -218,13 +218,14 @@ func roundFilter(ev *evaluator, v any, args []any) (any, error) {
 		return nil, &failure{kind: "FilterArgumentError", msg: "method must be common, ceil or floor"}
 	case !isNumber(v):
 		return nil, typeError("type %s doesn't define __round__ method", typeName(v))
-	case prec > 300 || prec < -300:
-		return nil, valueError("round precision out of range")
 	}
 	if how == "common" {
 		return round(ev, v, prec)
 	}
 	scale := math.Pow(10, float64(prec))
+	if scale == 0 || math.IsInf(scale, 0) {
+		return nil, &failure{kind: "OverflowError", msg: "round precision out of range"}
+	}
 	if how == "ceil" {
 		return math.Ceil(toFloat(v)*scale) / scale, nil
 	}
@@ -236,6 +237,9 @@ func round(ev *evaluator, v any, prec int) (any, error) {
 	if isInt(v) && prec >= 0 {
 		return normInt(ev, toBig(v))
 	}
+	if isInt(v) && -prec > ev.lim.MaxIntBits { // of a number that long nothing would be left
+		return int64(0), nil
+	}
 	if isInt(v) {
 		unit := new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(-prec)), nil)
 		q, r := new(big.Int).DivMod(toBig(v), unit, new(big.Int))
@@ -245,8 +249,11 @@ func round(ev *evaluator, v any, prec int) (any, error) {
 		return normInt(ev, q.Mul(q, unit))
 	}
 	f := v.(float64)
-	if math.IsNaN(f) || math.IsInf(f, 0) {
+	switch {
+	case math.IsNaN(f), math.IsInf(f, 0), prec > 323:
 		return f, nil
+	case prec < -308:
+		return math.Copysign(0, f), nil
 	}
 	if prec >= 0 {
 		r, err := strconv.ParseFloat(strconv.FormatFloat(f, 'f', prec, 64), 64)

@@ -307,8 +307,8 @@ type wrapper struct {
 	breakLong, hyphens bool
 }
 
-// chunks splits as Python's expression does: runs of blanks, words, which end behind hyphens between letters, and dashes
-// between words.
+// chunks splits as Python's expression does: runs of blanks, dashes between words, and words, which end behind hyphens
+// between letters.
 func (w wrapper) chunks(s string) [][]rune {
 	var out [][]rune
 	runes := []rune(s)

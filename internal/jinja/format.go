@@ -351,7 +351,8 @@ func (f formatSpec) general(x float64, prec int) string {
 	return s
 }
 
-// grouped puts separators into the leading digits of s, and zeros before them until s has at least that many characters.
+// grouped puts separators into the leading digits of s, and zeros before them until there are at least that many
+// characters.
 func (f formatSpec) grouped(ev *evaluator, s string, least int) (string, error) {
 	size, digit := 3, isDecimal
 	if strings.IndexByte("xXob", f.verb) >= 0 && f.verb != 0 {

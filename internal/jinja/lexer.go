@@ -1,6 +1,8 @@
 package jinja
 
 import (
+	"errors"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -392,4 +394,72 @@ func (l *lexer) quoted(s string) error {
 		}
 	}
 	return syntaxError(l.line, "unexpected char %q at %d: the string does not end", s[0], l.pos)
+}
+
+// unescape resolves the escapes of a string literal as Python's unicode-escape codec does; unknown escapes keep their
+// backslash.
+func unescape(s string) (string, error) {
+	if !strings.Contains(s, `\`) {
+		return s, nil
+	}
+	var b strings.Builder
+	for i := 0; i < len(s); {
+		if s[i] != '\\' {
+			b.WriteByte(s[i])
+			i++
+			continue
+		}
+		if i+1 >= len(s) {
+			return "", errors.New(`\ at end of string`)
+		}
+		i++
+		r, n := utf8.DecodeRuneInString(s[i:])
+		i += n
+		if simple := strings.IndexRune("abfnrtv\\'\"\n", r); simple >= 0 {
+			if r != '\n' {
+				b.WriteByte("\a\b\f\n\r\t\v\\'\""[simple])
+			}
+			continue
+		}
+		if r >= 0x80 { // the codec sees the escaped form of the character behind the backslash
+			b.WriteString(escapeRune(r))
+			continue
+		}
+		used, err := codeEscape(&b, r, s[i:])
+		if err != nil {
+			return "", err
+		}
+		i += used
+	}
+	return b.String(), nil
+}
+
+// codeEscape handles octal, \x, \u and \U; it returns the number of bytes read behind the letter.
+func codeEscape(b *strings.Builder, r rune, rest string) (int, error) {
+	want := map[rune]int{'x': 2, 'u': 4, 'U': 8}[r]
+	switch {
+	case r >= '0' && r <= '7':
+		n, v := 0, int(r-'0')
+		for n < 2 && n < len(rest) && rest[n] >= '0' && rest[n] <= '7' {
+			v = v*8 + int(rest[n]-'0')
+			n++
+		}
+		b.WriteRune(rune(v))
+		return n, nil
+	case r == 'N':
+		return 0, errors.New(`\N{...} names are not supported: write the character itself`)
+	case want == 0:
+		b.WriteByte('\\')
+		b.WriteRune(r)
+		return 0, nil
+	}
+	if len(rest) < want {
+		return 0, errors.New("truncated \\" + string(r) + " escape")
+	}
+	v, err := strconv.ParseUint(rest[:want], 16, 32)
+	if err != nil || v > utf8.MaxRune {
+		return 0, errors.New("bad \\" + string(r) + " escape")
+	}
+	b.WriteRune(rune(v)) // half of a surrogate pair, which no UTF-8 text holds, becomes U+FFFD
+	return want, nil
 }

@@ -350,7 +350,8 @@ func (p *parser) inner(m *macroStmt, end string) (*macroStmt, error) {
 			}
 		})
 	}
-	if k := slices.Index(m.params, "caller"); err == nil && m.usesCaller && k >= 0 && k < len(m.params)-len(m.defaults) {
+	k := slices.Index(m.params, "caller")
+	if err == nil && m.usesCaller && k >= 0 && k < len(m.params)-len(m.defaults) {
 		return nil, syntaxError(m.line, "the special parameter 'caller' must be left out or have a default")
 	}
 	return m, err

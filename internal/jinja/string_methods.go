@@ -149,7 +149,8 @@ func isASCII(s string) bool {
 
 func isIdentifier(s string) bool {
 	for i, r := range s {
-		if r != '_' && !unicode.IsLetter(r) && !unicode.Is(unicode.Nl, r) && (i == 0 || !unicode.IsNumber(r) && !unicode.IsMark(r)) {
+		start := r == '_' || unicode.IsLetter(r) || unicode.Is(unicode.Nl, r)
+		if !start && (i == 0 || !unicode.IsNumber(r) && !unicode.IsMark(r)) {
 			return false
 		}
 	}

@@ -291,7 +291,8 @@ func lowerAt(runes []rune, i int) string {
 
 // caseIgnorable says that a character does not end a word, as accents and apostrophes do not.
 func caseIgnorable(r rune) bool {
-	return unicode.In(r, unicode.Mn, unicode.Me, unicode.Cf, unicode.Lm, unicode.Sk) || strings.ContainsRune("'.:·’‘", r)
+	return strings.ContainsRune("'.:·’‘", r) ||
+		unicode.In(r, unicode.Mn, unicode.Me, unicode.Cf, unicode.Lm, unicode.Sk)
 }
 
 // casefold is str.casefold: forms of the same letter become one.
