@@ -1,20 +1,16 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"os"
 	"path/filepath"
-	"time"
 
 	"github.com/spf13/cobra"
 
+	"weft/finetune/eval"
 	"weft/internal/node"
-	"weft/runtime/engine"
-	"weft/runtime/sample"
 	"weft/runtime/tokenizer"
 )
 
@@ -102,7 +98,9 @@ func scoreCommand() *cobra.Command {
 			}
 			ctx, stop := untilSignal(cmd.Context())
 			defer stop()
-			r, err := score(ctx, s, string(text), window, windows)
+			r, err := eval.Perplexity(ctx, eval.OnEngine(s.Engine, s.WithAdapter),
+				s.Tokenizer.Encode(string(text), tokenizer.EncodeOptions{}),
+				eval.Options{Window: min(window, s.Context), MaxWindows: windows})
 			if err = errors.Join(err, s.Close()); err != nil {
 				return err
 			}
@@ -123,68 +121,4 @@ func scoreCommand() *cobra.Command {
 	cmd.Flags().IntVar(&windows, "max-windows", 0, "stop after so many windows; 0: all")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON document")
 	return cmd
-}
-
-type scoring struct {
-	MeanNLL    float64 `json:"mean_nll"`
-	Perplexity float64 `json:"perplexity"`
-	Tokens     int     `json:"tokens"`
-	Windows    int     `json:"windows"`
-	Seconds    float64 `json:"seconds"`
-}
-
-func score(ctx context.Context, s *node.Model, text string, window, windows int) (*scoring, error) {
-	ids := s.Tokenizer.Encode(text, tokenizer.EncodeOptions{})
-	window = min(window, s.Context)
-	r := &scoring{}
-	start := time.Now()
-	var nll float64
-	for at := 0; at+2 <= len(ids) && (windows == 0 || r.Windows < windows); at += window {
-		prompt := ids[at:min(at+window, len(ids))]
-		if len(prompt) < 2 {
-			break
-		}
-		sum, err := scoreWindow(ctx, s, prompt)
-		if err != nil {
-			return nil, err
-		}
-		nll += sum
-		r.Tokens += len(prompt) - 1
-		r.Windows++
-	}
-	if r.Tokens == 0 {
-		return nil, errors.New("the text has fewer than two tokens: nothing to score")
-	}
-	r.MeanNLL = nll / float64(r.Tokens)
-	r.Perplexity, r.Seconds = math.Exp(r.MeanNLL), time.Since(start).Seconds()
-	return r, nil
-}
-
-// scoreWindow returns the summed negative log-likelihood of prompt[1:].
-func scoreWindow(ctx context.Context, s *node.Model, prompt []int32) (float64, error) {
-	streams, err := s.Engine.Submit(ctx, s.WithAdapter(engine.Request{
-		ID: "score", Prompt: prompt, PromptLogprobs: 0,
-		Sampling: sample.Params{TopP: 1, RepetitionPenalty: 1, Logprobs: -1},
-	})...)
-	if err != nil {
-		return 0, err
-	}
-	var sum float64
-	seen := 0
-	for ev := range streams[0].Events() {
-		for _, lp := range ev.PromptLogprobs[min(1, len(ev.PromptLogprobs)):] {
-			sum -= lp.Logprob
-			seen++
-		}
-		if ev.Finish == engine.Failed {
-			return 0, ev.Err
-		}
-		if ev.Finish == engine.Cancelled {
-			return 0, errors.New("interrupted")
-		}
-	}
-	if seen != len(prompt)-1 {
-		return 0, fmt.Errorf("scored %d of %d tokens", seen, len(prompt)-1)
-	}
-	return sum, nil
 }

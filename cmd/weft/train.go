@@ -2,16 +2,10 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
-	"os"
-	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -117,12 +111,11 @@ func (f *trainFlags) run(cmd *cobra.Command) (err error) {
 
 // trainee is a model with the data it is to learn.
 type trainee struct {
-	path, name    string
-	device        device.Device
-	model         model.Model
-	data, heldOut *data.Dataset
-	node          *node.Node   // where it is served too, else nil
-	stop          func() error // ends serving
+	input  *train.Input
+	device device.Device
+	model  model.Model
+	node   *node.Node   // where it is served too, else nil
+	stop   func() error // ends serving
 }
 
 func (t *trainee) close() error {
@@ -165,38 +158,24 @@ func (f *trainFlags) serve(ctx context.Context, t *trainee, log *slog.Logger) (e
 // open reads the data before the model, so that what is wrong with it is known at once.
 func (f *trainFlags) open(ctx context.Context, terminal io.Writer, log *slog.Logger) (t *trainee, err error) {
 	t = &trainee{}
-	if t.path, t.name, err = modelref.Resolve(f.model.Ref); err != nil {
-		return nil, err
-	}
-	tok, template, err := node.LoadTokenizer(t.path)
+	path, name, err := modelref.Resolve(f.model.Ref)
 	if err != nil {
 		return nil, err
 	}
-	with := data.Model{Tokenizer: tok, Template: template}
-	if t.data, err = data.Load(f.Data, with, f.Config.Data()); err != nil {
+	tok, template, err := node.LoadTokenizer(path)
+	if err != nil {
 		return nil, err
 	}
-	fmt.Fprintln(terminal, t.data.Report.String())
-	if f.EvalData != "" {
-		if t.heldOut, err = data.Load(f.EvalData, with, f.Config.Data()); err != nil {
-			return nil, err
-		}
-		fmt.Fprintln(terminal, t.heldOut.Report.String())
-		if n := data.Common(t.data.Samples, t.heldOut.Samples); n > 0 {
-			log.Warn("held-out samples are trained on too: their loss says little of what was learned", "samples", n,
-				"of", len(t.heldOut.Samples))
-		}
+	files := train.Files{Model: path, Ref: name, Data: f.Data, Out: f.Out}
+	t.input, err = train.Read(f.Config, files, data.Model{Tokenizer: tok, Template: template})
+	if err != nil {
+		return nil, err
 	}
-	if f.EvalShare > 0 {
-		if err := t.holdOut(f); err != nil {
-			return nil, err
-		}
-		fmt.Fprintf(terminal, "held out: %d samples, %d are trained on\n", len(t.heldOut.Samples), len(t.data.Samples))
-	}
+	t.describe(terminal, log)
 	if f.model.Memory == 0 {
 		f.model.Memory = byteSize(node.AvailableMemory())
 	}
-	if err := f.fits(t); err != nil {
+	if err := t.input.CheckMemory(int64(f.model.Memory)); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -212,102 +191,37 @@ func (f *trainFlags) open(ctx context.Context, terminal io.Writer, log *slog.Log
 	if t.device, err = node.OpenDevice(f.model.DeviceConfig); err != nil {
 		return t, err
 	}
-	// The model's own buffers serve no request here: the smallest there are.
-	opt := model.Options{MaxBatchTokens: 1, MaxLogitRows: 1, MaxContext: 1}
 	dev := device.Limited{Device: t.device, Bytes: int64(f.model.Memory)}
-	if f.Init == "random" {
-		src, cfg, err := f.scratch(t)
-		if err != nil {
-			return t, err
-		}
-		t.model, err = model.Load(src, cfg, dev, opt)
-		return t, err
-	}
-	opt.Wrap = f.model.Load4Bit.Wrap
-	t.model, err = model.Open(t.path, dev, opt)
+	t.model, err = t.input.LoadModel(dev, f.model.Load4Bit.Wrap)
 	return t, err
 }
 
-// scratch reads a folder's configuration and makes weights for it.
-func (f *trainFlags) scratch(t *trainee) (*train.Scratch, *model.Config, error) {
-	file := filepath.Join(t.path, "config.json")
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return nil, nil, fmt.Errorf("init random needs a folder with a config.json: %w", err)
+// describe says what was read.
+func (t *trainee) describe(terminal io.Writer, log *slog.Logger) {
+	in := t.input
+	fmt.Fprintln(terminal, in.Train.Report.String())
+	if in.HeldOut == nil {
+		return
 	}
-	cfg, err := model.ParseConfig(text)
-	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", file, err)
+	if in.Config.EvalData == "" {
+		fmt.Fprintf(terminal, "held out: %d samples, %d are trained on\n", len(in.HeldOut.Samples), len(in.Train.Samples))
+		return
 	}
-	src, err := train.NewScratch(text, cfg, f.Seed)
-	return src, cfg, err
-}
-
-// holdOut puts the share of the data aside that is evaluated and not trained on.
-func (t *trainee) holdOut(f *trainFlags) error {
-	kept, held := data.Split(t.data.Samples, f.EvalShare, f.Seed)
-	if len(kept) == 0 || len(held) == 0 {
-		return fmt.Errorf(
-			"%w: eval_share %v puts %d of %d samples aside: both sides need one; give a larger file, another share "+
-				"or eval_data", train.ErrConfig, f.EvalShare, len(held), len(t.data.Samples))
+	fmt.Fprintln(terminal, in.HeldOut.Report.String())
+	if n := in.Repeated(); n > 0 {
+		log.Warn("held-out samples are trained on too: their loss says little of what was learned", "samples", n,
+			"of", len(in.HeldOut.Samples))
 	}
-	t.data.Samples, t.heldOut = kept, &data.Dataset{Samples: held, Report: t.data.Report}
-	return nil
-}
-
-// fits refuses a run that cannot fit, from the model's configuration and the size of its files.
-func (f *trainFlags) fits(t *trainee) error {
-	src, cfg, err := f.source(t)
-	if err != nil {
-		return err
-	}
-	defer src.Close()
-	var size int64
-	for _, name := range src.Names() {
-		if info, ok := src.Info(name); ok {
-			size += info.Bytes
-		}
-	}
-	j := &train.Job{Config: f.Config, Train: t.data.Samples, MemoryLimit: int64(f.model.Memory)}
-	if t.heldOut != nil {
-		j.Eval = t.heldOut.Samples
-	}
-	return j.CheckMemory(cfg, size)
-}
-
-// source opens what the run begins with, and its configuration.
-func (f *trainFlags) source(t *trainee) (weights.Source, *model.Config, error) {
-	if f.Init == "random" {
-		return f.scratch(t)
-	}
-	src, err := weights.Open(t.path)
-	if err != nil {
-		return nil, nil, err
-	}
-	cfg, err := model.ConfigOf(t.path, src)
-	if err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("%s: %w", t.path, err), src.Close())
-	}
-	return src, cfg, nil
 }
 
 // train runs the job and writes what is to be read about it.
 func (t *trainee) train(ctx context.Context, f *trainFlags, terminal io.Writer, log *slog.Logger) (*train.Report,
 	error) {
-	base, err := f.baseDigest(t.path)
+	j, err := t.input.Job(t.model.Frozen(), t.device)
 	if err != nil {
 		return nil, err
 	}
-	j := &train.Job{
-		Config: f.Config, Dir: f.Out, Model: t.model.Frozen(), Device: t.device, Train: t.data.Samples, Log: log,
-		Base: base, BaseRef: t.name, Quantization: f.model.Load4Bit.Name(), Data: t.data.Report.Digest,
-		MemoryLimit: int64(f.model.Memory),
-	}
-	j.Beside = besideWeights(t.path)
-	if t.heldOut != nil {
-		j.Eval = t.heldOut.Samples
-		j.Data += "+" + t.heldOut.Report.Digest
-	}
+	j.Log, j.MemoryLimit, j.Quantization = log, int64(f.model.Memory), f.model.Load4Bit.Name()
 	bar := newProgress(terminal, log, f.LoggingSteps)
 	j.OnStep, j.OnEval, j.OnBegin = bar.step, bar.eval, bar.begin
 	if t.node != nil {
@@ -326,58 +240,7 @@ func (t *trainee) train(ctx context.Context, f *trainFlags, terminal io.Writer, 
 	case j.Quantization != "" && f.Method == "lora":
 		log.Warn(
 			"the adapter was trained on the base in "+j.Quantization+"; a server computes the same with "+
-				"--load-in-4bit and the same bnb-4bit settings", "base", t.name)
+				"--load-in-4bit and the same bnb-4bit settings", "base", j.BaseRef)
 	}
-	return j.Report(res, version, &t.data.Report)
-}
-
-// besideWeights lists the files of a Hugging Face folder that a model trained from it needs too; a GGUF file has none.
-func besideWeights(path string) (out []string) {
-	for _, name := range []string{"config.json", "generation_config.json", "tokenizer.json", "tokenizer.model",
-		"tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"} {
-		if st, err := os.Stat(filepath.Join(path, name)); err == nil && st.Mode().IsRegular() {
-			out = append(out, filepath.Join(path, name))
-		}
-	}
-	return out
-}
-
-// baseDigest names the weights with which a run begins; random ones by their configuration and seed.
-func (f *trainFlags) baseDigest(path string) (string, error) {
-	if f.Init != "random" {
-		return fileDigest(path)
-	}
-	text, err := os.ReadFile(filepath.Join(path, "config.json"))
-	if err != nil {
-		return "", err
-	}
-	h := sha256.Sum256(fmt.Appendf(text, "\nrandom %d", f.Seed))
-	return hex.EncodeToString(h[:]), nil
-}
-
-// fileDigest is the SHA-256 of a model's weights: of the file, or of a folder's safetensors in the order of their
-// names.
-func fileDigest(path string) (string, error) {
-	files := []string{path}
-	if st, err := os.Stat(path); err != nil {
-		return "", err
-	} else if st.IsDir() {
-		files, _ = filepath.Glob(filepath.Join(path, "*.safetensors"))
-		slices.Sort(files)
-		if len(files) == 0 {
-			return "", fmt.Errorf("%s: no safetensors: %w", path, fs.ErrNotExist)
-		}
-	}
-	h := sha256.New()
-	for _, p := range files {
-		in, err := os.Open(p)
-		if err == nil {
-			_, err = io.Copy(h, in)
-			err = errors.Join(err, in.Close())
-		}
-		if err != nil {
-			return "", err
-		}
-	}
-	return hex.EncodeToString(h.Sum(nil)), nil
+	return j.Report(res, version, &t.input.Train.Report)
 }
