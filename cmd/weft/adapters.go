@@ -26,16 +26,7 @@ func adaptersCommand() *cobra.Command {
 }
 
 // adaptersFlags are those of every command below `weft adapters`.
-type adaptersFlags struct {
-	stores node.StoreConfig
-	asJSON bool
-}
-
-func (f *adaptersFlags) register(cmd *cobra.Command) *cobra.Command {
-	addStoreFlags(cmd.Flags(), &f.stores, "data")
-	cmd.Flags().BoolVar(&f.asJSON, "json", false, "print one JSON document")
-	return cmd
-}
+type adaptersFlags struct{ storeFlags }
 
 // with opens the registry for one operation.
 func (f *adaptersFlags) with(ctx context.Context, check adapters.Checker,

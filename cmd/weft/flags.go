@@ -10,6 +10,7 @@ import (
 
 	"weft/internal/modelref"
 	"weft/internal/node"
+	"weft/internal/settings"
 	"weft/internal/store"
 	"weft/runtime/weights"
 )
@@ -57,7 +58,7 @@ func add4BitFlags(fs *pflag.FlagSet, l *weights.Load4Bit) {
 // addStoreFlags say where tenants, keys and adapters are kept; data is the name of the flag of the data directory.
 func addStoreFlags(fs *pflag.FlagSet, c *node.StoreConfig, data string) {
 	fs.StringVar(&c.Data, data, "", "data `directory` (default: weft in $XDG_DATA_HOME or ~/.local/share)")
-	fs.Lookup(data).Annotations = map[string][]string{variableOf: {"WEFT_DATA"}}
+	settings.SetVariable(fs, data, "WEFT_DATA")
 	fs.Var((*databaseURL)(&c.Database), "database",
 		"postgres://… in the place of the data directory's own; give the password in PGPASSWORD, or all of it in "+
 			"WEFT_DATABASE")

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"weft/internal/chatclient"
+	"weft/internal/settings"
 )
 
 // version is the release that this tree becomes, or is. A build at or after a git tag says more: -ldflags -X
@@ -77,7 +78,7 @@ func rootCommand() *cobra.Command {
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		if name, ok := strings.CutPrefix(err.Error(), "unknown flag: --"); ok {
-			err = fmt.Errorf("%w%s", err, suggestion(name, cmd.Flags()))
+			err = fmt.Errorf("%w%s", err, settings.Suggestion(name, cmd.Flags()))
 		}
 		return usageError{err}
 	})

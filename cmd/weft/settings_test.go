@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"weft/finetune/train"
+	"weft/internal/settings"
 )
 
 func writeFile(t *testing.T, name, text string) string {
@@ -30,12 +31,12 @@ func TestResolvePrecedence(t *testing.T) {
 	if err := cmd.Flags().Parse([]string{"--max-seqs", "5"}); err != nil {
 		t.Fatal(err)
 	}
-	settings, err := resolve(cmd.Flags(), func(k string) (string, bool) { v, ok := env[k]; return v, ok })
+	list, err := resolve(cmd.Flags(), func(k string) (string, bool) { v, ok := env[k]; return v, ok })
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := map[string]setting{}
-	for _, s := range settings {
+	got := map[string]settings.Setting{}
+	for _, s := range list {
 		got[s.Key] = s
 	}
 	for key, want := range map[string][2]string{
@@ -76,12 +77,12 @@ func TestOwnSettings(t *testing.T) {
 	env := map[string]string{"WEFT_DATA": "/srv/weft", "WEFT_LISTEN": "0.0.0.0:8000", "WEFT_MEMORY": "3GiB",
 		"WEFT_TRAIN_R": "5", "WEFT_SEED": "9"}
 	lookup := func(k string) (string, bool) { v, ok := env[k]; return v, ok }
-	got := map[string]setting{}
-	settings, err := resolve(trainCommand().Flags(), lookup)
+	got := map[string]settings.Setting{}
+	list, err := resolve(trainCommand().Flags(), lookup)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, s := range settings {
+	for _, s := range list {
 		got[s.Key] = s
 	}
 	for key, want := range map[string]string{"data": "", "listen": "", "memory": "3.00GiB", "r": "5", "seed": "42"} {

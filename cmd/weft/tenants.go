@@ -17,17 +17,20 @@ import (
 	"weft/server/tenant"
 )
 
-// tenantFlags are those of every command below `weft tenants` and `weft keys`.
-type tenantFlags struct {
+// storeFlags are those of every command that works on what is stored.
+type storeFlags struct {
 	stores node.StoreConfig
 	asJSON bool
 }
 
-func (f *tenantFlags) register(cmd *cobra.Command) *cobra.Command {
+func (f *storeFlags) register(cmd *cobra.Command) *cobra.Command {
 	addStoreFlags(cmd.Flags(), &f.stores, "data")
 	cmd.Flags().BoolVar(&f.asJSON, "json", false, "print one JSON document")
 	return cmd
 }
+
+// tenantFlags are those of every command below `weft tenants` and `weft keys`.
+type tenantFlags struct{ storeFlags }
 
 // with opens the store of tenants for one operation.
 func (f *tenantFlags) with(ctx context.Context, do func(s *tenant.Store) error) (err error) {

@@ -15,6 +15,7 @@ import (
 	"weft/finetune/train"
 	"weft/internal/modelref"
 	"weft/internal/node"
+	"weft/internal/settings"
 	"weft/runtime/device"
 	"weft/runtime/model"
 	"weft/runtime/weights"
@@ -63,7 +64,7 @@ func trainCommand() *cobra.Command {
 	own.StringVar(&f.Listen, "listen", "",
 		"serve the model on this loopback `address` while it is trained, on the same weights; requests come first")
 	addTrainingFlags(own, &f.Config)
-	fs.AddFlagSet(ofCommand("train", own))
+	fs.AddFlagSet(settings.OfCommand("train", own))
 	fs.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
 		return pflag.NormalizedName(strings.ReplaceAll(name, "_", "-"))
 	})
