@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"weft/internal/durable"
 	"weft/internal/names"
 )
 
@@ -38,7 +39,7 @@ func (r *Registry) AddArchive(ctx context.Context, tenant, name string, archive 
 
 // unpack reads an archive of any of the three kinds and writes the adapter's files into the folder work.
 func unpack(ctx context.Context, archive io.Reader, work string) ([]File, error) {
-	in := &countingReader{r: &ctxReader{ctx.Err, archive}, limit: maxArchiveBytes}
+	in := &countingReader{r: durable.Reader(ctx, archive), limit: maxArchiveBytes}
 	buf := bufio.NewReader(in)
 	head, err := buf.Peek(512)
 	if err != nil && !errors.Is(err, io.EOF) {

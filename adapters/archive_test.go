@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"weft/internal/durable"
 )
 
 // item is an entry of a made-up archive.
@@ -254,7 +256,7 @@ func FuzzArchive(f *testing.F) {
 			t.Errorf("%v", err)
 		}
 		for _, file := range files {
-			if got, err := fileDigest(t.Context(), filepath.Join(work, file.Name)); err != nil || got != file.Digest ||
+			if got, err := durable.SHA256(t.Context(), filepath.Join(work, file.Name)); err != nil || got != file.Digest ||
 				maxFileBytes[file.Name] == 0 {
 				t.Errorf("%s: %v", file.Name, err)
 			}

@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"weft/internal/durable"
 )
 
 // Blobs keeps files under the SHA-256 of their bytes. Implementations are safe for concurrent use, by several processes
@@ -59,7 +61,7 @@ func (b *FolderBlobs) Put(_ context.Context, digest, path string) error {
 	if err := os.Rename(path, to); err != nil {
 		return err
 	}
-	return errors.Join(syncDir(filepath.Dir(to)), syncDir(b.root))
+	return errors.Join(durable.SyncDir(filepath.Dir(to)), durable.SyncDir(b.root))
 }
 
 // Open opens a blob's file.
@@ -108,13 +110,4 @@ func (b *FolderBlobs) All(ctx context.Context) iter.Seq2[Blob, error] {
 			yield(Blob{}, fmt.Errorf("list blobs: %w", err))
 		}
 	}
-}
-
-// syncDir makes the names in a folder durable.
-func syncDir(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
 }

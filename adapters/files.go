@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"weft/internal/durable"
 	"weft/internal/names"
 )
 
@@ -127,7 +128,7 @@ func writeFile(ctx context.Context, in io.Reader, work, name string) (File, erro
 	}
 	defer out.Close()
 	h := sha256.New()
-	n, err := io.Copy(io.MultiWriter(out, h), io.LimitReader(&ctxReader{ctx.Err, in}, limit+1))
+	n, err := io.Copy(io.MultiWriter(out, h), io.LimitReader(durable.Reader(ctx, in), limit+1))
 	if err != nil {
 		return File{}, fmt.Errorf("copy %s: %w", name, err)
 	}
@@ -135,19 +136,6 @@ func writeFile(ctx context.Context, in io.Reader, work, name string) (File, erro
 		return File{}, fmt.Errorf("%w: %s is longer than %d bytes", ErrInvalid, name, limit)
 	}
 	return File{Name: name, Digest: hex.EncodeToString(h.Sum(nil)), Bytes: n}, errors.Join(out.Sync(), out.Close())
-}
-
-// ctxReader ends a copy when its context ends.
-type ctxReader struct {
-	ended func() error
-	r     io.Reader
-}
-
-func (c *ctxReader) Read(p []byte) (int, error) {
-	if err := c.ended(); err != nil {
-		return 0, err
-	}
-	return c.r.Read(p)
 }
 
 func readIfThere(path string) (string, error) {
@@ -232,7 +220,7 @@ func (r *Registry) verify(ctx context.Context, dir string, files []File) error {
 			return fmt.Errorf("%w: %s has %d bytes, not %d: add the adapter again", ErrCorrupt, f.Name, st.Size(),
 				f.Bytes)
 		}
-		got, err := fileDigest(ctx, path)
+		got, err := durable.SHA256(ctx, path)
 		if err != nil {
 			return err
 		}
@@ -243,19 +231,6 @@ func (r *Registry) verify(ctx context.Context, dir string, files []File) error {
 		r.verified.Add(path, st)
 	}
 	return nil
-}
-
-func fileDigest(ctx context.Context, path string) (string, error) {
-	in, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer in.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, &ctxReader{ctx.Err, in}); err != nil {
-		return "", err
-	}
-	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
 // materialize makes the folder dir from the blob store, in the place of a damaged one: a link to each blob where that

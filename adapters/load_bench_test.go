@@ -7,6 +7,7 @@ import (
 
 	"weft/adapters/peft"
 	"weft/adapters/peft/pefttest"
+	"weft/internal/durable"
 	"weft/runtime/device/ref"
 	"weft/runtime/model"
 	"weft/runtime/tensor"
@@ -36,7 +37,7 @@ func BenchmarkLoad(b *testing.B) {
 func BenchmarkDigest(b *testing.B) {
 	file := filepath.Join(benchAdapter(b), peft.WeightsFile)
 	for b.Loop() {
-		if _, err := fileDigest(context.Background(), file); err != nil {
+		if _, err := durable.SHA256(context.Background(), file); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -19,6 +19,7 @@ import (
 
 	lru "github.com/hashicorp/golang-lru/v2"
 
+	"weft/internal/durable"
 	"weft/internal/names"
 	"weft/internal/store"
 )
@@ -79,7 +80,7 @@ func NewRegistry(cfg RegistryConfig) (*Registry, error) {
 			return nil, fmt.Errorf("data directory: %w", err)
 		}
 	}
-	if err := syncDir(cfg.Dir); err != nil {
+	if err := durable.SyncDir(cfg.Dir); err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
 	r := &Registry{cfg: cfg, step: func(string) {}, now: time.Now}

@@ -304,14 +304,4 @@ func decodeQ6K(m *Matrix, data []byte) {
 }
 
 // half reads the little-endian binary16 at the head of b.
-func half(b []byte) float32 {
-	h := uint32(binary.LittleEndian.Uint16(b))
-	sign, exp, frac := h>>15<<31, h>>10&31, h&0x3ff
-	switch exp {
-	case 0: // zero or subnormal: frac * 2^-24, exact
-		return math.Float32frombits(math.Float32bits(float32(frac)*0x1p-24) | sign)
-	case 31:
-		return math.Float32frombits(sign | 0xff<<23 | frac<<13)
-	}
-	return math.Float32frombits(sign | (exp+112)<<23 | frac<<13)
-}
+func half(b []byte) float32 { return F16ToF32(binary.LittleEndian.Uint16(b)) }

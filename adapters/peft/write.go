@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"weft/internal/durable"
 	"weft/runtime/weights"
 )
 
@@ -48,7 +49,7 @@ func Write(dir string, c Config, tensors map[string]weights.Tensor) (err error) 
 	if err := os.Rename(temp, dir); err != nil {
 		return err
 	}
-	return syncDir(parent)
+	return durable.SyncDir(parent)
 }
 
 // fill writes both files into the folder, durably, and reads them back.
@@ -57,12 +58,8 @@ func fill(dir string, config []byte, tensors map[string]weights.Tensor) error {
 		map[string]string{"format": "pt"}); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(filepath.Join(dir, ConfigFile), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(config)
-	if err := errors.Join(err, f.Sync(), f.Close(), os.Chmod(dir, 0o755), syncDir(dir)); err != nil {
+	err := durable.Create(filepath.Join(dir, ConfigFile), config, 0o644)
+	if err := errors.Join(err, os.Chmod(dir, 0o755), durable.SyncDir(dir)); err != nil {
 		return err
 	}
 	a, err := Open(dir)
@@ -70,16 +67,6 @@ func fill(dir string, config []byte, tensors map[string]weights.Tensor) error {
 		return err
 	}
 	return a.Close()
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	_ = d.Sync() // not every file system can
-	return nil
 }
 
 // encode writes adapter_config.json.

@@ -2,12 +2,12 @@ package train
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -17,6 +17,7 @@ import (
 	"strings"
 	"unsafe"
 
+	"weft/internal/durable"
 	"weft/runtime/weights"
 )
 
@@ -96,16 +97,16 @@ func (r *run) checkpoint() error {
 		if err != nil {
 			return err
 		}
-		if err := writeSynced(filepath.Join(tmp, progressFile), text); err != nil {
+		if err := durable.Create(filepath.Join(tmp, progressFile), text, 0o644); err != nil {
 			return err
 		}
-		if err := syncDir(tmp); err != nil {
+		if err := durable.SyncDir(tmp); err != nil {
 			return err
 		}
 		if err := os.Rename(tmp, final); err != nil {
 			return err
 		}
-		return syncDir(r.Dir)
+		return durable.SyncDir(r.Dir)
 	}
 	if err := write(); err != nil {
 		return fmt.Errorf("%w of step %d: %w; older ones stand", ErrCheckpoint, r.at.Step, err)
@@ -118,49 +119,13 @@ func digests(dir string) (map[string]string, error) {
 	out := map[string]string{}
 	paths, err := filepath.Glob(filepath.Join(dir, "*.safetensors"))
 	for _, path := range paths {
-		f, bad := os.Open(path)
+		digest, bad := durable.SHA256(context.Background(), path)
 		if bad != nil {
 			return nil, bad
 		}
-		h := sha256.New()
-		_, bad = io.Copy(h, f)
-		if bad = errors.Join(bad, f.Close()); bad != nil {
-			return nil, bad
-		}
-		out[filepath.Base(path)] = hex.EncodeToString(h.Sum(nil))
+		out[filepath.Base(path)] = digest
 	}
 	return out, err
-}
-
-func writeSynced(path string, text []byte) error {
-	f, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(text)
-	return errors.Join(err, f.Sync(), f.Close())
-}
-
-// writeWhole puts a file in the place of an older one, which stands until the new one is whole. fill writes it.
-func writeWhole(path string, fill func(w io.Writer) error) error {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	err = errors.Join(fill(f), f.Chmod(0o644), f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	return err
-}
-
-func syncDir(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 // checkpoints lists the steps of the whole checkpoints of dir, ascending.

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"weft/adapters/peft"
+	"weft/internal/durable"
 	"weft/runtime/sample"
 	"weft/runtime/weights"
 )
@@ -150,7 +151,7 @@ func (r *run) writeModel(path string) error {
 					return err
 				}
 			}
-			if err := writeSynced(filepath.Join(dir, filepath.Base(path)), text); err != nil {
+			if err := durable.Create(filepath.Join(dir, filepath.Base(path)), text, 0o644); err != nil {
 				return err
 			}
 		}
@@ -175,7 +176,7 @@ func (r *run) replace(path string, fill func(dir string) error) error {
 	defer os.RemoveAll(tmp)
 	made := filepath.Join(tmp, filepath.Base(path))
 	if err = fill(made); err == nil {
-		err = syncDir(made)
+		err = durable.SyncDir(made)
 	}
 	if err == nil {
 		err = os.RemoveAll(path)
@@ -184,7 +185,7 @@ func (r *run) replace(path string, fill func(dir string) error) error {
 		err = os.Rename(made, path)
 	}
 	if err == nil {
-		err = syncDir(r.Dir)
+		err = durable.SyncDir(r.Dir)
 	}
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)

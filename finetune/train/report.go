@@ -9,6 +9,7 @@ import (
 
 	"weft/finetune/data"
 	"weft/finetune/events"
+	"weft/internal/durable"
 )
 
 const reportFile = "run.json"
@@ -62,13 +63,13 @@ func (j *Job) Report(res *Result, version string, read *data.Report) (*Report, e
 	if err != nil {
 		return nil, err
 	}
-	if err := writeWhole(filepath.Join(j.Dir, reportFile), func(w io.Writer) error {
+	if err := durable.Replace(filepath.Join(j.Dir, reportFile), func(w io.Writer) error {
 		_, err := w.Write(append(text, '\n'))
 		return err
 	}); err != nil {
 		return nil, fmt.Errorf("write run.json: %w; what was trained is in %s", err, r.Output)
 	}
-	if err := writeWhole(filepath.Join(j.Dir, "report.html"), r.page); err != nil {
+	if err := durable.Replace(filepath.Join(j.Dir, "report.html"), r.page); err != nil {
 		return nil, fmt.Errorf("write report.html: %w; what was trained is in %s", err, r.Output)
 	}
 	return r, nil

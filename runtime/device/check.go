@@ -107,22 +107,30 @@ func CheckEmbed(a EmbedArgs) error {
 	return nil
 }
 
+// checkNorm checks what a norm over rows of cols columns and its gradient share.
+func checkNorm(op string, weight Buffer, parts int, eps float32, cols int) error {
+	if weight == nil || weight.Bytes()%4 != 0 || weight.Bytes() == 0 {
+		return shapeErr(op, "the weight must be a buffer of at least one float32")
+	}
+	if parts < 0 {
+		return shapeErr(op, "%d parts", parts)
+	}
+	if !(eps >= 0) || isInf(eps) {
+		return shapeErr(op, "eps %v is not a number >= 0", eps)
+	}
+	d, parts := weight.Bytes()/4, max(parts, 1)
+	if int64(cols)%int64(parts) != 0 || int64(cols)/int64(parts) != d {
+		return shapeErr(op, "x has %d columns, the weight %d values for each of %d parts", cols, d, parts)
+	}
+	return nil
+}
+
 // CheckRMSNorm checks RMSNormArgs. Out is X itself (Rows nil), Add itself, or disjoint from both; X and Add are
 // disjoint.
 func CheckRMSNorm(a RMSNormArgs) error {
 	const op = "rmsnorm"
-	if a.Weight == nil || a.Weight.Bytes()%4 != 0 || a.Weight.Bytes() == 0 {
-		return shapeErr(op, "the weight must be a buffer of at least one float32")
-	}
-	if a.Parts < 0 {
-		return shapeErr(op, "%d parts", a.Parts)
-	}
-	if !(a.Eps >= 0) || isInf(a.Eps) {
-		return shapeErr(op, "eps %v is not a number >= 0", a.Eps)
-	}
-	d, parts := a.Weight.Bytes()/4, max(a.Parts, 1)
-	if int64(a.X.Cols)%int64(parts) != 0 || int64(a.X.Cols)/int64(parts) != d {
-		return shapeErr(op, "x has %d columns, the weight %d values for each of %d parts", a.X.Cols, d, parts)
+	if err := checkNorm(op, a.Weight, a.Parts, a.Eps, a.X.Cols); err != nil {
+		return err
 	}
 	if err := checkView(op, "x", a.X, a.X.Rows, a.X.Cols); err != nil {
 		return err

@@ -76,18 +76,8 @@ func CheckLinearGrad(a LinearGradArgs) error {
 // its own, as long as Weight.
 func CheckRMSNormGrad(a RMSNormGradArgs) error {
 	const op = "rmsnorm grad"
-	if a.Weight == nil || a.Weight.Bytes()%4 != 0 || a.Weight.Bytes() == 0 {
-		return shapeErr(op, "the weight must be a buffer of at least one float32")
-	}
-	if a.Parts < 0 {
-		return shapeErr(op, "%d parts", a.Parts)
-	}
-	if !(a.Eps >= 0) || isInf(a.Eps) {
-		return shapeErr(op, "eps %v is not a number >= 0", a.Eps)
-	}
-	d, parts := a.Weight.Bytes()/4, max(a.Parts, 1)
-	if int64(a.X.Cols)%int64(parts) != 0 || int64(a.X.Cols)/int64(parts) != d {
-		return shapeErr(op, "x has %d columns, the weight %d values for each of %d parts", a.X.Cols, d, parts)
+	if err := checkNorm(op, a.Weight, a.Parts, a.Eps, a.X.Cols); err != nil {
+		return err
 	}
 	if a.DWeight != nil {
 		if a.DWeight.Bytes() != a.Weight.Bytes() {

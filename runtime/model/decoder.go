@@ -81,22 +81,33 @@ func (d *decoder) allocate(l *loader) error {
 	d.rows = make([][]int32, len(c.Ropes))
 	for i := range c.Ropes {
 		r, t := &c.Ropes[i], &d.ropes[i]
-		t.freq[0], t.scale = r.frequencies(false), r.Scale
-		if t.scale == 0 {
-			t.scale = 1
-		}
-		variants := 1
-		if r.Long != nil {
-			t.freq[1], variants = r.frequencies(true), 2
-		}
-		buf, err := d.dev.Alloc(device.Activations, 4*int64(variants*d.opt.MaxContext)*int64(r.Rot))
-		if err != nil {
+		if err := t.allocate(d.dev, r, d.opt.MaxContext); err != nil {
 			return err
 		}
-		t.buf = buf
-		l.free = append(l.free, buf)
+		l.free = append(l.free, t.buf)
 	}
 	return nil
+}
+
+// variants returns how many tables lie behind each other: longrope has a short and a long one.
+func (t *ropeTable) variants() int {
+	if t.freq[1] != nil {
+		return 2
+	}
+	return 1
+}
+
+// allocate takes memory for the positions of a context; no row is filled.
+func (t *ropeTable) allocate(dev device.Device, r *Rope, context int) (err error) {
+	t.freq[0], t.scale = r.frequencies(false), r.Scale
+	if t.scale == 0 {
+		t.scale = 1
+	}
+	if r.Long != nil {
+		t.freq[1] = r.frequencies(true)
+	}
+	t.buf, err = dev.Alloc(device.Activations, 4*int64(t.variants()*context)*int64(r.Rot))
+	return err
 }
 
 // grow fills the table of variant up to position, ropeFill rows at a time.

@@ -50,22 +50,12 @@ type RopeTables struct {
 func NewRopeTables(dev device.Device, c *Config, length int) (*RopeTables, error) {
 	t := &RopeTables{Length: length, cfg: c, tables: make([]ropeTable, len(c.Ropes))}
 	for i := range c.Ropes {
-		r, table := &c.Ropes[i], &t.tables[i]
-		table.freq[0], table.scale = r.frequencies(false), r.Scale
-		if table.scale == 0 {
-			table.scale = 1
-		}
-		variants := 1
-		if r.Long != nil {
-			table.freq[1], variants = r.frequencies(true), 2
-		}
-		buf, err := dev.Alloc(device.Activations, 4*int64(variants*length)*int64(r.Rot))
-		if err != nil {
+		table := &t.tables[i]
+		if err := table.allocate(dev, &c.Ropes[i], length); err != nil {
 			t.Free()
 			return nil, fmt.Errorf("RoPE tables of %d positions: %w", length, err)
 		}
-		table.buf = buf
-		for v := range variants {
+		for v := range table.variants() {
 			if err := table.grow(v, length-1, length); err != nil {
 				t.Free()
 				return nil, err

@@ -187,7 +187,7 @@ func floats(dtype string, b []byte) ([]float32, error) {
 	case "F16":
 		out := make([]float32, len(b)/2)
 		for i := range out {
-			out[i] = half(binary.LittleEndian.Uint16(b[2*i:]))
+			out[i] = quant.F16ToF32(binary.LittleEndian.Uint16(b[2*i:]))
 		}
 		return out, nil
 	case "BF16":
@@ -236,18 +236,6 @@ func ints(dtype string, b []byte) ([]int32, error) {
 		out[i] = int32(v)
 	}
 	return out, nil
-}
-
-// half widens a binary16.
-func half(h uint16) float32 {
-	sign, exp, frac := uint32(h>>15)<<31, uint32(h>>10&31), uint32(h&0x3ff)
-	switch exp {
-	case 0: // zero or subnormal: frac * 2^-24, exact
-		return math.Float32frombits(math.Float32bits(float32(frac)*0x1p-24) | sign)
-	case 31:
-		return math.Float32frombits(sign | 0xff<<23 | frac<<13)
-	}
-	return math.Float32frombits(sign | (exp+112)<<23 | frac<<13)
 }
 
 // Raw returns a tensor of any type and shape as the file holds it; Data is a copy.

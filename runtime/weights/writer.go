@@ -9,10 +9,10 @@ import (
 	"io"
 	"maps"
 	"math/bits"
-	"os"
-	"path/filepath"
 	"slices"
 	"unicode/utf8"
+
+	"weft/internal/durable"
 )
 
 // Tensor is one tensor to write: Data holds its values, little-endian and row-major.
@@ -31,7 +31,7 @@ func WriteSafetensors(path string, tensors map[string]Tensor, metadata map[strin
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
-	err = writeAtomic(path, func(w io.Writer) error {
+	err = durable.Replace(path, func(w io.Writer) error {
 		if _, err := w.Write(header); err != nil {
 			return err
 		}
@@ -126,40 +126,6 @@ func checkTensor(name string, t Tensor) error {
 	}
 	if size%8 != 0 || size/8 != uint64(len(t.Data)) {
 		return fmt.Errorf("tensor %q: %d bytes are not shape %v of %s", name, len(t.Data), t.Shape, t.DType)
-	}
-	return nil
-}
-
-// writeAtomic writes a temporary file in path's folder, syncs it, renames it to path and syncs the folder.
-func writeAtomic(path string, write func(w io.Writer) error) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			f.Close()
-			os.Remove(f.Name())
-		}
-	}()
-	if err := write(f); err != nil {
-		return err
-	}
-	if err := f.Chmod(0o644); err != nil {
-		return err
-	}
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	if d, err := os.Open(filepath.Dir(path)); err == nil {
-		_ = d.Sync() // not every file system can; the rename itself has happened
-		d.Close()
 	}
 	return nil
 }

@@ -16,25 +16,14 @@ import (
 
 func (d *cpuDevice) RoPE(a device.RoPEArgs) error {
 	const op = "rope"
-	if d.closed.Load() {
-		return closedErr(op)
-	}
-	if err := device.CheckRoPE(a); err != nil {
+	if err := d.begin(op, device.CheckRoPE(a)); err != nil {
 		return err
 	}
 	kv, err := d.ownCache(op, a.Cache)
 	if err != nil {
 		return err
 	}
-	q, err := d.floats(op, "q", a.Q)
-	if err != nil {
-		return err
-	}
-	k, err := d.floats(op, "k", a.K)
-	if err != nil {
-		return err
-	}
-	v, err := d.floats(op, "v", a.V)
+	v, err := d.operands(op, a.Q, a.K, a.V)
 	if err != nil {
 		return err
 	}
@@ -56,10 +45,10 @@ func (d *cpuDevice) RoPE(a device.RoPEArgs) error {
 		return fmt.Errorf("%s: %w", op, err)
 	}
 	r.kv = kv.layer(a.Layer)
-	r.q, r.k, r.v, r.table = q, k, v, table
-	r.q_stride, r.k_stride, r.v_stride = C.int64_t(a.Q.Stride), C.int64_t(a.K.Stride), C.int64_t(a.V.Stride)
+	r.q, r.k, r.v, r.table = v[0].at, v[1].at, v[2].at, table
+	r.q_stride, r.k_stride, r.v_stride = v[0].stride, v[1].stride, v[2].stride
 	r.rows, r.rot = C.int32_t(len(a.Slots)), C.int32_t(a.Rot)
-	if q != nil {
+	if v[0].at != nil {
 		r.q_heads = C.int32_t(a.Q.Cols / a.HeadDim)
 	}
 	d.push(unsafe.Pointer(r), C.OP_ROPE)
@@ -110,10 +99,7 @@ func spanRange(first, last int32, window int) (begin, end int) {
 
 func (d *cpuDevice) Attention(a device.AttentionArgs) error {
 	const op = "attention"
-	if d.closed.Load() {
-		return closedErr(op)
-	}
-	if err := device.CheckAttention(a); err != nil {
+	if err := d.begin(op, device.CheckAttention(a)); err != nil {
 		return err
 	}
 	kv, err := d.ownCache(op, a.Cache)

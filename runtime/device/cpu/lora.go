@@ -25,10 +25,7 @@ const (
 
 func (d *cpuDevice) LoRA(a device.LoRAArgs) error {
 	const op = "lora"
-	if d.closed.Load() {
-		return closedErr(op)
-	}
-	if err := device.CheckLoRA(a); err != nil {
+	if err := d.begin(op, device.CheckLoRA(a)); err != nil {
 		return err
 	}
 	if len(a.Parts) > loraParts {

@@ -20,6 +20,14 @@ func foreign(op, what string) error {
 	return fmt.Errorf("%s: %w: %s belongs to another device or is freed", op, device.ErrShape, what)
 }
 
+// begin is the opening of every operation: on an open device, with the arguments that its check (bad) has passed.
+func (d *cpuDevice) begin(op string, bad error) error {
+	if d.closed.Load() {
+		return closedErr(op)
+	}
+	return bad
+}
+
 func closedErr(op string) error { return fmt.Errorf("%s: %w", op, device.ErrClosed) }
 
 // data returns the address of a buffer's memory; nil for no buffer.
@@ -72,10 +80,7 @@ func (d *cpuDevice) ownMatrix(op string, w device.Weight) (*matrix, error) {
 
 func (d *cpuDevice) Embed(a device.EmbedArgs) error {
 	const op = "embed"
-	if d.closed.Load() {
-		return closedErr(op)
-	}
-	if err := device.CheckEmbed(a); err != nil {
+	if err := d.begin(op, device.CheckEmbed(a)); err != nil {
 		return err
 	}
 	m, err := d.ownMatrix(op, a.Table)
@@ -104,10 +109,7 @@ func (d *cpuDevice) Embed(a device.EmbedArgs) error {
 
 func (d *cpuDevice) RMSNorm(a device.RMSNormArgs) error {
 	const op = "rmsnorm"
-	if d.closed.Load() {
-		return closedErr(op)
-	}
-	if err := device.CheckRMSNorm(a); err != nil {
+	if err := d.begin(op, device.CheckRMSNorm(a)); err != nil {
 		return err
 	}
 	x, err := d.floats(op, "x", a.X)
@@ -159,10 +161,7 @@ func (d *cpuDevice) prepOf(m *matrix, p device.Precision) C.int32_t {
 
 func (d *cpuDevice) Linear(a device.LinearArgs) error {
 	const op = "linear"
-	if d.closed.Load() {
-		return closedErr(op)
-	}
-	if err := device.CheckLinear(a); err != nil {
+	if err := d.begin(op, device.CheckLinear(a)); err != nil {
 		return err
 	}
 	x, err := d.floats(op, "x", a.X)
@@ -314,40 +313,28 @@ func (d *cpuDevice) rowsOp(op string, kind C.int32_t, gate, up, out device.View,
 }
 
 func (d *cpuDevice) GLU(a device.GLUArgs) error {
-	if d.closed.Load() {
-		return closedErr("glu")
-	}
-	if err := device.CheckGLU(a); err != nil {
+	if err := d.begin("glu", device.CheckGLU(a)); err != nil {
 		return err
 	}
 	return d.rowsOp("glu", C.OP_GLU, a.Gate, a.Up, a.Out, a.Act, 0)
 }
 
 func (d *cpuDevice) Add(a device.AddArgs) error {
-	if d.closed.Load() {
-		return closedErr("add")
-	}
-	if err := device.CheckAdd(a); err != nil {
+	if err := d.begin("add", device.CheckAdd(a)); err != nil {
 		return err
 	}
 	return d.rowsOp("add", C.OP_ADD, device.View{}, a.Y, a.X, 0, 0)
 }
 
 func (d *cpuDevice) Softcap(a device.SoftcapArgs) error {
-	if d.closed.Load() {
-		return closedErr("softcap")
-	}
-	if err := device.CheckSoftcap(a); err != nil {
+	if err := d.begin("softcap", device.CheckSoftcap(a)); err != nil {
 		return err
 	}
 	return d.rowsOp("softcap", C.OP_SOFTCAP, device.View{}, device.View{}, a.X, 0, a.Cap)
 }
 
 func (d *cpuDevice) LogSoftmax(a device.LogSoftmaxArgs) error {
-	if d.closed.Load() {
-		return closedErr("logsoftmax")
-	}
-	if err := device.CheckLogSoftmax(a); err != nil {
+	if err := d.begin("logsoftmax", device.CheckLogSoftmax(a)); err != nil {
 		return err
 	}
 	return d.rowsOp("logsoftmax", C.OP_LOGSOFTMAX, a.X, device.View{}, a.Out, 0, 0)

@@ -103,10 +103,7 @@ func padded(rows, cols int) int {
 
 func (d *cpuDevice) MatMul(a device.MatMulArgs) error {
 	const op = "matmul"
-	if d.closed.Load() {
-		return closedErr(op)
-	}
-	if err := device.CheckMatMul(a); err != nil {
+	if err := d.begin(op, device.CheckMatMul(a)); err != nil {
 		return err
 	}
 	v, err := d.operands(op, a.A, a.B, a.Out)
@@ -143,10 +140,7 @@ func (d *cpuDevice) MatMul(a device.MatMulArgs) error {
 
 func (d *cpuDevice) LinearGrad(a device.LinearGradArgs) error {
 	const op = "linear grad"
-	if d.closed.Load() {
-		return closedErr(op)
-	}
-	if err := device.CheckLinearGrad(a); err != nil {
+	if err := d.begin(op, device.CheckLinearGrad(a)); err != nil {
 		return err
 	}
 	dx, err := d.operands(op, a.DX)
@@ -226,10 +220,7 @@ func (d *cpuDevice) linearProducts(a device.LinearArgs, x *C.float, halves bool)
 
 func (d *cpuDevice) RMSNormGrad(a device.RMSNormGradArgs) error {
 	const op = "rmsnorm grad"
-	if d.closed.Load() {
-		return closedErr(op)
-	}
-	if err := device.CheckRMSNormGrad(a); err != nil {
+	if err := d.begin(op, device.CheckRMSNormGrad(a)); err != nil {
 		return err
 	}
 	v, err := d.operands(op, a.X, a.DY, a.DX)
@@ -265,10 +256,7 @@ func (d *cpuDevice) RMSNormGrad(a device.RMSNormGradArgs) error {
 
 func (d *cpuDevice) Rotate(a device.RotateArgs) error {
 	const op = "rotate"
-	if d.closed.Load() {
-		return closedErr(op)
-	}
-	if err := device.CheckRotate(a); err != nil {
+	if err := d.begin(op, device.CheckRotate(a)); err != nil {
 		return err
 	}
 	x, err := d.operands(op, a.X)
@@ -295,10 +283,7 @@ func (d *cpuDevice) Rotate(a device.RotateArgs) error {
 
 func (d *cpuDevice) GLUGrad(a device.GLUGradArgs) error {
 	const op = "glu grad"
-	if d.closed.Load() {
-		return closedErr(op)
-	}
-	if err := device.CheckGLUGrad(a); err != nil {
+	if err := d.begin(op, device.CheckGLUGrad(a)); err != nil {
 		return err
 	}
 	v, err := d.operands(op, a.Gate, a.Up, a.DOut, a.DGate, a.DUp)
@@ -319,10 +304,7 @@ func (d *cpuDevice) GLUGrad(a device.GLUGradArgs) error {
 
 func (d *cpuDevice) CrossEntropy(a device.CrossEntropyArgs) error {
 	const op = "cross entropy"
-	if d.closed.Load() {
-		return closedErr(op)
-	}
-	if err := device.CheckCrossEntropy(a); err != nil {
+	if err := d.begin(op, device.CheckCrossEntropy(a)); err != nil {
 		return err
 	}
 	v, err := d.operands(op, a.Logits, a.Loss)
@@ -345,10 +327,7 @@ func (d *cpuDevice) CrossEntropy(a device.CrossEntropyArgs) error {
 
 func (d *cpuDevice) EmbedGrad(a device.EmbedGradArgs) error {
 	const op = "embed grad"
-	if d.closed.Load() {
-		return closedErr(op)
-	}
-	if err := device.CheckEmbedGrad(a); err != nil {
+	if err := d.begin(op, device.CheckEmbedGrad(a)); err != nil {
 		return err
 	}
 	v, err := d.operands(op, a.DY, a.DTable)

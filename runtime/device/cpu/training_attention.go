@@ -16,10 +16,7 @@ import (
 
 func (d *cpuDevice) SelfAttention(a device.SelfAttentionArgs) error {
 	const op = "self attention"
-	if d.closed.Load() {
-		return closedErr(op)
-	}
-	if err := device.CheckSelfAttention(a); err != nil {
+	if err := d.begin(op, device.CheckSelfAttention(a)); err != nil {
 		return err
 	}
 	v, err := d.operands(op, a.Q, a.K, a.V, a.Out, a.LSE)
@@ -36,10 +33,7 @@ func (d *cpuDevice) SelfAttention(a device.SelfAttentionArgs) error {
 
 func (d *cpuDevice) SelfAttentionGrad(a device.SelfAttentionGradArgs) error {
 	const op = "self attention grad"
-	if d.closed.Load() {
-		return closedErr(op)
-	}
-	if err := device.CheckSelfAttentionGrad(a); err != nil {
+	if err := d.begin(op, device.CheckSelfAttentionGrad(a)); err != nil {
 		return err
 	}
 	v, err := d.operands(op, a.Q, a.K, a.V, a.Out, a.LSE, a.DOut, a.DQ, a.DK, a.DV)
