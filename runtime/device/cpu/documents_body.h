@@ -2,7 +2,7 @@
 // their gradients. It walks the rows of the other side in blocks at fixed places of their document: scores are products of its rows with a transposed block, what they weigh
 // is added up in ascending order of the other side's rows. Masked pairs weigh zero.
 #include "math_body.h"
-#include "spans.h"
+#include "columns.h"
 
 enum { ROWS_AT_ONCE = 4 };
 
@@ -55,7 +55,7 @@ static void FN(block_add)(const float *weights, const float *y, int64_t ys, int6
 // rows of width values to [QUERY_BLOCK][padded], the rest zero.
 static void FN(copy_rows)(const float *from, int64_t stride, int64_t rows, int64_t width, float *to, int64_t padded) {
 	for (int64_t r = 0; r < QUERY_BLOCK; r++) {
-		SPANS(0, width) {
+		COLUMNS(0, width) {
 			v_store(to + r * padded + c, r < rows ? take(from + r * stride + c, n) : v_set1(0));
 		}
 	}
@@ -64,7 +64,7 @@ static void FN(copy_rows)(const float *from, int64_t stride, int64_t rows, int64
 // rows of width values to [padded][QUERY_BLOCK], what is missing zero; columns of which all 16 rows are missing stay as they are.
 static void FN(turn)(const float *from, int64_t stride, int64_t rows, int64_t width, float *to) {
 	for (int64_t r = 0; r < rows; r += 16) {
-		SPANS(0, width) {
+		COLUMNS(0, width) {
 			v16 v[16];
 			for (int i = 0; i < 16; i++) {
 				v[i] = r + i < rows ? take(from + (r + i) * stride + c, n) : v_set1(0);
@@ -214,7 +214,7 @@ static void FN(documents)(const documents_op *o, const document_item *it, float 
 	for (int64_t r = 0; r < it->rows; r++) {
 		v16 sum = v_set1(sums[r]);
 		float *out = o->out + (it->row + r) * o->out_stride + it->head * d;
-		SPANS(0, d) {
+		COLUMNS(0, d) {
 			put(out + c, v_div(v_load(acc + r * padded + c), sum), n);
 		}
 		o->lse[(it->row + r) * o->lse_stride + it->head] = largest[r] + logf(sums[r]);
@@ -226,7 +226,7 @@ static void FN(documents_delta)(const documents_op *o, int64_t begin, int64_t en
 		for (int64_t h = 0; h < o->heads; h++) {
 			const float *x = o->out + t * o->out_stride + h * o->head_dim, *g = o->dout + t * o->dout_stride + h * o->head_dim;
 			v16 sum = v_set1(0);
-			SPANS(0, o->head_dim) {
+			COLUMNS(0, o->head_dim) {
 				sum = v_fma(take(x + c, n), take(g + c, n), sum);
 			}
 			(*o->delta)[t * o->heads + h] = v_hsum(sum);
@@ -260,7 +260,7 @@ ALWAYS void load_stats(const documents_op *o, int64_t row, int64_t rows, int64_t
 
 ALWAYS void put_rows(float *to, int64_t stride, int64_t rows, int64_t width, const float *from, int64_t padded) {
 	for (int64_t r = 0; r < rows; r++) {
-		SPANS(0, width) {
+		COLUMNS(0, width) {
 			put(to + r * stride + c, v_load(from + r * padded + c), n);
 		}
 	}

@@ -1,3 +1,4 @@
+#pragma once
 // Packed weights as float32, over v16.
 
 // The values of one unit (columns [32u, 32u+n)) of a panel, dequantized as quant.Matrix says, to to[k][16].

@@ -1,3 +1,4 @@
+#pragma once
 // exp, tanh and the gates over v16: one formula for every ISA.
 
 // exp(x) = 2^n * e^r with |r| <= ln2/2 and e^r by its Taylor polynomial of degree 7 (remainder 5e-9). 0 at -inf, inf at +inf, NaN at NaN.

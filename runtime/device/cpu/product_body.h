@@ -2,7 +2,7 @@
 // block of the output; for DEPTH of the products it packs its rows into tiles [k][tile] and each pair of panels into [k][16], and adds. acc = fma(x, y, acc) for
 // ascending k, one chain per output.
 #include "expand.h"
-#include "spans.h"
+#include "columns.h"
 
 // The rows [row, row+count) of x, k in [from, from+n), to [k][T]; missing rows are zero. Writes up to 16 floats past the tile.
 ALWAYS void pack_tile(const product *p, int64_t row, int count, int64_t from, int n, const int T, float *to) {

@@ -1,6 +1,6 @@
 // Operations over rows, written once over v16. A sum over a row is 16 partial sums (lane = column % 16) and a fixed tree.
 #include "math_body.h"
-#include "spans.h"
+#include "columns.h"
 
 static void FN(rmsnorm)(const rmsnorm_op *o, int64_t begin, int64_t end) {
 	int64_t d = o->width;
@@ -10,20 +10,20 @@ static void FN(rmsnorm)(const rmsnorm_op *o, int64_t begin, int64_t end) {
 			v16 sum = v_set1(0);
 			if (o->add) {
 				const float *add = o->add + i * o->add_stride + part * d;
-				SPANS(0, d) {
+				COLUMNS(0, d) {
 					v16 v = v_add(take(x + c, n), take(add + c, n));
 					put(x + c, v, n);
 					sum = v_fma(v, v, sum);
 				}
 			} else {
-				SPANS(0, d) {
+				COLUMNS(0, d) {
 					v16 v = take(x + c, n);
 					sum = v_fma(v, v, sum);
 				}
 			}
 			v16 inverse = v_set1(1 / sqrtf(v_hsum(sum) / (float)d + o->eps));
 			float *out = o->out + i * o->out_stride + part * d;
-			SPANS(0, d) {
+			COLUMNS(0, d) {
 				put(out + c, v_mul(v_mul(take(x + c, n), inverse), take(o->weight + c, n)), n);
 			}
 		}
@@ -34,7 +34,7 @@ static void FN(glu)(const rows_op *o, int64_t row, int64_t begin, int64_t end) {
 	const float *gate = o->gate + row * o->gate_stride, *up = o->up + row * o->up_stride;
 	float *out = o->out + row * o->out_stride;
 	int act = o->act;
-	SPANS(begin, end) {
+	COLUMNS(begin, end) {
 		v16 g = take(gate + c, n);
 		if (act == ACT_SILU) {
 			g = v_swish(g, g);
@@ -50,7 +50,7 @@ static void FN(glu)(const rows_op *o, int64_t row, int64_t begin, int64_t end) {
 static void FN(add)(const rows_op *o, int64_t row, int64_t begin, int64_t end) {
 	const float *y = o->up + row * o->up_stride;
 	float *x = o->out + row * o->out_stride;
-	SPANS(begin, end) {
+	COLUMNS(begin, end) {
 		put(x + c, v_add(take(x + c, n), take(y + c, n)), n);
 	}
 }
@@ -58,7 +58,7 @@ static void FN(add)(const rows_op *o, int64_t row, int64_t begin, int64_t end) {
 static void FN(softcap)(const rows_op *o, int64_t row, int64_t begin, int64_t end) {
 	float *x = o->out + row * o->out_stride;
 	v16 cap = v_set1(o->cap);
-	SPANS(begin, end) {
+	COLUMNS(begin, end) {
 		put(x + c, v_mul(cap, v_tanh(v_div(take(x + c, n), cap))), n);
 	}
 }
@@ -69,21 +69,21 @@ static void FN(logsoftmax)(const rows_op *o, int64_t row) {
 	float *out = o->out + row * o->out_stride;
 	int64_t cols = o->cols;
 	v16 m = v_set1(-INFINITY);
-	SPANS(0, cols) {
+	COLUMNS(0, cols) {
 		v16 v = take(x + c, n);
 		m = v_max(m, n == 16 ? v : v_keep(v, 0, (int)n, -INFINITY));
 	}
 	v16 top = v_set1(v_hmax(m)), total = v_set1(0);
 	for (int64_t b = 0; b < cols; b += 1024) {
 		v16 sum = v_set1(0);
-		SPANS(b, b + 1024 < cols ? b + 1024 : cols) {
+		COLUMNS(b, b + 1024 < cols ? b + 1024 : cols) {
 			v16 e = v_exp(v_sub(take(x + c, n), top));
 			sum = v_add(sum, n == 16 ? e : v_keep(e, 0, (int)n, 0));
 		}
 		total = v_add(total, sum);
 	}
 	v16 shift = v_set1(logf(v_hsum(total)));
-	SPANS(0, cols) {
+	COLUMNS(0, cols) {
 		put(out + c, v_sub(v_sub(take(x + c, n), top), shift), n);
 	}
 }

@@ -1,12 +1,12 @@
 // Gradients over rows, the rotation without a cache and cross-entropy, written once over v16. Sums over a row are as in rows_body.h; sums over rows run in
 // the order of the rows.
 #include "math_body.h"
-#include "spans.h"
+#include "columns.h"
 
 // r = (mean(x^2) + eps)^-1/2 and r^3/D * sum of dy*w*x of one part.
 ALWAYS void norm_stats(const float *x, const float *dy, const float *w, int64_t d, float eps, float *stats) {
 	v16 square = v_set1(0), inner = v_set1(0);
-	SPANS(0, d) {
+	COLUMNS(0, d) {
 		v16 v = take(x + c, n);
 		square = v_fma(v, v, square);
 		inner = v_fma(v_mul(take(dy + c, n), take(w + c, n)), v, inner);
@@ -25,7 +25,7 @@ static void FN(rmsnorm_stats)(const rmsnorm_grad_op *o, int64_t begin, int64_t e
 }
 
 static void FN(rmsnorm_dweight)(const rmsnorm_grad_op *o, int64_t begin, int64_t end) {
-	SPANS(begin, end) {
+	COLUMNS(begin, end) {
 		v16 sum = take(o->dweight + c, n);
 		for (int64_t i = 0; i < o->rows; i++) {
 			for (int64_t p = 0; p < o->parts; p++) {
@@ -49,7 +49,7 @@ static void FN(rmsnorm_grad)(const rmsnorm_grad_op *o, int64_t begin, int64_t en
 				norm_stats(x, dy, o->weight, d, o->eps, own);
 			}
 			v16 r = v_set1(stats[0]), s = v_set1(stats[1]);
-			SPANS(0, d) {
+			COLUMNS(0, d) {
 				v16 v = v_fnma(take(x + c, n), s, v_mul(r, v_mul(take(dy + c, n), take(o->weight + c, n))));
 				put(dx + c, o->accumulate ? v_add(v, take(dx + c, n)) : v, n);
 			}
@@ -70,7 +70,7 @@ static void FN(rotate_rows)(const rotate_op *o, int64_t begin, int64_t end) {
 				rotate(x, table, half);
 				continue;
 			}
-			SPANS(0, half) {
+			COLUMNS(0, half) {
 				v16 a = take(x + c, n), b = take(x + half + c, n), cs = take(table + c, n), sn = take(table + half + c, n);
 				put(x + c, v_fma(b, sn, v_mul(a, cs)), n);
 				put(x + half + c, v_fnma(a, sn, v_mul(b, cs)), n);
@@ -104,7 +104,7 @@ ALWAYS void gate_of(v16 x, const int act, v16 *share, v16 *slope) {
 ALWAYS void glu_grad_rows(const glu_grad_op *o, int64_t row, int64_t begin, int64_t end, const int act) {
 	const float *gate = o->rows.gate + row * o->rows.gate_stride, *up = o->rows.up + row * o->rows.up_stride, *dout = o->dout + row * o->dout_stride;
 	float *dgate = o->rows.out + row * o->rows.out_stride, *dup = o->dup + row * o->dup_stride;
-	SPANS(begin, end) {
+	COLUMNS(begin, end) {
 		v16 g = take(gate + c, n), u = take(up + c, n), d = take(dout + c, n), share, slope;
 		gate_of(g, act, &share, &slope);
 		put(dgate + c, v_mul(v_mul(d, u), slope), n);
@@ -134,7 +134,7 @@ static void FN(cross_entropy)(const cross_entropy_op *o, int64_t begin, int64_t 
 			continue;
 		}
 		v16 m = v_set1(-INFINITY);
-		SPANS(0, cols) {
+		COLUMNS(0, cols) {
 			v16 v = take(x + c, n);
 			m = v_max(m, n == 16 ? v : v_keep(v, 0, (int)n, -INFINITY));
 		}
@@ -142,7 +142,7 @@ static void FN(cross_entropy)(const cross_entropy_op *o, int64_t begin, int64_t 
 		v16 top = v_set1(v_hmax(m)), total = v_set1(0), scale = v_set1(o->scale);
 		for (int64_t b = 0; b < cols; b += 1024) {
 			v16 sum = v_set1(0);
-			SPANS(b, b + 1024 < cols ? b + 1024 : cols) {
+			COLUMNS(b, b + 1024 < cols ? b + 1024 : cols) {
 				v16 e = v_exp(v_sub(take(x + c, n), top));
 				sum = v_add(sum, n == 16 ? e : v_keep(e, 0, (int)n, 0));
 				if (o->softcap == 0) {
@@ -155,13 +155,13 @@ static void FN(cross_entropy)(const cross_entropy_op *o, int64_t begin, int64_t 
 		*loss = logf(sum) + (v_hmax(m) - own);
 		v16 share = v_set1(o->scale / sum), inverse = v_set1(o->softcap > 0 ? 1 / o->softcap : 0), one = v_set1(1);
 		if (o->softcap == 0) {
-			SPANS(0, cols) {
+			COLUMNS(0, cols) {
 				put(x + c, v_mul(take(x + c, n), share), n);
 			}
 			x[label] -= o->scale;
 			continue;
 		}
-		SPANS(0, cols) {
+		COLUMNS(0, cols) {
 			v16 v = take(x + c, n), p = v_mul(v_exp(v_sub(v, top)), share), h = v_mul(v, inverse);
 			if (label >= c && label < c + n) {
 				v16 less = v_keep(scale, (int)(label - c), (int)(label - c) + 1, 0);
@@ -177,7 +177,7 @@ static void FN(embed_grad)(const embed_grad_op *o, int64_t begin, int64_t end) {
 	for (int64_t t = 0; t < o->rows; t++) {
 		const float *dy = o->dy + t * o->dy_stride;
 		float *to = o->table + o->ids[t] * o->table_stride;
-		SPANS(begin, end) {
+		COLUMNS(begin, end) {
 			put(to + c, v_fma(scale, take(dy + c, n), take(to + c, n)), n);
 		}
 	}
