@@ -68,10 +68,10 @@ soak: build model ## load for SOAK=60s: flat memory, no leaked page
 fuzz: setup ## every fuzz target for FUZZTIME=5s
 	scripts/fuzz $(FUZZTIME)
 
-bench: build model ## measure beside llama.cpp (PEER=folder of llama-bench and llama-server) and PEFT, write docs/benchmarks
-	go run ./scripts/bench $(if $(PEER),-peer $(PEER)) $(if $(PEER_AVX2),-peer-avx2 $(PEER_AVX2)) $(if $(TRACE),-trace $(TRACE)) \
+bench: build model ## measure beside llama.cpp (BASELINE=folder of llama-bench and llama-server) and PEFT, write docs/benchmarks
+	go run ./scripts/bench $(if $(BASELINE),-baseline $(BASELINE)) $(if $(BASELINE_AVX2),-baseline-avx2 $(BASELINE_AVX2)) $(if $(TRACE),-trace $(TRACE)) \
 	  $(if $(MODELS),-models $(MODELS)) -out docs/benchmarks/cpu.md
-	go run ./scripts/bench -part adapters $(if $(PEER),-peer $(PEER)) $(if $(MODELS),-models $(MODELS)) $(if $(LORAS),-loras $(LORAS)) -out docs/benchmarks/adapters.md
+	go run ./scripts/bench -part adapters $(if $(BASELINE),-baseline $(BASELINE)) $(if $(MODELS),-models $(MODELS)) $(if $(LORAS),-loras $(LORAS)) -out docs/benchmarks/adapters.md
 	$(MAKE) bench-training
 
 bench-training: build model ## of that only training, beside PEFT and PyTorch (PEFT=script that trains with PEFT)

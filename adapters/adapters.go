@@ -21,7 +21,7 @@ var (
 	ErrQuota = errors.New("adapter quota exceeded")
 	// ErrCorrupt says that a stored blob no longer has its digest.
 	ErrCorrupt = errors.New("stored adapter is corrupt")
-	// ErrTooLarge says that the adapters of a mix take more than all the memory for adapters.
+	// ErrTooLarge says that the adapters of a combination of adapters take more than all the memory for adapters.
 	ErrTooLarge = errors.New("the adapters take more memory together than there is for adapters")
 	// ErrPinned says that pinned adapters leave too little memory.
 	ErrPinned = errors.New(

@@ -21,14 +21,14 @@ type Resident interface {
 	Free()        // called once, when no lease is left
 }
 
-// Memory is the budget that adapters share with the KV cache. Borrow and Return may take a lock that is held while
+// Memory is the budget that adapters share with the KV cache. ReserveIdle and ReleaseIdle may take a lock that is held while
 // Cache.Reclaim is called: the cache calls them without holding its own.
 type Memory interface {
-	// Borrow takes bytes for an adapter; false says that there are none now.
-	Borrow(bytes int64) bool
-	Return(bytes int64)
-	// Lendable is the most that can ever be borrowed: an adapter that takes more is refused at once.
-	Lendable() int64
+	// ReserveIdle takes bytes for an adapter; false says that there are none now.
+	ReserveIdle(bytes int64) bool
+	ReleaseIdle(bytes int64)
+	// Reservable is the most that can ever be reserved: an adapter that takes more is refused at once.
+	Reservable() int64
 }
 
 // Source is the registry as the cache knows it.
@@ -74,7 +74,7 @@ func (c CacheConfig) filled() CacheConfig {
 		c.Limit = math.MaxInt64
 	}
 	if c.Memory != nil {
-		c.Limit = min(c.Limit, c.Memory.Lendable())
+		c.Limit = min(c.Limit, c.Memory.Reservable())
 	}
 	return c
 }
@@ -90,22 +90,22 @@ func (c CacheConfig) filled() CacheConfig {
 //	idle      refs == 0, in the LRU by its last use: evicted when memory is needed, by a load or by the KV cache
 //	kept      refs == 0 and pinned: stays until it is removed or no longer pinned
 //
-// and charged == the bytes of all entries, which are borrowed from Memory; spare == those of the idle ones. What has no
-// memory yet is no entry: requests wait for it in a want, and hold nothing meanwhile.
+// and charged == the bytes of all entries, which are reserved from Memory; spare == those of the idle ones. What has no
+// memory yet is no entry: requests wait for it in a pending load, and hold nothing meanwhile.
 type Cache struct {
 	cfg CacheConfig
 
 	mu      sync.Mutex
 	entries map[string]*entry // by digest
 	idle    *simplelru.LRU[string, *entry]
-	wants   map[string]*want // by key
-	waiting []*want          // all wants, in order of arrival
-	starts  []*entry         // charged ones, the next to be loaded first
+	pending map[string]*pendingLoad // by key
+	waiting []*pendingLoad          // all pending loads, in order of arrival
+	starts  []*entry                // charged ones, the next to be loaded first
 	charged int64
 	spare   int64 // bytes of the idle ones
 	loads   int
-	drains  int   // entries whose new requests wait for drainer
-	drainer *want // the head of waiting for which they drain
+	drains  int          // entries whose new requests wait for drainer
+	drainer *pendingLoad // the head of waiting for which they drain
 	closed  bool
 	failed  *simplelru.LRU[string, failure]
 	sizes   *simplelru.LRU[string, int64] // what adapters take where their version says otherwise
@@ -157,7 +157,7 @@ type failure struct {
 type Stats struct {
 	Count, InUse, Pinned int   // adapters in memory; of these with a lease; of these pinned
 	Bytes                int64 // of adapters in memory or being loaded
-	Loading, Waiting     int   // adapters being loaded; adapters and mixes waiting for memory
+	Loading, Waiting     int   // adapters being loaded; adapters and combinations waiting for memory
 	Queued               int   // requests that wait for an adapter
 	Hits, Misses         int64 // adapters of requests that were in memory, and that were not
 	Loads, Failures      int64 // loads that ended well, and that failed
@@ -169,7 +169,7 @@ func NewCache(cfg CacheConfig) (*Cache, error) {
 	if cfg.Registry == nil || cfg.Load == nil {
 		return nil, errors.New("adapter cache: a registry and a way to load are needed")
 	}
-	c := &Cache{cfg: cfg.filled(), entries: map[string]*entry{}, wants: map[string]*want{},
+	c := &Cache{cfg: cfg.filled(), entries: map[string]*entry{}, pending: map[string]*pendingLoad{},
 		wake: make(chan struct{}, 1)}
 	var errs [3]error
 	c.idle, errs[0] = simplelru.NewLRU[string, *entry](math.MaxInt, nil)
@@ -195,7 +195,7 @@ func (c *Cache) Close() {
 	c.mu.Lock()
 	var gone []*entry
 	for _, w := range slices.Clone(c.waiting) {
-		c.failWant(w, errClosed)
+		c.failPending(w, errClosed)
 	}
 	for _, e := range slices.Clone(c.starts) {
 		gone = append(gone, c.failEntry(e, errClosed)...)
@@ -354,13 +354,13 @@ func (c *Cache) free(gone []*entry) {
 			e.res.Free()
 		}
 		if c.cfg.Memory != nil {
-			c.cfg.Memory.Return(e.bytes)
+			c.cfg.Memory.ReleaseIdle(e.bytes)
 		}
 	}
 }
 
 // Reclaim evicts idle adapters, the least recently used first, until bytes are free or none is left, and returns how
-// many it freed. Their memory is the caller's: it is not given to Memory.Return.
+// many it freed. Their memory is the caller's: it is not given to Memory.ReleaseIdle.
 func (c *Cache) Reclaim(bytes int64) int64 {
 	c.mu.Lock()
 	var gone []*entry
@@ -392,7 +392,7 @@ func (c *Cache) State(v Version) (State, string) {
 		}
 		return Loading, ""
 	}
-	if w := c.wants[v.Digest]; w != nil &&
+	if w := c.pending[v.Digest]; w != nil &&
 		slices.ContainsFunc(w.queue, func(q *waiter) bool { return q.versions[0].Tenant == v.Tenant }) {
 		return Loading, ""
 	}

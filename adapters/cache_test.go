@@ -253,10 +253,10 @@ func TestCacheHopeless(t *testing.T) {
 	defer f.closeAll(c)
 	a, b := f.version(1, 30), f.version(2, 60)
 	_, err := c.Acquire(t.Context(), b)
-	wants(t, "more than can be lent", err, ErrLoadFailed)
+	wants(t, "more than can be reserved", err, ErrLoadFailed)
 	mustAcquire(t, c, a).Release()
 	_, err = c.AcquireAll(t.Context(), a, f.version(3, 21))
-	wants(t, "a mix of too much", err, ErrTooLarge)
+	wants(t, "a combination of adapters of too much", err, ErrTooLarge)
 	mustAcquireAll(t, c, a, f.version(4, 20))()
 }
 
@@ -355,20 +355,20 @@ func TestCacheTrueSize(t *testing.T) {
 		f.actual = func(v Version) int64 { return 40 }
 		small, large := f.version(1, 0), f.version(2, 80)
 		mustAcquire(t, c, small).Release()
-		if n := f.loads.Load(); n != 2 || m.lent() != 40 {
-			t.Errorf("%d loads, %d bytes lent", n, m.lent())
+		if n := f.loads.Load(); n != 2 || m.reserved() != 40 {
+			t.Errorf("%d loads, %d bytes reserved", n, m.reserved())
 		}
 		mustAcquire(t, c, large).Release()
-		if s := c.Stats(); s.Bytes != 40 || m.lent() != 40 || s.Evictions != 1 { // 80 were announced
-			t.Errorf("%+v, %d bytes lent", s, m.lent())
+		if s := c.Stats(); s.Bytes != 40 || m.reserved() != 40 || s.Evictions != 1 { // 80 were announced
+			t.Errorf("%+v, %d bytes reserved", s, m.reserved())
 		}
 		mustAcquire(t, c, small).Release()
-		if s := c.Stats(); s.Bytes != 80 || m.lent() != 80 || s.Evictions != 1 || f.loads.Load() != 4 {
+		if s := c.Stats(); s.Bytes != 80 || m.reserved() != 80 || s.Evictions != 1 || f.loads.Load() != 4 {
 			t.Errorf("its size was not remembered: %+v, %d loads", s, f.loads.Load())
 		}
 		f.closeAll(c)
-		if m.lent() != 0 {
-			t.Errorf("%d bytes are still borrowed", m.lent())
+		if m.reserved() != 0 {
+			t.Errorf("%d bytes are still reserved", m.reserved())
 		}
 	})
 }
@@ -464,7 +464,7 @@ type fakeMemory struct {
 	out  int64
 }
 
-func (m *fakeMemory) Borrow(n int64) bool {
+func (m *fakeMemory) ReserveIdle(n int64) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.free < n {
@@ -475,22 +475,22 @@ func (m *fakeMemory) Borrow(n int64) bool {
 	return true
 }
 
-func (m *fakeMemory) Lendable() int64 {
+func (m *fakeMemory) Reservable() int64 {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.free + m.out
 }
 
-func (m *fakeMemory) Return(n int64) {
+func (m *fakeMemory) ReleaseIdle(n int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.free += n
 	if m.out -= n; m.out < 0 {
-		m.t.Errorf("more is returned than was borrowed: %d", m.out)
+		m.t.Errorf("more is returned than was reserved: %d", m.out)
 	}
 }
 
-func (m *fakeMemory) lent() int64 {
+func (m *fakeMemory) reserved() int64 {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.out
@@ -583,7 +583,7 @@ func TestCacheSharesMemory(t *testing.T) {
 		t.Errorf("the test does not come by everything: %+v", s)
 	}
 	f.closeAll(c)
-	if m.lent() != 0 || m.free != total {
-		t.Errorf("%d lent, %d free of %d", m.lent(), m.free, total)
+	if m.reserved() != 0 || m.free != total {
+		t.Errorf("%d reserved, %d free of %d", m.reserved(), m.free, total)
 	}
 }

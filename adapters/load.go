@@ -93,7 +93,7 @@ type LoadConfig struct {
 
 // LoadPEFT returns a CacheConfig.Load. It opens the PEFT folder or GGUF adapter, checks it against the base once more,
 // puts it on the device and, the first time that it loads a digest, replays the adapter's parity file where it has one.
-// What is refused matches peft.ErrRefused or peft.ErrProof, and leaves nothing on the device; ErrLoadTimeout says that
+// What is refused matches peft.ErrRefused or peft.ErrParity, and leaves nothing on the device; ErrLoadTimeout says that
 // the device has no memory now.
 func LoadPEFT(cfg LoadConfig) func(ctx context.Context, v Version, dir string) (Resident, error) {
 	var replayed sync.Map // by digest: what lies under one does not change
@@ -131,7 +131,7 @@ func (c *LoadConfig) replay(ctx context.Context, v Version, dir string, w *lora.
 	if c.Replay == nil {
 		return nil
 	}
-	parity, err := peft.ReadProof(dir)
+	parity, err := peft.ReadParity(dir)
 	if parity == nil || err != nil {
 		return err
 	}

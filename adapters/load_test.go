@@ -29,8 +29,8 @@ func parityFolder(t *testing.T, quantization string) string {
 	if err := pefttest.Write(dir, small.Cfg, pefttest.Options{Rank: 2}); err != nil {
 		t.Fatal(err)
 	}
-	p := &peft.Proof{Base: "b", Quantization: quantization,
-		Prompts: []peft.ProofPrompt{{IDs: []int32{5, 6}, Top: []int32{7, 9}, Logprobs: []float64{-0.2, -1.9}}}}
+	p := &peft.Parity{Base: "b", Quantization: quantization,
+		Prompts: []peft.ParityPrompt{{IDs: []int32{5, 6}, Top: []int32{7, 9}, Logprobs: []float64{-0.2, -1.9}}}}
 	if err := p.Write(dir); err != nil {
 		t.Fatal(err)
 	}
@@ -49,15 +49,15 @@ func TestLoadReplaysTheParityFile(t *testing.T) {
 		replays         int
 	}{
 		"the same":                    {next: -0.3, replays: 1},
-		"another answer":              {next: -3, want: peft.ErrProof, replays: 1},
+		"another answer":              {next: -3, want: peft.ErrParity, replays: 1},
 		"no answer":                   {fails: broken, want: broken, replays: 1},
 		"the same quantization":       {trained: "nf4", served: "nf4", next: -0.3, replays: 1},
-		"another answer in nf4":       {trained: "nf4", served: "nf4", next: -3, want: peft.ErrProof, replays: 1},
+		"another answer in nf4":       {trained: "nf4", served: "nf4", next: -3, want: peft.ErrParity, replays: 1},
 		"trained in another":          {trained: "nf4", next: -3},
 		"served in another":           {served: "nf4", next: -3},
 		"nothing to replay with":      {none: true},
 		"nothing to replay with, nf4": {none: true, trained: "nf4"},
-		"an answer that is no number": {next: math.NaN(), want: peft.ErrProof, replays: 1},
+		"an answer that is no number": {next: math.NaN(), want: peft.ErrParity, replays: 1},
 		"another scaling":             {trained: "nf4, double quantization", served: "nf4", next: -0.2},
 	} {
 		t.Run(name, func(t *testing.T) {

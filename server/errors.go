@@ -87,7 +87,7 @@ var errorTable = []struct {
 	{adapters.ErrLoadTimeout, http.StatusServiceUnavailable, openai.TypeUnavailable, "adapter_loading", 2},
 	{errNoTenants, http.StatusBadRequest, openai.TypeInvalidRequest, "no_tenants", 0},
 	{adapters.ErrTooLarge, http.StatusBadRequest, openai.TypeInvalidRequest, "adapter_not_mixable", 0},
-	{lora.ErrNotMixable, http.StatusBadRequest, openai.TypeInvalidRequest, "adapter_not_mixable", 0},
+	{lora.ErrNotCombinable, http.StatusBadRequest, openai.TypeInvalidRequest, "adapter_not_mixable", 0},
 	{errNoAdapters, http.StatusBadRequest, openai.TypeInvalidRequest, "no_adapters", 0},
 	{syscall.ENOSPC, http.StatusInsufficientStorage, openai.TypeServer, "disk_full", 0},
 	{syscall.EDQUOT, http.StatusInsufficientStorage, openai.TypeServer, "disk_full", 0},

@@ -62,7 +62,7 @@ func TestErrorTable(t *testing.T) {
 		{adapters.ErrLoadTimeout, 503, openai.TypeUnavailable, 2},
 		{fmt.Errorf("%w: %w: disk on fire", errAdapterFails, adapters.ErrLoadFailed), 424, openai.TypeServer, 0},
 		{&os.PathError{Op: "write", Path: "/fire", Err: syscall.ENOSPC}, 507, openai.TypeServer, 0},
-		{lora.ErrNotMixable, 400, openai.TypeInvalidRequest, 0},
+		{lora.ErrNotCombinable, 400, openai.TypeInvalidRequest, 0},
 		{errNoRoute, 404, openai.TypeNotFound, 0},
 		{errNoMethod, 405, openai.TypeInvalidRequest, 0},
 		{errSlowBody, 408, openai.TypeInvalidRequest, 0},

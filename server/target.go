@@ -186,7 +186,7 @@ func (s *Server) acquire(ctx context.Context, t *target) (*leases, error) {
 	for i, u := range t.uses {
 		w := l.held[i].Weights()
 		if combined := len(t.uses) > 1 || u.scale != 1; combined {
-			err = errors.Join(err, w.Mixable())
+			err = errors.Join(err, w.Combinable())
 		}
 		l.uses = append(l.uses, lora.Use{Weights: w, Scale: float32(u.scale)})
 	}

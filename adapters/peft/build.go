@@ -37,7 +37,7 @@ func Use(path string, base Base, use func(*lora.Adapter) error) error {
 		_, err := a.Build(base)
 		return err
 	}
-	a.borrowed = true
+	a.reserved = true
 	return a.file.Hold(func() error {
 		built, err := a.Build(base)
 		if err != nil {
@@ -279,7 +279,7 @@ func (b *builder) table(path string, m map[kind]stored) (*quant.Matrix, error) {
 	if err != nil {
 		return nil, err
 	}
-	if b.a.borrowed { // a device's own code reads it, where a page that is gone is fatal
+	if b.a.reserved { // a device's own code reads it, where a page that is gone is fatal
 		f.Data = bytes.Clone(f.Data)
 	}
 	return matrix(f), nil
@@ -321,7 +321,7 @@ func (b *builder) sameAsBase(path string, r stored) (bool, error) {
 	return close, nil
 }
 
-// factor returns a matrix of the file, a copy unless factors are borrowed; GGUF's quantized ones become F32. The
+// factor returns a matrix of the file, a copy unless factors are reserved; GGUF's quantized ones become F32. The
 // embedding's A of a GGUF is turned round.
 func (a *Adapter) factor(r stored) (lora.Factor, error) {
 	f := lora.Factor{Rows: r.shape[0], Cols: r.shape[1]}
@@ -336,7 +336,7 @@ func (a *Adapter) factor(r stored) (lora.Factor, error) {
 		return a.dequantized(r)
 	}
 	err := a.file.Bytes(r.name, func(data []byte) error {
-		if f.Data = data; !a.borrowed {
+		if f.Data = data; !a.reserved {
 			f.Data = bytes.Clone(data)
 		}
 		return nil

@@ -92,7 +92,7 @@ type Adapter struct {
 	gguf bool
 	file tensorFile
 
-	borrowed bool                       // factors lie in the file's memory; see Use
+	reserved bool                       // factors lie in the file's memory; see Use
 	modules  map[string]map[kind]stored // by module path: "model.layers.0.self_attn.q_proj"
 	match    *matcher
 	wrong    reasons // found so far

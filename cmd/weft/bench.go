@@ -50,7 +50,7 @@ func benchCommand() *cobra.Command {
 				r.DecodeSpread.Min, r.DecodeSpread.Max)
 			fmt.Fprintf(w,
 				"a decode step reads %s of weights; at %.1f GB/s measured that is %.0f %% of the bandwidth\n",
-				formatBytes(r.BytesPerToken), r.ReadBandwidth/1e9, 100*r.BandwidthShare)
+				formatBytes(r.BytesPerToken), r.ReadBandwidth/1e9, 100*r.BandwidthFraction)
 			fmt.Fprintf(w, "load %.2f s, start to first token %.2f s\n", r.LoadSeconds, r.FirstTokenSeconds)
 			return nil
 		},
@@ -125,7 +125,7 @@ func printOps(w io.Writer, r *bench.OpsResult) {
 			"µs each", "% step", "GB/s", "GOP/s", "of its limit")
 		for _, o := range s.Ops {
 			fmt.Fprintf(w, "  %-14s %6d %6d %6d %6.0f %10.1f %6.1f%% %8.1f %8.1f  %3.0f %% of %s\n",
-				o.Op, o.Rows, o.In, o.Out, o.CallsPerStep, o.Micros, 100*o.StepShare, o.GBs, o.GOPs, 100*o.LimitShare,
+				o.Op, o.Rows, o.In, o.Out, o.CallsPerStep, o.Micros, 100*o.StepFraction, o.GBs, o.GOPs, 100*o.LimitFraction,
 				o.Limit)
 		}
 	}

@@ -179,7 +179,7 @@ func parseGoal(parts []string) (load.Goal, error) {
 
 func printLoad(w io.Writer, r *load.Report) {
 	fmt.Fprintf(w, "%d requests, %d failed, %.2f s: %.2f requests/s, goodput %.2f requests/s (%.0f %% good)\n",
-		r.Requests, r.Failed, r.Seconds, r.RequestsPerSecond, r.Goodput, 100*r.GoodShare)
+		r.Requests, r.Failed, r.Seconds, r.RequestsPerSecond, r.Goodput, 100*r.GoodFraction)
 	fmt.Fprintf(w, "tokens: %d in (%d cached), %d out; %.1f out/s (%.1f steady), %.1f in and out/s\n",
 		r.PromptTokens, r.CachedTokens, r.OutputTokens, r.OutputPerSecond, r.SteadyPerSecond, r.TokensPerSecond)
 	if r.ShortAnswers > 0 {

@@ -226,10 +226,10 @@ func (t *trainee) train(ctx context.Context, f *trainFlags, terminal io.Writer, 
 	bar := newProgress(terminal, log, f.LoggingSteps)
 	j.OnStep, j.OnEval, j.OnBegin = bar.step, bar.eval, bar.begin
 	if t.node != nil {
-		guest := t.node.Model.Engine.Guest()
-		guest.Enter()
-		defer guest.Leave()
-		j.Yield = guest.Yield
+		background := t.node.Model.Engine.Background()
+		background.Enter()
+		defer background.Leave()
+		j.Yield = background.Yield
 	}
 	res, err := j.Run(ctx)
 	bar.end()

@@ -78,7 +78,7 @@ func addTrainingFlags(fs *pflag.FlagSet, c *train.Config) {
 		"records become text through the model's chat template (chat) or as Stanford Alpaca's prompts (alpaca)")
 	fs.StringToStringVar(&c.Vars, "vars", c.Vars, "values of placeholders in the data: name=Weft makes {{name}} Weft")
 	fs.StringVar(&c.EvalData, "eval-data", c.EvalData, "`file` of held-out samples")
-	fs.Float64Var(&c.EvalShare, "eval-share", c.EvalShare,
+	fs.Float64Var(&c.EvalFraction, "eval-share", c.EvalFraction,
 		"share of the data to hold out instead: chosen by each sample's text and the seed, so that equal samples "+
 			"stay on one side")
 	fs.IntVar(&c.EvalSteps, "eval-steps", c.EvalSteps, "evaluate every so many steps; 0: at the end of each epoch")

@@ -140,14 +140,14 @@ func TestAlpacaEqualsGoldens(t *testing.T) {
 }
 
 func TestPackingEqualsTRL(t *testing.T) {
-	type document struct {
+	type sample struct {
 		IDs    []int32 `json:"input_ids"`
 		Labels []int32
 	}
 	var g struct {
-		Length    int `json:"seq_length"`
-		Documents []document
-		Packed    []struct {
+		Length  int `json:"seq_length"`
+		Samples []sample
+		Packed  []struct {
 			IDs    []int32 `json:"input_ids"`
 			Labels []int32
 			Indptr []int32 `json:"cu_seqlens"`
@@ -157,7 +157,7 @@ func TestPackingEqualsTRL(t *testing.T) {
 	readJSON(t, &g, "train", "H_data", "packing_bfd.json")
 	var samples []Sample
 	var lengths []int
-	for _, d := range g.Documents {
+	for _, d := range g.Samples {
 		n := min(len(d.IDs), g.Length)
 		samples, lengths = append(samples, Sample{IDs: d.IDs[:n], Labels: d.Labels[:n]}), append(lengths, n)
 	}

@@ -102,7 +102,7 @@ func TestEngineEqualsTraining(t *testing.T) {
 	if err != nil || got.Windows != 2 || got.Tokens != 38 || adapted != 2 {
 		t.Fatalf("%+v of %d requests: %v", got, adapted, err)
 	}
-	g, err := grad.New(dev, m.Frozen(), grad.Config{MaxTokens: 40, MaxDocument: 20, Precision: device.Float32})
+	g, err := grad.New(dev, m.Frozen(), grad.Config{MaxTokens: 40, MaxSample: 20, Precision: device.Float32})
 	if err != nil {
 		t.Fatal(err)
 	}

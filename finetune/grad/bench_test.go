@@ -15,7 +15,7 @@ import (
 	"weft/runtime/model"
 )
 
-// BenchmarkStep is forward and backward of the default model: LoRA of rank 8 on all linear layers, eight documents of
+// BenchmarkStep is forward and backward of the default model: LoRA of rank 8 on all linear layers, eight samples of
 // 112 tokens of which the first 27 are the same.
 func BenchmarkStep(b *testing.B) {
 	cache, err := os.UserCacheDir()
@@ -36,7 +36,7 @@ func BenchmarkStep(b *testing.B) {
 					b.Fatal(err)
 				}
 				defer base.Close()
-				m, err := New(dev, base.Frozen(), Config{MaxTokens: 8 * 112, MaxDocument: 112, Precision: precision})
+				m, err := New(dev, base.Frozen(), Config{MaxTokens: 8 * 112, MaxSample: 112, Precision: precision})
 				if err != nil {
 					b.Fatal(err)
 				}

@@ -65,7 +65,7 @@ func (o Config) Bytes(c *model.Config, use Adapters) int64 {
 	for i := range c.Ropes {
 		ropes += 2 * c.Ropes[i].Rot
 	}
-	return 4 * (int64(o.MaxTokens)*perToken + rows*perRow + int64(o.MaxDocument*ropes))
+	return 4 * (int64(o.MaxTokens)*perToken + rows*perRow + int64(o.MaxSample*ropes))
 }
 
 // rowsAtOnce bounds the rows whose logits are computed at once.

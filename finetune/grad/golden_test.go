@@ -160,7 +160,7 @@ func TestFullGradients(t *testing.T) {
 
 func newModel(t *testing.T, dev device.Device, f *model.Frozen, checkpoint bool) *Model {
 	t.Helper()
-	m, err := New(dev, f, Config{MaxTokens: 128, MaxDocument: 64, Checkpoint: checkpoint})
+	m, err := New(dev, f, Config{MaxTokens: 128, MaxSample: 64, Checkpoint: checkpoint})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,34 +3,34 @@ package grad
 import "slices"
 
 // layout is a micro-batch as it is computed: without the rows that no target depends on, and with the beginnings that
-// documents share once, for attention is causal and a row depends on those before it alone. The gradient is the same
+// samples share once, for attention is causal and a row depends on those before it alone. The gradient is the same
 // sum.
 type layout struct {
 	ids        []int32
 	indptr     []int32
-	prefix     []int32 // by document: the one whose rows come before its own, or -1
-	lengths    []int32 // by document: tokens of the whole sample that it ends, or of one that it begins
+	prefix     []int32 // by sample: the one whose rows come before its own, or -1
+	lengths    []int32 // by sample: tokens of the whole sample that it ends, or of one that it begins
 	at, labels []int32 // the rows that predict, and what they should
 }
 
 // minShared is the shortest beginning worth sharing: attention pays for it with one more block of keys.
 const minShared = 16
 
-// document is a document of a micro-batch on its way into a layout.
-type document struct {
+// sample is a sample of a micro-batch on its way into a layout.
+type sample struct {
 	ids    []int32 // up to the last row that predicts
 	labels []int32 // [len(ids)+1], as in the batch
 	length int     // tokens in the micro-batch
 	alone  int     // its first rows, up to here, predict nothing
 	shared int     // of them, how many it shares with its group
-	group  int     // which group; documents that share nothing are one each
+	group  int     // which group; samples that share nothing are one each
 }
 
 // lay returns the layout of a checked micro-batch.
 func (m *Model) lay(b *Batch) *layout { return layOut(b, m.sharable(b)) }
 
 func layOut(b *Batch, sharing bool) *layout {
-	var docs []document
+	var samples []sample
 	for d := range len(b.Indptr) - 1 {
 		ids, labels := b.IDs[b.Indptr[d]:b.Indptr[d+1]], b.Labels[b.Indptr[d]:b.Indptr[d+1]]
 		first, last := 0, 0
@@ -42,18 +42,18 @@ func layOut(b *Batch, sharing bool) *layout {
 			}
 		}
 		if last > 0 {
-			docs = append(docs,
-				document{ids: ids[:last], labels: labels[:last+1], length: len(ids), alone: first - 1,
-					group: len(docs)})
+			samples = append(samples,
+				sample{ids: ids[:last], labels: labels[:last+1], length: len(ids), alone: first - 1,
+					group: len(samples)})
 		}
 	}
 	if sharing {
-		share(docs)
+		share(samples)
 	}
 	l := &layout{indptr: []int32{0}}
 	begun := map[int]int32{} // the prefix of a group
-	for i := range docs {
-		d := &docs[i]
+	for i := range samples {
+		d := &samples[i]
 		prefix := int32(-1)
 		if d.shared > 0 {
 			at, ok := begun[d.group]
@@ -80,7 +80,7 @@ func (l *layout) add(ids []int32, length int, prefix int32) int32 {
 	return int32(len(l.prefix) - 1)
 }
 
-// whole is the layout of one document all of whose rows are wanted.
+// whole is the layout of one sample all of whose rows are wanted.
 func whole(ids []int32) *layout {
 	l := &layout{indptr: []int32{0}}
 	l.add(ids, len(ids), -1)
@@ -88,7 +88,7 @@ func whole(ids []int32) *layout {
 }
 
 // sharable says whether equal beginnings have equal rows: not where dropout draws for each, nor where positions turn by
-// a document's length.
+// a sample's length.
 func (m *Model) sharable(b *Batch) bool {
 	for _, l := range m.linears {
 		if m.drop(l) > 0 {
@@ -105,17 +105,17 @@ func (m *Model) sharable(b *Batch) bool {
 	return true
 }
 
-// share groups documents that begin alike: in the order of their first tokens, a group grows while it saves more rows
-// with the next document than without.
-func share(docs []document) {
-	order := make([]int, len(docs))
+// share groups samples that begin alike: in the order of their first tokens, a group grows while it saves more rows
+// with the next sample than without.
+func share(samples []sample) {
+	order := make([]int, len(samples))
 	for i := range order {
 		order[i] = i
 	}
-	begin := func(i int) []int32 { return docs[i].ids[:docs[i].alone] }
+	begin := func(i int) []int32 { return samples[i].ids[:samples[i].alone] }
 	slices.SortStableFunc(order, func(i, j int) int { return slices.Compare(begin(i), begin(j)) })
 	for at := 0; at < len(order); {
-		n, shared := 1, docs[order[at]].alone
+		n, shared := 1, samples[order[at]].alone
 		for at+n < len(order) {
 			next := min(shared, alike(begin(order[at+n-1]), begin(order[at+n])))
 			if next < minShared || n*next < (n-1)*shared {
@@ -125,7 +125,7 @@ func share(docs []document) {
 		}
 		if n > 1 {
 			for _, i := range order[at : at+n] {
-				docs[i].shared, docs[i].group = shared, order[at]
+				samples[i].shared, samples[i].group = shared, order[at]
 			}
 		}
 		at += n
@@ -141,7 +141,7 @@ func alike(a, b []int32) int {
 	return n
 }
 
-// turn sets the rows of the RoPE tables: a document that continues another goes on at the position after it.
+// turn sets the rows of the RoPE tables: a sample that continues another goes on at the position after it.
 func (m *Model) turn(l *layout) {
 	for kind := range m.ropeRows {
 		out := m.ropeRows[kind][:0]

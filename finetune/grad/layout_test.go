@@ -11,7 +11,7 @@ import (
 	"weft/runtime/device"
 )
 
-// sample appends a document whose last tokens are targets.
+// sample appends a sample whose last tokens are targets.
 func (b *Batch) sample(ids []int32, targets int) {
 	if b.Indptr == nil {
 		b.Indptr = []int32{0}
@@ -26,7 +26,7 @@ func (b *Batch) sample(ids []int32, targets int) {
 	b.Indptr = append(b.Indptr, int32(len(b.IDs)))
 }
 
-// alone returns document d as a micro-batch.
+// alone returns sample d as a micro-batch.
 func (b *Batch) alone(d int) *Batch {
 	from, to := b.Indptr[d], b.Indptr[d+1]
 	return &Batch{IDs: b.IDs[from:to], Labels: b.Labels[from:to], Indptr: []int32{0, to - from}}
@@ -80,14 +80,14 @@ func TestLayout(t *testing.T) {
 			c.batch(b)
 			l := layOut(b, true)
 			if !slices.Equal(l.indptr, c.indptr) || !slices.Equal(l.prefix, c.prefix) || !slices.Equal(l.at, c.at) {
-				t.Errorf("documents %v continue %v, rows %v predict; want %v, %v, %v", l.indptr, l.prefix, l.at,
+				t.Errorf("samples %v continue %v, rows %v predict; want %v, %v, %v", l.indptr, l.prefix, l.at,
 					c.indptr, c.prefix, c.at)
 			}
 		})
 	}
 }
 
-// A micro-batch whose documents begin alike has the loss and the gradients of its documents one by one.
+// A micro-batch whose samples begin alike has the loss and the gradients of its samples one by one.
 func TestSharedBeginnings(t *testing.T) {
 	root := goldens.Path(t, "train")
 	sums := readSummary(t, filepath.Join(root, "A_grad", "summary.json"))
@@ -103,7 +103,7 @@ func TestSharedBeginnings(t *testing.T) {
 			}
 			b.sample(append(slices.Clone(other), 1, 2), 1)
 			for _, checkpoint := range []bool{false, true} {
-				m, err := New(dev, f, Config{MaxTokens: len(b.IDs), MaxDocument: 64, Checkpoint: checkpoint})
+				m, err := New(dev, f, Config{MaxTokens: len(b.IDs), MaxSample: 64, Checkpoint: checkpoint})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -140,7 +140,7 @@ func TestSharedBeginnings(t *testing.T) {
 	}
 }
 
-// Dropout draws for every document by itself.
+// Dropout draws for every sample by itself.
 func TestDropoutSharesNothing(t *testing.T) {
 	m := &Model{linears: []*linear{{lora: &LoRA{Dropout: 0.1}}}, training: true}
 	if m.sharable(&Batch{}) {

@@ -52,7 +52,7 @@ type product struct {
 	*linear
 	y  device.View
 	xa device.Buffer // [T, R]: A dropout(x)
-	z  device.Buffer // [T, Out] of DoRA: (W + Scale·BA) dropout(x); on the way back, gain ⊙ dy
+	z  device.Buffer // [T, Out] of DoRA: (W + Scale·BA) dropout(x); on the backward pass, gain ⊙ dy
 }
 
 // yield runs what is recorded and lets others have the device, where somebody asked for it.
@@ -186,7 +186,7 @@ func (m *Model) backward(x, dx device.View, accumulate bool, parts ...gradient) 
 	return nil
 }
 
-// gradient is a product on the way back.
+// gradient is a product on the backward pass.
 type gradient struct {
 	product
 	dy  device.View   // [T, Out]

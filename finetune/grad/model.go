@@ -8,11 +8,11 @@ import (
 	"weft/runtime/model"
 )
 
-// Batch is a micro-batch: ragged documents without padding. Document d owns the tokens [Indptr[d], Indptr[d+1]) and
+// Batch is a micro-batch: ragged samples without padding. Sample d owns the tokens [Indptr[d], Indptr[d+1]) and
 // sees only itself.
 type Batch struct {
 	IDs []int32
-	// Labels[t] is what the token before t should predict; negative: no loss. Not shifted; the first of a document
+	// Labels[t] is what the token before t should predict; negative: no loss. Not shifted; the first of a sample
 	// never counts
 	Labels []int32
 	Indptr []int32
@@ -33,8 +33,8 @@ func (b *Batch) Targets() int {
 
 // Config of a Model.
 type Config struct {
-	MaxTokens   int // of a micro-batch
-	MaxDocument int // tokens of the longest document
+	MaxTokens int // of a micro-batch
+	MaxSample int // tokens of the longest sample
 	// Precision is that of the products with frozen weights, forward and back: Float32, or BF16 with float32 sums. Own
 	// means Float32.
 	Precision device.Precision
@@ -44,13 +44,13 @@ type Config struct {
 	// Yield, where given, is called after every few milliseconds of work, when nothing is recorded: who shares the
 	// device with a server waits in it.
 	Yield func()
-	// keep only each block's input and compute the rest again on the way back (Chen et al. 2016, arXiv:1604.06174)
+	// keep only each block's input and compute the rest again on the backward pass (Chen et al. 2016, arXiv:1604.06174)
 	Checkpoint bool
 }
 
 type sizes struct{ hidden, q, kv, ffn int }
 
-// block is a decoder block and what it keeps for the way back.
+// block is a decoder block and what it keeps for the backward pass.
 type block struct {
 	model.Block
 	linear [lora.NumTargets]*linear
@@ -98,7 +98,7 @@ type Model struct {
 	dyb                                        [3]device.Buffer // of the parts that share an input
 	rowsX, rowsH, dRowsH, dRowsX, logits, loss device.Buffer
 	rowsAtOnce                                 int // rows of logits computed at once
-	first                                      int // the lowest block with something trained; the way back ends there
+	first                                      int // the lowest block with something trained; the backward pass ends there
 	owned                                      []device.Buffer
 }
 
@@ -142,7 +142,7 @@ func (m *Model) Prepare() (err error) {
 			m.Close()
 		}
 	}()
-	if m.ropes, err = model.NewRopeTables(m.dev, m.cfg, m.opt.MaxDocument); err != nil {
+	if m.ropes, err = model.NewRopeTables(m.dev, m.cfg, m.opt.MaxSample); err != nil {
 		return err
 	}
 	m.ropeRows = make([][]int32, len(m.cfg.Ropes))

@@ -1,4 +1,4 @@
-// Package grad is a model's loss and its gradient: the forward pass of runtime/model over documents, with what the
+// Package grad is a model's loss and its gradient: the forward pass of runtime/model over samples, with what the
 // backward pass needs kept, and the backward pass by hand, operation by operation, over device.Training. The base's
 // weights are those that are served, in their layouts, and are read only; what is trained are Params: factors of LoRA,
 // magnitudes, biases, or the model's own matrices.

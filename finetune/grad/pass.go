@@ -61,13 +61,13 @@ func (m *Model) check(b *Batch) error {
 	n := len(b.IDs)
 	if n == 0 || n > m.opt.MaxTokens || len(b.Labels) != n || len(b.Indptr) < 2 || b.Indptr[0] != 0 ||
 		int(b.Indptr[len(b.Indptr)-1]) != n {
-		return fmt.Errorf("micro-batch: %w: %d tokens, %d labels and %d document bounds; at most %d tokens",
+		return fmt.Errorf("micro-batch: %w: %d tokens, %d labels and %d sample bounds; at most %d tokens",
 			device.ErrShape, n, len(b.Labels), len(b.Indptr), m.opt.MaxTokens)
 	}
 	for d := range len(b.Indptr) - 1 {
-		if k := b.Indptr[d+1] - b.Indptr[d]; k < 0 || int(k) > m.opt.MaxDocument {
-			return fmt.Errorf("micro-batch: %w: document %d has %d tokens, at most %d", device.ErrShape, d, k,
-				m.opt.MaxDocument)
+		if k := b.Indptr[d+1] - b.Indptr[d]; k < 0 || int(k) > m.opt.MaxSample {
+			return fmt.Errorf("micro-batch: %w: sample %d has %d tokens, at most %d", device.ErrShape, d, k,
+				m.opt.MaxSample)
 		}
 	}
 	for t := range b.IDs {

@@ -27,7 +27,7 @@ func TestStepYields(t *testing.T) {
 		d := &pending{Training: dev.(device.Training)}
 		f := openModel(t, d, modelPath(t, "tiny-llama"))
 		yields := 0
-		m, err := New(d, f, Config{MaxTokens: 64, MaxDocument: 64, Yield: func() {
+		m, err := New(d, f, Config{MaxTokens: 64, MaxSample: 64, Yield: func() {
 			yields++
 			if d.ops > 0 {
 				t.Errorf("yield %d: %d operations are recorded and not computed", yields, d.ops)

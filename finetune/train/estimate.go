@@ -18,7 +18,7 @@ func (j *Job) Estimate(m *model.Config) (int64, error) {
 		return 0, err
 	}
 	c := &j.Config
-	g := grad.Config{MaxTokens: most, MaxDocument: longest, Checkpoint: c.Checkpointing}
+	g := grad.Config{MaxTokens: most, MaxSample: longest, Checkpoint: c.Checkpointing}
 	var params []int
 	var use grad.Adapters
 	if c.Method == "full" {

@@ -17,8 +17,8 @@ func TestIdleSettings(t *testing.T) {
 	for text, change := range map[string]func(c *Config){
 		"eval_steps needs":                func(c *Config) { c.EvalSteps = 3 },
 		"early_stopping_patience needs":   func(c *Config) { c.Patience = 3 },
-		"early_stopping_threshold needs":  func(c *Config) { c.EvalShare, c.Threshold = 0.1, 0.1 },
-		"eval_data and eval_share":        func(c *Config) { c.EvalShare, c.EvalData = 0.1, "file" },
+		"early_stopping_threshold needs":  func(c *Config) { c.EvalFraction, c.Threshold = 0.1, 0.1 },
+		"eval_data and eval_share":        func(c *Config) { c.EvalFraction, c.EvalData = 0.1, "file" },
 		"bnb_4bit_use_double_quant needs": func(c *Config) { c.DoubleQuant = true },
 		"constant has no warm-up":         func(c *Config) { c.Scheduler, c.WarmupRatio = "constant", 0.1 },
 		"lora_dropout is of method lora":  full(func(c *Config) { c.Dropout = 0.1 }),
@@ -41,7 +41,7 @@ func TestIdleSettings(t *testing.T) {
 		}
 	}
 	for name, change := range map[string]func(c *Config){
-		"evaluated by share": func(c *Config) { c.EvalShare, c.EvalSteps, c.Patience, c.Threshold = 0.1, 3, 2, 0.1 },
+		"evaluated by share": func(c *Config) { c.EvalFraction, c.EvalSteps, c.Patience, c.Threshold = 0.1, 3, 2, 0.1 },
 		"evaluated by file":  func(c *Config) { c.EvalData, c.EvalSteps, c.Patience, c.Threshold = "file", 3, 2, 0.1 },
 		"double":             func(c *Config) { c.LoadIn4Bit, c.DoubleQuant = true, true },
 		"full":               full(func(c *Config) {}),

@@ -40,7 +40,7 @@ func Read(c Config, f Files, m data.Model) (in *Input, err error) {
 	switch {
 	case c.EvalData != "":
 		in.HeldOut, err = data.Load(c.EvalData, m, c.Data())
-	case c.EvalShare > 0:
+	case c.EvalFraction > 0:
 		err = in.holdOut()
 	}
 	if err != nil {
@@ -51,11 +51,11 @@ func Read(c Config, f Files, m data.Model) (in *Input, err error) {
 
 // holdOut puts the fraction of the samples aside that is evaluated and not trained on.
 func (in *Input) holdOut() error {
-	kept, held := data.Split(in.Train.Samples, in.Config.EvalShare, in.Config.Seed)
+	kept, held := data.Split(in.Train.Samples, in.Config.EvalFraction, in.Config.Seed)
 	if len(kept) == 0 || len(held) == 0 {
 		return fmt.Errorf(
 			"%w: eval_share %v puts %d of %d samples aside: both sides need one; give a larger file, another share "+
-				"or eval_data", ErrConfig, in.Config.EvalShare, len(held), len(in.Train.Samples))
+				"or eval_data", ErrConfig, in.Config.EvalFraction, len(held), len(in.Train.Samples))
 	}
 	in.Train.Samples, in.HeldOut = kept, &data.Dataset{Samples: held, Report: in.Train.Report}
 	return nil

@@ -51,7 +51,7 @@ func TestInput(t *testing.T) {
 	path, m := tinyModel(t)
 	files := Files{Model: path, Ref: "tiny", Data: chats(t, "data.jsonl", 0, 40), Out: t.TempDir()}
 	c := Default()
-	c.EvalShare = 0.25
+	c.EvalFraction = 0.25
 	in, err := Read(c, files, m)
 	if err != nil {
 		t.Fatal(err)
@@ -89,7 +89,7 @@ func TestInput(t *testing.T) {
 		t.Errorf("%+v", j)
 	}
 
-	c.EvalShare, c.EvalData = 0, chats(t, "held.jsonl", 37, 5)
+	c.EvalFraction, c.EvalData = 0, chats(t, "held.jsonl", 37, 5)
 	if in, err = Read(c, files, m); err != nil || in.Repeated() != 3 || len(in.Train.Samples) != 40 {
 		t.Errorf("%d samples on both sides, want 3: %v", in.Repeated(), err)
 	}
@@ -134,7 +134,7 @@ func TestInputRefuses(t *testing.T) {
 	}{
 		"no data":          {func(_ *Config, f *Files) { f.Data = "absent" }, fs.ErrNotExist, "absent"},
 		"no held-out data": {func(c *Config, _ *Files) { c.EvalData = "absent" }, fs.ErrNotExist, "absent"},
-		"one side empty":   {func(c *Config, _ *Files) { c.EvalShare = 1e-9 }, ErrConfig, "0 of 2 samples"},
+		"one side empty":   {func(c *Config, _ *Files) { c.EvalFraction = 1e-9 }, ErrConfig, "0 of 2 samples"},
 		"no configuration": {func(c *Config, f *Files) {
 			c.Init, c.Method, f.Model = "random", "full", t.TempDir()
 		}, fs.ErrNotExist, "init random needs"},

@@ -193,12 +193,12 @@ func TestMethods(t *testing.T) {
 			}
 			checkAdapted(t, j, a)
 			checkCounts(t, base, res.AdapterPath, trainable, every)
-			proof, err := peft.ReadProof(res.AdapterPath)
-			if err != nil || len(proof.Prompts) == 0 {
-				t.Fatalf("no proof: %v", err)
+			parity, err := peft.ReadParity(res.AdapterPath)
+			if err != nil || len(parity.Prompts) == 0 {
+				t.Fatalf("no parity file: %v", err)
 			}
 			s := serve(t, dev, path, a)
-			for _, p := range proof.Prompts {
+			for _, p := range parity.Prompts {
 				logits := s.next(p.IDs)
 				for k, id := range p.Top {
 					lp, _ := sample.Logprobs(logits, id, 1)

@@ -72,28 +72,28 @@ func (r *run) write() (string, error) {
 		if err := peft.Write(dir, c, r.tensors(r.values)); err != nil {
 			return err
 		}
-		proof, err := r.proof()
+		parity, err := r.parity()
 		if err != nil {
 			return err
 		}
-		return proof.Write(dir)
+		return parity.Write(dir)
 	})
 }
 
-// Of a proof: how many prompts, of how many tokens at most, and how many next tokens of each.
+// Of a parity file: how many prompts, of how many tokens at most, and how many next tokens of each.
 const (
-	proofPrompts = 4
-	proofTokens  = 128
-	proofTop     = 8
+	parityPrompts = 4
+	parityTokens  = 128
+	parityTop     = 8
 )
 
-// proof records what the trained parameters compute after the prompts of the first samples.
-func (r *run) proof() (*peft.Proof, error) {
-	p := &peft.Proof{Base: r.Base, Quantization: r.Quantization}
+// parity records what the trained parameters compute after the prompts of the first samples.
+func (r *run) parity() (*peft.Parity, error) {
+	p := &peft.Parity{Base: r.Base, Quantization: r.Quantization}
 	for i := range r.Train {
 		s := &r.Train[i]
 		first := slices.IndexFunc(s.Labels, func(l int32) bool { return l >= 0 })
-		if first < 1 || first > proofTokens {
+		if first < 1 || first > parityTokens {
 			continue
 		}
 		logits, err := r.grad.Next(s.IDs[:first])
@@ -101,7 +101,7 @@ func (r *run) proof() (*peft.Proof, error) {
 			return nil, err
 		}
 		p.Prompts = append(p.Prompts, nextTokens(s.IDs[:first], logits))
-		if len(p.Prompts) == proofPrompts {
+		if len(p.Prompts) == parityPrompts {
 			break
 		}
 	}
@@ -109,16 +109,16 @@ func (r *run) proof() (*peft.Proof, error) {
 }
 
 // nextTokens are the likeliest ones with their log-probabilities.
-func nextTokens(ids []int32, logits []float32) peft.ProofPrompt {
-	q := peft.ProofPrompt{IDs: ids}
-	_, top := sample.Logprobs(logits, 0, proofTop)
+func nextTokens(ids []int32, logits []float32) peft.ParityPrompt {
+	q := peft.ParityPrompt{IDs: ids}
+	_, top := sample.Logprobs(logits, 0, parityTop)
 	for _, t := range top {
 		q.Top, q.Logprobs = append(q.Top, t.Token), append(q.Logprobs, t.Logprob)
 	}
 	return q
 }
 
-// writeModel writes the trained weights under their Hugging Face names, masters where there are any, with a proof as an
+// writeModel writes the trained weights under their Hugging Face names, masters where there are any, with a parity file as an
 // adapter's, and beside them the files that the model needs. Gemma's norms lose the 1 that is in them here, whether the
 // loader or a GGUF file added it.
 func (r *run) writeModel(path string) error {
@@ -159,11 +159,11 @@ func (r *run) writeModel(path string) error {
 			map[string]string{"format": "pt"}); err != nil {
 			return err
 		}
-		proof, err := r.proof()
+		parity, err := r.parity()
 		if err != nil {
 			return err
 		}
-		return proof.Write(dir)
+		return parity.Write(dir)
 	})
 }
 

@@ -202,7 +202,7 @@ func (r *run) attach() (err error) {
 	if err != nil {
 		return err
 	}
-	g := grad.Config{MaxTokens: most, MaxDocument: longest, Checkpoint: c.Checkpointing, Yield: r.Yield,
+	g := grad.Config{MaxTokens: most, MaxSample: longest, Checkpoint: c.Checkpointing, Yield: r.Yield,
 		Precision: device.Float32, FP16: c.FP16}
 	if c.BF16 {
 		g.Precision = device.BF16

@@ -35,7 +35,7 @@ func settings(t *testing.T) Config {
 	return c
 }
 
-// samples are made-up documents of the first tokens of a vocabulary.
+// samples are made-up samples of the first tokens of a vocabulary.
 func samples(n int) []data.Sample {
 	random := rng.New(5)
 	out := make([]data.Sample, n)

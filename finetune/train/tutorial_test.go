@@ -42,7 +42,7 @@ func TestEvaluationCountsEverySample(t *testing.T) {
 		return j
 	}
 	g, err := grad.New(dev, load(t, dev, "tiny-llama"),
-		grad.Config{MaxTokens: 64, MaxDocument: 64, Precision: device.Float32})
+		grad.Config{MaxTokens: 64, MaxSample: 64, Precision: device.Float32})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,13 +11,13 @@ import (
 	"sync"
 )
 
-// flagUse is how a flag is proven to be there.
+// flagUse is how a flag is verified to be there.
 type flagUse struct {
 	Value string // a value that it takes
 	// YAML: a file with the key is taken by the command. Env is the variable, where one is known to be read.
 	YAML bool   `json:",omitempty"`
 	Env  string `json:",omitempty"`
-	Bad  bool   `json:",omitempty"` // Env is proven by a value that it refuses
+	Bad  bool   `json:",omitempty"` // Env is verified by a value that it refuses
 }
 
 // commandNames are all commands whose flags are recorded; the first is weft itself.

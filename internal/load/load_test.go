@@ -90,7 +90,7 @@ func TestClosedLoop(t *testing.T) {
 			}
 		}
 		r := Summarize(out, took, Goal{TTFT: ms(100), TPOT: ms(10)})
-		if r.Failed != 1 || r.OutputTokens != 55 || r.CachedTokens != 10 || r.GoodShare != 5.0/6 || r.TTFT.P99 != 100 ||
+		if r.Failed != 1 || r.OutputTokens != 55 || r.CachedTokens != 10 || r.GoodFraction != 5.0/6 || r.TTFT.P99 != 100 ||
 			r.ITL.Median != 10 || r.TPOT.Mean != 10 || r.FirstError == "" {
 			t.Errorf("%+v", r)
 		}

@@ -39,7 +39,7 @@ type Report struct {
 	SteadyPerSecond   float64 `json:"steady_output_tokens_per_second"` // of the middle 80 % of all chunks: without ramp and tail
 	TokensPerSecond   float64 `json:"total_tokens_per_second"`
 	Goodput           float64 `json:"goodput_requests_per_second"`
-	GoodShare         float64 `json:"good_share"`
+	GoodFraction      float64 `json:"good_share"`
 	TTFT              Spread  `json:"ttft_ms"`
 	TPOT              Spread  `json:"tpot_ms"`
 	ITL               Spread  `json:"itl_ms"`
@@ -97,7 +97,7 @@ func Summarize(outcomes []Outcome, took time.Duration, goal Goal) Report {
 		r.RequestsPerSecond, r.Goodput = float64(r.Requests-r.Failed)/s, float64(good)/s
 		r.OutputPerSecond, r.TokensPerSecond = float64(r.OutputTokens)/s, float64(r.OutputTokens+r.PromptTokens)/s
 	}
-	r.GoodShare = float64(good) / float64(max(r.Requests, 1))
+	r.GoodFraction = float64(good) / float64(max(r.Requests, 1))
 	r.SteadyPerSecond = steady(stamps, r.OutputTokens)
 	r.Adapters, r.Keys = distinct(outcomes), byKey(outcomes, r.Seconds)
 	return r

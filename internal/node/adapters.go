@@ -33,16 +33,16 @@ func (n *Node) openAdapters() (err error) {
 	if err != nil {
 		return err
 	}
-	switch lendable := m.Engine.Lendable(); {
-	case lendable == 0:
+	switch reservable := m.Engine.Reservable(); {
+	case reservable == 0:
 		n.log.Warn(
 			"no memory for adapters: the longest sequence can need the whole KV cache; raise --kv-memory or " +
 				"--memory, or lower --max-context")
-	case lendable < limit:
+	case reservable < limit:
 		n.log.Warn(
 			"adapters get less than --adapter-memory, since the longest sequence must fit too: raise --kv-memory or "+
 				"--memory, or lower --max-context",
-			"adapters", bytesize.Format(lendable), "adapter_memory", bytesize.Format(limit))
+			"adapters", bytesize.Format(reservable), "adapter_memory", bytesize.Format(limit))
 	}
 	reclaim := n.cache.Reclaim
 	m.hooks.reclaim.Store(&reclaim)

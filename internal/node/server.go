@@ -133,7 +133,7 @@ func (n *Node) status() map[string]any {
 	out := map[string]any{
 		"running": st.Running, "waiting": st.Waiting, "memory_bytes": n.Model.memoryInUse(),
 		"kv_pages": map[string]int{"free": st.Pages.Free, "cached": st.Pages.Cached, "in_use": st.Pages.InUse,
-			"lent": st.Pages.Lent},
+			"lent": st.Pages.Reserved},
 	}
 	if n.cache != nil {
 		c := n.cache.Stats()
@@ -152,11 +152,11 @@ func (n *Node) engineStats() telemetry.EngineStats {
 	m, st := n.Model, n.Model.Engine.Stats()
 	out := telemetry.EngineStats{
 		Running: st.Running, Waiting: st.Waiting,
-		KVUsage:       float64(st.Pages.InUse) / float64(max(m.KV.NumPages-st.Pages.Lent, 1)),
+		KVUsage:       float64(st.Pages.InUse) / float64(max(m.KV.NumPages-st.Pages.Reserved, 1)),
 		PrefixQueries: st.PrefixQueries, PrefixHits: st.PrefixHits, Preemptions: st.Preemptions,
 		MemoryBytes: m.memoryInUse(),
 	}
-	out.MemoryBytes[device.KV.String()] -= int64(st.Pages.Lent) * st.PageBytes
+	out.MemoryBytes[device.KV.String()] -= int64(st.Pages.Reserved) * st.PageBytes
 	if n.Access != nil {
 		running, waiting := m.Engine.Adapters()
 		out.RunningAdapters, out.WaitingAdapters, out.MaxAdapters = n.namesOf(running), n.namesOf(waiting),

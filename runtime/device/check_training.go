@@ -160,15 +160,15 @@ func checkSelfAttention(op string, a SelfAttentionArgs, forward bool) error {
 	}
 	for d := range len(a.Indptr) - 1 {
 		if a.Indptr[d] > a.Indptr[d+1] {
-			return shapeErr(op, "indptr goes from %d to %d at document %d", a.Indptr[d], a.Indptr[d+1], d)
+			return shapeErr(op, "indptr goes from %d to %d at sample %d", a.Indptr[d], a.Indptr[d+1], d)
 		}
 	}
 	if a.Prefix != nil && len(a.Prefix) != len(a.Indptr)-1 {
-		return shapeErr(op, "%d prefixes for %d documents", len(a.Prefix), len(a.Indptr)-1)
+		return shapeErr(op, "%d prefixes for %d samples", len(a.Prefix), len(a.Indptr)-1)
 	}
 	for d, p := range a.Prefix {
 		if int(p) >= d || p >= 0 && a.Prefix[p] >= 0 {
-			return shapeErr(op, "document %d continues %d; want an earlier one that continues nothing, or -1", d, p)
+			return shapeErr(op, "sample %d continues %d; want an earlier one that continues nothing, or -1", d, p)
 		}
 	}
 	return nil

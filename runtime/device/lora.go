@@ -7,9 +7,9 @@ import (
 	"weft/runtime/tensor"
 )
 
-// Span is memory inside a Buffer, from the byte Offset on, which is a multiple of the element's size. The zero Span is
+// Region is memory inside a Buffer, from the byte Offset on, which is a multiple of the element's size. The zero Region is
 // absent. Several spans may lie in one Buffer.
-type Span struct {
+type Region struct {
 	Buf    Buffer
 	Offset int64
 	DType  tensor.DType
@@ -22,7 +22,7 @@ type Span struct {
 //	Gain  F32 [Out] or absent (DoRA)
 //	Bias  F32 [Out] or absent
 type LoRAMatrices struct {
-	A, B, Gain, Bias Span
+	A, B, Gain, Bias Region
 	In, Out          int
 	Rank             int     // 0: no factors
 	Scale            float32 // alpha/r, or alpha/sqrt(r) for rsLoRA
@@ -36,7 +36,7 @@ func (m *LoRAMatrices) Empty() bool {
 // LoRASegment applies one adapter to the rows [Begin, End) of the batch.
 type LoRASegment struct {
 	Begin, End int
-	Scale      float32       // multiplies M.Scale and M.Bias: 1 but for a mix of adapters. M.Gain goes with 1 only
+	Scale      float32       // multiplies M.Scale and M.Bias: 1 but for a combination of adapters of adapters. M.Gain goes with 1 only
 	M          *LoRAMatrices // nil or empty: the adapter does not touch this layer
 }
 
@@ -178,7 +178,7 @@ func checkLoRAMatrices(s *LoRASegment, i, in, out int) error {
 				m.B.DType, out, m.Rank, m.B.Buf.Bytes(), m.B.Offset)
 		}
 	}
-	for _, v := range [...]Span{m.Gain, m.Bias} {
+	for _, v := range [...]Region{m.Gain, m.Bias} {
 		if v.Buf != nil && (v.DType != tensor.F32 || !v.holds(1, int64(out))) {
 			return shapeErr(op, "segment %d: a gain or bias at %d of its buffer of %d bytes is not [%d] of F32", i,
 				v.Offset, v.Buf.Bytes(), out)
@@ -188,7 +188,7 @@ func checkLoRAMatrices(s *LoRASegment, i, in, out int) error {
 }
 
 // holds says whether a float matrix [rows, cols] lies inside the span's buffer.
-func (s *Span) holds(rows, cols int64) bool {
+func (s *Region) holds(rows, cols int64) bool {
 	if s.DType != tensor.F32 && s.DType != tensor.F16 && s.DType != tensor.BF16 {
 		return false
 	}

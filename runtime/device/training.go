@@ -70,8 +70,8 @@ type RotateArgs struct {
 	Inverse   bool
 }
 
-// SelfAttentionArgs is causal attention within documents: rows [Indptr[d], Indptr[d+1]) see only their own document's
-// rows up to themselves, and where Prefix[d] >= 0 first all rows of that document, which d continues: so documents that
+// SelfAttentionArgs is causal attention within samples: rows [Indptr[d], Indptr[d+1]) see only their own sample's
+// rows up to themselves, and where Prefix[d] >= 0 first all rows of that sample, which d continues: so samples that
 // begin alike hold their beginning once. A prefix lies before those that continue it and continues nothing itself. Q,
 // Out [T, Hq*D], K, V [T, Hkv*D]; LSE F32 [T, Hq] receives log Σ exp of each row's scores (after scale and softcap),
 // which the gradient needs. A window counts the rows of the prefix too.
@@ -80,7 +80,7 @@ type SelfAttentionArgs struct {
 	LSE          View
 	HeadDim      int
 	Indptr       []int32
-	Prefix       []int32 // by document; nil: nothing is continued
+	Prefix       []int32 // by sample; nil: nothing is continued
 	Scale        float32
 	Softcap      float32
 	Window       int

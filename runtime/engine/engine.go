@@ -31,8 +31,8 @@ type Config struct {
 	MaxPrefillChunk int // tokens of one prompt in one step; 0: as many as the step has
 	MaxContext      int // tokens of one sequence; where all pages together hold less, sequences end there
 	PrefixCache     bool
-	// Reclaim frees up to the given bytes of what Borrow gave, and returns how many it freed: they are the engine's
-	// again, without a Return. It is called when pages lack, before anybody is sent back to the queue, under the
+	// Reclaim frees up to the given bytes of what ReserveIdle gave, and returns how many it freed: they are the engine's
+	// again, without a ReleaseIdle. It is called when pages lack, before a sequence is preempted, under the
 	// engine's lock: it must not call the engine, and must not wait. May be nil.
 	Reclaim func(bytes int64) int64
 	OnStep  func(StepInfo) // called on the loop after each step; may be nil
@@ -69,7 +69,7 @@ type StepInfo struct {
 type Stats struct {
 	Running, Waiting           int
 	Pages                      kv.Counts
-	PageBytes, Borrowed        int64  // Borrowed is what Borrow gave and has not come back
+	PageBytes, Reserved        int64  // Reserved is what ReserveIdle gave and has not come back
 	PrefixQueries, PrefixHits  uint64 // prompt tokens
 	Preemptions                uint64
 	TokensIn, TokensOut, Steps uint64
@@ -101,7 +101,7 @@ type Engine struct {
 	pool     *kv.Pool
 	live     map[sched.SeqID]*sequence
 	stats    Stats
-	borrowed int64
+	reserved int64
 	freed    []func() // Release of sequences that are over, to be called by unlock
 	draining bool
 	closed   bool
@@ -232,7 +232,7 @@ func (e *Engine) validate(r *Request) error {
 			return fmt.Errorf("%w: adapter %d of the request has %d layers, the model %d", ErrInvalid, i, n, want)
 		}
 		if len(r.LoRA) > 1 || u.Scale != 1 {
-			if err := u.Weights.Mixable(); err != nil {
+			if err := u.Weights.Combinable(); err != nil {
 				return fmt.Errorf("%w: adapter %d of the request: %w", ErrInvalid, i, err)
 			}
 		}

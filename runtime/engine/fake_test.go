@@ -35,7 +35,7 @@ type fakeModel struct {
 	during   func(*model.Batch) // called by each Forward, may be nil
 }
 
-// fakeAdapters are told apart by the rank of their first matrices; the mix also by its order and scales.
+// fakeAdapters are told apart by the rank of their first matrices; the combination also by its order and scales.
 var fakeAdapters = map[string][]lora.Use{
 	"x": {{Weights: fakeAdapter(1), Scale: 1}}, "y": {{Weights: fakeAdapter(2), Scale: 1}},
 	"mix": {{Weights: fakeAdapter(2), Scale: 0.5}, {Weights: fakeAdapter(1), Scale: 1}},

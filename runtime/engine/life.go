@@ -61,7 +61,7 @@ func (e *Engine) Stats() Stats {
 	defer e.mu.Unlock()
 	s, c := e.stats, e.sched.Stats()
 	s.Running, s.Waiting, s.Pages = e.sched.Running(), e.sched.Waiting(), e.pool.Counts()
-	s.PageBytes, s.Borrowed = e.pageBytes, e.borrowed
+	s.PageBytes, s.Reserved = e.pageBytes, e.reserved
 	s.Preemptions, s.PrefixQueries, s.PrefixHits = c.Preemptions, c.PrefixQueries, c.PrefixHits
 	return s
 }

@@ -26,7 +26,7 @@ func (e *Engine) loop() {
 	}
 }
 
-// rest leaves the device to a guest.
+// rest leaves the device to a background job.
 func (e *Engine) rest() {
 	if e.working {
 		e.working = false

@@ -171,7 +171,7 @@ func TestMetamorphic(t *testing.T) {
 	if testing.Short() {
 		seeds = 20
 	}
-	preempted, hits, refused, lent, reclaimed := uint64(0), uint64(0), 0, 0, 0
+	preempted, hits, refused, reserved, reclaimed := uint64(0), uint64(0), 0, 0, 0
 	for seed := range uint64(seeds) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 77))
@@ -199,11 +199,11 @@ func TestMetamorphic(t *testing.T) {
 				if rng.IntN(5) == 0 {
 					cancelAfter = rng.IntN(10)
 				}
-				lent := make([]Request, len(reqs))
+				reserved := make([]Request, len(reqs))
 				for j := range reqs {
-					lent[j] = lend(reqs[j], &released)
+					reserved[j] = lend(reqs[j], &released)
 				}
-				streams, err := e.Submit(t.Context(), lent...)
+				streams, err := e.Submit(t.Context(), reserved...)
 				if least := len(r.Prompt) + min(r.MaxTokens, 1); least > limit {
 					if want := map[bool]error{true: ErrPromptTooLong,
 						false: ErrNoMemory}[least > cfg.MaxContext]; !errors.Is(err, want) {
@@ -229,11 +229,11 @@ func TestMetamorphic(t *testing.T) {
 			}
 			wg.Wait()
 			stop()
-			lent, reclaimed = lent+b.borrowed, reclaimed+b.reclaimed
+			reserved, reclaimed = reserved+b.reserved, reclaimed+b.reclaimed
 			becomesIdle(t, e)
 			s := e.Stats()
-			if s.Borrowed != b.held || s.Pages.Lent != e.lentPages(b.held) {
-				t.Errorf("%d bytes are borrowed, %d pages lent; the borrower holds %d bytes", s.Borrowed, s.Pages.Lent,
+			if s.Reserved != b.held || s.Pages.Reserved != e.reservedPages(b.held) {
+				t.Errorf("%d bytes are reserved, %d pages reserved; the borrower holds %d bytes", s.Reserved, s.Pages.Reserved,
 					b.held)
 			}
 			if err := e.Close(); err != nil || int(released.Load()) != admitted {
@@ -242,9 +242,9 @@ func TestMetamorphic(t *testing.T) {
 			preempted, hits = preempted+s.Preemptions, hits+s.PrefixHits
 		})
 	}
-	t.Logf("%d preemptions, %d prefix hits, %d refusals, %d loans, %d reclaimed", preempted, hits, refused, lent,
+	t.Logf("%d preemptions, %d prefix hits, %d refusals, %d loans, %d reclaimed", preempted, hits, refused, reserved,
 		reclaimed)
-	if preempted == 0 || hits == 0 || refused == 0 || lent == 0 || reclaimed == 0 {
+	if preempted == 0 || hits == 0 || refused == 0 || reserved == 0 || reclaimed == 0 {
 		t.Error("the schedules prove too little")
 	}
 }

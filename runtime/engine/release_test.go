@@ -145,8 +145,8 @@ func TestRequestsWithAdaptersAreChecked(t *testing.T) {
 	}
 }
 
-// TestMixOfWhatIsNoSumIsRefused before it can spoil a step of others.
-func TestMixOfWhatIsNoSumIsRefused(t *testing.T) {
+// TestCombinationsOfOtherThanSumsAreRefused before it can spoil a step of others.
+func TestCombinationsOfOtherThanSumsAreRefused(t *testing.T) {
 	m := newFakeModel(t)
 	e := start(t, m.config())
 	a := &lora.Adapter{Layers: make([][lora.NumTargets]lora.Module, 1)}
@@ -160,11 +160,11 @@ func TestMixOfWhatIsNoSumIsRefused(t *testing.T) {
 	defer dora.Free()
 	r := adapted([]int32{1}, 1, "x")
 	r.LoRA = []lora.Use{{Weights: dora, Scale: 1}, r.LoRA[0]}
-	if _, err := e.Submit(t.Context(), r); !errors.Is(err, ErrInvalid) || !errors.Is(err, lora.ErrNotMixable) {
-		t.Errorf("a mix with DoRA: %v", err)
+	if _, err := e.Submit(t.Context(), r); !errors.Is(err, ErrInvalid) || !errors.Is(err, lora.ErrNotCombinable) {
+		t.Errorf("a combination of adapters with DoRA: %v", err)
 	}
 	r.LoRA = []lora.Use{{Weights: dora, Scale: 0.5}}
-	if _, err := e.Submit(t.Context(), r); !errors.Is(err, lora.ErrNotMixable) {
+	if _, err := e.Submit(t.Context(), r); !errors.Is(err, lora.ErrNotCombinable) {
 		t.Errorf("scaled DoRA: %v", err)
 	}
 }

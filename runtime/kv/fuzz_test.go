@@ -55,8 +55,8 @@ func FuzzPool(f *testing.F) {
 							t.Fatalf("page %d is in use and was handed out again", id)
 						}
 					}
-					if n := p.Counts().Lent; int(id) >= p.Total()-n {
-						t.Fatalf("page %d is handed out, %d of %d are lent", id, n, p.Total())
+					if n := p.Counts().Reserved; int(id) >= p.Total()-n {
+						t.Fatalf("page %d is handed out, %d of %d are reserved", id, n, p.Total())
 					}
 					n := len(pages)
 					content[id] = append([]int32{mark}, toks[:min((n+1)*pageLen, len(toks))]...)
@@ -84,13 +84,13 @@ func FuzzPool(f *testing.F) {
 				n, before := arg%8, p.Counts()
 				inUse := slices.ContainsFunc(held, func(h table) bool {
 					return slices.ContainsFunc(h.pages,
-						func(id PageID) bool { return int(id) >= p.Total()-before.Lent-n })
+						func(id PageID) bool { return int(id) >= p.Total()-before.Reserved-n })
 				})
-				if want := !inUse && n <= p.Total()-before.Lent; p.Shrink(n) != want {
-					t.Fatalf("%d of %+v lent: %v, want %v", n, before, !want, want)
+				if want := !inUse && n <= p.Total()-before.Reserved; p.Shrink(n) != want {
+					t.Fatalf("%d of %+v reserved: %v, want %v", n, before, !want, want)
 				}
 			case 5:
-				p.Grow(min(arg%8, p.Counts().Lent))
+				p.Grow(min(arg%8, p.Counts().Reserved))
 			}
 			if err := p.Verify(refs); err != nil {
 				t.Fatal(err)

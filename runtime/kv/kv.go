@@ -4,9 +4,9 @@
 // Invariants, which Verify checks:
 //
 // - every page is in exactly one of four states: free, cached (no reference, indexed, on the LRU list), in use
-// (referenced), lent (its memory serves another purpose)
-//   - free + cached + in use + lent == total
-//   - the lent pages are those with the highest ids
+// (referenced), reserved (its memory serves another purpose)
+//   - free + cached + in use + reserved == total
+//   - the reserved pages are those with the highest ids
 //   - an indexed page is full, and its tokens are those that its key was made of; the index holds nothing else
 package kv
 
@@ -39,14 +39,14 @@ type page struct {
 
 // Pool owns the pages. What it holds is bounded by their number. It is not safe for concurrent use.
 type Pool struct {
-	pageLen int
-	pages   []page
-	free    bitset // the lowest is given first, so that the highest stay free to be lent
-	index   map[Key]PageID
-	oldest  PageID
-	newest  PageID
-	cached  int
-	lent    int
+	pageLen  int
+	pages    []page
+	free     bitset // the lowest is given first, so that the highest stay free to be reserved
+	index    map[Key]PageID
+	oldest   PageID
+	newest   PageID
+	cached   int
+	reserved int
 }
 
 // NewPool returns a pool of total free pages of pageLen tokens; both must be positive.
@@ -156,9 +156,9 @@ func (p *Pool) Reset() {
 }
 
 // Shrink lends n more pages, those with the highest ids; what is cached in them is forgotten. It refuses, and changes
-// nothing, where one of them is in use or there are not so many. The pages lent are [Total-Lent, Total).
+// nothing, where one of them is in use or there are not so many. The pages reserved are [Total-Reserved, Total).
 func (p *Pool) Shrink(n int) bool {
-	end := len(p.pages) - p.lent
+	end := len(p.pages) - p.reserved
 	if n < 0 || n > end {
 		return false
 	}
@@ -175,18 +175,18 @@ func (p *Pool) Shrink(n int) bool {
 			p.free.remove(id)
 		}
 	}
-	p.lent += n
+	p.reserved += n
 	return true
 }
 
-// Grow takes back n lent pages, the lowest first; they are free.
+// Grow takes back n reserved pages, the lowest first; they are free.
 func (p *Pool) Grow(n int) {
-	if n < 0 || n > p.lent {
-		panic(fmt.Sprintf("kv: %d of %d lent pages come back", n, p.lent))
+	if n < 0 || n > p.reserved {
+		panic(fmt.Sprintf("kv: %d of %d reserved pages come back", n, p.reserved))
 	}
 	for range n {
-		p.free.add(PageID(len(p.pages) - p.lent))
-		p.lent--
+		p.free.add(PageID(len(p.pages) - p.reserved))
+		p.reserved--
 	}
 }
 
@@ -223,12 +223,12 @@ func (p *Pool) unlink(id PageID) {
 	p.cached--
 }
 
-// Counts are the pages by state; Free + Cached + InUse + Lent is the total.
-type Counts struct{ Free, Cached, InUse, Lent int }
+// Counts are the pages by state; Free + Cached + InUse + Reserved is the total.
+type Counts struct{ Free, Cached, InUse, Reserved int }
 
 // Counts returns the pages by state.
 func (p *Pool) Counts() Counts {
-	return Counts{Free: p.free.n, Cached: p.cached, InUse: len(p.pages) - p.free.n - p.cached - p.lent, Lent: p.lent}
+	return Counts{Free: p.free.n, Cached: p.cached, InUse: len(p.pages) - p.free.n - p.cached - p.reserved, Reserved: p.reserved}
 }
 
 // Available returns how many pages Alloc can still give.
@@ -237,7 +237,7 @@ func (p *Pool) Available() int { return p.free.n + p.cached }
 // PageLen returns the tokens in a page.
 func (p *Pool) PageLen() int { return p.pageLen }
 
-// Total returns the number of pages, the lent ones included.
+// Total returns the number of pages, the reserved ones included.
 func (p *Pool) Total() int { return len(p.pages) }
 
 // Key names the content of a full page: everything that its keys and values depend on.

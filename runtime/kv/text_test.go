@@ -68,8 +68,8 @@ func TestText(t *testing.T) {
 			}
 			n := p.Counts()
 			fmt.Fprintf(&out, "free %d cached %d in use %d", n.Free, n.Cached, n.InUse)
-			if n.Lent > 0 {
-				fmt.Fprintf(&out, " lent %d", n.Lent)
+			if n.Reserved > 0 {
+				fmt.Fprintf(&out, " reserved %d", n.Reserved)
 			}
 			refs := 0
 			for _, pages := range held {

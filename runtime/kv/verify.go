@@ -5,10 +5,10 @@ import "fmt"
 // Verify walks all pages and returns the first broken invariant. refs is the number of references that the callers hold
 // together.
 func (p *Pool) Verify(refs int) error {
-	const unknown, free, cached, lent = 0, 1, 2, 3
+	const unknown, free, cached, reserved = 0, 1, 2, 3
 	state := make([]uint8, len(p.pages))
-	for i := len(p.pages) - p.lent; i < len(p.pages); i++ {
-		state[i] = lent
+	for i := len(p.pages) - p.reserved; i < len(p.pages); i++ {
+		state[i] = reserved
 	}
 	members := 0
 	for i := range p.pages {
@@ -42,7 +42,7 @@ func (p *Pool) Verify(refs int) error {
 	inUse, indexed, held := 0, 0, 0
 	for i := range p.pages {
 		pg := &p.pages[i]
-		if pg.ref < 0 || (pg.ref > 0) != (state[i] == unknown) || state[i] == lent && pg.indexed {
+		if pg.ref < 0 || (pg.ref > 0) != (state[i] == unknown) || state[i] == reserved && pg.indexed {
 			return fmt.Errorf("page %d has %d references and is on no list or on one too many", i, pg.ref)
 		}
 		if pg.ref > 0 {
@@ -64,7 +64,7 @@ func (p *Pool) Verify(refs int) error {
 	if held != refs {
 		return fmt.Errorf("%d references are held, the callers hold %d", held, refs)
 	}
-	if c := p.Counts(); c.InUse != inUse || c.Free+c.Cached+c.InUse+c.Lent != len(p.pages) {
+	if c := p.Counts(); c.InUse != inUse || c.Free+c.Cached+c.InUse+c.Reserved != len(p.pages) {
 		return fmt.Errorf("%+v of %d pages, counted are %d in use", c, len(p.pages), inUse)
 	}
 	return nil

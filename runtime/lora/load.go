@@ -163,8 +163,8 @@ type packer struct {
 }
 
 // span takes n bytes of the block.
-func (b *packer) span(n int64, t tensor.DType) (device.Span, []byte) {
-	s := device.Span{Buf: b.buf, Offset: b.at, DType: t}
+func (b *packer) span(n int64, t tensor.DType) (device.Region, []byte) {
+	s := device.Region{Buf: b.buf, Offset: b.at, DType: t}
 	b.at += aligned(n)
 	return s, b.to[s.Offset:][:n]
 }
@@ -186,9 +186,9 @@ func (b *packer) module(m *Module, withoutA bool) device.LoRAMatrices {
 	return out
 }
 
-func (b *packer) vector(v []float32) device.Span {
+func (b *packer) vector(v []float32) device.Region {
 	if len(v) == 0 {
-		return device.Span{}
+		return device.Region{}
 	}
 	s, to := b.span(4*int64(len(v)), tensor.F32)
 	for i, x := range v {

@@ -89,7 +89,7 @@ func TestLoad(t *testing.T) {
 				w.Embed.M.A.Buf != nil {
 				t.Errorf("embedding %+v", w.Embed)
 			}
-			if err := w.Mixable(); err != nil {
+			if err := w.Combinable(); err != nil {
 				t.Error(err)
 			}
 			w.Free()
@@ -137,10 +137,10 @@ func TestLoadTables(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				err = w.Mixable()
-				if replaces := a.HeadTable != nil || a.EmbedTable != nil; replaces != errors.Is(err, ErrNotMixable) ||
+				err = w.Combinable()
+				if replaces := a.HeadTable != nil || a.EmbedTable != nil; replaces != errors.Is(err, ErrNotCombinable) ||
 					w.Bytes() > DeviceBytes(a) || (w.Bytes() > 0) != replaces {
-					t.Errorf("Mixable: %v; %d bytes, %d expected", err, w.Bytes(), DeviceBytes(a))
+					t.Errorf("Combinable: %v; %d bytes, %d expected", err, w.Bytes(), DeviceBytes(a))
 				}
 				w.Free()
 			}

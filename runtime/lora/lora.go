@@ -35,7 +35,7 @@ type Weights struct {
 
 	block   device.Buffer // all factors, gains and biases
 	bytes   int64
-	unmixed string // why it cannot be part of a mix, "" where it can
+	unmixed string // why it cannot be part of a combination of adapters, "" where it can
 }
 
 // Embedding is LoRA on the embedding: M has no A, its input are the rows of Table that belong to the tokens.
@@ -44,14 +44,14 @@ type Embedding struct {
 	M     device.LoRAMatrices
 }
 
-// ErrNotMixable is returned for adapters that cannot be added to others or scaled by a request.
-var ErrNotMixable = errors.New("adapter cannot be mixed or scaled")
+// ErrNotCombinable is returned for adapters that cannot be added to others or scaled by a request.
+var ErrNotCombinable = errors.New("adapter cannot be mixed or scaled")
 
-// Mixable says, as nil, that several segments may cover tokens together with this adapter and that a segment's scale
+// Combinable says, as nil, that several segments may cover tokens together with this adapter and that a segment's scale
 // may differ from 1. DoRA and replaced tables are not sums: they can be used alone only.
-func (w *Weights) Mixable() error {
+func (w *Weights) Combinable() error {
 	if w.unmixed != "" {
-		return fmt.Errorf("%w: %s; use it alone with scale 1", ErrNotMixable, w.unmixed)
+		return fmt.Errorf("%w: %s; use it alone with scale 1", ErrNotCombinable, w.unmixed)
 	}
 	return nil
 }
@@ -60,7 +60,7 @@ func (w *Weights) Mixable() error {
 func (w *Weights) Bytes() int64 { return w.bytes }
 
 // Segment applies an adapter to the tokens [Begin, End) of a batch. Segments are sorted by Begin; several with the same
-// bounds are a mix, added in their order.
+// bounds are a combination of adapters, added in their order.
 type Segment struct {
 	Begin, End int
 	Weights    *Weights // never nil: tokens of the base model are in no segment

@@ -78,7 +78,7 @@ func (d *decoder) checkAdapters(segments []lora.Segment, tokens int) error {
 		}
 		mixed := pass > 0 || i+1 < len(segments) && segments[i+1].Begin == s.Begin && segments[i+1].End == s.End
 		if mixed || s.Scale != 1 {
-			if err := s.Weights.Mixable(); err != nil {
+			if err := s.Weights.Combinable(); err != nil {
 				return bad(i, "%v", err)
 			}
 		}

@@ -185,8 +185,8 @@ func loadModel(t *testing.T, dev device.Device, src memory, cfg *Config) Model {
 	return m
 }
 
-// A mix of adapters equals the model with each merged in at its scale.
-func TestMixEqualsMerged(t *testing.T) {
+// A combination of adapters of adapters equals the model with each merged in at its scale.
+func TestCombinationEqualsMerged(t *testing.T) {
 	ids := []int32{7, 100, 3, 9}
 	for name, open := range floatDevices(t) {
 		t.Run(name, func(t *testing.T) {
@@ -248,7 +248,7 @@ func TestAdaptersChangeOnlyTheirOwn(t *testing.T) {
 			for _, kind := range adapterKinds {
 				w := loadAdapter(t, dev, adapterOf(rng, cfg, maps.Clone(src), kind))
 				uses = append(uses, lora.Use{Weights: w, Scale: 1})
-				if w.Mixable() == nil {
+				if w.Combinable() == nil {
 					uses = append(uses, lora.Use{Weights: w, Scale: 0.5})
 				}
 			}
@@ -264,7 +264,7 @@ func TestAdaptersChangeOnlyTheirOwn(t *testing.T) {
 				want = append(want, aloneWith(t, m, dev, ids, use))
 			}
 			for range 4 {
-				checkAdapterMix(t, m, dev, rng, seqs, uses, want)
+				checkCombination(t, m, dev, rng, seqs, uses, want)
 			}
 		})
 	}
@@ -292,7 +292,7 @@ func aloneWith(t *testing.T, m *decoder, dev device.Device, ids []int32, use lor
 	return out
 }
 
-func checkAdapterMix(t *testing.T, m *decoder, dev device.Device, rng *rand.Rand, seqs [][]int32,
+func checkCombination(t *testing.T, m *decoder, dev device.Device, rng *rand.Rand, seqs [][]int32,
 	uses []lora.Use, want [][][]float32) {
 	t.Helper()
 	h := newHarness(t, m, dev, 16, 32*len(seqs), tensor.F32)

@@ -14,8 +14,8 @@ type Batch struct {
 	// picks the RoPE table where a model has two (Phi-3's longrope), so that it does not depend on chunking.
 	Lens       []int32
 	PageTables [][]int32 // [S], pages that hold positions [0, last of this chunk]
-	// LoRA are runs of tokens with adapters, ascending. Several may follow one another for exactly the same run: a mix,
-	// whose changes add up in this order; all of them must be lora.Weights.Mixable, as must an adapter with a scale
+	// LoRA are runs of tokens with adapters, ascending. Several may follow one another for exactly the same run: a combination of adapters,
+	// whose changes add up in this order; all of them must be lora.Weights.Combinable, as must an adapter with a scale
 	// other than 1. Every adapter fits the model (CheckAdapter).
 	LoRA []lora.Segment
 }

@@ -75,8 +75,8 @@ func TestBatchingChangesNothing(t *testing.T) {
 					dev := open(t)
 					seqs := goldenIDs(t, dir)
 					m := loadGolden(t, dir, dev,
-						Options{MaxBatchTokens: max(longest(seqs), maxMixed*len(seqs)),
-							MaxLogitRows: maxMixed * len(seqs)})
+						Options{MaxBatchTokens: max(longest(seqs), maxCombined*len(seqs)),
+							MaxLogitRows: maxCombined * len(seqs)})
 					checkBatching(t, m, dev, seqs, kv)
 				})
 			}
@@ -105,14 +105,14 @@ func checkBatching(t *testing.T, m *decoder, dev device.Device, seqs [][]int32, 
 			at += len(part)
 		}
 	}
-	checkMixed(t, m, dev, seqs, want, kv)
+	checkCombined(t, m, dev, seqs, want, kv)
 }
 
-// maxMixed bounds a sequence's tokens in one batch of checkMixed.
-const maxMixed = 8
+// maxCombined bounds a sequence's tokens in one batch of checkCombined.
+const maxCombined = 8
 
-// checkMixed runs all sequences together, in random chunks, some of them empty, over one cache.
-func checkMixed(t *testing.T, m *decoder, dev device.Device, seqs [][]int32, want [][][]float32, kv tensor.DType) {
+// checkCombined runs all sequences together, in random chunks, some of them empty, over one cache.
+func checkCombined(t *testing.T, m *decoder, dev device.Device, seqs [][]int32, want [][][]float32, kv tensor.DType) {
 	const pageLen = 16
 	perSeq := (longest(seqs) + pageLen - 1) / pageLen
 	c := m.KVConfig()
@@ -136,7 +136,7 @@ func checkMixed(t *testing.T, m *decoder, dev device.Device, seqs [][]int32, wan
 		var rows []int32
 		var of [][2]int // sequence and position of each row
 		for s, ids := range seqs {
-			n := min(rng.IntN(maxMixed+1), len(ids)-done[s])
+			n := min(rng.IntN(maxCombined+1), len(ids)-done[s])
 			for p := done[s]; p < done[s]+n; p++ {
 				b.IDs, b.Positions = append(b.IDs, ids[p]), append(b.Positions, int32(p))
 				if rng.IntN(2) == 0 {

@@ -39,7 +39,7 @@ func (d *decoder) Frozen() *Frozen {
 	return f
 }
 
-// RopeTables are the cosines and sines of every kind of a configuration's RoPE for documents of up to Length tokens.
+// RopeTables are the cosines and sines of every kind of a configuration's RoPE for samples of up to Length tokens.
 type RopeTables struct {
 	Length int
 	cfg    *Config
@@ -68,7 +68,7 @@ func NewRopeTables(dev device.Device, c *Config, length int) (*RopeTables, error
 // Table returns the table of a kind: rows of cosines, then sines.
 func (t *RopeTables) Table(kind int) device.Buffer { return t.tables[kind].buf }
 
-// First returns the table row of position 0 in a document of the given length, at most Length; its other positions
+// First returns the table row of position 0 in a sample of the given length, at most Length; its other positions
 // follow.
 func (t *RopeTables) First(kind, length int) int32 {
 	if r := &t.cfg.Ropes[kind]; r.Long != nil && length > r.Original {

@@ -18,7 +18,7 @@ type fuzzSeq struct {
 
 // FuzzSchedule drives the scheduler with bytes, each pair an operation. After each every page must be accounted for;
 // every chunk must continue where its sequence stood and hold the right tokens; every admitted sequence must end,
-// however many pages are lent, whether they can be reclaimed or not.
+// however many pages are reserved, whether they can be reclaimed or not.
 func FuzzSchedule(f *testing.F) {
 	f.Add([]byte{0, 20, 0, 33, 1, 0, 1, 0, 2, 1, 1, 0, 1, 1}, uint8(6), uint8(10))
 	f.Add([]byte{0, 200, 0, 200, 0, 200, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0}, uint8(3), uint8(40))
@@ -33,8 +33,8 @@ func FuzzSchedule(f *testing.F) {
 		if cfg.MaxContext = 256; budget%4 > 0 {
 			cfg.MaxContext = 130 // less than the larger pools, which therefore can lend
 		}
-		if budget%3 == 0 { // else what is lent does not come back for the asking
-			cfg.Reclaim = func(n int) { pool.Grow(min(n, pool.Counts().Lent)) }
+		if budget%3 == 0 { // else what is reserved does not come back for the asking
+			cfg.Reclaim = func(n int) { pool.Grow(min(n, pool.Counts().Reserved)) }
 		}
 		r := &fuzzRun{t: t, pool: pool, alive: map[SeqID]*fuzzSeq{}, s: New(cfg, pool)}
 		for i := 0; i+1 < len(ops) && i < 400; i += 2 {
@@ -84,9 +84,9 @@ func (r *fuzzRun) op(op byte, arg int) {
 		r.cancel(arg)
 	case 3:
 		if arg%2 == 0 {
-			r.s.Lend(arg / 2 % 8)
+			r.s.Reserve(arg / 2 % 8)
 		} else {
-			r.pool.Grow(min(arg/2%8, r.pool.Counts().Lent))
+			r.pool.Grow(min(arg/2%8, r.pool.Counts().Reserved))
 		}
 	}
 }

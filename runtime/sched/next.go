@@ -63,9 +63,9 @@ func (s *Scheduler) dequeue(i int) *seq {
 	return q
 }
 
-// reclaim asks for n lent pages; fewer may come.
+// reclaim asks for n reserved pages; fewer may come.
 func (s *Scheduler) reclaim(n int) {
-	if n > 0 && s.cfg.Reclaim != nil && s.pool.Counts().Lent > 0 {
+	if n > 0 && s.cfg.Reclaim != nil && s.pool.Counts().Reserved > 0 {
 		s.cfg.Reclaim(n)
 	}
 }

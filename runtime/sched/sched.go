@@ -41,7 +41,7 @@ type Config struct {
 	MaxContext      int  // tokens of one sequence
 	PrefixCache     bool // look prompts up and index full pages
 	RopeSwitch      int  // sequences longer than this are recomputed with another RoPE table; 0: none
-	// Reclaim takes back up to so many lent pages (Pool.Grow), before anybody is preempted for them. It must not call
+	// Reclaim takes back up to so many reserved pages (Pool.Grow), before a sequence is preempted for them. It must not call
 	// the scheduler. nil: none can be had.
 	Reclaim func(pages int)
 }
@@ -208,15 +208,15 @@ func (s *Scheduler) fits(a *Seq) error {
 	return nil
 }
 
-// Lend gives n more pages to another purpose: those with the highest ids of the pool, unless one of them is in use.
-// What the longest sequence can need stays, so that each sequence can go on when all others have ended, whether lent
+// Reserve gives n more pages to another purpose: those with the highest ids of the pool, unless one of them is in use.
+// What the longest sequence can need stays, so that each sequence can go on when all others have ended, whether reserved
 // pages can be reclaimed or not.
-func (s *Scheduler) Lend(n int) bool {
-	return s.pool.Counts().Lent+n <= s.Lendable() && s.pool.Shrink(n)
+func (s *Scheduler) Reserve(n int) bool {
+	return s.pool.Counts().Reserved+n <= s.Reservable() && s.pool.Shrink(n)
 }
 
-// Lendable returns how many pages Lend can ever give, all together.
-func (s *Scheduler) Lendable() int {
+// Reservable returns how many pages Reserve can ever give, all together.
+func (s *Scheduler) Reservable() int {
 	return max(s.pool.Total()-pages(s.cfg.MaxContext, s.pool.PageLen()), 0)
 }
 

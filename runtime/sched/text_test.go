@@ -15,7 +15,7 @@ import (
 //	new pages=N page-len=N seqs=N queued=N budget=N context=N [chunk=N] [rope=N] [cache] [reclaim]
 //	add NAME... prompt=N max=N [from=N] [key=K] [salt=S] [tenant=T] [weight=N] [score]     the names are admitted together; the prompt is from, from+1, …
 //	cancel NAME
-//	lend N | regain N     pages; new with reclaim: what is lent comes back for the asking
+//	reserve N | regain N     pages; new with reclaim: what is reserved comes back for the asking
 //	step [n=N] [cancel=NAME] [abandon]     plan, then commit; cancel takes place between the two
 //
 // A step prints its chunks as NAME [start,end) pages, + where a token is sampled, and what was preempted and what
@@ -44,7 +44,7 @@ func (r *textRun) run(c *textcase.Command) string {
 			MaxPrefillChunk: c.Int("chunk", 0),
 			MaxContext:      c.Int("context", 64), RopeSwitch: c.Int("rope", 0), PrefixCache: c.Has("cache")}, r.pool)
 		if c.Has("reclaim") {
-			r.s.cfg.Reclaim = func(n int) { r.pool.Grow(min(n, r.pool.Counts().Lent)) }
+			r.s.cfg.Reclaim = func(n int) { r.pool.Grow(min(n, r.pool.Counts().Reserved)) }
 		}
 		r.names, r.left, r.out = map[SeqID]string{}, map[SeqID]int{}, map[SeqID]int{}
 	case "add":
@@ -70,8 +70,8 @@ func (r *textRun) run(c *textcase.Command) string {
 		for i, id := range ids {
 			r.names[id], r.left[id] = names[i], c.Int("max", 4)
 		}
-	case "lend":
-		if n, err := strconv.Atoi(c.Args[0]); err != nil || !r.s.Lend(n) {
+	case "reserve":
+		if n, err := strconv.Atoi(c.Args[0]); err != nil || !r.s.Reserve(n) {
 			b.WriteString("refused\n")
 		}
 	case "regain":
@@ -153,8 +153,8 @@ func (r *textRun) state() string {
 	n := r.pool.Counts()
 	state := fmt.Sprintf("running %d waiting %d, pages free %d cached %d in use %d", r.s.Running(), r.s.Waiting(),
 		n.Free, n.Cached, n.InUse)
-	if n.Lent > 0 {
-		state += fmt.Sprintf(" lent %d", n.Lent)
+	if n.Reserved > 0 {
+		state += fmt.Sprintf(" reserved %d", n.Reserved)
 	}
 	if err := r.s.Verify(); err != nil {
 		state += fmt.Sprintf("\nBROKEN: %v", err)

@@ -49,7 +49,7 @@ func (s *suite) makeAdapters(model, name string, n int, o pefttest.Options) ([]s
 	return out, nil
 }
 
-// large are adapters as the peer's are: rank 16 on all linear layers, float16.
+// large are adapters as the baseline's are: rank 16 on all linear layers, float16.
 func (s *suite) large(model string, n int) ([]string, error) {
 	return s.makeAdapters(model, strings.TrimSuffix(model, "Q8_0")+"r16", n,
 		pefttest.Options{Rank: 16, DType: tensor.F16})
@@ -112,7 +112,7 @@ func (s *suite) sixteen(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		peer := row{what: what, unit: "tokens/s", goal: 8, note: "rank 16 on all linear layers"}
+		baseline := row{what: what, unit: "tokens/s", goal: 8, note: "rank 16 on all linear layers"}
 		own := row{what: what + ", against our base model", unit: "tokens/s", goal: p.own,
 			note: "theirs is ours without adapters"}
 		for round := range s.rounds {
@@ -127,24 +127,24 @@ func (s *suite) sixteen(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			peer.ours = append(peer.ours, ours.OutputPerSecond)
+			baseline.ours = append(baseline.ours, ours.OutputPerSecond)
 			own.ours, own.theirs = append(own.ours, ours.OutputPerSecond), append(own.theirs, alone.OutputPerSecond)
 			files, err := filepath.Glob(filepath.Join(s.loras, strings.TrimSuffix(p.model, "-Q8_0")+"-r16-??.gguf"))
-			if s.peer == "" || err != nil || len(files) < 16 {
-				log.Printf("no peer for %s: -peer %q, %d adapters in %s", what, s.peer, len(files), s.loras)
+			if s.baseline == "" || err != nil || len(files) < 16 {
+				log.Printf("no baseline for %s: -baseline %q, %d adapters in %s", what, s.baseline, len(files), s.loras)
 				continue
 			}
 			c.Mix = load.Mix{Adapters: 16, RoundRobin: true, LlamaCpp: true}
 			theirs, err := s.once(ctx, c, func() (*served, error) {
-				return s.serveTheirs(ctx, s.peer, p.model, 16, "--lora", strings.Join(files[:16], ","),
+				return s.serveTheirs(ctx, s.baseline, p.model, 16, "--lora", strings.Join(files[:16], ","),
 					"--lora-init-without-apply")
 			})
 			if err != nil {
 				return err
 			}
-			peer.theirs = append(peer.theirs, theirs.OutputPerSecond)
+			baseline.theirs = append(baseline.theirs, theirs.OutputPerSecond)
 		}
-		s.add(peer)
+		s.add(baseline)
 		s.add(own)
 	}
 	return nil

@@ -13,15 +13,15 @@ import (
 
 // ours is what `weft bench --json` prints, as far as it is used.
 type ours struct {
-	Prefill        float64 `json:"prefill_tokens_per_second"`
-	Decode         float64 `json:"decode_tokens_per_second"`
-	Bandwidth      float64 `json:"read_bandwidth_bytes_per_second"`
-	BandwidthShare float64 `json:"decode_share_of_bandwidth"`
-	BytesPerToken  int64   `json:"bytes_per_token"`
-	FirstToken     float64 `json:"start_to_first_token_seconds"`
+	Prefill           float64 `json:"prefill_tokens_per_second"`
+	Decode            float64 `json:"decode_tokens_per_second"`
+	Bandwidth         float64 `json:"read_bandwidth_bytes_per_second"`
+	BandwidthFraction float64 `json:"decode_share_of_bandwidth"`
+	BytesPerToken     int64   `json:"bytes_per_token"`
+	FirstToken        float64 `json:"start_to_first_token_seconds"`
 }
 
-// pair is a model in our spelling and in the peer's, with the goals of the ratios.
+// pair is a model in our spelling and in the baseline's, with the goals of the ratios.
 type pair struct {
 	name            string
 	ours, theirs    string
@@ -57,7 +57,7 @@ func (s *suite) kernels(ctx context.Context) error {
 
 // pair measures prefill of 512 and decoding of 128 tokens, ours and theirs in turn.
 func (s *suite) pair(ctx context.Context, p pair) error {
-	bin := s.peer
+	bin := s.baseline
 	var env []string
 	if p.isa != "" {
 		bin, env = s.peerAVX2, []string{"WEFT_ISA=" + p.isa}
@@ -70,7 +70,7 @@ func (s *suite) pair(ctx context.Context, p pair) error {
 			return err
 		}
 		decode.ours, prefill.ours = append(decode.ours, o.Decode), append(prefill.ours, o.Prefill)
-		decode.note = fmt.Sprintf("%.0f %% of the %.1f GB/s read in the same run", 100*o.BandwidthShare,
+		decode.note = fmt.Sprintf("%.0f %% of the %.1f GB/s read in the same run", 100*o.BandwidthFraction,
 			o.Bandwidth/1e9)
 		if bin == "" {
 			continue
@@ -109,7 +109,7 @@ func (s *suite) llamaBench(ctx context.Context, bin, model string) (prefill, dec
 	return prefill, decode, err
 }
 
-// ownKernels measures what needs no peer: the ratios between runs of our own.
+// ownKernels measures what needs no baseline: the ratios between runs of our own.
 func (s *suite) ownKernels(ctx context.Context) error {
 	type run struct {
 		name, unit, a, b string

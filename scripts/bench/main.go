@@ -17,20 +17,20 @@ import (
 
 // suite is what every measurement needs.
 type suite struct {
-	weft, peer string // our binary; the folder of llama-bench, llama-server and llama-quantize, "" where there is none
-	peerAVX2   string // the same, built without AVX-512
-	models     string // folder of the models
-	loras      string // folder of the peer's adapters
-	trace      string
-	shared     string // folder of the test data
-	python     string // a python with PEFT, "" where there is none
-	peftScript string // trains with PEFT
-	peerName   string // what the peer said that it is, where it did
-	part       string // of parts
-	threads    int
-	rounds     int
-	only       *regexp.Regexp
-	rows       []row
+	weft, baseline string // our binary; the folder of llama-bench, llama-server and llama-quantize, "" where there is none
+	peerAVX2       string // the same, built without AVX-512
+	models         string // folder of the models
+	loras          string // folder of the baseline's adapters
+	trace          string
+	shared         string // folder of the test data
+	python         string // a python with PEFT, "" where there is none
+	peftScript     string // trains with PEFT
+	peerName       string // what the baseline said that it is, where it did
+	part           string // of parts
+	threads        int
+	rounds         int
+	only           *regexp.Regexp
+	rows           []row
 }
 
 // part is a table: what measures it, and how its page begins. Its models are made first.
@@ -50,16 +50,16 @@ const llamaHow = "Prefill and decode are `weft bench --prompt 512 --gen 128` aga
 var parts = map[string]part{
 	"cpu": {[]func(*suite, context.Context) error{(*suite).kernels, (*suite).ownKernels, (*suite).servers,
 		(*suite).prefix}, (*suite).makeModels,
-		"On the CPU, beside llama.cpp", "make bench PEER=DIR", llamaHow},
+		"On the CPU, beside llama.cpp", "make bench BASELINE=DIR", llamaHow},
 	"adapters": {[]func(*suite, context.Context) error{(*suite).adapters}, (*suite).makeModels,
-		"Many adapters, beside llama.cpp", "make bench PEER=DIR", llamaHow},
+		"Many adapters, beside llama.cpp", "make bench BASELINE=DIR", llamaHow},
 	"training": {[]func(*suite, context.Context) error{(*suite).training}, (*suite).makeOwnModels,
 		"Training, beside PEFT and PyTorch", "make bench-training",
 		"LoRA is r = 8 on all linear layers of SmolLM2-135M-Instruct (Q4_1), `identity.json` (91 chats), batches of " +
 			"8, 12 steps, AdamW, clipping. Tokens are real ones, without padding, over forward,\n" +
 			"backward and the optimizer, without the first step; weft draws the samples in its own order, PEFT " +
 			"takes the file's, both see each once. Peak memory is the process's, loading included. The\n" +
-			"peer counts on one thread or on all, whichever is faster."},
+			"baseline counts on one thread or on all, whichever is faster."},
 }
 
 func main() {
@@ -69,21 +69,21 @@ func main() {
 	cache, _ := os.UserCacheDir()
 	var only, out string
 	flag.StringVar(&s.weft, "weft", "bin/weft", "our binary")
-	flag.StringVar(&s.peer, "peer", "", "folder of llama-bench, llama-server and llama-quantize")
-	flag.StringVar(&s.peerAVX2, "peer-avx2", "", "the same, built for AVX2 alone")
+	flag.StringVar(&s.baseline, "baseline", "", "folder of llama-bench, llama-server and llama-quantize")
+	flag.StringVar(&s.peerAVX2, "baseline-avx2", "", "the same, built for AVX2 alone")
 	flag.StringVar(&s.models, "models", filepath.Join(cache, "weft", "bench"),
 		"folder of the models; what is missing is made there")
-	flag.StringVar(&s.loras, "loras", filepath.Join(cache, "weft-peer", "loras"),
+	flag.StringVar(&s.loras, "loras", filepath.Join(cache, "weft-baseline", "loras"),
 		"folder of 16 adapters for each model as llama-server wants them: MODEL-r16-00.gguf, …")
 	flag.StringVar(&s.part, "part", "cpu", "cpu, adapters or training: which table")
 	flag.StringVar(&s.trace, "trace", "", "AzureLLMInferenceTrace_code.csv")
 	flag.StringVar(&s.shared, "shared", cmp.Or(os.Getenv("WEFT_TESTDATA"), filepath.Join("..", "shared")),
 		"folder of the test data, for training")
 	flag.StringVar(&s.python, "python", "",
-		"a python with PEFT, transformers and bitsandbytes, for training's peers (scripts/python/environment "+
+		"a python with PEFT, transformers and bitsandbytes, for training's baselines (scripts/python/environment "+
 			"makes one)")
 	flag.StringVar(&s.peftScript, "peft-script", "",
-		"script that trains with PEFT (default: peer/train_peft.py of the test data)")
+		"script that trains with PEFT (default: baseline/train_peft.py of the test data)")
 	flag.IntVar(&s.threads, "threads", runtime.NumCPU(), "threads of both")
 	flag.IntVar(&s.rounds, "rounds", 3, "how often each pair is measured in turn")
 	flag.StringVar(&only, "only", "", "measure only the rows that match")
@@ -99,7 +99,7 @@ func main() {
 	if !ok {
 		log.Fatalf("-part %q: cpu, adapters or training", s.part)
 	}
-	s.peftScript = cmp.Or(s.peftScript, filepath.Join(s.shared, "peer", "train_peft.py"))
+	s.peftScript = cmp.Or(s.peftScript, filepath.Join(s.shared, "baseline", "train_peft.py"))
 	if err := chosen.models(s, ctx); err != nil {
 		log.Fatal(err)
 	}

@@ -18,7 +18,7 @@ const (
 
 func (s *suite) model(name string) string { return filepath.Join(s.models, name+".gguf") }
 
-// makeOwnModels makes those that need no peer.
+// makeOwnModels makes those that need no baseline.
 func (s *suite) makeOwnModels(context.Context) error {
 	if err := os.MkdirAll(s.models, 0o755); err != nil {
 		return err
@@ -46,7 +46,7 @@ func (s *suite) makeModels(ctx context.Context) error {
 	if err := s.makeOwnModels(ctx); err != nil {
 		return err
 	}
-	// as llama-quantize mixes the kinds, but the random ones all of one
+	// as llama-quantize combinations the kinds, but the random ones all of one
 	for _, m := range []struct{ from, to, kind string }{
 		{small + "Q4_1", small + "Q8_0", "Q8_0"}, {small + "Q4_1", small + "Q4_0", "Q4_0"},
 		{small + "Q4_1", small + "F16", "F16"},
@@ -57,15 +57,15 @@ func (s *suite) makeModels(ctx context.Context) error {
 		if !missing(to) {
 			continue
 		}
-		if s.peer == "" {
-			return fmt.Errorf("%s is missing, and without -peer there is no llama-quantize to make it", to)
+		if s.baseline == "" {
+			return fmt.Errorf("%s is missing, and without -baseline there is no llama-quantize to make it", to)
 		}
 		log.Printf("making %s", m.to)
 		args := []string{"--allow-requantize", s.model(m.from), to + ".part", m.kind, fmt.Sprint(s.threads)}
 		if m.from == big+"Q8_0" {
 			args = append([]string{"--pure"}, args...)
 		}
-		cmd := exec.CommandContext(ctx, filepath.Join(s.peer, "llama-quantize"), args...)
+		cmd := exec.CommandContext(ctx, filepath.Join(s.baseline, "llama-quantize"), args...)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("%v: %w\n%s", cmd.Args, err, out)
 		}

@@ -128,7 +128,7 @@ func (s *suite) servers(ctx context.Context) error {
 		if !s.wants("servers %d streams %s", p.streams, p.name) {
 			continue
 		}
-		bin := s.peer
+		bin := s.baseline
 		var env []string
 		if p.isa != "" {
 			bin, env = s.peerAVX2, []string{"WEFT_ISA=" + p.isa}
@@ -216,7 +216,7 @@ func (s *suite) more(ctx context.Context) error {
 // in a closed loop.
 func (s *suite) azure(ctx context.Context) error {
 	const what = "Azure code trace, lengths x 0.05, llama-server at 80 % load"
-	if s.trace == "" || s.peer == "" || !s.wants("servers %s", what) {
+	if s.trace == "" || s.baseline == "" || !s.wants("servers %s", what) {
 		return nil
 	}
 	const requests, slots = 200, 16
@@ -237,7 +237,7 @@ func (s *suite) azure(ctx context.Context) error {
 	natural := float64(requests) / arrivals[len(arrivals)-1].At.Seconds() // requests a second
 	out := row{what: what, unit: "good requests/s", goal: 2}
 	for round := range s.rounds {
-		theirs, err := s.serveTheirs(ctx, s.peer, small+"Q4_1", slots)
+		theirs, err := s.serveTheirs(ctx, s.baseline, small+"Q4_1", slots)
 		if err != nil {
 			return err
 		}
@@ -277,7 +277,7 @@ func (s *suite) azure(ctx context.Context) error {
 		out.note = fmt.Sprintf(
 			"%.1f requests/s; good: TTFT ≤ 500 ms and TPOT ≤ 50 ms; ours %.0f %%, theirs %.0f %% good; TTFT p99 "+
 				"%.0f and %.0f ms",
-			rate, 100*a.GoodShare, 100*b.GoodShare, a.TTFT.P99, b.TTFT.P99)
+			rate, 100*a.GoodFraction, 100*b.GoodFraction, a.TTFT.P99, b.TTFT.P99)
 	}
 	s.add(out)
 	return nil

@@ -90,11 +90,11 @@ func (s *suite) write(ctx context.Context, w io.Writer) error {
 		line, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
 		return line
 	}
-	page, peer := parts[s.part], cmp.Or(s.peerName, "none")
-	if s.peer != "" {
-		peer = output(filepath.Join(s.peer, "llama-bench"), "--version")
-		if v, err := os.ReadFile(filepath.Join(s.peer, "..", "VERSION")); err == nil {
-			peer, _, _ = strings.Cut(string(v), "\n")
+	page, baseline := parts[s.part], cmp.Or(s.peerName, "none")
+	if s.baseline != "" {
+		baseline = output(filepath.Join(s.baseline, "llama-bench"), "--version")
+		if v, err := os.ReadFile(filepath.Join(s.baseline, "..", "VERSION")); err == nil {
+			baseline, _, _ = strings.Cut(string(v), "\n")
 		}
 	}
 	load, _ := os.ReadFile("/proc/loadavg")
@@ -103,11 +103,11 @@ func (s *suite) write(ctx context.Context, w io.Writer) error {
 Made by %s, which measures ours and theirs in turn, %d rounds, on %d threads, with nothing else running; a figure is the median of the rounds, a
 ratio the median (smallest to largest) of the rounds' own ratios. %s
 
-%s · weft %s · %s · peer: %s · %s · load average at the end %s
+%s · weft %s · %s · baseline: %s · %s · load average at the end %s
 
 | what | ours | theirs | ratio | goal | reached | note |
 |---|---|---|---|---|---|---|
-`, page.title, "`"+page.command+"`", s.rounds, s.threads, page.how, processor(), strings.TrimPrefix(output(s.weft, "version"), "weft "), runtime.Version(), peer, time.Now().UTC().Format("2006-01-02"), strings.Join(strings.Fields(string(load))[:1], ""))
+`, page.title, "`"+page.command+"`", s.rounds, s.threads, page.how, processor(), strings.TrimPrefix(output(s.weft, "version"), "weft "), runtime.Version(), baseline, time.Now().UTC().Format("2006-01-02"), strings.Join(strings.Fields(string(load))[:1], ""))
 	if err != nil {
 		return err
 	}

@@ -29,7 +29,7 @@ type trained struct {
 	} `json:"curve"`
 }
 
-// training measures finetuning beside PEFT and PyTorch. A peer's figure is that of the better of one and all threads.
+// training measures finetuning beside PEFT and PyTorch. A baseline's figure is that of the better of one and all threads.
 func (s *suite) training(ctx context.Context) error {
 	identity := filepath.Join(s.shared, "data", "instruct", "llamafactory", "identity.json")
 	loraArgs := []string{"--data", identity, "--vars", "name=Weft,author=the Weft team", "--r", "8", "--lora-alpha",
@@ -107,7 +107,7 @@ func (s *suite) trainOnce(ctx context.Context, model string, threads int, args .
 	return o, run(ctx, nil, &o, s.weft, args...)
 }
 
-// trainTheirs returns the faster of the peer's runs on one and on all threads.
+// trainTheirs returns the faster of the baseline's runs on one and on all threads.
 func (s *suite) trainTheirs(ctx context.Context, args []string) (best trained, threads int, err error) {
 	for _, n := range []int{1, s.threads} {
 		var t trained

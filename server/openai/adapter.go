@@ -7,11 +7,11 @@ import (
 
 // Bounds of the member "lora".
 const (
-	MaxMix       = 8  // adapters of one request
-	MaxMixFactor = 16 // size of a scale
+	MaxCombined         = 8  // adapters of one request
+	MaxCombinationScale = 16 // size of a scale
 )
 
-// LoRA is one entry of the member "lora": an adapter of a mix, by name, and the factor on its own scale.
+// LoRA is one entry of the member "lora": an adapter of a combination of adapters, by name, and the factor on its own scale.
 type LoRA struct {
 	ID    string
 	Scale float64
@@ -25,7 +25,7 @@ func (b *body) adapters(p *Params) {
 	if !ok {
 		return
 	}
-	items := b.objects("lora", raw, MaxMix)
+	items := b.objects("lora", raw, MaxCombined)
 	for i, item := range items {
 		l, err := loraOf(fmt.Sprintf("lora[%d]", i), item)
 		if err != nil {
@@ -62,7 +62,7 @@ func loraOf(at string, raw json.RawMessage) (LoRA, *Error) {
 		return LoRA{}, err
 	}
 	if scale, ok := m["scale"]; ok && !isNull(scale) {
-		v, err := checkNumber(at+".scale", scale, false, -MaxMixFactor, MaxMixFactor, false)
+		v, err := checkNumber(at+".scale", scale, false, -MaxCombinationScale, MaxCombinationScale, false)
 		if err != nil {
 			return LoRA{}, err
 		}

@@ -81,7 +81,7 @@ func (b *body) prompts(name string) []Prompt {
 		at := fmt.Sprintf("%s[%d]", name, i)
 		switch {
 		case item[0] != items[0][0]:
-			b.fail(Invalid(name, "invalid_type", "%s mixes kinds: %s[0] is %s, %s is %s.", name, name, kindOf(items[0]),
+			b.fail(Invalid(name, "invalid_type", "%s combinations kinds: %s[0] is %s, %s is %s.", name, name, kindOf(items[0]),
 				at, kindOf(item)))
 			return nil
 		case item[0] != '"' && item[0] != '[':

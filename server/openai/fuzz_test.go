@@ -34,11 +34,11 @@ func checked(t *testing.T, p *Params, err error) {
 		*p.MaxTokens < 0 {
 		t.Fatalf("out of range: %+v", p)
 	}
-	if len(p.LoRA) > MaxMix || len(p.AdapterID) > MaxNameBytes || len(p.LoRA) > 0 && p.AdapterID != "" {
+	if len(p.LoRA) > MaxCombined || len(p.AdapterID) > MaxNameBytes || len(p.LoRA) > 0 && p.AdapterID != "" {
 		t.Fatalf("adapters: %+v", p)
 	}
 	for _, l := range p.LoRA {
-		if l.ID == "" || len(l.ID) > MaxNameBytes || !(l.Scale >= -MaxMixFactor && l.Scale <= MaxMixFactor) {
+		if l.ID == "" || len(l.ID) > MaxNameBytes || !(l.Scale >= -MaxCombinationScale && l.Scale <= MaxCombinationScale) {
 			t.Fatalf("adapter %+v", l)
 		}
 	}

@@ -4,7 +4,7 @@ package openai
 type Params struct {
 	Model             string // empty: the caller's default
 	AdapterID         string // adapter_id; empty: none
-	LoRA              []LoRA // llama.cpp's lora: a mix of adapters; empty: none
+	LoRA              []LoRA // llama.cpp's lora: a combination of adapters of adapters; empty: none
 	Temperature       float64
 	TopP              float64
 	TopK              int // 0: off

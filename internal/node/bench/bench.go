@@ -49,7 +49,7 @@ type Result struct {
 	LayoutBytes        map[string]int64 `json:"weight_bytes_by_layout"`
 	BytesPerToken      int64            `json:"bytes_per_token"` // weights read by one decode step of one stream
 	ReadBandwidth      float64          `json:"read_bandwidth_bytes_per_second"`
-	BandwidthShare     float64          `json:"decode_share_of_bandwidth"` // decode steps/s * bytes / bandwidth
+	BandwidthFraction  float64          `json:"decode_share_of_bandwidth"` // decode steps/s * bytes / bandwidth
 	FirstTokenSeconds  float64          `json:"start_to_first_token_seconds"`
 	LoadSeconds        float64          `json:"load_seconds"`
 	KVBytesPerPosition int64            `json:"kv_bytes_per_position"`
@@ -94,7 +94,7 @@ func Run(ctx context.Context, m *node.Model, start time.Time, b Shape, threads i
 	r.BytesPerToken = r.WeightBytes - m.Model.GatheredBytes()
 	if bw := ReadBandwidth(threads); bw > 0 {
 		r.ReadBandwidth = bw
-		r.BandwidthShare = r.Decode / float64(b.Streams) * float64(r.BytesPerToken) / bw
+		r.BandwidthFraction = r.Decode / float64(b.Streams) * float64(r.BytesPerToken) / bw
 	}
 	return r, nil
 }

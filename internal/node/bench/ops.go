@@ -17,17 +17,17 @@ import (
 
 // OpRow is one operation of a step, against the limit that is nearer: reading memory, or computing.
 type OpRow struct {
-	Op           string  `json:"op"`
-	Rows         int     `json:"rows"`
-	In           int     `json:"in"`
-	Out          int     `json:"out"`
-	CallsPerStep float64 `json:"calls_per_step"`
-	Micros       float64 `json:"microseconds"` // of one call
-	StepShare    float64 `json:"share_of_step"`
-	GBs          float64 `json:"gb_per_second"`
-	GOPs         float64 `json:"gop_per_second"`
-	Limit        string  `json:"limit"` // "bandwidth", "int8", "bf16" or "float"
-	LimitShare   float64 `json:"share_of_limit"`
+	Op            string  `json:"op"`
+	Rows          int     `json:"rows"`
+	In            int     `json:"in"`
+	Out           int     `json:"out"`
+	CallsPerStep  float64 `json:"calls_per_step"`
+	Micros        float64 `json:"microseconds"` // of one call
+	StepFraction  float64 `json:"share_of_step"`
+	GBs           float64 `json:"gb_per_second"`
+	GOPs          float64 `json:"gop_per_second"`
+	Limit         string  `json:"limit"` // "bandwidth", "int8", "bf16" or "float"
+	LimitFraction float64 `json:"share_of_limit"`
 }
 
 // stepKind tells steps apart: how many tokens of how many sequences.
@@ -128,8 +128,8 @@ func (r *OpsResult) row(o *cpu.OpCost, steps float64, total time.Duration) OpRow
 	seconds := float64(o.Nanos) / 1e9
 	row := OpRow{
 		Op: o.Op, Rows: o.Rows, In: o.In, Out: o.Out, CallsPerStep: float64(o.Calls) / steps,
-		Micros:    seconds * 1e6 / float64(o.Calls),
-		StepShare: seconds / total.Seconds(), GBs: float64(o.Bytes) / seconds / 1e9, GOPs: o.Ops / seconds / 1e9,
+		Micros:       seconds * 1e6 / float64(o.Calls),
+		StepFraction: seconds / total.Seconds(), GBs: float64(o.Bytes) / seconds / 1e9, GOPs: o.Ops / seconds / 1e9,
 	}
 	peak, name := r.Peaks.Float, "float"
 	if o.Integers {
@@ -137,9 +137,9 @@ func (r *OpsResult) row(o *cpu.OpCost, steps float64, total time.Duration) OpRow
 	} else if o.Halves {
 		peak, name = r.Peaks.BF16, "bf16"
 	}
-	row.Limit, row.LimitShare = "bandwidth", row.GBs*1e9/max(r.Bandwidth, 1)
-	if share := row.GOPs / max(peak, 1e-9); share > row.LimitShare {
-		row.Limit, row.LimitShare = name, share
+	row.Limit, row.LimitFraction = "bandwidth", row.GBs*1e9/max(r.Bandwidth, 1)
+	if share := row.GOPs / max(peak, 1e-9); share > row.LimitFraction {
+		row.Limit, row.LimitFraction = name, share
 	}
 	return row
 }

@@ -3,7 +3,7 @@
 #include "vec_avx2.h"
 #include "families.h"
 #include "attention_body.h"
-#include "documents_body.h"
+#include "samples_body.h"
 #include "lora_body.h"
 #include "product_body.h"
 #include "rows_body.h"

@@ -3,7 +3,7 @@
 #include "vec_avx512.h"
 #include "families.h"
 #include "attention_body.h"
-#include "documents_body.h"
+#include "samples_body.h"
 #include "lora_body.h"
 #include "rows_body.h"
 #include "training_body.h"

@@ -43,7 +43,7 @@
 // gradient, transposed 16 by 16. Each sum is one chain in ascending order, whatever the blocks. Where the instruction
 // set multiplies bf16 (avx512), precision BF16 rounds both factors and adds pairs of products; else it is Float32.
 // Everything else is float32, the same bits on every instruction set and for any number of threads. Attention
-// (documents_body.h) makes blocks of 64 rows anew in the gradient: once with queries owning the block, for theirs, and
+// (samples_body.h) makes blocks of 64 rows anew in the gradient: once with queries owning the block, for theirs, and
 // once with keys, for those of keys and values; so no sum is shared between threads, at seven products instead of five.
 package cpu
 

@@ -18,7 +18,7 @@ enum prep { PREP_FLOAT, PREP_INT8, PREP_BF16 };
 enum activation { ACT_SILU, ACT_GELU_TANH, ACT_GELU_ERF };
 
 enum op_kind { OP_EMBED, OP_RMSNORM, OP_LINEAR, OP_LORA, OP_ROPE, OP_ATTENTION, OP_GLU, OP_ADD, OP_SOFTCAP, OP_LOGSOFTMAX,
-	OP_PRODUCT, OP_RMSNORM_GRAD, OP_ROTATE, OP_GLU_GRAD, OP_CROSS_ENTROPY, OP_EMBED_GRAD, OP_DOCUMENTS, OP_DOCUMENTS_GRAD, OP_KINDS };
+	OP_PRODUCT, OP_RMSNORM_GRAD, OP_ROTATE, OP_GLU_GRAD, OP_CROSS_ENTROPY, OP_EMBED_GRAD, OP_SAMPLES, OP_SAMPLES_GRAD, OP_KINDS };
 
 // A packed matrix. Scales of group g of a panel lie at scale_off + g/unit_groups*scale_stride + g%unit_groups*group_bytes: 16 scales, then
 // 16 mins where there are any.
@@ -215,9 +215,9 @@ typedef struct {
 	void (*glu_grad)(const rows_op *o, int64_t row, int64_t begin, int64_t end);
 	void (*cross_entropy)(const cross_entropy_op *o, int64_t begin, int64_t end);
 	void (*embed_grad)(const embed_grad_op *o, int64_t begin, int64_t end); // columns
-	void (*documents)(const documents_op *o, const document_item *it, float *scratch);
-	void (*documents_delta)(const documents_op *o, int64_t begin, int64_t end);
-	void (*documents_grad)(const documents_op *o, const document_item *it, float *scratch);
+	void (*samples)(const samples_op *o, const sample_item *it, float *scratch);
+	void (*samples_delta)(const samples_op *o, int64_t begin, int64_t end);
+	void (*samples_grad)(const samples_op *o, const sample_item *it, float *scratch);
 	// The fastest that the products of a preparation can be: so many rounds in registers alone. Returns the multiplications and additions made.
 	int64_t (*peak[3])(int64_t rounds);
 	// Reads bytes, a multiple of 512, and returns something made of all of them.

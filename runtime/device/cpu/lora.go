@@ -83,7 +83,7 @@ func loraWork(p *device.LoRAPart, s *device.LoRASegment) bool {
 }
 
 func (d *cpuDevice) ownSpans(m *device.LoRAMatrices) error {
-	for _, s := range [...]*device.Span{&m.A, &m.B, &m.Gain, &m.Bias} {
+	for _, s := range [...]*device.Region{&m.A, &m.B, &m.Gain, &m.Bias} {
 		if _, err := d.data("lora", "a factor, gain or bias", s.Buf); err != nil {
 			return err
 		}
@@ -92,7 +92,7 @@ func (d *cpuDevice) ownSpans(m *device.LoRAMatrices) error {
 }
 
 // span returns the address of a span that ownSpans has seen; nil for an absent one.
-func (d *cpuDevice) span(s device.Span) unsafe.Pointer {
+func (d *cpuDevice) span(s device.Region) unsafe.Pointer {
 	p, _ := d.data("", "", s.Buf)
 	if p == nil {
 		return nil

@@ -59,8 +59,8 @@ func newLinears(b *testing.B, s stepShape, rows, adapters, threads int) *linears
 		blocks = append(blocks, buf)
 	}
 	var at int64
-	span := func(buf device.Buffer, off int64) device.Span {
-		return device.Span{Buf: buf, Offset: off, DType: tensor.F16}
+	span := func(buf device.Buffer, off int64) device.Region {
+		return device.Region{Buf: buf, Offset: off, DType: tensor.F16}
 	}
 	for range s.layers {
 		for _, g := range shapes {

@@ -33,14 +33,14 @@ func factors(t testing.TB, d *cpuDevice, r *rand.Rand, in, n, rank int, dtype te
 	fill(raw)
 	fill(buf.Host()[:int64(rank*in)*size])
 	device.PackLoRAB(buf.Host()[aBytes:], raw, n, rank, int(size))
-	m.A, m.B = device.Span{Buf: buf, DType: dtype}, device.Span{Buf: buf, Offset: aBytes, DType: dtype}
+	m.A, m.B = device.Region{Buf: buf, DType: dtype}, device.Region{Buf: buf, Offset: aBytes, DType: dtype}
 	vectors := host(buf)[(aBytes+bBytes)/4:]
 	copy(vectors, random(r, 2*n))
 	if gain {
-		m.Gain = device.Span{Buf: buf, Offset: aBytes + bBytes, DType: tensor.F32}
+		m.Gain = device.Region{Buf: buf, Offset: aBytes + bBytes, DType: tensor.F32}
 	}
 	if bias {
-		m.Bias = device.Span{Buf: buf, Offset: aBytes + bBytes + 4*int64(n), DType: tensor.F32}
+		m.Bias = device.Region{Buf: buf, Offset: aBytes + bBytes + 4*int64(n), DType: tensor.F32}
 	}
 	return m
 }

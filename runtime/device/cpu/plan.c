@@ -82,8 +82,8 @@ int64_t op_chunks(op *o, int phase, int threads) {
 		return phase == 0 ? pieces(o, a->items, 1) : phase == 1 ? pieces(o, a->merges, 1) : 0;
 	}
 	case OP_RMSNORM_GRAD: return plan_rmsnorm_grad((rmsnorm_grad_op *)o, phase);
-	case OP_DOCUMENTS_GRAD: {
-		documents_op *d = (documents_op *)o;
+	case OP_SAMPLES_GRAD: {
+		samples_op *d = (samples_op *)o;
 		return phase == 0 ? pieces(o, d->rows, 16384 / ((int64_t)d->heads * d->head_dim + 1)) : phase == 1 ? pieces(o, d->items, 1) : 0;
 	}
 	}
@@ -118,7 +118,7 @@ int64_t op_chunks(op *o, int phase, int threads) {
 	case OP_GLU_GRAD: return plan_rows((rows_op *)o, 2048);
 	case OP_CROSS_ENTROPY: return pieces(o, ((cross_entropy_op *)o)->rows, 2048 / ((int64_t)((cross_entropy_op *)o)->cols + 1));
 	case OP_EMBED_GRAD: return plan_columns(o, ((embed_grad_op *)o)->cols);
-	case OP_DOCUMENTS: return pieces(o, ((documents_op *)o)->items, 1);
+	case OP_SAMPLES: return pieces(o, ((samples_op *)o)->items, 1);
 	}
 	return 0;
 }
@@ -283,15 +283,15 @@ void op_run(const op *o, int phase, int64_t chunk, const kernel_table *k, uint8_
 	case OP_GLU_GRAD: run_rows((const rows_op *)o, chunk, k->glu_grad); break;
 	case OP_CROSS_ENTROPY: k->cross_entropy((const cross_entropy_op *)o, begin, UNTIL(((const cross_entropy_op *)o)->rows)); break;
 	case OP_EMBED_GRAD: k->embed_grad((const embed_grad_op *)o, begin, UNTIL(((const embed_grad_op *)o)->cols)); break;
-	case OP_DOCUMENTS:
-	case OP_DOCUMENTS_GRAD: {
-		const documents_op *d = (const documents_op *)o;
-		if (o->kind == OP_DOCUMENTS_GRAD && phase == 0) {
-			k->documents_delta(d, begin, UNTIL(d->rows));
+	case OP_SAMPLES:
+	case OP_SAMPLES_GRAD: {
+		const samples_op *d = (const samples_op *)o;
+		if (o->kind == OP_SAMPLES_GRAD && phase == 0) {
+			k->samples_delta(d, begin, UNTIL(d->rows));
 			break;
 		}
 		for (int64_t i = begin; i < UNTIL(d->items); i++) {
-			(o->kind == OP_DOCUMENTS ? k->documents : k->documents_grad)(d, &d->item[i], (float *)scratch);
+			(o->kind == OP_SAMPLES ? k->samples : k->samples_grad)(d, &d->item[i], (float *)scratch);
 		}
 		break;
 	}

@@ -25,7 +25,7 @@ var opNames = [C.OP_KINDS]string{
 	C.OP_GLU:       "glu", C.OP_ADD: "add", C.OP_SOFTCAP: "softcap", C.OP_LOGSOFTMAX: "logsoftmax",
 	C.OP_PRODUCT: "product", C.OP_RMSNORM_GRAD: "rmsnorm grad", C.OP_ROTATE: "rotate", C.OP_GLU_GRAD: "glu grad",
 	C.OP_CROSS_ENTROPY: "cross entropy", C.OP_EMBED_GRAD: "embed grad",
-	C.OP_DOCUMENTS: "self attention", C.OP_DOCUMENTS_GRAD: "self attention grad",
+	C.OP_SAMPLES: "self attention", C.OP_SAMPLES_GRAD: "self attention grad",
 }
 
 var layoutNames = map[C.int32_t]string{
@@ -84,8 +84,8 @@ func costOf(o *C.op) (s opShape, bytes int64, ops float64) {
 		bytes, ops = 8*int64(s.rows)*int64(s.in), 3*float64(s.rows)*float64(s.in)
 	case C.OP_ATTENTION:
 		bytes, ops = attentionCost((*C.attention_op)(at), &s)
-	case C.OP_PRODUCT, C.OP_RMSNORM_GRAD, C.OP_ROTATE, C.OP_CROSS_ENTROPY, C.OP_EMBED_GRAD, C.OP_DOCUMENTS,
-		C.OP_DOCUMENTS_GRAD:
+	case C.OP_PRODUCT, C.OP_RMSNORM_GRAD, C.OP_ROTATE, C.OP_CROSS_ENTROPY, C.OP_EMBED_GRAD, C.OP_SAMPLES,
+		C.OP_SAMPLES_GRAD:
 		bytes, ops = trainingCost(o, &s)
 	default: // glu_grad_op begins with a rows_op
 		r := (*C.rows_op)(at)
@@ -131,8 +131,8 @@ func trainingCost(o *C.op, s *opShape) (bytes int64, ops float64) {
 			}
 		}
 		return bytes + 4*int64(s.rows)*int64(s.in+s.out), 2 * float64(s.rows) * float64(s.in) * float64(s.out)
-	case C.OP_DOCUMENTS, C.OP_DOCUMENTS_GRAD:
-		return documentsCost((*C.documents_op)(at), s)
+	case C.OP_SAMPLES, C.OP_SAMPLES_GRAD:
+		return documentsCost((*C.samples_op)(at), s)
 	case C.OP_RMSNORM_GRAD:
 		r := (*C.rmsnorm_grad_op)(at)
 		s.rows, s.in = int(r.rows), int(r.parts*r.width)
@@ -150,18 +150,18 @@ func trainingCost(o *C.op, s *opShape) (bytes int64, ops float64) {
 }
 
 // documentsCost counts the visible pairs only: two products of the head's width forward, five in the gradient.
-func documentsCost(a *C.documents_op, s *opShape) (bytes int64, ops float64) {
+func documentsCost(a *C.samples_op, s *opShape) (bytes int64, ops float64) {
 	d := float64(a.head_dim)
 	s.rows, s.in, s.out = int(a.rows), int(a.heads*a.head_dim), int(a.head_dim)
 	products := 4.0
-	if a.head.kind == C.OP_DOCUMENTS_GRAD {
+	if a.head.kind == C.OP_SAMPLES_GRAD {
 		products = 10
 	}
 	for _, it := range unsafe.Slice(a.item, a.items) {
 		if it.keys != 0 {
 			continue
 		}
-		other := unsafe.Slice(it.other, it.others) // its own document at last
+		other := unsafe.Slice(it.other, it.others) // its own sample at last
 		keys := float64(it.row-other[len(other)-1].begin) + float64(it.rows+1)/2
 		for _, r := range other[:len(other)-1] {
 			keys += float64(r.end - r.begin)

@@ -13,7 +13,7 @@ static void __attribute__((constructor)) fill(void) {
 		peak_scalar(&tables[i]);
 		product_table_scalar(&tables[i]);
 		training_scalar(&tables[i]);
-		documents_table_scalar(&tables[i]);
+		samples_table_scalar(&tables[i]);
 	}
 #ifdef __x86_64__
 	linear_avx2(&tables[ISA_AVX2]);
@@ -23,7 +23,7 @@ static void __attribute__((constructor)) fill(void) {
 	peak_avx2(&tables[ISA_AVX2]);
 	product_table_avx2(&tables[ISA_AVX2]);
 	training_avx2(&tables[ISA_AVX2]);
-	documents_table_avx2(&tables[ISA_AVX2]);
+	samples_table_avx2(&tables[ISA_AVX2]);
 	linear_avx512(&tables[ISA_AVX512]);
 	rows_avx512(&tables[ISA_AVX512]);
 	lora_avx512(&tables[ISA_AVX512]);
@@ -31,7 +31,7 @@ static void __attribute__((constructor)) fill(void) {
 	peak_avx512(&tables[ISA_AVX512]);
 	product_table_avx512(&tables[ISA_AVX512]);
 	training_avx512(&tables[ISA_AVX512]);
-	documents_table_avx512(&tables[ISA_AVX512]);
+	samples_table_avx512(&tables[ISA_AVX512]);
 #endif
 }
 

@@ -70,17 +70,17 @@ typedef struct {
 	float scale;
 } embed_grad_op;
 
-// Rows of the other side, in the order in which an item walks them. Row r of them stands where row r + shift of the item's own document would.
+// Rows of the other side, in the order in which an item walks them. Row r of them stands where row r + shift of the item's own sample would.
 typedef struct {
 	int32_t begin, end, shift;
-} document_range;
+} sample_range;
 
-// A block of rows of a document and one head: queries, or, where keys is set, the rows of one KV head as keys. Queries walk the prefix and their document; keys their
-// document and those that continue it.
+// A block of rows of a sample and one head: queries, or, where keys is set, the rows of one KV head as keys. Queries walk the prefix and their sample; keys their
+// sample and those that continue it.
 typedef struct {
-	const document_range *other;
+	const sample_range *other;
 	int32_t others, row, rows, head, keys;
-} document_item;
+} sample_item;
 
 typedef struct {
 	op head;
@@ -88,7 +88,7 @@ typedef struct {
 	float *out, *lse, *dq, *dk, *dv;
 	float **delta; // [rows][heads]: dout times out
 	int64_t q_stride, k_stride, v_stride, out_stride, lse_stride, dout_stride, dq_stride, dk_stride, dv_stride;
-	const document_item *item;
+	const sample_item *item;
 	int32_t items, rows, heads, group, head_dim, window;
 	float scale, softcap;
-} documents_op;
+} samples_op;

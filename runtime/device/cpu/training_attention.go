@@ -23,11 +23,11 @@ func (d *cpuDevice) SelfAttention(a device.SelfAttentionArgs) error {
 	if err != nil || a.Q.Rows == 0 {
 		return err
 	}
-	r, err := d.documents(&a, v, false)
+	r, err := d.samples(&a, v, false)
 	if err != nil {
 		return fmt.Errorf("%s: %w", op, err)
 	}
-	d.push(unsafe.Pointer(r), C.OP_DOCUMENTS)
+	d.push(unsafe.Pointer(r), C.OP_SAMPLES)
 	return nil
 }
 
@@ -40,7 +40,7 @@ func (d *cpuDevice) SelfAttentionGrad(a device.SelfAttentionGradArgs) error {
 	if err != nil || a.Q.Rows == 0 {
 		return err
 	}
-	r, err := d.documents(&a.SelfAttentionArgs, v, true)
+	r, err := d.samples(&a.SelfAttentionArgs, v, true)
 	if err != nil {
 		return fmt.Errorf("%s: %w", op, err)
 	}
@@ -50,14 +50,14 @@ func (d *cpuDevice) SelfAttentionGrad(a device.SelfAttentionGradArgs) error {
 	r.delta = (**C.float)(unsafe.Pointer(d.shared))
 	r.dout, r.dq, r.dk, r.dv = v[5].at, v[6].at, v[7].at, v[8].at
 	r.dout_stride, r.dq_stride, r.dk_stride, r.dv_stride = v[5].stride, v[6].stride, v[7].stride, v[8].stride
-	d.push(unsafe.Pointer(r), C.OP_DOCUMENTS_GRAD)
+	d.push(unsafe.Pointer(r), C.OP_SAMPLES_GRAD)
 	return nil
 }
 
-// documents returns the record of either pass: its items are the blocks of rows of each document and query head, and
+// samples returns the record of either pass: its items are the blocks of rows of each sample and query head, and
 // for the gradient those of each KV head as keys. The longest come first: the last blocks of queries see the most keys,
 // the first blocks of keys are seen by the most queries.
-func (d *cpuDevice) documents(a *device.SelfAttentionArgs, v [10]operand, grad bool) (*C.documents_op, error) {
+func (d *cpuDevice) samples(a *device.SelfAttentionArgs, v [10]operand, grad bool) (*C.samples_op, error) {
 	heads, kvHeads := a.Q.Cols/a.HeadDim, a.K.Cols/a.HeadDim
 	blocks := 0
 	for i := range len(a.Indptr) - 1 {
@@ -70,11 +70,11 @@ func (d *cpuDevice) documents(a *device.SelfAttentionArgs, v [10]operand, grad b
 	if err := small("items", n); err != nil {
 		return nil, err
 	}
-	r, err := record[C.documents_op](d)
+	r, err := record[C.samples_op](d)
 	if err != nil {
 		return nil, err
 	}
-	items, err := room[C.document_item](&d.arena, n)
+	items, err := room[C.sample_item](&d.arena, n)
 	if err != nil {
 		return nil, err
 	}
@@ -111,21 +111,21 @@ func (d *cpuDevice) documents(a *device.SelfAttentionArgs, v [10]operand, grad b
 	return r, nil
 }
 
-// ranges returns what each document's rows see, and what sees them.
-func (d *cpuDevice) ranges(a *device.SelfAttentionArgs) (seen, seeing [][]C.document_range, err error) {
-	docs := len(a.Indptr) - 1
-	all, err := room[C.document_range](&d.arena, 4*docs)
+// ranges returns what each sample's rows see, and what sees them.
+func (d *cpuDevice) ranges(a *device.SelfAttentionArgs) (seen, seeing [][]C.sample_range, err error) {
+	samples := len(a.Indptr) - 1
+	all, err := room[C.sample_range](&d.arena, 4*samples)
 	if err != nil {
 		return nil, nil, err
 	}
 	all = all[:0]
-	of := func(doc, shift int32) C.document_range {
-		return C.document_range{begin: C.int32_t(a.Indptr[doc]), end: C.int32_t(a.Indptr[doc+1]),
+	of := func(doc, shift int32) C.sample_range {
+		return C.sample_range{begin: C.int32_t(a.Indptr[doc]), end: C.int32_t(a.Indptr[doc+1]),
 			shift: C.int32_t(shift)}
 	}
-	continued := make([][]int32, docs)
-	seen, seeing = make([][]C.document_range, docs), make([][]C.document_range, docs)
-	for i := range int32(docs) {
+	continued := make([][]int32, samples)
+	seen, seeing = make([][]C.sample_range, samples), make([][]C.sample_range, samples)
+	for i := range int32(samples) {
 		from := len(all)
 		if a.Prefix != nil && a.Prefix[i] >= 0 {
 			p := a.Prefix[i]
@@ -135,7 +135,7 @@ func (d *cpuDevice) ranges(a *device.SelfAttentionArgs) (seen, seeing [][]C.docu
 		all = append(all, of(i, 0))
 		seen[i] = all[from:]
 	}
-	for i := range int32(docs) {
+	for i := range int32(samples) {
 		from := len(all)
 		all = append(all, of(i, 0))
 		for _, c := range continued[i] {
@@ -146,10 +146,10 @@ func (d *cpuDevice) ranges(a *device.SelfAttentionArgs) (seen, seeing [][]C.docu
 	return seen, seeing, nil
 }
 
-// blockItems fills in one block of rows for each head; end is that of their document.
-func blockItems(items []C.document_item, other []C.document_range, end, row int32, heads, keys int) int {
+// blockItems fills in one block of rows for each head; end is that of their sample.
+func blockItems(items []C.sample_item, other []C.sample_range, end, row int32, heads, keys int) int {
 	for h := range heads {
-		items[h] = C.document_item{other: unsafe.SliceData(other), others: C.int32_t(len(other)), row: C.int32_t(row),
+		items[h] = C.sample_item{other: unsafe.SliceData(other), others: C.int32_t(len(other)), row: C.int32_t(row),
 			rows: C.int32_t(min(end-row, C.QUERY_BLOCK)), head: C.int32_t(h), keys: C.int32_t(keys)}
 	}
 	return heads

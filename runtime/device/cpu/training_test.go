@@ -222,24 +222,24 @@ func BenchmarkMatMul(b *testing.B) {
 // BenchmarkSelfAttention counts the visible pairs only.
 func BenchmarkSelfAttention(b *testing.B) {
 	o := Options{ISA: ISAs()[len(ISAs())-1], Threads: 1}
-	for _, c := range []struct{ heads, kvHeads, dim, doc, docs int }{{9, 3, 64, 64, 8}, {9, 3, 64, 512, 1},
+	for _, c := range []struct{ heads, kvHeads, dim, doc, samples int }{{9, 3, 64, 64, 8}, {9, 3, 64, 512, 1},
 		{32, 8, 64, 512, 1}, {9, 3, 64, 4096, 1}} {
-		rows := c.doc * c.docs
+		rows := c.doc * c.samples
 		d := open(b, o)
 		r := rand.New(rand.NewPCG(1, 1))
 		in := func(cols int) device.View { return view(upload(b, d, random(r, rows*cols)), rows, cols) }
 		a := device.SelfAttentionArgs{Q: in(c.heads * c.dim), K: in(c.kvHeads * c.dim), V: in(c.kvHeads * c.dim),
 			Out: in(c.heads * c.dim), LSE: in(c.heads), HeadDim: c.dim, Scale: 0.125}
-		for i := range c.docs + 1 {
+		for i := range c.samples + 1 {
 			a.Indptr = append(a.Indptr, int32(i*c.doc))
 		}
 		g := device.SelfAttentionGradArgs{SelfAttentionArgs: a, DOut: in(c.heads * c.dim), DQ: in(c.heads * c.dim),
 			DK: in(c.kvHeads * c.dim), DV: in(c.kvHeads * c.dim)}
-		pairs := float64(c.docs) * float64(c.doc) * float64(c.doc+1) / 2 * float64(c.heads*c.dim)
-		b.Run(fmt.Sprintf("forward/%d of %dx%d", c.docs, c.doc, c.heads), func(b *testing.B) {
+		pairs := float64(c.samples) * float64(c.doc) * float64(c.doc+1) / 2 * float64(c.heads*c.dim)
+		b.Run(fmt.Sprintf("forward/%d of %dx%d", c.samples, c.doc, c.heads), func(b *testing.B) {
 			benchProducts(b, d, 4*pairs, func() error { return d.SelfAttention(a) })
 		})
-		b.Run(fmt.Sprintf("grad/%d of %dx%d", c.docs, c.doc, c.heads), func(b *testing.B) {
+		b.Run(fmt.Sprintf("grad/%d of %dx%d", c.samples, c.doc, c.heads), func(b *testing.B) {
 			benchProducts(b, d, 10*pairs, func() error { return d.SelfAttentionGrad(g) })
 		})
 	}

@@ -26,12 +26,12 @@ func (b *bench) adapter(f loraForm, in, n int) *adapter {
 	b.Helper()
 	a := &adapter{m: device.LoRAMatrices{In: in, Out: n, Rank: f.rank, Scale: float32(2 * b.r.NormFloat64())}}
 	block := make([]byte, 4*b.r.IntN(9)) // all of it lies in one buffer, at odd places
-	span := func(raw []byte, t tensor.DType) device.Span {
-		s := device.Span{Offset: int64(len(block)), DType: t}
+	span := func(raw []byte, t tensor.DType) device.Region {
+		s := device.Region{Offset: int64(len(block)), DType: t}
 		block = append(append(block, raw...), make([]byte, 4*b.r.IntN(5)+(4-len(raw)%4)%4)...)
 		return s
 	}
-	var spans []*device.Span
+	var spans []*device.Region
 	if f.rank > 0 {
 		var raw []byte
 		a.a, raw = b.elements(f.rank*in, f.a)

@@ -8,17 +8,17 @@ import (
 	"weft/runtime/device"
 )
 
-// packed is one case of attention within documents, and what float64 makes of it.
+// packed is one case of attention within samples, and what float64 makes of it.
 type packed struct {
 	heads, kvHeads, dim, window int
 	softcap, scale              float32
-	docs                        []int
-	prefix                      []int32 // by document
+	samples                     []int
+	prefix                      []int32 // by sample
 }
 
 func (c packed) indptr() (at []int32, rows int) {
 	at = []int32{0}
-	for _, n := range c.docs {
+	for _, n := range c.samples {
 		rows += n
 		at = append(at, int32(rows))
 	}
@@ -27,24 +27,24 @@ func (c packed) indptr() (at []int32, rows int) {
 
 func testSelfAttention(b *bench, d device.Training) {
 	for _, c := range []packed{
-		{heads: 1, kvHeads: 1, dim: 16, scale: 0.25, docs: nil},
-		{heads: 1, kvHeads: 1, dim: 16, scale: 0.25, docs: []int{1}},
-		{heads: 3, kvHeads: 3, dim: 5, scale: 0.4, docs: []int{0, 7, 0, 1}},
-		{heads: 4, kvHeads: 2, dim: 16, scale: 0.25, docs: []int{23, 41, 12}},
-		{heads: 4, kvHeads: 2, dim: 24, scale: 0.2, softcap: 5, docs: []int{16, 17, 15}},
-		{heads: 9, kvHeads: 3, dim: 64, scale: 0.125, docs: []int{64, 3, 65}},
-		{heads: 2, kvHeads: 1, dim: 33, scale: 0.1, window: 8, docs: []int{50, 9}},
-		{heads: 2, kvHeads: 1, dim: 32, scale: 0.1, window: 70, softcap: 3, docs: []int{230}},
-		{heads: 1, kvHeads: 1, dim: 256, scale: 0.0625, docs: []int{66}},
-		{heads: 1, kvHeads: 1, dim: 16, scale: 0.25, window: 1, docs: []int{20}},
-		{heads: 4, kvHeads: 2, dim: 16, scale: 0.25, docs: []int{7, 23, 9, 20, 1}, prefix: []int32{-1, 0, -1, 0, 0}},
-		{heads: 9, kvHeads: 3, dim: 64, scale: 0.125, docs: []int{3, 40, 17, 35, 2}, prefix: []int32{-1, -1, 1, 1, 0}},
-		{heads: 2, kvHeads: 1, dim: 5, scale: 0.3, window: 8, softcap: 5, docs: []int{13, 6, 40, 0},
+		{heads: 1, kvHeads: 1, dim: 16, scale: 0.25, samples: nil},
+		{heads: 1, kvHeads: 1, dim: 16, scale: 0.25, samples: []int{1}},
+		{heads: 3, kvHeads: 3, dim: 5, scale: 0.4, samples: []int{0, 7, 0, 1}},
+		{heads: 4, kvHeads: 2, dim: 16, scale: 0.25, samples: []int{23, 41, 12}},
+		{heads: 4, kvHeads: 2, dim: 24, scale: 0.2, softcap: 5, samples: []int{16, 17, 15}},
+		{heads: 9, kvHeads: 3, dim: 64, scale: 0.125, samples: []int{64, 3, 65}},
+		{heads: 2, kvHeads: 1, dim: 33, scale: 0.1, window: 8, samples: []int{50, 9}},
+		{heads: 2, kvHeads: 1, dim: 32, scale: 0.1, window: 70, softcap: 3, samples: []int{230}},
+		{heads: 1, kvHeads: 1, dim: 256, scale: 0.0625, samples: []int{66}},
+		{heads: 1, kvHeads: 1, dim: 16, scale: 0.25, window: 1, samples: []int{20}},
+		{heads: 4, kvHeads: 2, dim: 16, scale: 0.25, samples: []int{7, 23, 9, 20, 1}, prefix: []int32{-1, 0, -1, 0, 0}},
+		{heads: 9, kvHeads: 3, dim: 64, scale: 0.125, samples: []int{3, 40, 17, 35, 2}, prefix: []int32{-1, -1, 1, 1, 0}},
+		{heads: 2, kvHeads: 1, dim: 5, scale: 0.3, window: 8, softcap: 5, samples: []int{13, 6, 40, 0},
 			prefix: []int32{-1, 0, 0, 0}},
-		{heads: 2, kvHeads: 2, dim: 24, scale: 0.3, window: 37, docs: []int{70, 6, 0, 33},
+		{heads: 2, kvHeads: 2, dim: 24, scale: 0.3, window: 37, samples: []int{70, 6, 0, 33},
 			prefix: []int32{-1, 0, -1, 0}},
 	} {
-		if (testing.Short() || invariant.Race) && len(c.docs) == 1 && c.docs[0] > 100 {
+		if (testing.Short() || invariant.Race) && len(c.samples) == 1 && c.samples[0] > 100 {
 			continue
 		}
 		b.selfAttention(d, c)
@@ -80,11 +80,11 @@ func (b *bench) selfAttention(d device.Training, c packed) {
 	if c.prefix != nil {
 		return
 	}
-	for at := range c.docs { // a document alone
+	for at := range c.samples { // a sample alone
 		begin, end := int(indptr[at]), int(indptr[at+1])
 		alone := run(begin, end, []int32{0, int32(end - begin)}, nil)
 		for i, cols := range []int{wide, c.heads, wide, narrow, narrow} {
-			b.same(name(what, ": document ", at, " alone"), alone[i], got[i][begin*cols:end*cols])
+			b.same(name(what, ": sample ", at, " alone"), alone[i], got[i][begin*cols:end*cols])
 		}
 	}
 }
@@ -100,7 +100,7 @@ func (c packed) dense(b *bench, q, k, v, g []float32, indptr []int32) (want, tol
 		want[what][at] += x
 		tol[what][at] += err
 	}
-	for doc := range c.docs {
+	for doc := range c.samples {
 		var seen []int // rows, in their order
 		if c.prefix != nil && c.prefix[doc] >= 0 {
 			for t := indptr[c.prefix[doc]]; t < indptr[c.prefix[doc]+1]; t++ {

@@ -123,7 +123,7 @@ func gradientFaults() []spoiltGradient {
 		{"self attention", "indptr start", func(g *gradients) { g.attention.Indptr = []int32{1, 3} }},
 		{"self attention", "indptr end", func(g *gradients) { g.attention.Indptr = []int32{0, 2} }},
 		{"self attention", "no indptr", func(g *gradients) { g.attention.Indptr = nil }},
-		{"self attention", "prefixes of other documents", func(g *gradients) { g.attention.Prefix = []int32{-1} }},
+		{"self attention", "prefixes of other samples", func(g *gradients) { g.attention.Prefix = []int32{-1} }},
 		{"self attention", "its own prefix", func(g *gradients) { g.attention.Prefix = []int32{-1, 1} }},
 		{"self attention", "prefix of a prefix",
 			func(g *gradients) { g.attention.Indptr, g.attention.Prefix = []int32{0, 1, 2, 3}, []int32{-1, 0, 1} }},

@@ -76,7 +76,7 @@ func segment(xs, outs device.View, s *device.LoRASegment) {
 }
 
 // element returns element i of a span.
-func element(s device.Span, i int) float64 {
+func element(s device.Region, i int) float64 {
 	b := s.Buf.(*buffer).b[s.Offset+int64(i)*int64(s.DType.Size()):]
 	switch s.DType {
 	case tensor.F16:

@@ -54,7 +54,7 @@ func (d *Device) SelfAttentionGrad(a device.SelfAttentionGradArgs) error {
 // head is the part of row t that head h owns.
 func (s *selfAttention[F]) head(m mat[F], t, h int) []F { return m.row(t)[h*s.headDim:][:s.headDim] }
 
-// each calls f for every row, its query head, and the rows that it sees, in their order: the prefix's, its document's
+// each calls f for every row, its query head, and the rows that it sees, in their order: the prefix's, its sample's
 // up to itself.
 func (s *selfAttention[F]) each(f func(t, head int, seen []int)) {
 	for d := range len(s.indptr) - 1 {

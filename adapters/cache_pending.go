@@ -8,22 +8,22 @@ import (
 	"time"
 )
 
-// want is what requests wait for that cannot begin: one adapter, or a mix that comes all together. It holds no adapter
+// pending load is what requests wait for that cannot begin: one adapter, or a combination of adapters that comes all together. It holds no adapter
 // and no memory, so that no two can wait for each other.
-type want struct {
+type pendingLoad struct {
 	key      string    // the digests
 	versions []Version // of different digests, by digest
 	since    time.Time
 	queue    []*waiter
 }
 
-// waiter is a request: in a want's queue, then, with a reference to each of its entries, waiting for the loads of those
+// waiter is a request: in a pending load's queue, then, with a reference to each of its entries, waiting for the loads of those
 // that are not resident. ready is closed at the end.
 type waiter struct {
-	versions []Version // as the request has them
-	want     *want     // nil once it has its references
-	entries  []*entry  // of versions
-	left     int       // loads to come
+	versions []Version    // as the request has them
+	pending  *pendingLoad // nil once it has its references
+	entries  []*entry     // of versions
+	left     int          // loads to come
 	ready    chan struct{}
 	err      error
 }
@@ -37,9 +37,9 @@ func refs(vs []Version) string {
 	return strings.Join(names, ", ")
 }
 
-// wantOf describes what a request asks for.
-func wantOf(vs []Version) *want {
-	w := &want{versions: slices.Clone(vs), since: time.Now()}
+// pendingOf describes what a request asks for.
+func pendingOf(vs []Version) *pendingLoad {
+	w := &pendingLoad{versions: slices.Clone(vs), since: time.Now()}
 	slices.SortStableFunc(w.versions, func(a, b Version) int { return strings.Compare(a.Digest, b.Digest) })
 	w.versions = slices.CompactFunc(w.versions, func(a, b Version) bool { return a.Digest == b.Digest })
 	for i := range w.versions {
@@ -62,7 +62,7 @@ func (c *Cache) ask(q *waiter) error {
 		}
 	}
 	c.stats.Queued++
-	w := wantOf(q.versions)
+	w := pendingOf(q.versions)
 	if c.complete(w) {
 		c.admit(q)
 		return nil
@@ -76,27 +76,27 @@ func (c *Cache) ask(q *waiter) error {
 	return nil
 }
 
-// queue puts a request into its want, a new one at the end of those that wait.
-func (c *Cache) queue(w *want, q *waiter) {
-	if there := c.wants[w.key]; there != nil {
+// queue puts a request into its pending load, a new one at the end of those that wait.
+func (c *Cache) queue(w *pendingLoad, q *waiter) {
+	if there := c.pending[w.key]; there != nil {
 		w = there
 	} else {
-		c.wants[w.key] = w
+		c.pending[w.key] = w
 		c.waiting = append(c.waiting, w)
 	}
-	q.want = w
+	q.pending = w
 	w.queue = append(w.queue, q)
 }
 
 // complete says whether all that is wanted has memory and may be used.
-func (c *Cache) complete(w *want) bool {
+func (c *Cache) complete(w *pendingLoad) bool {
 	return !slices.ContainsFunc(w.versions,
 		func(v Version) bool { e := c.entries[v.Digest]; return e == nil || e.draining })
 }
 
 // admit gives a request a reference to each of its entries, which are all there.
 func (c *Cache) admit(q *waiter) {
-	q.want, q.entries, q.left = nil, make([]*entry, len(q.versions)), 0
+	q.pending, q.entries, q.left = nil, make([]*entry, len(q.versions)), 0
 	for i := range q.versions {
 		e := c.entries[q.versions[i].Digest]
 		c.use(e, q.versions[i].Tenant)
@@ -118,15 +118,15 @@ func (c *Cache) finish(q *waiter, err error) {
 	close(q.ready)
 }
 
-// settleWant takes a want out of the queue and gives its requests what is there now.
-func (c *Cache) settleWant(w *want) {
+// settlePending takes a pending load out of the queue and gives its requests what is there now.
+func (c *Cache) settlePending(w *pendingLoad) {
 	c.forget(w)
 	for _, q := range w.queue {
 		c.admit(q)
 	}
 }
 
-func (c *Cache) failWant(w *want, err error) {
+func (c *Cache) failPending(w *pendingLoad, err error) {
 	c.forget(w)
 	for _, q := range w.queue {
 		c.meet(q)
@@ -134,9 +134,9 @@ func (c *Cache) failWant(w *want, err error) {
 	}
 }
 
-func (c *Cache) forget(w *want) {
-	delete(c.wants, w.key)
-	c.waiting = slices.DeleteFunc(c.waiting, func(o *want) bool { return o == w })
+func (c *Cache) forget(w *pendingLoad) {
+	delete(c.pending, w.key)
+	c.waiting = slices.DeleteFunc(c.waiting, func(o *pendingLoad) bool { return o == w })
 }
 
 // abandon ends a request that has gone, wherever its wait has come to.
@@ -150,8 +150,8 @@ func (c *Cache) abandon(q *waiter) {
 		}
 	default:
 		c.stats.Queued--
-		if q.want != nil {
-			q.want.queue = slices.DeleteFunc(q.want.queue, func(o *waiter) bool { return o == q })
+		if q.pending != nil {
+			q.pending.queue = slices.DeleteFunc(q.pending.queue, func(o *waiter) bool { return o == q })
 		}
 		gone = c.dropAll(q)
 	}
@@ -160,7 +160,7 @@ func (c *Cache) abandon(q *waiter) {
 	c.kick() // nobody may be waiting for it now
 }
 
-// dropAll ends a request's references, of which it has none while it waits in a want.
+// dropAll ends a request's references, of which it has none while it waits in a pending load.
 func (c *Cache) dropAll(q *waiter) (gone []*entry) {
 	for _, e := range q.entries {
 		e.waiters = slices.DeleteFunc(e.waiters, func(o *waiter) bool { return o == q })
@@ -185,12 +185,12 @@ func (c *Cache) failEntry(e *entry, err error) (gone []*entry) {
 // holding nothing.
 func (c *Cache) retryEntry(e *entry) (gone []*entry) {
 	c.bury(e)
-	var again []*want
+	var again []*pendingLoad
 	for _, q := range slices.Compact(slices.Clone(e.waiters)) {
 		gone = append(gone, c.dropAll(q)...)
-		w := wantOf(q.versions)
-		if there := c.wants[w.key]; there == nil {
-			c.wants[w.key] = w
+		w := pendingOf(q.versions)
+		if there := c.pending[w.key]; there == nil {
+			c.pending[w.key] = w
 			again = append(again, w)
 		}
 		c.queue(w, q)
@@ -215,9 +215,9 @@ func (c *Cache) bytesOf(v Version) int64 {
 	return v.Bytes
 }
 
-// hopeless says why a want can never come, or nil: a load that failed lately, or more memory than there is beside what
+// hopeless says why a pending load can never come, or nil: a load that failed lately, or more memory than there is beside what
 // pinned adapters hold, of which there is so much.
-func (c *Cache) hopeless(w *want, pinned int64) error {
+func (c *Cache) hopeless(w *pendingLoad, pinned int64) error {
 	sum := int64(0)
 	for _, v := range w.versions {
 		if f, ok := c.failed.Peek(v.Digest); ok {

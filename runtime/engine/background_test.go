@@ -9,18 +9,18 @@ import (
 	"weft/internal/deadline"
 )
 
-// A guest and requests have the device in turn: never both, and requests wait for one stretch of the guest's work at
+// A background and requests have the device in turn: never both, and requests wait for one stretch of the background job's work at
 // most.
-func TestGuestYields(t *testing.T) {
+func TestBackgroundYields(t *testing.T) {
 	cfg := newFakeModel(t).config()
 	var owner atomic.Int32
 	cfg.OnStep = func(StepInfo) {
 		if owner.Load() != 0 {
-			t.Error("a step ran while the guest had the device")
+			t.Error("a step ran while the background job had the device")
 		}
 	}
 	e := start(t, cfg)
-	g := e.Guest()
+	g := e.Background()
 	stop, stretches := make(chan struct{}), 0
 	done := make(chan struct{})
 	end := sync.OnceFunc(func() { close(stop) })
@@ -48,12 +48,12 @@ func TestGuestYields(t *testing.T) {
 			t.Fatal(err)
 		}
 		if o := collect(t, st[0]); o.finish != Length {
-			t.Fatalf("finish %d while the guest works: it does not yield", o.finish)
+			t.Fatalf("finish %d while the background job works: it does not yield", o.finish)
 		}
 	}
 	end()
-	deadline.Receive(t, done, "the guest's end")
+	deadline.Receive(t, done, "the background job's end")
 	if stretches < 5 {
-		t.Errorf("the guest had %d stretches", stretches)
+		t.Errorf("the background job had %d stretches", stretches)
 	}
 }

@@ -54,9 +54,9 @@ func later(c *Cache, vs ...Version) (came <-chan struct{}, wait func(*testing.T)
 	}
 }
 
-// Mixes that could each hold what the other waits for, and single requests in between: none waits longer than the loads
+// Combinations that could each hold what the other waits for, and single requests in between: none waits longer than the loads
 // and leases before it take.
-func TestMixesDoNotWaitForEachOther(t *testing.T) {
+func TestCombinationsDoNotWaitForEachOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFakes(t)
 		m := &fakeMemory{t: t, free: 30}
@@ -75,8 +75,8 @@ func TestMixesDoNotWaitForEachOther(t *testing.T) {
 				}
 				for range 40 {
 					release := mustAcquireAll(t, c, vs...)
-					if m.lent() > 30 {
-						t.Errorf("%d bytes are lent", m.lent())
+					if m.reserved() > 30 {
+						t.Errorf("%d bytes are reserved", m.reserved())
 					}
 					time.Sleep(time.Duration(1+g) * time.Millisecond)
 					release()
@@ -85,14 +85,14 @@ func TestMixesDoNotWaitForEachOther(t *testing.T) {
 		}
 		wg.Wait()
 		f.closeAll(c)
-		if m.lent() != 0 {
-			t.Errorf("%d bytes are still borrowed", m.lent())
+		if m.reserved() != 0 {
+			t.Errorf("%d bytes are still reserved", m.reserved())
 		}
 	})
 }
 
-// A mix that waits holds nothing: its adapters make room for others, and come back for it.
-func TestWaitingMixHoldsNothing(t *testing.T) {
+// A combination of adapters that waits holds nothing: its adapters make room for others, and come back for it.
+func TestWaitingCombinationHoldsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFakes(t)
 		c := f.cache(CacheConfig{Limit: 30, LoadTimeout: 10 * time.Second, AgeAfter: time.Second})
@@ -103,7 +103,7 @@ func TestWaitingMixHoldsNothing(t *testing.T) {
 		time.Sleep(100 * time.Millisecond)
 		mustAcquire(t, c, other).Release() // in the place of a
 		if st, _ := c.State(a); st != Disk {
-			t.Errorf("an adapter of a mix that waits is in state %s while another takes its memory", st)
+			t.Errorf("an adapter of a combination of adapters that waits is in state %s while another takes its memory", st)
 		}
 		l.Release()
 		wait(t)()
@@ -115,7 +115,7 @@ func TestWaitingMixHoldsNothing(t *testing.T) {
 }
 
 // An aged mix stops new requests of what is in its way, and never of its own adapters.
-func TestMixAgeing(t *testing.T) {
+func TestCombinationAgeing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFakes(t)
 		c := f.cache(CacheConfig{Limit: 30, LoadTimeout: 10 * time.Second, AgeAfter: time.Second})
@@ -165,8 +165,8 @@ func TestPinsRefuseAtOnce(t *testing.T) {
 		_, err = c.Acquire(t.Context(), b)
 		wants(t, "alone", err, ErrPinned)
 		_, err = c.AcquireAll(t.Context(), f.version(4, 6), a)
-		wants(t, "a mix", err, ErrPinned)
-		mustAcquireAll(t, c, f.version(5, 5), a, pinned)() // the pinned one is of the mix
+		wants(t, "a combination of adapters", err, ErrPinned)
+		mustAcquireAll(t, c, f.version(5, 5), a, pinned)() // the pinned one is of the combination
 		if took := time.Since(began); took > 100*time.Millisecond {
 			t.Errorf("the answers came after %v", took)
 		}
@@ -178,8 +178,8 @@ func TestPinsRefuseAtOnce(t *testing.T) {
 	})
 }
 
-// All or none: where one of a mix fails, is larger than it said, or its request goes, nothing is held afterwards.
-func TestMixAllOrNone(t *testing.T) {
+// All or none: where one of a combination of adapters fails, is larger than it said, or its request goes, nothing is held afterwards.
+func TestCombinationAllOrNone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFakes(t)
 		c := f.cache(CacheConfig{Limit: 60, RetryAfter: time.Second, LoadTimeout: 10 * time.Second})

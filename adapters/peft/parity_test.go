@@ -7,17 +7,17 @@ import (
 	"testing"
 )
 
-func TestProof(t *testing.T) {
+func TestParity(t *testing.T) {
 	dir := t.TempDir()
-	if p, err := ReadProof(dir); p != nil || err != nil {
+	if p, err := ReadParity(dir); p != nil || err != nil {
 		t.Errorf("no file: %v, %v", p, err)
 	}
-	want := &Proof{Base: "b",
-		Prompts: []ProofPrompt{{IDs: []int32{1, 2}, Top: []int32{7, 9, 3}, Logprobs: []float64{-0.1, -2.4, -6}}}}
+	want := &Parity{Base: "b",
+		Prompts: []ParityPrompt{{IDs: []int32{1, 2}, Top: []int32{7, 9, 3}, Logprobs: []float64{-0.1, -2.4, -6}}}}
 	if err := want.Write(dir); err != nil {
 		t.Fatal(err)
 	}
-	p, err := ReadProof(dir)
+	p, err := ReadParity(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -27,18 +27,18 @@ func TestProof(t *testing.T) {
 		t.Errorf("close enough: %v", err)
 	}
 	answer[7] = -0.7
-	if err := p.Check(next); !errors.Is(err, ErrProof) {
+	if err := p.Check(next); !errors.Is(err, ErrParity) {
 		t.Errorf("another probability: %v", err)
 	}
 	delete(answer, 7)
-	if err := p.Check(next); !errors.Is(err, ErrProof) {
+	if err := p.Check(next); !errors.Is(err, ErrParity) {
 		t.Errorf("another token: %v", err)
 	}
 	for _, text := range []string{"{", `{"prompts":[{"ids":[],"top":[1],"logprobs":[0]}]}`, `{"prompts":[{"ids":[1],"top":[1],"logprobs":[]}]}`} {
-		if err := os.WriteFile(filepath.Join(dir, ProofFile), []byte(text), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, ParityFile), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := ReadProof(dir); err == nil {
+		if _, err := ReadParity(dir); err == nil {
 			t.Errorf("%s is read", text)
 		}
 	}

@@ -8,61 +8,61 @@ import (
 	"weft/runtime/device"
 )
 
-// Borrow takes bytes of the KV cache's memory for another purpose: those of free and cached pages, the ones with the
+// ReserveIdle takes bytes of the KV cache's memory for another purpose: those of free and cached pages, the ones with the
 // highest ids, whose memory the device gives back to the system. False where they cannot be had: a page of them is in
 // use, or the longest sequence would no longer fit. Sums are rounded up to pages, not each call. Any goroutine may call
 // it, but not Config.Reclaim, and not under a lock that Reclaim takes.
-func (e *Engine) Borrow(bytes int64) bool {
+func (e *Engine) ReserveIdle(bytes int64) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if bytes < 0 || e.closed || e.failure != nil {
 		return false
 	}
-	lent := e.pool.Counts().Lent
-	if more := e.lentPages(e.borrowed+bytes) - lent; more > 0 {
-		if !e.sched.Lend(more) {
+	reserved := e.pool.Counts().Reserved
+	if more := e.reservedPages(e.reserved+bytes) - reserved; more > 0 {
+		if !e.sched.Reserve(more) {
 			return false
 		}
 		if d, ok := e.cfg.Device.(device.PageReleaser); ok {
-			end := e.pool.Total() - lent
+			end := e.pool.Total() - reserved
 			err := d.ReleasePages(e.cache, end-more, end)
 			invariant.Check(err == nil, "%v", err)
 		}
 	}
-	e.borrowed += bytes
+	e.reserved += bytes
 	return true
 }
 
-// Lendable returns the bytes that Borrow can ever give, all together: none where the longest sequence can need every
+// Reservable returns the bytes that ReserveIdle can ever give, all together: none where the longest sequence can need every
 // page.
-func (e *Engine) Lendable() int64 {
+func (e *Engine) Reservable() int64 {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return int64(e.sched.Lendable()) * e.pageBytes
+	return int64(e.sched.Reservable()) * e.pageBytes
 }
 
-// Return gives back bytes that Borrow gave. As Borrow, any goroutine may call it.
-func (e *Engine) Return(bytes int64) {
+// ReleaseIdle gives back bytes that ReserveIdle gave. As ReserveIdle, any goroutine may call it.
+func (e *Engine) ReleaseIdle(bytes int64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.giveBack(bytes)
 	e.nudge()
 }
 
-// lentPages is the number of pages that hold bytes.
-func (e *Engine) lentPages(bytes int64) int { return int((bytes + e.pageBytes - 1) / e.pageBytes) }
+// reservedPages is the number of pages that hold bytes.
+func (e *Engine) reservedPages(bytes int64) int { return int((bytes + e.pageBytes - 1) / e.pageBytes) }
 
 func (e *Engine) giveBack(bytes int64) {
-	invariant.Check(bytes >= 0 && bytes <= e.borrowed, "%d bytes come back of %d", bytes, e.borrowed)
-	e.borrowed -= min(max(bytes, 0), e.borrowed)
-	e.pool.Grow(e.pool.Counts().Lent - e.lentPages(e.borrowed))
+	invariant.Check(bytes >= 0 && bytes <= e.reserved, "%d bytes come back of %d", bytes, e.reserved)
+	e.reserved -= min(max(bytes, 0), e.reserved)
+	e.pool.Grow(e.pool.Counts().Reserved - e.reservedPages(e.reserved))
 }
 
-// reclaim asks who borrowed for so much that n pages come back. The scheduler calls it under mu.
+// reclaim asks who reserved for so much that n pages come back. The scheduler calls it under mu.
 func (e *Engine) reclaim(n int) {
-	left := max(e.pool.Counts().Lent-n, 0)
-	if bytes := e.borrowed - int64(left)*e.pageBytes; bytes > 0 {
-		e.giveBack(min(e.cfg.Reclaim(bytes), e.borrowed))
+	left := max(e.pool.Counts().Reserved-n, 0)
+	if bytes := e.reserved - int64(left)*e.pageBytes; bytes > 0 {
+		e.giveBack(min(e.cfg.Reclaim(bytes), e.reserved))
 	}
 }
 

@@ -1,5 +1,5 @@
-// Attention within documents and its gradient, written once over v16 (FlashAttention 2, arXiv:2307.08691). An item owns a block of rows: queries, or keys where it makes
-// their gradients. It walks the rows of the other side in blocks at fixed places of their document: scores are products of its rows with a transposed block, what they weigh
+// Attention within samples and its gradient, written once over v16 (FlashAttention 2, arXiv:2307.08691). An item owns a block of rows: queries, or keys where it makes
+// their gradients. It walks the rows of the other side in blocks at fixed places of their sample: scores are products of its rows with a transposed block, what they weigh
 // is added up in ascending order of the other side's rows. Masked pairs weigh zero.
 #include "math_body.h"
 #include "columns.h"
@@ -92,7 +92,7 @@ static FN(far_rows) FN(far)(const float *from, int64_t stride, int64_t rows, int
 }
 
 // The score after scale and softcap, and its slope where it is asked for.
-ALWAYS v16 score_of(const documents_op *o, v16 s, v16 *slope) {
+ALWAYS v16 score_of(const samples_op *o, v16 s, v16 *slope) {
 	s = v_mul(s, v_set1(o->scale));
 	*slope = v_set1(o->scale);
 	if (o->softcap > 0) {
@@ -104,7 +104,7 @@ ALWAYS v16 score_of(const documents_op *o, v16 s, v16 *slope) {
 }
 
 // Of the n rows of the other side from other on (on the item's own scale), those that see row own, or that it sees, are [*lo, *hi).
-ALWAYS void visible(const documents_op *o, int keys, int64_t own, int64_t other, int64_t n, int64_t *lo, int64_t *hi) {
+ALWAYS void visible(const samples_op *o, int keys, int64_t own, int64_t other, int64_t n, int64_t *lo, int64_t *hi) {
 	int64_t first = keys ? own : o->window > 0 ? own - o->window + 1 : 0, end = !keys ? own + 1 : o->window > 0 ? own + o->window : INT64_MAX;
 	*lo = first <= other ? 0 : first - other < n ? first - other : n;
 	*hi = end <= other ? 0 : end - other < n ? end - other : n;
@@ -123,7 +123,7 @@ typedef struct {
 	int64_t lo, hi, first, end;
 } FN(seen);
 
-ALWAYS FN(seen) seen_of(const documents_op *o, const document_item *it, int64_t r, int64_t other, int64_t n) {
+ALWAYS FN(seen) seen_of(const samples_op *o, const sample_item *it, int64_t r, int64_t other, int64_t n) {
 	int64_t last = r + ROWS_AT_ONCE - 1 < it->rows ? r + ROWS_AT_ONCE - 1 : it->rows - 1, unused;
 	FN(seen) s;
 	visible(o, it->keys, it->row + r, other, n, &s.lo, &unused);
@@ -134,7 +134,7 @@ ALWAYS FN(seen) seen_of(const documents_op *o, const document_item *it, int64_t 
 }
 
 // The scores of rows [r, end) of an item become weights exp(score - largest so far); the row's sum and its values so far are brought to the new largest.
-static void FN(soften_rows)(const documents_op *o, const document_item *it, int64_t other, int64_t n, const FN(seen) *seen, int64_t r, int64_t end, float *scores, float *largest, float *sums,
+static void FN(soften_rows)(const samples_op *o, const sample_item *it, int64_t other, int64_t n, const FN(seen) *seen, int64_t r, int64_t end, float *scores, float *largest, float *sums,
 	float *acc, int64_t padded) {
 	for (; r < end; r++) {
 		float *s = scores + r * QUERY_BLOCK, lane[16];
@@ -170,12 +170,12 @@ static void FN(soften_rows)(const documents_op *o, const document_item *it, int6
 }
 
 // Where the walk over a range begins and ends: whole blocks of it.
-ALWAYS int64_t first_block(const documents_op *o, const document_item *it, const document_range *other) {
+ALWAYS int64_t first_block(const samples_op *o, const sample_item *it, const sample_range *other) {
 	int64_t begin = other->begin, first = it->keys ? it->row - (int64_t)other->shift : o->window > 0 ? it->row - (int64_t)other->shift - o->window + 1 : begin;
 	return first <= begin ? begin : begin + (first - begin) / QUERY_BLOCK * QUERY_BLOCK;
 }
 
-ALWAYS int64_t end_of(const documents_op *o, const document_item *it, const document_range *other) {
+ALWAYS int64_t end_of(const samples_op *o, const sample_item *it, const sample_range *other) {
 	int64_t last = it->row + it->rows - (int64_t)other->shift, end = !it->keys ? last : o->window > 0 ? last - 1 + o->window : INT64_MAX;
 	return end < other->end ? end : other->end;
 }
@@ -183,7 +183,7 @@ ALWAYS int64_t end_of(const documents_op *o, const document_item *it, const docu
 ALWAYS int64_t block_rows(int64_t from, int64_t end) { return end - from < QUERY_BLOCK ? end - from : QUERY_BLOCK; }
 
 // scratch: queries, values, transposed keys and the output, each QUERY_BLOCK*padded; scores; two rows of QUERY_BLOCK.
-static void FN(documents)(const documents_op *o, const document_item *it, float *scratch) {
+static void FN(samples)(const samples_op *o, const sample_item *it, float *scratch) {
 	int64_t d = o->head_dim, padded = (d + 15) / 16 * 16, size = padded * QUERY_BLOCK, kv = it->head / o->group * d;
 	float *q = scratch, *v = q + size, *turned = v + size, *acc = turned + size, *scores = acc + size, *largest = scores + QUERY_BLOCK * QUERY_BLOCK,
 		*sums = largest + QUERY_BLOCK;
@@ -193,7 +193,7 @@ static void FN(documents)(const documents_op *o, const document_item *it, float 
 		largest[i] = -INFINITY;
 		sums[i] = 0;
 	}
-	for (const document_range *other = it->other; other < it->other + it->others; other++) {
+	for (const sample_range *other = it->other; other < it->other + it->others; other++) {
 		int64_t end = end_of(o, it, other);
 		for (int64_t at = first_block(o, it, other); at < end; at += QUERY_BLOCK) {
 			int64_t n = block_rows(at, end);
@@ -221,7 +221,7 @@ static void FN(documents)(const documents_op *o, const document_item *it, float 
 	}
 }
 
-static void FN(documents_delta)(const documents_op *o, int64_t begin, int64_t end) {
+static void FN(samples_delta)(const samples_op *o, int64_t begin, int64_t end) {
 	for (int64_t t = begin; t < end; t++) {
 		for (int64_t h = 0; h < o->heads; h++) {
 			const float *x = o->out + t * o->out_stride + h * o->head_dim, *g = o->dout + t * o->dout_stride + h * o->head_dim;
@@ -236,7 +236,7 @@ static void FN(documents_delta)(const documents_op *o, int64_t begin, int64_t en
 
 // Scores and dout*v of rows [r, end) become weights p and ds = p (dout*v - delta) slope. lse and delta belong to the queries: to the rows, or where keys own the block to
 // its columns.
-static void FN(weigh_rows)(const documents_op *o, const document_item *it, int64_t other, int64_t n, const FN(seen) *seen, int64_t r, int64_t end, float *scores, float *dp, const float *lse,
+static void FN(weigh_rows)(const samples_op *o, const sample_item *it, int64_t other, int64_t n, const FN(seen) *seen, int64_t r, int64_t end, float *scores, float *dp, const float *lse,
 	const float *delta) {
 	for (; r < end; r++) {
 		float *s = scores + r * QUERY_BLOCK, *g = dp + r * QUERY_BLOCK;
@@ -251,7 +251,7 @@ static void FN(weigh_rows)(const documents_op *o, const document_item *it, int64
 	}
 }
 
-ALWAYS void load_stats(const documents_op *o, int64_t row, int64_t rows, int64_t head, float *lse, float *delta) {
+ALWAYS void load_stats(const samples_op *o, int64_t row, int64_t rows, int64_t head, float *lse, float *delta) {
 	for (int64_t i = 0; i < QUERY_BLOCK; i++) {
 		lse[i] = i < rows ? o->lse[(row + i) * o->lse_stride + head] : 0;
 		delta[i] = i < rows ? (*o->delta)[(row + i) * o->heads + head] : 0;
@@ -268,7 +268,7 @@ ALWAYS void put_rows(float *to, int64_t stride, int64_t rows, int64_t width, con
 
 // One item of the gradient. Queries: dq += ds k over the keys. Keys: dk += ds q and dv += p dout over the queries of all query heads of the head, one after the other.
 // scratch: eight times QUERY_BLOCK*padded: the item's rows of both operands, the other side's where they are copied, these transposed, two sums; scores and dp; two rows of QUERY_BLOCK.
-static void FN(documents_grad)(const documents_op *o, const document_item *it, float *scratch) {
+static void FN(samples_grad)(const samples_op *o, const sample_item *it, float *scratch) {
 	int64_t d = o->head_dim, padded = (d + 15) / 16 * 16, size = padded * QUERY_BLOCK, block = QUERY_BLOCK * QUERY_BLOCK;
 	float *own = scratch, *own2 = own + size, *far = own2 + size, *far2 = far + size, *turned = far2 + size, *turned2 = turned + size, *acc = turned2 + size, *acc2 = acc + size,
 		*scores = acc2 + size, *dp = scores + block, *lse = dp + block, *delta = lse + QUERY_BLOCK;
@@ -283,7 +283,7 @@ static void FN(documents_grad)(const documents_op *o, const document_item *it, f
 	}
 	memset(acc, 0, (size_t)(2 * size) * sizeof(float));
 	for (int64_t h = first; h < first + heads; h++) {
-		for (const document_range *other = it->other; other < it->other + it->others; other++) {
+		for (const sample_range *other = it->other; other < it->other + it->others; other++) {
 			int64_t end = end_of(o, it, other);
 			for (int64_t at = first_block(o, it, other); at < end; at += QUERY_BLOCK) {
 				int64_t n = block_rows(at, end);
@@ -323,8 +323,8 @@ static void FN(documents_grad)(const documents_op *o, const document_item *it, f
 	}
 }
 
-void FN(documents_table)(kernel_table *k) {
-	k->documents = FN(documents);
-	k->documents_delta = FN(documents_delta);
-	k->documents_grad = FN(documents_grad);
+void FN(samples_table)(kernel_table *k) {
+	k->samples = FN(samples);
+	k->samples_delta = FN(samples_delta);
+	k->samples_grad = FN(samples_grad);
 }

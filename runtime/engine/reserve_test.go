@@ -18,7 +18,7 @@ type borrower struct {
 
 	mu                  sync.Mutex
 	held                int64
-	borrowed, reclaimed int // calls that succeeded
+	reserved, reclaimed int // calls that succeeded
 }
 
 func (b *borrower) reclaim(bytes int64) int64 {
@@ -50,15 +50,15 @@ func (b *borrower) run(t *testing.T, e *Engine, rng *rand.Rand) (stop func()) {
 				bytes = min(bytes, b.held)
 				b.held -= bytes
 				b.mu.Unlock()
-				e.Return(bytes)
+				e.ReleaseIdle(bytes)
 				continue
 			}
-			if !e.Borrow(bytes) {
+			if !e.ReserveIdle(bytes) {
 				continue
 			}
 			b.mu.Lock() // a reclaim in between finds less than there is
 			b.held += bytes
-			b.borrowed++
+			b.reserved++
 			b.mu.Unlock()
 		}
 	}()
@@ -68,14 +68,14 @@ func (b *borrower) run(t *testing.T, e *Engine, rng *rand.Rand) (stop func()) {
 	})
 }
 
-// TestBorrowingRoundsUpTheSum, not each call, and leaves what the longest sequence needs.
-func TestBorrowingRoundsUpTheSum(t *testing.T) {
+// TestReservingRoundsUpTheSum, not each call, and leaves what the longest sequence needs.
+func TestReservingRoundsUpTheSum(t *testing.T) {
 	cfg := newFakeModel(t).config()
 	cfg.NumPages, cfg.MaxContext = 20, 10*16
 	e := start(t, cfg)
 	page := e.pageBytes
-	if n := e.Lendable(); n != 10*page {
-		t.Errorf("%d bytes can be lent, want 10 pages of %d", n, page)
+	if n := e.Reservable(); n != 10*page {
+		t.Errorf("%d bytes can be reserved, want 10 pages of %d", n, page)
 	}
 	for i, c := range []struct {
 		borrow, back int64
@@ -88,26 +88,26 @@ func TestBorrowingRoundsUpTheSum(t *testing.T) {
 		{borrow: page, pages: 10}, {back: 10 * page, pages: 0},
 	} {
 		if c.back > 0 {
-			e.Return(c.back)
-		} else if ok := e.Borrow(c.borrow); ok == c.refused {
+			e.ReleaseIdle(c.back)
+		} else if ok := e.ReserveIdle(c.borrow); ok == c.refused {
 			t.Errorf("%d: borrow %d: %v", i, c.borrow, ok)
 		}
 		s := e.Stats()
-		if s.Pages.Lent != c.pages || s.Pages.Free != 20-c.pages || s.PageBytes != page {
-			t.Errorf("%d: %+v, want %d lent", i, s.Pages, c.pages)
+		if s.Pages.Reserved != c.pages || s.Pages.Free != 20-c.pages || s.PageBytes != page {
+			t.Errorf("%d: %+v, want %d reserved", i, s.Pages, c.pages)
 		}
 	}
-	if s := e.Stats(); s.Borrowed != 0 {
-		t.Errorf("%d bytes are left", s.Borrowed)
+	if s := e.Stats(); s.Reserved != 0 {
+		t.Errorf("%d bytes are left", s.Reserved)
 	}
-	if err := e.Close(); err != nil || e.Borrow(1) {
+	if err := e.Close(); err != nil || e.ReserveIdle(1) {
 		t.Errorf("a closed engine lends (%v)", err)
 	}
 }
 
-// TestLentMemoryComesBackBeforeAnybodyIsSentBack; where it cannot come back, sequences are sent back and recomputed,
+// TestReservedMemoryReturnsBeforePreemption; where it cannot come back, sequences are sent back and recomputed,
 // and end the same.
-func TestLentMemoryComesBackBeforeAnybodyIsSentBack(t *testing.T) {
+func TestReservedMemoryReturnsBeforePreemption(t *testing.T) {
 	for _, idle := range []bool{true, false} {
 		m := newFakeModel(t)
 		cfg := m.config()
@@ -119,8 +119,8 @@ func TestLentMemoryComesBackBeforeAnybodyIsSentBack(t *testing.T) {
 			t.Fatal(err)
 		}
 		b.held = 20 * e.pageBytes
-		if !e.Borrow(b.held) {
-			t.Fatal("20 of 30 pages are not lent")
+		if !e.ReserveIdle(b.held) {
+			t.Fatal("20 of 30 pages are not reserved")
 		}
 		var reqs []Request
 		for i := range 3 {
@@ -135,10 +135,10 @@ func TestLentMemoryComesBackBeforeAnybodyIsSentBack(t *testing.T) {
 			compare(t, reqs[i], collect(t, s), plain(reqs[i], 160, 0))
 		}
 		s := e.Stats()
-		if idle && (s.Preemptions != 0 || b.reclaimed == 0 || s.Borrowed != b.held) {
-			t.Errorf("%d preemptions, %d calls, %d bytes lent, %d held", s.Preemptions, b.reclaimed, s.Borrowed, b.held)
+		if idle && (s.Preemptions != 0 || b.reclaimed == 0 || s.Reserved != b.held) {
+			t.Errorf("%d preemptions, %d calls, %d bytes reserved, %d held", s.Preemptions, b.reclaimed, s.Reserved, b.held)
 		}
-		if !idle && (s.Preemptions == 0 || s.Pages.Lent != 20) {
+		if !idle && (s.Preemptions == 0 || s.Pages.Reserved != 20) {
 			t.Errorf("%d preemptions, %+v", s.Preemptions, s.Pages)
 		}
 		if err := e.Close(); err != nil {

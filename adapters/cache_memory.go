@@ -11,7 +11,7 @@ import (
 // pollRoom is how often memory that the KV cache holds is asked for again.
 const pollRoom = 10 * time.Millisecond
 
-// maxBypass bounds how many wants are looked at behind one that has no room.
+// maxBypass bounds how many pending loads are looked at behind one that has no room.
 const maxBypass = 16
 
 // kick lets the dispatcher look again.
@@ -47,8 +47,8 @@ func (c *Cache) dispatch() {
 	}
 }
 
-// startOne starts a load: of an entry that has its memory, else of the first want that has room; it returns whether
-// there is more to look at. The oldest want that has none may be passed by others until it has waited AgeAfter; then
+// startOne starts a load: of an entry that has its memory, else of the first pending load that has room; it returns whether
+// there is more to look at. The oldest pending load that has none may be passed by others until it has waited AgeAfter; then
 // those in its way take no new requests.
 func (c *Cache) startOne() bool {
 	c.mu.Lock()
@@ -83,8 +83,8 @@ func (c *Cache) startOne() bool {
 	return false
 }
 
-// review takes wants out of the queue that lack nothing any more, that nobody waits for, and that can never have room;
-// draining ends with the want that it is for.
+// review takes pending loads out of the queue that lack nothing any more, that nobody waits for, and that can never have room;
+// draining ends with the pending load that it is for.
 func (c *Cache) review() {
 	pinned := c.pinnedBytes()
 	for {
@@ -92,9 +92,9 @@ func (c *Cache) review() {
 			if len(w.queue) == 0 {
 				c.forget(w)
 			} else if c.complete(w) {
-				c.settleWant(w)
+				c.settlePending(w)
 			} else if err := c.hopeless(w, pinned); err != nil {
-				c.failWant(w, err)
+				c.failPending(w, err)
 			}
 		}
 		if c.drainer == nil || len(c.waiting) > 0 && c.waiting[0] == c.drainer {
@@ -104,9 +104,9 @@ func (c *Cache) review() {
 	}
 }
 
-// room charges the memory of all that a want lacks, evicting idle adapters for it, and lets it go on to the loads;
+// room charges the memory of all that a pending load lacks, evicting idle adapters for it, and lets it go on to the loads;
 // false says that there is none now.
-func (c *Cache) room(w *want) bool {
+func (c *Cache) room(w *pendingLoad) bool {
 	c.mu.Lock()
 	var held, fresh []*entry // what is here is held, so that it is not evicted for the rest
 	need := int64(0)
@@ -141,7 +141,7 @@ func (c *Cache) room(w *want) bool {
 			c.entries[e.version.Digest] = e
 		}
 		c.starts = append(c.starts, fresh...)
-		c.settleWant(w)
+		c.settlePending(w)
 		held = append(held, fresh...)
 	}
 	var gone []*entry
@@ -160,7 +160,7 @@ func (c *Cache) charge(bytes int64) bool {
 		if c.charged <= c.cfg.Limit-bytes {
 			c.charged += bytes
 			c.mu.Unlock()
-			if c.cfg.Memory == nil || c.cfg.Memory.Borrow(bytes) {
+			if c.cfg.Memory == nil || c.cfg.Memory.ReserveIdle(bytes) {
 				return true
 			}
 			c.mu.Lock()
@@ -189,7 +189,7 @@ func (c *Cache) evictOldest() *entry {
 
 // drainFor lets new requests of the adapters in w's way wait behind it: of those in use that are not its own, the ones
 // that take it least, until their memory and that of the idle ones suffice.
-func (c *Cache) drainFor(w *want) {
+func (c *Cache) drainFor(w *pendingLoad) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.drains > 0 {
@@ -321,7 +321,7 @@ func (c *Cache) loaded(e *entry, res Resident) {
 	}
 	c.mu.Unlock()
 	if spare > 0 && c.cfg.Memory != nil {
-		c.cfg.Memory.Return(spare)
+		c.cfg.Memory.ReleaseIdle(spare)
 	}
 	c.free(gone)
 }

@@ -1,0 +1,102 @@
+package peft
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+
+	"weft/internal/bounded"
+)
+
+// ParityFile is the name of an adapter's parity file in its folder.
+const ParityFile = "parity.json"
+
+// ErrParity says that a served adapter does not compute what its trainer recorded.
+var ErrParity = errors.New("the adapter does not compute what was recorded when it was trained")
+
+// Parity is what an adapter computed when it was trained: for some prompts, the likeliest next tokens and their
+// log-probabilities. Who serves the adapter computes them again when it loads it: another base, another quantization of
+// it or a defect shows then, and not in front of users.
+type Parity struct {
+	Base         string         `json:"base"`                   // SHA-256 of the weights on which it was trained
+	Quantization string         `json:"quantization,omitempty"` // to what these were quantized when they were loaded
+	Prompts      []ParityPrompt `json:"prompts"`
+}
+
+// ParityPrompt is one prompt and the best next tokens after it, the best first.
+type ParityPrompt struct {
+	IDs      []int32   `json:"ids"`
+	Top      []int32   `json:"top"`
+	Logprobs []float64 `json:"logprobs"`
+}
+
+// Limits of a parity file and of what may differ: activations rounded to 8 bits move log-probabilities by some hundredths.
+const (
+	maxParityBytes   = 1 << 20
+	maxParityPrompts = 16
+	maxParityTokens  = 512
+	likely           = -2.5 // recorded log-probabilities below this are not compared
+	parityTolerance  = 0.5
+)
+
+// Write puts the parity file into the folder of its adapter.
+func (p *Parity) Write(dir string) error {
+	text, err := json.Marshal(p)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, ParityFile), append(text, '\n'), 0o644)
+}
+
+// ReadParity reads the parity file of the adapter in dir, nil where it has none.
+func ReadParity(dir string) (*Parity, error) {
+	text, err := bounded.ReadFileNoLink(filepath.Join(dir, ParityFile), maxParityBytes)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var p Parity
+	if err := json.Unmarshal(text, &p); err != nil {
+		return nil, fmt.Errorf("%s: %w", ParityFile, err)
+	}
+	if len(p.Prompts) > maxParityPrompts {
+		return nil, fmt.Errorf("%s: %d prompts, at most %d", ParityFile, len(p.Prompts), maxParityPrompts)
+	}
+	for i := range p.Prompts {
+		q := &p.Prompts[i]
+		if len(q.IDs) == 0 || len(q.IDs) > maxParityTokens || len(q.Top) == 0 || len(q.Top) != len(q.Logprobs) {
+			return nil, fmt.Errorf("%s: prompt %d has %d tokens, %d next ones and %d log-probabilities", ParityFile, i,
+				len(q.IDs), len(q.Top), len(q.Logprobs))
+		}
+	}
+	return &p, nil
+}
+
+// Check compares what next computes for each prompt, the log-probabilities of its best tokens by id, with what was
+// recorded.
+func (p *Parity) Check(next func(ids []int32) (map[int32]float64, error)) error {
+	for i := range p.Prompts {
+		q := &p.Prompts[i]
+		got, err := next(q.IDs)
+		if err != nil {
+			return err
+		}
+		for k, id := range q.Top {
+			want := q.Logprobs[k]
+			if want < likely {
+				continue
+			}
+			if lp, ok := got[id]; !ok || math.IsNaN(lp) || math.Abs(lp-want) > parityTolerance {
+				return fmt.Errorf(
+					"%w: after prompt %d token %d had log-probability %.3f, now %.3f: is it served on another base "+
+						"than it was trained on?", ErrParity, i, id, want, lp)
+			}
+		}
+	}
+	return nil
+}
