@@ -16,7 +16,7 @@ CODE     := adapters cmd docs finetune internal quant runtime scripts server
 # packages that never reach C: the race detector watches them
 PURE = $(shell go list ./... | grep -v -e /device/cpu$$)
 
-.PHONY: help setup model build serve test test-race test-asan test-isa test-nocgo test-stores test-clients test-python soak fuzz bench bench-training microbench lint fmt docker-steps vulncheck check-deploy release ci clean
+.PHONY: help setup model build serve test test-race test-asan test-isa test-nocgo test-stores test-clients test-guides test-python soak fuzz bench bench-training microbench lint fmt docker-steps vulncheck check-deploy release ci clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -60,6 +60,10 @@ test-clients: build model ## the official Python and Node clients against the re
 	scripts/clients/run
 
 test-python: build model ## PEFT, transformers, TensorBoard and bitsandbytes read what weft writes, Jinja2 renders beside it (their first install fetches 3 GB)
+test-guides: build model ## the examples of README and the guides, as they stand there
+	scripts/guides/run
+
+test-python: build model ## PEFT, transformers, TensorBoard and bitsandbytes read what weft writes (their first install fetches 3 GB)
 	scripts/python/run
 
 soak: build model ## load for SOAK=60s: flat memory, no leaked page
@@ -108,6 +112,7 @@ release: setup ## binaries, checksums and SBOMs of this version in dist/
 	scripts/release
 
 ci: lint build vulncheck check-deploy test-nocgo test-race test-asan test-isa fuzz docker-steps release test-stores test-clients test-python test ## what CI runs
+ci: lint build test-nocgo test-race test-asan test-isa fuzz docker-steps test-stores test-clients test-guides test-python test ## what CI runs
 
 clean: ## remove what was built here
 	rm -rf bin dist $(CACHE)
