@@ -59,11 +59,10 @@ test-stores: setup ## registry, tenants and quotas over a real Postgres and a re
 test-clients: build model ## the official Python and Node clients against the real server
 	scripts/clients/run
 
-test-python: build model ## PEFT, transformers, TensorBoard and bitsandbytes read what weft writes, Jinja2 renders beside it (their first install fetches 3 GB)
 test-guides: build model ## the examples of README and the guides, as they stand there
 	scripts/guides/run
 
-test-python: build model ## PEFT, transformers, TensorBoard and bitsandbytes read what weft writes (their first install fetches 3 GB)
+test-python: build model ## PEFT, transformers, TensorBoard and bitsandbytes read what weft writes, Jinja2 renders beside it (their first install fetches 3 GB)
 	scripts/python/run
 
 soak: build model ## load for SOAK=60s: flat memory, no leaked page
@@ -111,8 +110,7 @@ check-deploy: ## promtool and systemd-analyze read docs/deploy, where they can b
 release: setup ## binaries, checksums and SBOMs of this version in dist/
 	scripts/release
 
-ci: lint build vulncheck check-deploy test-nocgo test-race test-asan test-isa fuzz docker-steps release test-stores test-clients test-python test ## what CI runs
-ci: lint build test-nocgo test-race test-asan test-isa fuzz docker-steps test-stores test-clients test-guides test-python test ## what CI runs
+ci: lint build vulncheck check-deploy test-nocgo test-race test-asan test-isa fuzz docker-steps release test-stores test-clients test-guides test-python test ## what CI runs
 
 clean: ## remove what was built here
 	rm -rf bin dist $(CACHE)
