@@ -11,6 +11,8 @@ TAGS     := invariants
 VERSION  := $(patsubst v%,%,$(shell git describe --tags --match 'v*' --dirty 2>/dev/null))
 MODEL    ?=
 LISTEN   ?= 127.0.0.1:8000
+BASELINE ?= $(PEER)
+BASELINE_AVX2 ?= $(PEER_AVX2)
 FUZZTIME ?= 5s
 CODE     := adapters cmd docs finetune internal quant runtime scripts server
 # packages that never reach C: the race detector watches them

@@ -60,7 +60,7 @@ func (s *suite) pair(ctx context.Context, p pair) error {
 	bin := s.baseline
 	var env []string
 	if p.isa != "" {
-		bin, env = s.peerAVX2, []string{"WEFT_ISA=" + p.isa}
+		bin, env = s.baselineAVX2, []string{"WEFT_ISA=" + p.isa}
 	}
 	decode := row{what: "decode, 1 stream, " + p.name, unit: "tokens/s", goal: p.decode}
 	prefill := row{what: "prefill of 512, " + p.name, unit: "tokens/s", goal: p.prefill}

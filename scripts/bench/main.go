@@ -18,7 +18,7 @@ import (
 // suite is what every measurement needs.
 type suite struct {
 	weft, baseline string // our binary; the folder of llama-bench, llama-server and llama-quantize, "" where there is none
-	peerAVX2       string // the same, built without AVX-512
+	baselineAVX2       string // the same, built without AVX-512
 	models         string // folder of the models
 	loras          string // folder of the baseline's adapters
 	trace          string
@@ -70,7 +70,7 @@ func main() {
 	var only, out string
 	flag.StringVar(&s.weft, "weft", "bin/weft", "our binary")
 	flag.StringVar(&s.baseline, "baseline", "", "folder of llama-bench, llama-server and llama-quantize")
-	flag.StringVar(&s.peerAVX2, "baseline-avx2", "", "the same, built for AVX2 alone")
+	flag.StringVar(&s.baselineAVX2, "baseline-avx2", "", "the same, built for AVX2 alone")
 	flag.StringVar(&s.models, "models", filepath.Join(cache, "weft", "bench"),
 		"folder of the models; what is missing is made there")
 	flag.StringVar(&s.loras, "loras", filepath.Join(cache, "weft-baseline", "loras"),
@@ -99,7 +99,7 @@ func main() {
 	if !ok {
 		log.Fatalf("-part %q: cpu, adapters or training", s.part)
 	}
-	s.peftScript = cmp.Or(s.peftScript, filepath.Join(s.shared, "baseline", "train_peft.py"))
+	s.peftScript = cmp.Or(s.peftScript, filepath.Join(s.shared, "peer", "train_peft.py"))
 	if err := chosen.models(s, ctx); err != nil {
 		log.Fatal(err)
 	}

@@ -131,7 +131,7 @@ func (s *suite) servers(ctx context.Context) error {
 		bin := s.baseline
 		var env []string
 		if p.isa != "" {
-			bin, env = s.peerAVX2, []string{"WEFT_ISA=" + p.isa}
+			bin, env = s.baselineAVX2, []string{"WEFT_ISA=" + p.isa}
 		}
 		what := fmt.Sprintf("%d streams, 64 in, 128 out, %s", p.streams, p.name)
 		speed := row{what: what, unit: "tokens/s", goal: p.goal}
