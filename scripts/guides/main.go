@@ -113,7 +113,7 @@ func convert(name, page string) (string, error) {
 		}
 		text := strings.ReplaceAll(k.text, "127.0.0.1:8000", "127.0.0.1:"+os.Getenv("PORT"))
 		text = strings.ReplaceAll(text, "/tmp/", os.Getenv("WORK")+"/")
-		fmt.Fprintf(&b, "at=%s; echo \"$at: %s\"\nexec >\"$WORK/printed\" 2>&1\n", quote(where), k.language)
+		fmt.Fprintf(&b, "at=%s; echo \"$at: %s\"\n: >\"$WORK/printed\"\nexec >>\"$WORK/printed\" 2>&1\n", quote(where), k.language)
 		end := fmt.Sprintf("END_OF_BLOCK_%d", i)
 		switch k.language {
 		case "python":
