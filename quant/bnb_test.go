@@ -176,7 +176,8 @@ func TestQuantize4EqualsBitsandbytes(t *testing.T) {
 				// torch sums the mean of the absmaxes in its own order: it may be an ulp off, so the rest is compared
 				// behind its mean.
 				offset := f.floats(name + "_dq.offset")[0]
-				if off := math.Abs(float64(d.Nested.Offset) - float64(offset)); !(off <= float64(math.Nextafter32(offset, 2*offset)-offset)) {
+				off := math.Abs(float64(d.Nested.Offset) - float64(offset))
+				if !(off <= float64(math.Nextafter32(offset, 2*offset)-offset)) {
 					t.Errorf("offset %v, want %v", d.Nested.Offset, offset)
 				}
 				d.Absmax, d.Nested = slices.Clone(b.Absmax), nil

@@ -149,7 +149,8 @@ func TestAlpacaFields(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const want = "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\nb<|im_end|>\n" +
+	const want = "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n" +
+		"b<|im_end|>\n" +
 		"<|im_start|>user\nI\n{{y}}<|im_end|>\n<|im_start|>assistant\nO Y<|im_end|>\n"
 	if got := m.Tokenizer.Decode(d.Samples[0].IDs, false); got != want {
 		t.Errorf("%q, want %q", got, want)
@@ -174,7 +175,8 @@ func targetText(m Model, s Sample) string {
 func TestTurnsAndTools(t *testing.T) {
 	tok := smolLM2(t)
 	calls := `{% for m in messages %}<|im_start|>{{ m.role }}
-{{ m.content }}{% for c in m.tool_calls or [] %}[{{ c.function.name }}({{ c.function.arguments.city }})]{% endfor %}<|im_end|>
+{{ m.content }}{% for c in m.tool_calls or []
+%}[{{ c.function.name }}({{ c.function.arguments.city }})]{% endfor %}<|im_end|>
 {% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
 {% endif %}`
 	for _, c := range []struct{ template, record, want string }{
@@ -391,7 +393,8 @@ func TestTemplateDay(t *testing.T) {
 	}
 }
 
-// Records come while the rest of the file is not there yet, with their lines; what is wrong with one comes in its place.
+// Records are returned, with their line numbers, before the rest of the file has been written; a record that cannot be
+// used is reported in its place.
 func TestReadStreams(t *testing.T) {
 	for name, c := range map[string]struct {
 		parts []string

@@ -14,7 +14,8 @@ func FuzzRecords(f *testing.F) {
 		"[" + good + ",\n{\"instruction\":\"a\",\"output\":\"b\",\"history\":[[\"c\",\"d\"]]}]",
 		`{"conversations":[{"from":"human","value":"{{x}}"},{"from":"function_call","value":"{\"name\":\"f\"}"}],"tools":"[]"}`,
 		`{"prompt":"a","completion":"b"}` + "\r\n\r\n" + `{"text":"a"}`,
-		"\ufeff \n[{\"messages\":[{\"role\":\"assistant\",\"content\":[{\"type\":\"text\",\"text\":\"a\"}],\"weight\":0}]}]",
+		"\ufeff \n[{\"messages\":[{\"role\":\"assistant\",\"content\":" +
+			"[{\"type\":\"text\",\"text\":\"a\"}],\"weight\":0}]}]",
 		"{\"messages\":\"\xff\"}\n7\nnull",
 	} {
 		f.Add([]byte(seed), uint8(0))

@@ -145,8 +145,8 @@ func TestPackingEqualsTRL(t *testing.T) {
 		Labels []int32
 	}
 	var g struct {
-		Length  int `json:"seq_length"`
-		Samples []sample
+		Length  int      `json:"seq_length"`
+		Samples []sample `json:"documents"`
 		Packed  []struct {
 			IDs    []int32 `json:"input_ids"`
 			Labels []int32

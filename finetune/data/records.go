@@ -31,9 +31,9 @@ const (
 	plain             // text alone
 )
 
-// Read returns the records of src, a JSON array or JSON Lines, as they are read: one is held at a time, a text of at
-// most Options.MaxSampleBytes. A record that cannot be used comes as a Finding (errors.As), and others follow. Any other
-// error ends the records: of Options, of reading, or ErrBad where the rest of src has no meaning.
+// Read returns the records of src, a JSON array or JSON Lines, as they are read. It keeps one in memory at a time, of
+// at most Options.MaxSampleBytes. A record that cannot be used yields a Finding (errors.As), and the iteration
+// continues. Any other error ends it: of Options, of reading, or ErrBad where the rest of src cannot be parsed.
 func Read(src io.Reader, o Options) iter.Seq2[*Record, error] {
 	return func(yield func(*Record, error) bool) {
 		if err := o.fill(); err != nil {

@@ -52,7 +52,8 @@ func readAll(t *testing.T, b []byte) (out []event) {
 	for len(b) > 0 {
 		n := binary.LittleEndian.Uint64(b)
 		head, payload := b[:8], b[12:12+n]
-		if binary.LittleEndian.Uint32(b[8:]) != masked(head) || binary.LittleEndian.Uint32(b[12+n:]) != masked(payload) {
+		if binary.LittleEndian.Uint32(b[8:]) != masked(head) ||
+			binary.LittleEndian.Uint32(b[12+n:]) != masked(payload) {
 			t.Fatalf("record %d has a wrong checksum", len(out))
 		}
 		b = b[16+n:]
@@ -78,7 +79,9 @@ func readAll(t *testing.T, b []byte) (out []event) {
 					e.Scalars = append(e.Scalars, s)
 				})
 			case 7:
-				eachField(t, bytes, func(field protowire.Number, num uint64, _ []byte) { e.Start = field == 1 && num == 1 })
+				eachField(t, bytes, func(field protowire.Number, num uint64, _ []byte) {
+					e.Start = field == 1 && num == 1
+				})
 			}
 		})
 		out = append(out, e)

@@ -98,7 +98,7 @@ type Model struct {
 	dyb                                        [3]device.Buffer // of the parts that share an input
 	rowsX, rowsH, dRowsH, dRowsX, logits, loss device.Buffer
 	rowsAtOnce                                 int // rows of logits computed at once
-	first                                      int // the lowest block with something trained; the backward pass ends there
+	first                                      int // lowest block with trained parameters; the backward pass ends there
 	owned                                      []device.Buffer
 }
 

@@ -56,7 +56,8 @@ func TestInput(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if held := len(in.HeldOut.Samples); held == 0 || held > 20 || held+len(in.Train.Samples) != 40 || in.Repeated() != 0 {
+	if held := len(in.HeldOut.Samples); held == 0 || held > 20 ||
+		held+len(in.Train.Samples) != 40 || in.Repeated() != 0 {
 		t.Errorf("%d samples held out, %d trained on, %d on both sides", held, len(in.Train.Samples), in.Repeated())
 	}
 	if err := in.CheckMemory(1 << 40); err != nil {

@@ -118,9 +118,9 @@ func nextTokens(ids []int32, logits []float32) peft.ParityPrompt {
 	return q
 }
 
-// writeModel writes the trained weights under their Hugging Face names, masters where there are any, with a parity file as an
-// adapter's, and beside them the files that the model needs. Gemma's norms lose the 1 that is in them here, whether the
-// loader or a GGUF file added it.
+// writeModel writes the trained weights under their Hugging Face names (the float32 masters where there are any), a
+// parity file as an adapter has it, and the other files that the model needs. It subtracts the 1 that Gemma's norms
+// contain in memory, whether the loader or a GGUF file added it.
 func (r *run) writeModel(path string) error {
 	return r.replace(path, func(dir string) error {
 		tensors := r.tensors(r.values)

@@ -33,7 +33,8 @@ func TestReadFile(t *testing.T) {
 	for name, want := range map[string]error{"full": nil, "long": ErrTooLong, "pipe": ErrNotRegular, ".": ErrNotRegular,
 		"none": fs.ErrNotExist, "link": nil} {
 		text, err := ReadFile(at(name), 10)
-		if !errors.Is(err, want) || err == nil && len(text) != 10 || err != nil && !strings.Contains(err.Error(), filepath.Base(at(name))) {
+		if !errors.Is(err, want) || err == nil && len(text) != 10 ||
+			err != nil && !strings.Contains(err.Error(), filepath.Base(at(name))) {
 			t.Errorf("%s: %d bytes, %v", name, len(text), err)
 		}
 		if name == "link" {

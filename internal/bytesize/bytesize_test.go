@@ -19,7 +19,8 @@ func TestSet(t *testing.T) {
 }
 
 func TestFormat(t *testing.T) {
-	for n, want := range map[int64]string{0: "0", 1023: "1023", 1 << 10: "1.0KiB", 64 << 20: "64.0MiB", 3 << 29: "1.50GiB"} {
+	for n, want := range map[int64]string{0: "0", 1023: "1023", 1 << 10: "1.0KiB",
+		64 << 20: "64.0MiB", 3 << 29: "1.50GiB"} {
 		if got := Format(n); got != want {
 			t.Errorf("%d: %s, want %s", n, got, want)
 		}

@@ -50,8 +50,9 @@ func TestConversation(t *testing.T) {
 	}))
 	defer s.Close()
 	var out strings.Builder
-	c := &Conversation{In: strings.NewReader("hello\nagain\nrefuse\nbreak\n/nonsense\n/temperature 3\n/temperature 0.5\n" +
-		"/system be brief\nlast\n/new\n/help\n/quit\nnever\n"), Out: &out, URL: s.URL, Key: "secret", Model: "m",
+	c := &Conversation{In: strings.NewReader("hello\nagain\nrefuse\nbreak\n/nonsense\n/temperature 3\n" +
+		"/temperature 0.5\n/system be brief\nlast\n/new\n/help\n/quit\nnever\n"),
+		Out: &out, URL: s.URL, Key: "secret", Model: "m",
 		Temperature: 1, MaxTokens: 9, Prompt: true}
 	if err := c.Run(nil); err != nil {
 		t.Fatal(err)
@@ -59,8 +60,8 @@ func TestConversation(t *testing.T) {
 	if len(asked) != 5 {
 		t.Fatalf("%d requests: %+v", len(asked), asked)
 	}
-	if q := asked[1]; len(q.Messages) != 3 || q.Messages[1].Role != "assistant" || q.Messages[1].Content != "an\x1b[2Jswer" ||
-		q.Model != "m" || q.MaxTokens != 9 || q.Temperature != 1 {
+	if q := asked[1]; len(q.Messages) != 3 || q.Messages[1].Role != "assistant" ||
+		q.Messages[1].Content != "an\x1b[2Jswer" || q.Model != "m" || q.MaxTokens != 9 || q.Temperature != 1 {
 		t.Errorf("second: %+v", q)
 	}
 	if q := asked[3]; len(q.Messages) != 5 { // what was refused is forgotten

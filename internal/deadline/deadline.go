@@ -1,5 +1,5 @@
-// Package deadline bounds what tests wait for: what does not come fails the test with a message, long before the time of
-// the whole test binary is over. Its functions may be called on any goroutine.
+// Package deadline bounds what tests wait for: an event that does not happen fails the test with a message, long before
+// the time-out of the whole test binary. Its functions may be called on any goroutine.
 package deadline
 
 import (

@@ -25,9 +25,10 @@ func (o *outcome) Skipf(string, ...any) {
 	runtime.Goexit()
 }
 
-// TestNamedSetMustBeThere: who names a folder of test data gets no green run without it.
+// TestNamedSetMustBeThere: a variable that names a folder of test data makes tests fail without it.
 func TestNamedSetMustBeThere(t *testing.T) {
-	for env, find := range map[string]func(testing.TB, ...string) string{"WEFT_GOLDENS": Path, "WEFT_TESTDATA": Shared} {
+	for env, find := range map[string]func(testing.TB, ...string) string{"WEFT_GOLDENS": Path,
+		"WEFT_TESTDATA": Shared} {
 		for _, c := range []struct{ value, element, want string }{
 			{t.TempDir(), "nothing", "failed"},
 			{filepath.Join(t.TempDir(), "nothing"), "", "failed"},

@@ -10,7 +10,8 @@ import (
 
 var templateSeeds = []string{
 	"{%- for message in messages %}{{- '<|im_start|>' + message['role'] + '\\n' + message['content'] }}{%- endfor %}",
-	"a {%- if x -%} b {% endif %}", "{% for a, b in d.items() recursive %}{{ loop(b) }}{% else %}{% endfor %}", "{% macro f(a, b=1) %}{{ caller(a) }}{% endmacro %}{% call(x) f(1) %}{% endcall %}",
+	"a {%- if x -%} b {% endif %}", "{% for a, b in d.items() recursive %}{{ loop(b) }}{% else %}{% endfor %}",
+	"{% macro f(a, b=1) %}{{ caller(a) }}{% endmacro %}{% call(x) f(1) %}{% endcall %}",
 	"{% set ns = namespace(a=1) %}{% set ns.a = messages | map(attribute='role') | list %}{{ ns.a | " +
 		"tojson(indent=2) }}", "{{ 'a%s' % (1,) ~ [1, 2][::-1] | sort | join(',') }}",
 	"{% generation %}{{ m['content'] }}{% endgeneration %}{# c #}{% raw %}{{{% endraw %}",

@@ -109,12 +109,15 @@ func TestRefused(t *testing.T) {
 	for _, src := range []string{
 		"{% include 'x' %}", "{% import 'x' as y %}", "{% from 'x' import y %}", "{% extends 'x' %}", "{% do x %}",
 		"{% break %}", "{% unknown %}",
-		"{% for x in y %}", "{% endfor %}", "{{ x", "{{ }}", "{{ 'x }}", "{# x", "{% raw %}x", "{{ x | }}", "{{ x is }}",
+		"{% for x in y %}", "{% endfor %}", "{{ x", "{{ }}", "{{ 'x }}", "{# x", "{% raw %}x", "{{ x | }}",
+		"{{ x is }}",
 		"{{ 1 + }}", "{{ (1 }}", "{{ [1) }}",
-		"{% set 1 = 2 %}", "{% set none = 2 %}", "{% macro f(a=1, b) %}{% endmacro %}", "{{ 012 }}", "{{ $ }}", "{{ f(a=1, 2) }}", "{{ '\\x' }}", "\xff",
+		"{% set 1 = 2 %}", "{% set none = 2 %}", "{% macro f(a=1, b) %}{% endmacro %}", "{{ 012 }}", "{{ $ }}",
+		"{{ f(a=1, 2) }}", "{{ '\\x' }}", "\xff",
 		"{{ messages.append(1) }}", "{{ {}.update({}) }}", "{{ ''.__class__.__mro__ }}", "{{ messages.__len__() }}",
 		"{{ range.__globals__.os }}",
-		"{{ ''.format.__self__.x }}", "{{ '{0.__class__.x}'.format(1) }}", "{{ namespace.__init__.x }}", "{% set x.y = 1 %}",
+		"{{ ''.format.__self__.x }}", "{{ '{0.__class__.x}'.format(1) }}", "{{ namespace.__init__.x }}",
+		"{% set x.y = 1 %}",
 	} {
 		tmpl, err := Parse(src)
 		if err == nil {

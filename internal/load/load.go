@@ -171,10 +171,12 @@ func (c *client) arrive(ctx context.Context, begin time.Time, out []Outcome) {
 }
 
 // words are one token each in most vocabularies when a blank precedes them.
-var words = strings.Fields(`time year people way day man thing woman life child world school state family student group country problem hand part place case
-week company system program question work government number night point home water room mother area money story fact month lot right study book eye job word
-business issue side kind head house service friend father power hour game line end member law car city community name president team minute idea body
-information back parent face level office door health person art war history party result change morning reason research girl moment air teacher force`)
+var words = strings.Fields(`time year people way day man thing woman life child world school state family student
+group country problem hand part place case week company system program question work government number night point
+home water room mother area money story fact month lot right study book eye job word business issue side kind head
+house service friend father power hour game line end member law car city community name president team minute idea
+body information back parent face level office door health person art war history party result change morning reason
+research girl moment air teacher force`)
 
 // text is n words that depend on the stream's seed alone.
 func text(rng *rand.Rand, n int) string {

@@ -56,7 +56,9 @@ func (f *fakeServer) RoundTrip(r *http.Request) (*http.Response, error) {
 			io.WriteString(in, "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n")
 		}
 		fmt.Fprintf(in,
-			"data: {\"choices\":[],\"usage\":{\"prompt_tokens\":%d,\"completion_tokens\":%d,\"prompt_tokens_details\":{\"cached_tokens\":2}}}\n\ndata: [DONE]\n\n", prompt, b.MaxTokens)
+			"data: {\"choices\":[],\"usage\":{\"prompt_tokens\":%d,\"completion_tokens\":%d,"+
+				"\"prompt_tokens_details\":{\"cached_tokens\":2}}}\n\ndata: [DONE]\n\n",
+			prompt, b.MaxTokens)
 		in.Close()
 	}()
 	return resp, nil
@@ -90,8 +92,8 @@ func TestClosedLoop(t *testing.T) {
 			}
 		}
 		r := Summarize(out, took, Goal{TTFT: ms(100), TPOT: ms(10)})
-		if r.Failed != 1 || r.OutputTokens != 55 || r.CachedTokens != 10 || r.GoodFraction != 5.0/6 || r.TTFT.P99 != 100 ||
-			r.ITL.Median != 10 || r.TPOT.Mean != 10 || r.FirstError == "" {
+		if r.Failed != 1 || r.OutputTokens != 55 || r.CachedTokens != 10 || r.GoodFraction != 5.0/6 ||
+			r.TTFT.P99 != 100 || r.ITL.Median != 10 || r.TPOT.Mean != 10 || r.FirstError == "" {
 			t.Errorf("%+v", r)
 		}
 		if r := Summarize(out, took, Goal{TPOT: ms(9)}); r.Goodput != 0 {

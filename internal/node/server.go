@@ -71,7 +71,8 @@ func (n *Node) openServer(ctx context.Context) (err error) {
 	}
 	metrics := telemetry.NewMetrics(telemetry.Config{
 		Model: m.Name, MaxContext: m.Context,
-		Cache: telemetry.CacheInfo{PageLen: m.KV.PageLen, NumPages: m.KV.NumPages, PrefixCache: n.cfg.Model.PrefixCache},
+		Cache: telemetry.CacheInfo{PageLen: m.KV.PageLen, NumPages: m.KV.NumPages,
+			PrefixCache: n.cfg.Model.PrefixCache},
 	})
 	n.metrics.Store(metrics)
 	step := metrics.Step

@@ -155,8 +155,8 @@ func WithBackupStore(ctx context.Context, c StoreConfig, open func(ctx context.C
 func (c *StoreConfig) blobs(ctx context.Context, dir string) (adapters.Blobs, error) {
 	if c.Bucket == "" {
 		if c.Database != "" {
-			return nil, refusef("database without --bucket: servers that share a database share the files of adapters " +
-				"too: give --bucket s3://BUCKET/PREFIX")
+			return nil, refusef("database without --bucket: servers that share a database must share the adapters' " +
+				"files too: give --bucket s3://BUCKET/PREFIX")
 		}
 		return adapters.NewFolderBlobs(filepath.Join(dir, "blobs")), nil
 	}

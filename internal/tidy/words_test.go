@@ -85,7 +85,9 @@ var (
 
 // prose blanks what is code in a page of Markdown, keeping the lines.
 func prose(page string) string {
-	page = fencedBlock.ReplaceAllStringFunc(page, func(b string) string { return strings.Repeat("\n", strings.Count(b, "\n")) })
+	page = fencedBlock.ReplaceAllStringFunc(page, func(b string) string {
+		return strings.Repeat("\n", strings.Count(b, "\n"))
+	})
 	return inlineCode.ReplaceAllString(page, "")
 }
 
@@ -168,7 +170,8 @@ func TestPhrases(t *testing.T) {
 			t.Errorf("%q: %v, want %v", text, got, want)
 		}
 	}
-	for name, want := range map[string]bool{"Guest": true, "EngineGuest": true, "GuestName": true, "Guesthouse": false} {
+	for name, want := range map[string]bool{"Guest": true, "EngineGuest": true, "GuestName": true,
+		"Guesthouse": false} {
 		if got := guest.name.MatchString(name); got != want {
 			t.Errorf("%s: %v, want %v", name, got, want)
 		}

@@ -73,7 +73,7 @@ func folderBytes(dir string) int64 {
 	return n
 }
 
-// serveAdapters starts our server with adapters named a0000, a0001, …, in a data directory of its own, which is gone
+// serveAdapters starts weft with adapters named a0000, a0001, …, in a data directory of its own, which is gone
 // with it.
 func (s *suite) serveAdapters(ctx context.Context, model string, folders []string, more ...string) (*served, error) {
 	data, err := os.MkdirTemp(s.models, "data-*")
@@ -84,7 +84,7 @@ func (s *suite) serveAdapters(ctx context.Context, model string, folders []strin
 	for i, dir := range folders {
 		args = append(args, "--adapter", fmt.Sprintf("a%04d=%s", i, dir))
 	}
-	v, err := s.serveOurs(ctx, nil, model, args...)
+	v, err := s.serveWeft(ctx, nil, model, args...)
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(data))
 	}
@@ -98,7 +98,7 @@ func mixed(streams, n int, seed uint64) load.Config {
 		Mix: load.Mix{Adapters: n, Names: "a%04d", RoundRobin: true}}
 }
 
-// sixteen measures 16 streams on 16 adapters beside llama-server and beside our own base model.
+// sixteen measures 16 streams on 16 adapters beside llama-server and beside weft on the base model alone.
 func (s *suite) sixteen(ctx context.Context) error {
 	for _, p := range []struct {
 		name, model string
@@ -112,39 +112,40 @@ func (s *suite) sixteen(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		baseline := row{what: what, unit: "tokens/s", goal: 8, note: "rank 16 on all linear layers"}
-		own := row{what: what + ", against our base model", unit: "tokens/s", goal: p.own,
-			note: "theirs is ours without adapters"}
+		beside := row{what: what, unit: "tokens/s", goal: 8, note: "rank 16 on all linear layers"}
+		own := row{what: what + ", against weft on the base model", unit: "tokens/s", goal: p.own,
+			note: "baseline: weft without adapters"}
 		for round := range s.rounds {
 			c := mixed(16, 16, uint64(round)+1)
-			ours, err := s.once(ctx, c, func() (*served, error) { return s.serveAdapters(ctx, p.model, folders) })
+			many, err := s.once(ctx, c, func() (*served, error) { return s.serveAdapters(ctx, p.model, folders) })
 			if err != nil {
 				return err
 			}
 			base := c
 			base.Mix = load.Mix{}
-			alone, err := s.once(ctx, base, func() (*served, error) { return s.serveOurs(ctx, nil, p.model) })
+			alone, err := s.once(ctx, base, func() (*served, error) { return s.serveWeft(ctx, nil, p.model) })
 			if err != nil {
 				return err
 			}
-			baseline.ours = append(baseline.ours, ours.OutputPerSecond)
-			own.ours, own.theirs = append(own.ours, ours.OutputPerSecond), append(own.theirs, alone.OutputPerSecond)
+			beside.weft = append(beside.weft, many.OutputPerSecond)
+			own.weft = append(own.weft, many.OutputPerSecond)
+			own.baseline = append(own.baseline, alone.OutputPerSecond)
 			files, err := filepath.Glob(filepath.Join(s.loras, strings.TrimSuffix(p.model, "-Q8_0")+"-r16-??.gguf"))
 			if s.baseline == "" || err != nil || len(files) < 16 {
 				log.Printf("no baseline for %s: -baseline %q, %d adapters in %s", what, s.baseline, len(files), s.loras)
 				continue
 			}
 			c.Mix = load.Mix{Adapters: 16, RoundRobin: true, LlamaCpp: true}
-			theirs, err := s.once(ctx, c, func() (*served, error) {
-				return s.serveTheirs(ctx, s.baseline, p.model, 16, "--lora", strings.Join(files[:16], ","),
+			other, err := s.once(ctx, c, func() (*served, error) {
+				return s.serveBaseline(ctx, s.baseline, p.model, 16, "--lora", strings.Join(files[:16], ","),
 					"--lora-init-without-apply")
 			})
 			if err != nil {
 				return err
 			}
-			baseline.theirs = append(baseline.theirs, theirs.OutputPerSecond)
+			beside.baseline = append(beside.baseline, other.OutputPerSecond)
 		}
-		s.add(baseline)
+		s.add(beside)
 		s.add(own)
 	}
 	return nil
@@ -170,10 +171,10 @@ func (s *suite) unused(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	out := row{what: what, unit: "tokens/s", goal: 0.99, note: "theirs is ours without adapters"}
+	out := row{what: what, unit: "tokens/s", goal: 0.99, note: "baseline: weft without adapters"}
 	for round := range s.rounds {
 		// both servers have the same past, but for the adapters in it
-		for i, to := range []*[]float64{&out.ours, &out.theirs} {
+		for i, to := range []*[]float64{&out.weft, &out.baseline} {
 			start := func() (*served, error) { return s.serveAdapters(ctx, small+"Q8_0", folders) }
 			c := mixed(16, 16, uint64(round)+1)
 			if i == 1 {
@@ -210,7 +211,7 @@ func (s *suite) thousands(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	out := row{what: what, unit: "tokens/s", goal: 0.95, note: "rank 8 on q_proj and v_proj; theirs is ours with 5"}
+	out := row{what: what, unit: "tokens/s", goal: 0.95, note: "rank 8 on q_proj and v_proj; baseline: weft with 5"}
 	for round := range s.rounds {
 		c := load.Config{Requests: requests, Concurrency: 16, Prompt: 16, PromptMax: 128, Gen: 16, GenMax: 128,
 			Seed: uint64(round) + 1}
@@ -227,11 +228,11 @@ func (s *suite) thousands(ctx context.Context) error {
 				return err
 			}
 			if adapters == n {
-				out.ours = append(out.ours, r.OutputPerSecond)
-				out.note = fmt.Sprintf("rank 8 on q_proj and v_proj; theirs is ours with 5; %d of them were asked for",
+				out.weft = append(out.weft, r.OutputPerSecond)
+				out.note = fmt.Sprintf("rank 8 on q_proj and v_proj; baseline: weft with 5; %d of them were asked for",
 					r.Adapters)
 			} else {
-				out.theirs = append(out.theirs, r.OutputPerSecond)
+				out.baseline = append(out.baseline, r.OutputPerSecond)
 			}
 		}
 	}
@@ -273,7 +274,7 @@ func (s *suite) firstToken(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		out.ours = append(out.ours, medians[0]-medians[1])
+		out.weft = append(out.weft, medians[0]-medians[1])
 		out.note = fmt.Sprintf("rank 16 on all linear layers, %.1f MB each; %.1f ms against %.1f ms",
 			float64(folderBytes(folders[0]))/1e6, medians[0], medians[1])
 	}
@@ -293,7 +294,7 @@ func (s *suite) gaps(ctx context.Context) error {
 		return err
 	}
 	out := row{what: what, unit: "ms", less: true, goal: 1.2,
-		note: "theirs is the same requests with all adapters resident"}
+		note: "baseline: the same requests with all adapters resident"}
 	for round := range s.rounds {
 		v, err := s.serveAdapters(ctx, small+"Q8_0", folders, "--adapter-memory",
 			fmt.Sprint(120*folderBytes(folders[0])))
@@ -309,9 +310,9 @@ func (s *suite) gaps(ctx context.Context) error {
 				break
 			}
 			if pass == 0 {
-				out.ours = append(out.ours, r.ITL.Max)
+				out.weft = append(out.weft, r.ITL.Max)
 			} else {
-				out.theirs = append(out.theirs, r.ITL.Max)
+				out.baseline = append(out.baseline, r.ITL.Max)
 			}
 		}
 		v.stop()
@@ -342,9 +343,10 @@ func (s *suite) greedy(ctx context.Context) error {
 	if !s.wants("adapters %s", what) {
 		return nil
 	}
-	latency := row{what: what + ": p99 latency", unit: "ms", less: true, goal: 1.5, note: "theirs is ours alone"}
+	latency := row{what: what + ": p99 latency", unit: "ms", less: true, goal: 1.5,
+		note: "baseline: weft without the greedy tenant"}
 	first := row{what: what + ": p99 time to first token", unit: "ms", less: true, goal: 1.5,
-		note: "theirs is ours alone"}
+		note: "baseline: weft without the greedy tenant"}
 	for round := range s.rounds {
 		data, err := os.MkdirTemp(s.models, "data-*")
 		if err != nil {
@@ -354,7 +356,7 @@ func (s *suite) greedy(ctx context.Context) error {
 		if err != nil {
 			return errors.Join(err, os.RemoveAll(data))
 		}
-		v, err := s.serveOurs(ctx, nil, small+"Q8_0", "--data", data)
+		v, err := s.serveWeft(ctx, nil, small+"Q8_0", "--data", data)
 		if err != nil {
 			return errors.Join(err, os.RemoveAll(data))
 		}
@@ -380,8 +382,9 @@ func (s *suite) greedy(ctx context.Context) error {
 			if e := <-over; e != nil && !errors.Is(e, context.Canceled) {
 				err = cmp.Or(err, e)
 			}
-			latency.ours, latency.theirs = append(latency.ours, beside.E2E.P99), append(latency.theirs, alone.E2E.P99)
-			first.ours, first.theirs = append(first.ours, beside.TTFT.P99), append(first.theirs, alone.TTFT.P99)
+			latency.weft = append(latency.weft, beside.E2E.P99)
+			latency.baseline = append(latency.baseline, alone.E2E.P99)
+			first.weft, first.baseline = append(first.weft, beside.TTFT.P99), append(first.baseline, alone.TTFT.P99)
 		}
 		v.stop()
 		if err != nil {

@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// ours is what `weft bench --json` prints, as far as it is used.
-type ours struct {
+// benchmark is what `weft bench --json` prints, as far as it is used.
+type benchmark struct {
 	Prefill           float64 `json:"prefill_tokens_per_second"`
 	Decode            float64 `json:"decode_tokens_per_second"`
 	Bandwidth         float64 `json:"read_bandwidth_bytes_per_second"`
@@ -21,10 +21,10 @@ type ours struct {
 	FirstToken        float64 `json:"start_to_first_token_seconds"`
 }
 
-// pair is a model in our spelling and in the baseline's, with the goals of the ratios.
+// pair is a model in the files that weft and the baseline read, with the goals of the ratios.
 type pair struct {
 	name            string
-	ours, theirs    string
+	weft, baseline  string
 	decode, prefill float64
 	isa             string // "" or "avx2"
 }
@@ -55,7 +55,7 @@ func (s *suite) kernels(ctx context.Context) error {
 	return nil
 }
 
-// pair measures prefill of 512 and decoding of 128 tokens, ours and theirs in turn.
+// pair measures prefill of 512 and decoding of 128 tokens, weft and the baseline in turn.
 func (s *suite) pair(ctx context.Context, p pair) error {
 	bin := s.baseline
 	var env []string
@@ -65,28 +65,28 @@ func (s *suite) pair(ctx context.Context, p pair) error {
 	decode := row{what: "decode, 1 stream, " + p.name, unit: "tokens/s", goal: p.decode}
 	prefill := row{what: "prefill of 512, " + p.name, unit: "tokens/s", goal: p.prefill}
 	for range s.rounds {
-		o, err := s.bench(ctx, env, p.ours)
+		o, err := s.bench(ctx, env, p.weft)
 		if err != nil {
 			return err
 		}
-		decode.ours, prefill.ours = append(decode.ours, o.Decode), append(prefill.ours, o.Prefill)
+		decode.weft, prefill.weft = append(decode.weft, o.Decode), append(prefill.weft, o.Prefill)
 		decode.note = fmt.Sprintf("%.0f %% of the %.1f GB/s read in the same run", 100*o.BandwidthFraction,
 			o.Bandwidth/1e9)
 		if bin == "" {
 			continue
 		}
-		pp, tg, err := s.llamaBench(ctx, bin, p.theirs)
+		pp, tg, err := s.llamaBench(ctx, bin, p.baseline)
 		if err != nil {
 			return err
 		}
-		decode.theirs, prefill.theirs = append(decode.theirs, tg), append(prefill.theirs, pp)
+		decode.baseline, prefill.baseline = append(decode.baseline, tg), append(prefill.baseline, pp)
 	}
 	s.add(decode)
 	s.add(prefill)
 	return nil
 }
 
-func (s *suite) bench(ctx context.Context, env []string, model string, more ...string) (o ours, err error) {
+func (s *suite) bench(ctx context.Context, env []string, model string, more ...string) (o benchmark, err error) {
 	args := append([]string{"bench", "--model", s.model(model), "--threads", fmt.Sprint(s.threads), "--prompt", "512",
 		"--gen", "128", "--runs", "3", "--json"}, more...)
 	return o, run(ctx, env, &o, s.weft, args...)
@@ -109,31 +109,32 @@ func (s *suite) llamaBench(ctx context.Context, bin, model string) (prefill, dec
 	return prefill, decode, err
 }
 
-// ownKernels measures what needs no baseline: the ratios between runs of our own.
+// ownKernels measures what needs no baseline: the ratios between runs of weft.
 func (s *suite) ownKernels(ctx context.Context) error {
 	type run struct {
 		name, unit, a, b string
 		goal             float64
 		model            string
 		first, second    []string
-		value            func(ours) float64
+		value            func(benchmark) float64
 	}
-	decode := func(o ours) float64 { return o.Decode }
-	prefill := func(o ours) float64 { return o.Prefill }
+	decode := func(o benchmark) float64 { return o.Decode }
+	prefill := func(o benchmark) float64 { return o.Prefill }
 	one, all := []string{"--threads", "1"}, []string{"--threads", fmt.Sprint(s.threads)}
 	for _, r := range []run{
 		{"decode at context 4096 against 128, SmolLM2 Q4_1", "tokens/s", "at 4096", "at 128", 0.7, small + "Q4_1",
 			[]string{"--depth", "4096"}, []string{"--depth", "128"}, decode},
 		{"decode at context 4096 against 128, 1B shape Q8_0", "tokens/s", "at 4096", "at 128", 0.7, big + "Q8_0",
 			[]string{"--depth", "4096"}, []string{"--depth", "128"}, decode},
-		{"all threads against 1, decode, 1B shape Q8_0", "tokens/s", "all", "1", 1.3, big + "Q8_0", all, one, decode},
-		{"all threads against 1, prefill, 1B shape Q8_0", "tokens/s", "all", "1", 1.85, big + "Q8_0", all, one,
-			prefill},
+		{"all threads against 1, decode, 1B shape Q8_0", "tokens/s", "all threads", "1 thread", 1.3,
+			big + "Q8_0", all, one, decode},
+		{"all threads against 1, prefill, 1B shape Q8_0", "tokens/s", "all threads", "1 thread", 1.85,
+			big + "Q8_0", all, one, prefill},
 	} {
 		if !s.wants("own %s", r.name) {
 			continue
 		}
-		out := row{what: r.name, unit: r.unit, goal: r.goal, note: "ours " + r.a + ", theirs is ours " + r.b}
+		out := row{what: r.name, unit: r.unit, goal: r.goal, note: "weft: " + r.a + "; baseline: weft, " + r.b}
 		for range s.rounds {
 			a, err := s.bench(ctx, nil, r.model, r.first...)
 			if err != nil {
@@ -143,7 +144,7 @@ func (s *suite) ownKernels(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			out.ours, out.theirs = append(out.ours, r.value(a)), append(out.theirs, r.value(b))
+			out.weft, out.baseline = append(out.weft, r.value(a)), append(out.baseline, r.value(b))
 		}
 		s.add(out)
 	}
@@ -156,7 +157,7 @@ func (s *suite) ownKernels(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		start.ours = append(start.ours, o.FirstToken)
+		start.weft = append(start.weft, o.FirstToken)
 	}
 	s.add(start)
 	return nil

@@ -17,20 +17,21 @@ import (
 
 // suite is what every measurement needs.
 type suite struct {
-	weft, baseline string // our binary; the folder of llama-bench, llama-server and llama-quantize, "" where there is none
-	baselineAVX2       string // the same, built without AVX-512
-	models         string // folder of the models
-	loras          string // folder of the baseline's adapters
-	trace          string
-	shared         string // folder of the test data
-	python         string // a python with PEFT, "" where there is none
-	peftScript     string // trains with PEFT
-	peerName       string // what the baseline said that it is, where it did
-	part           string // of parts
-	threads        int
-	rounds         int
-	only           *regexp.Regexp
-	rows           []row
+	weft         string // the binary
+	baseline     string // folder of llama-bench, llama-server and llama-quantize; "": none
+	baselineAVX2 string // the same, built without AVX-512
+	models       string // folder of the models
+	loras        string // folder of the baseline's adapters
+	trace        string
+	shared       string // folder of the test data
+	python       string // a python with PEFT; "": none
+	peftScript   string // trains with PEFT
+	baselineName string // name and version that the baseline reported
+	part         string // of parts
+	threads      int
+	rounds       int
+	only         *regexp.Regexp
+	rows         []row
 }
 
 // part is a table: what measures it, and how its page begins. Its models are made first.
@@ -56,10 +57,10 @@ var parts = map[string]part{
 	"training": {[]func(*suite, context.Context) error{(*suite).training}, (*suite).makeOwnModels,
 		"Training, beside PEFT and PyTorch", "make bench-training",
 		"LoRA is r = 8 on all linear layers of SmolLM2-135M-Instruct (Q4_1), `identity.json` (91 chats), batches of " +
-			"8, 12 steps, AdamW, clipping. Tokens are real ones, without padding, over forward,\n" +
+			"8, 12 steps, AdamW, clipping. Tokens per second count tokens without padding over the time of forward,\n" +
 			"backward and the optimizer, without the first step; weft draws the samples in its own order, PEFT " +
 			"takes the file's, both see each once. Peak memory is the process's, loading included. The\n" +
-			"baseline counts on one thread or on all, whichever is faster."},
+			"figure of the baseline is that of one thread or of all, whichever is faster."},
 }
 
 func main() {
@@ -68,7 +69,7 @@ func main() {
 	s := &suite{}
 	cache, _ := os.UserCacheDir()
 	var only, out string
-	flag.StringVar(&s.weft, "weft", "bin/weft", "our binary")
+	flag.StringVar(&s.weft, "weft", "bin/weft", "the weft binary")
 	flag.StringVar(&s.baseline, "baseline", "", "folder of llama-bench, llama-server and llama-quantize")
 	flag.StringVar(&s.baselineAVX2, "baseline-avx2", "", "the same, built for AVX2 alone")
 	flag.StringVar(&s.models, "models", filepath.Join(cache, "weft", "bench"),
@@ -83,7 +84,7 @@ func main() {
 		"a python with PEFT, transformers and bitsandbytes, for training's baselines (scripts/python/environment "+
 			"makes one)")
 	flag.StringVar(&s.peftScript, "peft-script", "",
-		"script that trains with PEFT (default: baseline/train_peft.py of the test data)")
+		"script that trains with PEFT (default: peer/train_peft.py of the test data)")
 	flag.IntVar(&s.threads, "threads", runtime.NumCPU(), "threads of both")
 	flag.IntVar(&s.rounds, "rounds", 3, "how often each pair is measured in turn")
 	flag.StringVar(&only, "only", "", "measure only the rows that match")

@@ -82,13 +82,13 @@ func (v *served) memory() int64 {
 	return 0
 }
 
-func (s *suite) serveOurs(ctx context.Context, env []string, model string, more ...string) (*served, error) {
+func (s *suite) serveWeft(ctx context.Context, env []string, model string, more ...string) (*served, error) {
 	args := append([]string{"serve", "--model", s.model(model), "--threads", fmt.Sprint(s.threads), "--listen", "ADDR"},
 		more...)
 	return serve(ctx, env, "/ready", s.weft, args...)
 }
 
-func (s *suite) serveTheirs(ctx context.Context, bin, model string, slots int, more ...string) (*served, error) {
+func (s *suite) serveBaseline(ctx context.Context, bin, model string, slots int, more ...string) (*served, error) {
 	args := append([]string{"-m", s.model(model), "--host", "HOST", "--port", "PORT", "-t", fmt.Sprint(s.threads),
 		"-tb", fmt.Sprint(s.threads),
 		"-np", fmt.Sprint(slots), "-c", fmt.Sprint(slots * 1024), "-cb", "-fa", "on", "--cache-ram", "0", "--no-webui"},
@@ -139,7 +139,7 @@ func (s *suite) servers(ctx context.Context) error {
 		gap := row{what: what + ": p99 gap between tokens", unit: "ms", less: true, goal: 1}
 		for round := range s.rounds {
 			c := load.Config{Requests: p.streams, Concurrency: p.streams, Prompt: 64, Gen: 128, Seed: uint64(round) + 1}
-			v, err := s.serveOurs(ctx, env, p.model)
+			v, err := s.serveWeft(ctx, env, p.model)
 			if err != nil {
 				return err
 			}
@@ -149,12 +149,12 @@ func (s *suite) servers(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			speed.ours, first.ours, gap.ours = append(speed.ours, r.OutputPerSecond), append(first.ours, r.TTFT.P99),
-				append(gap.ours, r.ITL.P99)
+			speed.weft, first.weft, gap.weft = append(speed.weft, r.OutputPerSecond), append(first.weft, r.TTFT.P99),
+				append(gap.weft, r.ITL.P99)
 			if bin == "" {
 				continue
 			}
-			if v, err = s.serveTheirs(ctx, bin, p.model, p.streams); err != nil {
+			if v, err = s.serveBaseline(ctx, bin, p.model, p.streams); err != nil {
 				return err
 			}
 			r, err = s.twice(ctx, v, c)
@@ -162,8 +162,8 @@ func (s *suite) servers(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			speed.theirs, first.theirs, gap.theirs = append(speed.theirs, r.OutputPerSecond),
-				append(first.theirs, r.TTFT.P99), append(gap.theirs, r.ITL.P99)
+			speed.baseline, first.baseline, gap.baseline = append(speed.baseline, r.OutputPerSecond),
+				append(first.baseline, r.TTFT.P99), append(gap.baseline, r.ITL.P99)
 		}
 		s.add(speed)
 		s.add(first)
@@ -182,15 +182,15 @@ func (s *suite) twice(ctx context.Context, v *served, c load.Config) (load.Repor
 	return fire(ctx, v, c, load.Goal{})
 }
 
-// more measures 64 streams against our own 16.
+// more measures 64 streams against 16.
 func (s *suite) more(ctx context.Context) error {
-	const what = "64 streams against our 16, SmolLM2 Q4_1"
+	const what = "64 streams against 16, SmolLM2 Q4_1"
 	if !s.wants("servers %s", what) {
 		return nil
 	}
-	out := row{what: what, unit: "tokens/s", goal: 1.5, note: "ours with 64, theirs is ours with 16"}
+	out := row{what: what, unit: "tokens/s", goal: 1.5, note: "baseline: weft with 16"}
 	for round := range s.rounds {
-		v, err := s.serveOurs(ctx, nil, small+"Q4_1")
+		v, err := s.serveWeft(ctx, nil, small+"Q4_1")
 		if err != nil {
 			return err
 		}
@@ -201,7 +201,7 @@ func (s *suite) more(ctx context.Context) error {
 			many, err = fire(ctx, v,
 				load.Config{Requests: 128, Concurrency: 64, Prompt: 64, Gen: 128, Seed: uint64(round) + 100},
 				load.Goal{})
-			out.ours, out.theirs = append(out.ours, many.OutputPerSecond), append(out.theirs, few.OutputPerSecond)
+			out.weft, out.baseline = append(out.weft, many.OutputPerSecond), append(out.baseline, few.OutputPerSecond)
 		}
 		v.stop()
 		if err != nil {
@@ -237,34 +237,34 @@ func (s *suite) azure(ctx context.Context) error {
 	natural := float64(requests) / arrivals[len(arrivals)-1].At.Seconds() // requests a second
 	out := row{what: what, unit: "good requests/s", goal: 2}
 	for round := range s.rounds {
-		theirs, err := s.serveTheirs(ctx, s.baseline, small+"Q4_1", slots)
+		other, err := s.serveBaseline(ctx, s.baseline, small+"Q4_1", slots)
 		if err != nil {
 			return err
 		}
-		// capacity: the same lengths, all there from the beginning, so many at once as it has slots
+		// capacity: the same lengths, all sent at the start, as many at once as it has slots
 		flood := make([]load.Arrival, len(arrivals))
 		for i, a := range arrivals {
 			flood[i] = load.Arrival{Prompt: a.Prompt, Gen: a.Gen}
 		}
-		full, err := fire(ctx, theirs,
+		full, err := fire(ctx, other,
 			load.Config{Requests: requests, Concurrency: slots, Trace: flood, Seed: uint64(round) + 1}, load.Goal{})
 		if err != nil {
-			theirs.stop()
+			other.stop()
 			return err
 		}
 		rate := 0.8 * full.RequestsPerSecond
 		paced, err := trace(rate / natural)
 		if err != nil {
-			theirs.stop()
+			other.stop()
 			return err
 		}
 		c := load.Config{Requests: requests, Trace: paced, Seed: uint64(round) + 100}
-		b, err := fire(ctx, theirs, c, goal)
-		theirs.stop()
+		b, err := fire(ctx, other, c, goal)
+		other.stop()
 		if err != nil {
 			return err
 		}
-		v, err := s.serveOurs(ctx, nil, small+"Q4_1")
+		v, err := s.serveWeft(ctx, nil, small+"Q4_1")
 		if err != nil {
 			return err
 		}
@@ -273,9 +273,9 @@ func (s *suite) azure(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		out.ours, out.theirs = append(out.ours, a.Goodput), append(out.theirs, b.Goodput)
+		out.weft, out.baseline = append(out.weft, a.Goodput), append(out.baseline, b.Goodput)
 		out.note = fmt.Sprintf(
-			"%.1f requests/s; good: TTFT ≤ 500 ms and TPOT ≤ 50 ms; ours %.0f %%, theirs %.0f %% good; TTFT p99 "+
+			"%.1f requests/s; good: TTFT ≤ 500 ms and TPOT ≤ 50 ms; weft %.0f %%, baseline %.0f %% good; TTFT p99 "+
 				"%.0f and %.0f ms",
 			rate, 100*a.GoodFraction, 100*b.GoodFraction, a.TTFT.P99, b.TTFT.P99)
 	}
@@ -283,17 +283,17 @@ func (s *suite) azure(ctx context.Context) error {
 	return nil
 }
 
-// prefix measures 64 conversations with a common beginning of 1000 tokens, one after another: their time to first token
+// prefix measures 64 conversations with a common prefix of 1000 tokens, one after another: their time to first token
 // against that of as long a prompt of which nothing is cached.
 func (s *suite) prefix(ctx context.Context) error {
-	const what = "common beginning of 1000 tokens: time to first token against cold, SmolLM2 Q4_1"
+	const what = "common prefix of 1000 tokens: time to first token against cold, SmolLM2 Q4_1"
 	if !s.wants("prefix %s", what) {
 		return nil
 	}
 	out := row{what: what, unit: "ms", less: true, goal: 0.1,
-		note: "ours with the beginning cached, theirs is ours with nothing cached"}
+		note: "weft with the prefix cached; baseline: weft with nothing cached"}
 	for round := range s.rounds {
-		v, err := s.serveOurs(ctx, nil, small+"Q4_1")
+		v, err := s.serveWeft(ctx, nil, small+"Q4_1")
 		if err != nil {
 			return err
 		}
@@ -310,7 +310,7 @@ func (s *suite) prefix(ctx context.Context) error {
 			warm, err = fire(ctx, v,
 				load.Config{Requests: 64, Concurrency: 1, Prompt: 1064, Common: 1000, Gen: 4, Seed: seed + 1},
 				load.Goal{})
-			out.ours, out.theirs = append(out.ours, warm.TTFT.Median), append(out.theirs, cold.TTFT.Median)
+			out.weft, out.baseline = append(out.weft, warm.TTFT.Median), append(out.baseline, cold.TTFT.Median)
 		}
 		v.stop()
 		if err != nil {

@@ -18,10 +18,10 @@ import (
 // row is one line of the table: figures of rounds in which both were measured in turn.
 type row struct {
 	what, unit, note string
-	goal             float64 // of the ratio ours/theirs; 0: none
-	limit            float64 // of ours alone, where there is no ratio
+	goal             float64 // of the ratio weft/baseline; 0: none
+	limit            float64 // of weft alone, where there is no ratio
 	less             bool    // less is better
-	ours, theirs     []float64
+	weft, baseline   []float64
 }
 
 func (s *suite) add(r row) {
@@ -37,11 +37,11 @@ func median(xs []float64) float64 {
 	return (x[(len(x)-1)/2] + x[len(x)/2]) / 2
 }
 
-// ratios returns ours/theirs of each round.
+// ratios returns weft/baseline of each round.
 func (r *row) ratios() []float64 {
 	var out []float64
-	for i := range min(len(r.ours), len(r.theirs)) {
-		out = append(out, r.ours[i]/r.theirs[i])
+	for i := range min(len(r.weft), len(r.baseline)) {
+		out = append(out, r.weft[i]/r.baseline[i])
 	}
 	return out
 }
@@ -61,11 +61,11 @@ func (r row) String() string {
 	if r.less {
 		sign = "≤"
 	}
-	goal, theirs, ratio, reached := "", "", "", ""
-	value, bound := median(r.ours), r.limit
+	goal, baseline, ratio, reached := "", "", "", ""
+	value, bound := median(r.weft), r.limit
 	if q := r.ratios(); len(q) > 0 {
 		value, bound = median(q), r.goal
-		theirs = number(median(r.theirs))
+		baseline = number(median(r.baseline))
 		ratio = fmt.Sprintf("**%.2f** (%.2f–%.2f)", value, slices.Min(q), slices.Max(q))
 	} else if r.limit == 0 {
 		bound = 0
@@ -77,8 +77,8 @@ func (r row) String() string {
 			reached = "**no**"
 		}
 	}
-	return fmt.Sprintf("| %s | %s %s | %s | %s | %s | %s | %s |", r.what, number(median(r.ours)), r.unit, theirs, ratio,
-		goal, reached, r.note)
+	return fmt.Sprintf("| %s | %s %s | %s | %s | %s | %s | %s |", r.what, number(median(r.weft)), r.unit, baseline,
+		ratio, goal, reached, r.note)
 }
 
 func (s *suite) write(ctx context.Context, w io.Writer) error {
@@ -90,7 +90,7 @@ func (s *suite) write(ctx context.Context, w io.Writer) error {
 		line, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
 		return line
 	}
-	page, baseline := parts[s.part], cmp.Or(s.peerName, "none")
+	page, baseline := parts[s.part], cmp.Or(s.baselineName, "none")
 	if s.baseline != "" {
 		baseline = output(filepath.Join(s.baseline, "llama-bench"), "--version")
 		if v, err := os.ReadFile(filepath.Join(s.baseline, "..", "VERSION")); err == nil {
@@ -100,14 +100,16 @@ func (s *suite) write(ctx context.Context, w io.Writer) error {
 	load, _ := os.ReadFile("/proc/loadavg")
 	_, err := fmt.Fprintf(w, `# %s
 
-Made by %s, which measures ours and theirs in turn, %d rounds, on %d threads, with nothing else running; a figure is the median of the rounds, a
-ratio the median (smallest to largest) of the rounds' own ratios. %s
+Made by %s, which measures weft and the baseline in turn, %d rounds, on %d threads, with nothing else running; a
+figure is the median of the rounds, a ratio the median (smallest to largest) of the rounds' own ratios. %s
 
 %s · weft %s · %s · baseline: %s · %s · load average at the end %s
 
-| what | ours | theirs | ratio | goal | reached | note |
+| what | weft | baseline | ratio | goal | reached | note |
 |---|---|---|---|---|---|---|
-`, page.title, "`"+page.command+"`", s.rounds, s.threads, page.how, processor(), strings.TrimPrefix(output(s.weft, "version"), "weft "), runtime.Version(), baseline, time.Now().UTC().Format("2006-01-02"), strings.Join(strings.Fields(string(load))[:1], ""))
+`, page.title, "`"+page.command+"`", s.rounds, s.threads, page.how, processor(),
+		strings.TrimPrefix(output(s.weft, "version"), "weft "), runtime.Version(), baseline,
+		time.Now().UTC().Format("2006-01-02"), strings.Join(strings.Fields(string(load))[:1], ""))
 	if err != nil {
 		return err
 	}

@@ -1,7 +1,8 @@
 """Measures the tokenizers library on one thread: tokenizer.py tokenizer.json text...
 
 Prints for each text the MB/s of its first encoding, with a new tokenizer, and of the best of three after it.
-BenchmarkEncode and BenchmarkEncodeCold of runtime/tokenizer measure ours on the same texts, named in WEFT_BENCH_TEXT.
+BenchmarkEncode and BenchmarkEncodeCold of runtime/tokenizer measure weft's on the same texts, named in
+WEFT_BENCH_TEXT.
 """
 
 import os
@@ -30,7 +31,8 @@ def main():
         tokenizer = Tokenizer.from_file(sys.argv[1])
         cold, ids = rate(tokenizer, text)
         best = max(rate(tokenizer, text)[0] for _ in range(3))
-        print(f"{os.path.basename(path):30} {ids:8} ids  first {cold:7.2f} MB/s  best of 3 {best:7.2f} MB/s", flush=True)
+        name = os.path.basename(path)
+        print(f"{name:30} {ids:8} ids  first {cold:7.2f} MB/s  best of 3 {best:7.2f} MB/s", flush=True)
 
 
 main()

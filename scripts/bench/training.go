@@ -29,7 +29,8 @@ type trained struct {
 	} `json:"curve"`
 }
 
-// training measures finetuning beside PEFT and PyTorch. A baseline's figure is that of the better of one and all threads.
+// training measures finetuning beside PEFT and PyTorch. A baseline's figure is the better of its runs on one thread and
+// on all.
 func (s *suite) training(ctx context.Context) error {
 	identity := filepath.Join(s.shared, "data", "instruct", "llamafactory", "identity.json")
 	loraArgs := []string{"--data", identity, "--vars", "name=Weft,author=the Weft team", "--r", "8", "--lora-alpha",
@@ -45,8 +46,8 @@ func (s *suite) training(ctx context.Context) error {
 	for _, c := range []struct {
 		name         string
 		model        string
-		ours         []string
-		theirs       []string
+		weft         []string
+		baseline     []string
 		rate, memory float64 // goals of the ratios
 		loss         float64 // by how much the losses of a step may differ, where both see the same batches
 	}{
@@ -55,9 +56,9 @@ func (s *suite) training(ctx context.Context) error {
 			0},
 		{"QLoRA on NF4 with double quantization, float32", s.model(small + "Q4_1"), append(loraArgs, fourBit...),
 			append(peft, "--nf4"), 4, 0.2, 0},
-		{"the same, ours with bf16 products", s.model(small + "Q4_1"), append(append(loraArgs, fourBit...), "--bf16"),
+		{"the same, weft with bf16 products", s.model(small + "Q4_1"), append(append(loraArgs, fourBit...), "--bf16"),
 			append(peft, "--nf4"), 0, 0, 0},
-		{"all of stories260K, 16 documents of 256 tokens a step, float32", s.stories(), full,
+		{"all of stories260K, 16 samples of 256 tokens a step, float32", s.stories(), full,
 			[]string{"scripts/python/full_torch.py", "--model", s.stories(), "--data",
 				filepath.Join(stories, "stories.jsonl")}, 2, 0, 1e-4},
 	} {
@@ -67,15 +68,15 @@ func (s *suite) training(ctx context.Context) error {
 		rate, memory := row{what: c.name, unit: "tokens/s", goal: c.rate},
 			row{what: "peak memory, " + c.name, unit: "MiB", goal: c.memory, less: true}
 		for range s.rounds {
-			o, err := s.trainOnce(ctx, c.model, s.threads, c.ours...)
+			o, err := s.trainOnce(ctx, c.model, s.threads, c.weft...)
 			if err != nil {
 				return err
 			}
-			rate.ours, memory.ours = append(rate.ours, o.Rate), append(memory.ours, o.RSS/(1<<20))
+			rate.weft, memory.weft = append(rate.weft, o.Rate), append(memory.weft, o.RSS/(1<<20))
 			if s.python == "" {
 				continue
 			}
-			t, threads, err := s.trainTheirs(ctx, c.theirs)
+			t, threads, err := s.trainBaseline(ctx, c.baseline)
 			if err != nil {
 				return err
 			}
@@ -83,8 +84,8 @@ func (s *suite) training(ctx context.Context) error {
 				return fmt.Errorf("%s: the loss curves differ by %.2g, at most %.2g: they did not train the same",
 					c.name, d, c.loss)
 			}
-			rate.theirs, memory.theirs = append(rate.theirs, t.Rate), append(memory.theirs, t.RSS/(1<<20))
-			rate.note, s.peerName = fmt.Sprintf("theirs best on %d threads", threads), "torch "+t.Torch
+			rate.baseline, memory.baseline = append(rate.baseline, t.Rate), append(memory.baseline, t.RSS/(1<<20))
+			rate.note, s.baselineName = fmt.Sprintf("baseline: best on %d threads", threads), "torch "+t.Torch
 			if c.loss > 0 {
 				rate.note += fmt.Sprintf("; losses differ by at most %.0e", farthest(o.Losses, t.Losses))
 			}
@@ -92,7 +93,7 @@ func (s *suite) training(ctx context.Context) error {
 		s.add(rate)
 		s.add(memory)
 	}
-	return errors.Join(s.shareOfPeak(ctx, stories), s.identityDemo(ctx, identity))
+	return errors.Join(s.fractionOfPeak(ctx, stories), s.identityDemo(ctx, identity))
 }
 
 // trainOnce runs `weft train` into a folder that is removed.
@@ -107,8 +108,8 @@ func (s *suite) trainOnce(ctx context.Context, model string, threads int, args .
 	return o, run(ctx, nil, &o, s.weft, args...)
 }
 
-// trainTheirs returns the faster of the baseline's runs on one and on all threads.
-func (s *suite) trainTheirs(ctx context.Context, args []string) (best trained, threads int, err error) {
+// trainBaseline returns the faster of the baseline's runs on one and on all threads.
+func (s *suite) trainBaseline(ctx context.Context, args []string) (best trained, threads int, err error) {
 	for _, n := range []int{1, s.threads} {
 		var t trained
 		if err := run(ctx, []string{"HF_HUB_OFFLINE=1", "OMP_WAIT_POLICY=PASSIVE"}, &t, s.python,
@@ -164,11 +165,11 @@ func (s *suite) fullFinetuning() (dir string, args []string, err error) {
 	return dir, args, os.WriteFile(path, lines.Bytes(), 0o644)
 }
 
-// shareOfPeak measures a few steps of LoRA on Llama-3.2-1B's shape against the float products that this machine makes.
-// Counted are the frozen matrices alone, two operations a weight and token forward and two backward, the head for
-// targets only.
-func (s *suite) shareOfPeak(ctx context.Context, stories string) error {
-	const what = "share of the float32 peak, LoRA on the 1B shape, forward, backward and optimizer"
+// fractionOfPeak measures a few steps of LoRA on Llama-3.2-1B's shape against the float products that this machine can
+// make. It counts the frozen matrices alone: two operations per weight and token forward and two backward; the head for
+// trained tokens only.
+func (s *suite) fractionOfPeak(ctx context.Context, stories string) error {
+	const what = "fraction of the float32 peak, LoRA on the 1B shape, forward, backward and optimizer"
 	if !s.wants("training %s", what) {
 		return nil
 	}
@@ -191,7 +192,7 @@ func (s *suite) shareOfPeak(ctx context.Context, stories string) error {
 			operations += 4 * (blocks*float64(c.Tokens) + head*float64(c.Targets))
 			seconds += c.Seconds
 		}
-		r.ours = append(r.ours, 100*operations/seconds/1e9/peaks.Float)
+		r.weft = append(r.weft, 100*operations/seconds/1e9/peaks.Float)
 		r.note = fmt.Sprintf("%.0f of %.0f GFLOP/s, %.1f tokens/s", operations/seconds/1e9, peaks.Float, o.Rate)
 	}
 	s.add(r)
@@ -215,7 +216,8 @@ func (s *suite) identityDemo(ctx context.Context, data string) error {
 		var o trained
 		if err := run(ctx, nil, &o, s.weft, "train", "--model", s.model(small+"Q4_1"), "--data", data, "--vars",
 			"name=Weft,author=the Weft team", "--out", dir, "--json", "--save-steps", "0", "--bf16",
-			"--r", "8", "--lora-alpha", "16", "--learning-rate", "2e-3", "--num-train-epochs", "2", "--threads", fmt.Sprint(s.threads)); err != nil {
+			"--r", "8", "--lora-alpha", "16", "--learning-rate", "2e-3", "--num-train-epochs", "2",
+			"--threads", fmt.Sprint(s.threads)); err != nil {
 			return err
 		}
 		v, err := s.serveAdapters(ctx, small+"Q4_1", []string{filepath.Join(dir, "adapter")})
@@ -223,7 +225,7 @@ func (s *suite) identityDemo(ctx context.Context, data string) error {
 			return err
 		}
 		text, err := answer(v.url, "a0000", "Who are you?")
-		r.ours = append(r.ours, time.Since(start).Seconds())
+		r.weft = append(r.weft, time.Since(start).Seconds())
 		v.stop()
 		if err != nil {
 			return err

@@ -1,5 +1,5 @@
-// Command clients writes adapters that fit a model, each with other factors, for the tests of the clients: go run
-// ./scripts/clients MODEL DIR...
+// Command clients writes adapters that fit a model, each with different random LoRA matrices, for the tests of the
+// clients: go run ./scripts/clients MODEL DIR...
 package main
 
 import (

@@ -1,4 +1,5 @@
-// Drives a weft with two tenants, each with an adapter `assistant`, with the official OpenAI Node client: BASE_URL and keys, then exit 0 or an assertion.
+// Tests a server with two tenants, each with an adapter `assistant`, with the official OpenAI Node client. It reads
+// BASE_URL and keys from the environment, and exits with 0 or an assertion.
 import assert from 'node:assert/strict';
 import OpenAI from 'openai';
 
@@ -12,7 +13,7 @@ async function answer(c, more) {
   return { text: data.choices[0].message.content, adapter: response.headers.get('x-weft-adapter'), model: data.model };
 }
 
-// One name, two tenants: each hears its own.
+// One name, two tenants: each gets answers of its own adapter.
 const texts = new Set();
 for (const [name, c] of Object.entries({ acme, globex })) {
   const own = await answer(c);
@@ -29,7 +30,7 @@ assert.equal(texts.add(plain.text).size, 3);
 const mixed = await answer(acme, { model: base, lora: [{ id: 'assistant', scale: 0.5 }, { id: 'own', scale: 0.5 }] });
 assert.equal(mixed.adapter.split('acme/').length, 3);
 
-// Each lists and finds its own only.
+// Each tenant lists and finds only its own adapters.
 const listed = (await acme.models.list()).data;
 assert.deepEqual(listed.map((m) => [m.id, m.parent]), [[base, null], ['assistant', base], ['own', base]]);
 assert.deepEqual((await globex.models.list()).data.map((m) => m.id), [base, 'assistant']);
@@ -37,7 +38,7 @@ await assert.rejects(globex.chat.completions.create({ model: 'own', ...ask }), (
 await assert.rejects(globex.models.retrieve('own'), (e) => e instanceof OpenAI.NotFoundError);
 
 // Keys and quotas.
-await assert.rejects(client('weft-nobody').models.list(), (e) => e instanceof OpenAI.AuthenticationError);
+await assert.rejects(client('weft-unknown').models.list(), (e) => e instanceof OpenAI.AuthenticationError);
 assert.equal((await fetch(`${process.env.BASE_URL}/models`)).status, 401);
 await assert.rejects(acme.post('/load_lora_adapter', { body: { lora_name: 'x', lora_path: '/x' } }), (e) => e instanceof OpenAI.PermissionDeniedError);
 await small.chat.completions.create({ model: base, ...ask });

@@ -1,4 +1,4 @@
-// Drives a running weft with the official OpenAI Node client: BASE_URL, then exit 0 or an assertion.
+// Tests a running server with the official OpenAI Node client: BASE_URL, then exit 0 or an assertion.
 import assert from 'node:assert/strict';
 import OpenAI from 'openai';
 
@@ -21,7 +21,7 @@ for await (const chunk of stream) {
 assert.equal(text, want);
 assert.equal(usage.completion_tokens, answer.usage.completion_tokens);
 
-// A client that leaves early harms nobody.
+// A client that disconnects early does not disturb other requests.
 const left = await client.chat.completions.create({ model, messages: [{ role: 'user', content: 'Tell me a long story.' }], max_tokens: 400, stream: true });
 for await (const _ of left) break;
 left.controller.abort();

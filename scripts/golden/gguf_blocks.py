@@ -1,5 +1,5 @@
-"""Writes quant/testdata/ggml_blocks.json: seeded random blocks of each ggml format with their values by the gguf package,
-and runtime/weights/testdata/blocks.gguf: the same blocks as the tensors of a file that the gguf package wrote.
+"""Writes quant/testdata/ggml_blocks.json: seeded random blocks of each ggml format with their values by the gguf
+package, and runtime/weights/testdata/blocks.gguf: the same blocks as the tensors of a file that the gguf package wrote.
 
 Run:  pip install gguf==0.19.0 numpy==2.4.6 && python3 scripts/golden/gguf_blocks.py
 """
@@ -17,7 +17,8 @@ SEED = 20240607
 ROWS = 3
 FORMATS = ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K"]
 # where the binary16 scales of a block lie
-HALVES = {"Q8_0": [0], "Q4_0": [0], "Q4_1": [0, 2], "Q5_0": [0], "Q5_1": [0, 2], "Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208]}
+HALVES = {"Q8_0": [0], "Q4_0": [0], "Q4_1": [0, 2], "Q5_0": [0], "Q5_1": [0, 2], "Q4_K": [0, 2], "Q5_K": [0, 2],
+    "Q6_K": [208]}
 
 
 def blocks(rng, name):
@@ -30,7 +31,8 @@ def blocks(rng, name):
     if name == "F16":
         return kind, rng.standard_normal((ROWS, cols)).astype(np.float16).view(np.uint8)
     if name == "BF16":
-        return kind, (rng.standard_normal((ROWS, cols)).astype(np.float32).view(np.uint32) >> 16).astype(np.uint16).view(np.uint8)
+        return kind, (rng.standard_normal((ROWS,
+            cols)).astype(np.float32).view(np.uint32) >> 16).astype(np.uint16).view(np.uint8)
     raw = rng.integers(0, 256, (ROWS * cols // length, size), dtype=np.uint8)
     for at in HALVES[name]:
         half = (rng.standard_normal(len(raw)) * 0.05).astype(np.float16)

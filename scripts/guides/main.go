@@ -67,7 +67,8 @@ func blocks(page string) ([]block, error) {
 				now = &next
 				now.line, now.language = i+1, language
 			} else if next.notRun+next.prints != "" {
-				return nil, fmt.Errorf("line %d: a directive in front of a block of %q, which never runs", i+1, language)
+				return nil, fmt.Errorf("line %d: a directive in front of a block of %q, which never runs", i+1,
+					language)
 			}
 		case fence:
 			fenced = false

@@ -1,6 +1,7 @@
-"""Full finetuning with PyTorch, the peer of `weft train --method full`: the same documents, batch, loss and optimizer; one JSON object out.
+"""Full finetuning with PyTorch, the baseline of `weft train --method full`: the same samples, loss and optimizer.
 
-The data is JSON lines with `text`. Every step takes all documents as one batch, so that no order has to be agreed upon, and all are cut to --length tokens, so that nothing is padded.
+The data is JSON lines with `text`. Every step takes all samples as one batch, so that their order does not matter, and
+all are cut to --length tokens, so that nothing is padded. Prints one JSON object;
 tokens_per_second counts forward, backward, clipping and the optimizer, without the first step.
 """
 import argparse
@@ -27,12 +28,13 @@ def main():
     tokenizer = transformers.AutoTokenizer.from_pretrained(a.model)
     rows = [tokenizer(json.loads(line)["text"])["input_ids"][:a.length] for line in open(a.data, encoding="utf8")]
     if {len(r) for r in rows} != {a.length}:
-        raise SystemExit(f"every document must have at least {a.length} tokens; the shortest has {min(map(len, rows))}")
+        raise SystemExit(f"every sample must have at least {a.length} tokens; the shortest has {min(map(len, rows))}")
     ids = torch.tensor(rows)
     model = transformers.AutoModelForCausalLM.from_pretrained(a.model, dtype=torch.float32)
     model.config.use_cache = False
     model.train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=a.lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01, fused=True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=a.lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01,
+        fused=True)
     losses, seconds = [], []
     for _ in range(a.steps):
         start = time.perf_counter()
@@ -43,7 +45,8 @@ def main():
         optimizer.zero_grad(set_to_none=True)
         seconds.append(time.perf_counter() - start)
         losses.append(loss.item())
-    print(json.dumps({"tokens_per_second": ids.numel() * (a.steps - 1) / sum(seconds[1:]), "losses": losses, "threads": a.threads, "torch": torch.__version__,
+    print(json.dumps({"tokens_per_second": ids.numel() * (a.steps - 1) / sum(seconds[1:]), "losses": losses,
+        "threads": a.threads, "torch": torch.__version__,
                       "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
 
 

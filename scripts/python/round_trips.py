@@ -1,12 +1,15 @@
-"""Reads what weft writes with the libraries for which it is written. `make test-python` runs it.
+"""Reads what weft writes with the libraries that users load it with. `make test-python` runs it.
 
-  PEFT           loads every kind of adapter that weft trains, all of it, and computes the log-probabilities that the trainer recorded (parity.json)
+  PEFT           loads every tensor of every kind of adapter that weft trains, and computes the log-probabilities that
+                 the trainer recorded (parity.json)
   transformers   loads what full finetuning writes and computes them too
   TensorBoard    reads the events: the figures of run.json
   Jinja2         renders the templates of jinja_cases.py, in transformers' environment, as package jinja does
-  bitsandbytes   gives the values of our NF4 and FP4, plain and with double quantization, bit for bit, and its own codes for the same weights
+  bitsandbytes   dequantizes weft's NF4 and FP4, plain and with double quantization, to the same values bit for bit, and
+                 chooses the same codes for the same weights
 
-Log-probabilities may differ by TOLERANCE (float32 on both sides, sums in other orders) and must differ by more than ten times that without the adapter.
+Log-probabilities may differ by TOLERANCE (float32 on both sides, sums in different orders). Without the adapter they
+must differ by more than ten times that.
 """
 import argparse
 import copy
@@ -33,7 +36,8 @@ import tiny_models
 warnings.simplefilter("ignore", FutureWarning)
 TOLERANCE = 2e-4
 BF16_TOLERANCE = 0.05  # where both round weights, and weft products too, to 8 bits of mantissa
-TINY = ["--r", "4", "--lora-alpha", "8", "--learning-rate", "1e-2", "--max-steps", "5", "--per-device-train-batch-size", "4", "--save-steps", "0"]
+TINY = ["--r", "4", "--lora-alpha", "8", "--learning-rate", "1e-2", "--max-steps", "5", "--per-device-train-batch-size",
+    "4", "--save-steps", "0"]
 VARIANTS = {
     "lora": [],
     "rank 1": ["--r", "1"],
@@ -54,7 +58,7 @@ VARIANTS = {
 
 
 class Checks:
-    """Counts the checks whose names match; one that raises has failed and the others go on."""
+    """Counts the checks whose names match; one that raises has failed, and the others still run."""
 
     def __init__(self, only):
         self.passed, self.failed, self.only = 0, 0, re.compile(only)
@@ -75,14 +79,16 @@ class Checks:
 
 def train(weft, out, model, data, *flags):
     """Runs `weft train` and returns run.json."""
-    done = subprocess.run([weft, "train", "--model", model, "--data", data, "--out", out, *flags], capture_output=True, text=True)
+    done = subprocess.run([weft, "train", "--model", model, "--data", data, "--out", out, *flags], capture_output=True,
+        text=True)
     if done.returncode:
         raise RuntimeError(f"weft train {' '.join(map(str, flags))}: status {done.returncode}\n{done.stderr}")
     return json.loads((out / "run.json").read_text())
 
 
 def load(folder):
-    return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32,
+        attn_implementation="eager").eval()
 
 
 def distance(model, folder):
@@ -104,7 +110,7 @@ def equal(got, want, what, tolerance=TOLERANCE):
 
 
 def adapter_in_peft(base, adapter):
-    """PEFT takes every tensor of the adapter, reads the configuration that was meant, and computes what was recorded."""
+    """PEFT loads every tensor of the adapter, reads the configuration as written, and computes what was recorded."""
     written = json.loads((adapter / "adapter_config.json").read_text())
     known = LoraConfig(task_type="CAUSAL_LM").to_dict()
     missing = known.keys() - written.keys() - {"peft_version"}
@@ -113,14 +119,16 @@ def adapter_in_peft(base, adapter):
     without = distance(base, adapter)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)  # of tensors that are missing or superfluous
-        warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True`")  # weft trains such adapters as PEFT computes them, and warns too
+        warnings.filterwarnings("ignore",
+            "Model has `tie_word_embeddings=True`")  # weft trains such adapters as PEFT computes them, and warns too
         model = PeftModel.from_pretrained(base, adapter).eval()
     read = model.peft_config["default"].to_dict()
     for key, value in written.items():
         meant = sorted(value) if key == "target_modules" and isinstance(value, list) else value
         got = sorted(read[key]) if key == "target_modules" and isinstance(read[key], (list, set)) else read[key]
         assert got == meant, f"PEFT reads {key} as {got}, written was {value}"
-    file, taken = load_file(adapter / "adapter_model.safetensors"), get_peft_model_state_dict(model, save_embedding_layers=False)
+    file, taken = load_file(adapter / "adapter_model.safetensors"), get_peft_model_state_dict(model,
+        save_embedding_layers=False)
     assert file.keys() == taken.keys(), f"PEFT has {sorted(taken.keys() ^ file.keys())} otherwise"
     for name, t in file.items():
         assert torch.equal(t, taken[name]), name
@@ -140,15 +148,18 @@ def qlora(a, out, folder, data, kind):
     plain = distance(base, out / "adapter")
     for name, m in base.named_modules():
         if isinstance(m, torch.nn.Linear) and name != "lm_head":
-            m.weight.data = dequantize_4bit(*quantize_4bit(m.weight.data, blocksize=64, quant_type=kind, compress_statistics=False))
+            m.weight.data = dequantize_4bit(*quantize_4bit(m.weight.data, blocksize=64, quant_type=kind,
+                compress_statistics=False))
     note = adapter_in_peft(base, out / "adapter")
     assert plain > 10 * TOLERANCE
     return note
 
 
 def full(a, out, folder, data, tolerance, *flags):
-    train(a.weft, out, folder, data, "--method", "full", "--learning-rate", "1e-3", "--max-steps", "5", "--save-steps", "0", *flags)
-    return equal(distance(load(out / "model"), out / "model"), distance(load(folder), out / "model"), "the trained model in transformers", tolerance)
+    train(a.weft, out, folder, data, "--method", "full", "--learning-rate", "1e-3", "--max-steps", "5", "--save-steps",
+        "0", *flags)
+    return equal(distance(load(out / "model"), out / "model"), distance(load(folder), out / "model"),
+        "the trained model in transformers", tolerance)
 
 
 def curves(out, run):
@@ -176,10 +187,12 @@ def tensorboard(a, out, folder, data):
 
 
 def resumed(a, out, folder, data):
-    """A run that is killed before its first checkpoint, stopped, and killed again goes on each time; its curve has neither gaps nor doubles."""
+    """A run that is killed before its first checkpoint, stopped, and killed again resumes each time; its curve has
+    every step once."""
     flags = [*TINY, "--eval-data", data, "--max-steps", "400", "--eval-steps", "7", "--save-steps", "11", "--resume"]
     for stop, after in ((signal.SIGKILL, 5), (signal.SIGINT, 30), (signal.SIGKILL, 70)):
-        with subprocess.Popen([a.weft, "train", "--model", folder, "--data", data, "--out", out, *flags], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as p:
+        with subprocess.Popen([a.weft, "train", "--model", folder, "--data", data, "--out", out, *flags],
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as p:
             for line in p.stderr:
                 if f" step={after} " in line:
                     p.send_signal(stop)
@@ -190,7 +203,8 @@ def resumed(a, out, folder, data):
 
 
 def matrices():
-    """What may be hard to quantize: normal values, outliers, blocks of zeros, tiny and huge values; columns in whole blocks, which bitsandbytes' CPU kernels need."""
+    """Values that are hard to quantize: normal, outliers, blocks of zeros, tiny and huge; columns in whole blocks, as
+    bitsandbytes' CPU kernels need."""
     g = torch.Generator().manual_seed(7)
     normal = torch.randn(48, 192, generator=g)
     outliers = torch.randn(64, 320, generator=g)
@@ -201,21 +215,24 @@ def matrices():
     return {"normal": normal, "outliers": outliers, "zeros": zeros, "spread": spread}
 
 
-def bitsandbytes(x, ours, prefix, kind, double):
+def bitsandbytes(x, packs, prefix, kind, double):
     from bitsandbytes.functional import QuantState, create_dynamic_map, dequantize_4bit, get_4bit_type, quantize_4bit
-    packed, absmax = ours[prefix + "packed"].reshape(-1, 1), ours[prefix + "absmax"]
+    packed, absmax = packs[prefix + "packed"].reshape(-1, 1), packs[prefix + "absmax"]
     codes, state = quantize_4bit(x, blocksize=64, quant_type=kind, compress_statistics=False)
     assert torch.equal(codes.reshape(-1), packed.reshape(-1)), "bitsandbytes chooses other codes"
     nested = {}
     if double:
-        nested = {"offset": ours[prefix + "offset"].reshape(()), "state2": QuantState(absmax=absmax, blocksize=256, code=create_dynamic_map(), dtype=torch.float32)}
-        absmax = ours[prefix + "codes"]
+        nested = {"offset": packs[prefix + "offset"].reshape(()), "state2": QuantState(absmax=absmax, blocksize=256,
+            code=create_dynamic_map(), dtype=torch.float32)}
+        absmax = packs[prefix + "codes"]
     else:
         assert torch.equal(state.absmax, absmax), "bitsandbytes has other scales"
-    mine = QuantState(absmax=absmax, shape=x.shape, code=get_4bit_type(kind, device="cpu"), blocksize=64, quant_type=kind, dtype=torch.float32, **nested)
+    mine = QuantState(absmax=absmax, shape=x.shape, code=get_4bit_type(kind, device="cpu"), blocksize=64,
+        quant_type=kind, dtype=torch.float32, **nested)
     values = dequantize_4bit(packed, mine)
-    want = ours[prefix + "values"]
-    assert torch.equal(values.view(torch.int32), want.view(torch.int32)), f"{(values != want).sum()} of {want.numel()} values differ"
+    want = packs[prefix + "values"]
+    assert torch.equal(values.view(torch.int32),
+        want.view(torch.int32)), f"{(values != want).sum()} of {want.numel()} values differ"
     return f"{want.numel()} values"
 
 
@@ -223,24 +240,27 @@ def four_bits(check, a, work):
     xs = matrices()
     save_file({k: v.contiguous() for k, v in xs.items()}, work / "x.safetensors")
     subprocess.run([a.fourbit, work / "x.safetensors", work / "q.safetensors"], check=True)
-    ours = load_file(work / "q.safetensors")
+    packs = load_file(work / "q.safetensors")
     for name, x in xs.items():
         for kind in ("nf4", "fp4"):
             for double in (False, True):
-                check(f"bitsandbytes, {kind}{' with double quantization' if double else ''}, {name}", bitsandbytes, x, ours, f"{name}.{kind}.{str(double).lower()}.", kind, double)
+                check(f"bitsandbytes, {kind}{' with double quantization' if double else ''}, {name}", bitsandbytes, x,
+                    packs, f"{name}.{kind}.{str(double).lower()}.", kind, double)
 
 
 def smollm2(check, a, work, data):
     """The default model, which transformers reads out of the same GGUF file."""
     path = pathlib.Path(a.model)
-    flags = ["--vars", "name=Ada,company=Acme", "--max-steps", "3", "--learning-rate", "2e-3", "--save-steps", "0", "--max-length", "256"]
+    flags = ["--vars", "name=Ada,company=Acme", "--max-steps", "3", "--learning-rate", "2e-3", "--save-steps", "0",
+        "--max-length", "256"]
     base = []
 
     def one(name, more):
         out = work / f"smollm2 {name}"
         train(a.weft, out, path, data, *flags, *more)
         if not base:
-            base.append(transformers.AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32).eval())
+            base.append(transformers.AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name,
+                dtype=torch.float32).eval())
         return adapter_in_peft(copy.deepcopy(base[0]), out / "adapter")
 
     check("PEFT, SmolLM2, lora", one, "lora", [])
@@ -271,8 +291,10 @@ def main():
                 if "bias" not in variant or config["model_type"] == "qwen2":
                     check(f"PEFT, {name}, {variant}", lora, a, work / f"{name} {variant}", folder, data, flags)
             check(f"transformers, {name}, full", full, a, work / f"{name} full", folder, data, TOLERANCE)
-        check("transformers, llama, full in bf16", full, a, work / "bf16", models["llama"], data, BF16_TOLERANCE, "--bf16")
-        check("transformers, llama, from scratch", full, a, work / "scratch", models["llama"], data, TOLERANCE, "--init", "random")
+        check("transformers, llama, full in bf16", full, a, work / "bf16", models["llama"], data, BF16_TOLERANCE,
+            "--bf16")
+        check("transformers, llama, from scratch", full, a, work / "scratch", models["llama"], data, TOLERANCE,
+            "--init", "random")
         for kind in ("nf4", "fp4"):
             check(f"PEFT and bitsandbytes, QLoRA on {kind}", qlora, a, work / kind, models["llama"], data, kind)
         check("TensorBoard", tensorboard, a, work / "events", models["llama"], data)

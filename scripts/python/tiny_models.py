@@ -7,7 +7,8 @@ import tokenizers
 import torch
 import transformers
 
-SHAPE = dict(vocab_size=512, hidden_size=64, intermediate_size=192, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2,
+SHAPE = dict(vocab_size=512, hidden_size=64, intermediate_size=192, num_hidden_layers=3, num_attention_heads=4,
+    num_key_value_heads=2,
              max_position_embeddings=512, bos_token_id=0, eos_token_id=0, pad_token_id=0)
 CONFIGS = {
     "llama": lambda: transformers.LlamaConfig(**SHAPE),
@@ -21,14 +22,16 @@ CONFIGS = {
 
 
 def tokenizer(folder, texts):
-    """Trains a byte-level BPE tokenizer, of as many tokens as the folder's model has, on the texts and writes it into the folder."""
+    """Trains a byte-level BPE tokenizer on the texts, of the vocabulary size of the folder's model; writes it there."""
     config = json.loads((folder / "config.json").read_text())
     t = tokenizers.Tokenizer(tokenizers.models.BPE())
     t.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     t.decoder = tokenizers.decoders.ByteLevel()
     t.train_from_iterator(texts, tokenizers.trainers.BpeTrainer(
-        vocab_size=config["vocab_size"], special_tokens=["<|end|>"], initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
-    transformers.PreTrainedTokenizerFast(tokenizer_object=t, bos_token="<|end|>", eos_token="<|end|>").save_pretrained(folder)
+        vocab_size=config["vocab_size"], special_tokens=["<|end|>"],
+        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
+    transformers.PreTrainedTokenizerFast(tokenizer_object=t, bos_token="<|end|>",
+        eos_token="<|end|>").save_pretrained(folder)
 
 
 def make(root, goldens, texts):

@@ -1,2 +1,2 @@
-// Package jsoniter takes the place of json-iterator/go, which gin imports under a build tag that weft is not built with.
+// Package jsoniter takes the place of json-iterator/go, which gin imports under a build tag that weft does not set.
 package jsoniter
