@@ -19,8 +19,8 @@ type pkg struct {
 	CgoFiles   []string
 }
 
-// layers lists the folders from top to bottom; a package imports its own folder or one further down. Of internal, node
-// puts the layers below it together; the rest knows no other layer.
+// layers lists the folders from top to bottom; a package imports its own folder or one further down. internal/node
+// imports the layers below it; the other packages of internal import no other layer.
 var layers = []string{"docs", "scripts", "cmd", "internal/node", "server", "finetune", "adapters", "runtime", "quant",
 	"internal"}
 
@@ -52,8 +52,8 @@ func TestImportsPointDown(t *testing.T) {
 	}
 }
 
-// TestOneRoomForC: the rest builds and is raced without a C compiler.
-func TestOneRoomForC(t *testing.T) {
+// TestOnePackageUsesC: the others build and run under the race detector without a C compiler.
+func TestOnePackageUsesC(t *testing.T) {
 	for _, p := range list(t) {
 		if len(p.CgoFiles) > 0 && p.ImportPath != "weft/runtime/device/cpu" {
 			t.Errorf("%s uses cgo in %v; only runtime/device/cpu may", p.ImportPath, p.CgoFiles)
@@ -161,7 +161,7 @@ func list(t *testing.T) []pkg {
 		pkgs = append(pkgs, p)
 	}
 	if len(pkgs) < 5 {
-		t.Fatalf("go list found %d packages: the rules would prove nothing", len(pkgs))
+		t.Fatalf("go list found %d packages: the rules would check nothing", len(pkgs))
 	}
 	return pkgs
 }
