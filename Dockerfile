@@ -1,4 +1,4 @@
-# The default model travels inside the image; weft runs as a user without rights, with no shell and no Python.
+# The image contains the default model; weft runs as an unprivileged user, without a shell and without Python.
 FROM golang:1.26-bookworm AS build
 WORKDIR /src
 RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates gcc libc6-dev python3 python3-pip python3-venv
@@ -23,5 +23,6 @@ EXPOSE 8000
 USER 65532:65532
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s CMD ["/weft", "doctor", "--url", "http://127.0.0.1:8000"]
 ENTRYPOINT ["/weft"]
-# Inside a container loopback is of no use to anybody outside. Put keys in a file and add --api-key-file, or say --insecure where the network is yours.
+# Loopback of a container cannot be reached from outside. Put keys in a file and add --api-key-file, or use --insecure in a
+# network that you control.
 CMD ["serve", "--listen", "0.0.0.0:8000", "--api-key-file", "/run/secrets/weft-keys"]

@@ -1,4 +1,4 @@
-# weft: `make` alone lists what one can do.
+# weft: `make` alone lists the targets.
 SHELL       := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -7,7 +7,7 @@ CACHE    := .cache
 LINT     := $(CACHE)/golangci-lint-v2.15.0
 LINTPKG  := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 TAGS     := invariants
-# a tag, where there is one, says more than the version in cmd/weft
+# a git tag, if there is one, replaces the version in cmd/weft
 VERSION  := $(patsubst v%,%,$(shell git describe --tags --match 'v*' --dirty 2>/dev/null))
 MODEL    ?=
 LISTEN   ?= 127.0.0.1:8000
@@ -15,7 +15,7 @@ BASELINE ?= $(PEER)
 BASELINE_AVX2 ?= $(PEER_AVX2)
 FUZZTIME ?= 5s
 CODE     := adapters cmd docs finetune internal quant runtime scripts server
-# packages that never reach C: the race detector watches them
+# packages without cgo, which the race detector checks
 PURE = $(shell go list ./... | grep -v -e /device/cpu$$)
 
 .PHONY: help setup model build serve test test-race test-asan test-isa test-nocgo test-stores test-clients test-guides test-python soak fuzz bench bench-training microbench lint fmt docker-steps vulncheck check-deploy release ci clean
@@ -35,51 +35,51 @@ build: setup ## build bin/weft
 serve: build model ## serve the default model (or MODEL=REF) on LISTEN=127.0.0.1:8000
 	exec bin/weft serve $(if $(MODEL),--model $(MODEL)) --listen $(LISTEN)
 
-test: model ## all tests, with the invariants checked; the engine's once more without, since the checks allocate (10 s)
+test: model ## all tests with invariants checked; the engine's also without, to count allocations
 	go test -tags $(TAGS) -timeout 20m ./...
 	go test -timeout 5m ./runtime/engine
 
-test-race: setup ## the race detector over every pure-Go package
+test-race: setup ## tests of every pure-Go package under the race detector
 	go test -race -short -timeout 25m $(PURE)
 
 test-asan: setup ## C kernels and their callers under the address sanitizer
 	go test -asan -short -timeout 15m ./runtime/device/cpu
 
-test-isa: setup ## the program with each instruction set this machine has: the same text bit for bit
+test-isa: setup ## the program with each instruction set of this machine: the same text bit for bit
 	for isa in scalar avx2 avx512; do \
 	  case $$isa in avx2) flag=avx2;; avx512) flag=avx512_vnni;; *) flag=;; esac; \
 	  grep -qw "$$flag" /proc/cpuinfo || { echo "WEFT_ISA=$$isa: not on this machine"; continue; }; \
 	  echo "WEFT_ISA=$$isa"; WEFT_ISA=$$isa go test -count=1 -timeout 10m -run 'TestGenerate|TestDrain' ./cmd/weft; done
 
-test-nocgo: ## without cgo: everything builds, the ref device serves
+test-nocgo: ## build and test without cgo, with the ref device
 	CGO_ENABLED=0 go build ./...
 	CGO_ENABLED=0 go test -short -timeout 15m ./runtime/device/... ./cmd/weft
 
-test-stores: setup ## registry, tenants and quotas over a real Postgres and a real S3-compatible server, both started for it
+test-stores: setup ## registry, tenants and quotas on a real Postgres and S3-compatible server, started for the test
 	scripts/test-stores
 
 test-clients: build model ## the official Python and Node clients against the real server
 	scripts/clients/run
 
-test-guides: build model ## the examples of README and the guides, as they stand there
+test-guides: build model ## run the examples of README and the guides
 	scripts/guides/run
 
-test-python: build model ## PEFT, transformers, TensorBoard and bitsandbytes read what weft writes, Jinja2 renders beside it (their first install fetches 3 GB)
+test-python: build model ## read weft's files with PEFT, transformers, TensorBoard, bitsandbytes; compare with Jinja2 (first run: 3 GB)
 	scripts/python/run
 
-soak: build model ## load for SOAK=60s: flat memory, no leaked page
+soak: build model ## load for SOAK=60s; memory must stay constant and no page may leak
 	scripts/soak "$${SOAK:-60s}"
 
 fuzz: setup ## every fuzz target for FUZZTIME=5s
 	scripts/fuzz $(FUZZTIME)
 
-bench: build model ## measure beside llama.cpp (BASELINE=folder of llama-bench and llama-server) and PEFT, write docs/benchmarks
+bench: build model ## compare with llama.cpp (BASELINE=folder of llama-bench and llama-server) and PEFT, write docs/benchmarks
 	go run ./scripts/bench $(if $(BASELINE),-baseline $(BASELINE)) $(if $(BASELINE_AVX2),-baseline-avx2 $(BASELINE_AVX2)) $(if $(TRACE),-trace $(TRACE)) \
 	  $(if $(MODELS),-models $(MODELS)) -out docs/benchmarks/cpu.md
 	go run ./scripts/bench -part adapters $(if $(BASELINE),-baseline $(BASELINE)) $(if $(MODELS),-models $(MODELS)) $(if $(LORAS),-loras $(LORAS)) -out docs/benchmarks/adapters.md
 	$(MAKE) bench-training
 
-bench-training: build model ## of that only training, beside PEFT and PyTorch (PEFT=script that trains with PEFT)
+bench-training: build model ## only the comparison of training with PEFT and PyTorch (PEFT=script that trains with PEFT)
 	go run ./scripts/bench -part training -python "$$(scripts/python/environment)" $(if $(PEFT),-peft-script $(PEFT)) $(if $(MODELS),-models $(MODELS)) -out docs/benchmarks/training.md
 
 microbench: setup ## Go benchmarks of the hot paths
@@ -103,16 +103,16 @@ fmt: ## format the Go code
 docker-steps: ## run the Dockerfile's steps as a script (no container tool needed)
 	scripts/docker-steps
 
-vulncheck: setup ## known vulnerabilities in what weft calls, where the Go vulnerability database can be reached
+vulncheck: setup ## look for known vulnerabilities, if the Go vulnerability database can be reached
 	scripts/vulncheck
 
-check-deploy: ## promtool and systemd-analyze read docs/deploy, where they can be had
+check-deploy: ## check docs/deploy with promtool and systemd-analyze, where available
 	scripts/check-deploy
 
 release: setup ## binaries, checksums and SBOMs of this version in dist/
 	scripts/release
 
-ci: lint build vulncheck check-deploy test-nocgo test-race test-asan test-isa fuzz docker-steps release test-stores test-clients test-guides test-python test ## what CI runs
+ci: lint build vulncheck check-deploy test-nocgo test-race test-asan test-isa fuzz docker-steps release test-stores test-clients test-guides test-python test ## everything that CI runs
 
-clean: ## remove what was built here
+clean: ## remove built files
 	rm -rf bin dist $(CACHE)

@@ -84,7 +84,7 @@ func main() {
 		"a python with PEFT, transformers and bitsandbytes, for training's baselines (scripts/python/environment "+
 			"makes one)")
 	flag.StringVar(&s.peftScript, "peft-script", "",
-		"script that trains with PEFT (default: peer/train_peft.py of the test data)")
+		"script that trains with PEFT (default: train_peft.py of the test data)")
 	flag.IntVar(&s.threads, "threads", runtime.NumCPU(), "threads of both")
 	flag.IntVar(&s.rounds, "rounds", 3, "how often each pair is measured in turn")
 	flag.StringVar(&only, "only", "", "measure only the rows that match")
