@@ -75,7 +75,7 @@ func at(t *testing.T, node any, path ...any) any {
 			}
 		}
 		if next == nil {
-			t.Fatalf("nothing lies at %v", path[:i+1])
+			t.Fatalf("there is nothing at %v", path[:i+1])
 		}
 		node = next
 	}

@@ -23,7 +23,7 @@ func (s *suite) adapters(ctx context.Context) error {
 	return errors.Join(s.sixteen(ctx), s.unused(ctx), s.thousands(ctx), s.firstToken(ctx), s.gaps(ctx), s.greedy(ctx))
 }
 
-// makeAdapters returns the folders of n random adapters for a model, made where they are missing.
+// makeAdapters returns the folders of n random adapters for a model and makes those that are missing.
 func (s *suite) makeAdapters(model, name string, n int, o pefttest.Options) ([]string, error) {
 	cfg, err := pefttest.Config(s.model(model))
 	if err != nil {
@@ -49,13 +49,13 @@ func (s *suite) makeAdapters(model, name string, n int, o pefttest.Options) ([]s
 	return out, nil
 }
 
-// large are adapters as the baseline's are: rank 16 on all linear layers, float16.
+// large are adapters like the baseline's: rank 16 on all linear layers, float16.
 func (s *suite) large(model string, n int) ([]string, error) {
 	return s.makeAdapters(model, strings.TrimSuffix(model, "Q8_0")+"r16", n,
 		pefttest.Options{Rank: 16, DType: tensor.F16})
 }
 
-// tiny are adapters of which thousands fit: rank 8 on q_proj and v_proj, float16.
+// tiny are adapters that fit into memory by the thousand: rank 8 on q_proj and v_proj, float16.
 func (s *suite) tiny(n int) ([]string, error) {
 	return s.makeAdapters(small+"Q8_0", small+"r8", n,
 		pefttest.Options{Rank: 8, DType: tensor.F16, Targets: []string{"q_proj", "v_proj"}})
@@ -73,7 +73,7 @@ func folderBytes(dir string) int64 {
 	return n
 }
 
-// serveAdapters starts weft with adapters named a0000, a0001, …, in a data directory of its own, which is gone
+// serveAdapters starts weft with adapters named a0000, a0001, …, in its own data directory, which is removed
 // with it.
 func (s *suite) serveAdapters(ctx context.Context, model string, folders []string, more ...string) (*served, error) {
 	data, err := os.MkdirTemp(s.models, "data-*")
@@ -92,7 +92,7 @@ func (s *suite) serveAdapters(ctx context.Context, model string, folders []strin
 	return v, nil
 }
 
-// mixed is a load of streams streams over n adapters.
+// mixed is a load of so many streams over n adapters.
 func mixed(streams, n int, seed uint64) load.Config {
 	return load.Config{Requests: streams, Concurrency: streams, Prompt: 64, Gen: 128, Seed: seed,
 		Mix: load.Mix{Adapters: n, Names: "a%04d", RoundRobin: true}}
@@ -161,7 +161,7 @@ func (s *suite) once(ctx context.Context, c load.Config, start func() (*served, 
 	return s.twice(ctx, v, c)
 }
 
-// unused measures the base model with adapters loaded but not asked for.
+// unused measures the base model with adapters that are loaded but not used.
 func (s *suite) unused(ctx context.Context) error {
 	const what = "16 streams on the base model, 16 adapters loaded but unused, SmolLM2 Q8_0"
 	if !s.wants("adapters %s", what) {
@@ -173,7 +173,7 @@ func (s *suite) unused(ctx context.Context) error {
 	}
 	out := row{what: what, unit: "tokens/s", goal: 0.99, note: "baseline: weft without adapters"}
 	for round := range s.rounds {
-		// both servers have the same past, but for the adapters in it
+		// both servers have served the same requests, except those with adapters
 		for i, to := range []*[]float64{&out.weft, &out.baseline} {
 			start := func() (*served, error) { return s.serveAdapters(ctx, small+"Q8_0", folders) }
 			c := mixed(16, 16, uint64(round)+1)
@@ -206,7 +206,7 @@ func (s *suite) thousands(ctx context.Context) error {
 	if !s.wants("adapters %s", what) {
 		return nil
 	}
-	const n, room, requests = 2000, 200, 400
+	const n, fitting, requests = 2000, 200, 400
 	folders, err := s.tiny(n)
 	if err != nil {
 		return err
@@ -218,7 +218,7 @@ func (s *suite) thousands(ctx context.Context) error {
 		for _, adapters := range []int{n, 5} {
 			c.Mix = load.Mix{Adapters: adapters, Names: "a%04d", Zipf: 1}
 			v, err := s.serveAdapters(ctx, small+"Q8_0", folders[:adapters], "--adapter-memory",
-				fmt.Sprint(room*folderBytes(folders[0])))
+				fmt.Sprint(fitting*folderBytes(folders[0])))
 			if err != nil {
 				return err
 			}
@@ -229,7 +229,7 @@ func (s *suite) thousands(ctx context.Context) error {
 			}
 			if adapters == n {
 				out.weft = append(out.weft, r.OutputPerSecond)
-				out.note = fmt.Sprintf("rank 8 on q_proj and v_proj; baseline: weft with 5; %d of them were asked for",
+				out.note = fmt.Sprintf("rank 8 on q_proj and v_proj; baseline: weft with 5; %d of them were used",
 					r.Adapters)
 			} else {
 				out.baseline = append(out.baseline, r.OutputPerSecond)
@@ -240,8 +240,7 @@ func (s *suite) thousands(ctx context.Context) error {
 	return nil
 }
 
-// firstToken measures the first token of adapters that are on disk above that of the same adapters when they are
-// resident.
+// firstToken measures how much later the first token comes when an adapter is on disk than when it is in memory.
 func (s *suite) firstToken(ctx context.Context) error {
 	const what = "first token of an adapter that is on disk, above a resident one, SmolLM2 Q8_0"
 	if !s.wants("adapters %s", what) {
@@ -365,7 +364,7 @@ func (s *suite) greedy(ctx context.Context) error {
 			Keys: keys[:1]}
 		alone, err := s.twice(ctx, v, polite)
 		if err == nil {
-			// the greedy one runs until the polite one is through
+			// the greedy tenant sends until the polite one has finished
 			crowd, stop := context.WithCancel(ctx)
 			over := make(chan error, 1)
 			go func() {

@@ -1,5 +1,5 @@
 // Command bench measures weft beside llama.cpp, PEFT and PyTorch on the same weights and the same cores, in turn, and
-// writes the tables of docs/benchmarks. `make bench` runs it. Nothing else may run on the machine meanwhile.
+// writes the tables of docs/benchmarks. `make bench` runs it. Nothing else may run on the machine at the same time.
 package main
 
 import (
@@ -34,7 +34,7 @@ type suite struct {
 	rows         []row
 }
 
-// part is a table: what measures it, and how its page begins. Its models are made first.
+// part is a table: the functions that measure it, which run after its models are made, and the start of its page.
 type part struct {
 	measure []func(*suite, context.Context) error
 	models  func(*suite, context.Context) error
@@ -85,10 +85,10 @@ func main() {
 			"makes one)")
 	flag.StringVar(&s.peftScript, "peft-script", "",
 		"script that trains with PEFT (default: train_peft.py of the test data)")
-	flag.IntVar(&s.threads, "threads", runtime.NumCPU(), "threads of both")
+	flag.IntVar(&s.threads, "threads", runtime.NumCPU(), "threads of weft and of the baseline")
 	flag.IntVar(&s.rounds, "rounds", 3, "how often each pair is measured in turn")
 	flag.StringVar(&only, "only", "", "measure only the rows that match")
-	flag.StringVar(&out, "out", "", "file to write, else standard output")
+	flag.StringVar(&out, "out", "", "file to write (default: standard output)")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -107,7 +107,7 @@ func main() {
 	failed := false
 	for _, measure := range chosen.measure {
 		if err := measure(s, ctx); err != nil {
-			log.Print(err) // the table has what was measured
+			log.Print(err) // the table contains the rows that were measured
 			failed = true
 		}
 	}
@@ -128,7 +128,7 @@ func main() {
 	}
 }
 
-// wants says whether a row was asked for.
+// wants reports whether -only selects a row.
 func (s *suite) wants(format string, args ...any) bool {
 	return s.only.MatchString(fmt.Sprintf(format, args...))
 }

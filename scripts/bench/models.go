@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 )
 
-// Names of the models: the default one as it comes, its other spellings made by llama-quantize, and random weights of
+// Names of the models: the default one as published, its conversions made by llama-quantize, and random weights of
 // Llama-3.2-1B's shape.
 const (
 	small = "smollm2-135m-"
@@ -18,7 +18,7 @@ const (
 
 func (s *suite) model(name string) string { return filepath.Join(s.models, name+".gguf") }
 
-// makeOwnModels makes those that need no baseline.
+// makeOwnModels makes the models that need no baseline.
 func (s *suite) makeOwnModels(context.Context) error {
 	if err := os.MkdirAll(s.models, 0o755); err != nil {
 		return err
@@ -46,7 +46,7 @@ func (s *suite) makeModels(ctx context.Context) error {
 	if err := s.makeOwnModels(ctx); err != nil {
 		return err
 	}
-	// as llama-quantize combinations the kinds, but the random ones all of one
+	// llama-quantize stores some tensors in other types; the random weights have one type
 	for _, m := range []struct{ from, to, kind string }{
 		{small + "Q4_1", small + "Q8_0", "Q8_0"}, {small + "Q4_1", small + "Q4_0", "Q4_0"},
 		{small + "Q4_1", small + "F16", "F16"},

@@ -212,8 +212,8 @@ func (s *suite) more(ctx context.Context) error {
 	return nil
 }
 
-// azure replays the Azure code trace, lengths times 0.05, at a speed that keeps llama-server at 80 % of what it can do
-// in a closed loop.
+// azure replays the Azure code trace, lengths times 0.05, at 80 % of the speed that llama-server reaches in a closed
+// loop.
 func (s *suite) azure(ctx context.Context) error {
 	const what = "Azure code trace, lengths x 0.05, llama-server at 80 % load"
 	if s.trace == "" || s.baseline == "" || !s.wants("servers %s", what) {
@@ -284,7 +284,7 @@ func (s *suite) azure(ctx context.Context) error {
 }
 
 // prefix measures 64 conversations with a common prefix of 1000 tokens, one after another: their time to first token
-// against that of as long a prompt of which nothing is cached.
+// against that of an equally long prompt that is not cached.
 func (s *suite) prefix(ctx context.Context) error {
 	const what = "common prefix of 1000 tokens: time to first token against cold, SmolLM2 Q4_1"
 	if !s.wants("prefix %s", what) {

@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// row is one line of the table: figures of rounds in which both were measured in turn.
+// row is one line of the table: figures of rounds in which weft and the baseline were measured in turn.
 type row struct {
 	what, unit, note string
 	goal             float64 // of the ratio weft/baseline; 0: none

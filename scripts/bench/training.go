@@ -81,7 +81,7 @@ func (s *suite) training(ctx context.Context) error {
 				return err
 			}
 			if d := farthest(o.Losses, t.Losses); c.loss > 0 && d > c.loss {
-				return fmt.Errorf("%s: the loss curves differ by %.2g, at most %.2g: they did not train the same",
+				return fmt.Errorf("%s: the loss curves differ by %.2g, at most %.2g is allowed",
 					c.name, d, c.loss)
 			}
 			rate.baseline, memory.baseline = append(rate.baseline, t.Rate), append(memory.baseline, t.RSS/(1<<20))
@@ -231,7 +231,7 @@ func (s *suite) identityDemo(ctx context.Context, data string) error {
 			return err
 		}
 		if !strings.Contains(text, "Weft") {
-			return fmt.Errorf("%s: it says %q", what, text)
+			return fmt.Errorf("%s: the answer is %q", what, text)
 		}
 		r.note = fmt.Sprintf("%q", text)
 	}

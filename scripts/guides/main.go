@@ -3,7 +3,7 @@
 //	go run ./scripts/guides docs/applications.md >script
 //
 // Fenced blocks of sh, python, js and go run in the order of the page, in one shell: what a block leaves running or
-// exports is there for the next. Other blocks are text. In front of a block may stand
+// exports is available to the next. Other blocks are text. A comment before a block may be
 //
 //	<!-- not run: REASON -->   the script says so instead of running it
 //	<!-- prints: TEXT -->      what the block prints must contain TEXT
@@ -48,7 +48,7 @@ type block struct {
 
 var directive = regexp.MustCompile(`^<!-- (not run|prints): (.+) -->$`)
 
-// languages are those that run; the others are for the eye.
+// languages are those of blocks that run; other blocks are only shown.
 var languages = map[string]bool{"sh": true, "python": true, "js": true, "go": true}
 
 // blocks finds the blocks that run, in their order.
@@ -114,7 +114,8 @@ func convert(name, page string) (string, error) {
 		}
 		text := strings.ReplaceAll(k.text, "127.0.0.1:8000", "127.0.0.1:"+os.Getenv("PORT"))
 		text = strings.ReplaceAll(text, "/tmp/", os.Getenv("WORK")+"/")
-		fmt.Fprintf(&b, "at=%s; echo \"$at: %s\"\n: >\"$WORK/printed\"\nexec >>\"$WORK/printed\" 2>&1\n", quote(where), k.language)
+		fmt.Fprintf(&b, "at=%s; echo \"$at: %s\"\n: >\"$WORK/printed\"\nexec >>\"$WORK/printed\" 2>&1\n",
+			quote(where), k.language)
 		end := fmt.Sprintf("END_OF_BLOCK_%d", i)
 		switch k.language {
 		case "python":

@@ -163,7 +163,7 @@ def full(a, out, folder, data, tolerance, *flags):
 
 
 def curves(out, run):
-    """Every figure of the curve stands in the events once, as float32."""
+    """Every figure of the curve is in the events once, as float32."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     events = EventAccumulator(str(out / "events"), size_guidance={"scalars": 0})
     events.Reload()

@@ -1,6 +1,5 @@
 // Command fourbit quantizes the matrices of a safetensors file to 4 bits as `weft train --load-in-4bit` does, and
-// writes codes, scales and the values they stand for, so that bitsandbytes can be asked whether it means the same:
-// fourbit IN OUT.
+// writes codes, scales and the dequantized values, to compare with those of bitsandbytes: fourbit IN OUT.
 package main
 
 import (

@@ -1,4 +1,4 @@
-// Command jinja renders templates with package jinja, so that Jinja2 can be asked whether it says the same: it reads
+// Command jinja renders templates with package jinja, to compare with Jinja2: it reads
 // {"variables": {}, "now": "", "templates": [""]} and writes a list of {"text", "spans"} or {"error"}.
 package main
 
