@@ -23,6 +23,6 @@ EXPOSE 8000
 USER 65532:65532
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s CMD ["/weft", "doctor", "--url", "http://127.0.0.1:8000"]
 ENTRYPOINT ["/weft"]
-# Loopback of a container cannot be reached from outside. Put keys in a file and add --api-key-file, or use --insecure in a
-# network that you control.
+# Loopback of a container cannot be reached from outside. Put keys in a file and add --api-key-file, or use --insecure
+# in a network that you control.
 CMD ["serve", "--listen", "0.0.0.0:8000", "--api-key-file", "/run/secrets/weft-keys"]

@@ -18,7 +18,8 @@ CODE     := adapters cmd docs finetune internal quant runtime scripts server
 # packages without cgo, which the race detector checks
 PURE = $(shell go list ./... | grep -v -e /device/cpu$$)
 
-.PHONY: help setup model build serve test test-race test-asan test-isa test-nocgo test-stores test-clients test-guides test-python soak fuzz bench bench-training microbench lint fmt docker-steps vulncheck check-deploy release ci clean
+.PHONY: help setup model build serve test test-race test-asan test-isa test-nocgo test-stores test-clients test-guides \
+  test-python soak fuzz bench bench-training microbench lint fmt docker-steps vulncheck check-deploy release ci clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -64,7 +65,7 @@ test-clients: build model ## the official Python and Node clients against the re
 test-guides: build model ## run the examples of README and the guides
 	scripts/guides/run
 
-test-python: build model ## read weft's files with PEFT, transformers, TensorBoard, bitsandbytes; compare with Jinja2 (first run: 3 GB)
+test-python: build model ## read weft's files with PEFT, transformers, TensorBoard, bitsandbytes (first run: 3 GB)
 	scripts/python/run
 
 soak: build model ## load for SOAK=60s; memory must stay constant and no page may leak
@@ -73,14 +74,17 @@ soak: build model ## load for SOAK=60s; memory must stay constant and no page ma
 fuzz: setup ## every fuzz target for FUZZTIME=5s
 	scripts/fuzz $(FUZZTIME)
 
-bench: build model ## compare with llama.cpp (BASELINE=folder of llama-bench and llama-server) and PEFT, write docs/benchmarks
-	go run ./scripts/bench $(if $(BASELINE),-baseline $(BASELINE)) $(if $(BASELINE_AVX2),-baseline-avx2 $(BASELINE_AVX2)) $(if $(TRACE),-trace $(TRACE)) \
+bench: build model ## compare with llama.cpp (BASELINE=folder of its programs) and PEFT, write docs/benchmarks
+	go run ./scripts/bench $(if $(BASELINE),-baseline $(BASELINE)) \
+	  $(if $(BASELINE_AVX2),-baseline-avx2 $(BASELINE_AVX2)) $(if $(TRACE),-trace $(TRACE)) \
 	  $(if $(MODELS),-models $(MODELS)) -out docs/benchmarks/cpu.md
-	go run ./scripts/bench -part adapters $(if $(BASELINE),-baseline $(BASELINE)) $(if $(MODELS),-models $(MODELS)) $(if $(LORAS),-loras $(LORAS)) -out docs/benchmarks/adapters.md
+	go run ./scripts/bench -part adapters $(if $(BASELINE),-baseline $(BASELINE)) $(if $(MODELS),-models $(MODELS)) \
+	  $(if $(LORAS),-loras $(LORAS)) -out docs/benchmarks/adapters.md
 	$(MAKE) bench-training
 
 bench-training: build model ## only the comparison of training with PEFT and PyTorch (PEFT=script that trains with PEFT)
-	go run ./scripts/bench -part training -python "$$(scripts/python/environment)" $(if $(PEFT),-peft-script $(PEFT)) $(if $(MODELS),-models $(MODELS)) -out docs/benchmarks/training.md
+	go run ./scripts/bench -part training -python "$$(scripts/python/environment)" \
+	  $(if $(PEFT),-peft-script $(PEFT)) $(if $(MODELS),-models $(MODELS)) -out docs/benchmarks/training.md
 
 microbench: setup ## Go benchmarks of the hot paths
 	go test -run '^$$' -bench . -benchmem ./runtime/... ./quant
