@@ -16,9 +16,9 @@ const smallestAct = (127 - 121) << 23
 //	scale  = absmax / 127
 //	q      = clamp(round-half-to-even(x * (127 / absmax)), -127, 127)
 //
-// where 127/absmax is one rounded division. A group whose absmax is below 2^-121 (zero, the subnormals, and what is so
-// small that 127/absmax would overflow) gets scale 0 and codes 0. A group with a NaN or an infinity gets scale NaN and
-// codes 0: its products become NaN rather than silently finite. The value that a code stands for is scale * float32(q).
+// where 127/absmax is one rounded division. A group whose absmax is below 2^-121 (zero, subnormals, and values so small
+// that 127/absmax would overflow) gets scale 0 and codes 0. A group with a NaN or an infinity gets scale NaN and codes
+// 0: its products become NaN rather than silently finite. The value of a code is scale * float32(q).
 func QuantizeActs(x []float32, q []int8, scales []float32) {
 	for g := 0; g*ActGroup < len(x); g++ {
 		begin := g * ActGroup

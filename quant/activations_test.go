@@ -16,7 +16,7 @@ func TestQuantizeActs(t *testing.T) {
 		QuantizeActs(x, q, s)
 		for i := range x {
 			if e := math.Abs(float64(s[i/32])*float64(q[i]) - float64(x[i])); !(e <= float64(s[i/32])*0.50001) {
-				t.Fatalf("n %d: [%d] = %v stands for %v * %d, off by %v", n, i, x[i], s[i/32], q[i], e)
+				t.Fatalf("n %d: [%d] = %v has the code %v * %d, off by %v", n, i, x[i], s[i/32], q[i], e)
 			}
 		}
 	}

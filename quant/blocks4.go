@@ -11,7 +11,7 @@ import (
 	"sync/atomic"
 )
 
-// ErrBlocks4 is wrapped by every refusal of a tensor in blocks of 4-bit codes.
+// ErrBlocks4 is wrapped by every error about a tensor in blocks of 4-bit codes.
 var ErrBlocks4 = errors.New("malformed 4-bit blocks")
 
 // Kind4 is a set of 16 values, the codes of bitsandbytes' 4-bit quantization.
@@ -27,8 +27,8 @@ const (
 // String returns bitsandbytes' name.
 func (k Kind4) String() string { return [...]string{"nf4", "fp4"}[k] }
 
-// Codes returns the values by code, bit for bit bitsandbytes'. FP4's codes 0 and 8 are both zero: 0 stands for zero and
-// small negative values, 8 for small positive ones.
+// Codes returns the values by code, bit for bit bitsandbytes'. FP4's codes 0 and 8 are both zero: 0 is the code of zero
+// and small negative values, 8 of small positive ones.
 func (k Kind4) Codes() *[16]float32 { return &codes4[k] }
 
 var codes4 = [...][16]float32{
@@ -73,8 +73,9 @@ func (s *steps4) code(x float32) byte {
 	return s.codes[at&15]
 }
 
-// Blocks4 is a matrix W [Rows, Cols] as bitsandbytes holds it: the values row by row as one run, cut into blocks of
-// BlockLen (the last may be short, and blocks run across rows), each value a 4-bit code, each block an absmax:
+// Blocks4 is a matrix W [Rows, Cols] as bitsandbytes stores it: the values row by row as one sequence, divided into
+// blocks of BlockLen (the last may be short, and blocks cross rows), each value a 4-bit code, each block with an
+// absmax:
 //
 //	w[i] = Codes[code[i]] * Absmax[i/BlockLen]
 type Blocks4 struct {
@@ -83,10 +84,10 @@ type Blocks4 struct {
 	BlockLen   int
 	Packed     []byte // two codes a byte, the first in the high half; after an odd number of values the code of 0
 	Absmax     []float32
-	Nested     *Nested8 // set: the absmaxes are quantized too, and Absmax is nil
+	Nested     *Nested8 // if set, the absmaxes are quantized too, and Absmax is nil
 }
 
-// Nested8 is a run of absmaxes in 8 bits ("double quantization"): absmax[i] = Map[Codes[i]]*Absmax[i/BlockLen] +
+// Nested8 is a list of absmaxes in 8 bits ("double quantization"): absmax[i] = Map[Codes[i]]*Absmax[i/BlockLen] +
 // Offset, with two roundings.
 type Nested8 struct {
 	Map      *[256]float32
@@ -123,7 +124,7 @@ func mean(x []float32) float32 {
 	return float32(sum / float64(max(len(x), 1)))
 }
 
-// quantize fills the blocks [first, last). An even first keeps runs from sharing a byte.
+// quantize fills the blocks [first, last). first must be even, so that two goroutines never write the same byte.
 func (b *Blocks4) quantize(steps *steps4, x []float32, first, last int) {
 	for k := first; k < last; k++ {
 		begin, end := k*b.BlockLen, min((k+1)*b.BlockLen, len(x))
@@ -136,7 +137,7 @@ func (b *Blocks4) quantize(steps *steps4, x []float32, first, last int) {
 		for i := begin; i < end; i++ {
 			s := x[i] * inv
 			if end-begin < b.BlockLen {
-				s = x[i] / top // bitsandbytes handles a short block apart
+				s = x[i] / top // bitsandbytes computes a short block differently
 			}
 			b.Packed[i/2] |= steps.code(s) << (4 * (1 - i%2))
 		}
@@ -157,8 +158,7 @@ func parallel(n, run int, f func(begin, end int)) {
 	wg.Wait()
 }
 
-// nest quantizes the absmaxes less their mean. (torch rounds that mean in an order of its own; another may be one ulp
-// off.)
+// nest quantizes the absmaxes less their mean. (torch sums that mean in another order; it may differ by one ulp.)
 func (b *Blocks4) nest(offset float32) {
 	n := &Nested8{Map: &DynamicSigned.Values, BlockLen: nestedLen, Codes: make([]byte, len(b.Absmax)),
 		Absmax: make([]float32, ceilDiv(len(b.Absmax), nestedLen)), Offset: offset}
@@ -218,13 +218,13 @@ func (b *Blocks4) Absmaxes() []float32 {
 	return out
 }
 
-// minGroup is the shortest group that Matrix makes: with shorter ones the scales would take more than the values in
-// float32 save.
+// minGroup is the shortest group that Matrix makes: with shorter ones the scales would take more memory than float32
+// values.
 const minGroup = 4
 
-// Matrix returns the values in a layout that is served, without loss. Blocks become groups of a row: as they are where
-// they divide a row, else in pieces of the greatest common divisor of row and block, each with its block's absmax.
-// Where pieces would be shorter than minGroup the matrix is F32.
+// Matrix returns the values in a layout that is served, without loss. Blocks become groups of a row: unchanged if they
+// divide a row, else in pieces of the greatest common divisor of row and block, each with its block's absmax. Where
+// pieces would be shorter than minGroup the matrix is F32.
 func (b *Blocks4) Matrix() (*Matrix, error) {
 	if err := b.Validate(); err != nil {
 		return nil, err

@@ -9,7 +9,7 @@ import (
 // arXiv:2110.02861, §2.1).
 type Map8 struct {
 	Values [256]float32
-	mids   [255]float32 // between neighbours: a value equal to one takes the lower code
+	mids   [255]float32 // midpoints: a value equal to one takes the lower code
 }
 
 // DynamicSigned and DynamicUnsigned are bitsandbytes' dynamic maps, bit for bit: for signed and for non-negative
@@ -19,8 +19,8 @@ var (
 	DynamicUnsigned = newMap8(dynamicValues(false))
 )
 
-// dynamicValues follows bitsandbytes' create_dynamic_map in float32: for each of seven decades, the means of
-// neighbouring points of an even division of [0.1, 1].
+// dynamicValues follows bitsandbytes' create_dynamic_map in float32: for each of seven decades, the means of adjacent
+// points of an even division of [0.1, 1].
 func dynamicValues(signed bool) []float32 {
 	values := []float32{0, 1}
 	for i := range 7 {
@@ -80,7 +80,7 @@ func QuantizeBlockwise8(m *Map8, x []float32, block int, codes []byte, absmax []
 		begin, end := b*block, min((b+1)*block, len(x))
 		top := absMax(x[begin:end])
 		if end-begin < block {
-			top = max(top, 1e-38) // bitsandbytes handles a short block apart
+			top = max(top, 1e-38) // bitsandbytes computes a short block differently
 		}
 		absmax[b] = top
 		inv := 1 / max(top, 1e-38)

@@ -281,6 +281,6 @@ func TestShortBlocksDivide(t *testing.T) {
 		}
 	}
 	if differ == 0 {
-		t.Error("no value tells the rules apart")
+		t.Error("no value distinguishes the rules")
 	}
 }

@@ -7,7 +7,7 @@ import (
 	"math"
 )
 
-// ErrMatrix is wrapped by every refusal of Matrix.Validate.
+// ErrMatrix is wrapped by every error of Matrix.Validate.
 var ErrMatrix = errors.New("malformed matrix")
 
 // String returns the layout's name as it appears in logs and metrics.
@@ -19,9 +19,9 @@ func (l Layout) String() string {
 	return names[l]
 }
 
-// Validate checks that the dimensions, the lengths of all slices and every code of a 4-bit layout are as the doc of
-// Matrix says. A matrix may have no rows or no columns. Scale and value contents are not looked at, save that ScalesF16
-// is held to its promise.
+// Validate checks that the dimensions, the lengths of all slices and every code of a 4-bit layout agree with the doc of
+// Matrix. A matrix may have no rows or no columns. Scales and values are not checked, except that with ScalesF16 they
+// must be binary16 values.
 func (m *Matrix) Validate() error {
 	fail := func(format string, args ...any) error {
 		return fmt.Errorf("%w: %v [%d, %d]: %s", ErrMatrix, m.Layout, m.Rows, m.Cols, fmt.Sprintf(format, args...))
@@ -117,7 +117,7 @@ func (m *Matrix) Row(r int, dst []float32) {
 	}
 }
 
-// level is what a code is multiplied with its scale.
+// level returns the value of a code before the scale.
 func (m *Matrix) level(q byte) float32 {
 	switch m.Layout {
 	case Int8:
@@ -129,7 +129,7 @@ func (m *Matrix) level(q byte) float32 {
 	}
 }
 
-// addMin is a pass of its own over stored products, so that no compiler may fuse the multiplication with the addition.
+// addMin is a separate pass over stored products, so that no compiler may fuse the multiplication with the addition.
 func addMin(x []float32, v float32) {
 	for i := range x {
 		x[i] += v

@@ -30,7 +30,7 @@ func TestF16(t *testing.T) {
 		got := F16ToF32(uint16(h))
 		if want != want {
 			if got == got || F16ToF32(F32ToF16(got)) == F16ToF32(F32ToF16(got)) {
-				t.Fatalf("%04x: %v, want NaN there and back", h, got)
+				t.Fatalf("%04x: %v, want NaN in both directions", h, got)
 			}
 			continue
 		}
@@ -40,7 +40,7 @@ func TestF16(t *testing.T) {
 		if back := F32ToF16(got); back != uint16(h) {
 			t.Fatalf("%04x goes to %v and back to %04x", h, got, back)
 		}
-		// The midpoint to the next finite value goes to the even one, its neighbours to the nearest.
+		// The midpoint to the next finite value goes to the even one, the values beside it to the nearest.
 		if next := halfValue(uint16(h) + 1); h&0x7fff < 0x7bff {
 			mid := float32((want + next) / 2)
 			lo, hi := uint16(h), uint16(h)+1

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// ErrGGML is wrapped by every refusal of DecodeGGML.
+// ErrGGML is wrapped by every error of DecodeGGML.
 var ErrGGML = errors.New("ggml tensor")
 
 // GGMLType is the number by which GGUF files name a tensor format (enum ggml_type).
@@ -29,8 +29,8 @@ const (
 	GGMLBF16 GGMLType = 30
 )
 
-// ggmlFormat is how a format is stored: blocks of blockLen values in blockBytes bytes. layout says how DecodeGGML holds
-// it; decode is nil for formats that are known by size only.
+// ggmlFormat is how a format is stored: blocks of blockLen values in blockBytes bytes. layout is the layout that
+// DecodeGGML returns; decode is nil for formats of which only the size is known.
 type ggmlFormat struct {
 	name                 string
 	blockLen, blockBytes int

@@ -34,7 +34,7 @@ func readBlocks(t testing.TB) ggmlBlocks {
 	return b
 }
 
-// formula is the meaning of a Matrix as its doc says it.
+// formula is the value of a Matrix by its doc.
 func formula(m *Matrix) []float32 {
 	out := make([]float32, m.Rows*m.Cols)
 	for i := range out {
@@ -66,7 +66,7 @@ func float32At(b []byte) float32 {
 	return math.Float32frombits(uint32(b[0]) | uint32(b[1])<<8 | uint32(b[2])<<16 | uint32(b[3])<<24)
 }
 
-// Every format's values are bitwise what the reference implementation gives, and the layout's promises hold.
+// Every format's values are bitwise what the reference implementation gives, and the layout's guarantees are satisfied.
 func TestDecodeGGMLEqualsReference(t *testing.T) {
 	seen := map[string]bool{}
 	for _, c := range readBlocks(t).Cases {
@@ -126,7 +126,7 @@ func TestDecodeGGMLRefuses(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			m, err := DecodeGGML(c.typ, make([]byte, c.bytes), c.rows, c.cols)
 			if err == nil || !strings.Contains(err.Error(), c.say) {
-				t.Errorf("matrix %v, error %v, want one that says %q", m != nil, err, c.say)
+				t.Errorf("matrix %v, error %v, want one that contains %q", m != nil, err, c.say)
 			}
 		})
 	}

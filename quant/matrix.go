@@ -1,9 +1,9 @@
-// Package quant holds the weight layouts and their mathematics over slices: how file formats become one of few layouts
-// without loss, what each stored code means, and how activations are quantized. It is a leaf: it imports nothing of
-// weft.
+// Package quant holds the weight layouts and their mathematics over slices: how file formats are converted to one of
+// few layouts without loss, the value of each stored code, and how activations are quantized. It is a leaf: it imports
+// nothing of weft.
 package quant
 
-// Layout names how the values of a weight matrix are held. Many file formats map onto these few.
+// Layout is the representation of the values of a weight matrix. Many file formats map onto these few.
 type Layout uint8
 
 // The layouts (docs/ARCHITECTURE.md, "Weight layouts").
@@ -16,8 +16,8 @@ const (
 	Lookup4               // one index 0..15 a value into 16 codes, absmax (Scales) per group: NF4, FP4, IQ4_NL, MXFP4
 )
 
-// Matrix is the device-neutral form of a weight W [Rows=Out, Cols=In] on its way from a file to a device:
-// row-major, codes unpacked to one byte each. It is transient; a device packs it and keeps only its own form.
+// Matrix is the device-neutral form of a weight W [Rows=Out, Cols=In] on its way from a file to a device: row-major,
+// codes unpacked to one byte each. It is transient; a device packs it and keeps only the packed form.
 //
 // The value of a code q in column c of row r, with g = c/GroupLen and G = ceil(Cols/GroupLen), is, in float32
 // arithmetic,
@@ -28,7 +28,7 @@ const (
 type Matrix struct {
 	Layout     Layout
 	Rows, Cols int
-	// Data holds F32/F16/BF16 little-endian values (it may alias a memory-mapped file), or one code byte per value.
+	// Data has F32/F16/BF16 little-endian values (it may alias a memory-mapped file), or one code byte per value.
 	Data     []byte
 	GroupLen int       // columns that share a scale; the last group of a row may be short
 	Scales   []float32 // [Rows, G]

@@ -6,13 +6,13 @@ import (
 	"math"
 )
 
-// ErrPacked4 is wrapped by every refusal of AWQ's and GPTQ's packed tensors.
+// ErrPacked4 is wrapped by every error about AWQ's and GPTQ's packed tensors.
 var ErrPacked4 = errors.New("malformed packed weights")
 
 // awqOrder is the column, among eight, of each nibble of a word of AWQ's GEMM format, the lowest first.
 var awqOrder = [8]int{0, 2, 4, 6, 1, 3, 5, 7}
 
-// PackedAWQ is a linear layer in AutoAWQ's GEMM format, transposed: eight neighbouring outputs in a word.
+// PackedAWQ is a linear layer in AutoAWQ's GEMM format, transposed: eight adjacent outputs in a word.
 //
 //	w[o, i] = (q[i, o] - z[i/GroupLen, o]) * scale[i/GroupLen, o]
 type PackedAWQ struct {
@@ -55,7 +55,7 @@ func (p *PackedAWQ) Matrix() (*Matrix, error) {
 	return m, nil
 }
 
-// PackedGPTQ is a linear layer in AutoGPTQ's format, transposed: eight neighbouring inputs in a word of QWeight, eight
+// PackedGPTQ is a linear layer in AutoGPTQ's format, transposed: eight adjacent inputs in a word of QWeight, eight
 // outputs in one of QZeros.
 //
 //	w[o, i] = (q[i, o] - z[g, o]) * scale[g, o],  g = GroupOf[i], or i/GroupLen where GroupOf is nil
@@ -65,10 +65,10 @@ type PackedGPTQ struct {
 	QZeros            []int32   // [In/GroupLen, Out/8]
 	Scales            []float32 // [In/GroupLen, Out], binary16 values
 	GroupOf           []int32   // [In] ("g_idx") or nil
-	ZeroLess          int       // what QZeros holds less than z: 1 in the first version of the format, 0 in "gptq_v2"
+	ZeroLess          int       // QZeros stores z minus this: 1 in the first version of the format, 0 in "gptq_v2"
 }
 
-// Matrix returns the weight in the Int4 layout, without loss; or, where the inputs of a group do not lie together
+// Matrix returns the weight in the Int4 layout, without loss; or, if the inputs of a group are not adjacent
 // ("act-order"), in F16, each value rounded once, which is what AutoGPTQ computes with.
 func (p *PackedGPTQ) Matrix() (*Matrix, error) {
 	if err := checkPacked("GPTQ", p.In, p.Out, p.GroupLen, p.In); err != nil {

@@ -323,8 +323,8 @@ func (b *builder) sameAsBase(path string, r stored) (bool, error) {
 
 // factor returns a matrix of the file, a copy unless factors are reserved; GGUF's quantized ones become F32. The
 // embedding's A of a GGUF is turned round.
-func (a *Adapter) factor(r stored) (lora.Factor, error) {
-	f := lora.Factor{Rows: r.shape[0], Cols: r.shape[1]}
+func (a *Adapter) factor(r stored) (lora.Matrix, error) {
+	f := lora.Matrix{Rows: r.shape[0], Cols: r.shape[1]}
 	switch r.format {
 	case "F32":
 		f.DType = tensor.F32
@@ -347,12 +347,12 @@ func (a *Adapter) factor(r stored) (lora.Factor, error) {
 	return f, err
 }
 
-func (a *Adapter) dequantized(r stored) (lora.Factor, error) {
+func (a *Adapter) dequantized(r stored) (lora.Matrix, error) {
 	m, err := a.file.Matrix(r.name)
 	if err != nil {
-		return lora.Factor{}, err
+		return lora.Matrix{}, err
 	}
-	f := lora.Factor{DType: tensor.F32, Rows: r.shape[0], Cols: r.shape[1], Data: make([]byte, 0, 4*m.Rows*m.Cols)}
+	f := lora.Matrix{DType: tensor.F32, Rows: r.shape[0], Cols: r.shape[1], Data: make([]byte, 0, 4*m.Rows*m.Cols)}
 	row := make([]float32, m.Cols)
 	for i := range m.Rows {
 		m.Row(i, row)
@@ -382,7 +382,7 @@ func transposed(data []byte, rows, size int) []byte {
 }
 
 // matrix views a factor as a matrix, to read its rows.
-func matrix(f lora.Factor) *quant.Matrix {
+func matrix(f lora.Matrix) *quant.Matrix {
 	layout := map[tensor.DType]quant.Layout{tensor.F32: quant.F32, tensor.F16: quant.F16,
 		tensor.BF16: quant.BF16}[f.DType]
 	return &quant.Matrix{Layout: layout, Rows: f.Rows, Cols: f.Cols, Data: f.Data}

@@ -53,7 +53,7 @@ func TestGGUFEqualsPEFT(t *testing.T) {
 	}
 }
 
-func values(f lora.Factor) []float32 {
+func values(f lora.Matrix) []float32 {
 	m := matrix(f)
 	out := make([]float32, m.Rows*m.Cols)
 	for i := range m.Rows {

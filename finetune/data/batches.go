@@ -12,18 +12,18 @@ import (
 	"weft/internal/rng"
 )
 
-// Grouping says how samples become micro-batches.
+// Grouping is how samples are grouped into micro-batches.
 type Grouping struct {
-	BatchSize int    // samples a micro-batch, or packs a micro-batch when Pack is set
+	BatchSize int    // samples per micro-batch, or packs per micro-batch if Pack is set
 	Pack      int    // tokens of a pack: samples are packed best-fit decreasing up to it; 0: no packing
-	ByLength  bool   // samples of similar length come together; not with Pack
+	ByLength  bool   // batches have samples of similar length; not with Pack
 	Seed      uint64 // of the order
 	InOrder   bool   // the file's order, for evaluation
 }
 
 // Epoch returns the micro-batches of an epoch (from 0) as indices of samples: every sample once. It is a function of
-// its arguments alone, so that a run resumes in the middle of one by counting. Packs are made once, of the samples in
-// their order; an epoch orders the packs.
+// its arguments only, so that a run can resume within an epoch by counting. The packs of samples are the same in every
+// epoch; an epoch changes their order.
 func Epoch(samples []Sample, g Grouping, epoch int) ([][]int, error) {
 	switch {
 	case g.BatchSize < 1 || g.Pack < 0:
@@ -68,7 +68,7 @@ func Epoch(samples []Sample, g Grouping, epoch int) ([][]int, error) {
 	return out, nil
 }
 
-// NewBatch puts the samples of the given indices one behind another.
+// NewBatch concatenates the samples of the given indices.
 func NewBatch(samples []Sample, idx []int) Batch {
 	b := Batch{Indptr: []int32{0}}
 	for _, i := range idx {
@@ -79,9 +79,9 @@ func NewBatch(samples []Sample, idx []int) Batch {
 }
 
 // Pack puts sequences of the given lengths into bins of capacity by best fit decreasing, as TRL's "bfd": by length
-// descending, ties in their order, each goes to the bin with the least space that still holds it, among equals to the
-// one that came to that space first. It returns the indices of each bin, bins in the order in which they were opened.
-// No length may be above capacity.
+// descending, ties in their order, each goes to the fullest bin in which it fits, among equally full ones to the one
+// that reached that length first. It returns the indices of each bin, bins in the order in which they were opened. No
+// length may be above capacity.
 func Pack(lengths []int, capacity int) [][]int {
 	order := make([]int, len(lengths))
 	for i := range order {
@@ -89,7 +89,7 @@ func Pack(lengths []int, capacity int) [][]int {
 	}
 	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(lengths[b], lengths[a]) })
 	var bins [][]int
-	bySpace := make([][]int, capacity+1) // bins by space left, the first to come first
+	bySpace := make([][]int, capacity+1) // bins by space left, in order of arrival
 	nonEmpty := newSpaces(capacity)
 	for _, i := range order {
 		space, bin := nonEmpty.atLeast(lengths[i]), len(bins)
@@ -141,7 +141,7 @@ const megaBatches = 50
 
 // lengthGrouped returns an order in which each batch holds samples of similar length: a shuffled order is cut into runs
 // of megaBatches batches, each run is sorted by length, and the batches are shuffled, but for the one with the longest
-// sample, which comes first so that memory that cannot suffice is seen at once (as transformers' LengthGroupedSampler).
+// sample, which comes first so that insufficient memory is noticed at once (as transformers' LengthGroupedSampler).
 func lengthGrouped(samples []Sample, g Grouping, epoch int) []int {
 	order := Shuffle(len(samples), g.Seed, epoch)
 	var batches [][]int
@@ -175,9 +175,8 @@ func lengthGrouped(samples []Sample, g Grouping, epoch int) []int {
 	return slices.Concat(append([][]int{out}, rest...)...)
 }
 
-// Shuffle returns the numbers below n in an order that depends on n, seed and epoch alone and never changes between
-// versions: Fisher and Yates from the end, with package rng's
-// generator from the state Mix(seed) + (epoch+1)·Golden.
+// Shuffle returns the numbers below n in an order that depends on n, seed and epoch only and never changes between
+// versions: Fisher and Yates from the end, with package rng's generator from the state Mix(seed) + (epoch+1)·Golden.
 func Shuffle(n int, seed uint64, epoch int) []int {
 	order := make([]int, n)
 	for i := range order {
@@ -191,8 +190,9 @@ func Shuffle(n int, seed uint64, epoch int) []int {
 	return order
 }
 
-// Split puts about the given share of the samples aside, for evaluation. Which side a sample goes to depends on its
-// tokens and the seed alone: equal samples go together, and a sample stays on its side when others come or go.
+// Split holds out about the given fraction of the samples for evaluation. Whether a sample is held out depends on its
+// tokens and the seed only: equal samples are on the same side, and a sample stays there when others are added or
+// removed.
 func Split(samples []Sample, share float64, seed uint64) (train, held []Sample) {
 	key := binary.LittleEndian.AppendUint64(nil, seed)
 	for i := range samples {
@@ -206,7 +206,7 @@ func Split(samples []Sample, share float64, seed uint64) (train, held []Sample) 
 	return train, held
 }
 
-// Common counts the samples of held that are among train.
+// Common counts the samples of held that are in train too.
 func Common(train, held []Sample) (n int) {
 	seen := make(map[[sha256.Size]byte]bool, len(train))
 	for i := range train {

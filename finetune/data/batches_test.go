@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// The order is part of a run's identity: these numbers never change.
+// The order is part of a run's identity: these values never change.
 func TestShuffleIsPinned(t *testing.T) {
 	for _, c := range []struct {
 		seed  uint64
@@ -26,7 +26,7 @@ func TestShuffleIsPinned(t *testing.T) {
 			t.Errorf("%d: %v", n, got)
 		}
 	}
-	// Each number comes to each place about equally often: chi-square of 5×5 cells over 20,000 seeds, 99.99 % below 47.
+	// Each value is at each position about equally often: chi-square of 5×5 cells over 20,000 seeds, 99.99 % below 47.
 	var count [5][5]float64
 	const runs = 20_000
 	for s := range uint64(runs) {
@@ -113,7 +113,7 @@ func checkPacks(t *testing.T, lengths []int, g Grouping) {
 	}
 }
 
-// checkLengths: batches are alike within, the longest sample comes first, and the short batch last.
+// checkLengths: lengths within a batch are similar, the longest sample comes first, and the short batch last.
 func checkLengths(t *testing.T, lengths []int, batches [][]int) {
 	t.Helper()
 	spread := 0
@@ -166,7 +166,7 @@ func TestSplit(t *testing.T) {
 	}
 	twice := slices.Concat(samples, samples)
 	if train, held := Split(twice, 0.1, 1); Common(train, held) != 0 || len(train)+len(held) != 4000 {
-		t.Errorf("of samples that stand twice %d are on both sides", Common(train, held))
+		t.Errorf("%d of the duplicate samples are on both sides", Common(train, held))
 	}
 	_, fewer := Split(samples[:1000], 0.1, 1)
 	for i, s := range fewer {

@@ -1,9 +1,9 @@
-// Package data turns files of conversations into token ids with targets, and those into batches.
+// Package data turns files of conversations into token ids with labels, and those into batches.
 //
 // records.go cuts a file into records and reads Alpaca, ShareGPT, OpenAI messages, prompt/completion and plain text;
-// encode.go renders them with the model's own template through runtime/chat and marks the targets; batches.go orders,
-// groups and packs. Nothing is dropped silently: what is not trained on is counted in Report, with its line. The same
-// file, options and seed give the same batches on every machine and in every version.
+// encode.go renders them with the model's own template through runtime/chat and sets the labels; batches.go orders,
+// groups and packs. Nothing is dropped silently: records that are not trained on are counted in Report, with their
+// lines. The same file, options and seed give the same batches on every machine and in every version.
 package data
 
 import (
@@ -23,23 +23,23 @@ import (
 
 // Errors of this package; test with errors.Is.
 var (
-	// ErrOptions says that options make no sense.
+	// ErrOptions says that options are invalid.
 	ErrOptions = errors.New("data options")
-	// ErrBad says that a file holds samples that cannot be trained on and the policy is to refuse them.
+	// ErrBad says that a file has samples that cannot be trained on and the policy is to refuse them.
 	ErrBad = errors.New("bad training data")
 )
 
-// Ignore is the label of a token that is no target.
+// Ignore is the label of a token that the loss does not count.
 const Ignore = -100
 
-// Sample is one sequence. Labels[t] is IDs[t] where the token is a target and Ignore elsewhere; they are not shifted:
-// logits of t-1 predict Labels[t].
+// Sample is one sequence. Labels[t] is IDs[t] for a trained token, which the loss counts, and Ignore otherwise; they
+// are not shifted: logits of t-1 predict Labels[t].
 type Sample struct {
 	IDs, Labels []int32
-	Line        int // where its record begins in the file, from 1
+	Line        int // line in the file on which its record begins, from 1
 }
 
-// Targets counts the tokens that the loss is taken over: labels, but the first, which nothing predicts.
+// Targets counts the trained tokens: those with a label, except the first of a sample, which nothing predicts.
 func (s *Sample) Targets() int {
 	n := 0
 	for _, l := range s.Labels[min(1, len(s.Labels)):] {
@@ -50,14 +50,14 @@ func (s *Sample) Targets() int {
 	return n
 }
 
-// Batch is samples one behind another, without padding: sequence s is the half-open range [Indptr[s], Indptr[s+1]) of
+// Batch is a concatenation of samples, without padding: sequence s is the half-open range [Indptr[s], Indptr[s+1]) of
 // IDs and Labels, with positions from 0.
 type Batch struct {
 	IDs, Labels []int32
 	Indptr      []int32
 }
 
-// Which tokens are targets.
+// Which tokens are trained.
 const (
 	OnAssistant  = "assistant"  // the text of every assistant message and the token that ends it
 	OnCompletion = "completion" // of the last assistant message only
@@ -71,14 +71,14 @@ const (
 	StyleAlpaca = "alpaca"
 )
 
-// What to do with samples that cannot be used.
+// The policies for samples that cannot be used.
 const (
 	Refuse   = "refuse"   // an error that lists them
 	Skip     = "skip"     // leave them out, counted
 	Truncate = "truncate" // cut the end off (only for what is too long), counted
 )
 
-// Options say how a file is read. The zero value of each means the first choice named.
+// Options are how a file is read. The zero value of each is the first choice listed.
 type Options struct {
 	Loss           string            // OnAssistant, OnCompletion, OnAll
 	Style          string            // StyleChat, StyleAlpaca
@@ -88,11 +88,11 @@ type Options struct {
 	MaxSampleBytes int               // of a record in the file; 0 means 4 MiB
 	Vars           map[string]string // {{name}} in the text becomes Vars["name"]
 	Now            time.Time         // the day that a chat template may print; zero means TemplateDay
-	Columns        map[string]string // our name of a field to the file's, as {"output": "response"}
+	Columns        map[string]string // weft's name of a field to the file's, as {"output": "response"}
 }
 
-// TemplateDay is what templates that print the date print in training, so that a run repeats on any day: the one that
-// Llama 3's own template falls back to.
+// TemplateDay is the date that templates see in training, so that a run is reproducible on any day: the default of
+// Llama 3's template.
 var TemplateDay = time.Date(2024, time.July, 26, 12, 0, 0, 0, time.UTC)
 
 func (o *Options) fill() error {
@@ -130,8 +130,8 @@ func (o *Options) fill() error {
 	return nil
 }
 
-// Model is what text is made for: the tokenizer and the chat template of the model that is trained. Template may be nil
-// for styles and records without messages.
+// Model is the tokenizer and the chat template of the model that is trained. Template may be nil for styles and records
+// without messages.
 type Model struct {
 	Tokenizer *tokenizer.Tokenizer
 	Template  *chat.Template
@@ -143,14 +143,14 @@ type Dataset struct {
 	Report  Report
 }
 
-// Load reads a file and encodes what it holds. With the policy Refuse an error that wraps ErrBad lists what is wrong,
-// with lines; a file that yields no sample is always one.
+// Load reads a file and encodes its records. With the policy Refuse an error that wraps ErrBad lists the problems, with
+// lines; a file without usable samples is always such an error.
 func Load(path string, m Model, o Options) (*Dataset, error) {
 	if err := o.fill(); err != nil {
 		return nil, err
 	}
 	if o.MaxTokens < 2 {
-		return nil, fmt.Errorf("%w: at most %d tokens a sample leave no target", ErrOptions, o.MaxTokens)
+		return nil, fmt.Errorf("%w: at most %d tokens per sample leave no token to train on", ErrOptions, o.MaxTokens)
 	}
 	d := &Dataset{Report: Report{Path: path, Counts: map[Problem]int{}}}
 	if err := d.read(m, &o); err != nil {
@@ -163,10 +163,10 @@ func Load(path string, m Model, o Options) (*Dataset, error) {
 	return d, nil
 }
 
-// encodeAtOnce bounds the records that are held at a time.
+// encodeAtOnce bounds the records in memory at a time.
 const encodeAtOnce = 1024
 
-// read reads the report's file and encodes it on the way.
+// read reads the report's file and encodes its records.
 func (d *Dataset) read(m Model, o *Options) error {
 	r := &d.Report
 	info, err := os.Stat(r.Path)
@@ -182,7 +182,7 @@ func (d *Dataset) read(m Model, o *Options) error {
 	}
 	defer f.Close()
 	h := sha256.New()
-	encoding := Report{Counts: map[Problem]int{}} // told behind what reading found
+	encoding := Report{Counts: map[Problem]int{}} // reported after the problems found in reading
 	var held []*Record
 	var failed error
 	(&reader{o: o, format: &r.Format, yield: func(rec *Record, err error) bool {

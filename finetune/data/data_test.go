@@ -24,7 +24,7 @@ const (
 	good2 = `{"messages":[{"role":"user","content":"Bye"},{"role":"assistant","content":"See you"}]}`
 )
 
-// What is wrong is found, told with its line, refused or skipped; the sound records around it are kept.
+// Problems are reported with their lines, refused or skipped; the valid records around them are kept.
 func TestBadInput(t *testing.T) {
 	m := Model{smolLM2(t), mustParse(t, chat.ChatML)}
 	turns := func(s string) string { return `{"messages":[` + s + `]}` }
@@ -62,7 +62,7 @@ func TestBadInput(t *testing.T) {
 			if !errors.Is(err, ErrBad) ||
 				!strings.Contains(err.Error(),
 					"1 of 3 records (1 × "+string(
-						c.problem)+"); mend them, or leave them out with bad_samples skip:\n  line 3: "+string(
+						c.problem)+"); fix them, or leave them out with bad_samples skip:\n  line 3: "+string(
 						c.problem)) || !strings.Contains(err.Error(), c.say) {
 				t.Errorf("refused with %.400v, want %s, %q", err, c.problem, c.say)
 			}
@@ -114,8 +114,8 @@ func TestUnusableFiles(t *testing.T) {
 	}
 }
 
-// One file in every spelling gives one dataset: lines, an array, another format of the same conversation, with and
-// without a byte-order mark.
+// The same data in every format gives the same dataset: lines, an array, another format of the same conversation, with
+// and without a byte-order mark.
 func TestFormatsAgree(t *testing.T) {
 	m := Model{smolLM2(t), mustParse(t, chat.ChatML)}
 	want := ""
@@ -156,7 +156,7 @@ func TestAlpacaFields(t *testing.T) {
 		t.Errorf("%q, want %q", got, want)
 	}
 	if got, want := targetText(m, d.Samples[0]), "b<|im_end|>O Y<|im_end|>"; got != want {
-		t.Errorf("targets %q, want %q", got, want)
+		t.Errorf("trained text %q, want %q", got, want)
 	}
 }
 
@@ -170,7 +170,7 @@ func targetText(m Model, s Sample) string {
 	return m.Tokenizer.Decode(ids, false)
 }
 
-// OpenAI's weights choose the turns; tool calls are targets, in the template's spelling or, where it has none, in the
+// OpenAI's weights choose the turns; tool calls are trained, in the template's spelling or, where it has none, in the
 // file's.
 func TestTurnsAndTools(t *testing.T) {
 	tok := smolLM2(t)
@@ -195,7 +195,7 @@ func TestTurnsAndTools(t *testing.T) {
 			continue
 		}
 		if got := targetText(m, d.Samples[0]); got != c.want {
-			t.Errorf("%s: targets %q, want %q", c.record, got, c.want)
+			t.Errorf("%s: trained text %q, want %q", c.record, got, c.want)
 		}
 	}
 }
@@ -203,8 +203,8 @@ func TestTurnsAndTools(t *testing.T) {
 func TestLongSamples(t *testing.T) {
 	m := Model{smolLM2(t), mustParse(t, chat.ChatML)}
 	long := fmt.Sprintf(`{"messages":[{"role":"user","content":"Hi"},{"role":"assistant","content":%q}]}`, strings.Repeat("word ", 50))
-	hopeless := fmt.Sprintf(`{"messages":[{"role":"user","content":%q},{"role":"assistant","content":"a"}]}`, strings.Repeat("word ", 50))
-	path := write(t, good+"\n"+long+"\n"+hopeless)
+	tooLong := fmt.Sprintf(`{"messages":[{"role":"user","content":%q},{"role":"assistant","content":"a"}]}`, strings.Repeat("word ", 50))
+	path := write(t, good+"\n"+long+"\n"+tooLong)
 	d, err := Load(path, m, Options{MaxTokens: 20, OnBad: Skip})
 	if err != nil || len(d.Samples) != 2 || len(d.Samples[1].IDs) != 20 ||
 		!maps.Equal(d.Report.Counts, map[Problem]int{Long: 2, NoTargets: 1}) {
@@ -238,7 +238,7 @@ func TestTexts(t *testing.T) {
 	}
 }
 
-// The templates of released models: every answer is found whole, and nothing else but what closes it.
+// The templates of released models: every answer is found completely, and nothing else except the tokens that close it.
 func TestReleasedTemplates(t *testing.T) {
 	files, err := filepath.Glob(goldens.Shared(t, "data", "tokenizers", "chat_templates") + "/*.jinja")
 	if err != nil || len(files) == 0 {
@@ -305,7 +305,7 @@ func TestOtherTokenizers(t *testing.T) {
 			}
 			if got := targetText(m, Sample{Labels: labels}); strings.Join(strings.Fields(got),
 				"") != strings.Join(strings.Fields(want.String()), "") {
-				t.Errorf("%s %d: targets %q, want %q (%v)", name, i, got, want.String(), ids)
+				t.Errorf("%s %d: trained text %q, want %q (%v)", name, i, got, want.String(), ids)
 			}
 		}
 	}
@@ -337,7 +337,7 @@ func TestNormalizingTokenizer(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := targetText(m, Sample{Labels: labels}); got != "\u00e9t\u00e9<|im_end|>y<|im_end|>" {
-		t.Errorf("targets %q of %q", got, m.Tokenizer.Decode(ids, false))
+		t.Errorf("trained text %q of %q", got, m.Tokenizer.Decode(ids, false))
 	}
 }
 

@@ -10,14 +10,14 @@ import (
 	"weft/runtime/tokenizer"
 )
 
-// encoded is what became of one record.
+// encoded is the result for one record.
 type encoded struct {
 	sample   Sample
 	findings []Finding
 	bad      bool
 }
 
-// encode appends the samples of the records, in their order, made on all cores; found receives what is wrong with them.
+// encode appends the samples of the records, in their order, encoded on all cores; found receives their problems.
 func (d *Dataset) encode(m Model, o *Options, records []*Record, found *Report) {
 	out := make([]encoded, len(records))
 	var next atomic.Int64
@@ -83,7 +83,7 @@ func encodeRecord(m Model, o *Options, rec *Record) (e encoded) {
 	return e
 }
 
-// withEnd appends the end of text where the tokenizer has not.
+// withEnd appends the end of text if the tokenizer has not.
 func withEnd(tok *tokenizer.Tokenizer, ids []int32) []int32 {
 	if eos, ok := tok.EOS(); ok && (len(ids) == 0 || ids[len(ids)-1] != eos) {
 		return append(ids, eos)
@@ -91,7 +91,7 @@ func withEnd(tok *tokenizer.Tokenizer, ids []int32) []int32 {
 	return ids
 }
 
-// splitTokens encodes prompt and completion apart, so that no token spans the border, and ends the text.
+// splitTokens encodes prompt and completion separately, so that no token crosses the border, and ends the text.
 func splitTokens(tok *tokenizer.Tokenizer, rec *Record, loss string) (ids, labels []int32) {
 	ids = tok.Encode(rec.Prompt, tokenizer.EncodeOptions{AddSpecial: true})
 	if eos, ok := tok.EOS(); ok && len(ids) > 0 && ids[len(ids)-1] == eos {
@@ -106,7 +106,7 @@ func splitTokens(tok *tokenizer.Tokenizer, rec *Record, loss string) (ids, label
 	return ids, labels
 }
 
-// chatTokens renders a conversation, encodes it as one text as the server does, and marks the targets.
+// chatTokens renders a conversation, encodes it as one text as the server does, and sets the labels.
 func chatTokens(m Model, rec *Record, o *Options) (ids, labels []int32, ended bool, err error) {
 	r, err := newRendering(m, rec, o.Now)
 	if err != nil {
@@ -132,7 +132,7 @@ func chatTokens(m Model, rec *Record, o *Options) (ids, labels []int32, ended bo
 	if err != nil {
 		return nil, nil, false, err
 	}
-	ids, spans := encodeText(m.Tokenizer, r.full, regions)
-	labels, ended = targets(m.Tokenizer, ids, spans, regions, r.full)
+	ids, ranges := encodeText(m.Tokenizer, r.full, regions)
+	labels, ended = labelsOf(m.Tokenizer, ids, ranges, regions, r.full)
 	return ids, labels, ended, nil
 }

@@ -6,8 +6,7 @@ import (
 	"testing"
 )
 
-// FuzzRecords: whatever a file holds, each record is either usable or a finding, in the order of lines, and an
-// error ends them.
+// FuzzRecords: for any file, each record is either usable or a finding, in the order of lines, and an error ends them.
 func FuzzRecords(f *testing.F) {
 	for _, seed := range []string{
 		good + "\n" + good2,
@@ -49,7 +48,7 @@ func FuzzRecords(f *testing.F) {
 			}
 		}
 		if want := min(all, 1+int(choice)%3); some != want {
-			t.Fatalf("%d records of %d when %d are asked for", some, all, 1+int(choice)%3)
+			t.Fatalf("%d records of %d when %d are requested", some, all, 1+int(choice)%3)
 		}
 		last, lines := 0, 1+bytes.Count(file, []byte("\n"))
 		for _, rec := range records {

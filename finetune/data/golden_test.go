@@ -77,7 +77,7 @@ func parseMessages(t testing.TB, raw []byte) *Record {
 	return rec
 }
 
-// Ids and labels of every chat equal transformers' and the goldens' rule, whether the template says where its answers
+// Ids and labels of every chat equal transformers' and the goldens' rule, whether the template marks where its answers
 // are, or the generation prompt shows it, or neither.
 func TestChatMasksEqualGoldens(t *testing.T) {
 	var g chatGolden

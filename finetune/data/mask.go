@@ -13,14 +13,13 @@ import (
 	"weft/runtime/tokenizer"
 )
 
-// span is the half-open range of bytes [begin, end) of a rendered text.
-type span struct{ begin, end int }
+// byteRange is the half-open range of bytes [begin, end) of a rendered text.
+type byteRange struct{ begin, end int }
 
-// region is where an answer lies in a rendering. closed says that it reaches to the end of the turn and beyond, so that
-// its last special token ends it; otherwise the special token that follows belongs to it. exact regions are taken as
-// they are.
+// region is the range of an answer in a rendering. closed: it extends to the end of the turn or beyond, so that its
+// last special token ends it; otherwise the special token that follows belongs to it. exact regions are used unchanged.
 type region struct {
-	span
+	byteRange
 	closed, exact bool
 }
 
@@ -51,8 +50,8 @@ func newRendering(m Model, rec *Record, now time.Time) (*rendering, error) {
 	return r, nil
 }
 
-// forTemplate leaves out what no template expects, and of tool calls that are spelled twice the spelling that the
-// template does not use.
+// forTemplate removes fields that no template expects, and of tool calls given in two forms the form that the template
+// does not use.
 func forTemplate(t *chat.Template, m *jinja.Map) *jinja.Map {
 	_, both := m.Get(callText)
 	out := jinja.NewMap()
@@ -78,14 +77,14 @@ func (r *rendering) text(n int, generate bool) (string, error) {
 	return r.m.Template.Render(in)
 }
 
-// regions finds the answers that wanted names by message. A template with {% generation %} says itself where they are
-// (all of them). Else an answer is what comes behind the generation prompt, as when it is served: the rendering up to
-// it with that prompt must begin the whole. Where it does not (a template that changes the beginning, or opens a
-// reasoning in the prompt), the answer is where another one would be.
+// regions finds the answers of the messages in wanted. A template with {% generation %} marks them itself (all of
+// them). Otherwise an answer is the text after the generation prompt, as in serving: the rendering up to it with that
+// prompt must be a prefix of the whole. If it is not (a template that changes earlier text, or opens a reasoning in the
+// prompt), the answer is found by rendering another text in its place.
 func (r *rendering) regions(wanted []int) ([]region, error) {
 	in := r.input
 	in.Messages = r.messages
-	text, marked, err := r.m.Template.RenderSpans(in)
+	text, marked, err := r.m.Template.RenderRanges(in)
 	if err != nil {
 		return nil, err
 	}
@@ -106,7 +105,7 @@ func (r *rendering) regions(wanted []int) ([]region, error) {
 	return out, nil
 }
 
-// byTags takes the spans of {% generation %}, one an assistant message.
+// byTags uses the ranges of {% generation %}, one per assistant message.
 func (r *rendering) byTags(marked [][2]int, wanted []int) ([]region, error) {
 	var answers []int
 	for i, m := range r.messages {
@@ -130,8 +129,8 @@ func (r *rendering) byTags(marked [][2]int, wanted []int) ([]region, error) {
 	}
 	for k, m := range marked {
 		begin := offset(m[0])
-		if s := (span{begin, offset(m[1])}); slices.Contains(wanted, answers[k]) {
-			out = append(out, region{span: s, exact: true})
+		if s := (byteRange{begin, offset(m[1])}); slices.Contains(wanted, answers[k]) {
+			out = append(out, region{byteRange: s, exact: true})
 		}
 	}
 	return out, nil
@@ -140,23 +139,23 @@ func (r *rendering) byTags(marked [][2]int, wanted []int) ([]region, error) {
 func (r *rendering) byPrompt(i int) (region, bool) {
 	prompt, err := r.text(i, true)
 	if err != nil || !strings.HasPrefix(r.full, prompt) {
-		return region{}, false // also a template that cannot render the beginning alone
+		return region{}, false // also for a template that cannot render the earlier messages alone
 	}
 	whole, err := r.text(i+1, false)
 	if err != nil || !strings.HasPrefix(r.full, whole) || len(whole) < len(prompt) {
 		return region{}, false
 	}
-	return region{span: span{len(prompt), len(whole)}, closed: true}, true
+	return region{byteRange: byteRange{len(prompt), len(whole)}, closed: true}, true
 }
 
-// probe is a text that no conversation holds: a private-use character, twice.
+// probe is a text that occurs in no conversation: a private-use character, twice.
 const probe = "\U0010fff0\U0010fff0"
 
-// byProbe renders another text in the answer's place: what comes before and behind it is the same, so the answer lies
-// between.
+// byProbe renders another text in the answer's place: the text before and after it is the same, so the answer is
+// between them.
 func (r *rendering) byProbe(i int) (region, error) {
 	lost := fmt.Errorf(
-		"where message %d begins and ends cannot be told from the rendering: mark it in the template with {%% "+
+		"the start and end of message %d cannot be found in the rendering: mark it in the template with {%% "+
 			"generation %%}", i)
 	m, ok := r.messages[i].(*jinja.Map)
 	if !ok {
@@ -177,15 +176,15 @@ func (r *rendering) byProbe(i int) (region, error) {
 		!strings.HasSuffix(r.full, tail) {
 		return region{}, lost
 	}
-	return region{span: span{len(head), len(r.full) - len(tail)}}, nil
+	return region{byteRange: byteRange{len(head), len(r.full) - len(tail)}}, nil
 }
 
 var errAlign = errors.New("tokens do not spell the text")
 
 // align returns the bytes of text that each token spells. Tokenizers may drop white space behind special tokens and put
-// a space before words; what else they change is errAlign.
-func align(tok *tokenizer.Tokenizer, ids []int32, text string) ([]span, error) {
-	out, at := make([]span, len(ids)), 0
+// a space before words; any other change is errAlign.
+func align(tok *tokenizer.Tokenizer, ids []int32, text string) ([]byteRange, error) {
+	out, at := make([]byteRange, len(ids)), 0
 	for k, id := range ids {
 		b := string(tok.TokenBytes(id))
 		begin, n := at, len(b)
@@ -199,7 +198,7 @@ func align(tok *tokenizer.Tokenizer, ids []int32, text string) ([]span, error) {
 			}
 			begin++
 		}
-		out[k] = span{begin, begin + n}
+		out[k] = byteRange{begin, begin + n}
 		at = begin + n
 	}
 	if strings.TrimSpace(text[at:]) != "" {
@@ -210,10 +209,10 @@ func align(tok *tokenizer.Tokenizer, ids []int32, text string) ([]span, error) {
 
 // encodeText returns the ids of text and the bytes of each. Where the tokenizer normalizes so that tokens cannot be
 // placed, the text is encoded in pieces, cut at the regions' borders, and a token has its piece's bytes.
-func encodeText(tok *tokenizer.Tokenizer, text string, regions []region) ([]int32, []span) {
+func encodeText(tok *tokenizer.Tokenizer, text string, regions []region) ([]int32, []byteRange) {
 	ids := tok.Encode(text, tokenizer.EncodeOptions{})
-	if spans, err := align(tok, ids, text); err == nil {
-		return ids, spans
+	if ranges, err := align(tok, ids, text); err == nil {
+		return ids, ranges
 	}
 	cuts := []int{0, len(text)}
 	for _, r := range regions {
@@ -222,19 +221,19 @@ func encodeText(tok *tokenizer.Tokenizer, text string, regions []region) ([]int3
 	slices.Sort(cuts)
 	cuts = slices.Compact(cuts)
 	ids = nil
-	var spans []span
+	var ranges []byteRange
 	for k := range cuts[1:] {
-		piece := span{cuts[k], cuts[k+1]}
+		piece := byteRange{cuts[k], cuts[k+1]}
 		for _, id := range tok.Encode(text[piece.begin:piece.end], tokenizer.EncodeOptions{}) {
-			ids, spans = append(ids, id), append(spans, piece)
+			ids, ranges = append(ids, id), append(ranges, piece)
 		}
 	}
-	return ids, spans
+	return ids, ranges
 }
 
-// targets marks the tokens of the answers: those that lie within a region whole, up to and with the special token that
-// ends the turn. ended says that each answer has such a token and that it is one which ends a generation.
-func targets(tok *tokenizer.Tokenizer, ids []int32, spans []span, regions []region, text string) (labels []int32,
+// labelsOf returns the labels of the answers' tokens: those completely within a region, up to and with the special
+// token that ends the turn. ended reports whether each answer has such a token and it ends a generation.
+func labelsOf(tok *tokenizer.Tokenizer, ids []int32, ranges []byteRange, regions []region, text string) (labels []int32,
 	ended bool) {
 	labels = make([]int32, len(ids))
 	for i := range labels {
@@ -243,7 +242,7 @@ func targets(tok *tokenizer.Tokenizer, ids []int32, spans []span, regions []regi
 	ended = true
 	for _, r := range regions {
 		first, last := -1, -1 // tokens within the region
-		for k, s := range spans {
+		for k, s := range ranges {
 			if s.begin >= r.begin && s.end <= r.end && (s.begin < s.end || s.begin > r.begin) {
 				if first < 0 {
 					first = k
@@ -251,7 +250,7 @@ func targets(tok *tokenizer.Tokenizer, ids []int32, spans []span, regions []regi
 				last = k
 			}
 		}
-		end := r.lastToken(tok, ids, spans, first, last, text)
+		end := r.lastToken(tok, ids, ranges, first, last, text)
 		ended = ended && end >= 0 && slices.Contains(tok.StopIDs(), ids[end])
 		if first < 0 {
 			first = end // an empty answer
@@ -263,14 +262,14 @@ func targets(tok *tokenizer.Tokenizer, ids []int32, spans []span, regions []regi
 	return labels, ended
 }
 
-// lastToken returns the last target of a region whose own tokens are first to last (-1: none).
-func (r *region) lastToken(tok *tokenizer.Tokenizer, ids []int32, spans []span, first, last int, text string) int {
+// lastToken returns the last trained token of a region whose own tokens are first to last (-1: none).
+func (r *region) lastToken(tok *tokenizer.Tokenizer, ids []int32, ranges []byteRange, first, last int, text string) int {
 	switch {
 	case r.exact:
 		return last
 	case !r.closed:
-		next := slices.IndexFunc(spans, func(s span) bool { return s.begin >= r.end })
-		if next >= 0 && tok.IsSpecial(ids[next]) && strings.TrimSpace(text[r.end:spans[next].begin]) == "" {
+		next := slices.IndexFunc(ranges, func(s byteRange) bool { return s.begin >= r.end })
+		if next >= 0 && tok.IsSpecial(ids[next]) && strings.TrimSpace(text[r.end:ranges[next].begin]) == "" {
 			return next
 		}
 		return last
@@ -283,7 +282,7 @@ func (r *region) lastToken(tok *tokenizer.Tokenizer, ids []int32, spans []span, 
 			return k
 		}
 	}
-	for last >= first && strings.TrimSpace(text[spans[last].begin:spans[last].end]) == "" {
+	for last >= first && strings.TrimSpace(text[ranges[last].begin:ranges[last].end]) == "" {
 		last--
 	}
 	return last

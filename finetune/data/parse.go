@@ -11,7 +11,7 @@ import (
 	"weft/internal/jinja"
 )
 
-// The formats of records, told apart by their fields. A file has one format: that of its first record.
+// The formats of records, distinguished by their fields. A file has one format: that of its first record.
 const (
 	formatMessages   = "messages"          // messages [{role, content, weight?}], tools?
 	formatShareGPT   = "sharegpt"          // conversations [{from, value}] (or role and content), system?, tools?
@@ -28,10 +28,10 @@ var columns = []string{"messages", "tools", "conversations", "system", "instruct
 type Message struct {
 	Fields *jinja.Map // as the template takes it: role, content, tool_calls, …
 	Role   string
-	Train  bool // an assistant's whose weight is not 0
+	Train  bool // an assistant message whose weight is not 0
 }
 
-// fields reads a record's fields under our names.
+// fields reads a record's fields under weft's names.
 type fields struct {
 	m       *jinja.Map
 	columns map[string]string
@@ -72,8 +72,8 @@ func (f fields) format() string {
 	return ""
 }
 
-// parseRecord reads one record; a problem comes with an error that says what. fileFormat is the format of the records
-// before it, "" where there is none yet, and is set.
+// parseRecord reads one record; a problem is returned with an error that describes it. fileFormat is the format of the
+// records before it, "" where there is none yet, and is set.
 func parseRecord(raw []byte, o *Options, fileFormat *string) (*Record, Problem, error) {
 	v, err := jinja.DecodeJSON(raw)
 	if err != nil {
@@ -176,7 +176,7 @@ func (rec *Record) finish(f fields) (*Record, Problem, error) {
 	return rec, "", nil
 }
 
-// empty says that a message has neither text nor tool calls.
+// empty reports whether a message has neither text nor tool calls.
 func (m *Message) empty() bool {
 	if calls, ok := m.Fields.Get("tool_calls"); ok {
 		if list, ok := calls.([]any); ok && len(list) > 0 {
@@ -286,7 +286,7 @@ func parseTurn(m *jinja.Map) (Message, Problem, error) {
 }
 
 // parseCall makes tool calls of ShareGPT's function_call, an object (or a list of them) with name and arguments. The
-// text stays beside them, for templates that know none.
+// text is kept too, for templates without tool calls.
 func parseCall(text string) (Message, Problem, error) {
 	v, err := jinja.DecodeJSON([]byte(text))
 	if err != nil {
@@ -316,7 +316,7 @@ func parseCall(text string) (Message, Problem, error) {
 	return msg, "", nil
 }
 
-// callText marks a message whose content spells its tool calls; encode keeps one of the two.
+// callText marks a message whose content is the text of its tool calls; encode keeps one of the two.
 const callText = "weft_content_is_calls"
 
 func say(role, content string) Message {
@@ -326,7 +326,7 @@ func say(role, content string) Message {
 	return Message{Fields: m, Role: role, Train: role == "assistant"}
 }
 
-// tools reads the tools of a record: a list, or a string that holds one (LLaMA-Factory).
+// tools reads the tools of a record: a list, or a string with a JSON list (LLaMA-Factory).
 func (f fields) tools() ([]any, error) {
 	v := f.get("tools")
 	if text, ok := v.(string); ok {
@@ -416,7 +416,7 @@ func (f fields) history() ([]Message, error) {
 		user, ok1 := pair[0].(string)
 		answer, ok2 := pair[1].(string)
 		if !ok1 || !ok2 {
-			return nil, fmt.Errorf("history %d holds no two strings", i)
+			return nil, fmt.Errorf("history %d is not two strings", i)
 		}
 		out = append(out, say("user", user), say("assistant", answer))
 	}
@@ -460,7 +460,7 @@ func (f fields) completion() (*Record, Problem, error) {
 // placeholder is what Options.Vars replaces.
 var placeholder = regexp.MustCompile(`\{\{\s*[A-Za-z_][A-Za-z0-9_]*\s*\}\}`)
 
-// substitute fills placeholders and says whether one without value is left.
+// substitute fills placeholders and reports whether one without a value is left.
 func (o *Options) substitute(rec *Record) (left bool) {
 	fill := func(s string) string {
 		return placeholder.ReplaceAllStringFunc(s, func(p string) string {
@@ -476,7 +476,7 @@ func (o *Options) substitute(rec *Record) (left bool) {
 	return left
 }
 
-// eachText replaces every text of the record by what f makes of it.
+// eachText replaces every text of the record by f of it.
 func (rec *Record) eachText(f func(string) string) {
 	rec.Prompt, rec.Text = f(rec.Prompt), f(rec.Text)
 	for i := range rec.Messages {

@@ -15,10 +15,10 @@ import (
 type Record struct {
 	Line     int       // on which it begins, from 1
 	Messages []Message // of a conversation
-	Tools    []any     // what a conversation's template is told of tools, as JSON decodes it
-	Prompt   string    // in the place of Messages, with Text as its completion
-	Text     string    // a completion, or alone
-	Notes    []Finding // what was found and does not make it bad
+	Tools    []any     // tools for the conversation's template, as decoded JSON
+	Prompt   string    // instead of Messages, with Text as its completion
+	Text     string    // a completion, or plain text without prompt
+	Notes    []Finding // findings that do not make it bad
 
 	kind kind
 }
@@ -28,7 +28,7 @@ type kind uint8
 const (
 	conversation kind = iota
 	split             // prompt, then completion and the end of the text
-	plain             // text alone
+	plain             // text only
 )
 
 // Read returns the records of src, a JSON array or JSON Lines, as they are read. It keeps one in memory at a time, of
@@ -52,7 +52,7 @@ type reader struct {
 	yield  func(*Record, error) bool
 }
 
-// read yields all there is, and last the error that ends it.
+// read yields all records, and last the error that ends them.
 func (p *reader) read(src io.Reader) {
 	in := bufio.NewReaderSize(src, 1<<16)
 	if bom, _ := in.Peek(3); string(bom) == "\ufeff" {
@@ -76,10 +76,10 @@ func (p *reader) read(src io.Reader) {
 	}
 }
 
-// errEnough says that nobody wants further records.
+// errEnough says that the caller needs no further records.
 var errEnough = errors.New("enough")
 
-// skipSpace leaves in before the first byte that is no white space and returns that byte and its line.
+// skipSpace skips white space of in and returns the next byte, not consumed, and its line.
 func skipSpace(in *bufio.Reader) (line int, first byte, err error) {
 	for line = 1; ; {
 		c, err := in.ReadByte()
@@ -94,7 +94,7 @@ func skipSpace(in *bufio.Reader) (line int, first byte, err error) {
 	}
 }
 
-// lines reads JSON Lines; a broken line leaves the others whole.
+// lines reads JSON Lines; an invalid line does not affect the others.
 func (p *reader) lines(in *bufio.Reader, line int) error {
 	for ; ; line++ {
 		text, size, err := readLine(in, p.o.MaxSampleBytes)
@@ -133,8 +133,7 @@ func readLine(in *bufio.Reader, limit int) (text []byte, size int, err error) {
 	}
 }
 
-// array reads a JSON array. Behind a syntax error no element can be told from the next: it is an error whatever the
-// policy.
+// array reads a JSON array. After a syntax error the elements cannot be separated: it is an error with every policy.
 func (p *reader) array(in *bufio.Reader, line int) error {
 	lines := &lineCounter{r: in, line: line}
 	dec := json.NewDecoder(lines)
@@ -171,7 +170,7 @@ func next(dec *json.Decoder) int64 {
 	return dec.InputOffset() + int64(len(rest)-len(bytes.TrimLeft(rest, " \t\r\n")))
 }
 
-// lineCounter tells the line of a byte offset of what was read through it. Offsets must ascend.
+// lineCounter returns the line of a byte offset in the data read through it. Offsets must ascend.
 type lineCounter struct {
 	r       io.Reader
 	read    int64
@@ -209,7 +208,7 @@ func (p *reader) take(raw []byte, size, line int) error {
 	return nil
 }
 
-// parse reads one record, or says with a Finding what is wrong with it.
+// parse reads one record, or returns a Finding that describes its problem.
 func (p *reader) parse(raw []byte, size, line int) (*Record, error) {
 	switch {
 	case size > p.o.MaxSampleBytes:

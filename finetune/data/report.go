@@ -10,10 +10,10 @@ import (
 	"strings"
 )
 
-// Problem names what is wrong with a record; it is also the key of Report.Counts.
+// Problem is the kind of a record's problem; it is also the key of Report.Counts.
 type Problem string
 
-// The problems. All but the last four make a record bad; Long and Unanswered fall under a policy of their own.
+// The problems. All but the last four make a record bad; Long and Unanswered have their own policies.
 const (
 	BrokenJSON   Problem = "broken JSON"
 	InvalidUTF8  Problem = "invalid UTF-8"
@@ -31,7 +31,7 @@ const (
 	Endless Problem = "answer without end of turn"
 )
 
-// note says that a problem is told but does not make a record bad.
+// note reports whether a problem is reported but does not make a record bad.
 func (p Problem) note() bool { return p == Placeholder || p == ToolsIgnored || p == Endless }
 
 // Finding is one problem at one place; as an error it says that a record cannot be used.
@@ -48,7 +48,7 @@ func (f Finding) Error() string {
 	return fmt.Sprintf("line %d: %s: %s", f.Line, f.Problem, f.Detail)
 }
 
-// Report says what became of a file.
+// Report summarizes the reading of a file.
 type Report struct {
 	Path     string          `json:"path"`
 	SHA256   string          `json:"sha256"` // of the file
@@ -65,7 +65,7 @@ type Report struct {
 
 const (
 	maxFindings = 100 // kept
-	maxTold     = 10  // in an error
+	maxInError  = 10  // in an error
 )
 
 func (r *Report) add(found ...Finding) {
@@ -77,7 +77,7 @@ func (r *Report) add(found ...Finding) {
 	}
 }
 
-// merge adds what another report found.
+// merge adds the findings of another report.
 func (r *Report) merge(other *Report) {
 	for p, n := range other.Counts {
 		r.Counts[p] += n
@@ -85,7 +85,7 @@ func (r *Report) merge(other *Report) {
 	r.Findings = append(r.Findings, other.Findings[:min(len(other.Findings), maxFindings-len(r.Findings))]...)
 }
 
-// verdict applies the policies to what was found.
+// verdict applies the policies to the findings.
 func (r *Report) verdict(o *Options, samples int) error {
 	bad := 0
 	for p, n := range r.Counts {
@@ -96,15 +96,15 @@ func (r *Report) verdict(o *Options, samples int) error {
 	switch {
 	case bad > 0:
 		return fmt.Errorf("%w: %d of %d records (%s); %s:%s", ErrBad, bad, r.Records, r.counted(), r.advice(o),
-			r.told())
+			r.listed())
 	case samples == 0:
 		return fmt.Errorf("%w: none of %d records can be trained on%s%s", ErrBad, r.Records,
-			prefixed(": ", r.counted()), r.told())
+			prefixed(": ", r.counted()), r.listed())
 	}
 	return nil
 }
 
-// advice says what to do about a refused file; the settings are those of package train.
+// advice returns a hint for a refused file; the settings are those of package train.
 func (r *Report) advice(o *Options) string {
 	var out []string
 	bad := 0
@@ -114,7 +114,7 @@ func (r *Report) advice(o *Options) string {
 		}
 	}
 	if o.OnBad == Refuse && bad > 0 {
-		out = append(out, "mend them, or leave them out with bad_samples "+Skip)
+		out = append(out, "fix them, or leave them out with bad_samples "+Skip)
 	}
 	if o.OnLong == Refuse && r.Counts[Long] > 0 {
 		out = append(out,
@@ -138,10 +138,10 @@ func (r *Report) counted() string {
 	return strings.Join(parts, ", ")
 }
 
-func (r *Report) told() string {
+func (r *Report) listed() string {
 	var b strings.Builder
 	for i, f := range r.Findings {
-		if i == maxTold {
+		if i == maxInError {
 			b.WriteString("\n  …")
 			break
 		}
@@ -152,9 +152,9 @@ func (r *Report) told() string {
 
 // String is the report in a few lines.
 func (r *Report) String() string {
-	return fmt.Sprintf("%s: %s, %d records, %d samples, %d tokens, %d targets, longest %d%s%s", r.Path, r.Format,
+	return fmt.Sprintf("%s: %s, %d records, %d samples, %d tokens, %d trained tokens, longest %d%s%s", r.Path, r.Format,
 		r.Records, r.Samples, r.Tokens, r.Targets, r.Longest,
-		prefixed("; ", r.counted()), r.told())
+		prefixed("; ", r.counted()), r.listed())
 }
 
 func (d *Dataset) summarize() {

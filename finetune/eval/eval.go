@@ -17,16 +17,16 @@ import (
 var ErrTooShort = errors.New("the text has fewer than two tokens: nothing to score")
 
 // Scorer returns the natural log-probability of each token of ids but the first, given those before it: len(ids)-1
-// values. ids holds at least two tokens, and still belongs to the caller.
+// values. ids holds at least two tokens, and belongs to the caller.
 type Scorer func(ctx context.Context, ids []int32) ([]float64, error)
 
-// Options say how a text is cut. Windows do not overlap: the first token of each is context only.
+// Options are how a text is divided into windows. Windows do not overlap: the first token of each is only context.
 type Options struct {
 	Window     int // tokens in a window, at least 2
 	MaxWindows int // 0: all
 }
 
-// Result is what was measured.
+// Result is the result of a measurement.
 type Result struct {
 	MeanNLL    float64 `json:"mean_nll"`   // per scored token, in nats
 	Perplexity float64 `json:"perplexity"` // e to the MeanNLL
@@ -71,7 +71,7 @@ func Perplexity(ctx context.Context, score Scorer, ids []int32, o Options) (*Res
 	return r, nil
 }
 
-// OnEngine scores with an engine's model. with makes requests those of an adapter; nil is the base.
+// OnEngine scores with an engine's model. with sets the adapter of each request; nil is the base model.
 func OnEngine(e *engine.Engine, with func(reqs ...engine.Request) []engine.Request) Scorer {
 	return func(ctx context.Context, ids []int32) ([]float64, error) {
 		reqs := []engine.Request{{

@@ -32,7 +32,7 @@ func TestWindows(t *testing.T) {
 	for _, c := range []struct {
 		ids                     []int32
 		o                       Options
-		windows, tokens, scored int // the last: tokens that were given to the scorer
+		windows, tokens, scored int // the last: tokens passed to the scorer
 	}{
 		{[]int32{1, 2}, Options{Window: 2}, 1, 1, 2},
 		{[]int32{1, 2, 3, 4, 5, 6, 7}, Options{Window: 3}, 2, 4, 6}, // the last one has one token

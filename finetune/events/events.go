@@ -15,24 +15,24 @@ import (
 	"unicode/utf8"
 )
 
-// Scalar is one value of one curve. TensorBoard groups tags by what stands before the first slash: "train/loss".
+// Scalar is one value of one curve. TensorBoard groups tags by the text before the first slash: "train/loss".
 type Scalar struct {
 	Tag   string
 	Value float64 // stored as float32
 }
 
-// Writer appends to one event file. A record is written whole with one call of the system, so that a killed run leaves
-// at most one record cut short, at the end. Not safe for concurrent use.
+// Writer appends to one event file. A record is written with one system call, so that a killed run leaves at most one
+// incomplete record, at the end. Not safe for concurrent use.
 type Writer struct {
 	f   *os.File
 	buf []byte
 }
 
-// created counts the files of this process, which their names must tell apart.
+// created counts the files of this process, to give them different names.
 var created atomic.Int64
 
 // Create starts an event file in folder dir, which is made if needed. A run whose first step will be first > 0 writes a
-// new file beside older ones, whose values from that step on TensorBoard then forgets.
+// new file next to older ones; TensorBoard then discards their values from that step on.
 func Create(dir string, now time.Time, first int64) (*Writer, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("event file: %w", err)

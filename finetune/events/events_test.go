@@ -150,7 +150,7 @@ func TestWriteAndRead(t *testing.T) {
 }
 
 // The bytes by another implementation: the first record of every event file, whose checksums TensorFlow's crc32c gives,
-// and a protocol-buffer encoder that is not ours.
+// and an independent protocol-buffer encoder.
 func TestBytes(t *testing.T) {
 	file := written(t, 0, func(w *Writer) error { return w.Write(then, 300, Scalar{"a/b", 1}) })
 	// The well-known vector of CRC32C: 32 zero bytes have 0x8a9136aa; masked as TFRecord does.

@@ -75,7 +75,7 @@ td:first-child { opacity: .7 } .note { border-left: 4px solid #c33; padding-left
 </html>
 `))
 
-// The picture, in its own units.
+// The chart's dimensions, in SVG units.
 const (
 	width, height            = 800.0, 300.0
 	left, right, top, bottom = 60.0, 16.0, 12.0, 28.0
@@ -83,7 +83,7 @@ const (
 	colors                   = "#1f77b4 #d62728 #2ca02c #ff7f0e #9467bd #8c564b"
 )
 
-// axis maps values to places.
+// axis maps values to coordinates.
 type axis struct{ lo, hi, from, to float64 }
 
 func (a axis) at(v float64) float64 { return a.from + (v-a.lo)/(a.hi-a.lo)*(a.to-a.from) }
@@ -128,7 +128,7 @@ func label(b *strings.Builder, x, y float64, anchor, color, text string) {
 
 func finite(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }
 
-// axes spans all finite values; where they are (almost) one they get room around them.
+// axes cover all finite values, with a margin if they are (almost) equal.
 func axes(c Chart) (x, y axis, ok bool) {
 	x, y = axis{math.Inf(1), math.Inf(-1), left, width - right}, axis{math.Inf(1), math.Inf(-1), height - bottom, top}
 	for _, s := range c.Series {
@@ -154,7 +154,7 @@ type tick struct {
 	text string
 }
 
-// ticks returns round numbers within [lo, hi], about five, with as many digits as tell them apart.
+// ticks returns round numbers within [lo, hi], about five, with enough digits to distinguish them.
 func ticks(lo, hi float64) []tick {
 	step := math.Pow(10, math.Floor(math.Log10((hi-lo)/5)))
 	for _, f := range []float64{1, 2, 5, 10} {

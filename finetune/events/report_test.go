@@ -34,7 +34,7 @@ func svgs(t *testing.T, html string) []string {
 			}
 		}
 		if strings.Contains(s, "NaN") || strings.Contains(s, "Inf") || strings.Contains(s, "%!") {
-			t.Errorf("a picture holds no numbers: %s", s)
+			t.Errorf("a chart has no axis values: %s", s)
 		}
 	}
 	return all
@@ -50,7 +50,7 @@ func TestPage(t *testing.T) {
 	})
 	for _, bad := range []string{"<b>", "<script", "<x>", "<i>", "http"} {
 		if strings.Contains(html, bad) {
-			t.Errorf("the page holds %q", bad)
+			t.Errorf("the page contains %q", bad)
 		}
 	}
 	pictures := svgs(t, html)

@@ -6,8 +6,8 @@ import (
 	"weft/runtime/lora"
 )
 
-// AttachLoRA trains factors on a linear layer of a block: on one projection, or on several that files hold fused
-// (Phi-3), in their order: then A is shared, and B and the magnitudes are those of all outputs, one projection after
+// AttachLoRA trains LoRA on a linear layer of a block: on one projection, or on several that files store fused (Phi-3),
+// in their order: then they have the same A, and B and the magnitudes are those of all outputs, one projection after
 // the other.
 func (m *Model) AttachLoRA(layer int, targets []lora.Target, a *LoRA) {
 	m.params = append(m.params, a.A, a.B)
@@ -17,7 +17,7 @@ func (m *Model) AttachLoRA(layer int, targets []lora.Target, a *LoRA) {
 	first, begin := m.blocks[layer].linear[targets[0]], 0
 	for _, t := range targets {
 		l := m.blocks[layer].linear[t]
-		l.index = first.index // of dropout: the parts see one input
+		l.index = first.index // for dropout: the parts have the same input
 		l.lora = a
 		if len(targets) > 1 {
 			part := *a
@@ -31,8 +31,8 @@ func (m *Model) AttachLoRA(layer int, targets []lora.Target, a *LoRA) {
 	}
 }
 
-// AttachHeadLoRA trains factors on the output head: A [R, H], B [V, R]. Where the head is tied the embedding does not
-// see them, as in PEFT.
+// AttachHeadLoRA trains LoRA on the output head: A [R, H], B [V, R]. If the head is tied, the LoRA does not change the
+// embedding, as in PEFT.
 func (m *Model) AttachHeadLoRA(a *LoRA) {
 	m.head.lora = a
 	m.params = append(m.params, a.A, a.B)
@@ -41,7 +41,7 @@ func (m *Model) AttachHeadLoRA(a *LoRA) {
 	}
 }
 
-// AttachEmbedLoRA trains factors on the embedding: A [R, V], B [H, R]. A has no magnitude and drops nothing.
+// AttachEmbedLoRA trains LoRA on the embedding: A [R, V], B [H, R], without magnitude and dropout.
 func (m *Model) AttachEmbedLoRA(a *LoRA) {
 	m.table = &lowRank{LoRA: a}
 	m.params = append(m.params, a.A, a.B)
@@ -77,7 +77,7 @@ func (m *Model) AttachHead(name string) error {
 	return nil
 }
 
-// rows is a part of a parameter: n rows from begin on, in the same memory.
+// rows returns a part of a parameter: n rows from begin on, in the same memory.
 func (p *Param) rows(begin, n int) *Param {
 	part := *p
 	part.Rows, part.at = n, p.at+begin*p.Cols

@@ -13,10 +13,10 @@ func (blk *block) grad(m *Model, t lora.Target, dy device.View) gradient {
 func (m *Model) backwardBlock(l int, b *layout) error {
 	n, s, c, blk := len(b.ids), m.sizes, m.cfg, &m.blocks[l]
 	k, dx := blk.keep, view(m.dx, n, s.hidden)
-	last := l == m.first && !m.embedTrained() // nobody wants the gradient of the input
+	last := l == m.first && !m.embedTrained() // the gradient of the input is not needed
 
 	// x' = xm + post(down(act(gate, up)))
-	dy, err := m.postBack(blk.postMLP, blk.PostMLP, k.y2, dx, blk.linear[lora.DownProj])
+	dy, err := m.postBackward(blk.postMLP, blk.PostMLP, k.y2, dx, blk.linear[lora.DownProj])
 	if err != nil {
 		return err
 	}
@@ -49,7 +49,7 @@ func (m *Model) backwardBlock(l int, b *layout) error {
 	}
 
 	// xm = x + post(o(attention(q, k, v)))
-	if dy, err = m.postBack(blk.postAttn, blk.PostAttn, k.y1, dx, blk.linear[lora.OProj]); err != nil {
+	if dy, err = m.postBackward(blk.postAttn, blk.PostAttn, k.y1, dx, blk.linear[lora.OProj]); err != nil {
 		return err
 	}
 	datt := view(m.datt, n, s.q)
@@ -88,14 +88,14 @@ func (m *Model) backwardBlock(l int, b *layout) error {
 	})
 }
 
-// postBack takes dx back through a norm behind a projection, where there is one; dx itself stays.
-func (m *Model) postBack(p *Param, frozen, keep device.Buffer, dx device.View, to *linear) (device.View, error) {
+// postBackward is the backward pass of the norm after a projection, if there is one; dx itself is unchanged.
+func (m *Model) postBackward(p *Param, frozen, keep device.Buffer, dx device.View, to *linear) (device.View, error) {
 	dy := view(m.y, dx.Rows, dx.Cols)
 	if frozen == nil {
 		if !to.dora() && !m.opt.FP16 {
 			return dx, nil
 		}
-		// DoRA and FP16 change the gradient that they are given.
+		// DoRA and FP16 overwrite the gradient passed to them.
 		if err := m.dev.Sync(); err != nil {
 			return dy, err
 		}

@@ -24,9 +24,9 @@ func Weights(c *model.Config) []int {
 	return out
 }
 
-// Adapters is what Bytes has to know of the factors; the zero value: none.
+// Adapters are the LoRA sizes that Bytes needs; the zero value: no LoRA.
 type Adapters struct {
-	Rank                int // the largest, taken for every projection
+	Rank                int // the largest rank, assumed for every projection
 	EmbedRank, HeadRank int // 0: none there
 	Dropout, DoRA       bool
 }
@@ -68,7 +68,7 @@ func (o Config) Bytes(c *model.Config, use Adapters) int64 {
 	return 4 * (int64(o.MaxTokens)*perToken + rows*perRow + int64(o.MaxSample*ropes))
 }
 
-// rowsAtOnce bounds the rows whose logits are computed at once.
+// rowsAtOnce returns the number of rows whose logits are computed at once.
 func rowsAtOnce(c *model.Config, shared bool) int {
 	if shared {
 		return 8

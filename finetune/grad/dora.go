@@ -7,7 +7,7 @@ import (
 )
 
 // addDoRA turns y = Wx into Wx + (g − 1) ⊙ W x̃ + g ⊙ s·BA x̃ + b, with x̃ = dropout(x) in in: as PEFT computes it,
-// where only the terms that training changes see the dropped input. Without dropout that is g ⊙ (W + s·BA)x + b.
+// where dropout applies only to the terms that training changes. Without dropout that is g ⊙ (W + s·BA)x + b.
 func (m *Model) addDoRA(in device.View, p product) error {
 	a, z := p.lora, view(p.z, p.y.Rows, p.out)
 	dropped := m.drop(p.linear) > 0
@@ -57,8 +57,8 @@ func (m *Model) addDoRA(in device.View, p product) error {
 	return nil
 }
 
-// magnitudeGrad adds dm = Σ dy ⊙ z / ‖W + s·BA‖ and returns g ⊙ dy: in dy's place, or in z's where the layer's own
-// product still needs dy.
+// magnitudeGrad adds dm = Σ dy ⊙ z / ‖W + s·BA‖ and returns g ⊙ dy: in dy, or in z if the layer's own product still
+// needs dy.
 func (m *Model) magnitudeGrad(g *gradient) device.View {
 	a, z := g.lora, view(g.z, g.dy.Rows, g.out)
 	to := g.dy
@@ -95,7 +95,7 @@ func (m *Model) droppedDoRA(g gradient, t device.View) error {
 		Precision: m.opt.Precision})
 }
 
-// Renew recomputes what depends on the parameters and not on the data: rounded copies of masters, DoRA's gains. Call it
+// Renew recomputes the values that depend on the parameters only: rounded copies of masters, DoRA's gains. Call it
 // after every change of parameters.
 func (m *Model) Renew() error {
 	m.renewCopies()
@@ -161,7 +161,7 @@ func (m *Model) renewGain(l *linear) error {
 	return nil
 }
 
-// fixedNorms computes ‖W‖² by rows from the rows as the device dequantizes them.
+// fixedNorms computes ‖W‖² by rows from the rows as dequantized by the device.
 func (m *Model) fixedNorms(l *linear) error {
 	a := l.lora
 	a.w2, a.norm, a.gain = make([]float64, l.out), make([]float32, l.out), make([]float32, l.out)
@@ -192,7 +192,7 @@ func (m *Model) fixedNorms(l *linear) error {
 	return nil
 }
 
-// InitMagnitudes sets every magnitude to ‖W + s·BA‖, so that training begins at the base's own rows.
+// InitMagnitudes sets every magnitude to ‖W + s·BA‖, so that training starts from the base's rows.
 func (m *Model) InitMagnitudes() error {
 	for _, l := range m.linears {
 		if !l.dora() {

@@ -7,7 +7,7 @@ import (
 )
 
 // lowRank is LoRA on the embedding: x = e·(W[id] + Scale · B A[:, id]) with e the embedding's own scale, A [R, V], B
-// [H, R]. As in PEFT nothing is dropped there.
+// [H, R]. As in PEFT it has no dropout.
 type lowRank struct {
 	*LoRA
 	low, dlow device.Buffer // [T, R]: e·A[:, id], and its gradient
@@ -52,7 +52,7 @@ func (m *Model) embedTokens(b *layout, x device.View) error {
 		Accumulate: true})
 }
 
-// embedBackward adds the gradients of what is trained of the embedding; dx is that of its output.
+// embedBackward adds the gradients of the trained parts of the embedding; dx is that of its output.
 func (m *Model) embedBackward(b *layout, dx device.View) error {
 	if m.embed != nil {
 		if err := m.tableGrad(b, dx); err != nil {
@@ -86,8 +86,8 @@ func (m *Model) embedBackward(b *layout, dx device.View) error {
 	return nil
 }
 
-// padding says that a token's row of the embedding learns nothing from the input side, as torch's padding_idx has it; a
-// tied head moves it all the same.
+// padding reports whether a token's row of the embedding gets no gradient from the input side, as with torch's
+// padding_idx; a tied head still gives it one.
 func (m *Model) padding(id int32) bool { return m.cfg.Pad != nil && int(id) == *m.cfg.Pad }
 
 // tableGrad adds the gradient of a whole embedding.

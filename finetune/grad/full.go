@@ -13,13 +13,13 @@ var Projections = [lora.NumTargets]string{
 	"mlp.down_proj",
 }
 
-// Fused are the projections that some files hold as one matrix (Phi-3), in the order of its rows.
+// Fused are the projections that some files store as one matrix (Phi-3), in the order of its rows.
 var Fused = map[string][]lora.Target{
 	"self_attn.qkv_proj": {lora.QProj, lora.KProj, lora.VProj}, "mlp.gate_up_proj": {lora.GateProj, lora.UpProj},
 }
 
-// AttachAll trains every weight of the model: each becomes a Param in F32, named as in Hugging Face files, that begins
-// with the served values. What the base holds in a coarser layout is trained from there.
+// AttachAll trains every weight of the model: each becomes a Param in F32, named as in Hugging Face files, that starts
+// from the served values, even if the base has them in a quantized layout.
 func (m *Model) AttachAll() error {
 	f, c := m.frozen, m.cfg
 	var err error
@@ -91,7 +91,7 @@ func (m *Model) AttachAll() error {
 	return err
 }
 
-// fromWeight makes a parameter of a served matrix, or of several, one after the other by rows.
+// fromWeight returns a parameter with the values of a served matrix, or of several, one after the other by rows.
 func (m *Model) fromWeight(name string, ws ...device.Weight) (*Param, error) {
 	n := 0
 	for _, w := range ws {

@@ -14,7 +14,7 @@ func TestFusedPartsShareDropout(t *testing.T) {
 	forDevices(t, "phi3", func(t *testing.T, dev device.Device) {
 		f := openModel(t, dev, goldens.Path(t, "serve", "models", "phi3"))
 		m := newModel(t, dev, f, false)
-		factors := func(name string, in, out int) *LoRA {
+		loraOf := func(name string, in, out int) *LoRA {
 			A, err := NewParam(dev, name+".A", 4, in)
 			if err != nil {
 				t.Fatal(err)
@@ -30,8 +30,8 @@ func TestFusedPartsShareDropout(t *testing.T) {
 		}
 		c := f.Config
 		q, kv := c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
-		m.AttachLoRA(0, Fused["self_attn.qkv_proj"], factors("qkv", c.Hidden, q+2*kv))
-		m.AttachLoRA(1, Fused["self_attn.qkv_proj"], factors("qkv1", c.Hidden, q+2*kv))
+		m.AttachLoRA(0, Fused["self_attn.qkv_proj"], loraOf("qkv", c.Hidden, q+2*kv))
+		m.AttachLoRA(1, Fused["self_attn.qkv_proj"], loraOf("qkv1", c.Hidden, q+2*kv))
 		ready(t, m)
 		b := &Batch{IDs: []int32{5, 6, 7, 8}, Labels: []int32{-1, 6, 7, 8}, Indptr: []int32{0, 4}}
 		if _, err := m.Step(b, 1, 9); err != nil {
@@ -50,7 +50,7 @@ func TestFusedPartsShareDropout(t *testing.T) {
 			}
 		}
 		if m.blocks[0].linear[lora.QProj].index == m.blocks[1].linear[lora.QProj].index {
-			t.Error("two layers share dropout")
+			t.Error("two layers have the same dropout")
 		}
 	})
 }

@@ -80,7 +80,7 @@ func check(t *testing.T, m *Model, s *weights.Safetensors, want summary, l2 floa
 	t.Helper()
 	b := readBatch(t, s)
 	if n := b.Targets(); n != want.Targets {
-		t.Fatalf("%d targets, want %d", n, want.Targets)
+		t.Fatalf("%d trained tokens, want %d", n, want.Targets)
 	}
 	m.ZeroGrad()
 	sum, err := m.Step(b, 1/float32(want.Targets), 1)
@@ -180,7 +180,7 @@ func ready(t *testing.T, m *Model) {
 	})
 }
 
-// attachGolden puts an adapter file's factors on a model.
+// attachGolden puts an adapter file's LoRA matrices on a model.
 func attachGolden(t *testing.T, dev device.Device, m *Model, dir string) {
 	t.Helper()
 	var c struct {

@@ -5,7 +5,7 @@ import (
 	"weft/runtime/device"
 )
 
-// Rounding says to which numbers a value is rounded, in place.
+// Rounding rounds values to a data type, in place.
 type Rounding func(v []float32)
 
 // ToBF16 rounds to bfloat16, ties to even.
@@ -15,16 +15,16 @@ func ToBF16(v []float32) {
 	}
 }
 
-// ToFP16 rounds to binary16, ties to even: what is too large becomes infinite.
+// ToFP16 rounds to binary16, ties to even: too large values become infinite.
 func ToFP16(v []float32) {
 	for i, x := range v {
 		v[i] = quant.F16ToF32(quant.F32ToF16(x))
 	}
 }
 
-// KeepMasters makes the values of the parameters that which chooses masters in float32, of which the model computes
-// with rounded copies (Micikevicius et al. 2018, arXiv:1710.03740, section 3.1). Call it once, when all is attached and
-// has its first values; Renew makes the copies anew.
+// KeepMasters makes the values of the parameters that which selects float32 masters; the model computes with rounded
+// copies of them (Micikevicius et al. 2018, arXiv:1710.03740, section 3.1). Call it once, when everything is attached
+// and initialized; Renew makes the copies again.
 func (m *Model) KeepMasters(round Rounding, which func(p *Param) bool) error {
 	for _, p := range m.params {
 		if !which(p) {
@@ -61,7 +61,7 @@ func (m *Model) renewCopies() {
 	}
 }
 
-// plusOne says that a file holds a parameter without the 1 that is in its values: Gemma's norms.
+// plusOne reports whether a file stores a parameter minus 1: Gemma's norms.
 func (m *Model) plusOne(p *Param) bool { return m.cfg.SandwichNorm && p.Vector && !p.Bias }
 
 func shift(v []float32, by float32) {
@@ -70,7 +70,7 @@ func shift(v []float32, by float32) {
 	}
 }
 
-// halve rounds what goes into products to float16, where that is asked for.
+// halve rounds the operands of products to float16, if Config.FP16 is set.
 func (m *Model) halve(v device.View) error {
 	if !m.opt.FP16 {
 		return nil

@@ -9,7 +9,7 @@ import (
 	"weft/runtime/device"
 )
 
-// row is one row of a view; what recorded operations write is there after Sync.
+// row is one row of a view; results of recorded operations are in it after Sync.
 func row(v device.View, i int) []float32 {
 	return floats(v.Buf)[v.Offset+int64(i)*int64(v.Stride):][:v.Cols]
 }
@@ -21,7 +21,7 @@ func rows(v device.View, f func(i int, r []float32)) {
 	}
 }
 
-// parallel calls f for ranges of [0, n) of its own, on all processors.
+// parallel calls f for disjoint ranges of [0, n), on all processors.
 func parallel(n int, f func(begin, end int)) {
 	workers := min(runtime.GOMAXPROCS(0), n)
 	if workers <= 1 {
@@ -53,13 +53,13 @@ func zero(v device.View) {
 	}
 }
 
-// uniform is a number in [0, 2³²) made of a seed and a place, the same on every machine.
+// uniform returns a value in [0, 2³²) computed from a seed and a position, the same on every machine.
 func uniform(seed, place uint64) uint32 {
 	z := seed ^ bits.RotateLeft64(place*rng.Golden, 32) + place*0xbf58476d1ce4e5b9
 	return uint32(rng.Mix(z) >> 32)
 }
 
-// drop is the share of a layer's LoRA input that is dropped now.
+// drop returns the dropout probability of a layer's LoRA input: 0 without training.
 func (m *Model) drop(l *linear) float32 {
 	if !m.training || l.lora == nil {
 		return 0
@@ -67,7 +67,7 @@ func (m *Model) drop(l *linear) float32 {
 	return l.lora.Dropout
 }
 
-// dropped is x as a layer's LoRA sees it: x itself, or a copy of which a share is zero and the rest scaled up.
+// dropped returns the LoRA input of a layer: x itself, or a copy with dropout applied.
 func (m *Model) dropped(x device.View, l *linear) (device.View, error) {
 	if m.drop(l) == 0 {
 		return x, nil
@@ -80,8 +80,8 @@ func (m *Model) dropped(x device.View, l *linear) (device.View, error) {
 	return out, nil
 }
 
-// mask writes from to out with the layer's dropout: a function of the seed, the micro-batch, the layer and the place
-// alone.
+// mask writes from to out with the layer's dropout: a function of the seed, the micro-batch, the layer and the position
+// only.
 func (m *Model) mask(l *linear, out, from device.View) {
 	p := m.drop(l)
 	limit, keep := uint32(float64(p)*(1<<32)), 1/(1-p)

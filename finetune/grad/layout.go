@@ -2,28 +2,28 @@ package grad
 
 import "slices"
 
-// layout is a micro-batch as it is computed: without the rows that no target depends on, and with the beginnings that
-// samples share once, for attention is causal and a row depends on those before it alone. The gradient is the same
-// sum.
+// layout is a micro-batch as it is computed: without the rows that no trained token depends on, and with common
+// prefixes of samples once, because attention is causal and a row depends only on the rows before it. The gradient is
+// the same sum.
 type layout struct {
 	ids        []int32
 	indptr     []int32
 	prefix     []int32 // by sample: the one whose rows come before its own, or -1
-	lengths    []int32 // by sample: tokens of the whole sample that it ends, or of one that it begins
-	at, labels []int32 // the rows that predict, and what they should
+	lengths    []int32 // by sample: tokens of the whole sample that it ends, or of one that it is the prefix of
+	at, labels []int32 // the rows that predict, and their labels
 }
 
-// minShared is the shortest beginning worth sharing: attention pays for it with one more block of keys.
+// minShared is the shortest prefix worth sharing: it costs attention one more block of keys.
 const minShared = 16
 
-// sample is a sample of a micro-batch on its way into a layout.
+// sample is a sample of a micro-batch while its layout is computed.
 type sample struct {
 	ids    []int32 // up to the last row that predicts
 	labels []int32 // [len(ids)+1], as in the batch
 	length int     // tokens in the micro-batch
 	alone  int     // its first rows, up to here, predict nothing
-	shared int     // of them, how many it shares with its group
-	group  int     // which group; samples that share nothing are one each
+	shared int     // of them, how many it has in common with its group
+	group  int     // which group; a sample without a common prefix is its own group
 }
 
 // lay returns the layout of a checked micro-batch.
@@ -80,15 +80,15 @@ func (l *layout) add(ids []int32, length int, prefix int32) int32 {
 	return int32(len(l.prefix) - 1)
 }
 
-// whole is the layout of one sample all of whose rows are wanted.
+// whole returns the layout of one sample with all of its rows.
 func whole(ids []int32) *layout {
 	l := &layout{indptr: []int32{0}}
 	l.add(ids, len(ids), -1)
 	return l
 }
 
-// sharable says whether equal beginnings have equal rows: not where dropout draws for each, nor where positions turn by
-// a sample's length.
+// sharable reports whether equal prefixes have equal rows: not with dropout, which differs by sample, nor if RoPE
+// depends on a sample's length.
 func (m *Model) sharable(b *Batch) bool {
 	for _, l := range m.linears {
 		if m.drop(l) > 0 {
@@ -105,8 +105,7 @@ func (m *Model) sharable(b *Batch) bool {
 	return true
 }
 
-// share groups samples that begin alike: in the order of their first tokens, a group grows while it saves more rows
-// with the next sample than without.
+// share groups samples with a common prefix: in sorted order, a sample is added to a group while that saves rows.
 func share(samples []sample) {
 	order := make([]int, len(samples))
 	for i := range order {
@@ -117,7 +116,7 @@ func share(samples []sample) {
 	for at := 0; at < len(order); {
 		n, shared := 1, samples[order[at]].alone
 		for at+n < len(order) {
-			next := min(shared, alike(begin(order[at+n-1]), begin(order[at+n])))
+			next := min(shared, commonPrefix(begin(order[at+n-1]), begin(order[at+n])))
 			if next < minShared || n*next < (n-1)*shared {
 				break
 			}
@@ -132,8 +131,8 @@ func share(samples []sample) {
 	}
 }
 
-// alike returns how many first elements of a and b are equal.
-func alike(a, b []int32) int {
+// commonPrefix returns the length of the common prefix of a and b.
+func commonPrefix(a, b []int32) int {
 	n := 0
 	for n < min(len(a), len(b)) && a[n] == b[n] {
 		n++
@@ -141,7 +140,7 @@ func alike(a, b []int32) int {
 	return n
 }
 
-// turn sets the rows of the RoPE tables: a sample that continues another goes on at the position after it.
+// turn sets the rows of the RoPE tables: the positions of a sample that continues another start after it.
 func (m *Model) turn(l *layout) {
 	for kind := range m.ropeRows {
 		out := m.ropeRows[kind][:0]

@@ -11,14 +11,14 @@ import (
 	"weft/runtime/device"
 )
 
-// sample appends a sample whose last tokens are targets.
-func (b *Batch) sample(ids []int32, targets int) {
+// sample appends a sample whose last tokens are trained.
+func (b *Batch) sample(ids []int32, trained int) {
 	if b.Indptr == nil {
 		b.Indptr = []int32{0}
 	}
 	for i, id := range ids {
 		label := int32(-100)
-		if i >= len(ids)-targets {
+		if i >= len(ids)-trained {
 			label = id
 		}
 		b.IDs, b.Labels = append(b.IDs, id), append(b.Labels, label)
@@ -26,7 +26,7 @@ func (b *Batch) sample(ids []int32, targets int) {
 	b.Indptr = append(b.Indptr, int32(len(b.IDs)))
 }
 
-// alone returns sample d as a micro-batch.
+// alone returns sample d as a micro-batch of its own.
 func (b *Batch) alone(d int) *Batch {
 	from, to := b.Indptr[d], b.Indptr[d+1]
 	return &Batch{IDs: b.IDs[from:to], Labels: b.Labels[from:to], Indptr: []int32{0, to - from}}
@@ -51,16 +51,16 @@ func TestLayout(t *testing.T) {
 		at             []int32
 	}{
 		{"one", func(b *Batch) { b.sample([]int32{1, 2, 3, 4}, 2) }, []int32{0, 3}, []int32{-1}, []int32{1, 2}},
-		{"no target", func(b *Batch) { b.sample([]int32{1, 2}, 0); b.sample([]int32{1, 2}, 1) }, []int32{0, 1},
+		{"no trained token", func(b *Batch) { b.sample([]int32{1, 2}, 0); b.sample([]int32{1, 2}, 1) }, []int32{0, 1},
 			[]int32{-1}, []int32{0}},
-		{"a short beginning", func(b *Batch) { b.sample(with(15, 1, 2), 1); b.sample(with(15, 3, 4), 1) },
+		{"a short prefix", func(b *Batch) { b.sample(with(15, 1, 2), 1); b.sample(with(15, 3, 4), 1) },
 			[]int32{0, 16, 32}, []int32{-1, -1}, []int32{15, 31}},
 		{"two and another", func(b *Batch) {
 			b.sample(with(20, 1, 2, 3), 2)
 			b.sample(someTokens(9, 5, 100), 1)
 			b.sample(with(20, 4, 5, 6, 7), 3)
 		}, []int32{0, 20, 22, 26, 29}, []int32{-1, 0, -1, 0}, []int32{20, 21, 25, 26, 27, 28}},
-		{"the row before a target is one's own", func(b *Batch) { b.sample(with(20, 1), 1); b.sample(with(20, 2), 1) },
+		{"the row before a trained token is not shared", func(b *Batch) { b.sample(with(20, 1), 1); b.sample(with(20, 2), 1) },
 			[]int32{0, 19, 20, 21}, []int32{-1, 0, 0}, []int32{19, 20}},
 		{"two groups", func(b *Batch) {
 			for i := range int32(3) {
@@ -69,7 +69,7 @@ func TestLayout(t *testing.T) {
 			}
 		}, []int32{0, 16, 18, 35, 37, 39, 41, 43, 45}, []int32{-1, 0, -1, 2, 0, 2, 0, 2},
 			[]int32{17, 36, 38, 40, 42, 44}},
-		{"a longer beginning of few", func(b *Batch) {
+		{"a longer prefix of few", func(b *Batch) {
 			b.sample(with(30, 1, 2, 3), 1)
 			b.sample(with(30, 4, 5, 6), 1)
 			b.sample(with(16, 7, 8, 9), 1)
@@ -87,7 +87,7 @@ func TestLayout(t *testing.T) {
 	}
 }
 
-// A micro-batch whose samples begin alike has the loss and the gradients of its samples one by one.
+// A micro-batch whose samples have a common prefix has the loss and the gradients of its samples one by one.
 func TestSharedBeginnings(t *testing.T) {
 	root := goldens.Path(t, "train")
 	sums := readSummary(t, filepath.Join(root, "A_grad", "summary.json"))
@@ -140,10 +140,10 @@ func TestSharedBeginnings(t *testing.T) {
 	}
 }
 
-// Dropout draws for every sample by itself.
+// Dropout differs by sample.
 func TestDropoutSharesNothing(t *testing.T) {
 	m := &Model{linears: []*linear{{lora: &LoRA{Dropout: 0.1}}}, training: true}
 	if m.sharable(&Batch{}) {
-		t.Error("beginnings are shared under dropout")
+		t.Error("prefixes are shared under dropout")
 	}
 }

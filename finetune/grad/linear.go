@@ -6,8 +6,8 @@ import (
 	"weft/runtime/tensor"
 )
 
-// LoRA is a pair of trained factors on one linear layer: y = Wx + b + Scale · B(A · dropout(x)) (Hu et al. 2021,
-// arXiv:2106.09685).
+// LoRA is a pair of trained matrices A and B on one linear layer: y = Wx + b + Scale · B(A · dropout(x)) (Hu et al.
+// 2021, arXiv:2106.09685).
 type LoRA struct {
 	A, B    *Param // A [R, In], B [Out, R]
 	Scale   float32
@@ -23,7 +23,7 @@ type LoRA struct {
 
 // linear is one projection of a block: frozen in the served layout, or trained itself.
 type linear struct {
-	index   int // number in the model, for dropout's random numbers; the parts of a fused one share it
+	index   int // number in the model, for dropout's random values; the parts of a fused layer have the same
 	in, out int
 	w       device.Weight // nil where full is trained
 	full    *Param        // [Out, In] or nil
@@ -31,7 +31,7 @@ type linear struct {
 	dbias   *Param        // trained bias [Out, 1] or nil
 	lora    *LoRA         // nil: frozen
 
-	firstRow int // of dropout's random numbers, where rows come in chunks
+	firstRow int // first row of a chunk, for dropout's random values
 }
 
 func (l *linear) trained() bool { return l.full != nil || l.dbias != nil || l.lora != nil }
@@ -47,7 +47,7 @@ func view(b device.Buffer, rows, cols int) device.View {
 	return device.View{Buf: b, Rows: rows, Cols: cols, Stride: cols, DType: tensor.F32}
 }
 
-// product is a linear layer at work: x [T, In] to y [T, Out], and what of it backward needs.
+// product is the computation of a linear layer: x [T, In] to y [T, Out], and the values that the backward pass needs.
 type product struct {
 	*linear
 	y  device.View
@@ -55,7 +55,7 @@ type product struct {
 	z  device.Buffer // [T, Out] of DoRA: (W + Scale·BA) dropout(x); on the backward pass, gain ⊙ dy
 }
 
-// yield runs what is recorded and lets others have the device, where somebody asked for it.
+// yield runs the recorded operations and calls Config.Yield, if set.
 func (m *Model) yield() error {
 	if m.opt.Yield == nil {
 		return nil
@@ -67,7 +67,7 @@ func (m *Model) yield() error {
 	return nil
 }
 
-// forward computes parts that share x.
+// forward computes parts with the same input x.
 func (m *Model) forward(x device.View, parts ...product) error {
 	if err := m.yield(); err != nil {
 		return err
@@ -80,7 +80,7 @@ func (m *Model) forward(x device.View, parts ...product) error {
 		if p.full == nil {
 			bias := p.biasBuffer()
 			if p.dora() {
-				bias = nil // it stays outside of the gain
+				bias = nil // the gain does not multiply it
 			}
 			frozen = append(frozen, device.LinearPart{W: p.w, Bias: bias, Out: p.y})
 			continue
@@ -111,7 +111,7 @@ func (m *Model) forward(x device.View, parts ...product) error {
 
 func (l *linear) dora() bool { return l.lora != nil && l.lora.Magnitude != nil }
 
-// addBias adds the bias of a layer whose product has none.
+// addBias adds the bias of a layer whose product was computed without.
 func (m *Model) addBias(p product) error {
 	b := p.biasBuffer()
 	if b == nil {
@@ -141,8 +141,8 @@ func (m *Model) addLoRA(x device.View, p product) error {
 		Accumulate: true})
 }
 
-// backward adds the gradients of the parts' parameters, and writes that of x to dx, or adds it there; the zero dx:
-// nobody wants it. dy of a DoRA part is changed where nothing is dropped, and under FP16 every dy.
+// backward adds the gradients of the parts' parameters, and writes that of x to dx, or adds it there; the zero dx: it
+// is not needed. dy of a DoRA part is overwritten if there is no dropout, and under FP16 every dy.
 func (m *Model) backward(x, dx device.View, accumulate bool, parts ...gradient) error {
 	if err := m.yield(); err != nil {
 		return err
@@ -186,7 +186,7 @@ func (m *Model) backward(x, dx device.View, accumulate bool, parts ...gradient) 
 	return nil
 }
 
-// gradient is a product on the backward pass.
+// gradient is the computation of a product's backward pass.
 type gradient struct {
 	product
 	dy  device.View   // [T, Out]

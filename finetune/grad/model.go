@@ -8,17 +8,17 @@ import (
 	"weft/runtime/model"
 )
 
-// Batch is a micro-batch: ragged samples without padding. Sample d owns the tokens [Indptr[d], Indptr[d+1]) and
-// sees only itself.
+// Batch is a micro-batch: ragged samples without padding. Sample d owns the tokens [Indptr[d], Indptr[d+1]) and attends
+// only to itself.
 type Batch struct {
 	IDs []int32
-	// Labels[t] is what the token before t should predict; negative: no loss. Not shifted; the first of a sample
-	// never counts
+	// Labels[t] is what the token before t should predict; negative: no loss. Not shifted; the first of a sample is
+	// never counted
 	Labels []int32
 	Indptr []int32
 }
 
-// Targets returns how many predictions count.
+// Targets returns the number of trained tokens.
 func (b *Batch) Targets() int {
 	n := 0
 	for d := range len(b.Indptr) - 1 {
@@ -35,14 +35,14 @@ func (b *Batch) Targets() int {
 type Config struct {
 	MaxTokens int // of a micro-batch
 	MaxSample int // tokens of the longest sample
-	// Precision is that of the products with frozen weights, forward and back: Float32, or BF16 with float32 sums. Own
-	// means Float32.
+	// Precision is that of the products with frozen weights, forward and backward: Float32, or BF16 with float32 sums.
+	// Own means Float32.
 	Precision device.Precision
-	// FP16 rounds what goes into linear layers, and the gradients of what comes out, to float16, so that large ones
+	// FP16 rounds the inputs of linear layers, and the gradients of their outputs, to float16, so that large values
 	// become infinite: scale the loss (optim.Scaler).
 	FP16 bool
-	// Yield, where given, is called after every few milliseconds of work, when nothing is recorded: who shares the
-	// device with a server waits in it.
+	// Yield, if set, is called after every few milliseconds of work, when no operation is recorded; a trainer beside a
+	// server waits in it while the server uses the device.
 	Yield func()
 	// keep only each block's input and compute the rest again on the backward pass (Chen et al. 2016, arXiv:1604.06174)
 	Checkpoint bool
@@ -50,7 +50,7 @@ type Config struct {
 
 type sizes struct{ hidden, q, kv, ffn int }
 
-// block is a decoder block and what it keeps for the backward pass.
+// block is a decoder block and the values that it keeps for the backward pass.
 type block struct {
 	model.Block
 	linear [lora.NumTargets]*linear
@@ -60,8 +60,8 @@ type block struct {
 	keep                                               *activations
 }
 
-// activations of one block; under Checkpoint all blocks share one set. What norms and the gate make of them is cheap to
-// make again: h1, h2 and act are shared always.
+// activations of one block; under Checkpoint all blocks use one set. The outputs of norms and gate are cheap to
+// recompute: all blocks always use the same h1, h2 and act.
 type activations struct {
 	att, xm, y1, y2      device.Buffer // [T, H] or [T, Hq*D]
 	q, k, v, q0, k0, lse device.Buffer
@@ -82,7 +82,7 @@ type Model struct {
 	params  []*Param
 	embed   *Param   // the embedding where it is trained, else nil
 	table   *lowRank // LoRA on the embedding, or nil
-	head    linear   // its full is embed where all of a tied model is trained
+	head    linear   // its full is embed if all of a tied model is trained
 	norm    *Param
 
 	headXA, headZ device.Buffer // of LoRA on the head, for the rows of a chunk
@@ -95,17 +95,17 @@ type Model struct {
 	h1, h2, act                                device.Buffer
 	x, y, dx, dh, dq, dk, dv, datt, dgate, dup device.Buffer
 	dropBuf, aw                                device.Buffer
-	dyb                                        [3]device.Buffer // of the parts that share an input
+	dyb                                        [3]device.Buffer // of the parts with the same input
 	rowsX, rowsH, dRowsH, dRowsX, logits, loss device.Buffer
 	rowsAtOnce                                 int // rows of logits computed at once
 	first                                      int // lowest block with trained parameters; the backward pass ends there
 	owned                                      []device.Buffer
 }
 
-// logitBytes bounds the logits kept at once: cross-entropy takes its rows in chunks, [T, V] is never held.
+// logitBytes bounds the logits kept at once: cross-entropy takes its rows in chunks, [T, V] is never allocated.
 const logitBytes = 16 << 20
 
-// New prepares the training of a model; what is trained is attached afterwards, and Prepare ends the attaching.
+// New returns a Model without trained parameters; attach them, then call Prepare.
 func New(dev device.Device, frozen *model.Frozen, opt Config) (*Model, error) {
 	t, ok := dev.(device.Training)
 	if !ok {
@@ -132,7 +132,7 @@ func New(dev device.Device, frozen *model.Frozen, opt Config) (*Model, error) {
 	return m, nil
 }
 
-// Params returns what is trained, in the order of attaching.
+// Params returns the trained parameters, in the order of attaching.
 func (m *Model) Params() []*Param { return m.params }
 
 // Prepare allocates the activations.
@@ -221,7 +221,7 @@ func (m *Model) Prepare() (err error) {
 	return m.Renew()
 }
 
-// allocator takes buffers until one fails.
+// allocator allocates buffers until one fails.
 type allocator struct {
 	m   *Model
 	err error
@@ -246,7 +246,7 @@ func (a *allocator) take(to *device.Buffer, rows, cols int) {
 	a.m.owned = append(a.m.owned, b)
 }
 
-// rows takes [MaxTokens, cols].
+// rows allocates [MaxTokens, cols].
 func (a *allocator) rows(to *device.Buffer, cols int) { a.take(to, a.m.opt.MaxTokens, cols) }
 
 func (a *allocator) block(b *block) {
@@ -276,7 +276,7 @@ func (a *allocator) block(b *block) {
 	}
 }
 
-// Close gives the activations back.
+// Close frees the activations.
 func (m *Model) Close() {
 	for _, b := range m.owned {
 		b.Free()
@@ -288,7 +288,7 @@ func (m *Model) Close() {
 	}
 }
 
-// ZeroGrad forgets the gradients.
+// ZeroGrad sets the gradients to zero.
 func (m *Model) ZeroGrad() {
 	for _, p := range m.params {
 		clear(p.Grads())

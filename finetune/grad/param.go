@@ -1,7 +1,7 @@
-// Package grad is a model's loss and its gradient: the forward pass of runtime/model over samples, with what the
-// backward pass needs kept, and the backward pass by hand, operation by operation, over device.Training. The base's
-// weights are those that are served, in their layouts, and are read only; what is trained are Params: factors of LoRA,
-// magnitudes, biases, or the model's own matrices.
+// Package grad is a model's loss and its gradient: the forward pass of runtime/model over samples, with the activations
+// for the backward pass kept, and the backward pass, written by hand operation by operation, over device.Training. The
+// base's weights are those that are served, in their layouts, and are only read; trained parameters are Params: LoRA A
+// and B matrices, magnitudes, biases, or the model's own matrices.
 package grad
 
 import (
@@ -17,9 +17,9 @@ var ErrDevice = errors.New("this device cannot train")
 
 // Param is a trained matrix [Rows, Cols] in F32 and its gradient, in memory that the host can address.
 type Param struct {
-	Name       string // as files name it
+	Name       string // name in files
 	Rows, Cols int
-	Vector     bool // files hold it as [Rows]
+	Vector     bool // files store it as [Rows]
 	Bias       bool // a vector that is added
 	value      device.Buffer
 	grad       device.Buffer
@@ -55,11 +55,11 @@ func NewParam(dev device.Device, name string, rows, cols int) (*Param, error) {
 	return p, nil
 }
 
-// Values are what the model computes with; write them only while no operation is recorded.
+// Values are the values that the model computes with; write them only while no operation is recorded.
 func (p *Param) Values() []float32 { return floats(p.value)[p.at:][:p.Len()] }
 
-// Master is what an optimizer changes: the values themselves, or where there are masters these. Call Renew after a
-// change.
+// Master returns the values that an optimizer changes: the float32 masters if there are any, else the values
+// themselves. Call Renew after a change.
 func (p *Param) Master() []float32 {
 	if p.master == nil {
 		return p.Values()
@@ -67,13 +67,13 @@ func (p *Param) Master() []float32 {
 	return floats(p.master)
 }
 
-// Grads are what Backward has added up since ZeroGrad.
+// Grads are the gradients added up since ZeroGrad.
 func (p *Param) Grads() []float32 { return floats(p.grad)[p.at:][:p.Len()] }
 
 // Len returns the number of values.
 func (p *Param) Len() int { return p.Rows * p.Cols }
 
-// Free gives the memory back.
+// Free frees the memory.
 func (p *Param) Free() {
 	for _, b := range []device.Buffer{p.value, p.grad, p.master} {
 		if b != nil {
@@ -91,7 +91,7 @@ func (p *Param) of(b device.Buffer) device.View {
 	return v
 }
 
-// floats is the memory of b as numbers.
+// floats returns the memory of b as float32.
 func floats(b device.Buffer) []float32 {
 	h := b.Host()
 	return unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(h))), len(h)/4)

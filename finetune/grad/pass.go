@@ -7,14 +7,14 @@ import (
 	"weft/runtime/lora"
 )
 
-// Loss returns the sum of the cross-entropies of a micro-batch's targets, without gradients and without dropout.
+// Loss returns the sum of the cross-entropies of a micro-batch's trained tokens, without gradients and without dropout.
 func (m *Model) Loss(b *Batch) (float64, error) {
 	m.training = false
 	return m.run(b, 0, false)
 }
 
 // Step returns the sum of the cross-entropies and adds scale times its gradient to the parameters'. With scale = 1 /
-// the targets of all micro-batches of an optimizer's step the gradient is that of their mean over tokens. seed is that
+// (trained tokens of all micro-batches of an optimizer step) the gradient is that of the mean over tokens. seed is that
 // of dropout.
 func (m *Model) Step(b *Batch, scale float32, seed uint64) (float64, error) {
 	m.training, m.seed = true, seed
@@ -114,7 +114,7 @@ func (m *Model) compute(b *layout, scale float32, grads bool) (float64, error) {
 	return loss, m.dev.Sync()
 }
 
-// hidden takes the tokens through all blocks and leaves the last one's output in x.
+// hidden computes all blocks and leaves the last one's output in x.
 func (m *Model) hidden(b *layout) error {
 	m.turn(b)
 	x := view(m.x, len(b.ids), m.sizes.hidden)
@@ -144,7 +144,7 @@ func dnormOf(p *Param) device.Buffer {
 	return nil
 }
 
-// forwardBlock takes x through a block, in place.
+// forwardBlock computes a block on x, in place.
 func (m *Model) forwardBlock(l int, b *layout, x device.View) error {
 	n, s, blk := len(b.ids), m.sizes, &m.blocks[l]
 	if err := m.dev.Sync(); err != nil {
@@ -155,7 +155,7 @@ func (m *Model) forwardBlock(l int, b *layout, x device.View) error {
 	if err := m.inner(l, b); err != nil {
 		return err
 	}
-	// what the block adds lies in y; x = xm + y
+	// y is what the block adds; x = xm + y
 	y := view(m.y, n, s.hidden)
 	if err := m.dev.Sync(); err != nil {
 		return err
@@ -164,7 +164,7 @@ func (m *Model) forwardBlock(l int, b *layout, x device.View) error {
 	return m.dev.Add(device.AddArgs{X: x, Y: y})
 }
 
-// again computes what a block keeps from its input.
+// again recomputes the values that a block keeps from its input.
 func (m *Model) again(l int, b *layout) error { return m.inner(l, b) }
 
 func (blk *block) part(t lora.Target, y device.Buffer, n int) product {
@@ -172,7 +172,7 @@ func (blk *block) part(t lora.Target, y device.Buffer, n int) product {
 	return product{linear: lin, y: view(y, n, lin.out), xa: blk.keep.xa[t], z: blk.keep.z[t]}
 }
 
-// inner computes from a block's input all that it keeps, and its output before the last residual sum in y.
+// inner computes from a block's input all values that it keeps, and in y its output before the last residual sum.
 func (m *Model) inner(l int, b *layout) error {
 	n, s, c, blk := len(b.ids), m.sizes, m.cfg, &m.blocks[l]
 	k := blk.keep
@@ -213,7 +213,7 @@ func (m *Model) inner(l int, b *layout) error {
 	return m.post(blk.postMLP, blk.PostMLP, k.y2, y)
 }
 
-// attention computes q, k, v and what attention makes of them.
+// attention computes q, k, v and the attention output.
 func (m *Model) attention(l int, b *layout, h device.View) error {
 	n, s, c, blk := len(b.ids), m.sizes, m.cfg, &m.blocks[l]
 	k := blk.keep
@@ -264,7 +264,7 @@ func (m *Model) rotate(l int, q, k device.View, inverse bool) error {
 	return nil
 }
 
-// post normalizes y where the architecture has a norm there, and keeps what it was.
+// post normalizes y if the architecture has a norm there, and keeps the input of the norm.
 func (m *Model) post(p *Param, frozen device.Buffer, keep device.Buffer, y device.View) error {
 	if frozen == nil {
 		return nil
@@ -277,7 +277,7 @@ func (m *Model) post(p *Param, frozen device.Buffer, keep device.Buffer, y devic
 	return m.dev.RMSNorm(device.RMSNormArgs{X: before, Out: y, Weight: normOf(p, frozen), Eps: m.cfg.RMSEps})
 }
 
-// output computes the loss from x and, where grads is set, the gradient of x in dx. Rows without a target take no part.
+// output computes the loss from x and, where grads is set, the gradient of x in dx. Rows without a label are skipped.
 func (m *Model) output(b *layout, scale float32, grads bool) (float64, error) {
 	if err := m.dev.Sync(); err != nil {
 		return 0, err
@@ -302,7 +302,7 @@ func (m *Model) output(b *layout, scale float32, grads bool) (float64, error) {
 	return total, nil
 }
 
-// chunk is the head for some rows: norm, logits, cross-entropy and back.
+// chunk is the head for some rows: norm, logits, cross-entropy and their backward pass.
 func (m *Model) chunk(x, dx device.View, at, labels []int32, scale float32, grads bool) (float64, error) {
 	n, s, c := len(at), m.sizes, m.cfg
 	rx, rh, logits, loss := view(m.rowsX, n, s.hidden), view(m.rowsH, n, s.hidden), view(m.logits, n, c.Vocab),
@@ -349,7 +349,7 @@ func (m *Model) chunk(x, dx device.View, at, labels []int32, scale float32, grad
 	return total, nil
 }
 
-// headPart is the head at work on rows of a chunk.
+// headPart is the computation of the head for rows of a chunk.
 func (m *Model) headPart(logits device.View) product {
 	return product{linear: &m.head, y: logits, xa: m.headXA, z: m.headZ}
 }

@@ -20,8 +20,8 @@ func (d *pending) LinearGrad(a device.LinearGradArgs) error {
 }
 func (d *pending) Sync() error { d.ops = 0; return d.Training.Sync() }
 
-// TestStepYields before each linear layer, forward and backward, with nothing pending on the device: whoever shares it
-// waits for one layer at most.
+// TestStepYields before each linear layer, forward and backward, with nothing pending on the device: a server that
+// shares it waits for one layer at most.
 func TestStepYields(t *testing.T) {
 	forDevices(t, "yield", func(t *testing.T, dev device.Device) {
 		d := &pending{Training: dev.(device.Training)}

@@ -14,15 +14,15 @@ type AdamWConfig struct {
 	Beta1, Beta2, Eps float64 // 0.9, 0.999, 1e-8 are torch's and bitsandbytes' defaults
 	EightBit          bool    // bitsandbytes' AdamW8bit: state of tensors of at least Min8Bit elements in 8 bits
 	Min8Bit           int     // 0 means 4096
-	// PageDir, if set, is a folder: the state lies in a memory-mapped file there, without a name, so that the system
-	// may take its memory when it is short of it. The file is gone when the process ends, however it ends.
+	// PageDir, if set, is a folder: the state is in a memory-mapped file there, without a name, so that the system can
+	// reclaim its memory when it is short. The file is gone when the process ends, however it ends.
 	PageDir string
 }
 
 func (c AdamWConfig) check() error {
 	for _, b := range []float64{c.Beta1, c.Beta2} {
 		if !(b >= 0 && b < 1) {
-			return fmt.Errorf("%w: betas %v and %v must lie in [0, 1)", ErrConfig, c.Beta1, c.Beta2)
+			return fmt.Errorf("%w: betas %v and %v must be in [0, 1)", ErrConfig, c.Beta1, c.Beta2)
 		}
 	}
 	if !(c.Eps >= 0) || math.IsInf(c.Eps, 0) || c.Min8Bit < 0 {
@@ -35,7 +35,7 @@ func (c AdamWConfig) check() error {
 type AdamW struct {
 	cfg    AdamWConfig
 	params []Param
-	states []state // one a parameter
+	states []state // one per parameter
 	chunks []chunk
 	mem    *arena
 	steps  int
@@ -68,7 +68,7 @@ func (c AdamWConfig) eightBit(elements int) bool {
 	return c.EightBit && elements >= cmp.Or(c.Min8Bit, 4096)
 }
 
-// StateBytes returns what the state of a parameter of so many elements takes.
+// StateBytes returns the bytes of the state of a parameter with that many elements.
 func (c AdamWConfig) StateBytes(elements int) int64 {
 	return int64(stateSize(c.eightBit(elements), elements))
 }
@@ -80,7 +80,7 @@ func (o *AdamW) Close() error { return o.mem.close() }
 func (o *AdamW) Bytes() int64 { return int64(o.mem.size()) }
 
 // Step makes one update with learning rate lr; every gradient is multiplied by scale first (clipping, unscaling; 1 for
-// none). The caller has seen to it that the gradients are finite: GradNorm says so.
+// none). The caller makes sure that the gradients are finite, with GradNorm.
 func (o *AdamW) Step(lr float64, scale float32) {
 	o.steps++
 	each(len(o.chunks), func(i int) {
@@ -97,7 +97,7 @@ func (o *AdamW) Step(lr float64, scale float32) {
 	})
 }
 
-// coefficients are the numbers of one step, rounded to float32 where torch and bitsandbytes round them.
+// coefficients are the values of one step, rounded to float32 where torch and bitsandbytes round them.
 type coefficients struct {
 	scale                float32
 	beta1, beta2         float32
@@ -153,7 +153,7 @@ func (o *AdamW) State() map[string]weights.Tensor {
 }
 
 // Restore takes a state that State returned, of the same parameters and configuration; read returns the stored tensor
-// of a name. Nothing is changed by an error.
+// of a name. After an error the optimizer is unchanged.
 func (o *AdamW) Restore(read func(name string) (weights.Tensor, error)) error {
 	step, err := read("step")
 	if err != nil {

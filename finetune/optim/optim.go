@@ -17,14 +17,14 @@ import (
 
 // Errors of this package; test with errors.Is.
 var (
-	// ErrConfig says that hyper-parameters or parameters make no sense.
+	// ErrConfig says that hyper-parameters or parameters are invalid.
 	ErrConfig = errors.New("optimizer configuration")
 	// ErrState says that a stored state belongs to other parameters or another optimizer.
 	ErrState = errors.New("optimizer state does not fit")
 )
 
 // Param is one trained tensor. Value is updated in place; Grad is read. Both belong to the caller and have one length.
-// They are float32 whatever the model computes in: for a bf16 model Value is the master copy, which the caller rounds
+// They are float32 whatever the model's data type: for a bf16 model Value is the master copy, which the caller rounds
 // to the device after a step.
 type Param struct {
 	Name        string // unique; names the state
@@ -61,7 +61,7 @@ func checkParams(params []Param) error {
 	return nil
 }
 
-// chunkLen is how many elements one piece of work has: a multiple of the 8-bit state's block.
+// chunkLen is the number of elements of one piece of work: a multiple of the 8-bit state's block.
 const chunkLen = 1 << 14
 
 // chunk is elements [begin, end) of one parameter.
@@ -147,7 +147,7 @@ func NewScaler(window int) *Scaler {
 	return &Scaler{Scale: 1 << 16, Window: window}
 }
 
-// Update takes notice of one step and says whether it must be skipped.
+// Update records one step and reports whether it must be skipped.
 func (s *Scaler) Update(overflow bool) (skip bool) {
 	if overflow {
 		s.Scale, s.Clean = max(1, s.Scale/2), 0

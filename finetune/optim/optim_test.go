@@ -29,7 +29,7 @@ func newParams(seed uint64) []Param {
 	return out
 }
 
-// train makes steps from..to with gradients that depend on the step alone.
+// train makes steps from..to with gradients that depend on the step only.
 func train(o *AdamW, params []Param, from, to int) {
 	for s := from; s < to; s++ {
 		r := rand.New(rand.NewPCG(uint64(s), 2))
@@ -99,7 +99,7 @@ func TestResultDoesNotDependOnThreadsPagingOrResume(t *testing.T) {
 	}
 }
 
-// reader gives out copies of a state's tensors.
+// reader returns copies of a state's tensors.
 func reader(state map[string]weights.Tensor) func(string) (weights.Tensor, error) {
 	return func(name string) (weights.Tensor, error) {
 		s, ok := state[name]
@@ -157,7 +157,7 @@ func TestLRRatioAndDecay(t *testing.T) {
 	// The first update of Adam without eps is the learning rate itself.
 	numtest.MaxAbs(t, "values", []float32{p[0].Value[0], p[1].Value[0]}, []float32{0.99, 0.84}, 1e-6)
 	if got := p[2].Value[0]; !math.IsNaN(float64(got)) {
-		t.Errorf("0/0 gave %v", got) // eps 0 is the caller's choice
+		t.Errorf("0/0 is %v", got) // eps 0 is the caller's choice
 	}
 	cfg.Eps = 1e-8
 	p[2].Value[0] = 1

@@ -25,7 +25,7 @@ var ScheduleKinds = []string{
 	"cosine_with_min_lr",
 }
 
-// Check says what makes no sense for a base learning rate.
+// Check returns an error if the schedule is invalid for a base learning rate.
 func (s Schedule) Check(base float64) error {
 	switch {
 	case !slices.Contains(ScheduleKinds, s.Kind):

@@ -11,7 +11,7 @@ import (
 )
 
 // mapScratch maps a new file of the given size in dir. Its blocks are reserved before use, so that a full disk is an
-// error here and not the end of the process later, and it has no name any more when this returns.
+// error here and does not end the process later; the file's name is removed before this returns.
 func mapScratch(dir string, bytes int) ([]byte, func() error, error) {
 	f, err := os.CreateTemp(dir, ".weft-optimizer-*")
 	if err != nil {
@@ -31,7 +31,7 @@ func mapScratch(dir string, bytes int) ([]byte, func() error, error) {
 	return data, func() error { return unix.Munmap(data) }, nil
 }
 
-// writeZeros reserves space where the file system has no call for it.
+// writeZeros reserves space if the file system has no call for it.
 func writeZeros(f *os.File, bytes int64) error {
 	zeros := make([]byte, 1<<20)
 	var errs error

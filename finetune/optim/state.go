@@ -11,7 +11,7 @@ import (
 const block8 = 256
 
 // state is Adam's two moments of one tensor: m and v in 32 bits, or codes with an absmax per block. Floats are views of
-// the arena's bytes, in the machine's order, which is little-endian on every machine that weft runs on.
+// the arena's bytes, in native order, which is little-endian on every machine that weft supports.
 type state struct {
 	eightBit         bool
 	m, v             []float32
@@ -62,7 +62,7 @@ func bytesOf(v []float32) []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(v))), 4*len(v))
 }
 
-// arena is one zeroed run of bytes, on the heap or in a mapped file, from which the states are cut.
+// arena is one zeroed block of bytes, on the heap or in a mapped file, from which the states are allocated.
 type arena struct {
 	data []byte
 	used int
@@ -119,7 +119,7 @@ func (s *state) step8(k *coefficients, value, grad []float32, begin int) {
 	}
 }
 
-// moments8 reads block b of the state and moves it by the gradient.
+// moments8 reads block b of the state and updates it with the gradient.
 func (s *state) moments8(k *coefficients, m, v, grad []float32, at, b int) {
 	code1, code2 := s.code1[at:at+len(m)], s.code2[at:at+len(m)]
 	for i := range m {

@@ -15,7 +15,7 @@ import (
 	"weft/runtime/model"
 )
 
-// adapted is one module that LoRA is put on.
+// adapted is one module that LoRA is attached to.
 type adapted struct {
 	peft.Site
 	rank  int
@@ -31,7 +31,7 @@ func (a *adapted) scale(rs bool) float32 {
 	return float32(a.alpha / float64(a.rank))
 }
 
-// plan lists the modules that the settings name by PEFT's rules (peft.Config.Select), in the model's order.
+// plan lists the modules that the settings select by PEFT's rules (peft.Config.Select), in the model's order.
 func (c *Config) plan(m *model.Config) ([]adapted, error) {
 	for _, l := range c.LayersToTransform {
 		if l < 0 || l >= m.Layers {
@@ -83,15 +83,15 @@ func (c *Config) plan(m *model.Config) ([]adapted, error) {
 	return out, nil
 }
 
-// modulesToSave are the names that modules_to_save may hold.
+// modulesToSave are the valid names in modules_to_save.
 var modulesToSave = []string{"lm_head", "embed_tokens", "model.embed_tokens"}
 
 func lastName(path string) string { return path[strings.LastIndexByte(path, '.')+1:] }
 
-// ends says whether a name is a path or its end.
+// ends reports whether a name is a path or its last parts.
 func ends(path, name string) bool { return path == name || strings.HasSuffix(path, "."+name) }
 
-// peft is what the settings say as an adapter's configuration.
+// peft returns the settings as an adapter's configuration.
 func (c *Config) peft() (peft.Config, error) {
 	p := peft.Config{
 		Rank: c.Rank, Alpha: c.Alpha, Dropout: c.Dropout, Targets: modules(c.TargetModules),
@@ -106,7 +106,7 @@ func (c *Config) peft() (peft.Config, error) {
 	return p, err
 }
 
-// modules are names; one that has signs of an expression, or all-linear, is one for whole paths.
+// modules returns names; a single one with characters of a regular expression, or all-linear, matches whole paths.
 func modules(list []string) peft.Modules {
 	if len(list) == 1 && (list[0] == peft.AllLinear || strings.ContainsAny(list[0], `\*+?()[]{}|^$`)) {
 		return peft.Modules{Pattern: list[0]}
@@ -114,7 +114,7 @@ func modules(list []string) peft.Modules {
 	return peft.Modules{Names: list}
 }
 
-// checkExclude refuses what would leave nothing out.
+// checkExclude refuses entries that exclude nothing.
 func (c *Config) checkExclude(sites []peft.Site) error {
 	of := func(m peft.Modules, what string) error {
 		leaves, err := (&peft.Config{Targets: m}).Select()
@@ -137,7 +137,7 @@ func (c *Config) checkExclude(sites []peft.Site) error {
 	return nil
 }
 
-// patterns are sorted by key, as PEFT saves them: where several match a layer, the first counts.
+// patterns are sorted by key, as PEFT saves them: if several match a layer, the first counts.
 func patterns(key string, in map[string]string, lo, hi float64) ([]peft.Pattern, error) {
 	var out []peft.Pattern
 	for _, k := range slices.Sorted(maps.Keys(in)) {
@@ -152,8 +152,8 @@ func patterns(key string, in map[string]string, lo, hi float64) ([]peft.Pattern,
 
 const peftPrefix = "base_model.model."
 
-// attach puts on the model what is trained: factors, biases, copies of whole modules. own counts the numbers that were
-// the base's own already.
+// attach adds the trained parameters to the model: LoRA A and B matrices, biases, copies of whole modules. own counts
+// those parameters that the base has already.
 func (c *Config) attach(dev device.Device, g *grad.Model, frozen *model.Frozen, plan []adapted) (own int64, err error) {
 	random := rng.New(c.Seed, streamInit)
 	for i := range plan {
@@ -191,7 +191,7 @@ func (c *Config) attach(dev device.Device, g *grad.Model, frozen *model.Frozen, 
 	return own, nil
 }
 
-// attachLoRA makes factors as PEFT does by default: A uniform in ±1/√in and B zero; of the embedding A zero and B
+// attachLoRA initializes A and B as PEFT does by default: A uniform in ±1/√in and B zero; of the embedding A zero and B
 // normal.
 func (c *Config) attachLoRA(dev device.Device, g *grad.Model, a *adapted, random *rng.Source) error {
 	nameA, nameB, in, out := ".lora_A.weight", ".lora_B.weight", a.In, a.Out
@@ -231,7 +231,7 @@ func (c *Config) attachLoRA(dev device.Device, g *grad.Model, a *adapted, random
 	return nil
 }
 
-// Streams of random numbers, each of its own seed.
+// Streams of random values, each with its own seed.
 const (
 	streamInit = iota + 1
 	streamDropout

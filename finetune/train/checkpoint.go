@@ -21,8 +21,8 @@ import (
 	"weft/runtime/weights"
 )
 
-// Files of a checkpoint. progress.json is written last into a folder that gets its name at the end, so a checkpoint is
-// whole or not there.
+// Files of a checkpoint. progress.json is written last into a folder that is renamed at the end, so a checkpoint is
+// complete or absent.
 const (
 	checkpointPrefix = "checkpoint-"
 	parametersFile   = "parameters.safetensors"
@@ -31,10 +31,10 @@ const (
 	progressFile     = "progress.json"
 )
 
-// decisive are the settings that decide the numbers of a run, as JSON, and their digest.
+// decisive returns the settings that determine the results of a run, as JSON, and their digest.
 func (c Config) decisive(total int) (settings json.RawMessage, digest string) {
 	c.Overwrite, c.Resume, c.SaveSteps, c.SaveLimit, c.LoggingSteps, c.PageDir = false, false, 0, 0, 0, ""
-	c.Checkpointing = false // the same numbers either way
+	c.Checkpointing = false // the results are the same either way
 	settings, _ = json.Marshal(struct {
 		Config
 		Total int `json:"steps"`
@@ -51,7 +51,7 @@ func floatsOf(b []byte) []float32 {
 	return unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(b))), len(b)/4)
 }
 
-// tensors are parameters as a file holds them; at picks the values.
+// tensors returns parameters as stored in a file; at selects the values.
 func (r *run) tensors(at func(i int) []float32) map[string]weights.Tensor {
 	out := map[string]weights.Tensor{}
 	for i, p := range r.grad.Params() {
@@ -66,7 +66,7 @@ func (r *run) tensors(at func(i int) []float32) map[string]weights.Tensor {
 
 func (r *run) values(i int) []float32 { return r.params[i].Value }
 
-// checkpoint writes all from which the run goes on bit for bit, and removes old ones.
+// checkpoint writes everything from which the run resumes bit for bit, and removes old checkpoints.
 func (r *run) checkpoint() error {
 	final := filepath.Join(r.Dir, checkpointPrefix+strconv.Itoa(r.at.Step))
 	if _, err := os.Stat(final); err == nil {
@@ -109,7 +109,7 @@ func (r *run) checkpoint() error {
 		return durable.SyncDir(r.Dir)
 	}
 	if err := write(); err != nil {
-		return fmt.Errorf("%w of step %d: %w; older ones stand", ErrCheckpoint, r.at.Step, err)
+		return fmt.Errorf("%w of step %d: %w; older checkpoints are kept", ErrCheckpoint, r.at.Step, err)
 	}
 	return r.prune()
 }
@@ -145,7 +145,7 @@ func checkpoints(dir string) ([]int, error) {
 	return out, err
 }
 
-// newestCheckpoint returns the path of the newest one, "" where there is none.
+// newestCheckpoint returns the path of the newest one, "" if there is none.
 func newestCheckpoint(dir string) (string, error) {
 	steps, err := checkpoints(dir)
 	if err != nil || len(steps) == 0 {
@@ -167,7 +167,7 @@ func (r *run) prune() error {
 	return nil
 }
 
-// restore reads a checkpoint, all of it before anything is changed; one of another run is refused with what differs.
+// restore reads a checkpoint completely before it changes anything; it refuses one of another run with the differences.
 func (r *run) restore(path string) error {
 	fail := func(err error) error { return fmt.Errorf("%w %s: %w", ErrCheckpoint, path, err) }
 	damaged := func(err error) error { return fail(fmt.Errorf("%w: it is damaged; %s", err, r.without(path))) }
@@ -217,7 +217,7 @@ func (r *run) restore(path string) error {
 	return r.grad.Renew()
 }
 
-// same refuses a checkpoint of another run, and says what differs.
+// same refuses a checkpoint of another run and lists the differences.
 func (r *run) same(at *progress) error {
 	const advice = "go on with the same, or begin in another folder"
 	for _, d := range []struct{ what, have, want string }{{"base model", at.Base, r.Base}, {"data", at.Data, r.Data}} {
@@ -256,7 +256,7 @@ func orNone(v json.RawMessage) string {
 	return string(v)
 }
 
-// without says how to go on where the checkpoint at path cannot be read.
+// without returns a hint for a checkpoint at path that cannot be read.
 func (r *run) without(path string) string {
 	steps, _ := checkpoints(r.Dir)
 	if len(steps) < 2 {

@@ -1,6 +1,6 @@
-// Package train is the loop that finetunes: data in batches, gradients from package grad, an optimizer's steps,
-// checkpoints from which a run goes on bit for bit, and what leaves it: a PEFT folder or a model, run.json, TensorBoard
-// events, a report.
+// Package train is the training loop: data in batches, gradients from package grad, an optimizer's steps, checkpoints
+// from which a run resumes bit for bit, and its output: a PEFT folder or a model, run.json, TensorBoard events, a
+// report.
 package train
 
 import (
@@ -14,20 +14,20 @@ import (
 	"weft/finetune/optim"
 )
 
-// DefaultMinLRRate is where a cosine with a minimum ends, as a share of the peak.
+// DefaultMinLRRate is where a cosine with a minimum ends, as a fraction of the peak.
 const DefaultMinLRRate = 0.1
 
 // Errors of a run; test with errors.Is.
 var (
-	// ErrConfig says that settings make no sense, alone or together; the message names them.
+	// ErrConfig says that settings are invalid or do not go together; the message names them.
 	ErrConfig = errors.New("training settings")
-	// ErrDiverged says that loss or gradient became NaN, infinite or absurd; the last good checkpoint stands.
+	// ErrDiverged says that loss or gradient became NaN, infinite or absurd; the last good checkpoint is kept.
 	ErrDiverged = errors.New("training diverged")
-	// ErrBusy says that another run works in the folder.
+	// ErrBusy says that another run uses the folder.
 	ErrBusy = errors.New("another run works in this folder")
 	// ErrMemory says that a run would not fit, before anything is loaded.
 	ErrMemory = errors.New("not enough memory")
-	// ErrCheckpoint says that a checkpoint cannot be continued.
+	// ErrCheckpoint says that a run cannot resume from a checkpoint.
 	ErrCheckpoint = errors.New("checkpoint")
 )
 
@@ -98,7 +98,7 @@ type Config struct {
 	Checkpointing bool    `json:"gradient_checkpointing"`
 }
 
-// Default returns the settings of a LoRA run that nobody has configured.
+// Default returns the default settings of a LoRA run.
 func Default() Config {
 	return Config{
 		Method: "lora", Init: "base", Rank: 16, Alpha: 32, TargetModules: []string{"all-linear"}, Bias: "none",
@@ -110,13 +110,13 @@ func Default() Config {
 	}
 }
 
-// Data says how files of samples are read.
+// Data returns how files of samples are read.
 func (c *Config) Data() data.Options {
 	return data.Options{Loss: c.TrainOn, Style: c.Style, OnBad: c.BadSamples, OnLong: c.Overlong,
 		MaxTokens: c.MaxLength, Vars: c.Vars}
 }
 
-// Validate refuses what cannot be meant; it lists everything that is wrong.
+// Validate refuses invalid settings; the error lists all of them.
 func (c *Config) Validate() error {
 	var bad []string
 	want := func(ok bool, format string, args ...any) {

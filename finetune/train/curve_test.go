@@ -126,7 +126,7 @@ func compareCurve(t *testing.T, res *Result, c curve, lossTolerance float64) {
 	for i, got := range res.Steps {
 		want := c.F64[i]
 		if got.Targets != want.Targets || math.Abs(got.LR-want.LR) > 1e-12 {
-			t.Errorf("step %d: %d targets at %v, want %d at %v", i+1, got.Targets, got.LR, want.Targets, want.LR)
+			t.Errorf("step %d: %d trained tokens at %v, want %d at %v", i+1, got.Targets, got.LR, want.Targets, want.LR)
 		}
 		if math.Abs(got.Loss-want.Loss) > lossTolerance || math.Abs(got.GradNorm-want.GradNorm) > 1e-4*want.GradNorm {
 			t.Errorf("step %d: loss %.7f norm %.6f, want %.7f and %.6f", i+1, got.Loss, got.GradNorm, want.Loss,

@@ -11,8 +11,8 @@ import (
 	"weft/finetune/data"
 )
 
-// A disk that is full at any moment of a run ends it with an error that says so; what was whole before still is, and
-// with room again the run goes on to the bits of an undisturbed one. Only root can mount a small file system.
+// A disk that is full at any moment of a run ends it with an error that says so; files that were complete stay so, and
+// with space again the run resumes to the bits of an undisturbed one. Only root can mount a small file system.
 func TestFullDisk(t *testing.T) {
 	const room = 2 << 20
 	mount := t.TempDir()
@@ -39,7 +39,7 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
-// fits makes the run on the disk beside a file of so many bytes, and says whether it had room. Where not, it tries
+// fits makes the run on the disk beside a file of so many bytes, and reports whether it had space. If not, it tries
 // again without that file, and compares with the undisturbed run.
 func fits(t *testing.T, mount string, taken int, want string, save int, failed map[string]bool) bool {
 	ballast, dir := filepath.Join(mount, "ballast"), filepath.Join(mount, "run")
@@ -63,7 +63,7 @@ func fits(t *testing.T, mount string, taken int, want string, save int, failed m
 		t.Errorf("beside %d bytes %v is left behind", taken, left)
 	}
 	if _, err := runAndReport(t, dir, save); err != nil {
-		t.Fatalf("with room again after %d bytes: %v", taken, err)
+		t.Fatalf("with space again after %d bytes: %v", taken, err)
 	}
 	if digestOf(t, dir) != digestOf(t, want) {
 		t.Errorf("after a disk full beside %d bytes the run ends with other weights", taken)
@@ -71,7 +71,7 @@ func fits(t *testing.T, mount string, taken int, want string, save int, failed m
 	return false
 }
 
-// runAndReport goes on in dir, or begins there, and writes run.json and report.html.
+// runAndReport resumes in dir, or starts there, and writes run.json and report.html.
 func runAndReport(t *testing.T, dir string, save int) (*Report, error) {
 	j := smallJob(t, newDevice(t), dir)
 	j.Config.Resume, j.Config.SaveSteps = true, save

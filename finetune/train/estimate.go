@@ -9,8 +9,8 @@ import (
 	"weft/runtime/model"
 )
 
-// Estimate returns what a run takes beside the base's weights: activations, parameters with gradients, the optimizer's
-// state. Nothing is allocated for it.
+// Estimate returns the memory of a run besides the base's weights: activations, parameters with gradients, the
+// optimizer's state. It allocates none of it.
 func (j *Job) Estimate(m *model.Config) (int64, error) {
 	r := newRun(j)
 	most, longest, err := r.sizes()
@@ -39,7 +39,7 @@ func (j *Job) Estimate(m *model.Config) (int64, error) {
 	return total, nil
 }
 
-// adapterSizes are the sizes of all that is trained beside frozen weights.
+// adapterSizes are the sizes of the trained parameters of a run with frozen weights.
 func (c *Config) adapterSizes(m *model.Config) (params []int, use grad.Adapters, err error) {
 	plan, err := c.plan(m)
 	if err != nil {
@@ -80,8 +80,7 @@ func (c *Config) adapterSizes(m *model.Config) (params []int, use grad.Adapters,
 	return params, use, nil
 }
 
-// CheckMemory refuses a run that cannot fit, with the numbers, before the base is loaded: base is the size of its
-// files.
+// CheckMemory refuses a run that cannot fit, with the sizes, before the base is loaded: base is the size of its files.
 func (j *Job) CheckMemory(m *model.Config, base int64) error {
 	if j.MemoryLimit <= 0 {
 		return nil

@@ -7,7 +7,7 @@ import (
 	"weft/runtime/device"
 )
 
-// What a run takes is what was said of it.
+// A run takes the memory that was estimated.
 func TestEstimate(t *testing.T) {
 	for name, change := range map[string]func(c *Config){
 		"lora": func(*Config) {}, "checkpointing": func(c *Config) { c.Checkpointing = true }, "dora": func(

@@ -8,7 +8,7 @@ import (
 	"strconv"
 )
 
-// lockDir makes the folder and keeps other runs out of it.
+// lockDir creates the folder and locks it against other runs.
 func lockDir(dir string) (func(), error) {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return nil, fmt.Errorf("the run's folder %s: %w", dir, err)
@@ -16,7 +16,7 @@ func lockDir(dir string) (func(), error) {
 	return lockFile(filepath.Join(dir, ".lock"))
 }
 
-// sweep removes what a killed run had not finished: nobody else works in the folder.
+// sweep removes the incomplete files of a killed run; the lock excludes other runs.
 func sweep(dir string) error {
 	for _, begun := range []string{".checkpoint-*", ".writing-*", ".run.json-*", ".report.html-*"} {
 		left, _ := filepath.Glob(filepath.Join(dir, begun))
@@ -29,20 +29,20 @@ func sweep(dir string) error {
 	return nil
 }
 
-// vacant refuses a folder that holds an earlier run, begun or finished.
+// vacant refuses a folder with an earlier run, unfinished or finished.
 func vacant(dir string) error {
 	const advice = "choose another folder, or overwrite_output_dir to remove it"
 	if old, err := newestCheckpoint(dir); err == nil && old != "" {
-		return fmt.Errorf("%w: %s holds %s of an earlier run: go on from it with --resume, %s", ErrConfig, dir,
+		return fmt.Errorf("%w: %s has %s of an earlier run: continue it with --resume, %s", ErrConfig, dir,
 			filepath.Base(old), advice)
 	}
 	if _, err := os.Stat(filepath.Join(dir, reportFile)); err == nil {
-		return fmt.Errorf("%w: %s holds a finished run: %s", ErrConfig, dir, advice)
+		return fmt.Errorf("%w: %s has a finished run: %s", ErrConfig, dir, advice)
 	}
 	return nil
 }
 
-// clearDir removes what runs leave in their folder, and nothing else.
+// clearDir removes the files of runs from their folder, and nothing else.
 func clearDir(dir string) error {
 	steps, err := checkpoints(dir)
 	var left []string

@@ -7,7 +7,7 @@ import (
 	"slices"
 )
 
-// idle refuses a pattern of ranks or alphas that no adapted layer matches: it would decide nothing, and was meant to.
+// idle refuses a rank or alpha pattern that matches no adapted layer, because it would have no effect.
 func (c *Config) idle(plan []adapted) error {
 	for _, of := range []struct {
 		key      string
@@ -27,7 +27,7 @@ func (c *Config) idle(plan []adapted) error {
 	return nil
 }
 
-// idleSettings lists settings that would decide nothing beside the others: who gives one means something by it.
+// idleSettings lists settings that have no effect with the others; a user who gives one expects an effect.
 func (c *Config) idleSettings() (bad []string) {
 	needs := func(idle bool, what string) {
 		if idle {
@@ -40,7 +40,7 @@ func (c *Config) idleSettings() (bad []string) {
 	needs(!evaluates && c.EvalSteps > 0, "eval_steps needs eval_data or eval_share")
 	needs(!evaluates && c.Patience > 0, "early_stopping_patience needs eval_data or eval_share")
 	needs(c.Threshold != 0 && c.Patience == 0, "early_stopping_threshold needs early_stopping_patience")
-	needs(c.Overwrite && c.Resume, "overwrite_output_dir removes what resume goes on from: choose one")
+	needs(c.Overwrite && c.Resume, "overwrite_output_dir removes the checkpoints that resume needs: choose one")
 	needs(c.QuantType != "nf4" && !c.LoadIn4Bit, "bnb_4bit_quant_type needs load_in_4bit")
 	needs(c.MinLRRate != DefaultMinLRRate && c.Scheduler != "cosine_with_min_lr",
 		"min_lr_rate is of lr_scheduler_type cosine_with_min_lr")

@@ -14,10 +14,10 @@ import (
 	"weft/runtime/weights"
 )
 
-// Files are what a run reads, and where it writes.
+// Files are the inputs of a run and its output folder.
 type Files struct {
 	Model string // folder or .gguf file of the base; with init random a folder with config.json and tokenizer
-	Ref   string // how the base is named in the adapter's configuration and in reports
+	Ref   string // name of the base in the adapter's configuration and in reports
 	Data  string // samples; held-out ones are in Config.EvalData or a part of these
 	Out   string // folder for the results
 }
@@ -30,8 +30,9 @@ type Input struct {
 	HeldOut *data.Dataset // nil: nothing is evaluated
 }
 
-// Read reads the samples, before any model is loaded, and holds out what is not trained on. m is the tokenizer and the
-// template of the model. ErrConfig where eval_share leaves one side empty, data.ErrBad, or what opening a file meets.
+// Read reads the samples, before any model is loaded, and holds out the evaluation samples. m is the tokenizer and the
+// template of the model. Errors: ErrConfig if eval_share leaves one side empty, data.ErrBad, or those of opening a
+// file.
 func Read(c Config, f Files, m data.Model) (in *Input, err error) {
 	in = &Input{Config: c, Files: f}
 	if in.Train, err = data.Load(f.Data, m, c.Data()); err != nil {
@@ -49,12 +50,12 @@ func Read(c Config, f Files, m data.Model) (in *Input, err error) {
 	return in, nil
 }
 
-// holdOut puts the fraction of the samples aside that is evaluated and not trained on.
+// holdOut holds out the fraction of the samples that is evaluated and not trained on.
 func (in *Input) holdOut() error {
 	kept, held := data.Split(in.Train.Samples, in.Config.EvalFraction, in.Config.Seed)
 	if len(kept) == 0 || len(held) == 0 {
 		return fmt.Errorf(
-			"%w: eval_share %v puts %d of %d samples aside: both sides need one; give a larger file, another share "+
+			"%w: eval_share %v holds out %d of %d samples: both sides need one; give a larger file, another fraction "+
 				"or eval_data", ErrConfig, in.Config.EvalFraction, len(held), len(in.Train.Samples))
 	}
 	in.Train.Samples, in.HeldOut = kept, &data.Dataset{Samples: held, Report: in.Train.Report}
@@ -88,7 +89,7 @@ func (in *Input) CheckMemory(limit int64) error {
 	return j.CheckMemory(cfg, size)
 }
 
-// source opens the weights that the run begins with, and their configuration.
+// source opens the weights that the run starts from, and their configuration.
 func (in *Input) source() (weights.Source, *model.Config, error) {
 	if in.Config.Init == "random" {
 		return in.scratch()
@@ -104,7 +105,7 @@ func (in *Input) source() (weights.Source, *model.Config, error) {
 	return src, cfg, nil
 }
 
-// scratch reads a folder's configuration and makes weights for it.
+// scratch reads a folder's configuration and initializes weights for it.
 func (in *Input) scratch() (weights.Source, *model.Config, error) {
 	file := filepath.Join(in.Files.Model, "config.json")
 	text, err := os.ReadFile(file)
@@ -123,7 +124,7 @@ func (in *Input) scratch() (weights.Source, *model.Config, error) {
 }
 
 // LoadModel loads what is trained onto dev; the caller closes it. wrap quantizes a base's weights while they are read,
-// nil leaves them as they are. The model's own buffers are the smallest there are: it serves no request.
+// nil leaves them unchanged. The model's own buffers have minimum size, because it serves no request.
 func (in *Input) LoadModel(dev device.Device, wrap func(weights.Source) weights.Source) (model.Model, error) {
 	opt := model.Options{MaxBatchTokens: 1, MaxLogitRows: 1, MaxContext: 1}
 	if in.Config.Init == "random" {
@@ -137,7 +138,7 @@ func (in *Input) LoadModel(dev device.Device, wrap func(weights.Source) weights.
 	return model.Open(in.Files.Model, dev, opt)
 }
 
-// Job is the run of m on dev. It reads the base's files once, for their digest.
+// Job returns the run of m on dev. It reads the base's files once, for their digest.
 func (in *Input) Job(m *model.Frozen, dev device.Device) (*Job, error) {
 	j := in.job()
 	j.Model, j.Device, j.Beside = m, dev, besideWeights(in.Files.Model)
@@ -167,7 +168,8 @@ func besideWeights(path string) (out []string) {
 	return out
 }
 
-// baseDigest names the weights with which a run begins; random ones by their configuration and seed.
+// baseDigest returns the digest of the weights that a run starts from; for random ones, that of their configuration and
+// seed.
 func (in *Input) baseDigest() (string, error) {
 	if in.Config.Init != "random" {
 		return weights.Digest(in.Files.Model)

@@ -46,7 +46,7 @@ func tinyModel(t *testing.T) (string, data.Model) {
 	return goldens.Path(t, "train", "models", "tiny-llama"), data.Model{Tokenizer: tok, Template: template}
 }
 
-// A run's files become a job: samples trained on and held out, the names and digests of what it begins with.
+// A run's files become a job: samples trained on and held out, the names and digests of its inputs.
 func TestInput(t *testing.T) {
 	path, m := tinyModel(t)
 	files := Files{Model: path, Ref: "tiny", Data: chats(t, "data.jsonl", 0, 40), Out: t.TempDir()}

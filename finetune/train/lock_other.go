@@ -7,7 +7,7 @@ import (
 	"os"
 )
 
-// lockFile makes the file or fails where it exists.
+// lockFile creates the file or fails if it exists.
 func lockFile(path string) (func(), error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o666)
 	if err != nil {

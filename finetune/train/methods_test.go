@@ -59,14 +59,14 @@ var methods = []method{
 		c.RankPattern, c.AlphaPattern = map[string]string{"q_proj": "3"}, map[string]string{"layers.0.mlp.up_proj": "5"}
 	}},
 	{"embedding", "llama", targets("v_proj", "embed_tokens")},
-	{"embedding alone", "llama", targets("embed_tokens")},
+	{"embedding only", "llama", targets("embed_tokens")},
 	{"embedding and head by expression", "llama", targets(`(model\.embed_tokens|lm_head|.*\.o_proj)`)},
 	{"embedding of a block's adapter", "llama",
 		all(targets("model.embed_tokens", "q_proj"), func(c *Config) { c.LayersToTransform = []int{0} })},
 	{"scaled embedding", "gemma3", all(targets("embed_tokens", "q_proj"), func(c *Config) { c.RsLoRA = true })},
 	{"head", "llama", all(targets("q_proj", "lm_head"), dropout)},
 	{"head with dora", "llama", all(targets("q_proj", "lm_head"), dora, dropout)},
-	{"head of a rank of its own", "llama",
+	{"head with another rank", "llama",
 		all(targets("lm_head"), func(c *Config) { c.RankPattern = map[string]string{"lm_head": "7"} })},
 	{"capped head", "gemma2", targets("lm_head", "down_proj")},
 	{"tied", "llama-rope3-tied", targets("embed_tokens", "lm_head", "k_proj")},
@@ -282,7 +282,7 @@ func checkCounts(t *testing.T, base *peft.ModelFile, adapter string, trainable, 
 		added += n
 	}
 	if trainable != in || every != added {
-		t.Errorf("%d of %d numbers are trained, want %d of %d", trainable, every, in, added)
+		t.Errorf("%d of %d parameters are trained, want %d of %d", trainable, every, in, added)
 	}
 }
 
@@ -351,7 +351,7 @@ func TestMethodGradients(t *testing.T) {
 // The embedding's row of the padding token has no gradient from the input side, as in PyTorch; a tied head gives it
 // one. All else is as it would be.
 func TestPaddingLearnsNothing(t *testing.T) {
-	const table, factor = "model.embed_tokens.weight", "lora_embedding_A"
+	const table, loraA = "model.embed_tokens.weight", "lora_embedding_A"
 	for _, m := range []method{
 		{"saved", "llama", save("embed_tokens")}, {"adapted", "llama", targets("embed_tokens", "q_proj")},
 		{"full", "llama", full}, {"full, tied", "llama-rope3-tied", full},
@@ -376,7 +376,7 @@ func TestPaddingLearnsNothing(t *testing.T) {
 				c := prepared(t, &m, dev).Model.Config
 				differs := 0
 				for i, v := range g {
-					ofPad := strings.HasSuffix(name, table) && i/c.Hidden == pad || strings.HasSuffix(name, factor) &&
+					ofPad := strings.HasSuffix(name, table) && i/c.Hidden == pad || strings.HasSuffix(name, loraA) &&
 						i%c.Vocab == pad
 					if !ofPad && v != with[name][i] {
 						t.Fatalf("%s: value %d is %v with a padding token, %v without", name, i, with[name][i], v)
@@ -388,7 +388,7 @@ func TestPaddingLearnsNothing(t *testing.T) {
 						t.Fatalf("%s: the padding token's gradient is %v", name, with[name][i])
 					}
 				}
-				if (strings.HasSuffix(name, table) || strings.HasSuffix(name, factor)) && differs == 0 {
+				if (strings.HasSuffix(name, table) || strings.HasSuffix(name, loraA)) && differs == 0 {
 					t.Errorf("%s: the token is not in the batch", name)
 				}
 			}

@@ -12,8 +12,8 @@ import (
 	"weft/runtime/weights"
 )
 
-// adapterConfig is what the adapter's configuration says: names, or where they would not do whole paths, and each
-// layer's own rank and alpha.
+// adapterConfig returns the adapter's configuration: names, or whole paths if names are ambiguous, and the rank and
+// alpha of each layer.
 func (r *run) adapterConfig() (peft.Config, error) {
 	p, err := r.Config.peft()
 	p.Base, p.Targets = r.BaseRef, peft.Modules{Names: r.targetNames()}
@@ -30,8 +30,8 @@ func (r *run) adapterConfig() (peft.Config, error) {
 	return p, err
 }
 
-// targetNames are names of layers where each is adapted in every chosen block, else whole paths: no reader has to know
-// the rules of all-linear or of an expression.
+// targetNames returns names of layers if each is adapted in every selected block, else whole paths: readers need no
+// rules for all-linear or regular expressions.
 func (r *run) targetNames() []string {
 	var names, paths []string
 	count := map[string]int{}
@@ -39,7 +39,7 @@ func (r *run) targetNames() []string {
 		a := &r.adapted[i]
 		name := lastName(a.Path)
 		if a.Layer < 0 && len(r.Config.LayersToTransform) > 0 {
-			name = a.Path // layers_to_transform passes over a name without a number
+			name = a.Path // layers_to_transform skips a name without a number
 		}
 		count[name]++
 		names, paths = append(names, name), append(paths, a.Path)
@@ -57,7 +57,7 @@ func (r *run) targetNames() []string {
 	return slices.Compact(names)
 }
 
-// write leaves the adapter, or the trained model's weights, in the run's folder and returns where.
+// write writes the adapter, or the trained model's weights, to the run's folder and returns the path.
 func (r *run) write() (string, error) {
 	if r.Config.Method == "full" {
 		path := filepath.Join(r.Dir, "model")
@@ -80,14 +80,14 @@ func (r *run) write() (string, error) {
 	})
 }
 
-// Of a parity file: how many prompts, of how many tokens at most, and how many next tokens of each.
+// Limits of a parity file: prompts, tokens per prompt, and next tokens per prompt.
 const (
 	parityPrompts = 4
 	parityTokens  = 128
 	parityTop     = 8
 )
 
-// parity records what the trained parameters compute after the prompts of the first samples.
+// parity records the log-probabilities of the trained model after the prompts of the first samples.
 func (r *run) parity() (*peft.Parity, error) {
 	p := &peft.Parity{Base: r.Base, Quantization: r.Quantization}
 	for i := range r.Train {
@@ -108,7 +108,7 @@ func (r *run) parity() (*peft.Parity, error) {
 	return p, nil
 }
 
-// nextTokens are the likeliest ones with their log-probabilities.
+// nextTokens returns the most probable next tokens with their log-probabilities.
 func nextTokens(ids []int32, logits []float32) peft.ParityPrompt {
 	q := peft.ParityPrompt{IDs: ids}
 	_, top := sample.Logprobs(logits, 0, parityTop)
@@ -167,7 +167,7 @@ func (r *run) writeModel(path string) error {
 	})
 }
 
-// replace makes a new folder with fill, beside path, and puts it in path's place.
+// replace creates a new folder with fill, next to path, and renames it to path.
 func (r *run) replace(path string, fill func(dir string) error) error {
 	tmp, err := os.MkdirTemp(r.Dir, ".writing-")
 	if err != nil {

@@ -36,7 +36,7 @@ type peftFolder struct {
 	}
 }
 
-// trainable says whether the trainer can make such an adapter: it offers no bias of B.
+// trainable reports whether the trainer can train such an adapter: it offers no bias of B.
 func (f *peftFolder) trainable() bool {
 	return f.Expect != "refuse" && !f.config.OnB
 }
@@ -70,7 +70,7 @@ func oneOrMore[T any](t *testing.T, text json.RawMessage) (list []T) {
 	return list
 }
 
-// The trainer computes PEFT's logits with PEFT's adapters: with factors everywhere, also at the embedding, the head and
+// The trainer computes PEFT's logits with PEFT's adapters: with LoRA on all layers, also on the embedding, the head and
 // fused layers, and with whole modules and biases.
 func TestForwardOfPEFTsAdapters(t *testing.T) {
 	root := goldens.Path(t, "serve", "adapters")

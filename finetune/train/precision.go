@@ -12,8 +12,8 @@ import (
 	"weft/runtime/weights"
 )
 
-// masters says of which parameters the model computes with rounded copies, and how they are rounded: of all in a
-// bfloat16 model, of matrices for fp16's products.
+// masters returns the parameters of which the model uses rounded copies, and their rounding: all in a bfloat16 model,
+// matrices for the products of fp16.
 func (c *Config) masters() (grad.Rounding, func(p *grad.Param) bool) {
 	switch {
 	case c.FP16:
@@ -24,8 +24,8 @@ func (c *Config) masters() (grad.Rounding, func(p *grad.Param) bool) {
 	return nil, nil
 }
 
-// scaled judges a step's gradients under loss scaling: those that overflowed are forgotten, and the scale changes for
-// the next step.
+// scaled checks a step's gradients under loss scaling: if they overflowed the step is skipped, and the scale changes
+// for the next step.
 func (r *run) scaled(info *StepInfo) error {
 	s := r.at.Scaler
 	// that is no overflow of gradients, and sound stops it
@@ -47,12 +47,12 @@ func (r *run) scaled(info *StepInfo) error {
 	return nil
 }
 
-// bf16Model says that a whole model leaves in bfloat16.
+// bf16Model reports whether a whole model is saved in bfloat16.
 func (c *Config) bf16Model() bool {
 	return c.SaveDType == "bfloat16" || c.SaveDType == "auto" && c.BF16
 }
 
-// toBF16 is a tensor of float32 rounded to bfloat16.
+// toBF16 returns a float32 tensor rounded to bfloat16.
 func toBF16(t weights.Tensor) weights.Tensor {
 	v := floatsOf(t.Data)
 	out := weights.Tensor{DType: "BF16", Shape: t.Shape, Data: make([]byte, 2*len(v))}
@@ -63,8 +63,8 @@ func toBF16(t weights.Tensor) weights.Tensor {
 	return out
 }
 
-// modelConfig is a base's config.json for weights of another type: what it says of their type and of how they were
-// quantized would be wrong.
+// modelConfig returns a base's config.json for weights of another data type: it replaces the data type and removes the
+// quantization.
 func modelConfig(text []byte, dtype string) ([]byte, error) {
 	var members map[string]any
 	dec := json.NewDecoder(bytes.NewReader(text))
@@ -86,10 +86,10 @@ func modelConfig(text []byte, dtype string) ([]byte, error) {
 	return out.Bytes(), err
 }
 
-// warnOfFloats says that bf16 was asked for and the device makes the products in float32 all the same.
+// warnOfFloats logs a warning if bf16 was requested and the device computes the products in float32.
 func (r *run) warnOfFloats() {
 	if d, ok := r.Device.(interface{ Multiplies(p device.Precision) bool }); !ok || !d.Multiplies(device.BF16) {
 		r.Log.Warn(
-			"bf16: this device multiplies no bfloat16 numbers; products are made in float32, slower and not less exact")
+			"bf16: this device has no bfloat16 products; it computes them in float32, which is slower and at least as exact")
 	}
 }

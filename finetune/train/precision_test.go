@@ -171,7 +171,7 @@ func TestMasters(t *testing.T) {
 		}
 		text, err := os.ReadFile(filepath.Join(res.AdapterPath, "config.json"))
 		if err != nil || !strings.Contains(string(text), `"bfloat16"`) || strings.Contains(string(text), `"float32"`) {
-			t.Errorf("%s: config.json says %s: %v", name, text, err)
+			t.Errorf("%s: config.json has %s: %v", name, text, err)
 		}
 	}
 }
@@ -194,11 +194,12 @@ func TestSaveDType(t *testing.T) {
 		}
 	}
 	if int64(rounded) > res.All/2 {
-		t.Errorf("%d of %d numbers of a float32 output are bfloat16's", rounded, res.All)
+		t.Errorf("%d of %d values of a float32 output are bfloat16 values", rounded, res.All)
 	}
 }
 
-// The loss scale follows its rule from a beginning that is too large, skipped steps change nothing, and the run learns.
+// The loss scale follows its rule from a start value that is too large, skipped steps change nothing, and the run
+// learns.
 func TestLossScaling(t *testing.T) {
 	for name, change := range map[string]func(c *Config){"lora": func(*Config) {}, "full": full} {
 		t.Run(name, func(t *testing.T) {

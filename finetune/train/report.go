@@ -14,7 +14,7 @@ import (
 
 const reportFile = "run.json"
 
-// Report is run.json: what a run was and what came of it.
+// Report is run.json: the settings and results of a run.
 type Report struct {
 	Weft            string      `json:"weft"`
 	Finished        time.Time   `json:"finished"`
@@ -38,7 +38,7 @@ type Report struct {
 	Evaluations     []EvalInfo  `json:"evaluations,omitempty"`
 }
 
-// Report writes run.json and returns what it says.
+// Report writes run.json and returns its content.
 func (j *Job) Report(res *Result, version string, read *data.Report) (*Report, error) {
 	r := &Report{
 		Weft: version, Finished: time.Now().UTC(), Base: j.BaseRef, BaseSHA256: j.Base, Data: *read, Config: j.Config,
@@ -75,7 +75,7 @@ func (j *Job) Report(res *Result, version string, read *data.Report) (*Report, e
 	return r, nil
 }
 
-// page writes the report for people: curves and figures in one HTML file.
+// page writes the report for readers: curves and figures in one HTML file.
 func (r *Report) page(w io.Writer) error {
 	curve := func(name string, f func(s *StepInfo) float64) events.Chart {
 		s := events.Series{Name: name}

@@ -21,7 +21,7 @@ import (
 	"weft/runtime/model"
 )
 
-// Job is one run: a model that is loaded, the data, the settings and the folder that receives what comes of it.
+// Job is one run: a loaded model, the data, the settings and the output folder.
 type Job struct {
 	Config  Config
 	Dir     string
@@ -31,31 +31,31 @@ type Job struct {
 	Eval    []data.Sample
 	Base    string // digest of the base's weights
 	Data    string // digest of the data
-	BaseRef string // how the base is named in the adapter's configuration
-	// Quantization says to what the base was quantized when it was loaded, "": it is as its file holds it.
+	BaseRef string // name of the base in the adapter's configuration
+	// Quantization is the type to which the base was quantized when it was loaded; "": as in its file.
 	Quantization string
-	// files of the base that belong beside a trained model's weights: its configuration and tokenizer
+	// files of the base that are copied next to a trained model's weights: its configuration and tokenizer
 	Beside []string
 	Log    *slog.Logger
-	// MemoryLimit bounds what the device may hold and the optimizer's state together; 0: none.
+	// MemoryLimit bounds the device's memory and the optimizer's state together; 0: none.
 	MemoryLimit int64
-	// OnBegin is told of the trained and of all numbers, and of the bytes that training takes beside the base, before
-	// the first step.
+	// OnBegin is called before the first step with the number of trained and of all parameters, and with the bytes that
+	// training takes besides the base.
 	OnBegin func(trainable, all, bytes int64)
-	// OnStep is told of each optimizer's step, and OnEval of each evaluation; all three may be nil.
+	// OnStep is called after each optimizer step, and OnEval after each evaluation; all three may be nil.
 	OnStep func(StepInfo)
 	OnEval func(step int, loss float64)
-	// Yield is called after every few milliseconds of work on the device: where a server shares it, the trainer waits
-	// there. May be nil.
+	// Yield is called after every few milliseconds of work on the device; beside a server, the trainer waits in it. May
+	// be nil.
 	Yield func()
 }
 
-// StepInfo is one optimizer's step.
+// StepInfo is one optimizer step.
 type StepInfo struct {
 	Step     int     `json:"step"`
 	Total    int     `json:"-"`
 	Epoch    float64 `json:"epoch"`
-	Loss     float64 `json:"loss"` // mean over the step's targets
+	Loss     float64 `json:"loss"` // mean over the step's trained tokens
 	GradNorm float64 `json:"grad_norm"`
 	LR       float64 `json:"lr"`
 	Targets  int     `json:"targets"`
@@ -72,11 +72,11 @@ type EvalInfo struct {
 	Loss float64 `json:"loss"`
 }
 
-// Result is what a run leaves.
+// Result is the result of a run.
 type Result struct {
 	Steps       []StepInfo
 	Evals       []EvalInfo
-	BestStep    int // of the parameters kept; the last where nothing was evaluated
+	BestStep    int // of the parameters kept; the last one without evaluation
 	Stopped     string
 	Trainable   int64
 	All         int64
@@ -85,7 +85,7 @@ type Result struct {
 	AdapterPath string
 }
 
-// progress is what a checkpoint holds beside tensors.
+// progress is the content of a checkpoint besides tensors.
 type progress struct {
 	Step     int               `json:"step"`
 	Epoch    int               `json:"epoch"`
@@ -104,12 +104,12 @@ type progress struct {
 	Files    map[string]string `json:"files"` // SHA-256 of the checkpoint's other files
 }
 
-// run is a job under way.
+// run is the state of a running job.
 type run struct {
 	*Job
 	grad     *grad.Model
 	adapted  []adapted
-	own      int64 // trained numbers that are the base's own, as biases
+	own      int64 // trained parameters that the base has already, such as biases
 	params   []optim.Param
 	opt      *optim.AdamW
 	schedule optim.Schedule
@@ -118,7 +118,7 @@ type run struct {
 	total    int // steps of the run
 	best     [][]float32
 	events   *events.Writer
-	order    func(epoch int) ([][]int, error) // micro-batches of an epoch, a function of it alone
+	order    func(epoch int) ([][]int, error) // micro-batches of an epoch, a function of the epoch only
 }
 
 func newRun(j *Job) *run {
@@ -130,7 +130,7 @@ func newRun(j *Job) *run {
 	return r
 }
 
-// Run trains until the last step, an early stop or the end of ctx: then the last checkpoint stands and the error is
+// Run trains until the last step, an early stop or the end of ctx: then the last checkpoint is kept and the error is
 // ctx's.
 func (j *Job) Run(ctx context.Context) (*Result, error) { return newRun(j).run(ctx) }
 
@@ -192,7 +192,7 @@ func (r *run) close() {
 	}
 }
 
-// attach builds the gradients' model with what is trained, unless that is done.
+// attach builds the gradients' model with its trained parameters, unless that is done.
 func (r *run) attach() (err error) {
 	if r.grad != nil {
 		return nil
@@ -230,7 +230,7 @@ func (r *run) attach() (err error) {
 	return nil
 }
 
-// prepare readies what was attached for steps: masters, the optimizer, the schedule.
+// prepare prepares the attached parameters for steps: masters, the optimizer, the schedule.
 func (r *run) prepare() (err error) {
 	c := &r.Config
 	if round, which := c.masters(); round != nil {
@@ -264,7 +264,7 @@ func (r *run) prepare() (err error) {
 	if err != nil {
 		return err
 	}
-	// the last step of an epoch takes the micro-batches that are left
+	// the last step of an epoch takes the remaining micro-batches
 	r.perEpoch = (len(first) + c.Accumulation - 1) / c.Accumulation
 	r.total = c.MaxSteps
 	if r.total == 0 {
@@ -281,23 +281,23 @@ func (r *run) prepare() (err error) {
 	return r.schedule.Check(c.LearningRate)
 }
 
-// warnOfTies says what PEFT says: with one weight for embedding and head, an adapter changes one of its two uses.
+// warnOfTies logs PEFT's warning: with one weight for embedding and head, an adapter changes one of its two uses.
 func (r *run) warnOfTies() {
 	whole := func(a adapted) bool { return a.Embedding() || a.Head() }
 	if r.Model.Config.Tied && (len(r.Config.ModulesToSave) > 0 || slices.ContainsFunc(r.adapted, whole)) {
 		r.Log.Warn(
-			"the model's head is its embedding: each that is adapted or saved changes alone, as PEFT computes it; " +
+			"the model's head is its embedding: adapting or saving one of them does not change the other, as in PEFT; " +
 				"merging such an adapter needs an untied model")
 	}
 }
 
-// bytes are what the run takes beside the base.
+// bytes returns the memory of the run besides the base.
 func (r *run) bytes() int64 {
 	return r.Device.InUse(device.Activations) + r.Device.InUse(device.Adapters) + r.opt.Bytes()
 }
 
-// sizes returns the tokens of the largest micro-batch that will come, and of the longest sample. Orders are functions
-// of seed and epoch, so all are known now.
+// sizes returns the tokens of the largest micro-batch of the run, and of the longest sample. Orders are functions of
+// seed and epoch, so all are known in advance.
 func (r *run) sizes() (most, longest int, err error) {
 	tokens := func(samples []data.Sample, which []int) (n int) {
 		for _, i := range which {
@@ -321,7 +321,7 @@ func (r *run) sizes() (most, longest int, err error) {
 	return most, longest, nil
 }
 
-// epochsAhead bounds how many epochs a run begins.
+// epochsAhead bounds the epochs of a run.
 func (r *run) epochsAhead() int {
 	perEpoch := max(1, len(r.Train)/(r.Config.BatchSize*r.Config.Accumulation))
 	if r.Config.MaxSteps > 0 {
@@ -339,7 +339,7 @@ func (r *run) evalBatches() iter.Seq[[]int] {
 	return slices.Chunk(all, r.Config.BatchSize)
 }
 
-// begin starts afresh or from the newest checkpoint.
+// begin starts from step 0 or from the newest checkpoint.
 func (r *run) begin() error {
 	r.at.Base, r.at.Data = r.Base, r.Data
 	r.at.Settings, r.at.Config = r.Config.decisive(r.total)
@@ -354,13 +354,13 @@ func (r *run) begin() error {
 		return err
 	}
 	if path == "" {
-		r.Log.Info("no checkpoint to go on from; beginning afresh", "dir", r.Dir)
+		r.Log.Info("no checkpoint to resume from; starting at step 0", "dir", r.Dir)
 		return nil
 	}
 	return r.restore(path)
 }
 
-// epochs makes the steps. It returns why the run stopped before the last one, "" where it did not.
+// epochs makes the steps. It returns why the run stopped before the last one, "" if it did not.
 func (r *run) epochs(ctx context.Context) (string, error) {
 	for r.at.Step < r.total {
 		batches, err := r.order(r.at.Epoch)
@@ -394,13 +394,13 @@ func (c *Config) order(samples []data.Sample, epoch int) ([][]int, error) {
 	return data.Epoch(samples, g, epoch)
 }
 
-// join makes a micro-batch of samples.
+// join returns a micro-batch of samples.
 func join(samples []data.Sample, which []int) *grad.Batch {
 	b := data.NewBatch(samples, which)
 	return &grad.Batch{IDs: b.IDs, Labels: b.Labels, Indptr: b.Indptr}
 }
 
-// step makes one optimizer's step over micro-batches.
+// step makes one optimizer step over micro-batches.
 func (r *run) step(which [][]int) error {
 	start := time.Now()
 	c := &r.Config
@@ -459,7 +459,7 @@ func (r *run) step(which [][]int) error {
 	return r.events.Write(time.Now(), int64(info.Step), scalars...)
 }
 
-// sound stops a run whose numbers have gone bad before they reach the parameters.
+// sound stops a run whose loss or gradients are invalid before they reach the parameters.
 func (r *run) sound(info *StepInfo) error {
 	finite := func(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }
 	uniform := math.Log(float64(r.Model.Config.Vocab))
@@ -492,7 +492,7 @@ func (p *progress) firstLoss() float64 {
 	return p.Steps[0].Loss
 }
 
-// after evaluates and saves where it is due, and says why the run should stop.
+// after evaluates and saves when due, and returns why the run should stop.
 func (r *run) after() (string, error) {
 	c := &r.Config
 	due := r.at.Step == r.total || r.at.Within == r.perEpoch
@@ -558,7 +558,7 @@ func (r *run) keepBest() {
 	}
 }
 
-// finish puts the best parameters in force, writes what leaves the run and removes nothing.
+// finish restores the best parameters and writes the results; it removes nothing.
 func (r *run) finish(stopped string) (*Result, error) {
 	if r.best != nil {
 		for i := range r.params {
@@ -581,7 +581,8 @@ func (r *run) finish(stopped string) (*Result, error) {
 	return res, err
 }
 
-// counts returns the trained numbers and all of them, as PEFT counts: a tied head once, adapters among all.
+// counts returns the number of trained and of all parameters, as PEFT counts: a tied head once, adapters included in
+// all.
 func (r *run) counts() (trainable, all int64) {
 	for i := range r.params {
 		trainable += int64(len(r.params[i].Value))

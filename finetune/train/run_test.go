@@ -96,7 +96,7 @@ func runOfKind(t *testing.T, dev device.Device, dir, kind string) *run {
 	return r
 }
 
-// startFrom gives the run's parameters other first values than those that training draws.
+// startFrom gives the run's parameters other initial values than training does.
 func (r *run) startFrom(t *testing.T, first func(p *grad.Param)) {
 	t.Helper()
 	if err := r.attach(); err != nil {
@@ -107,7 +107,7 @@ func (r *run) startFrom(t *testing.T, first func(p *grad.Param)) {
 	}
 }
 
-// The run of a child process that is killed after some step, and goes on in another one, ends with the same bits as an
+// The run of a child process that is killed after some step, and resumes in another one, ends with the same bits as an
 // undisturbed run.
 func TestKilledRunGoesOn(t *testing.T) {
 	if dir := os.Getenv("TRAIN_TEST_DIR"); dir != "" {
@@ -325,7 +325,7 @@ func TestOtherRunsAreKeptOut(t *testing.T) {
 }
 
 // TestPatience: a loss that never improves after the first evaluation ends the run after exactly as many more as the
-// patience says; without patience it goes on.
+// patience; without patience it continues.
 func TestPatience(t *testing.T) {
 	dev := newDevice(t)
 	for patience, want := range map[int]int{0: 6, 1: 2, 2: 3, 4: 5} {
@@ -364,7 +364,7 @@ func TestEndOfContextSaves(t *testing.T) {
 
 func below(r *rng.Source, n int) int { return int(r.Uint64() % uint64(n)) }
 
-// A folder that holds a finished run is left alone, unless one says so.
+// A folder with a finished run is not changed unless overwriting is requested.
 func TestFinishedFolder(t *testing.T) {
 	dev, dir := newDevice(t), t.TempDir()
 	run := func(change func(c *Config)) error {
@@ -382,7 +382,7 @@ func TestFinishedFolder(t *testing.T) {
 	}
 	whole := digestOf(t, dir)
 	if err := run(none); !errors.Is(err, ErrConfig) ||
-		!strings.Contains(err.Error(), "holds a finished run: choose another folder, or overwrite_output_dir") {
+		!strings.Contains(err.Error(), "has a finished run: choose another folder, or overwrite_output_dir") {
 		t.Errorf("a second run in the folder: %v", err)
 	}
 	mine := filepath.Join(dir, "checkpoint-notes.txt")

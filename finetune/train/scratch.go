@@ -20,9 +20,9 @@ import (
 	"weft/runtime/weights"
 )
 
-// Scratch are the weights of a model that nobody has trained, as transformers makes them: matrices normal with the
+// Scratch are the weights of an untrained model, as transformers initializes them: matrices normal with the
 // configuration's initializer_range, the embedding of its pad_token_id and biases zero, norms one (Gemma's, to which
-// one is added, zero). They are functions of seed, tensor and row; a tensor is made when it is read.
+// one is added, zero). They are functions of seed, tensor and row; a tensor is computed when it is read.
 type Scratch struct {
 	shapes map[string][]int
 	std    float64
@@ -33,7 +33,7 @@ type Scratch struct {
 
 var _ weights.Source = (*Scratch)(nil)
 
-// NewScratch makes the weights that a config.json, whose text is given too, describes.
+// NewScratch returns the weights for a config.json, whose text is given too.
 func NewScratch(config []byte, c *model.Config, seed uint64) (*Scratch, error) {
 	var h struct {
 		Range *float64 `json:"initializer_range"`
@@ -57,7 +57,7 @@ func NewScratch(config []byte, c *model.Config, seed uint64) (*Scratch, error) {
 	return s, nil
 }
 
-// shapesOf lists a model's tensors as its files have them.
+// shapesOf lists a model's tensors as in its files.
 func shapesOf(c *model.Config) map[string][]int {
 	out := map[string][]int{"model.norm.weight": {c.Hidden}}
 	for _, s := range peft.Sites(c) {

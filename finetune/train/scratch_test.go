@@ -148,7 +148,7 @@ func TestScratchRefusals(t *testing.T) {
 	}
 }
 
-// A configuration is somebody else's file: whatever it says is taken or refused, with what is wrong.
+// A configuration is untrusted: any content is accepted or refused with an error.
 func FuzzScratch(f *testing.F) {
 	for _, text := range []string{`{"initializer_range": 0.02}`, `{"initializer_range": 1e300}`, `null`, `{"dtype": "float32", "quantization_config": {}}`, `[`} {
 		f.Add([]byte(text))

@@ -13,8 +13,7 @@ import (
 	"weft/runtime/device/ref"
 )
 
-// What tutorials leave out is on without being asked for: all linear layers at a rate for LoRA, clipping, a schedule, a
-// seed.
+// The defaults include what tutorials leave out: all linear layers at a rate for LoRA, clipping, a schedule, a seed.
 func TestDefaults(t *testing.T) {
 	c := settings(t)
 	if !slices.Equal(c.TargetModules, []string{"all-linear"}) || c.LearningRate < 1e-4 || c.MaxGradNorm != 1 ||
@@ -23,12 +22,12 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
-// An evaluation is the mean over all targets of all held-out samples, however they are cut into batches: not that of
-// the last batch, nor a mean of means.
+// An evaluation is the mean over all trained tokens of all held-out samples, for any batch size: not that of the last
+// batch, nor a mean of means.
 func TestEvaluationCountsEverySample(t *testing.T) {
 	dev := newDevice(t)
 	held := samples(7)
-	for i := range held { // of very different numbers of targets
+	for i := range held { // with very different numbers of trained tokens
 		for k := range held[i].Labels[:min(4*i, len(held[i].Labels)-2)] {
 			held[i].Labels[k] = data.Ignore
 		}
@@ -70,7 +69,7 @@ func TestEvaluationCountsEverySample(t *testing.T) {
 	}
 }
 
-// A precision that the device has not is told.
+// A precision that the device lacks is reported.
 func TestBF16WithoutHardwareIsTold(t *testing.T) {
 	var log strings.Builder
 	dev := ref.New(ref.Options{Activations: ref.Float})
@@ -82,6 +81,6 @@ func TestBF16WithoutHardwareIsTold(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !strings.Contains(log.String(), "multiplies no bfloat16") {
-		t.Errorf("the log says %q", log.String())
+		t.Errorf("the log is %q", log.String())
 	}
 }

@@ -10,7 +10,7 @@ import (
 // FlattenText returns the messages with every content that is a list of text parts replaced by one string, the parts
 // joined by newlines; a content that is missing or null, as beside tool calls, is an empty string. It is for templates
 // that expect a string (IteratesContent false). Parts of any other type are an error that names message, part and type;
-// messages are not changed, those with a string are shared with the result.
+// messages are not changed, the result contains those with a string themselves.
 func FlattenText(messages []any) ([]any, error) {
 	out := make([]any, len(messages))
 	for i, msg := range messages {
@@ -59,8 +59,8 @@ func partText(p any) (string, error) {
 }
 
 // ObjectArguments returns the messages with the arguments of tool calls as templates expect them: where the API has a
-// string that is a JSON object, the object, in the client's order; where it has nothing, an empty object. Any other
-// string stays one. Messages are not changed, those without tool calls are shared with the result.
+// string that is a JSON object, the object, in the client's order; where it is absent, an empty object. Any other
+// string stays one. Messages are not changed, the result contains those without tool calls themselves.
 func ObjectArguments(messages []any) []any {
 	out := make([]any, len(messages))
 	for i, msg := range messages {

@@ -84,10 +84,10 @@ func (c goldenCase) input(t *testing.T, now time.Time) Input {
 func check(t *testing.T, src string, in Input, want outcome) [][2]int {
 	t.Helper()
 	var text string
-	var spans [][2]int
+	var ranges [][2]int
 	tmpl, err := Parse(src)
 	if err == nil {
-		text, spans, err = tmpl.RenderSpans(in)
+		text, ranges, err = tmpl.RenderRanges(in)
 	}
 	switch {
 	case want.Expected != nil && err != nil:
@@ -105,10 +105,10 @@ func check(t *testing.T, src string, in Input, want outcome) [][2]int {
 	case want.Error.MatchText:
 		var raised *jinja.RaisedError
 		if !errors.As(err, &raised) || raised.Message != want.Error.Message {
-			t.Fatalf("got error %v, want the template's own %q", err, want.Error.Message)
+			t.Fatalf("got error %v, want the template's %q", err, want.Error.Message)
 		}
 	}
-	return spans
+	return ranges
 }
 
 // loadGoldens reads every golden file of the folder and the time its clock stood at.
@@ -169,9 +169,9 @@ func TestGoldens(t *testing.T) {
 			t.Run(fmt.Sprintf("%s/%d-%s", name, i, c.Name), func(t *testing.T) {
 				in := c.input(t, now)
 				in.ContinueFinalMessage = continued
-				spans := check(t, src, in, c.outcome)
-				if c.GenerationSpans != nil && fmt.Sprint(spans) != fmt.Sprint(*c.GenerationSpans) {
-					t.Errorf("spans %v, want %v", spans, *c.GenerationSpans)
+				ranges := check(t, src, in, c.outcome)
+				if c.GenerationSpans != nil && fmt.Sprint(ranges) != fmt.Sprint(*c.GenerationSpans) {
+					t.Errorf("ranges %v, want %v", ranges, *c.GenerationSpans)
 				}
 				if c.WithNullKept != nil {
 					in.KeepNull = true

@@ -2,10 +2,10 @@ package chat
 
 import "unicode/utf8"
 
-// Stopper passes generated text on until a stop string appears. It holds back whatever could be the beginning of one,
-// so that no part of a stop string leaks out however the text is cut into pieces. The match that ends first wins, of
-// those the longest; the result does not depend on the cuts. Time is linear in the text for each stop string (Knuth,
-// Morris, Pratt 1977). Not safe for concurrent use.
+// Stopper emits generated text until a stop string appears. It holds back text that could be the start of one, so that
+// no part of a stop string leaks out however the text is cut into pieces. The match that ends first wins, of those the
+// longest; the result does not depend on the pieces. Time is linear in the text for each stop string (Knuth, Morris,
+// Pratt 1977). Not safe for concurrent use.
 type Stopper struct {
 	// IncludeStop makes the stop string the end of the emitted text instead of leaving it out (vLLM's
 	// include_stop_str_in_output). Set it before the first Push.
@@ -48,8 +48,9 @@ func NewStopper(stops []string) *Stopper {
 	return s
 }
 
-// Push takes the next piece of text and returns what may be sent on. stopped says that a stop string was completed:
-// emit is then the last text, stop the string, and the rest of the piece is dropped, as is everything pushed later.
+// Push takes the next piece of text and returns the text that may be sent. stopped reports that a stop string was
+// completed: then emit is the last text, stop the string, and the rest of the piece is dropped, as is everything pushed
+// later.
 func (s *Stopper) Push(text string) (emit string, stopped bool, stop string) {
 	if s.done {
 		return "", true, s.found
@@ -95,13 +96,13 @@ func (s *Stopper) finish(stop string) string {
 	return out
 }
 
-// safe returns the end of what cannot belong to a stop string and is whole characters.
+// safe returns the end of the complete characters that cannot belong to a stop string.
 func (s *Stopper) safe() int {
 	end := len(s.buf)
 	for _, p := range s.stops {
 		end = min(end, len(s.buf)-p.at)
 	}
-	for back := 1; back < utf8.UTFMax && end-back >= s.head; back++ { // an unfinished character waits for its last byte
+	for back := 1; back < utf8.UTFMax && end-back >= s.head; back++ { // an incomplete character waits for its last byte
 		if c := s.buf[end-back]; utf8.RuneStart(c) {
 			if !utf8.FullRune(s.buf[end-back : end]) {
 				end -= back
@@ -123,7 +124,7 @@ func (s *Stopper) take(end int) string {
 	return out
 }
 
-// Flush returns what is still held back, at the end of a text that no stop string ended.
+// Flush returns the text that is still held back, at the end of a text that no stop string ended.
 func (s *Stopper) Flush() string {
 	if s.done {
 		return ""

@@ -1,5 +1,5 @@
 // Package chat turns messages into a prompt through the model's own chat template, and watches generated text for stop
-// strings. It is shared by the server, the trainer and the checks of adapters; it knows no HTTP and no engine.
+// strings. The server, the trainer and the checks of adapters use it; it depends on no HTTP and no engine.
 package chat
 
 import (
@@ -21,7 +21,7 @@ const ChatML = `{%- for message in messages %}{{- '<|im_start|>' + message['role
 type Template struct {
 	jinja *jinja.Template
 
-	lists                       bool // it iterates over a message's content
+	lists                       bool // the template iterates over a message's content
 	developer, toolCalls, tools bool // names that the source mentions
 }
 
@@ -35,19 +35,19 @@ func Parse(src string) (*Template, error) {
 		t.Mentions("tools")}, nil
 }
 
-// IteratesContent says whether the template walks over a message's content itself, so that content may stay a list of
-// parts. For other templates the caller should pass the messages through FlattenText.
+// IteratesContent reports whether the template iterates over a message's content itself, so that content may stay a
+// list of parts. For other templates the caller should pass the messages through FlattenText.
 func (t *Template) IteratesContent() bool { return t.lists }
 
-// UsesToolCalls says whether the template renders a message's tool_calls at all.
+// UsesToolCalls reports whether the template renders a message's tool_calls at all.
 func (t *Template) UsesToolCalls() bool { return t.toolCalls }
 
-// UsesTools says whether the template looks at the tools.
+// UsesTools reports whether the template uses the tools.
 func (t *Template) UsesTools() bool { return t.tools }
 
-// Adapt returns the messages as this template expects them, for the server and the trainer alike: arguments of tool
-// calls as objects, the role developer as system where the template does not know it, and content flattened to a string
-// where the template does not walk over its parts. Messages are not changed.
+// Adapt returns the messages as this template expects them, for the server and the trainer: arguments of tool calls as
+// objects, the role developer as system where the template does not know it, and content flattened to a string if the
+// template does not iterate over its parts. Messages are not changed.
 func (t *Template) Adapt(messages []any) ([]any, error) {
 	messages = ObjectArguments(messages)
 	if !t.developer {
@@ -68,28 +68,28 @@ func (t *Template) Adapt(messages []any) ([]any, error) {
 	return FlattenText(messages)
 }
 
-// Input is what a template is rendered with. Values are what jinja.FromGo takes. Nothing in it is changed.
+// Input is the input of a rendering. Values are of the types that jinja.FromGo accepts. Nothing in it is changed.
 type Input struct {
 	Messages             []any // *jinja.Map each
 	Tools, Documents     []any // nil: the variable is defined and none
 	AddGenerationPrompt  bool
 	ContinueFinalMessage bool             // the rendering ends right behind the last message's text
 	KeepNull             bool             // keep message keys whose value is null, which transformers drops
-	Vars                 map[string]any   // further variables (chat_template_kwargs); they win over the others
+	Vars                 map[string]any   // further variables (chat_template_kwargs); they override the others
 	BOS, EOS             *string          // bos_token and eos_token; nil: not defined
 	Now                  func() time.Time // the clock of strftime_now; nil: time.Now
 }
 
-// Render returns the prompt. A refusal by raise_exception is a *jinja.RaisedError; every error wraps
-// jinja.ErrTemplate, and one of a limit jinja.ErrLimit too.
+// Render returns the prompt. An error of raise_exception is a *jinja.RaisedError; every error wraps jinja.ErrTemplate,
+// and one of a limit jinja.ErrLimit too.
 func (t *Template) Render(in Input) (string, error) {
-	text, _, err := t.RenderSpans(in)
+	text, _, err := t.RenderRanges(in)
 	return text, err
 }
 
-// RenderSpans also returns where the text of each {% generation %} block lies: [start, end) in code points of text, in
-// the order of rendering.
-func (t *Template) RenderSpans(in Input) (text string, spans [][2]int, err error) {
+// RenderRanges also returns the range of the text of each {% generation %} block: [start, end) in code points of text,
+// in the order of rendering.
+func (t *Template) RenderRanges(in Input) (text string, ranges [][2]int, err error) {
 	messages, err := prepare(in)
 	if err != nil {
 		return "", nil, err
@@ -103,21 +103,21 @@ func (t *Template) RenderSpans(in Input) (text string, spans [][2]int, err error
 			return "", nil, err
 		}
 	}
-	text, spans, err = t.jinja.Render(variables(in, messages), jinja.Options{Now: in.Now})
+	text, ranges, err = t.jinja.Render(variables(in, messages), jinja.Options{Now: in.Now})
 	if err != nil || !in.ContinueFinalMessage {
-		return text, spans, err
+		return text, ranges, err
 	}
 	if text, err = cutFinal(text, final); err != nil {
 		return "", nil, err
 	}
 	n := utf8.RuneCountInString(text)
-	for i, s := range spans {
-		spans[i] = [2]int{min(s[0], n), min(s[1], n)}
+	for i, s := range ranges {
+		ranges[i] = [2]int{min(s[0], n), min(s[1], n)}
 	}
-	return text, spans, nil
+	return text, ranges, nil
 }
 
-// variables are what the template sees.
+// variables returns the template's variables.
 func variables(in Input, messages []any) map[string]any {
 	vars := map[string]any{"messages": messages, "add_generation_prompt": in.AddGenerationPrompt, "tools": nil,
 		"documents": nil}
@@ -145,7 +145,7 @@ func failed(format string, a ...any) error {
 // reasoningKeys are the names under which templates look for a message's reasoning.
 var reasoningKeys = []string{"reasoning_content", "thinking", "reasoning"}
 
-// prepare copies the messages, drops null keys and gives a reasoning all its names.
+// prepare copies the messages, drops null keys and copies a reasoning to all of its names.
 func prepare(in Input) ([]any, error) {
 	out := make([]any, len(in.Messages))
 	for i, raw := range in.Messages {

@@ -8,10 +8,10 @@ import (
 	"weft/runtime/tensor"
 )
 
-// The Check functions are the argument checks of the devices with F32 activations, so that all of them refuse the same
-// arguments with the same words. Every error wraps ErrShape and names the operation, the argument and the numbers. They
-// allocate only when they fail. What only a device can know (that a buffer, weight or cache is its own and still alive)
-// it checks itself.
+// The Check functions are the argument checks of the devices with F32 activations, so that all devices refuse the same
+// arguments with the same messages. Every error wraps ErrShape and names the operation, the argument and its values.
+// They allocate only when they fail. Each device itself checks that a buffer, weight or cache belongs to it and is not
+// freed.
 
 func shapeErr(op, format string, args ...any) error {
 	return fmt.Errorf("%s: %w: %s", op, ErrShape, fmt.Sprintf(format, args...))
@@ -107,7 +107,7 @@ func CheckEmbed(a EmbedArgs) error {
 	return nil
 }
 
-// checkNorm checks what a norm over rows of cols columns and its gradient share.
+// checkNorm checks the arguments that a norm over rows of cols columns and its gradient have in common.
 func checkNorm(op string, weight Buffer, parts int, eps float32, cols int) error {
 	if weight == nil || weight.Bytes()%4 != 0 || weight.Bytes() == 0 {
 		return shapeErr(op, "the weight must be a buffer of at least one float32")
@@ -262,8 +262,8 @@ func CheckRoPE(a RoPEArgs) error {
 	return nil
 }
 
-// CheckAttention checks AttentionArgs. Of the page tables it checks the entries that hold visible positions: pages that
-// a window has left behind may be anything. Q and Out must be disjoint.
+// CheckAttention checks AttentionArgs. Of the page tables it checks the entries that hold visible positions: pages
+// before the window may be anything. Q and Out must be disjoint.
 func CheckAttention(a AttentionArgs) error {
 	const op = "attention"
 	c, err := cacheConfig(op, a.Cache, a.Layer, a.HeadDim)

@@ -52,7 +52,7 @@ func TestOverlap(t *testing.T) {
 	}
 }
 
-// A view fits if its last element does, whatever the numbers.
+// A view fits if its last element does, whatever the sizes.
 func TestViewBounds(t *testing.T) {
 	for _, c := range []struct {
 		name string

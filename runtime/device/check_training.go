@@ -2,7 +2,7 @@ package device
 
 import "fmt"
 
-// CheckMatMul checks MatMulArgs. Out must be disjoint from A and B, which may be one.
+// CheckMatMul checks MatMulArgs. Out must be disjoint from A and B, which may be the same view.
 func CheckMatMul(a MatMulArgs) error {
 	const op = "matmul"
 	if !isFinite(a.Alpha) {
@@ -72,8 +72,8 @@ func CheckLinearGrad(a LinearGradArgs) error {
 	return nil
 }
 
-// CheckRMSNormGrad checks RMSNormGradArgs. DX is DY or disjoint from it; X is disjoint from DX; DWeight is a buffer of
-// its own, as long as Weight.
+// CheckRMSNormGrad checks RMSNormGradArgs. DX is DY or disjoint from it; X is disjoint from DX; DWeight is a separate
+// buffer, as long as Weight.
 func CheckRMSNormGrad(a RMSNormGradArgs) error {
 	const op = "rmsnorm grad"
 	if err := checkNorm(op, a.Weight, a.Parts, a.Eps, a.X.Cols); err != nil {

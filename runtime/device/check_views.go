@@ -67,7 +67,7 @@ func CheckLogSoftmax(a LogSoftmaxArgs) error {
 	return nil
 }
 
-// checkView checks that v is an F32 matrix [rows, cols] whose rows are apart and lie inside its buffer.
+// checkView checks that v is an F32 matrix [rows, cols] whose rows do not overlap and are inside its buffer.
 func checkView(op, name string, v View, rows, cols int) error {
 	if v.Buf == nil {
 		return shapeErr(op, "%s is absent", name)
@@ -86,22 +86,22 @@ func checkView(op, name string, v View, rows, cols int) error {
 	if v.Rows == 0 || v.Cols == 0 {
 		return nil
 	}
-	room := elems - v.Offset - int64(v.Cols) // between the end of the first row and the end of the buffer
-	if room < 0 || v.Rows > 1 && int64(v.Stride) > room/int64(v.Rows-1) {
+	space := elems - v.Offset - int64(v.Cols) // between the end of the first row and the end of the buffer
+	if space < 0 || v.Rows > 1 && int64(v.Stride) > space/int64(v.Rows-1) {
 		return shapeErr(op, "%s [%d, %d] at %d with stride %d leaves its buffer of %d elements", name, v.Rows, v.Cols,
 			v.Offset, v.Stride, elems)
 	}
 	return nil
 }
 
-// sameView says whether a and b name exactly the same elements in the same order.
+// sameView reports whether a and b name exactly the same elements in the same order.
 func sameView(a, b View) bool {
 	return a.Buf == b.Buf && a.Offset == b.Offset && a.Rows == b.Rows && a.Cols == b.Cols &&
 		(a.Stride == b.Stride || a.Rows <= 1)
 }
 
-// overlap says whether two checked views share an element. Views whose rows interleave without touching (columns of one
-// larger matrix) do not. It walks both lists of rows once.
+// overlap reports whether two checked views have an element in common. Views whose rows interleave without touching
+// (columns of one larger matrix) do not. It walks both lists of rows once.
 func overlap(a, b View) bool {
 	if a.Buf != b.Buf || a.Rows == 0 || b.Rows == 0 || a.Cols == 0 || b.Cols == 0 {
 		return false

@@ -1,5 +1,5 @@
-// Package device is the contract between the models and the machines they run on: about a dozen batched operations
-// with one argument struct each, buffers, weights and KV caches.
+// Package device is the contract between the models and the machines they run on: about a dozen batched operations with
+// one argument struct each, buffers, weights and KV caches.
 //
 // # Order and completion
 //
@@ -9,11 +9,11 @@
 // error (ErrShape) is returned by the call itself and records nothing. A Device is used by one goroutine at a time,
 // save for Alloc, LoadMatrix, Free and InUse, which any goroutine may call.
 //
-// # Numbers
+// # Arithmetic
 //
 // Activations are F32 views on ref and cpu. Each output element is a sum taken in an order that depends only on the
-// element's own row, never on the number of rows, the threads, the page length or the neighbours in the batch: so a
-// token's numbers are bitwise the same however it is batched, chunked or cached.
+// element's own row, never on the number of rows, the threads, the page length or the other sequences in the batch: so
+// the results for a token are bitwise the same however it is batched, chunked or cached.
 package device
 
 import (
@@ -23,7 +23,7 @@ import (
 	"weft/runtime/tensor"
 )
 
-// Errors of every device. They are wrapped with the operation and the numbers; test with errors.Is.
+// Errors of every device. They are wrapped with the operation and its sizes; test with errors.Is.
 var (
 	ErrShape       = errors.New("shapes do not fit")
 	ErrOutOfMemory = errors.New("out of device memory")
@@ -31,7 +31,7 @@ var (
 	ErrClosed      = errors.New("device is closed")
 )
 
-// Purpose says what memory is for; each device counts bytes per purpose.
+// Purpose is what memory is used for; each device counts bytes per purpose.
 type Purpose uint8
 
 // Purposes of memory, in the order of the gauges.
@@ -69,8 +69,8 @@ type Weight interface {
 	Free()
 }
 
-// View is a matrix of elements inside a Buffer: element (r, c) lies at Offset + r*Stride + c, in elements.
-// A zero View (Buf nil) means "absent" where an argument is optional.
+// View is a matrix of elements inside a Buffer: element (r, c) lies at Offset + r*Stride + c, in elements. A zero View
+// (Buf nil) means "absent" where an argument is optional.
 type View struct {
 	Buf        Buffer
 	Offset     int64
@@ -92,7 +92,7 @@ func (c KVConfig) PageBytes() int64 {
 	return 2 * int64(c.Layers) * int64(c.KVHeads) * int64(c.HeadDim) * int64(c.PageLen) * int64(c.DType.Size())
 }
 
-// KVCache is the storage of keys and values; which page belongs to whom is runtime/kv's business.
+// KVCache is the storage of keys and values; runtime/kv decides which sequence a page belongs to.
 type KVCache interface {
 	Config() KVConfig
 	Bytes() int64
@@ -110,7 +110,7 @@ type EmbedArgs struct {
 // RMSNormArgs: y = x / sqrt(mean(x^2) + Eps) * Weight for every part of every row (Zhang & Sennrich 2019,
 // arXiv:1910.07467).
 //
-//	X      [T, Parts*D]  D = len(Weight)/4; each row is Parts runs of D that are normalized apart (q/k norm); Parts 0 means 1
+//	X      [T, Parts*D]  D = len(Weight)/4; each row is Parts runs of D that are normalized separately (q/k norm); Parts 0 means 1
 //	Add    optional [T, Parts*D]: X[t] += Add[t] first, and X keeps the sum (the residual stream)
 //	Rows   optional: Out row i is computed from X row Rows[i]; Out then has len(Rows) rows. Not together with Add.
 //	Out    may be X itself when Rows is nil
@@ -122,13 +122,13 @@ type RMSNormArgs struct {
 	Rows        []int32
 }
 
-// Precision says in which precision the products of a matrix are made; sums are float32 or better.
+// Precision is the precision in which the products of a matrix are computed; sums are float32 or better.
 type Precision uint8
 
 // Precisions.
 const (
 	Own     Precision = iota // as the device was opened; gradients as Float32
-	Float32                  // both factors as float32
+	Float32                  // both operands as float32
 	BF16                     // both rounded to bfloat16 where the device multiplies that, else Float32
 )
 
@@ -214,7 +214,7 @@ type SoftcapArgs struct {
 // LogSoftmaxArgs: Out[t] = log softmax(X[t]); Out may be X.
 type LogSoftmaxArgs struct{ X, Out View }
 
-// Device runs batched operations. Implementations: device/ref (pure Go, the oracle), device/cpu (C kernels).
+// Device runs batched operations. Implementations: device/ref (pure Go, the reference), device/cpu (C kernels).
 type Device interface {
 	// Name is "ref", "cpu", …; Describe adds what is in use (ISA, threads, activation precision) for logs and doctor.
 	Name() string
@@ -247,10 +247,10 @@ type Device interface {
 	Close() error
 }
 
-// PageReleaser is a device that can give memory of a KV cache back to the system while the cache lives.
+// PageReleaser is a device that can return memory of a KV cache to the system while the cache is in use.
 type PageReleaser interface {
-	// ReleasePages gives back the memory of the pages [begin, end) of c, as far as the system's own pages lie within.
-	// What the pages held is lost; they may be used again at any time. No recorded operation may refer to them;
-	// operations on other pages may run meanwhile.
+	// ReleasePages returns the memory of the pages [begin, end) of c to the system, as whole system pages. The content
+	// of the pages is lost; they may be used again at any time. No recorded operation may refer to them; operations on
+	// other pages may run meanwhile.
 	ReleasePages(c KVCache, begin, end int) error
 }

@@ -7,7 +7,7 @@ import (
 	"weft/quant"
 )
 
-// TotalInUse returns the bytes that d holds, for all purposes together.
+// TotalInUse returns the bytes allocated on d, for all purposes together.
 func TotalInUse(d Device) int64 {
 	var n int64
 	for p := range NumPurposes {
@@ -16,9 +16,9 @@ func TotalInUse(d Device) int64 {
 	return n
 }
 
-// Limited is a device as a model loads onto it: the allocation and the matrix with which the device would hold more
-// than Bytes are refused, with the numbers. KV caches and what operations need for themselves are not counted before
-// they are made. The Device is not closed with it.
+// Limited is a device with a memory limit for loading a model: an allocation or a matrix that would take the device
+// above Bytes is refused with an error that states the sizes. KV caches and the scratch memory of operations are not
+// counted before they are allocated. Closing Limited does not close the Device.
 type Limited struct {
 	Device
 	Bytes int64

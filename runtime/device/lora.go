@@ -7,28 +7,29 @@ import (
 	"weft/runtime/tensor"
 )
 
-// Region is memory inside a Buffer, from the byte Offset on, which is a multiple of the element's size. The zero Region is
-// absent. Several spans may lie in one Buffer.
+// Region is memory inside a Buffer, from the byte Offset on, which is a multiple of the element's size. The zero Region
+// is absent. Several regions may lie in one Buffer.
 type Region struct {
 	Buf    Buffer
 	Offset int64
 	DType  tensor.DType
 }
 
-// LoRAMatrices is what one adapter does to one linear layer. Its memory is read only; the adapter's owner frees it.
+// LoRAMatrices are the LoRA matrices of one adapter for one linear layer. Its memory is read only; the adapter's owner
+// frees it.
 //
-//	A     [Rank, In] row-major, F32, F16 or BF16. Absent: the rows of X hold the product with A in their first Rank columns
-//	B     [ceil(Out/16)][Rank][16], F32, F16 or BF16: runs of LoRAPanel outputs side by side, the last filled up with zeros; PackLoRAB makes it of [Out, Rank]
+//	A     [Rank, In] row-major, F32, F16 or BF16. Absent: the first Rank columns of X are the product with A
+//	B     [ceil(Out/16)][Rank][16], F32, F16 or BF16: groups of LoRAPanel outputs, the last padded with zeros (PackLoRAB)
 //	Gain  F32 [Out] or absent (DoRA)
 //	Bias  F32 [Out] or absent
 type LoRAMatrices struct {
 	A, B, Gain, Bias Region
 	In, Out          int
-	Rank             int     // 0: no factors
+	Rank             int     // 0: no A and B
 	Scale            float32 // alpha/r, or alpha/sqrt(r) for rsLoRA
 }
 
-// Empty says that the layer is not touched. m may be nil.
+// Empty reports whether the layer is left unchanged. m may be nil.
 func (m *LoRAMatrices) Empty() bool {
 	return m == nil || m.Rank == 0 && m.Gain.Buf == nil && m.Bias.Buf == nil
 }
@@ -36,8 +37,8 @@ func (m *LoRAMatrices) Empty() bool {
 // LoRASegment applies one adapter to the rows [Begin, End) of the batch.
 type LoRASegment struct {
 	Begin, End int
-	Scale      float32       // multiplies M.Scale and M.Bias: 1 but for a combination of adapters of adapters. M.Gain goes with 1 only
-	M          *LoRAMatrices // nil or empty: the adapter does not touch this layer
+	Scale      float32       // multiplies M.Scale and M.Bias; must be 1 with M.Gain
+	M          *LoRAMatrices // nil or empty: the adapter does not change this layer
 }
 
 // LoRAPart is the change of one linear layer.
@@ -53,7 +54,7 @@ type LoRAArgs struct {
 	Parts []LoRAPart
 }
 
-// LoRAPanel is how many outputs lie side by side in B.
+// LoRAPanel is the number of outputs in one group of B.
 const LoRAPanel = 16
 
 // LoRABBytes returns the bytes of a packed B.
@@ -165,13 +166,13 @@ func checkLoRAMatrices(s *LoRASegment, i, in, out int) error {
 		if m.B.Buf == nil {
 			return shapeErr(op, "segment %d: rank %d without B", i, m.Rank)
 		}
-		if m.A.Buf != nil && !m.A.holds(int64(m.Rank), int64(in)) {
+		if m.A.Buf != nil && !m.A.contains(int64(m.Rank), int64(in)) {
 			return shapeErr(op,
 				"segment %d: A %v of [%d, %d] is no F32, F16 or BF16 inside its buffer of %d bytes, at an offset of "+
 					"whole elements (%d)", i,
 				m.A.DType, m.Rank, in, m.A.Buf.Bytes(), m.A.Offset)
 		}
-		if !m.B.holds(int64(m.Rank), (int64(out)+LoRAPanel-1)/LoRAPanel*LoRAPanel) {
+		if !m.B.contains(int64(m.Rank), (int64(out)+LoRAPanel-1)/LoRAPanel*LoRAPanel) {
 			return shapeErr(op,
 				"segment %d: B %v of [%d, %d] is no F32, F16 or BF16 inside its buffer of %d bytes, at an offset of "+
 					"whole elements (%d)", i,
@@ -179,7 +180,7 @@ func checkLoRAMatrices(s *LoRASegment, i, in, out int) error {
 		}
 	}
 	for _, v := range [...]Region{m.Gain, m.Bias} {
-		if v.Buf != nil && (v.DType != tensor.F32 || !v.holds(1, int64(out))) {
+		if v.Buf != nil && (v.DType != tensor.F32 || !v.contains(1, int64(out))) {
 			return shapeErr(op, "segment %d: a gain or bias at %d of its buffer of %d bytes is not [%d] of F32", i,
 				v.Offset, v.Buf.Bytes(), out)
 		}
@@ -187,8 +188,8 @@ func checkLoRAMatrices(s *LoRASegment, i, in, out int) error {
 	return nil
 }
 
-// holds says whether a float matrix [rows, cols] lies inside the span's buffer.
-func (s *Region) holds(rows, cols int64) bool {
+// contains reports whether a float matrix [rows, cols] lies inside the region's buffer.
+func (s *Region) contains(rows, cols int64) bool {
 	if s.DType != tensor.F32 && s.DType != tensor.F16 && s.DType != tensor.BF16 {
 		return false
 	}

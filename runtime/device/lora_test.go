@@ -8,7 +8,7 @@ import (
 	"weft/runtime/tensor"
 )
 
-// Every element of B lies where LoRAMatrices says, and what fills the last panel is zero.
+// Every element of B is where LoRAMatrices says, and the padding of the last group is zero.
 func TestPackLoRAB(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for _, dtype := range []tensor.DType{tensor.F16, tensor.BF16, tensor.F32} {

@@ -4,8 +4,8 @@ package device
 // like those of Device, on F32 views; batches are ragged without pages. Sums run in an order that does not depend on
 // the number of threads; a gradient's terms are added in the order of the batch's rows.
 //
-// What each does backward is beside it; the formulas are those of the forward operation of the same name,
-// differentiated by hand.
+// The gradients are those of the forward operation of the same name, differentiated by hand; each comment gives the
+// formula.
 type Training interface {
 	Device
 
@@ -20,9 +20,9 @@ type Training interface {
 	EmbedGrad(EmbedGradArgs) error
 }
 
-// MatMulArgs: Out = Alpha · op(A) op(B) + (Accumulate ? Out : 0), where op transposes if told. Out [M, N], op(A) [M,
-// K], op(B) [K, N]. It is how factors of adapters and full gradients are made: dA = s·(dY B)ᵀ X, dB = s·dYᵀ (X Aᵀ), dW
-// = dYᵀ X. Out must not overlap A or B.
+// MatMulArgs: Out = Alpha · op(A) op(B) + (Accumulate ? Out : 0), where op transposes if TransA or TransB is set. Out
+// [M, N], op(A) [M, K], op(B) [K, N]. The gradients of LoRA A and B and of whole matrices are computed with it: dA =
+// s·(dY B)ᵀ X, dB = s·dYᵀ (X Aᵀ), dW = dYᵀ X. Out must not overlap A or B.
 type MatMulArgs struct {
 	A, B, Out      View
 	TransA, TransB bool
@@ -39,8 +39,8 @@ type LinearGradPart struct {
 }
 
 // LinearGradArgs: DX = Σ over parts of DY · W, plus DX itself where Accumulate is set. Only the gradient of the input
-// is made. The values of W are those that quant.Matrix defines, whatever the device's activations are; with Precision
-// BF16 they, those of Matrix and DY are rounded to bfloat16. DX overlaps no Matrix.
+// is computed. The values of W are those that quant.Matrix defines, whatever the device's activations are; with
+// Precision BF16 they, those of Matrix and DY are rounded to bfloat16. DX overlaps no Matrix.
 type LinearGradArgs struct {
 	Parts      []LinearGradPart
 	DX         View // [T, In]; must not overlap any DY
@@ -70,11 +70,11 @@ type RotateArgs struct {
 	Inverse   bool
 }
 
-// SelfAttentionArgs is causal attention within samples: rows [Indptr[d], Indptr[d+1]) see only their own sample's
-// rows up to themselves, and where Prefix[d] >= 0 first all rows of that sample, which d continues: so samples that
-// begin alike hold their beginning once. A prefix lies before those that continue it and continues nothing itself. Q,
-// Out [T, Hq*D], K, V [T, Hkv*D]; LSE F32 [T, Hq] receives log Σ exp of each row's scores (after scale and softcap),
-// which the gradient needs. A window counts the rows of the prefix too.
+// SelfAttentionArgs is causal attention within samples: rows [Indptr[d], Indptr[d+1]) see only their own sample's rows
+// up to themselves, and where Prefix[d] >= 0 first all rows of that sample, which d continues: so samples with the same
+// prefix store it once. A prefix lies before those that continue it and continues nothing itself. Q, Out [T, Hq*D], K,
+// V [T, Hkv*D]; LSE F32 [T, Hq] receives log Σ exp of each row's scores (after scale and softcap), which the gradient
+// needs. A window counts the rows of the prefix too.
 type SelfAttentionArgs struct {
 	Q, K, V, Out View
 	LSE          View

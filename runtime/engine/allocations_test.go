@@ -8,7 +8,7 @@ import (
 )
 
 // TestDecodeStepAllocatesNothing counts what a step of eight decoding sequences allocates in the loop: scheduling,
-// batch, sampling, delivery. Memory that doubles as output grows is what remains, and the goroutines that share the
+// batch, sampling, delivery. What remains is memory that doubles as the output grows, and the goroutines that share the
 // sampling. The checks of the invariants allocate themselves: make test runs this package once more without them.
 func TestDecodeStepAllocatesNothing(t *testing.T) {
 	m := newFakeModel(t)

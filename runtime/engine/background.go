@@ -2,35 +2,35 @@ package engine
 
 import "sync"
 
-// Background is background work on the engine's model and device: training on the weights that serve. The device is its own
-// between Enter and Leave, save in Yield; it is given up to the engine there, and taken back when no sequence is live
-// any more. So requests come first, and wait for a background job no longer than from one Yield to the next. Nothing may be
-// recorded on the device when Yield or Leave is called.
+// Background is a background job on the engine's model and device, such as training on the weights that are served. The
+// job has the device between Enter and Leave, except during Yield, which gives the device to the engine until no
+// sequence is live any more. So requests have priority, and wait for a background job at most from one Yield to the
+// next. No operation may be recorded on the device when Yield or Leave is called.
 type Background struct{ d *turns }
 
-// Background returns a background job of the engine; there is at most one at a time.
+// Background returns a handle for a background job; the engine runs at most one at a time.
 func (e *Engine) Background() Background { return Background{&e.turns} }
 
 // Enter waits until the device is free.
 func (g Background) Enter() { g.d.take(true) }
 
-// Yield lets the engine work, if it wants to.
+// Yield lets the engine work if it has requests.
 func (g Background) Yield() { g.d.yield() }
 
-// Leave gives the device back.
+// Leave releases the device.
 func (g Background) Leave() { g.d.give() }
 
-// turns say whose the device is. The engine keeps it as long as it has something to compute.
+// turns decides who has the device: the engine or a background job. The engine keeps it as long as it has work.
 type turns struct {
 	mu     sync.Mutex
 	freed  sync.Cond // L is set by init
 	taken  bool
-	wanted bool // by the engine, while the background job has it
+	wanted bool // the engine waits while the background job has the device
 }
 
 func (t *turns) init() { t.freed.L = &t.mu }
 
-// take waits for the device; a background job waits for an engine that waits too.
+// take waits for the device; a background job lets a waiting engine go first.
 func (t *turns) take(background bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -9,8 +9,8 @@ import (
 	"weft/internal/deadline"
 )
 
-// A background and requests have the device in turn: never both, and requests wait for one stretch of the background job's work at
-// most.
+// A background job and requests use the device in turn: never both, and requests wait for one stretch of the background
+// job's work at most.
 func TestBackgroundYields(t *testing.T) {
 	cfg := newFakeModel(t).config()
 	var owner atomic.Int32
@@ -24,7 +24,7 @@ func TestBackgroundYields(t *testing.T) {
 	stop, stretches := make(chan struct{}), 0
 	done := make(chan struct{})
 	end := sync.OnceFunc(func() { close(stop) })
-	defer end() // else the engine could not be closed
+	defer end() // otherwise the engine could not be closed
 	go func() {
 		defer close(done)
 		g.Enter()

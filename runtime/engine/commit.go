@@ -57,12 +57,12 @@ func (e *Engine) deliver(r *result, c *sched.Chunk, now time.Time) {
 	}
 }
 
-// advance appends the result's token to the sequence and says in r.event whether that ends it. known counts the tokens
-// before it.
+// advance appends the result's token to the sequence and sets r.event, with the finish reason if that ends it. known
+// counts the tokens before it.
 func (q *sequence) advance(r *result, known, limit int) {
 	ev := &r.event
 	ev.Token, ev.Logprobs = r.token, r.logprobs
-	if r.token < 0 { // only the prompt was to be computed
+	if r.token < 0 { // the request asked for the prompt only
 		ev.Finish = Length
 		return
 	}

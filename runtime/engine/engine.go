@@ -18,7 +18,7 @@ import (
 	"weft/runtime/tensor"
 )
 
-// Config is an engine's model and limits. The engine uses Model and Device alone until Close and owns neither.
+// Config is an engine's model and limits. Until Close only the engine uses Model and Device; it owns neither.
 type Config struct {
 	Model           model.Model
 	Device          device.Device
@@ -29,16 +29,16 @@ type Config struct {
 	MaxQueued       int // sequences waiting
 	MaxBatchTokens  int // tokens of one step
 	MaxPrefillChunk int // tokens of one prompt in one step; 0: as many as the step has
-	MaxContext      int // tokens of one sequence; where all pages together hold less, sequences end there
+	MaxContext      int // tokens of one sequence; fewer if all pages together hold fewer
 	PrefixCache     bool
-	// Reclaim frees up to the given bytes of what ReserveIdle gave, and returns how many it freed: they are the engine's
-	// again, without a ReleaseIdle. It is called when pages lack, before a sequence is preempted, under the
-	// engine's lock: it must not call the engine, and must not wait. May be nil.
+	// Reclaim frees up to the given bytes of the memory from ReserveIdle, and returns how many it freed; they belong to
+	// the engine again, without a call of ReleaseIdle. It is called when pages lack, before a sequence is preempted,
+	// under the engine's lock: it must not call the engine, and must not wait. May be nil.
 	Reclaim func(bytes int64) int64
-	OnStep  func(StepInfo) // called on the loop after each step; may be nil
+	OnStep  func(StepInfo) // called by the loop after each step; may be nil
 }
 
-// Validate says what is wrong with the limits.
+// Validate returns an error if the limits are invalid.
 func (c *Config) Validate() error {
 	if c.MaxSeqs < 1 || c.MaxQueued < 1 || c.MaxBatchTokens < 1 || c.MaxContext < 1 || c.PageLen < 1 ||
 		c.NumPages < 1 || c.MaxPrefillChunk < 0 {
@@ -60,24 +60,24 @@ func (c *Config) Validate() error {
 // StepInfo describes a finished step.
 type StepInfo struct {
 	Tokens, Seqs int
-	Preempted    int           // sequences sent back to the queue since the last step
+	Preempted    int           // sequences preempted since the last step
 	Duration     time.Duration // from planning to delivery
 	Device       time.Duration // of Duration, spent in the model's forward and head
 }
 
-// Stats are the engine's figures; counters never fall.
+// Stats are the engine's figures; counters never decrease.
 type Stats struct {
 	Running, Waiting           int
 	Pages                      kv.Counts
-	PageBytes, Reserved        int64  // Reserved is what ReserveIdle gave and has not come back
+	PageBytes, Reserved        int64  // Reserved: from ReserveIdle, not released yet
 	PrefixQueries, PrefixHits  uint64 // prompt tokens
 	Preemptions                uint64
 	TokensIn, TokensOut, Steps uint64
 	StepTime, DeviceTime       time.Duration // DeviceTime of StepTime was spent in the model
 }
 
-// Engine owns scheduler, pages, model and device; its loop is the only goroutine that calls model and device. mu guards
-// the scheduler, the pages and what Submit, Cancel and Stats share with the loop.
+// Engine uses scheduler, pages, model and device; its loop is the only goroutine that calls model and device. mu guards
+// the scheduler, the pages and the state that Submit, Cancel and Stats use together with the loop.
 type Engine struct {
 	cfg       Config
 	vocab     int
@@ -85,13 +85,13 @@ type Engine struct {
 	pageBytes int64
 
 	turns   turns
-	working bool // the loop has the device; the loop's alone
+	working bool // the loop has the device; used by the loop only
 
-	// The memory of a step; the loop's alone.
+	// The memory of a step; used by the loop only.
 	batch   model.Batch
-	results []result // one a chunk
-	rows    []int32  // of the batch, whose logits are wanted
-	want    []wanted // one a row
+	results []result // one per chunk
+	rows    []int32  // rows of the batch whose logits are needed
+	want    []wanted // one per row
 	work    rowWork
 	tokens  []int32
 	ended   []bool
@@ -102,7 +102,7 @@ type Engine struct {
 	live     map[sched.SeqID]*sequence
 	stats    Stats
 	reserved int64
-	freed    []func() // Release of sequences that are over, to be called by unlock
+	freed    []func() // Release functions of sequences that are over, called by unlock
 	draining bool
 	closed   bool
 	failure  error
@@ -120,7 +120,7 @@ type sequence struct {
 	out     int
 	prompt  []TokenLogprobs
 	began   bool
-	stepped bool // the step under way refers to it
+	stepped bool // the current step refers to it
 	ended   bool // its terminal event was sent
 	times   Times
 	unhook  func() bool
@@ -211,7 +211,7 @@ func (e *Engine) Submit(ctx context.Context, reqs ...Request) ([]*Stream, error)
 	return streams, nil
 }
 
-// validate refuses what no step could compute; the edge checks ranges with better words.
+// validate refuses requests that no step can compute; package server checks ranges with better messages.
 func (e *Engine) validate(r *Request) error {
 	if len(r.Prompt) == 0 {
 		return fmt.Errorf("%w: the prompt is empty", ErrInvalid)
@@ -263,8 +263,7 @@ func (e *Engine) nudge() {
 	}
 }
 
-// cancel ends a sequence before its time: its terminal event comes at once, its pages are free when the step under way
-// is over.
+// cancel ends a sequence early: its terminal event is sent at once, its pages are free when the current step is over.
 func (e *Engine) cancel(id sched.SeqID) {
 	e.mu.Lock()
 	defer e.unlock()
@@ -294,7 +293,7 @@ func (e *Engine) end(q *sequence, ev Event) {
 	}
 }
 
-// letGo notes that nothing refers to the adapters of q any more. The caller holds mu and leaves it by unlock.
+// letGo records that nothing refers to the adapters of q any more. The caller holds mu and releases it with unlock.
 func (e *Engine) letGo(q *sequence) {
 	if q.req.Release != nil {
 		e.freed = append(e.freed, q.req.Release)
@@ -302,7 +301,8 @@ func (e *Engine) letGo(q *sequence) {
 	}
 }
 
-// settle says that the step under way is over: of its sequences those that have ended are let go. The caller holds mu.
+// settle is called when the current step is over: it calls letGo for its sequences that have ended. The caller holds
+// mu.
 func (e *Engine) settle() {
 	for i := range e.results {
 		q := e.results[i].seq
@@ -310,11 +310,11 @@ func (e *Engine) settle() {
 			e.letGo(q)
 		}
 	}
-	clear(e.results) // keeps no ended sequence alive
+	clear(e.results) // so that no ended sequence stays reachable
 	e.results = e.results[:0]
 }
 
-// unlock leaves mu and then calls what was let go under it, so that a Release may lock what it likes.
+// unlock releases mu and then calls the collected Release functions, so that a Release may take any lock.
 func (e *Engine) unlock() {
 	freed := e.freed
 	e.freed = nil

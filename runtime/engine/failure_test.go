@@ -113,8 +113,8 @@ func TestCancelFreesPagesWithinOneStep(t *testing.T) {
 	collect(t, streams[0])
 }
 
-// TestPrefixCacheIsolation: equal prompts share pages only where adapter and salt are equal, and what they compute is
-// the same either way.
+// TestPrefixCacheIsolation: equal prompts share pages only where adapter and salt are equal, and their results are the
+// same either way.
 func TestPrefixCacheIsolation(t *testing.T) {
 	e := start(t, newFakeModel(t).config())
 	prompt := make([]int32, 70)
@@ -172,7 +172,7 @@ func TestPlanPages(t *testing.T) {
 	}
 	if _, err := PlanPages(4096, c); !errors.Is(err, ErrNoMemory) || !strings.Contains(err.Error(), "4096 bytes") ||
 		!strings.Contains(err.Error(), "2048") {
-		t.Errorf("error %v does not state the numbers", err)
+		t.Errorf("error %v does not state the sizes", err)
 	}
 }
 
@@ -191,7 +191,7 @@ func TestSlowReaderHoldsUpNobody(t *testing.T) {
 	}
 }
 
-// TestAbandonedStreamsLeaveNothing: streams that nobody reads end with their context, and their goroutines too.
+// TestAbandonedStreamsLeaveNothing: streams without a reader end with their context, and so do their goroutines.
 func TestAbandonedStreamsLeaveNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := start(t, newFakeModel(t).config())
@@ -200,18 +200,19 @@ func TestAbandonedStreamsLeaveNothing(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		synctest.Wait() // both are through, each with far more events than a channel holds
+		synctest.Wait() // both have ended, each with far more events than the channel's buffer
 		cancel()
 		time.Sleep(abandonAfter + time.Second)
 		for _, s := range streams {
 			if o := collect(t, s); o.events > 16 || o.ends != 0 {
-				t.Errorf("%d events and %d terminal ones were kept for nobody", o.events, o.ends)
+				t.Errorf("%d events and %d terminal ones were kept without a reader", o.events, o.ends)
 			}
 		}
 	})
 }
 
-// TestReaderAfterItsContextGetsTheEnd: who still reads gets every event, the terminal one included.
+// TestReaderAfterItsContextGetsTheEnd: a reader that continues after its context has ended gets every event, the
+// terminal one included.
 func TestReaderAfterItsContextGetsTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := start(t, newFakeModel(t).config())
@@ -283,7 +284,7 @@ func TestScoringNonFiniteLogitsFailsOnlyItsRequest(t *testing.T) {
 	}
 }
 
-// TestPanicInSamplingFailsOnlyItsRequest: a sampler that breaks takes no neighbour with it.
+// TestPanicInSamplingFailsOnlyItsRequest: a sampler that panics fails no other request.
 func TestPanicInSamplingFailsOnlyItsRequest(t *testing.T) {
 	e, err := prepare(newFakeModel(t).config())
 	if err != nil {

@@ -27,7 +27,7 @@ type fakeModel struct {
 	maxBatch int
 	maxRows  int
 	broken   string // how Forward fails from the third call on: "error" or "panic"; "": it does not
-	poison   int32  // a history that ends with this token gives NaN; 0: none
+	poison   int32  // a sequence that ends with this token gives NaN; 0: none
 	nan      []bool
 	uses     []lora.Use
 	out      []float32
@@ -35,10 +35,10 @@ type fakeModel struct {
 	during   func(*model.Batch) // called by each Forward, may be nil
 }
 
-// fakeAdapters are told apart by the rank of their first matrices; the combination also by its order and scales.
+// fakeAdapters differ by the rank of their first matrices; combinations also by their order and scales.
 var fakeAdapters = map[string][]lora.Use{
 	"x": {{Weights: fakeAdapter(1), Scale: 1}}, "y": {{Weights: fakeAdapter(2), Scale: 1}},
-	"mix": {{Weights: fakeAdapter(2), Scale: 0.5}, {Weights: fakeAdapter(1), Scale: 1}},
+	"x+y": {{Weights: fakeAdapter(2), Scale: 0.5}, {Weights: fakeAdapter(1), Scale: 1}},
 }
 
 func fakeAdapter(rank int) *lora.Weights {
@@ -70,7 +70,7 @@ func newFakeModel(t testing.TB) *fakeModel {
 	return m
 }
 
-// fakeDevice spoils the pages whose memory it gives back.
+// fakeDevice overwrites the pages whose memory it releases.
 type fakeDevice struct {
 	device.Device
 	m *fakeModel
@@ -142,7 +142,8 @@ func (m *fakeModel) Forward(b *model.Batch, cache device.KVCache) error {
 			if t > b.Indptr[s] && b.Positions[t] != b.Positions[t-1]+1 {
 				return fmt.Errorf("positions of sequence %d are not consecutive", s)
 			}
-			// What is stored holds the variant under which it was computed: stale RoPE or another adapter shows.
+			// Stored values include the variant with which they were computed, so that stale RoPE or another adapter is
+			// detected.
 			m.slots[slot(b.Positions[t])] = b.IDs[t] + int32(variant)<<16
 			var h uint64
 			for p := int32(0); p <= b.Positions[t]; p++ {

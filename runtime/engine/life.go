@@ -30,7 +30,7 @@ func (e *Engine) Drain(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// Close cancels what lives, ends the loop and frees the KV cache. Model and device stay the caller's.
+// Close cancels all requests, ends the loop and frees the KV cache. Model and device still belong to the caller.
 func (e *Engine) Close() error {
 	e.mu.Lock()
 	if e.closed {

@@ -13,12 +13,12 @@ import (
 	"weft/runtime/sched"
 )
 
-// result is what a step found for one chunk.
+// result is the result of a step for one chunk.
 type result struct {
 	seq      *sequence
 	token    int32 // -1: none
 	logprobs *TokenLogprobs
-	err      error // this request's alone
+	err      error // of this request only
 	event    Event
 }
 
@@ -29,7 +29,7 @@ type wanted struct {
 	err        error
 }
 
-// rowWork is the wanted rows of one block of logits, shared by the goroutines that sample them.
+// rowWork is the needed rows of one block of logits; several goroutines sample them.
 type rowWork struct {
 	want   []wanted
 	logits []float32
@@ -37,12 +37,12 @@ type rowWork struct {
 	wait   sync.WaitGroup
 }
 
-// readLogits runs the head for the rows that are sampled or scored, in blocks of what the model takes, and completes
-// e.results. It returns the time spent outside the model.
+// readLogits runs the head for the rows that are sampled or scored, in blocks of MaxLogitRows, and completes e.results.
+// It returns the time spent outside the model.
 func (e *Engine) readLogits(p *sched.Plan) (host time.Duration, err error) {
 	e.wantRows(p)
 	block := e.cfg.Model.MaxLogitRows()
-	// no rows: one call still, which waits for the device
+	// no rows: one call all the same, which waits for the device
 	for begin := 0; begin < len(e.rows) || begin == 0; begin += block {
 		end := min(begin+block, len(e.rows))
 		logits, err := e.cfg.Model.Logits(e.rows[begin:end])
@@ -80,8 +80,8 @@ func (e *Engine) wantRows(p *sched.Plan) {
 	}
 }
 
-// readRows samples and scores rows, on several cores where there are several rows: each row depends on its own sequence
-// alone, so the results are the same.
+// readRows samples and scores rows, on several cores if there are several rows: each row depends on its own sequence
+// only, so the results are the same.
 func (e *Engine) readRows(want []wanted, logits []float32) {
 	k := &e.work
 	k.want, k.logits = want, logits
@@ -111,7 +111,7 @@ func (e *Engine) readSome() {
 	}
 }
 
-// readRow scores and samples one row. A panic here is this request's error: nothing but its own sampler is touched.
+// readRow scores and samples one row. A panic here becomes this request's error: only its own sampler is affected.
 func (e *Engine) readRow(w *wanted, logits []float32) {
 	defer func() {
 		if r := recover(); r != nil {

@@ -26,7 +26,7 @@ func (e *Engine) loop() {
 	}
 }
 
-// rest leaves the device to a background job.
+// rest releases the device to a background job.
 func (e *Engine) rest() {
 	if e.working {
 		e.working = false
@@ -34,10 +34,10 @@ func (e *Engine) rest() {
 	}
 }
 
-// over notes a failure and, where the engine is closed or has failed, ends whatever lives.
+// over records a failure and, if the engine is closed or has failed, ends all live requests.
 func (e *Engine) over(err error) bool {
 	if err != nil {
-		_ = e.cfg.Device.Sync() // what the broken step recorded may refer to adapters
+		_ = e.cfg.Device.Sync() // operations of the failed step may refer to adapters
 	}
 	e.mu.Lock()
 	defer e.unlock()
@@ -59,7 +59,7 @@ func (e *Engine) over(err error) bool {
 	return true
 }
 
-// turn plans a step, computes it and delivers its tokens; false where there is nothing to compute. An error, or a panic
+// turn plans a step, computes it and delivers its tokens; false if there is nothing to compute. An error, or a panic
 // turned into one, means that the engine cannot go on.
 func (e *Engine) turn() (worked bool, err error) {
 	defer func() {
@@ -97,7 +97,7 @@ func (e *Engine) turn() (worked bool, err error) {
 	return true, nil
 }
 
-// next returns the plan of the next step, nil where nothing is to be computed.
+// next returns the plan of the next step, nil if there is nothing to compute.
 func (e *Engine) next(now time.Time) (*sched.Plan, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -125,7 +125,7 @@ func (e *Engine) next(now time.Time) (*sched.Plan, error) {
 	return plan, nil
 }
 
-// checkIdle is called when there is nothing to compute: then nobody may be waiting for it, and no page may be in use.
+// checkIdle is called when there is nothing to compute: then no sequence may be live, and no page may be in use.
 func (e *Engine) checkIdle() error {
 	if n := len(e.live); n > 0 {
 		return fmt.Errorf("%d sequences live and none can be computed: %d run, %d wait, pages %+v", n,
@@ -172,7 +172,7 @@ func (e *Engine) fill(p *sched.Plan) {
 	}
 }
 
-// addSegments applies uses to the tokens [begin, end), as longer segments where those before them use the same.
+// addSegments applies uses to the tokens [begin, end); it extends the previous segments if they have the same uses.
 func addSegments(segments []lora.Segment, uses []lora.Use, begin, end int) []lora.Segment {
 	n := len(segments) - len(uses)
 	same := n >= 0 && (n == 0 || segments[n-1].End != begin)

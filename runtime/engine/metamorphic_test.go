@@ -30,7 +30,8 @@ type outcome struct {
 	ends     int
 }
 
-// next returns the next event of a stream; false after the last one, and where none came in time and the test has failed.
+// next returns the next event of a stream; false after the last one, and where none came in time and the test has
+// failed.
 func next(t testing.TB, s *Stream) (Event, bool) {
 	t.Helper()
 	return deadline.Receive(t, s.Events(), "an event of a stream")
@@ -58,7 +59,7 @@ func collect(t testing.TB, s *Stream) outcome {
 	return o
 }
 
-// plain is the oracle: one sequence alone, its history hashed directly, no pages, no batch.
+// plain is the reference: one sequence by itself, its tokens hashed directly, no pages, no batch.
 func plain(r Request, context, ropeAt int) outcome {
 	history := slices.Clone(r.Prompt)
 	logitsAt := func(n int) []float32 {
@@ -108,10 +109,10 @@ func plain(r Request, context, ropeAt int) outcome {
 
 func randomRequest(rng *rand.Rand, i int) Request {
 	n := 1 + rng.IntN(90)
-	prompt := make([]int32, n, n+50) // with room behind, which nobody may write to for another
+	prompt := make([]int32, n, n+50) // with spare capacity, which no other sequence may write to
 	shared := rng.IntN(n + 1)
 	for j := range prompt {
-		if j < shared { // beginnings in common, so that the prefix cache has something to find
+		if j < shared { // common prefixes, so that the prefix cache has hits
 			prompt[j] = int32(j*7+shared%2) % fakeVocab
 		} else {
 			prompt[j] = int32(rng.IntN(fakeVocab))
@@ -120,7 +121,7 @@ func randomRequest(rng *rand.Rand, i int) Request {
 	r := Request{ID: fmt.Sprint(i), Prompt: prompt, MaxTokens: rng.IntN(40), PromptLogprobs: -1,
 		Salt:     []string{"", "tenant"}[rng.IntN(2)],
 		Sampling: sample.Params{TopP: 1, RepetitionPenalty: 1, Logprobs: -1, Seed: rng.Uint64()}}
-	if key := []string{"", "", "x", "y", "mix"}[rng.IntN(5)]; key != "" {
+	if key := []string{"", "", "x", "y", "x+y"}[rng.IntN(5)]; key != "" {
 		r.AdapterKey, r.LoRA = key, fakeAdapters[key]
 	}
 	r.Tenant, r.Weight = []string{"", "a", "b"}[rng.IntN(3)], float64(rng.IntN(3))
@@ -148,7 +149,7 @@ func equalLogprobs(a, b []TokenLogprobs) bool {
 	})
 }
 
-// randomLimits returns the limits of a schedule; the pages are few enough that some requests are sent back, or refused.
+// randomLimits returns the limits of a schedule; the pages are few enough that some requests are preempted, or refused.
 func randomLimits(rng *rand.Rand, m *fakeModel) Config {
 	cfg := m.config()
 	cfg.PageLen = []int{16, 32, 64}[rng.IntN(3)]
@@ -164,8 +165,8 @@ func randomLimits(rng *rand.Rand, m *fakeModel) Config {
 	return cfg
 }
 
-// TestMetamorphic runs random requests of several tenants under random limits, with cancels, beside a borrower of
-// memory, and holds each against its lone run, bit for bit.
+// TestMetamorphic runs random requests of several tenants under random limits, with cancels, while idle KV memory is
+// reserved and released, and compares each with its run alone, bit for bit.
 func TestMetamorphic(t *testing.T) {
 	seeds := 80
 	if testing.Short() {
@@ -178,7 +179,7 @@ func TestMetamorphic(t *testing.T) {
 			m := newFakeModel(t)
 			cfg := randomLimits(rng, m)
 			limit := min(cfg.MaxContext, cfg.NumPages*cfg.PageLen)
-			b := &borrower{idle: rng.IntN(3) > 0}
+			b := &reserver{idle: rng.IntN(3) > 0}
 			if rng.IntN(3) > 0 {
 				cfg.Reclaim = b.reclaim
 			}
@@ -191,7 +192,7 @@ func TestMetamorphic(t *testing.T) {
 			for i := range 24 {
 				r := randomRequest(rng, i)
 				reqs := []Request{r}
-				for len(reqs) < 4 && rng.IntN(4) == 0 { // choices of one prompt, whose memory they share
+				for len(reqs) < 4 && rng.IntN(4) == 0 { // choices of one prompt, which use the same memory
 					r.Sampling.Seed = rng.Uint64()
 					reqs = append(reqs, r)
 				}
@@ -201,7 +202,7 @@ func TestMetamorphic(t *testing.T) {
 				}
 				reserved := make([]Request, len(reqs))
 				for j := range reqs {
-					reserved[j] = lend(reqs[j], &released)
+					reserved[j] = withRelease(reqs[j], &released)
 				}
 				streams, err := e.Submit(t.Context(), reserved...)
 				if least := len(r.Prompt) + min(r.MaxTokens, 1); least > limit {
@@ -233,7 +234,7 @@ func TestMetamorphic(t *testing.T) {
 			becomesIdle(t, e)
 			s := e.Stats()
 			if s.Reserved != b.held || s.Pages.Reserved != e.reservedPages(b.held) {
-				t.Errorf("%d bytes are reserved, %d pages reserved; the borrower holds %d bytes", s.Reserved, s.Pages.Reserved,
+				t.Errorf("%d bytes are reserved, %d pages reserved; the reserver holds %d bytes", s.Reserved, s.Pages.Reserved,
 					b.held)
 			}
 			if err := e.Close(); err != nil || int(released.Load()) != admitted {
@@ -257,7 +258,7 @@ func compare(t *testing.T, r Request, got, want outcome) {
 	}
 	if !equalLogprobs(got.logprobs, want.logprobs) || !equalLogprobs(got.prompt, want.prompt) {
 		t.Errorf(
-			"request %s (%d prompt tokens, max %d): log-probabilities differ from the lone run: %d and %d, alone "+
+			"request %s (%d prompt tokens, max %d): log-probabilities differ from the run alone: %d and %d, alone "+
 				"%d and %d", r.ID, len(r.Prompt), r.MaxTokens,
 			len(got.logprobs), len(got.prompt), len(want.logprobs), len(want.prompt))
 	}
@@ -331,9 +332,9 @@ func TestContextCancels(t *testing.T) {
 	}
 }
 
-// TestScalesOfNeighbours: requests with one adapter at different scales are computed side by side as each is alone, in
-// whichever order they come, also as part of a combination.
-func TestScalesOfNeighbours(t *testing.T) {
+// TestScalesSideBySide: requests with one adapter at different scales in one batch give the same results as each alone,
+// in any order, also as part of a LoRA combination.
+func TestScalesSideBySide(t *testing.T) {
 	w, other := fakeAdapter(1), fakeAdapter(2)
 	var reqs []Request
 	for i, uses := range [][]lora.Use{

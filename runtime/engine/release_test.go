@@ -12,9 +12,9 @@ import (
 	"weft/runtime/tensor"
 )
 
-// lend gives r adapters of its own, which its Release spoils as memory that is freed and used again would be: a step
-// that still reads them computes something else, and the race detector sees it. released counts the calls.
-func lend(r Request, released *atomic.Int32) Request {
+// withRelease gives r its own copy of the adapters, which its Release overwrites, like memory that is freed and used
+// again: a step that still reads them gives other results, and the race detector reports it. released counts the calls.
+func withRelease(r Request, released *atomic.Int32) Request {
 	uses := make([]lora.Use, len(r.LoRA))
 	for i, u := range r.LoRA {
 		uses[i] = lora.Use{Weights: &lora.Weights{Layers: [][lora.NumTargets]device.LoRAMatrices{u.Weights.Layers[0]}},
@@ -54,14 +54,14 @@ func TestReleaseWaitsForTheStep(t *testing.T) {
 			e := start(t, m.config())
 			var first, second atomic.Int32
 			freed := make(chan struct{})
-			r := lend(adapted([]int32{1, 2, 3}, 400, "x"), &first)
+			r := withRelease(adapted([]int32{1, 2, 3}, 400, "x"), &first)
 			spoil := r.Release
 			r.Release = func() {
-				_ = e.Stats() // no lock is held
+				_ = e.Stats() // Stats takes the lock: it must not be held
 				spoil()
 				close(freed)
 			}
-			streams, err := e.Submit(t.Context(), r, lend(adapted([]int32{4, 5}, 400, "mix"), &second))
+			streams, err := e.Submit(t.Context(), r, withRelease(adapted([]int32{4, 5}, 400, "x+y"), &second))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -96,17 +96,17 @@ func TestReleaseOnce(t *testing.T) {
 	cfg.MaxSeqs = 1
 	e := start(t, cfg)
 	var done, running, waiting, refused atomic.Int32
-	ended, err := e.Submit(t.Context(), lend(adapted([]int32{1}, 2, "y"), &done))
+	ended, err := e.Submit(t.Context(), withRelease(adapted([]int32{1}, 2, "y"), &done))
 	if err != nil {
 		t.Fatal(err)
 	}
 	collect(t, ended[0])
-	streams, err := e.Submit(t.Context(), lend(adapted([]int32{1}, 400, "x"), &running),
-		lend(adapted([]int32{2}, 400, "y"), &waiting))
+	streams, err := e.Submit(t.Context(), withRelease(adapted([]int32{1}, 400, "x"), &running),
+		withRelease(adapted([]int32{2}, 400, "y"), &waiting))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := e.Submit(t.Context(), lend(adapted([]int32{1}, -1, "x"), &refused)); !errors.Is(err, ErrInvalid) {
+	if _, err := e.Submit(t.Context(), withRelease(adapted([]int32{1}, -1, "x"), &refused)); !errors.Is(err, ErrInvalid) {
 		t.Errorf("refused with %v", err)
 	}
 	next(t, streams[0])
@@ -118,7 +118,7 @@ func TestReleaseOnce(t *testing.T) {
 			t.Errorf("%d terminal events", o.ends)
 		}
 	}
-	if _, err := e.Submit(t.Context(), lend(adapted([]int32{1}, 1, "x"), &refused)); !errors.Is(err, ErrDraining) {
+	if _, err := e.Submit(t.Context(), withRelease(adapted([]int32{1}, 1, "x"), &refused)); !errors.Is(err, ErrDraining) {
 		t.Errorf("after Close: %v", err)
 	}
 	if done.Load() != 1 || running.Load() != 1 || waiting.Load() != 1 || refused.Load() != 0 {
@@ -151,8 +151,8 @@ func TestCombinationsOfOtherThanSumsAreRefused(t *testing.T) {
 	e := start(t, m.config())
 	a := &lora.Adapter{Layers: make([][lora.NumTargets]lora.Module, 1)}
 	a.Layers[0][lora.QProj] = lora.Module{Scale: 1, Gain: []float32{1, 2},
-		A: lora.Factor{DType: tensor.F32, Rows: 1, Cols: 2, Data: make([]byte, 8)},
-		B: lora.Factor{DType: tensor.F32, Rows: 2, Cols: 1, Data: make([]byte, 8)}}
+		A: lora.Matrix{DType: tensor.F32, Rows: 1, Cols: 2, Data: make([]byte, 8)},
+		B: lora.Matrix{DType: tensor.F32, Rows: 2, Cols: 1, Data: make([]byte, 8)}}
 	dora, err := lora.Load(m.dev, a)
 	if err != nil {
 		t.Fatal(err)

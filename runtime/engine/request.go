@@ -11,7 +11,7 @@ import (
 	"weft/runtime/sched"
 )
 
-// Errors of Submit and of terminal events; server has the one table that maps them to HTTP.
+// Errors of Submit and of terminal events; package server maps them to HTTP in one table.
 var (
 	ErrQueueFull     = sched.ErrQueueFull
 	ErrDraining      = errors.New("server is shutting down")
@@ -21,7 +21,7 @@ var (
 	ErrInvalid       = errors.New("invalid request")
 )
 
-// FinishReason says why a request ended.
+// FinishReason is why a request ended.
 type FinishReason uint8
 
 // Reasons. Every admitted request gets exactly one terminal event.
@@ -30,7 +30,7 @@ const (
 	Stop                   // a stop id (EOS or the request's own)
 	Length                 // MaxTokens or the context length
 	Cancelled              // Cancel or a closed context
-	Failed                 // Err says what
+	Failed                 // Err is the reason
 )
 
 // Request is one sequence to continue. The engine owns Prompt after Submit.
@@ -38,16 +38,16 @@ type Request struct {
 	ID     string // for logs and traces
 	Prompt []int32
 	// LoRA is empty for the base model, one adapter, or several whose changes are added in this order. AdapterKey names
-	// it: the adapter's digest, or one of the whole mix with its scales. Equal keys mean equal LoRA; AdapterKey and
-	// Salt are part of the prefix key.
+	// it: the adapter's digest, or a digest of the combination with its scales. Equal keys mean equal LoRA; AdapterKey
+	// and Salt are part of the prefix key.
 	LoRA       []lora.Use
 	AdapterKey string
 	Salt       string
-	// Tenant shares steps and queue fairly with the others, in proportion to Weight; 0 is 1.
+	// Steps and queue are divided fairly among tenants, in proportion to Weight; 0 is 1.
 	Tenant string
 	Weight float64
-	// Internal marks work of the server itself, such as a warm-up: it shares as one tenant that no Tenant can name.
-	// Tenant is "" then.
+	// Internal marks work of the server itself, such as a warm-up: the scheduler treats it as one tenant, whose name no
+	// Tenant can be. Tenant is "" then.
 	Internal bool
 	// Release, where not nil, is called once for an admitted request: after its terminal event was sent and when no
 	// step refers to LoRA any more. It is called outside of the engine's lock, on any goroutine, and must not block.
@@ -57,14 +57,14 @@ type Request struct {
 	MaxTokens int // 0: only score the prompt
 	MinTokens int // stop ids are masked before this many output tokens
 	StopIDs   []int32
-	// PromptLogprobs -1: none; k >= 0: each prompt token's log-probability and the k best at its place.
+	// PromptLogprobs -1: none; k >= 0: each prompt token's log-probability and the k best at its position.
 	PromptLogprobs int
 }
 
-// internalTenant is who asks for Internal requests; validate refuses Tenants that begin as it does.
+// internalTenant is the tenant of Internal requests; validate refuses Tenants that begin with a zero byte.
 const internalTenant = "\x00internal"
 
-// tenant is whom the scheduler counts the request's tokens for.
+// tenant returns the tenant for which the scheduler counts the request's tokens.
 func (r *Request) tenant() string {
 	if r.Internal {
 		return internalTenant
@@ -72,7 +72,7 @@ func (r *Request) tenant() string {
 	return r.Tenant
 }
 
-// TokenLogprobs are the log-probabilities at one place: of the token that stands there and of the best.
+// TokenLogprobs are the log-probabilities at one position: of its token and of the best tokens.
 type TokenLogprobs struct {
 	Token   int32
 	Logprob float64
@@ -93,7 +93,7 @@ type Event struct {
 	Times          Times // terminal event only
 }
 
-// Times are the marks of one request, on one monotonic clock.
+// Times are the timestamps of one request, on one monotonic clock.
 type Times struct {
 	Submitted, Scheduled, FirstToken, Ended time.Time
 	Preemptions                             int

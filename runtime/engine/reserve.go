@@ -8,10 +8,10 @@ import (
 	"weft/runtime/device"
 )
 
-// ReserveIdle takes bytes of the KV cache's memory for another purpose: those of free and cached pages, the ones with the
-// highest ids, whose memory the device gives back to the system. False where they cannot be had: a page of them is in
-// use, or the longest sequence would no longer fit. Sums are rounded up to pages, not each call. Any goroutine may call
-// it, but not Config.Reclaim, and not under a lock that Reclaim takes.
+// ReserveIdle reserves bytes of the KV cache's memory for another purpose, such as adapters: the free and cached pages
+// with the highest ids, whose memory the device returns to the system. It returns false if one of these pages is in
+// use, or if the longest sequence would no longer fit. Sums are rounded up to pages, not each call. Any goroutine may
+// call it, but Config.Reclaim must not, and the caller must not hold a lock that Reclaim takes.
 func (e *Engine) ReserveIdle(bytes int64) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -33,15 +33,14 @@ func (e *Engine) ReserveIdle(bytes int64) bool {
 	return true
 }
 
-// Reservable returns the bytes that ReserveIdle can ever give, all together: none where the longest sequence can need every
-// page.
+// Reservable returns the maximum of bytes that can be reserved at once: 0 if the longest sequence can need every page.
 func (e *Engine) Reservable() int64 {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return int64(e.sched.Reservable()) * e.pageBytes
 }
 
-// ReleaseIdle gives back bytes that ReserveIdle gave. As ReserveIdle, any goroutine may call it.
+// ReleaseIdle releases bytes that ReserveIdle reserved. Any goroutine may call it, as ReserveIdle.
 func (e *Engine) ReleaseIdle(bytes int64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -49,16 +48,16 @@ func (e *Engine) ReleaseIdle(bytes int64) {
 	e.nudge()
 }
 
-// reservedPages is the number of pages that hold bytes.
+// reservedPages returns the number of pages for bytes.
 func (e *Engine) reservedPages(bytes int64) int { return int((bytes + e.pageBytes - 1) / e.pageBytes) }
 
 func (e *Engine) giveBack(bytes int64) {
-	invariant.Check(bytes >= 0 && bytes <= e.reserved, "%d bytes come back of %d", bytes, e.reserved)
+	invariant.Check(bytes >= 0 && bytes <= e.reserved, "%d bytes are released of %d", bytes, e.reserved)
 	e.reserved -= min(max(bytes, 0), e.reserved)
 	e.pool.Grow(e.pool.Counts().Reserved - e.reservedPages(e.reserved))
 }
 
-// reclaim asks who reserved for so much that n pages come back. The scheduler calls it under mu.
+// reclaim calls Config.Reclaim for as many bytes as free n pages. The scheduler calls it under mu.
 func (e *Engine) reclaim(n int) {
 	left := max(e.pool.Counts().Reserved-n, 0)
 	if bytes := e.reserved - int64(left)*e.pageBytes; bytes > 0 {
@@ -67,7 +66,7 @@ func (e *Engine) reclaim(n int) {
 }
 
 // Adapters returns the AdapterKeys of the requests that have been in a step and of those that still wait for their
-// first, each sorted, each key once.
+// first step, each sorted, each key once.
 func (e *Engine) Adapters() (running, waiting []string) {
 	e.mu.Lock()
 	for _, q := range e.live {
@@ -85,8 +84,8 @@ func (e *Engine) Adapters() (running, waiting []string) {
 	return slices.Compact(running), slices.Compact(waiting)
 }
 
-// PlanPages returns how many pages fit a budget of bytes, or a refusal with the numbers where not one sequence of a few
-// pages would.
+// PlanPages returns how many pages fit a budget of bytes, or an error that states the sizes if not even one sequence of
+// a few pages fits.
 func PlanPages(budget int64, c device.KVConfig) (int, error) {
 	const least = 4
 	per := c.PageBytes()

@@ -11,9 +11,9 @@ import (
 	"weft/runtime/model"
 )
 
-// borrower uses the engine's memory as a cache of adapters does: what it holds is idle, and can be reclaimed, or in
-// use, and cannot.
-type borrower struct {
+// reserver uses the engine's memory as a cache of adapters does: what it has reserved is idle, and can be reclaimed, or
+// in use, and cannot.
+type reserver struct {
 	idle bool
 
 	mu                  sync.Mutex
@@ -21,20 +21,20 @@ type borrower struct {
 	reserved, reclaimed int // calls that succeeded
 }
 
-func (b *borrower) reclaim(bytes int64) int64 {
+func (b *reserver) reclaim(bytes int64) int64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if !b.idle {
 		return 0
 	}
-	n := min(bytes+bytes%7, b.held) // an adapter more than was asked for, or all
+	n := min(bytes+bytes%7, b.held) // one adapter more than requested, or all
 	b.held -= n
 	b.reclaimed++
 	return n
 }
 
-// run borrows and returns at random until stop is called.
-func (b *borrower) run(t *testing.T, e *Engine, rng *rand.Rand) (stop func()) {
+// run reserves and releases at random until stop is called.
+func (b *reserver) run(t *testing.T, e *Engine, rng *rand.Rand) (stop func()) {
 	end, over := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(over)
@@ -64,7 +64,7 @@ func (b *borrower) run(t *testing.T, e *Engine, rng *rand.Rand) (stop func()) {
 	}()
 	return sync.OnceFunc(func() {
 		close(end)
-		deadline.Receive(t, over, "the borrower's end")
+		deadline.Receive(t, over, "the reserver's end")
 	})
 }
 
@@ -78,19 +78,19 @@ func TestReservingRoundsUpTheSum(t *testing.T) {
 		t.Errorf("%d bytes can be reserved, want 10 pages of %d", n, page)
 	}
 	for i, c := range []struct {
-		borrow, back int64
-		refused      bool
-		pages        int
+		reserve, release int64
+		refused          bool
+		pages            int
 	}{
-		{borrow: 1, pages: 1}, {borrow: page - 1, pages: 1}, {borrow: 1, pages: 2}, {back: 2, pages: 1},
-		{borrow: 9*page + 1, pages: 10},
-		{borrow: 1, refused: true, pages: 10}, {borrow: -1, refused: true, pages: 10}, {back: page, pages: 9},
-		{borrow: page, pages: 10}, {back: 10 * page, pages: 0},
+		{reserve: 1, pages: 1}, {reserve: page - 1, pages: 1}, {reserve: 1, pages: 2}, {release: 2, pages: 1},
+		{reserve: 9*page + 1, pages: 10},
+		{reserve: 1, refused: true, pages: 10}, {reserve: -1, refused: true, pages: 10}, {release: page, pages: 9},
+		{reserve: page, pages: 10}, {release: 10 * page, pages: 0},
 	} {
-		if c.back > 0 {
-			e.ReleaseIdle(c.back)
-		} else if ok := e.ReserveIdle(c.borrow); ok == c.refused {
-			t.Errorf("%d: borrow %d: %v", i, c.borrow, ok)
+		if c.release > 0 {
+			e.ReleaseIdle(c.release)
+		} else if ok := e.ReserveIdle(c.reserve); ok == c.refused {
+			t.Errorf("%d: reserve %d: %v", i, c.reserve, ok)
 		}
 		s := e.Stats()
 		if s.Pages.Reserved != c.pages || s.Pages.Free != 20-c.pages || s.PageBytes != page {
@@ -101,18 +101,18 @@ func TestReservingRoundsUpTheSum(t *testing.T) {
 		t.Errorf("%d bytes are left", s.Reserved)
 	}
 	if err := e.Close(); err != nil || e.ReserveIdle(1) {
-		t.Errorf("a closed engine lends (%v)", err)
+		t.Errorf("a closed engine reserves memory (%v)", err)
 	}
 }
 
-// TestReservedMemoryReturnsBeforePreemption; where it cannot come back, sequences are sent back and recomputed,
-// and end the same.
+// TestReservedMemoryReturnsBeforePreemption; where it cannot be reclaimed, sequences are preempted and recomputed, and
+// end the same.
 func TestReservedMemoryReturnsBeforePreemption(t *testing.T) {
 	for _, idle := range []bool{true, false} {
 		m := newFakeModel(t)
 		cfg := m.config()
 		cfg.NumPages, cfg.MaxContext, cfg.PrefixCache = 30, 160, false
-		b := &borrower{idle: idle, held: 20}
+		b := &reserver{idle: idle, held: 20}
 		cfg.Reclaim = b.reclaim
 		e, err := prepare(cfg)
 		if err != nil {
@@ -160,13 +160,13 @@ func TestAdaptersThatRunAndWait(t *testing.T) {
 	cfg.MaxSeqs = 3
 	e := start(t, cfg)
 	streams, err := e.Submit(t.Context(), adapted([]int32{1}, 3, "y"), adapted([]int32{1}, 3, "x"),
-		adapted([]int32{2}, 3, "y"), request([]int32{1}, 3), adapted([]int32{1}, 3, "mix"))
+		adapted([]int32{2}, 3, "y"), request([]int32{1}, 3), adapted([]int32{1}, 3, "x+y"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	deadline.Receive(t, inside, "the first step")
 	running, waiting := e.Adapters()
-	if !slices.Equal(running, []string{"x", "y"}) || !slices.Equal(waiting, []string{"mix"}) {
+	if !slices.Equal(running, []string{"x", "y"}) || !slices.Equal(waiting, []string{"x+y"}) {
 		t.Errorf("run %v, wait %v", running, waiting)
 	}
 	close(goOn)

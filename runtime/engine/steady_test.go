@@ -99,7 +99,7 @@ func soakClient(t *testing.T, e *Engine, rng *rand.Rand, requests int) {
 			case 0:
 				s.Cancel()
 			case 1:
-				for range stop { // reads a little, then goes
+				for range stop { // reads a little, then ends
 					if _, ok := next(t, s); !ok {
 						break
 					}

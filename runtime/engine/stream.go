@@ -16,7 +16,7 @@ type Stream struct {
 	gone   <-chan struct{} // closed when the context of Submit ends
 
 	mu     sync.Mutex
-	queue  []Event // at most one event a token and two more, so bounded by MaxTokens
+	queue  []Event // at most one event per token and two more, so bounded by MaxTokens
 	filled chan struct{}
 }
 
@@ -26,15 +26,14 @@ func newStream(gone <-chan struct{}, cancel func()) *Stream {
 	return s
 }
 
-// Events returns the channel of events; it is closed after the terminal one. Where nobody has read for some seconds
-// after the context of Submit ended, it is closed without what did not fit it.
+// Events returns the channel of events; it is closed after the terminal one. If it is not read for some seconds after
+// the context of Submit ended, it is closed without the events that did not fit its buffer.
 func (s *Stream) Events() <-chan Event { return s.out }
 
-// Cancel ends the request before its time; its pages are free within one step. It may be called at any time, also
-// twice.
+// Cancel ends the request early; its pages are free within one step. It may be called at any time, also twice.
 func (s *Stream) Cancel() { s.once.Do(s.cancel) }
 
-// push never blocks: a slow reader must not hold up the step loop.
+// push never blocks: a slow reader must not delay the step loop.
 func (s *Stream) push(ev Event) {
 	s.mu.Lock()
 	s.queue = append(s.queue, ev)
@@ -58,11 +57,11 @@ func (s *Stream) pump() {
 				return
 			}
 		}
-		clear(batch) // keeps no log-probabilities alive
+		clear(batch) // so that log-probabilities are not kept
 	}
 }
 
-// send passes an event on; false where there is no room and the reader is gone.
+// send sends an event; false if the channel is full and the reader is gone.
 func (s *Stream) send(ev Event) bool {
 	select {
 	case s.out <- ev:

@@ -2,8 +2,8 @@ package kv
 
 import "math/bits"
 
-// bitset is a set of page ids with its smallest member at hand: levels[0] has a bit a page, each level above a bit a
-// word that is not empty. All in O(log n).
+// bitset is a set of page ids that finds its smallest member quickly: levels[0] has a bit per page, each level above a
+// bit per word that is not empty. All in O(log n).
 type bitset struct {
 	levels [][]uint64
 	n      int // members

@@ -6,7 +6,7 @@ import (
 )
 
 // FuzzPool drives a pool with bytes, each pair an operation, beside a model that remembers what was written to each
-// page: a hit must hold what was asked for, no page in use may be handed out again, and every page is accounted for
+// page: a hit must have the tokens looked up, no page in use may be allocated again, and every page is accounted for
 // after each operation.
 func FuzzPool(f *testing.F) {
 	f.Add([]byte{0, 9, 0, 9, 1, 0, 0, 25, 1, 1, 1, 0, 0, 9}, uint8(5))
@@ -20,7 +20,7 @@ func FuzzPool(f *testing.F) {
 			pages []PageID
 		}
 		var held []table
-		content := make([][]int32, p.Total()) // what was computed into each page, beginning with a mark for the root
+		content := make([][]int32, p.Total()) // what was computed into each page, starting with a mark for the root
 		refs := 0
 		for i := 0; i+1 < len(ops) && i < 600; i += 2 {
 			arg := int(ops[i+1])
@@ -30,7 +30,7 @@ func FuzzPool(f *testing.F) {
 				root := Root(string('a'+mark), "", 0)
 				toks := make([]int32, arg%23+1)
 				for j := range toks {
-					toks[j] = int32(j * (arg / 64)) // few distinct beginnings
+					toks[j] = int32(j * (arg / 64)) // few distinct prefixes
 				}
 				keys := Extend(nil, root, toks, pageLen)
 				pages := p.Match(nil, root, keys, toks, len(toks)-1)
@@ -39,7 +39,7 @@ func FuzzPool(f *testing.F) {
 				}
 				for j, id := range pages {
 					if want := append([]int32{mark}, toks[:(j+1)*pageLen]...); !slices.Equal(content[id], want) {
-						t.Fatalf("page %d found for %v holds %v", id, want, content[id])
+						t.Fatalf("page %d found for %v contains %v", id, want, content[id])
 					}
 				}
 				for len(pages)*pageLen < len(toks) {
@@ -52,11 +52,11 @@ func FuzzPool(f *testing.F) {
 					}
 					for _, h := range held {
 						if slices.Contains(h.pages, id) {
-							t.Fatalf("page %d is in use and was handed out again", id)
+							t.Fatalf("page %d is in use and was allocated again", id)
 						}
 					}
 					if n := p.Counts().Reserved; int(id) >= p.Total()-n {
-						t.Fatalf("page %d is handed out, %d of %d are reserved", id, n, p.Total())
+						t.Fatalf("page %d is allocated, %d of %d are reserved", id, n, p.Total())
 					}
 					n := len(pages)
 					content[id] = append([]int32{mark}, toks[:min((n+1)*pageLen, len(toks))]...)

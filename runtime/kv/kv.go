@@ -4,7 +4,7 @@
 // Invariants, which Verify checks:
 //
 // - every page is in exactly one of four states: free, cached (no reference, indexed, on the LRU list), in use
-// (referenced), reserved (its memory serves another purpose)
+// (referenced), reserved (its memory is used for another purpose)
 //   - free + cached + in use + reserved == total
 //   - the reserved pages are those with the highest ids
 //   - an indexed page is full, and its tokens are those that its key was made of; the index holds nothing else
@@ -37,11 +37,11 @@ type page struct {
 	prev, next PageID  // LRU list of cached pages
 }
 
-// Pool owns the pages. What it holds is bounded by their number. It is not safe for concurrent use.
+// Pool owns the pages. Its memory is bounded by their number. It is not safe for concurrent use.
 type Pool struct {
 	pageLen  int
 	pages    []page
-	free     bitset // the lowest is given first, so that the highest stay free to be reserved
+	free     bitset // the lowest is allocated first, so that the highest stay free to be reserved
 	index    map[Key]PageID
 	oldest   PageID
 	newest   PageID
@@ -106,14 +106,14 @@ func (p *Pool) Alloc() (PageID, error) {
 	default:
 		return none, ErrNoPages
 	}
-	invariant.Check(p.pages[id].ref == 0 && !p.pages[id].indexed, "page %d is handed out with %d references", id,
+	invariant.Check(p.pages[id].ref == 0 && !p.pages[id].indexed, "page %d is allocated with %d references", id,
 		p.pages[id].ref)
 	p.pages[id].ref = 1
 	return id, nil
 }
 
-// Index makes a full page in use findable under key, which is parent.Next(tokens); tokens are its pageLen tokens, which
-// the pool copies. Where another page already holds the same content the page stays unindexed.
+// Index makes a full page in use findable under key, which must be parent.Next(tokens); tokens are its pageLen tokens,
+// which the pool copies. If another page already has the same content the page stays unindexed.
 func (p *Pool) Index(id PageID, parent, key Key, tokens []int32) {
 	pg := &p.pages[id]
 	invariant.Check(pg.ref > 0 && len(tokens) == p.pageLen, "index page %d with %d references and %d tokens", id,
@@ -127,7 +127,7 @@ func (p *Pool) Index(id PageID, parent, key Key, tokens []int32) {
 }
 
 // Release drops one reference to each page, the last page first, so that the tail of a prompt is reclaimed before its
-// beginning.
+// prefix.
 func (p *Pool) Release(ids []PageID) {
 	for _, id := range slices.Backward(ids) {
 		pg := &p.pages[id]
@@ -155,8 +155,8 @@ func (p *Pool) Reset() {
 	}
 }
 
-// Shrink lends n more pages, those with the highest ids; what is cached in them is forgotten. It refuses, and changes
-// nothing, where one of them is in use or there are not so many. The pages reserved are [Total-Reserved, Total).
+// Shrink reserves n more pages, those with the highest ids; their cached content is dropped. It returns false, and
+// changes nothing, if one of them is in use or there are fewer than n. The pages reserved are [Total-Reserved, Total).
 func (p *Pool) Shrink(n int) bool {
 	end := len(p.pages) - p.reserved
 	if n < 0 || n > end {
@@ -179,10 +179,10 @@ func (p *Pool) Shrink(n int) bool {
 	return true
 }
 
-// Grow takes back n reserved pages, the lowest first; they are free.
+// Grow releases n reserved pages, the lowest first; they are free again.
 func (p *Pool) Grow(n int) {
 	if n < 0 || n > p.reserved {
-		panic(fmt.Sprintf("kv: %d of %d reserved pages come back", n, p.reserved))
+		panic(fmt.Sprintf("kv: %d of %d reserved pages are released", n, p.reserved))
 	}
 	for range n {
 		p.free.add(PageID(len(p.pages) - p.reserved))
@@ -231,7 +231,7 @@ func (p *Pool) Counts() Counts {
 	return Counts{Free: p.free.n, Cached: p.cached, InUse: len(p.pages) - p.free.n - p.cached - p.reserved, Reserved: p.reserved}
 }
 
-// Available returns how many pages Alloc can still give.
+// Available returns how many pages Alloc can still return.
 func (p *Pool) Available() int { return p.free.n + p.cached }
 
 // PageLen returns the tokens in a page.
@@ -260,8 +260,8 @@ func Root(adapter, salt string, rope int) Key {
 
 // Next returns the key of a full page of tokens that follows the page (or root) of key k.
 func (k Key) Next(tokens []int32) Key {
-	var room [16 + 4*64]byte // pages of up to 64 tokens stay on the stack
-	buf := append(room[:0], k[:]...)
+	var buffer [16 + 4*64]byte // pages of up to 64 tokens stay on the stack
+	buf := append(buffer[:0], k[:]...)
 	for _, t := range tokens {
 		buf = binary.LittleEndian.AppendUint32(buf, uint32(t))
 	}

@@ -109,7 +109,7 @@ func TestKeysKeepSequencesApart(t *testing.T) {
 	}
 }
 
-// TestHitComparesTokens forges a colliding key: the tokens must tell.
+// TestHitComparesTokens forges a colliding key: the tokens must be compared.
 func TestHitComparesTokens(t *testing.T) {
 	p := NewPool(2, 16)
 	root := Root("", "", 0)

@@ -2,7 +2,7 @@ package kv
 
 import "fmt"
 
-// Verify walks all pages and returns the first broken invariant. refs is the number of references that the callers hold
+// Verify walks all pages and returns the first broken invariant. refs is the number of references of all callers
 // together.
 func (p *Pool) Verify(refs int) error {
 	const unknown, free, cached, reserved = 0, 1, 2, 3
@@ -29,7 +29,7 @@ func (p *Pool) Verify(refs int) error {
 	walked, last := 0, none
 	for id := p.oldest; id != none; id = p.pages[id].next {
 		if pg := &p.pages[id]; state[id] != unknown || pg.ref != 0 || !pg.indexed || pg.prev != last {
-			return fmt.Errorf("page %d on the LRU list: seen as %d, %d references, indexed %v, after %d but says %d",
+			return fmt.Errorf("page %d on the LRU list: seen as %d, %d references, indexed %v, after %d but its prev is %d",
 				id, state[id], pg.ref, pg.indexed, last, pg.prev)
 		}
 		state[id], last = cached, id
@@ -55,14 +55,14 @@ func (p *Pool) Verify(refs int) error {
 		indexed++
 		if at, ok := p.index[pg.key]; !ok || at != PageID(i) || len(pg.tokens) != p.pageLen ||
 			pg.parent.Next(pg.tokens) != pg.key {
-			return fmt.Errorf("page %d is not what the index says of it (page %d, %d tokens)", i, at, len(pg.tokens))
+			return fmt.Errorf("page %d differs from its index entry (page %d, %d tokens)", i, at, len(pg.tokens))
 		}
 	}
 	if indexed != len(p.index) {
 		return fmt.Errorf("the index has %d entries for %d indexed pages", len(p.index), indexed)
 	}
 	if held != refs {
-		return fmt.Errorf("%d references are held, the callers hold %d", held, refs)
+		return fmt.Errorf("the pages have %d references, the callers %d", held, refs)
 	}
 	if c := p.Counts(); c.InUse != inUse || c.Free+c.Cached+c.InUse+c.Reserved != len(p.pages) {
 		return fmt.Errorf("%+v of %d pages, counted are %d in use", c, len(p.pages), inUse)

@@ -5,23 +5,23 @@ import (
 	"weft/runtime/tensor"
 )
 
-// Factor is a matrix of an adapter in host memory, row-major, little-endian, in the type in which its file holds it:
-// F32, F16 or BF16. Nothing is widened, so that an adapter takes on a device what it takes in its file.
-type Factor struct {
+// Matrix is a LoRA A or B matrix in host memory, row-major, little-endian, in the data type of its file: F32, F16 or
+// BF16. It is not widened, so that an adapter takes as many bytes on a device as in its file.
+type Matrix struct {
 	DType      tensor.DType
 	Rows, Cols int
 	Data       []byte
 }
 
-// Module is what an adapter does to one linear layer y = Wx + b:
+// Module is the change of an adapter to one linear layer y = Wx + b:
 //
 //	y' = Gain ⊙ (y + Scale · B(A x)) + Bias
 //
-// Gain is absent save for DoRA (Liu et al. 2024, arXiv:2402.09353): there it is m / ‖W + Scale·BA‖ by rows, and as the
-// layer's own bias b stays outside of it, Bias holds (1 − Gain) ⊙ b. Bias is also how an adapter's trained bias comes
-// in: the difference to the layer's own.
+// Gain is nil except for DoRA (Liu et al. 2024, arXiv:2402.09353): there it is m / ‖W + Scale·BA‖ by rows; because it
+// must not multiply the layer's own bias b, Bias is (1 − Gain) ⊙ b. An adapter's trained bias is in Bias too, as the
+// difference to the layer's own.
 type Module struct {
-	A, B  Factor    // A [R, In], B [Out, R]; both empty where only Bias is set
+	A, B  Matrix    // A [R, In], B [Out, R]; both empty where only Bias is set
 	Scale float32   // alpha/R, or alpha/sqrt(R) for rsLoRA
 	Gain  []float32 // [Out] or nil
 	Bias  []float32 // [Out] or nil
@@ -30,12 +30,13 @@ type Module struct {
 // Rank returns R.
 func (m *Module) Rank() int { return m.A.Rows }
 
-// Empty says that the module changes nothing.
+// Empty reports whether the module changes nothing.
 func (m *Module) Empty() bool { return m.A.Rows == 0 && m.Bias == nil }
 
-// Adapter is an adapter in host memory, checked against its base: adapters/peft makes it, Load puts it on a device.
+// Adapter is an adapter in host memory, checked against its base: adapters/peft reads it, Load copies it to a device.
 type Adapter struct {
-	// one entry a decoder block of the base; fused projections (Phi-3) are cut into their parts, which share A
+	// one entry per decoder block of the base; fused projections (Phi-3) are split into their parts, which have the
+	// same A
 	Layers [][NumTargets]Module
 
 	Embed      Module        // on the embedding: A [R, V], B [H, R]; x' = x + EmbedScale · Scale · B A[:, id]

@@ -11,12 +11,12 @@ import (
 	"weft/runtime/tensor"
 )
 
-// ErrAdapter is returned for adapters whose factors do not fit together.
+// ErrAdapter is returned for adapters whose A and B matrices do not match.
 var ErrAdapter = errors.New("bad adapter")
 
 const (
-	line        = 64  // factors begin at multiples of it, as cache lines do
-	tableHeader = 256 // what a device may need for a matrix besides its padded values
+	line        = 64  // matrices begin at multiples of it, the size of a cache line
+	tableHeader = 256 // upper bound of what a device needs for a matrix besides its padded values
 )
 
 func aligned(n int64) int64 { return (n + line - 1) / line * line }
@@ -41,8 +41,8 @@ func (a *Adapter) blockBytes() int64 {
 	return n
 }
 
-// DeviceBytes returns what Load will take on a device: exactly, save for whole matrices (replaced tables, and A of an
-// embedding), of which devices pad rows and columns; of those it is an upper bound.
+// DeviceBytes returns the bytes that Load allocates on a device: exactly, except for whole matrices (replaced tables,
+// and A of an embedding), whose rows and columns devices pad; for those it is an upper bound.
 func DeviceBytes(a *Adapter) int64 {
 	n := a.blockBytes()
 	for _, m := range []*quant.Matrix{a.EmbedTable, a.HeadTable} {
@@ -68,8 +68,8 @@ func tableBytes(m *quant.Matrix) int64 {
 	return tableHeader + rows*cols*per + rows*int64(m.Groups())*8
 }
 
-// Load puts an adapter on dev, all of it or nothing, charged to device.Adapters: one block, and the tables. a may be
-// dropped afterwards. Any goroutine may call it, also while another one runs operations. Errors: ErrAdapter;
+// Load copies an adapter to dev, completely or not at all, counted under device.Adapters: one block, and the tables. It
+// keeps no reference to a. Any goroutine may call it, also while another one runs operations. Errors: ErrAdapter;
 // device.ErrOutOfMemory; device.ErrUnsupported for a device whose memory the host cannot address.
 func Load(dev device.Device, a *Adapter) (*Weights, error) {
 	if err := a.check(); err != nil {
@@ -77,7 +77,7 @@ func Load(dev device.Device, a *Adapter) (*Weights, error) {
 	}
 	w, done := &Weights{Layers: make([][NumTargets]device.LoRAMatrices, len(a.Layers))}, false
 	defer func() {
-		if !done { // an error, or a panic: factors may lie in a file that is cut short
+		if !done { // an error, or a panic: matrices may be mapped from a file that was truncated
 			w.Free()
 		}
 	}()
@@ -120,11 +120,11 @@ func (w *Weights) load(dev device.Device, a *Adapter) error {
 		*t.to = m
 		w.bytes += m.Bytes()
 	}
-	w.unmixed = a.unmixed()
+	w.notCombinable = a.notCombinable()
 	return nil
 }
 
-// Free gives the memory back; further calls do nothing. No batch may refer to w any more.
+// Free releases the memory; further calls do nothing. No batch may refer to w any more.
 func (w *Weights) Free() {
 	for _, t := range []*device.Weight{&w.EmbedTable, &w.HeadTable, &w.Embed.Table} {
 		if *t != nil {
@@ -138,7 +138,7 @@ func (w *Weights) Free() {
 	}
 }
 
-func (a *Adapter) unmixed() string {
+func (a *Adapter) notCombinable() string {
 	switch {
 	case a.EmbedTable != nil || a.HeadTable != nil:
 		return "it replaces the embedding or the output head"
@@ -155,15 +155,15 @@ func (a *Adapter) unmixed() string {
 	return ""
 }
 
-// packer lays modules one after another into a block.
+// packer copies modules one after another into a block.
 type packer struct {
 	buf device.Buffer
 	to  []byte
 	at  int64
 }
 
-// span takes n bytes of the block.
-func (b *packer) span(n int64, t tensor.DType) (device.Region, []byte) {
+// region takes n bytes of the block.
+func (b *packer) region(n int64, t tensor.DType) (device.Region, []byte) {
 	s := device.Region{Buf: b.buf, Offset: b.at, DType: t}
 	b.at += aligned(n)
 	return s, b.to[s.Offset:][:n]
@@ -175,11 +175,11 @@ func (b *packer) module(m *Module, withoutA bool) device.LoRAMatrices {
 	if out.Rank > 0 {
 		if !withoutA {
 			var to []byte
-			out.A, to = b.span(int64(len(m.A.Data)), m.A.DType)
+			out.A, to = b.region(int64(len(m.A.Data)), m.A.DType)
 			copy(to, m.A.Data)
 		}
 		var to []byte
-		out.B, to = b.span(device.LoRABBytes(m.B.Rows, m.B.Cols, m.B.DType), m.B.DType)
+		out.B, to = b.region(device.LoRABBytes(m.B.Rows, m.B.Cols, m.B.DType), m.B.DType)
 		device.PackLoRAB(to, m.B.Data, m.B.Rows, m.B.Cols, m.B.DType.Size())
 	}
 	out.Gain, out.Bias = b.vector(m.Gain), b.vector(m.Bias)
@@ -190,7 +190,7 @@ func (b *packer) vector(v []float32) device.Region {
 	if len(v) == 0 {
 		return device.Region{}
 	}
-	s, to := b.span(4*int64(len(v)), tensor.F32)
+	s, to := b.region(4*int64(len(v)), tensor.F32)
 	for i, x := range v {
 		binary.LittleEndian.PutUint32(to[4*i:], math.Float32bits(x))
 	}
@@ -209,7 +209,7 @@ func layoutOf(t tensor.DType) quant.Layout {
 }
 
 // transposed returns f as a matrix [Cols, Rows]; nil for an empty one.
-func transposed(f *Factor) *quant.Matrix {
+func transposed(f *Matrix) *quant.Matrix {
 	if f.Rows == 0 {
 		return nil
 	}
@@ -223,12 +223,12 @@ func transposed(f *Factor) *quant.Matrix {
 	return m
 }
 
-// check refuses factors that contradict themselves or each other.
+// check refuses A and B matrices with impossible or mismatched shapes.
 func (a *Adapter) check() error {
 	for l := range a.Layers {
 		for t := range a.Layers[l] {
 			if err := a.Layers[l][t].check(); err != nil {
-				return fmt.Errorf("%w: layer %d, target %d: %w", ErrAdapter, l, t, err)
+				return fmt.Errorf("%w: layer %d, target module %d: %w", ErrAdapter, l, t, err)
 			}
 		}
 	}
@@ -242,13 +242,13 @@ func (a *Adapter) check() error {
 }
 
 func (m *Module) check() error {
-	for _, f := range []*Factor{&m.A, &m.B} {
+	for _, f := range []*Matrix{&m.A, &m.B} {
 		if err := f.check(); err != nil {
 			return err
 		}
 	}
 	if m.A.Rows != m.B.Cols || m.A.Rows == 0 && (m.A.Cols > 0 || m.B.Rows > 0) {
-		return fmt.Errorf("the factors are [%d, %d] and [%d, %d]; want [R, in] and [out, R]", m.A.Rows, m.A.Cols,
+		return fmt.Errorf("A and B are [%d, %d] and [%d, %d]; want [R, in] and [out, R]", m.A.Rows, m.A.Cols,
 			m.B.Rows, m.B.Cols)
 	}
 	out := max(m.B.Rows, len(m.Gain), len(m.Bias))
@@ -260,19 +260,19 @@ func (m *Module) check() error {
 	return nil
 }
 
-func (f *Factor) check() error {
+func (f *Matrix) check() error {
 	size := 0
 	switch f.DType {
 	case tensor.F32, tensor.F16, tensor.BF16:
 		size = f.DType.Size()
-	case tensor.Invalid: // an empty factor
+	case tensor.Invalid: // an absent matrix
 	default:
-		return fmt.Errorf("a factor of %v; want F32, F16 or BF16", f.DType)
+		return fmt.Errorf("a LoRA matrix of %v; want F32, F16 or BF16", f.DType)
 	}
 	if f.Rows < 0 || f.Cols < 0 || f.Rows > math.MaxInt32 || f.Cols > math.MaxInt32 ||
 		int64(f.Rows)*int64(f.Cols) > math.MaxInt/8 || f.Rows*f.Cols*size != len(f.Data) ||
 		size == 0 && f.Rows*f.Cols > 0 {
-		return fmt.Errorf("a factor [%d, %d] of %v has %d bytes", f.Rows, f.Cols, f.DType, len(f.Data))
+		return fmt.Errorf("a LoRA matrix [%d, %d] of %v has %d bytes", f.Rows, f.Cols, f.DType, len(f.Data))
 	}
 	return nil
 }

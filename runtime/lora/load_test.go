@@ -37,8 +37,8 @@ func devices(t *testing.T, limit int64) map[string]device.Device {
 	return out
 }
 
-func factor(r *rand.Rand, dtype tensor.DType, rows, cols int) Factor {
-	f := Factor{DType: dtype, Rows: rows, Cols: cols, Data: make([]byte, rows*cols*dtype.Size())}
+func matrix(r *rand.Rand, dtype tensor.DType, rows, cols int) Matrix {
+	f := Matrix{DType: dtype, Rows: rows, Cols: cols, Data: make([]byte, rows*cols*dtype.Size())}
 	for i := range f.Data {
 		f.Data[i] = byte(r.Uint32())
 	}
@@ -55,18 +55,18 @@ func sample() *Adapter {
 				continue
 			}
 			dtype := []tensor.DType{tensor.F32, tensor.F16, tensor.BF16}[t%3]
-			a.Layers[l][t] = Module{A: factor(r, dtype, 1+t, 37), B: factor(r, dtype, 21+l, 1+t), Scale: float32(t)}
+			a.Layers[l][t] = Module{A: matrix(r, dtype, 1+t, 37), B: matrix(r, dtype, 21+l, 1+t), Scale: float32(t)}
 		}
 	}
 	a.Layers[0][1].Bias = []float32{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21}
 	a.Layers[1][0] = Module{Bias: []float32{1, -1}}
-	a.Embed = Module{A: factor(r, tensor.F16, 3, 50), B: factor(r, tensor.F16, 37, 3), Scale: 2}
-	a.Head = Module{A: factor(r, tensor.BF16, 2, 37), B: factor(r, tensor.F32, 50, 2), Scale: 3}
+	a.Embed = Module{A: matrix(r, tensor.F16, 3, 50), B: matrix(r, tensor.F16, 37, 3), Scale: 2}
+	a.Head = Module{A: matrix(r, tensor.BF16, 2, 37), B: matrix(r, tensor.F32, 50, 2), Scale: 3}
 	return a
 }
 
-// Every factor lies on the device as it was in the file, A as it is and B in panels; what it takes is known beforehand
-// and given back.
+// Every LoRA matrix is on the device as in the file, A unchanged and B in panels; its size is known beforehand, and
+// Free releases it.
 func TestLoad(t *testing.T) {
 	for name, dev := range devices(t, 0) {
 		t.Run(name, func(t *testing.T) {
@@ -109,7 +109,7 @@ func same(t *testing.T, m *Module, d *device.LoRAMatrices) {
 	if m.Rank() > 0 {
 		if !bytes.Equal(d.A.Buf.Host()[d.A.Offset:][:len(m.A.Data)], m.A.Data) || d.A.Offset%64 != 0 ||
 			d.B.Offset%64 != 0 || d.A.DType != m.A.DType || d.B.DType != m.B.DType {
-			t.Error("A is not as it was, or lies across lines of the cache")
+			t.Error("A has changed, or is not aligned to cache lines")
 		}
 		size := m.B.DType.Size()
 		b := d.B.Buf.Host()[d.B.Offset:]
@@ -169,7 +169,7 @@ func TestLoadOutOfMemory(t *testing.T) {
 	}
 }
 
-// Factors that do not fit together are refused.
+// A and B matrices that do not match are refused.
 func TestLoadRefuses(t *testing.T) {
 	dev := devices(t, 0)["ref"]
 	for name, c := range map[string]struct {
@@ -180,17 +180,17 @@ func TestLoadRefuses(t *testing.T) {
 		"no type":    {func(m *Module) { m.B.DType = tensor.Invalid }, "bytes"},
 		"type":       {func(m *Module) { m.B.DType = tensor.F64 }, "F64"},
 		"ranks":      {func(m *Module) { m.B.Rows, m.B.Cols = m.B.Cols, m.B.Rows }, "want [R, in] and [out, R]"},
-		"no B":       {func(m *Module) { m.B = Factor{} }, "want [R, in] and [out, R]"},
-		"no A":       {func(m *Module) { m.A = Factor{} }, "want [R, in] and [out, R]"},
+		"no B":       {func(m *Module) { m.B = Matrix{} }, "want [R, in] and [out, R]"},
+		"no A":       {func(m *Module) { m.A = Matrix{} }, "want [R, in] and [out, R]"},
 		"long bias":  {func(m *Module) { m.Bias = make([]float32, 100) }, "biases"},
 		"short gain": {func(m *Module) { m.Gain = make([]float32, 1) }, "gains"},
-		"negative":   {func(m *Module) { m.A.Rows, m.A.Cols = -m.A.Rows, -m.A.Cols }, "factor"},
-		"huge":       {func(m *Module) { m.A.Rows, m.A.Cols = 1<<31-1, 1<<31-1 }, "factor"},
+		"negative":   {func(m *Module) { m.A.Rows, m.A.Cols = -m.A.Rows, -m.A.Cols }, "a LoRA matrix"},
+		"huge":       {func(m *Module) { m.A.Rows, m.A.Cols = 1<<31-1, 1<<31-1 }, "a LoRA matrix"},
 	} {
 		for where, at := range map[string]func(a *Adapter) *Module{
-			"layer 1, target 4": func(a *Adapter) *Module { return &a.Layers[1][4] },
-			"embedding":         func(a *Adapter) *Module { return &a.Embed },
-			"head":              func(a *Adapter) *Module { return &a.Head },
+			"layer 1, target module 4": func(a *Adapter) *Module { return &a.Layers[1][4] },
+			"embedding":                func(a *Adapter) *Module { return &a.Embed },
+			"head":                     func(a *Adapter) *Module { return &a.Head },
 		} {
 			a := sample()
 			c.spoil(at(a))
@@ -202,7 +202,7 @@ func TestLoadRefuses(t *testing.T) {
 	}
 }
 
-// Adapters come and go on many goroutines while the device runs.
+// Adapters are loaded and freed on many goroutines while the device runs.
 func TestLoadConcurrently(t *testing.T) {
 	for name, dev := range devices(t, 0) {
 		t.Run(name, func(t *testing.T) {

@@ -19,7 +19,7 @@ func CheckAdapter(c *Config, w *lora.Weights) error {
 	}
 	for l := range w.Layers {
 		for t, s := range shapes {
-			if err := fits(fmt.Sprintf("layer %d, target %d", l, t), &w.Layers[l][t], s[0], s[1]); err != nil {
+			if err := fits(fmt.Sprintf("layer %d, target module %d", l, t), &w.Layers[l][t], s[0], s[1]); err != nil {
 				return err
 			}
 		}
@@ -58,7 +58,7 @@ type placed struct {
 	pass int
 }
 
-// checkAdapters refuses segments that contradict themselves and notes the others.
+// checkAdapters refuses invalid segments and records the others.
 func (d *decoder) checkAdapters(segments []lora.Segment, tokens int) error {
 	d.lora, d.passes, d.whole = d.lora[:0], 0, false
 	bad := func(i int, format string, args ...any) error {
@@ -76,8 +76,8 @@ func (d *decoder) checkAdapters(segments []lora.Segment, tokens int) error {
 		if s.Weights == nil || len(s.Weights.Layers) != d.cfg.Layers {
 			return bad(i, "no adapter, or not one of %d layers", d.cfg.Layers)
 		}
-		mixed := pass > 0 || i+1 < len(segments) && segments[i+1].Begin == s.Begin && segments[i+1].End == s.End
-		if mixed || s.Scale != 1 {
+		combined := pass > 0 || i+1 < len(segments) && segments[i+1].Begin == s.Begin && segments[i+1].End == s.End
+		if combined || s.Scale != 1 {
 			if err := s.Weights.Combinable(); err != nil {
 				return bad(i, "%v", err)
 			}
@@ -90,7 +90,7 @@ func (d *decoder) checkAdapters(segments []lora.Segment, tokens int) error {
 	return nil
 }
 
-// adapt adds what the batch's adapters have for the parts of a linear layer over x.
+// adapt adds the LoRA changes of the batch's adapters to the parts of a linear layer over x.
 func (d *decoder) adapt(l int, x device.View, parts []part) error {
 	for pass := range d.passes {
 		n := 0
@@ -125,8 +125,8 @@ func rowsOf(v device.View, begin, end int) device.View {
 	return v
 }
 
-// embedAdapters replaces the embeddings x of tokens whose adapters have a table of their own, and adds what they have
-// as LoRA.
+// embedAdapters replaces the embeddings x of tokens whose adapters have their own table, and adds the adapters' LoRA on
+// the embedding.
 func (d *decoder) embedAdapters(b *Batch, x device.View) error {
 	if !d.whole {
 		return nil
@@ -178,7 +178,8 @@ func (d *decoder) segmentOf(token int32, pass int) *placed {
 	return nil
 }
 
-// nextRun returns the segment in pass of the tokens rows[begin:end), a run as long as they share one; nil for the base.
+// nextRun returns the segment in pass of the tokens rows[begin:end), as long as they have the same one; nil for the
+// base.
 func (d *decoder) nextRun(rows []int32, begin, pass int) (s *placed, end int) {
 	s = d.segmentOf(rows[begin], pass)
 	for end = begin + 1; end < len(rows) && d.segmentOf(rows[end], pass) == s; end++ {
@@ -186,8 +187,8 @@ func (d *decoder) nextRun(rows []int32, begin, pass int) (s *placed, end int) {
 	return s, end
 }
 
-// logitsOf computes the head for rows of the last batch, whose normalized states are last, with what their adapters
-// have for it.
+// logitsOf computes the head for rows of the last batch, whose normalized states are last, with their adapters' changes
+// to the head.
 func (d *decoder) logitsOf(rows []int32, last, logits device.View) error {
 	if !d.whole {
 		return d.project(d.head, last, logits)
@@ -215,8 +216,7 @@ func (d *decoder) logitsOf(rows []int32, last, logits device.View) error {
 	return nil
 }
 
-// heads multiplies each row with its adapter's own head, or with the model's, which is left out only where no row wants
-// it.
+// heads multiplies each row with its adapter's own head, or with the model's, which is skipped if no row needs it.
 func (d *decoder) heads(rows []int32, last, logits device.View) error {
 	own := 0
 	for _, r := range rows {

@@ -26,9 +26,9 @@ func loadAdapter(t testing.TB, dev device.Device, a *lora.Adapter) *lora.Weights
 	return w
 }
 
-// factor makes random values of a type; the values are those that the type keeps.
-func factor(rng *rand.Rand, dtype tensor.DType, rows, cols int) (lora.Factor, []float32) {
-	f := lora.Factor{DType: dtype, Rows: rows, Cols: cols}
+// randomMatrix returns a random LoRA matrix of a data type, and its values rounded to the type.
+func randomMatrix(rng *rand.Rand, dtype tensor.DType, rows, cols int) (lora.Matrix, []float32) {
+	f := lora.Matrix{DType: dtype, Rows: rows, Cols: cols}
 	values := make([]float32, rows*cols)
 	for i := range values {
 		v := float32(rng.NormFloat64() / 4)
@@ -58,10 +58,10 @@ func randomModule(rng *rand.Rand, src memory, key string, dtype tensor.DType, ra
 	}
 	m := lora.Module{Scale: 0.5}
 	var a, b []float32
-	m.A, a = factor(rng, dtype, rank, in)
-	m.B, b = factor(rng, dtype, out, rank)
+	m.A, a = randomMatrix(rng, dtype, rank, in)
+	m.B, b = randomMatrix(rng, dtype, out, rank)
 	if dora {
-		_, m.Gain = factor(rng, tensor.F32, 1, out)
+		_, m.Gain = randomMatrix(rng, tensor.F32, 1, out)
 		for i := range m.Gain {
 			m.Gain[i] = 1 + m.Gain[i]/4
 		}
@@ -93,7 +93,7 @@ var targetNames = [lora.NumTargets]string{"self_attn.q_proj", "self_attn.k_proj"
 // kinds of adapters in these tests.
 var adapterKinds = []string{"f32", "f16", "bf16", "dora", "embedding", "tables", "head"}
 
-// adapterOf makes an adapter of a kind, with ranks of its own, and merges it into merged.
+// adapterOf returns an adapter of a kind, with random ranks, and merges it into merged.
 func adapterOf(rng *rand.Rand, cfg *Config, merged memory, kind string) *lora.Adapter {
 	a := &lora.Adapter{Layers: make([][lora.NumTargets]lora.Module, cfg.Layers)}
 	dtype := map[string]tensor.DType{"f16": tensor.F16, "bf16": tensor.BF16, "embedding": tensor.F16}[kind]
@@ -111,7 +111,7 @@ func adapterOf(rng *rand.Rand, cfg *Config, merged memory, kind string) *lora.Ad
 	}
 	table := func(key string) *quant.Matrix {
 		w := merged[key]
-		f, values := factor(rng, tensor.BF16, w.shape[0], w.shape[1])
+		f, values := randomMatrix(rng, tensor.BF16, w.shape[0], w.shape[1])
 		merged[key] = memoryTensor{w.shape, values}
 		return &quant.Matrix{Layout: quant.BF16, Rows: f.Rows, Cols: f.Cols, Data: f.Data}
 	}
@@ -126,7 +126,7 @@ func adapterOf(rng *rand.Rand, cfg *Config, merged memory, kind string) *lora.Ad
 	return a
 }
 
-// Each kind of adapter equals the model whose weights have it merged in.
+// Each kind of adapter gives the logits of the model with the adapter merged into its weights.
 func TestLoRAEqualsMerged(t *testing.T) {
 	ids := []int32{7, 100, 3, 9}
 	for name, open := range floatDevices(t) {
@@ -159,7 +159,7 @@ func TestLoRAEqualsMerged(t *testing.T) {
 						if err != nil {
 							t.Fatal(err)
 						}
-						numtest.Equal(t, "neighbour without adapter", logits[cfg.Vocab:], base[i])
+						numtest.Equal(t, "sequence without adapter", logits[cfg.Vocab:], base[i])
 						numtest.MaxAbs(t, "adapter", logits[:cfg.Vocab], want[i], 2e-4)
 						if numtest.RelRMS(base[i], want[i]) < 0.1 {
 							t.Error("the adapter changes next to nothing: the comparison proves nothing")
@@ -216,7 +216,7 @@ func TestCombinationEqualsMerged(t *testing.T) {
 				t.Fatal(err)
 			}
 			for i := range ids {
-				numtest.MaxAbs(t, "mix", logits[i*cfg.Vocab:(i+1)*cfg.Vocab], want[i], 5e-4)
+				numtest.MaxAbs(t, "combination", logits[i*cfg.Vocab:(i+1)*cfg.Vocab], want[i], 5e-4)
 			}
 		})
 	}
@@ -235,8 +235,8 @@ func addScaled(before, merged memory, scale float32) memory {
 	return out
 }
 
-// A sequence's logits with its adapter are bitwise the same alone and among others, in chunks of any length, whatever
-// adapters the neighbours use, and at which scales they use the same one.
+// A sequence's logits with its adapter are bitwise the same alone and in a batch, in chunks of any length, whatever
+// adapters the other sequences use, and at any scales of the same adapter.
 func TestAdaptersChangeOnlyTheirOwn(t *testing.T) {
 	for name, open := range floatDevices(t) {
 		t.Run(name, func(t *testing.T) {

@@ -14,9 +14,9 @@ type Batch struct {
 	// picks the RoPE table where a model has two (Phi-3's longrope), so that it does not depend on chunking.
 	Lens       []int32
 	PageTables [][]int32 // [S], pages that hold positions [0, last of this chunk]
-	// LoRA are runs of tokens with adapters, ascending. Several may follow one another for exactly the same run: a combination of adapters,
-	// whose changes add up in this order; all of them must be lora.Weights.Combinable, as must an adapter with a scale
-	// other than 1. Every adapter fits the model (CheckAdapter).
+	// LoRA are the segments of tokens with adapters, ascending. Several segments in a row with the same bounds are a
+	// LoRA combination, whose changes are added in this order; all of them must be lora.Weights.Combinable, as must an
+	// adapter with a scale other than 1. Every adapter fits the model (CheckAdapter).
 	LoRA []lora.Segment
 }
 
@@ -41,10 +41,10 @@ type Model interface {
 	MaxLogitRows() int
 	// Bytes returns the resident bytes of the weights by layout, as quant.Layout prints it ("int4", "f32", …).
 	Bytes() map[string]int64
-	// GatheredBytes of them are of a table of which a step reads only the rows of its tokens: the embedding, where it
-	// is not the head too.
+	// GatheredBytes is the part of Bytes in tables of which a step reads only the rows of its tokens: the embedding,
+	// unless it is the head too.
 	GatheredBytes() int64
-	// Frozen returns the weights for a trainer, which reads them only.
+	// Frozen returns the weights for a trainer, which only reads them.
 	Frozen() *Frozen
 	Close() error
 }

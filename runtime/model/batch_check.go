@@ -6,7 +6,7 @@ import (
 	"weft/runtime/device"
 )
 
-// check refuses a batch that contradicts itself, the cache or the limits, before anything is recorded.
+// check refuses an invalid batch, or one beyond the cache or the limits, before anything is recorded.
 func (d *decoder) check(b *Batch, cache device.KVCache) error {
 	bad := func(format string, args ...any) error {
 		return fmt.Errorf("forward: %w: %s", device.ErrShape, fmt.Sprintf(format, args...))
@@ -35,7 +35,7 @@ func (d *decoder) check(b *Batch, cache device.KVCache) error {
 	for s := range b.Lens {
 		begin, end := b.Indptr[s], b.Indptr[s+1]
 		if begin > end || int(end) > n {
-			return bad("sequence %d goes from token %d to %d of %d", s, begin, end, n)
+			return bad("sequence %d has tokens [%d, %d) of %d", s, begin, end, n)
 		}
 		if begin == end {
 			continue

@@ -12,10 +12,11 @@ import (
 	"weft/runtime/device"
 )
 
-// ErrUnsupported is returned for models that weft cannot run; the error names what is missing and lists what is there.
+// ErrUnsupported is returned for models that weft cannot run; the error names what is missing and lists what is
+// supported.
 var ErrUnsupported = errors.New("unsupported model")
 
-// ErrConfig is returned for configurations that contradict themselves or the weights.
+// ErrConfig is returned for configurations that are inconsistent or do not match the weights.
 var ErrConfig = errors.New("bad model configuration")
 
 // Config is a decoder's shape in one spelling, whatever the file's.
@@ -49,7 +50,7 @@ type Config struct {
 	Pad *int
 }
 
-// Limits that no model in use comes near; they keep a hostile file from asking for absurd memory.
+// Limits that no model in use comes near; they bound the memory that a hostile file can request.
 const (
 	maxLayers  = 1024
 	maxWidth   = 1 << 20
@@ -59,7 +60,7 @@ const (
 	maxContext = 1 << 24
 )
 
-// validate refuses numbers that contradict each other, before anything is allocated.
+// validate refuses inconsistent values, before anything is allocated.
 func (c *Config) validate() error {
 	for _, n := range []struct {
 		name       string
@@ -75,7 +76,7 @@ func (c *Config) validate() error {
 		}
 	}
 	if c.Heads%c.KVHeads != 0 {
-		return fmt.Errorf("%w: %d attention heads cannot share %d key/value heads", ErrConfig, c.Heads, c.KVHeads)
+		return fmt.Errorf("%w: %d attention heads are no multiple of %d key/value heads", ErrConfig, c.Heads, c.KVHeads)
 	}
 	if !(c.RMSEps > 0 && c.RMSEps < 1) {
 		return fmt.Errorf("%w: rms_norm_eps is %v, expected a number between 0 and 1", ErrConfig, c.RMSEps)

@@ -58,7 +58,7 @@ type hfConfig struct {
 // maxConfigBytes bounds config.json.
 const maxConfigBytes = 16 << 20
 
-// place says where in the text an error of encoding/json lies.
+// place returns the position in the text of an error of encoding/json.
 func place(err error) string {
 	var syntax *json.SyntaxError
 	var kind *json.UnmarshalTypeError
@@ -72,7 +72,7 @@ func place(err error) string {
 }
 
 // ParseConfig reads a config.json. An absent member has the default of transformers' class for the model; a member that
-// asks for what weft does not compute is ErrUnsupported, one that makes no sense ErrConfig.
+// weft does not implement is ErrUnsupported, an invalid one ErrConfig.
 func ParseConfig(text []byte) (*Config, error) {
 	var h hfConfig
 	if len(text) > maxConfigBytes {
@@ -160,7 +160,7 @@ func (h *hfConfig) activation() (device.Activation, error) {
 	return act, nil
 }
 
-// padding reads pad_token_id over the model's default. Serving has no use for it, so nothing is refused.
+// padding reads pad_token_id over the model's default. Serving does not use it, so no value is refused.
 func (h *hfConfig) padding(c *Config) {
 	if h.has("pad_token_id") {
 		c.Pad = nil
@@ -183,7 +183,7 @@ func (h *hfConfig) tied(def bool) bool {
 	return *h.Tied
 }
 
-// The layer_types that are served.
+// The layer_types that are supported.
 const (
 	sliding = "sliding_attention"
 	full    = "full_attention"
@@ -215,7 +215,7 @@ func (h *hfConfig) slidingLayers(c *Config, def int, rule func(layer int) bool) 
 	return nil
 }
 
-// has says whether the file has the member at all, null included.
+// has reports whether the file has the member, null included.
 func (h *hfConfig) has(member string) bool {
 	_, ok := h.present[member]
 	return ok

@@ -19,7 +19,7 @@ type layer struct {
 	gateBias, upBias, downBias, qNorm, kNorm device.Buffer
 }
 
-// decoder is every architecture's forward pass: what differs is in Config. Not safe for concurrent use.
+// decoder is the forward pass of every architecture; the differences are in Config. Not safe for concurrent use.
 type decoder struct {
 	cfg    *Config
 	dev    device.Device
@@ -32,7 +32,7 @@ type decoder struct {
 	bytes  map[string]int64
 	free   []interface{ Free() }
 
-	// Activations, F32: x is the residual stream, y what joins it next, h its norm.
+	// Activations, F32: x is the residual stream, y the next addition to it, h its norm.
 	x, y, h, q, k, v, attn, gate, up, last, logits device.Buffer
 
 	tokens  int      // of the last Forward
@@ -44,7 +44,7 @@ type decoder struct {
 	parts   []device.LinearPart
 	changes [3]device.LoRAPart // of the parts, as many as a linear layer has at most
 	out     []float32
-	tap     func(stage string, v device.View) // tests look at the stages with it
+	tap     func(stage string, v device.View) // for tests: called after each stage
 }
 
 // ropeTable is the cos and sin of each position, filled as positions appear. longrope's long half follows the short
@@ -89,7 +89,7 @@ func (d *decoder) allocate(l *loader) error {
 	return nil
 }
 
-// variants returns how many tables lie behind each other: longrope has a short and a long one.
+// variants returns how many tables are stored one after another: longrope has a short and a long one.
 func (t *ropeTable) variants() int {
 	if t.freq[1] != nil {
 		return 2
@@ -97,7 +97,7 @@ func (t *ropeTable) variants() int {
 	return 1
 }
 
-// allocate takes memory for the positions of a context; no row is filled.
+// allocate allocates memory for the positions of a context; no row is filled.
 func (t *ropeTable) allocate(dev device.Device, r *Rope, context int) (err error) {
 	t.freq[0], t.scale = r.frequencies(false), r.Scale
 	if t.scale == 0 {
@@ -149,7 +149,7 @@ func (d *decoder) KVConfig() device.KVConfig {
 	return device.KVConfig{Layers: d.cfg.Layers, KVHeads: d.cfg.KVHeads, HeadDim: d.cfg.HeadDim}
 }
 
-// RopeSwitch returns longrope's original context where the model may go beyond it.
+// RopeSwitch returns longrope's original context if sequences may be longer, else 0.
 func (d *decoder) RopeSwitch() int {
 	for _, r := range d.cfg.Ropes {
 		if r.Long != nil && d.opt.MaxContext > r.Original {
@@ -174,7 +174,7 @@ func view(b device.Buffer, rows, cols int) device.View {
 
 // Forward records the whole pass; Logits, or the device's Sync, runs it.
 func (d *decoder) Forward(b *Batch, cache device.KVCache) error {
-	d.tokens = 0 // until all is recorded there is nothing to take logits of
+	d.tokens = 0 // no logits until everything is recorded
 	if err := d.check(b, cache); err != nil {
 		return err
 	}
@@ -209,7 +209,7 @@ func (d *decoder) see(stage string, v device.View) {
 	}
 }
 
-// layer adds y of the layer before to the residual stream and leaves its own in y.
+// layer adds y of the previous layer to the residual stream and writes its own output to y.
 func (d *decoder) layer(l int, b *Batch, cache device.KVCache) error {
 	c, w, n, dev := d.cfg, &d.layers[l], len(b.IDs), d.dev
 	x, y, h := view(d.x, n, c.Hidden), view(d.y, n, c.Hidden), view(d.h, n, c.Hidden)
@@ -285,7 +285,7 @@ func (d *decoder) normed(y device.View, weight device.Buffer) error {
 	return d.dev.RMSNorm(device.RMSNormArgs{X: y, Out: y, Weight: weight, Eps: d.cfg.RMSEps})
 }
 
-// part is one product of a linear layer and the name by which adapters know it.
+// part is one product of a linear layer and its target module.
 type part struct {
 	w      device.Weight
 	bias   device.Buffer
@@ -293,7 +293,7 @@ type part struct {
 	target lora.Target
 }
 
-// linear computes the parts over x and adds what the batch's adapters have for them.
+// linear computes the parts over x and adds the LoRA changes of the batch's adapters.
 func (d *decoder) linear(l int, x device.View, parts ...part) error {
 	d.parts = d.parts[:0]
 	for _, p := range parts {

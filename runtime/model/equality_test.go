@@ -19,7 +19,7 @@ import (
 func loadGolden(t *testing.T, dir string, dev device.Device, opt Options) *decoder {
 	t.Helper()
 	if isMoE(t, dir) {
-		t.Skip("a mixture of experts, which is refused")
+		t.Skip("a mixture of experts, which is unsupported")
 	}
 	m, err := Open(dir, dev, opt)
 	if err != nil {
@@ -164,7 +164,7 @@ func checkCombined(t *testing.T, m *decoder, dev device.Device, seqs [][]int32, 
 	}
 }
 
-// A file's dtype is what stays resident: no widening on the way.
+// The weights stay resident in the file's data type.
 func TestStoredLayoutStays(t *testing.T) {
 	for _, dir := range modelFolders(t) {
 		t.Run(filepath.Base(dir), func(t *testing.T) {

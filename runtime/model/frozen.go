@@ -7,11 +7,11 @@ import (
 	"weft/runtime/lora"
 )
 
-// Frozen is what a trainer needs of a loaded model: the very weights that are served, in their layouts. They are read
-// only and valid until the model is closed.
+// Frozen is the part of a loaded model that a trainer uses: the weights that are served, in their layouts. They are
+// read-only and valid until the model is closed.
 type Frozen struct {
 	Config      *Config
-	Embed, Head device.Weight // the same one where the model is tied
+	Embed, Head device.Weight // one weight if the model is tied
 	Norm        device.Buffer
 	Blocks      []Block
 }
@@ -77,7 +77,7 @@ func (t *RopeTables) First(kind, length int) int32 {
 	return 0
 }
 
-// Free gives the tables' memory back.
+// Free releases the tables' memory.
 func (t *RopeTables) Free() {
 	for i := range t.tables {
 		if b := t.tables[i].buf; b != nil {

@@ -44,7 +44,7 @@ func (c *Config) softcaps(h *hfConfig) (err error) {
 	return err
 }
 
-// gemma reads what all Gemmas share.
+// gemma reads the settings that all Gemma models have.
 func (c *Config) gemma(h *hfConfig) (err error) {
 	c.Tied, c.SandwichNorm, c.NormPlusOne = h.tied(true), true, true
 	c.EmbedScale = float32(math.Sqrt(float64(c.Hidden)))
@@ -66,8 +66,8 @@ func (c *Config) gemma(h *hfConfig) (err error) {
 	return err
 }
 
-// gemmaGGUF is gemma for GGUF, whose files hold 1+w and leave the query scale to the size of the model: only the 27B
-// ones use H/Hq instead of the head width.
+// gemmaGGUF is gemma for GGUF, whose files store 1+w and no query scale, which depends on the size of the model: only
+// the 27B ones use H/Hq instead of the head width.
 func (c *Config) gemmaGGUF(m ggufMeta) {
 	c.SandwichNorm = true
 	c.EmbedScale = float32(math.Sqrt(float64(c.Hidden)))

@@ -9,8 +9,8 @@ import (
 	"weft/runtime/device"
 )
 
-// ggufMeta reads a GGUF's metadata by keys below its architecture's name; tensors tell what metadata does not. It
-// gathers what is wrong in errs.
+// ggufMeta reads a GGUF's metadata by keys below its architecture's name; tensors add what the metadata lacks. It
+// collects errors in errs.
 type ggufMeta struct {
 	arch   string
 	meta   map[string]any
@@ -60,7 +60,7 @@ func (m ggufMeta) noWindow(err error) error {
 	return err
 }
 
-// refuse refuses metadata that changes the computation in a way that no architecture here knows.
+// refuse refuses metadata that changes the computation in a way that no supported architecture implements.
 func (m ggufMeta) refuse() {
 	if causal, ok := m.get("attention.causal").(bool); ok && !causal {
 		m.fail(ErrUnsupported, "attention.causal", "attention is causal here")
@@ -151,7 +151,8 @@ func ConfigFromGGUF(meta map[string]any, hasTensor func(string) bool, vector fun
 	return c, nil
 }
 
-// oneRopeGGUF reads the RoPE of a model whose layers share one; rope_freqs holds llama3's divisors, worked out.
+// oneRopeGGUF reads the RoPE of a model with one RoPE for all layers; rope_freqs has llama3's divisors, already
+// computed.
 func (c *Config) oneRopeGGUF(m ggufMeta) error {
 	r := Rope{Rot: m.integer("rope.dimension_count", c.HeadDim), Theta: m.float("rope.freq_base", 10000),
 		Kind: "default", Scale: 1}

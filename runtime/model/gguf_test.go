@@ -46,7 +46,7 @@ func ggufName(name string, gemma bool) string {
 	return fmt.Sprintf("blk.%d.%s%s", layer, to, kind)
 }
 
-// ggufMetadata says in GGUF's keys what c says, as llama.cpp's converter does.
+// ggufMetadata returns c in GGUF's keys, as llama.cpp's converter writes them.
 func ggufMetadata(c *Config) (arch string, meta map[string]any) {
 	arch = c.Architecture
 	full := c.Ropes[0]
@@ -88,7 +88,7 @@ func ggufMetadata(c *Config) (arch string, meta map[string]any) {
 	return arch, meta
 }
 
-// ggufLacks says what of a configuration GGUF has no key for, or nothing.
+// ggufLacks returns the setting of a configuration for which GGUF has no key, or "".
 func ggufLacks(c *Config) string {
 	near := Rope{Rot: c.HeadDim, Kind: "default", Scale: 1}
 	if len(c.Ropes) > 1 {
@@ -128,7 +128,7 @@ func ggufLacks(c *Config) string {
 }
 
 // ggufTensors are the tensors of a folder as llama.cpp's converter writes them: 1 added to Gemma's norms, llama's q and
-// k rows interleaved, factors of RoPE beside them.
+// k rows interleaved, with RoPE's divisors.
 func ggufTensors(t *testing.T, dir string, c *Config) map[string]memoryTensor {
 	t.Helper()
 	src, err := weights.OpenDir(dir)
@@ -163,17 +163,17 @@ func ggufTensors(t *testing.T, dir string, c *Config) map[string]memoryTensor {
 		}
 		if c.Architecture == "llama" && (strings.Contains(name, ".q_proj") || strings.Contains(name, ".k_proj")) {
 			width := len(values) / info.Shape[0]
-			mixed := make([]float32, 0, len(values))
+			interleaved := make([]float32, 0, len(values))
 			for r := range info.Shape[0] {
 				head, j := r/c.HeadDim*c.HeadDim, r%c.HeadDim
 				from := head + j/2 + j%2*c.HeadDim/2
-				mixed = append(mixed, values[from*width:(from+1)*width]...)
+				interleaved = append(interleaved, values[from*width:(from+1)*width]...)
 			}
-			values = mixed
+			values = interleaved
 		}
 		out[ggufName(name, c.SandwichNorm)] = memoryTensor{info.Shape, values}
 	}
-	factors := func(name string, divisors []float64) {
+	divisorTensor := func(name string, divisors []float64) {
 		v := make([]float32, len(divisors))
 		for i := range v {
 			v[i] = float32(divisors[i])
@@ -182,15 +182,15 @@ func ggufTensors(t *testing.T, dir string, c *Config) map[string]memoryTensor {
 	}
 	switch r := c.Ropes[0]; r.Kind {
 	case "longrope":
-		factors("rope_factors_short.weight", r.Short)
-		factors("rope_factors_long.weight", r.Long)
+		divisorTensor("rope_factors_short.weight", r.Short)
+		divisorTensor("rope_factors_long.weight", r.Long)
 	case "llama3":
 		plain, scaled := Rope{Kind: "default", Rot: r.Rot, Theta: r.Theta}, r.frequencies(false)
 		f := plain.frequencies(false)
 		for i := range f {
 			f[i] /= scaled[i]
 		}
-		factors("rope_freqs.weight", f)
+		divisorTensor("rope_freqs.weight", f)
 	}
 	return out
 }
@@ -235,12 +235,12 @@ func encodeGGUF(meta map[string]any, tensors map[string]memoryTensor) []byte {
 	return b.Bytes()
 }
 
-// Every golden model, written as GGUF, means the same configuration and gives the same logits.
+// Every golden model, written as GGUF, has the same configuration and gives the same logits.
 func TestGoldenModelsAsGGUF(t *testing.T) {
 	for _, dir := range modelFolders(t) {
 		t.Run(filepath.Base(dir), func(t *testing.T) {
 			if isMoE(t, dir) {
-				t.Skip("a mixture of experts, which is refused")
+				t.Skip("a mixture of experts, which is unsupported")
 			}
 			dev := floatDevices(t)["ref"](t)
 			seqs := goldenIDs(t, dir)
@@ -286,7 +286,7 @@ func TestGoldenModelsAsGGUF(t *testing.T) {
 	}
 }
 
-// Whatever a sound GGUF file says about its model, the answer is a sound configuration or an error of this package.
+// Any metadata in a valid GGUF file gives a valid configuration or an error of this package.
 func FuzzConfigFromGGUF(f *testing.F) {
 	for _, arch := range []string{"llama", "qwen2", "qwen3", "gemma2", "gemma3", "phi3", "mamba"} {
 		meta := map[string]any{

@@ -46,7 +46,7 @@ func readGolden(t *testing.T, dir string) (*golden, string) {
 	return &g, dir
 }
 
-// harness is a model with a cache and a page table of its own, pages dealt in a scrambled order.
+// harness is a model with its own cache and page table, pages assigned in a scrambled order.
 type harness struct {
 	t     testing.TB
 	m     *decoder
@@ -241,8 +241,7 @@ func checkGolden(t *testing.T, dir string, cfg *Config, dev device.Device) {
 	}
 }
 
-// checkGreedy continues with the cache, one token a step, up to a step whose best two logits are too close to tell
-// apart.
+// checkGreedy continues with the cache, one token a step, up to a step whose best two logits are too close to apart.
 func checkGreedy(t *testing.T, h *harness, ids []int32, g *golden, tie float64) {
 	t.Helper()
 	all := slices.Clone(ids)

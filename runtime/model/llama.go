@@ -29,7 +29,7 @@ var llamaArch = architecture{
 	},
 }
 
-// oneRope reads the RoPE of a model whose layers share one.
+// oneRope reads the RoPE of a model with one RoPE for all layers.
 func (c *Config) oneRope(h *hfConfig) error {
 	r, err := h.rope(c, "", h.Theta, true)
 	c.Ropes = []Rope{r}

@@ -23,7 +23,7 @@ type Options struct {
 	MaxLogitRows   int // rows of one Logits
 	MaxContext     int // positions; 0, or more than the configuration has: the configuration's
 
-	// Wrap, if set, is what Open sees the file's weights through, as weights.FourBit.
+	// Wrap, if set, wraps the file's weights, as weights.FourBit does.
 	Wrap func(weights.Source) weights.Source
 }
 
@@ -33,7 +33,7 @@ func Open(path string, dev device.Device, opt Options) (Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer src.Close() // the file itself: a wrapper owns nothing
+	defer src.Close() // closes the file; a wrapper owns nothing
 	cfg, err := ConfigOf(path, src)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
@@ -48,7 +48,7 @@ func Open(path string, dev device.Device, opt Options) (Model, error) {
 	return m, nil
 }
 
-// Check says whether weft runs the model at path, from its configuration alone.
+// Check returns an error if weft does not support the model at path, from its configuration only.
 func Check(path string) error {
 	src, err := weights.Open(path)
 	if err != nil {
@@ -62,7 +62,7 @@ func Check(path string) error {
 }
 
 // ConfigOf reads the configuration of the model that src was opened from: GGUF metadata, or the config.json in or
-// beside path. No tensor is read, save RoPE's factors.
+// beside path. No tensor is read, except RoPE's divisors.
 func ConfigOf(path string, src weights.Source) (*Config, error) {
 	if g, ok := src.(*weights.GGUF); ok {
 		has := func(name string) bool { _, ok := g.Info(name); return ok }
@@ -90,12 +90,12 @@ type loader struct {
 	used  map[string]bool
 	bytes map[string]int64
 	held  []string // read and not yet released
-	dry   bool     // only look whether every tensor is there, in its shape
+	dry   bool     // only check that every tensor exists with its shape
 	errs  []error
 	free  []interface{ Free() }
 }
 
-// Load puts the weights of src on dev. src may be closed afterwards.
+// Load copies the weights of src to dev. src may be closed afterwards.
 func Load(src weights.Source, cfg *Config, dev device.Device, opt Options) (Model, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
@@ -125,7 +125,7 @@ func Load(src weights.Source, cfg *Config, dev device.Device, opt Options) (Mode
 	return d, nil
 }
 
-// maxErrors bounds how many complaints about tensors one error lists.
+// maxErrors bounds how many tensor errors one error lists.
 const maxErrors = 20
 
 func (l *loader) fail(err error) {
@@ -164,7 +164,7 @@ func (l *loader) decoder(opt Options) *decoder {
 	return d
 }
 
-// sameAsEmbedding accepts a tied head that a file stores a second time, if it is the embedding indeed.
+// sameAsEmbedding accepts a tied head that a file stores a second time, if it equals the embedding.
 func (l *loader) sameAsEmbedding(name string) {
 	if _, ok := l.src.Info(name); !ok {
 		return
@@ -231,7 +231,7 @@ func (l *loader) matrix(name string, rows, cols int) *quant.Matrix {
 		return nil
 	}
 	if !slices.Equal(info.Shape, []int{rows, cols}) {
-		l.fail(fmt.Errorf("%w: tensor %s has shape %v, the configuration asks for [%d %d]", ErrConfig, name, info.Shape,
+		l.fail(fmt.Errorf("%w: tensor %s has shape %v, the configuration needs [%d %d]", ErrConfig, name, info.Shape,
 			rows, cols))
 		return nil
 	}
@@ -244,7 +244,7 @@ func (l *loader) matrix(name string, rows, cols int) *quant.Matrix {
 	return m
 }
 
-// release gives back what the tensors read so far take outside the device, so that a loading model lies in memory once.
+// release releases the host memory of the tensors read so far, so that a model is in memory once while it loads.
 func (l *loader) release() {
 	for _, name := range l.held {
 		l.src.Release(name)
@@ -309,7 +309,7 @@ func (l *loader) values(name string, n int) []float32 {
 		return nil
 	}
 	if !slices.Equal(info.Shape, []int{n}) {
-		l.fail(fmt.Errorf("%w: tensor %s has shape %v, the configuration asks for [%d]", ErrConfig, name, info.Shape,
+		l.fail(fmt.Errorf("%w: tensor %s has shape %v, the configuration needs [%d]", ErrConfig, name, info.Shape,
 			n))
 		return nil
 	}
@@ -356,7 +356,7 @@ func floatBytes(v []float32) []byte {
 	return out
 }
 
-// leftovers refuses tensors that no layer asked for: a model that silently ignores weights is another model.
+// leftovers refuses tensors that no layer read: a model that silently ignores weights is another model.
 func (l *loader) leftovers() {
 	var extra []string
 	for _, name := range l.src.Names() {
@@ -373,7 +373,7 @@ func (l *loader) leftovers() {
 	}
 }
 
-// harmless says of a tensor that nothing asked for whether the configuration already holds what it says: frequencies of
+// harmless reports whether the configuration already has the content of a tensor that no layer read: frequencies of
 // RoPE.
 func (l *loader) harmless(name string) bool {
 	rope := &l.cfg.Ropes[0]

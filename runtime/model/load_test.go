@@ -110,14 +110,14 @@ func TestLoadRefuses(t *testing.T) {
 		{"missing bias", func(_ memory, c *Config, _ *Options) { c.QKVBias = true },
 			[]string{"q_proj.bias is missing"}},
 		{"shape", func(_ memory, c *Config, _ *Options) { c.FFN = 100 },
-			[]string{"gate_proj.weight has shape [96 64], the configuration asks for [100 64]"}},
+			[]string{"gate_proj.weight has shape [96 64], the configuration needs [100 64]"}},
 		{"rank", func(s memory, _ *Config, _ *Options) { s["model.norm.weight"] = s["lm_head.weight"] },
 			[]string{"model.norm.weight has shape [128 64]"}},
 		{"many", func(s memory, _ *Config, _ *Options) { clear(s) }, []string{"and 1 more"}},
 		{"inverse frequencies", func(s memory, _ *Config, _ *Options) {
 			s["model.layers.0.self_attn.rotary_emb.inv_freq"] = memoryTensor{[]int{8}, make([]float32, 8)}
 		}, nil},
-		{"factors that nothing reads", func(s memory, _ *Config, _ *Options) {
+		{"tensors that nothing reads", func(s memory, _ *Config, _ *Options) {
 			s["rope_factors_long.weight"] = memoryTensor{[]int{8}, make([]float32, 8)}
 		}, []string{"rope_factors_long.weight"}},
 		{"tied head stored twice", func(s memory, c *Config, _ *Options) {
@@ -226,8 +226,8 @@ func TestForwardRefuses(t *testing.T) {
 		{"positions", func(b *Batch) { b.Positions = b.Positions[:3] }, "3 positions"},
 		{"no bounds", func(b *Batch) { b.Indptr = nil }, "bounds []"},
 		{"bounds do not reach the end", func(b *Batch) { b.Indptr[2] = 3 }, "bounds [0 2 3]"},
-		{"bounds beyond the end", func(b *Batch) { b.Indptr[1] = 100 }, "from token 0 to 100"},
-		{"bounds go back", func(b *Batch) { b.Indptr[1] = -2 }, "from token 0 to -2"},
+		{"bounds beyond the end", func(b *Batch) { b.Indptr[1] = 100 }, "tokens [0, 100)"},
+		{"bounds go back", func(b *Batch) { b.Indptr[1] = -2 }, "tokens [0, -2)"},
 		{"id", func(b *Batch) { b.IDs[3] = 128 }, "id 128 of token 3"},
 		{"negative id", func(b *Batch) { b.IDs[0] = -1 }, "id -1"},
 		{"gap", func(b *Batch) { b.Positions[1] = 2 }, "positions are consecutive"},
@@ -251,11 +251,11 @@ func TestForwardRefuses(t *testing.T) {
 				{Begin: 0, End: 2, Scale: 1, Weights: adapter}}
 		}, "adapter segment 1"},
 		{"scaled DoRA", func(b *Batch) { b.LoRA = []lora.Segment{{Begin: 0, End: 3, Scale: 0.5, Weights: dora}} },
-			"adapter segment 0: adapter cannot be mixed"},
-		{"mixed DoRA", func(b *Batch) {
+			"adapter segment 0: adapter cannot be combined"},
+		{"combined DoRA", func(b *Batch) {
 			b.LoRA = []lora.Segment{{Begin: 0, End: 3, Scale: 1, Weights: dora},
 				{Begin: 0, End: 3, Scale: 1, Weights: adapter}}
-		}, "adapter segment 0: adapter cannot be mixed"},
+		}, "adapter segment 0: adapter cannot be combined"},
 		{"DoRA alone", func(b *Batch) { b.LoRA = []lora.Segment{{Begin: 0, End: 3, Scale: 1, Weights: dora}} }, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -15,7 +15,7 @@ import (
 	"weft/runtime/weights"
 )
 
-// reference is what a golden holds of a quantized model: a batch of sequences and the last logits of each, in float64
+// reference is the content of a quantized model's golden: a batch of sequences and the last logits of each, in float64
 // on the dequantized weights.
 type reference struct {
 	seqs   [][]int32

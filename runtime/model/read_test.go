@@ -10,7 +10,7 @@ import (
 	"weft/internal/bounded"
 )
 
-// TestReadConfig: what is no file of a sensible size is refused unread, and an error of the JSON says where it lies.
+// TestReadConfig: anything but a regular file of bounded size is refused unread, and a JSON error states its position.
 func TestReadConfig(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "config.json")

@@ -42,14 +42,14 @@ func (r *Rope) validate(headDim int) error {
 	case r.Kind == "llama3" && (!finite(r.Low) || !finite(r.High) || r.High <= r.Low || r.Original < 1):
 		return bad("low %v, high %v, original context %d", r.Low, r.High, r.Original)
 	case r.Kind == "longrope" && (r.Long == nil || r.Short == nil || r.Original < 1):
-		return bad("short and long factors and the original context are needed")
+		return bad("short_factor, long_factor and the original context are needed")
 	}
 	for _, f := range [][]float64{r.Short, r.Long} {
 		if f != nil && len(f) != r.Rot/2 {
-			return bad("%d factors, want %d", len(f), r.Rot/2)
+			return bad("short_factor or long_factor has %d values, want %d", len(f), r.Rot/2)
 		}
 		if slices.ContainsFunc(f, func(v float64) bool { return !finite(v) }) {
-			return bad("factors must be positive numbers")
+			return bad("short_factor and long_factor must be positive")
 		}
 	}
 	return nil

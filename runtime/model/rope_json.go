@@ -53,7 +53,7 @@ func (h *hfConfig) section(kind string, scaled bool) (ropeJSON, error) {
 	if !isNull(h.Parameters) && kind != "" {
 		raw, members = members[kind], nil
 		if err := json.Unmarshal(raw, &members); err != nil || isNull(raw) {
-			return j, fmt.Errorf("%w: rope_parameters holds no object %s", ErrConfig, kind)
+			return j, fmt.Errorf("%w: rope_parameters has no object %s", ErrConfig, kind)
 		}
 	}
 	for name, value := range members {

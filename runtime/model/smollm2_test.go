@@ -20,7 +20,7 @@ import (
 	"weft/runtime/weights"
 )
 
-// smollm2 is what smollm2.json holds.
+// smollm2 is the content of smollm2.json.
 type smollm2 struct {
 	SHA256  string `json:"gguf_sha256"`
 	Prompts []struct {

@@ -12,7 +12,7 @@ import (
 	"weft/runtime/tensor"
 )
 
-// storiesReference is what reference.json holds of a model that llama2.c trained.
+// storiesReference is the content of reference.json for a model that llama2.c trained.
 type storiesReference struct {
 	Greedy struct {
 		BOS         int32     `json:"bos"`
@@ -59,7 +59,7 @@ func TestStories(t *testing.T) {
 	}
 }
 
-// Every GGUF file among the test data loads and computes numbers.
+// Every GGUF file among the test data loads and computes finite values.
 func TestGGUFFilesLoad(t *testing.T) {
 	files, err := filepath.Glob(filepath.Join(goldens.Shared(t, "data", "weights"), "*", "*.gguf"))
 	if err != nil || len(files) == 0 {

@@ -13,13 +13,13 @@ const (
 	bucketsPerUnit = 8
 )
 
-// unfiltered says whether every token of a vocabulary can be drawn.
+// unfiltered reports whether every token of a vocabulary can be drawn.
 func (s *Sampler) unfiltered(vocab int) bool {
 	return (s.p.TopK <= 0 || s.p.TopK >= vocab) && s.p.TopP >= 1 && s.p.MinP <= 0
 }
 
-// filter divides by the temperature and fills w.kept with what top-k, top-p and min-p leave, at least one. Only
-// distances below the largest logit are divided: those of a tiny temperature end in -Inf, never in NaN.
+// filter divides by the temperature and fills w.kept with the tokens that pass top-k, top-p and min-p, at least one.
+// Only distances below the largest logit are divided: with a tiny temperature they become -Inf, never NaN.
 func (s *Sampler) filter(w *workspace) {
 	floor := math.Inf(-1)
 	if k := s.p.TopK; k > 0 && k < len(w.z) {
@@ -28,7 +28,7 @@ func (s *Sampler) filter(w *workspace) {
 	if s.p.TopP < 1 {
 		w.topP(s.p.TopP, s.p.Temperature, floor)
 	} else {
-		if s.p.MinP > 0 { // a little lower than where the masses themselves decide
+		if s.p.MinP > 0 { // slightly below the exact limit, which the masses decide below
 			floor = max(floor, w.max+s.p.Temperature*(math.Log(s.p.MinP)-1e-6))
 		}
 		w.keep(s.p.Temperature, floor)
@@ -55,7 +55,7 @@ func (w *workspace) keep(temperature, floor float64) {
 	}
 }
 
-// kthLargest returns the k-th largest of w.z, counting equal values apart, with a heap of k.
+// kthLargest returns the k-th largest of w.z, counting equal values separately, with a heap of k.
 func (w *workspace) kthLargest(k int) float64 {
 	h := append(w.heap[:0], w.z[:k]...)
 	for i := k/2 - 1; i >= 0; i-- {
@@ -93,7 +93,7 @@ func siftDown(h []float64, i int) {
 func bucket(z float64) int { return int(min(-z*bucketsPerUnit, buckets-1)) }
 
 // topP fills w.kept with the tokens from floor up, less those, from the least probable up, whose cumulative mass does
-// not exceed 1-p of the whole; among equals the higher id goes first.
+// not exceed 1-p of the whole; among equal ones the higher id is dropped first.
 func (w *workspace) topP(p, temperature, floor float64) {
 	var hist [buckets]float64
 	var total float64

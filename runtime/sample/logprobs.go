@@ -36,9 +36,9 @@ func Logprobs(logits []float32, token int32, k int) (float64, []Logprob) {
 	return float64(logits[token]) - norm, top
 }
 
-// expNeg(z) = e^z for z <= 0 within 3e-12 of its value, 0 below the smallest normal number. A token drawn at a
-// temperature takes one for every token of the vocabulary, which is why it is not math.Exp: e^z = 2^(k/128) * e^r with
-// |r| <= ln2/256, the first factor from a table, the second by its Taylor polynomial of degree 3 (remainder r^4/24).
+// expNeg(z) = e^z for z <= 0 within 3e-12 of its value, 0 below the smallest normal number. Sampling computes one for
+// every token of the vocabulary, so math.Exp would be too slow: e^z = 2^(k/128) * e^r with |r| <= ln2/256, the first
+// term from a table, the second by its Taylor polynomial of degree 3 (remainder r^4/24).
 func expNeg(z float64) float64 {
 	if !(z > expNegLeast) {
 		return 0
@@ -54,7 +54,7 @@ const (
 	expNegLeast = -708 // e^-708 is about 3e-308
 )
 
-// expNegTable holds the bits of 2^(i/128).
+// expNegTable has the bits of 2^(i/128).
 var expNegTable = func() (t [expNegSteps]uint64) {
 	for i := range t {
 		t[i] = math.Float64bits(math.Exp2(float64(i) / expNegSteps))

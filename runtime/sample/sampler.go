@@ -9,12 +9,11 @@ import (
 	"weft/internal/rng"
 )
 
-// ErrNonFinite is returned where logits hold NaN or +Inf, or no finite value at all: the model's numbers are broken for
+// ErrNonFinite is returned for logits with NaN or +Inf, or without any finite value: the model's output is invalid for
 // this sequence.
 var ErrNonFinite = errors.New("logits are not finite")
 
-// Sampler draws the tokens of one sequence. It remembers which tokens the penalties concern; it is not safe for
-// concurrent use.
+// Sampler draws the tokens of one sequence. It counts the tokens for the penalties; it is not safe for concurrent use.
 type Sampler struct {
 	p     Params
 	plain bool            // no bias and no penalty: logits are used as they are
@@ -39,7 +38,7 @@ func New(p Params, prompt []int32) *Sampler {
 	return s
 }
 
-// Accept tells the sampler that token was appended to the output.
+// Accept records that token was appended to the output.
 func (s *Sampler) Accept(token int32) {
 	if s.seen != nil {
 		s.seen[token] = true
@@ -49,7 +48,7 @@ func (s *Sampler) Accept(token int32) {
 	}
 }
 
-// Sample returns the token at output position, never one of banned. logits [V] are left as they are.
+// Sample returns the token at output position, never one of banned. logits [V] are not changed.
 func (s *Sampler) Sample(logits []float32, position int, banned []int32) (int32, error) {
 	if s.plain && s.p.Temperature == 0 && len(banned) == 0 {
 		return argmax(logits)
@@ -117,7 +116,7 @@ type candidate struct {
 	id      int32
 }
 
-// workspace is scratch of one call; a pool keeps them so that a step allocates nothing.
+// workspace is scratch memory of one call; a pool keeps them so that a step allocates nothing.
 type workspace struct {
 	z    []float64 // adjusted logits [V]
 	max  float64
@@ -166,7 +165,8 @@ func (w *workspace) check() error {
 	return nil
 }
 
-// penalize applies logit bias, then the repetition, frequency and presence penalties, each to its own few ids.
+// penalize applies logit bias, then the repetition, frequency and presence penalties, each to the few ids that it
+// concerns.
 func (s *Sampler) penalize(z []float64) {
 	if s.plain {
 		return
@@ -196,10 +196,10 @@ func (s *Sampler) penalize(z []float64) {
 // best returns the lowest id among the largest adjusted logits.
 func (w *workspace) best() int32 { return int32(slices.Index(w.z, w.max)) }
 
-// drawRun is how many tokens' masses are added up before the draw looks among them.
+// drawRun is the number of tokens whose masses are added up before the draw searches among them.
 const drawRun = 256
 
-// drawAny draws from the whole vocabulary as draw does from what is kept, and keeps nothing but sums.
+// drawAny draws from the whole vocabulary as draw does from the kept tokens, and stores only sums.
 func (w *workspace) drawAny(u, temperature float64) int32 {
 	w.sums = w.sums[:0]
 	inverse := 1 / temperature
@@ -216,7 +216,7 @@ func (w *workspace) drawAny(u, temperature float64) int32 {
 		total += sum
 	}
 	target := u * total
-	last := 0 // the last run with any mass, where rounding leaves a remainder
+	last := 0 // the last run with any mass, in case rounding leaves a remainder
 	for run, sum := range w.sums {
 		if sum == 0 {
 			continue
@@ -241,7 +241,7 @@ func (w *workspace) drawAny(u, temperature float64) int32 {
 	return int32(at)
 }
 
-// draw walks the kept candidates until their mass exceeds u of the whole; u in [0, 1).
+// draw returns the first kept candidate at which the cumulative mass exceeds u times the total; u in [0, 1).
 func (w *workspace) draw(u float64) int32 {
 	var total float64
 	for i := range w.kept {
@@ -263,8 +263,8 @@ func (w *workspace) draw(u float64) int32 {
 	return w.kept[0].id
 }
 
-// uniform returns a number in [0, 1) that depends on seed and counter alone: two rounds of rng.Mix over both, so that
-// neighbouring counters and seeds are unrelated.
+// uniform returns a number in [0, 1) that depends on seed and counter only: two rounds of rng.Mix over both, so that
+// results of adjacent counters and seeds are unrelated.
 func uniform(seed, counter uint64) float64 {
 	x := rng.Mix(seed + rng.Golden)
 	return rng.Unit(rng.Mix(x ^ rng.Mix(counter+rng.Golden)))

@@ -252,7 +252,7 @@ func TestExpNeg(t *testing.T) {
 	}
 }
 
-// TestDrawingFromAllEqualsWalkingAll: the draw that keeps sums alone, against the one that keeps every candidate.
+// TestDrawingFromAllEqualsWalkingAll: the draw that stores only sums, against the one that stores every candidate.
 func TestDrawingFromAllEqualsWalkingAll(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 4))
 	for range 300 {
@@ -272,7 +272,7 @@ func TestDrawingFromAllEqualsWalkingAll(t *testing.T) {
 		s.filter(&w)
 		for _, u := range []float64{0, rng.Float64(), rng.Float64()} {
 			if got, want := w.drawAny(u, s.p.Temperature), w.draw(u); got != want {
-				t.Fatalf("u %v: token %d, walking all gives %d", u, got, want)
+				t.Fatalf("u %v: token %d, from all candidates %d", u, got, want)
 			}
 		}
 		if id := w.drawAny(math.Nextafter(1, 0), s.p.Temperature); math.IsInf(float64(logits[id]), -1) {

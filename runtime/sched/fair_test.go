@@ -125,29 +125,29 @@ func simConfig(maxSeqs int) Config {
 }
 
 // TestPoliteTenantBesideAGreedyOne: a tenant that keeps a hundred requests queued makes another one's answers at most
-// half as long again as when it is alone, in the 99th percentile, for steps whose fixed part is that of the models
+// 1.5 times as long as when it is alone, in the 99th percentile, for steps whose fixed part is that of the models
 // measured; a short prompt waits for a step that is as long as itself. A tenant whose four streams could use more than
 // half of the machine gets about half.
 func TestPoliteTenantBesideAGreedyOne(t *testing.T) {
 	for _, seqs := range []int{16, 64} {
 		for _, overhead := range []float64{6.5, 10} {
 			for _, c := range []struct {
-				polite    source
+				light     source
 				e2e, ttft float64
 			}{
-				{source{tenant: "polite", streams: 1, total: 120, pause: 3, prompt: 64, gen: 64}, 1.45, 1.3},
-				{source{tenant: "polite", streams: 1, total: 120, pause: 3, prompt: 16, gen: 64}, 1.45, 1.75},
-				{source{tenant: "polite", streams: 1, total: 120, pause: 500, prompt: 64, gen: 128}, 1.45, 1.5},
-				{source{tenant: "polite", streams: 1, total: 120, pause: 3000, prompt: 64, gen: 32}, 1.45, 1.5},
-				{source{tenant: "polite", streams: 4, total: 200, pause: 500, prompt: 200, gen: 64}, 2.3, 2.6},
+				{source{tenant: "light", streams: 1, total: 120, pause: 3, prompt: 64, gen: 64}, 1.45, 1.3},
+				{source{tenant: "light", streams: 1, total: 120, pause: 3, prompt: 16, gen: 64}, 1.45, 1.75},
+				{source{tenant: "light", streams: 1, total: 120, pause: 500, prompt: 64, gen: 128}, 1.45, 1.5},
+				{source{tenant: "light", streams: 1, total: 120, pause: 3000, prompt: 64, gen: 32}, 1.45, 1.5},
+				{source{tenant: "light", streams: 4, total: 200, pause: 500, prompt: 200, gen: 64}, 2.3, 2.6},
 			} {
-				t.Run(fmt.Sprintf("seqs=%d/overhead=%v/streams=%d/pause=%v/prompt=%d", seqs, overhead, c.polite.streams,
-					c.polite.pause, c.polite.prompt), func(t *testing.T) {
-					alone, _ := simulate(t, simConfig(seqs), overhead, c.polite)
-					both, took := simulate(t, simConfig(seqs), overhead, c.polite,
-						source{tenant: "greedy", streams: 100, prompt: 64, gen: 128})
+				t.Run(fmt.Sprintf("seqs=%d/overhead=%v/streams=%d/pause=%v/prompt=%d", seqs, overhead, c.light.streams,
+					c.light.pause, c.light.prompt), func(t *testing.T) {
+					alone, _ := simulate(t, simConfig(seqs), overhead, c.light)
+					both, took := simulate(t, simConfig(seqs), overhead, c.light,
+						source{tenant: "heavy", streams: 100, prompt: 64, gen: 128})
 					e2e, ttft := p99(both[0].e2e)/p99(alone[0].e2e), p99(both[0].ttft)/p99(alone[0].ttft)
-					t.Logf("p99 against alone: %.2f, to the first token %.2f; the greedy one got %.2f tokens a "+
+					t.Logf("p99 against alone: %.2f, to the first token %.2f; the heavy one got %.2f tokens a "+
 						"unit of time", e2e, ttft, float64(both[1].tokens)/took)
 					if !(e2e <= c.e2e && ttft <= c.ttft) {
 						t.Errorf("p99 is %.2f times that alone, to the first token %.2f times", e2e, ttft)
@@ -180,7 +180,8 @@ func TestSharesFollowWeights(t *testing.T) {
 	}
 }
 
-// TestSharingCostsLittle: tenants of equal width together are about as fast as one, and one alone is not slowed at all.
+// TestSharingCostsLittle: tenants of equal width together are about as fast as one, and a single tenant is not slowed
+// at all.
 func TestSharingCostsLittle(t *testing.T) {
 	speed := func(sources ...source) float64 {
 		out, took := simulate(t, simConfig(16), 4, sources...)
@@ -193,7 +194,7 @@ func TestSharingCostsLittle(t *testing.T) {
 	one := speed(source{tenant: "a", streams: 16, total: 200, prompt: 64, gen: 128})
 	// what steps of all sixteen make
 	if least := 16 * (64.0 + 127) / (16*64 + 128*(4+16*sampled) + 127*16); one < 0.95*least {
-		t.Errorf("a lone tenant gets %.3f tokens a unit of time, want about %.3f", one, least)
+		t.Errorf("a single tenant gets %.3f tokens per unit of time, want about %.3f", one, least)
 	}
 	var many []source
 	for i := range 16 {
@@ -223,7 +224,7 @@ func TestStepsOfTheGreedyOne(t *testing.T) {
 		}
 		return ids
 	}
-	step := func() (greedy, polite int) {
+	step := func() (heavy, light int) {
 		p, ok := s.Next()
 		if !ok {
 			t.Fatal("nothing to do")
@@ -233,23 +234,23 @@ func TestStepsOfTheGreedyOne(t *testing.T) {
 			if tokens[i] = -1; c.Sample {
 				tokens[i] = 1
 			}
-			if s.seqs[c.Seq].tenant.name == "polite" {
-				polite += len(c.Tokens)
+			if s.seqs[c.Seq].tenant.name == "light" {
+				light += len(c.Tokens)
 			} else {
-				greedy += len(c.Tokens)
+				heavy += len(c.Tokens)
 			}
 		}
 		s.Commit(p, tokens, ended)
-		return greedy, polite
+		return heavy, light
 	}
-	add("greedy", 2, 64)
+	add("heavy", 2, 64)
 	for range 3 {
 		step()
 	}
 	if g, _ := step(); g != 64 {
 		t.Errorf("alone: %d tokens", g)
 	}
-	polite := add("polite", 100, 1)
+	light := add("light", 100, 1)
 	if g, p := step(); p != 100 || g > 2 {
 		t.Errorf("while it computes a prompt: %d tokens beside %d", g, p)
 	}
@@ -266,11 +267,11 @@ func TestStepsOfTheGreedyOne(t *testing.T) {
 	for range 300 {
 		step()
 	}
-	if g, _ := step(); g != 1 || s.tenants["polite"].counter > s.tenants["greedy"].counter+4 {
+	if g, _ := step(); g != 1 || s.tenants["light"].counter > s.tenants["heavy"].counter+4 {
 		t.Errorf("once its prompt is made up for: %d tokens; the counters are %v and %v", g,
-			s.tenants["polite"].counter, s.tenants["greedy"].counter)
+			s.tenants["light"].counter, s.tenants["heavy"].counter)
 	}
-	s.Cancel(polite[0])
+	s.Cancel(light[0])
 	most := 0
 	for i := range lately {
 		g, _ := step()
@@ -283,8 +284,8 @@ func TestStepsOfTheGreedyOne(t *testing.T) {
 	}
 }
 
-// TestIdlenessPaysNoDebt: a tenant that was served a lot, pauses and comes back stands where it stood; one that was
-// away saves nothing up.
+// TestIdlenessPaysNoDebt: a tenant that was served a lot, pauses and returns keeps its position; one that was away
+// saves nothing up.
 func TestIdlenessPaysNoDebt(t *testing.T) {
 	s := New(simConfig(16), kv.NewPool(64, 16))
 	add := func(tenant string) SeqID {
@@ -310,7 +311,7 @@ func TestIdlenessPaysNoDebt(t *testing.T) {
 	}
 }
 
-// TestTenantsAreForgotten keeps what is known of tenants bounded, and drops it all when nobody is there.
+// TestTenantsAreForgotten: the state kept for tenants is bounded, and dropped when no tenant is active.
 func TestTenantsAreForgotten(t *testing.T) {
 	s := New(simConfig(16), kv.NewPool(64, 16))
 	stay, err := s.Add(Seq{Prompt: []int32{1}, MaxTokens: 5, Tenant: "stays"})
@@ -389,7 +390,7 @@ func TestQueueOfOneTenantKeepsNobodyOut(t *testing.T) {
 		n      int
 		full   bool
 	}{
-		{"greedy", 16, false}, {"greedy", 1, true}, {"a", 3, true}, {"a", 2, false}, {"a", 1, true}, {"b", 2, false},
+		{"heavy", 16, false}, {"heavy", 1, true}, {"a", 3, true}, {"a", 2, false}, {"a", 1, true}, {"b", 2, false},
 		{"c", 2, false}, {"d", 2, false}, {"e", 2, false},
 		{"f", 2, false}, {"g", 2, false}, {"h", 2, false}, {"i", 1, true},
 	} {
@@ -408,7 +409,7 @@ func TestRecomputingIsChargedToNobody(t *testing.T) {
 		t.Fatal(err)
 	}
 	output := 0
-	for s.Stats().Preemptions == 0 || s.Waiting() > 0 { // until what was sent back runs again
+	for s.Stats().Preemptions == 0 || s.Waiting() > 0 { // until the preempted sequence runs again
 		p, ok := s.Next()
 		if !ok {
 			t.Fatal("nothing to do")

@@ -8,10 +8,10 @@ import (
 	"weft/runtime/kv"
 )
 
-// fuzzSeq is what the fuzz target knows of an admitted sequence.
+// fuzzSeq is the fuzz target's state of an admitted sequence.
 type fuzzSeq struct {
 	history  []int32
-	left     int // output tokens to come
+	left     int // output tokens left
 	computed int
 	score    bool
 }
@@ -31,9 +31,9 @@ func FuzzSchedule(f *testing.F) {
 			MaxPrefillChunk: int(budget) % 5 * 9, MaxContext: 256,
 			PrefixCache: budget%2 == 0, RopeSwitch: int(budget) % 3 * 20}
 		if cfg.MaxContext = 256; budget%4 > 0 {
-			cfg.MaxContext = 130 // less than the larger pools, which therefore can lend
+			cfg.MaxContext = 130 // less than the larger pools, so that pages can be reserved
 		}
-		if budget%3 == 0 { // else what is reserved does not come back for the asking
+		if budget%3 == 0 { // otherwise reserved pages cannot be reclaimed
 			cfg.Reclaim = func(n int) { pool.Grow(min(n, pool.Counts().Reserved)) }
 		}
 		r := &fuzzRun{t: t, pool: pool, alive: map[SeqID]*fuzzSeq{}, s: New(cfg, pool)}
@@ -126,7 +126,7 @@ func (r *fuzzRun) step(arg int) bool {
 		}
 	}
 	if total != p.Tokens || total > r.s.cfg.MaxBatchTokens || len(p.Chunks) > r.s.cfg.MaxSeqs {
-		r.t.Fatalf("a plan of %d tokens in %d chunks, says %d, limits %d and %d", total, len(p.Chunks), p.Tokens,
+		r.t.Fatalf("a plan of %d tokens in %d chunks, Tokens is %d, limits %d and %d", total, len(p.Chunks), p.Tokens,
 			r.s.cfg.MaxBatchTokens, r.s.cfg.MaxSeqs)
 	}
 	if arg%5 == 3 {
@@ -159,7 +159,7 @@ func (r *fuzzRun) step(arg int) bool {
 	return true
 }
 
-// checkChunk holds a chunk against what is known of its sequence.
+// checkChunk compares a chunk with the known state of its sequence.
 func (r *fuzzRun) checkChunk(c *Chunk) {
 	if len(c.Tokens) == 0 || len(c.Pages)*16 < c.Start+len(c.Tokens) || c.Sample != (c.Start+len(c.Tokens) == c.Known) {
 		r.t.Fatalf("chunk %+v contradicts itself", c)

@@ -8,7 +8,7 @@ import (
 	"weft/runtime/kv"
 )
 
-// Next plans a step; false where nothing can be computed. Commit or Abandon must follow a plan.
+// Next plans a step; false if nothing can be computed. Commit or Abandon must follow a plan.
 func (s *Scheduler) Next() (*Plan, bool) {
 	invariant.Check(!s.inPlan, "Next before Commit")
 	p := &s.plan
@@ -17,24 +17,24 @@ func (s *Scheduler) Next() (*Plan, bool) {
 	s.moved = s.moved[:0]
 	s.step++
 	s.allow()
-	s.makeRoom(p)
+	s.takePages(p)
 	before := s.stats.Preemptions
 	budget := s.cfg.MaxBatchTokens
 	// Decode first: running sequences that lack one token only, then those still in their prompt, each by admission or,
-	// where not all take part, by when they last did.
+	// if not all fit the step, by when they were last in one.
 	s.order = append(s.order[:0], s.running...)
 	if len(s.active) > 1 || len(s.running) > min(shortStep, s.cfg.MaxSeqs) {
 		slices.SortStableFunc(s.order, func(a, b *seq) int { return cmp.Compare(a.served, b.served) })
 	}
 	for _, prefill := range []bool{false, true} {
 		for _, q := range s.order {
-			// a preemption may have sent q back meanwhile
+			// q may have been preempted meanwhile
 			if budget > 0 && len(p.Chunks) < s.cfg.MaxSeqs && q.state == running && (q.lag() > 1) == prefill {
 				budget -= s.give(p, q, budget)
 			}
 		}
 	}
-	// Nobody is admitted in a step that had to take pages from somebody.
+	// No sequence is admitted in a step that preempted another.
 	for budget > 0 && len(s.waiting) > 0 && len(p.Chunks) < s.cfg.MaxSeqs && s.stats.Preemptions == before {
 		i := s.head()
 		if i < 0 || !s.admit(s.waiting[i]) {
@@ -43,7 +43,7 @@ func (s *Scheduler) Next() (*Plan, bool) {
 		budget -= s.give(p, s.dequeue(i), budget)
 	}
 	clear(s.order)
-	// Adapters side by side, so that a segment is a run; base first; decode first and admission order within.
+	// Grouped by adapter, so that segments are long; base first; decode first and admission order within.
 	slices.SortStableFunc(p.Chunks, func(a, b Chunk) int { return cmp.Compare(a.Key, b.Key) })
 	for i := range p.Chunks {
 		p.Tokens += len(p.Chunks[i].Tokens)
@@ -63,16 +63,16 @@ func (s *Scheduler) dequeue(i int) *seq {
 	return q
 }
 
-// reclaim asks for n reserved pages; fewer may come.
+// reclaim requests n reserved pages; it may get fewer.
 func (s *Scheduler) reclaim(n int) {
 	if n > 0 && s.cfg.Reclaim != nil && s.pool.Counts().Reserved > 0 {
 		s.cfg.Reclaim(n)
 	}
 }
 
-// admit moves a waiting sequence to running, with what the prefix cache holds, if its known tokens fit the pages that
-// can be had. While others run, each is left a page to grow into: who is admitted should not be sent back a step later.
-// It stays in the queue's list.
+// admit moves a waiting sequence to running, with the pages found in the prefix cache, if its known tokens fit the
+// available pages. While others run, each running sequence keeps one page to grow into, so that a sequence is not
+// admitted and preempted a step later. It stays in the queue's list.
 func (s *Scheduler) admit(q *seq) bool {
 	if s.pool.Available() == 0 {
 		if s.reclaim(pages(len(q.tokens), s.pool.PageLen())); s.pool.Available() == 0 {
@@ -114,9 +114,8 @@ func (s *Scheduler) ropeOf(n int) int {
 	return 0
 }
 
-// give plans up to budget tokens of q, preempting others where pages lack. It returns the tokens planned; none where q
-// itself was sent back, or where those from whom pages could be taken already have their part in this step: then it
-// waits for their pages.
+// give plans up to budget tokens of q, preempting others where pages lack. It returns the tokens planned; 0 if q itself
+// was preempted, or if the sequences whose pages could be taken are already in this step: then q waits for their pages.
 func (s *Scheduler) give(p *Plan, q *seq, budget int) int {
 	n := min(q.lag(), budget, q.tenant.may)
 	if s.cfg.MaxPrefillChunk > 0 {

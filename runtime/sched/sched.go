@@ -2,13 +2,13 @@
 // Commit; no clock, lock, goroutine or device.
 //
 // A sequence has known tokens (prompt and output so far) and a count of computed ones, which must catch up; there is no
-// separate prefill or decode phase. Each step hands out a budget of tokens, running sequences first (decode before
-// chunks of prompts), then waiting ones. When pages run out, the sequence admitted last gives its pages back and waits
-// to be recomputed.
+// separate prefill or decode phase. Each step assigns a budget of tokens to running sequences first (decode before
+// chunks of prompts), then waiting ones. When pages run out, the sequence admitted last is preempted: its pages are
+// freed and it waits to be recomputed.
 //
 // Invariants, checked after every Commit under the tag invariants:
 //
-//   - a waiting sequence holds no page; a running one holds pages for its computed tokens at least
+//   - a waiting sequence has no page; a running one has pages for its computed tokens at least
 //   - the pool's references are those of the running sequences
 //   - no more than MaxSeqs are in a step, and no more than twice as many run
 package sched
@@ -33,16 +33,16 @@ type SeqID int64
 
 // Config are the limits of a scheduler.
 type Config struct {
-	MaxSeqs        int // sequences computed in one step; with several tenants twice as many may hold pages
+	MaxSeqs        int // sequences computed in one step; with several tenants twice as many may have pages
 	MaxQueued      int // sequences waiting; see queueFull for tenants
 	MaxBatchTokens int // tokens of one step
-	// tokens of one prompt in one step, so that a long one leaves room for others; 0: as many as the step has
+	// tokens of one prompt in one step, so that a long one does not fill the step; 0: no limit
 	MaxPrefillChunk int
 	MaxContext      int  // tokens of one sequence
 	PrefixCache     bool // look prompts up and index full pages
 	RopeSwitch      int  // sequences longer than this are recomputed with another RoPE table; 0: none
-	// Reclaim takes back up to so many reserved pages (Pool.Grow), before a sequence is preempted for them. It must not call
-	// the scheduler. nil: none can be had.
+	// Reclaim frees up to the given number of reserved pages (Pool.Grow); it is called before a sequence is preempted.
+	// It must not call the scheduler. nil: none can be reclaimed.
 	Reclaim func(pages int)
 }
 
@@ -53,8 +53,8 @@ type Seq struct {
 	Key       string // the adapter's digest, part of the prefix key; batches are sorted by it, "" (the base) first
 	Salt      string
 	Tenant    string
-	Weight    float64 // the tenant's, the latest counts; 0: 1
-	ScoreAll  bool    // logits of every prompt token are wanted: no prefix hits, and every chunk is sampled
+	Weight    float64 // of the tenant; the latest value is used; 0: 1
+	ScoreAll  bool    // logits of every prompt token are needed: no prefix hits, and every chunk is sampled
 }
 
 // Chunk is a run of consecutive tokens of one sequence within a step.
@@ -66,7 +66,7 @@ type Chunk struct {
 	Pages  []kv.PageID // pages that hold [0, Start+len(Tokens))
 	Key    string
 	Sample bool // ends at the last known token: its logits give the next one
-	Score  bool // logits of all its tokens are wanted
+	Score  bool // logits of all its tokens are needed
 	Cached int  // prompt tokens that the prefix cache held when the sequence was first admitted
 	First  bool // the sequence's first chunk since it was admitted (again after a preemption)
 }
@@ -104,7 +104,7 @@ type seq struct {
 	cached   int
 	tenant   *tenant
 	charged  int    // tokens of the prompt for which the tenant was charged
-	served   uint64 // the last step that it had a part in
+	served   uint64 // the last step that it was in
 	bypassed int    // admissions of later sequences while it was the first that waits
 }
 
@@ -122,10 +122,10 @@ type Scheduler struct {
 	inPlan  bool
 	plan    Plan    // memory of the current plan
 	order   []*seq  // scratch of Next
-	moved   []SeqID // sent back to the queue by Commit, for the next plan's Preempted
+	moved   []SeqID // preempted by Commit, for the next plan's Preempted
 	stats   Stats
 
-	tenants map[string]*tenant // the active ones and, of the idle, those with a counter worth keeping
+	tenants map[string]*tenant // the active ones and the idle ones whose counter must be kept
 	active  []*tenant          // with live sequences, by counter as of the last step
 	joined  uint64
 	step    uint64
@@ -157,7 +157,7 @@ func (s *Scheduler) Add(in ...Seq) ([]SeqID, error) {
 	ids := make([]SeqID, len(in))
 	for i, a := range in {
 		s.last++
-		// the first output token moves it to memory of its own
+		// the first output token copies it to new memory
 		q := &seq{id: s.last, Seq: a, tokens: slices.Clip(a.Prompt), tenant: s.join(a.Tenant, a.Weight)}
 		s.seqs[q.id] = q
 		q.tenant.waiting++
@@ -168,7 +168,7 @@ func (s *Scheduler) Add(in ...Seq) ([]SeqID, error) {
 }
 
 // queueFull refuses more sequences than may wait: MaxQueued in all, and beyond that as many again of tenants that fill
-// no more than an eighth of it, so that a tenant that fills the queue keeps nobody out.
+// no more than an eighth of it, so that a tenant that fills the queue does not lock the others out.
 func (s *Scheduler) queueFull(in []Seq) error {
 	total := len(s.waiting) + len(in)
 	if total <= s.cfg.MaxQueued {
@@ -190,7 +190,8 @@ func (s *Scheduler) queueFull(in []Seq) error {
 	return nil
 }
 
-// fits refuses what could never run: a prompt and its first output token must fit the context and, alone, the pages.
+// fits refuses sequences that could never run: a prompt and its first output token must fit the context and all pages
+// together.
 func (s *Scheduler) fits(a *Seq) error {
 	n := len(a.Prompt)
 	if n == 0 {
@@ -198,7 +199,7 @@ func (s *Scheduler) fits(a *Seq) error {
 	}
 	least := n + min(a.MaxTokens, 1)
 	if least > s.cfg.MaxContext {
-		return fmt.Errorf("%w: a prompt of %d tokens leaves no room in a context of %d", ErrTooLong, n,
+		return fmt.Errorf("%w: a prompt of %d tokens leaves no space for output in a context of %d", ErrTooLong, n,
 			s.cfg.MaxContext)
 	}
 	if need := pages(least, s.pool.PageLen()); need > s.pool.Total() {
@@ -208,26 +209,25 @@ func (s *Scheduler) fits(a *Seq) error {
 	return nil
 }
 
-// Reserve gives n more pages to another purpose: those with the highest ids of the pool, unless one of them is in use.
-// What the longest sequence can need stays, so that each sequence can go on when all others have ended, whether reserved
-// pages can be reclaimed or not.
+// Reserve reserves n more pages for another purpose: those with the highest ids of the pool, unless one of them is in
+// use. The pages that the longest sequence can need are never reserved, so that each sequence can continue when all
+// others have ended, whether or not reserved pages can be reclaimed.
 func (s *Scheduler) Reserve(n int) bool {
 	return s.pool.Counts().Reserved+n <= s.Reservable() && s.pool.Shrink(n)
 }
 
-// Reservable returns how many pages Reserve can ever give, all together.
+// Reservable returns the maximum number of pages that can be reserved at once.
 func (s *Scheduler) Reservable() int {
 	return max(s.pool.Total()-pages(s.cfg.MaxContext, s.pool.PageLen()), 0)
 }
 
-// Limit returns the tokens that one sequence can reach: its context, or what all pages together hold where that is
-// less. Who commits tokens ends a sequence there.
+// Limit returns the tokens that one sequence can reach: its context, or the tokens of all pages together if that is
+// less. The caller of Commit ends a sequence there.
 func (s *Scheduler) Limit() int { return min(s.cfg.MaxContext, s.pool.Total()*s.pool.PageLen()) }
 
 func pages(tokens, pageLen int) int { return (tokens + pageLen - 1) / pageLen }
 
-// Cancel ends a sequence; its pages are free when the step that is under way is committed, or at once if it has no part
-// in one.
+// Cancel ends a sequence; its pages are free when the current step is committed, or at once if it is not in the step.
 func (s *Scheduler) Cancel(id SeqID) {
 	q := s.seqs[id]
 	if q == nil {
@@ -239,7 +239,7 @@ func (s *Scheduler) Cancel(id SeqID) {
 	}
 }
 
-// remove takes a sequence out and gives its pages back.
+// remove removes a sequence and releases its pages.
 func (s *Scheduler) remove(q *seq) {
 	s.release(q)
 	delete(s.seqs, q.id)
@@ -259,8 +259,8 @@ func (s *Scheduler) release(q *seq) {
 	q.pages, q.computed, q.indexed = q.pages[:0], 0, 0
 }
 
-// preempt sends a running sequence back to the head of the queue, to be recomputed from its first token (or what the
-// cache still holds).
+// preempt moves a running sequence to the head of the queue, to be recomputed from its first token (or from what is
+// still cached).
 func (s *Scheduler) preempt(q *seq) {
 	s.release(q)
 	i := slices.Index(s.running, q)
@@ -272,7 +272,7 @@ func (s *Scheduler) preempt(q *seq) {
 	s.stats.Preemptions++
 }
 
-// Commit says that the plan was computed: tokens[i] is the new token of Chunks[i], -1 for none; ended[i] that the
+// Commit records that the plan was computed: tokens[i] is the new token of Chunks[i], -1 for none; ended[i] that the
 // sequence is over. Cancelled sequences of the plan are removed whatever their token.
 func (s *Scheduler) Commit(p *Plan, tokens []int32, ended []bool) {
 	invariant.Check(s.inPlan && len(tokens) == len(p.Chunks) && len(ended) == len(tokens),
@@ -304,8 +304,8 @@ func (s *Scheduler) Commit(p *Plan, tokens []int32, ended []bool) {
 	}
 }
 
-// Abandon says that the plan was not computed. Its sequences keep what they had before it; those cancelled meanwhile
-// are removed.
+// Abandon records that the plan was not computed. Its sequences keep their state from before it; those cancelled
+// meanwhile are removed.
 func (s *Scheduler) Abandon(p *Plan) {
 	s.inPlan = false
 	for i := range p.Chunks {
@@ -320,7 +320,7 @@ func (s *Scheduler) Abandon(p *Plan) {
 	}
 }
 
-// indexPages makes the pages that became full findable.
+// indexPages adds the pages that became full to the prefix index.
 func (s *Scheduler) indexPages(q *seq) {
 	n := s.pool.PageLen()
 	if !s.cfg.PrefixCache || (q.indexed+1)*n > q.computed {
@@ -336,7 +336,7 @@ func (s *Scheduler) indexPages(q *seq) {
 	}
 }
 
-// Verify walks all sequences and pages and returns the first broken invariant of those at the head of this file.
+// Verify walks all sequences and pages and returns the first broken invariant of those listed in the package comment.
 func (s *Scheduler) Verify() error {
 	refs := 0
 	for _, q := range s.running {

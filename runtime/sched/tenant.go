@@ -10,47 +10,40 @@ import (
 // Fairness over tenants. Each tenant has a counter of the tokens that were planned for it, divided by its weight
 // (virtual token counter, Sheng et al. 2024, arXiv:2401.00588). Three rules use it:
 //
-// - Admission: of the waiting sequences, those of the tenant with the lowest counter come first, FIFO within a tenant.
-// A tenant that returns from idleness is
-//
-//	lifted to the lowest counter of the active ones, so that it cannot save up.
-//
-// - Slots: while all are taken, a tenant that has less than its share of MaxSeqs is admitted beyond them, up to twice
-// their number; no step computes more than
-//
-//	MaxSeqs, so others sit steps out, their pages kept.
-//
-// - Steps: of a step's cost the tenant with the lowest counter has all that it can use, and each other as much as the
-// sequences of the first cost, by weight, at
-// least one token. While the first is ahead of one of them, they together get so much more that the step takes at most
-// maxSlowdown times as long as it would
-//
-//	without the widest of them. Who sits a step out comes first in the next.
+//   - Admission: the waiting sequences of the tenant with the lowest counter come first, FIFO within a tenant. The
+//     counter of a tenant that returns from idleness is raised to the lowest counter of the active ones, so that
+//     idleness earns no credit.
+//   - Sequences: while MaxSeqs are running, a tenant with fewer than its fair share of them is admitted beyond them, up
+//     to twice their number; no step computes more than MaxSeqs, so that others skip steps and keep their pages.
+//   - Steps: the tenant with the lowest counter gets all of a step's cost that it can use, and each other tenant as much
+//     as the sequences of the first cost, by weight, at least one token. While the first is ahead of one of them, they
+//     together get so much more that the step takes at most maxSlowdown times as long as it would without the widest of
+//     them. Sequences that skip a step come first in the next.
 //
 // Costs are those of the counters, promptCost for a token that is computed and outputCost for one that is sampled too:
 // on two cores a token of a prompt of SmolLM2 Q8_0 takes 0.6 ms, one more sequence in a step 1.4 ms, for its logits and
-// their sampling, and a step 4 ms beside.
+// their sampling, and a step 4 ms besides.
 //
-// What this gives is tested in fair_test.go with a clock of such costs.
+// fair_test.go tests the outcome with a clock of such costs.
 const (
 	promptCost = 1
 	outputCost = 2
 
-	// stepCost is what a step takes beside its tokens. Rather too low: what is too high slows the tenant that is
-	// protected.
+	// stepCost is the fixed cost of a step besides its tokens. It is a low estimate: a high one would slow the tenant
+	// that is protected.
 	stepCost    = 6
 	maxSlowdown = 1.4
 
 	// credit is by how much the tenant that is computed in full may be ahead of the one furthest behind, where it is
-	// narrower: a prompt of ordinary length does not put it behind those who have many sequences.
+	// narrower: a prompt of ordinary length does not put it behind tenants with many sequences.
 	credit = 512
 
-	// While another tenant was there in the last lately steps the steps of a lone one cost no more than shortStep, and
-	// less in the first after it: who comes back waits for one of them.
+	// While another tenant was active in the last lately steps, the steps of a single tenant cost no more than
+	// shortStep, and less in the first after it: a tenant that returns waits for one of them.
 	lately    = 1024
 	shortStep = 20
 
-	// maxBypass bounds how many later sequences are admitted before the oldest that waits.
+	// maxBypass bounds how many later sequences are admitted before the oldest waiting one.
 	maxBypass = 256
 
 	// maxTenants bounds the counters of idle tenants that are kept because they are above those of the active ones.
@@ -61,20 +54,20 @@ type tenant struct {
 	name    string
 	weight  float64
 	counter float64
-	joined  uint64 // a number that grows with each return from idleness
+	joined  uint64 // increases with each return from idleness
 	live    int    // sequences that run or wait
 	waiting int
 	running int
 
 	// Scratch.
-	may     int  // cost of what it may still have in this step
-	over    int  // what the last step gave it beyond, not above 0
+	may     int  // cost that it may still use in this step
+	over    int  // its excess over that in the last step, at most 0
 	demand  int  // cost of the tokens that its running sequences lack
-	pages   int  // that its running sequences hold
+	pages   int  // of its running sequences
 	offered bool // may be admitted from
 }
 
-// join notes a new sequence of a tenant.
+// join records a new sequence of a tenant.
 func (s *Scheduler) join(name string, weight float64) *tenant {
 	t := s.tenants[name]
 	if t == nil {
@@ -96,8 +89,8 @@ func (s *Scheduler) join(name string, weight float64) *tenant {
 	return t
 }
 
-// leave notes the end of a sequence of t. The counter of a tenant that is idle is kept while it is above the lowest
-// active one: else to come back would be a way to lose it.
+// leave records the end of a sequence of t. The counter of a tenant that is idle is kept while it is above the lowest
+// active one: otherwise a tenant could reset it by becoming idle.
 func (s *Scheduler) leave(t *tenant) {
 	if t.live--; t.live > 0 {
 		return
@@ -117,8 +110,8 @@ func (s *Scheduler) leave(t *tenant) {
 	}
 }
 
-// forget drops the idle tenants whose counter is worth nothing any more; where there is none, the one whose counter is
-// worth least.
+// forget drops the idle tenants whose counter is not above the lowest active one; if there is none, the tenant with the
+// lowest counter.
 func (s *Scheduler) forget(low float64) {
 	var least *tenant
 	before := len(s.tenants)
@@ -145,7 +138,7 @@ func (s *Scheduler) lowest() float64 {
 	return low
 }
 
-// share returns t's part of n among the active tenants, by weight.
+// share returns t's fair share of n among the active tenants, by weight.
 func (s *Scheduler) share(t *tenant, n int) int {
 	sum := 0.0
 	for _, a := range s.active {
@@ -154,8 +147,8 @@ func (s *Scheduler) share(t *tenant, n int) int {
 	return max(int(float64(n)*t.weight/sum), 1)
 }
 
-// charge notes that the tokens [q.computed, q.computed+n) are planned. What a preempted sequence computes again is
-// charged to nobody.
+// charge counts the planned tokens [q.computed, q.computed+n) for the tenant. Tokens that a preempted sequence computes
+// again are not counted.
 func (q *seq) charge(n int) {
 	end := q.computed + n
 	prompt := max(min(end, len(q.Prompt))-max(q.computed, q.charged), 0)
@@ -167,7 +160,7 @@ func (q *seq) charge(n int) {
 	q.tenant.counter += cost / q.tenant.weight
 }
 
-// allow sets what each tenant may have in this step.
+// allow sets the cost that each tenant may use in this step.
 func (s *Scheduler) allow() {
 	if len(s.active) < 2 {
 		for _, t := range s.active {
@@ -212,7 +205,7 @@ func (s *Scheduler) allow() {
 // unlimited is more than any step costs.
 const unlimited = math.MaxInt32
 
-// costOf is what n tokens of a sequence take in a step that leaves it lag-n to compute.
+// costOf is the cost of n tokens of a sequence in a step after which lag-n are left to compute.
 func costOf(n, lag int) int {
 	if n == lag {
 		return n*promptCost + outputCost - promptCost
@@ -235,7 +228,7 @@ func (s *Scheduler) putFirst() {
 	s.active[0] = first
 }
 
-// measure adds up what each active tenant could use in this step; who waits could use all.
+// measure adds up the cost that each active tenant could use in this step; a waiting sequence could use all.
 func (s *Scheduler) measure() {
 	for _, t := range s.active {
 		if t.demand = 0; t.waiting > 0 {
@@ -247,7 +240,7 @@ func (s *Scheduler) measure() {
 	}
 }
 
-// head is the place in the queue of the sequence to be admitted next, -1 where none may be.
+// head returns the index in the queue of the sequence to admit next, -1 if none may be admitted.
 func (s *Scheduler) head() int {
 	full := len(s.running) >= s.cfg.MaxSeqs
 	var best *tenant
@@ -270,7 +263,7 @@ func (s *Scheduler) head() int {
 		if i == 0 && q.bypassed >= maxBypass && q.tenant.offered {
 			return 0
 		}
-		// Of equal tenants the one whose sequence came first.
+		// Among equal tenants the one whose sequence is first in the queue.
 		if q.tenant.offered && !best.before(q.tenant) {
 			return i
 		}
@@ -278,16 +271,16 @@ func (s *Scheduler) head() int {
 	return at
 }
 
-// before says that t is admitted before o: its counter is lower or, where they are equal, fewer of its sequences run,
-// by weight.
+// before reports whether t is admitted before o: its counter is lower or, where they are equal, fewer of its sequences
+// run, by weight.
 func (t *tenant) before(o *tenant) bool {
 	return cmp.Or(cmp.Compare(t.counter, o.counter),
 		cmp.Compare(float64(t.running)*o.weight, float64(o.running)*t.weight)) < 0
 }
 
-// makeRoom takes pages from tenants that hold more than their share where the tenant that is next holds less and lacks
-// them to begin, and admits it.
-func (s *Scheduler) makeRoom(p *Plan) {
+// takePages preempts sequences of tenants with more than their fair share of pages if the next tenant has less and
+// lacks pages to start, and admits it.
+func (s *Scheduler) takePages(p *Plan) {
 	if len(s.active) < 2 || len(s.waiting) == 0 {
 		return
 	}
@@ -325,7 +318,7 @@ func (s *Scheduler) makeRoom(p *Plan) {
 	}
 }
 
-// countPages counts the pages that the running sequences of each tenant hold.
+// countPages counts the pages of the running sequences of each tenant.
 func (s *Scheduler) countPages() {
 	for _, t := range s.active {
 		t.pages = 0
@@ -335,8 +328,8 @@ func (s *Scheduler) countPages() {
 	}
 }
 
-// victim is the running sequence whose pages are taken when pages lack: of the tenant that holds most, by weight, the
-// one admitted last. None that has tokens in the plan, and never the one admitted first of all, which therefore goes on
+// victim returns the running sequence to preempt when pages are short: of the tenant with most pages, by weight, the
+// one admitted last. Never one with tokens in the plan, and never the one admitted first of all, which therefore runs
 // until it ends. nil: there is none.
 func (s *Scheduler) victim() *seq {
 	s.countPages()
@@ -352,7 +345,7 @@ func (s *Scheduler) victim() *seq {
 	return worst
 }
 
-// verifyTenants returns the first tenant that is not what the sequences make it.
+// verifyTenants returns an error for the first tenant whose counts differ from its sequences.
 func (s *Scheduler) verifyTenants() error {
 	type counts struct{ running, waiting int }
 	want := map[*tenant]counts{}

@@ -15,7 +15,7 @@ import (
 //	new pages=N page-len=N seqs=N queued=N budget=N context=N [chunk=N] [rope=N] [cache] [reclaim]
 //	add NAME... prompt=N max=N [from=N] [key=K] [salt=S] [tenant=T] [weight=N] [score]     the names are admitted together; the prompt is from, from+1, …
 //	cancel NAME
-//	reserve N | regain N     pages; new with reclaim: what is reserved comes back for the asking
+//	reserve N | regain N     pages; new with reclaim: reserved pages can be reclaimed
 //	step [n=N] [cancel=NAME] [abandon]     plan, then commit; cancel takes place between the two
 //
 // A step prints its chunks as NAME [start,end) pages, + where a token is sampled, and what was preempted and what
@@ -31,7 +31,7 @@ type textRun struct {
 	s     *Scheduler
 	pool  *kv.Pool
 	names map[SeqID]string
-	left  map[SeqID]int // output tokens to come
+	left  map[SeqID]int // output tokens left
 	out   map[SeqID]int // output tokens so far
 }
 

@@ -6,14 +6,14 @@ import (
 	"unicode/utf8"
 )
 
-// trie finds the longest added token at a place of a text, byte by byte. Its zero value is empty.
+// trie finds the longest added token at a position of a text, byte by byte. Its zero value is empty.
 type trie struct {
 	nodes []trieNode
-	first [256]bool // bytes that begin a token
+	first [256]bool // first bytes of tokens
 }
 
 type trieNode struct {
-	bytes []byte  // that may follow
+	bytes []byte  // bytes that may follow
 	next  []int32 // the node that each leads to
 	added int32   // index into Tokenizer.added, plus 1; 0: none ends here
 }
@@ -42,12 +42,12 @@ func (t *trie) insert(content string, added int32) {
 		}
 		at = next
 	}
-	if t.nodes[at].added == 0 { // of two with one text the first counts
+	if t.nodes[at].added == 0 { // of two tokens with the same text the first counts
 		t.nodes[at].added = added + 1
 	}
 }
 
-// longest returns the length of the longest token at the beginning of text and its index, or 0.
+// longest returns the length of the longest token at the start of text and its index, or 0.
 func (t *trie) longest(text string) (length int, added int32) {
 	at := int32(0)
 	for i := range len(text) {
@@ -116,7 +116,7 @@ func trimLeft(s string, begin int) int {
 	return begin
 }
 
-// alone says whether no letter, digit or underscore touches text[i:j].
+// alone reports whether no letter, digit or underscore is next to text[i:j].
 func alone(text string, i, j int) bool {
 	word := func(r rune) bool {
 		return r == '_' || unicode.IsLetter(r) || unicode.IsNumber(r) || unicode.Is(unicode.M, r)

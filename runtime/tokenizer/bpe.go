@@ -17,15 +17,15 @@ type bpe struct {
 	chars   map[rune]int32 // SentencePiece-style: single characters
 	unk     int32          // -1: unknown characters vanish
 	fuseUnk bool
-	whole   map[string]int32 // words taken whole where the model ignores merges; nil otherwise
+	whole   map[string]int32 // words encoded as one token if the model ignores merges; nil otherwise
 	cache   *wordCache
-	cuts    *cuts // nil where a run must be merged as a whole
+	cuts    *cuts // nil if a run must be merged as a whole
 	parts   *wordCache
 }
 
 type merge struct{ rank, id int32 }
 
-const noMerge = 1<<31 - 1 // the rank of what is no merge
+const noMerge = 1<<31 - 1 // the rank of a pair that does not merge
 
 // addMerges fills the table from pairs in order of rank. A pair whose parts or result are not in the vocabulary means a
 // damaged file.
@@ -53,7 +53,7 @@ func (b *bpe) addMerges(ids map[string]int32, pairs [][2]string) error {
 }
 
 // addScores fills the table as SentencePiece's BPE does: any two neighbours whose text together is a token may merge,
-// the token of the highest score first. usable says which tokens take part.
+// the token of the highest score first. usable reports which tokens are included.
 func (b *bpe) addScores(pieces []string, scores []float32, usable func(id int32) bool) {
 	byText := make(map[string]int32, len(pieces))
 	var order []int32
@@ -122,7 +122,7 @@ func (b *bpe) encodeChars(out []int32, run string) []int32 {
 	return b.encodeParts(out, run)
 }
 
-// encodeParts appends the tokens of what lies between the cuts.
+// encodeParts appends the tokens of the text between cuts.
 func (b *bpe) encodeParts(out []int32, run string) []int32 {
 	for len(run) > 0 {
 		n := b.cuts.next(run)
@@ -138,7 +138,7 @@ func (b *bpe) encodeParts(out []int32, run string) []int32 {
 	return out
 }
 
-// encodePart appends the tokens of what is merged as a whole.
+// encodePart appends the tokens of a part that is merged as a whole.
 func (b *bpe) encodePart(out []int32, part string) []int32 {
 	var buf [maxScan]int32
 	if b.chars == nil {
@@ -147,7 +147,7 @@ func (b *bpe) encodePart(out []int32, part string) []int32 {
 	return b.mergeAll(out, b.charSymbols(buf[:0], part))
 }
 
-// complete says whether each byte of word is a token.
+// complete reports whether each byte of word is a token.
 func (b *bpe) complete(word string) bool {
 	for i := range len(word) {
 		if b.bytes[word[i]] < 0 {
@@ -189,12 +189,12 @@ func (b *bpe) charSymbols(symbols []int32, run string) []int32 {
 // maxScan is the length from which finding the best merge by a heap is faster than by looking at all of them.
 const maxScan = 128
 
-// mergeAll appends symbols after all merges, which it overwrites.
+// mergeAll appends the symbols after all merges; it overwrites symbols.
 func (b *bpe) mergeAll(out, symbols []int32) []int32 {
 	if len(symbols) > maxScan {
 		return b.mergeHeap(out, symbols)
 	}
-	var ranks, ids [maxScan]int32 // of what symbols i and i+1 become
+	var ranks, ids [maxScan]int32 // of the merge of symbols i and i+1
 	last := max(len(symbols)-1, 0)
 	look := func(i int) {
 		m := b.merges.get(symbols[i], symbols[i+1])
@@ -226,8 +226,8 @@ func (b *bpe) mergeAll(out, symbols []int32) []int32 {
 	}
 }
 
-// mergeHeap works on a linked list over symbols. The heap holds ranks with, below them, the symbol that begins the
-// pair; what is no longer so is skipped.
+// mergeHeap works on a linked list over symbols. The heap contains ranks and, in the lower bits, the first symbol of
+// the pair; outdated entries are skipped.
 func (b *bpe) mergeHeap(out, symbols []int32) []int32 {
 	n := int32(len(symbols))
 	next, prev := make([]int32, n), make([]int32, n)
@@ -304,7 +304,7 @@ func pop(h []uint64) []uint64 {
 	return h
 }
 
-// wordCache remembers the tokens of short words. It is a fixed table: a word replaces whatever else has its place.
+// wordCache caches the tokens of short words. It is a fixed table: a word replaces another one with the same index.
 type wordCache struct {
 	seed  maphash.Seed
 	slots []atomic.Pointer[cachedWord]

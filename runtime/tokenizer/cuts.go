@@ -2,14 +2,14 @@ package tokenizer
 
 import "unicode/utf8"
 
-// cuts says between which characters of a text no merge reaches: what lies on either side is encoded alone, and
-// remembered.
+// cuts are the positions in a text that no merge crosses: the parts on either side are encoded separately, and cached.
 type cuts struct {
-	bytes  bool       // byte-level: places before characters that are not ASCII
-	joined *pairTable // what stands on the two sides of places that some merge may reach over
+	bytes  bool       // byte-level: positions before characters that are not ASCII
+	joined *pairTable // the two sides of positions that some merge may cross
 }
 
-// cutSide is how many bytes on each side of a place byte-level cuts look at: a character of most scripts.
+// cutSide is the number of bytes on each side of a position that byte-level cuts depend on: a character of most
+// scripts.
 const cutSide = 3
 
 // findCuts fills b.cuts, once symbols and merges are known.
@@ -21,9 +21,9 @@ func (b *bpe) findCuts(pieces []string) {
 	}
 }
 
-// findCharCuts finds over what a merge reaches: it joins the last character of one token to the first of another, if
-// tokens are made of characters alone. There are no cuts where bytes take part in merges, nor where unknown characters,
-// for want of bytes, vanish or fuse.
+// findCharCuts finds the positions that a merge crosses: it joins the last character of one token to the first of
+// another, if tokens are made of characters alone. There are no cuts where bytes take part in merges, nor where unknown
+// characters vanish or fuse because there are no byte tokens.
 func (b *bpe) findCharCuts(pieces []string) {
 	whole := map[int32]bool{} // tokens whose spelling is not their text
 	for _, id := range b.bytes {
@@ -44,12 +44,12 @@ func (b *bpe) findCharCuts(pieces []string) {
 	b.cuts, b.parts = &cuts{joined: joined}, newWordCache()
 }
 
-// findByteCuts does it for byte-level words: a merge reaches over a place only if one token ends there and the other
-// begins there.
+// findByteCuts does the same for byte-level words: a merge crosses a position only if one token ends there and the
+// other begins there.
 func (b *bpe) findByteCuts(pieces []string) {
 	joined := newPairTable(0)
 	for left, right := range b.merges.all() {
-		// or not spelled in bytes: in no word
+		// or not spelled in bytes: not part of any word
 		if first, _ := utf8.DecodeRuneInString(pieces[right]); charBytes[first] < utf8.RuneSelf {
 			continue
 		}
@@ -96,7 +96,7 @@ func (c *cuts) nextByte(word string) int {
 	return len(word)
 }
 
-// reached says whether some merge may join what ends and what begins at a place of word.
+// reached reports whether some merge may cross a position of word.
 func (c *cuts) reached(word string, at int) bool {
 	for i := 1; i <= min(cutSide, at); i++ {
 		left := packed(word[at-i : at])

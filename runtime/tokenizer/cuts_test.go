@@ -117,7 +117,7 @@ func TestNoCuts(t *testing.T) {
 	}
 }
 
-// TestConcurrentEncode: tokenizers that are used at once give what they give alone.
+// TestConcurrentEncode: tokenizers used concurrently give the same results.
 func TestConcurrentEncode(t *testing.T) {
 	for _, tok := range realTokenizers(t) {
 		texts := make([]string, 50)

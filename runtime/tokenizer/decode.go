@@ -24,7 +24,7 @@ func init() {
 	}
 }
 
-// unspell returns the bytes of a byte-level token, or its text where a character is none of the table's.
+// unspell returns the bytes of a byte-level token, or its text if a character is not in the table.
 func unspell(piece string) []byte {
 	out := make([]byte, 0, len(piece))
 	for _, r := range piece {
@@ -37,7 +37,7 @@ func unspell(piece string) []byte {
 	return out
 }
 
-// fallbackByte returns the byte that a token such as <0x0A> stands for.
+// fallbackByte returns the byte that a token such as <0x0A> means.
 func fallbackByte(piece string) (byte, bool) {
 	if len(piece) != 6 || !strings.HasPrefix(piece, "<0x") || piece[5] != '>' {
 		return 0, false
@@ -59,7 +59,7 @@ func hexDigit(c byte) (byte, bool) {
 	return 0, false
 }
 
-// TokenBytes returns the bytes that a token adds to a text, wherever it stands; nil for ids without a token.
+// TokenBytes returns the bytes that a token adds to a text, at any position; nil for ids without a token.
 func (t *Tokenizer) TokenBytes(id int32) []byte {
 	piece, ok := t.Token(id)
 	if !ok {
@@ -77,9 +77,8 @@ func (t *Tokenizer) TokenBytes(id int32) []byte {
 	return []byte(piece)
 }
 
-// Decode returns the text of ids; skipSpecial leaves special tokens out, unknown ids are left out always. What is no
-// UTF-8 becomes U+FFFD. As in the tokenizers library, special tokens whose spelling normalization changes are not left
-// out.
+// Decode returns the text of ids; skipSpecial leaves special tokens out, unknown ids are left out always. Invalid UTF-8
+// becomes U+FFFD. As in the tokenizers library, special tokens whose spelling normalization changes are not left out.
 func (t *Tokenizer) Decode(ids []int32, skipSpecial bool) string {
 	var text []byte
 	var bytes []byte // a run of fallback bytes
@@ -87,7 +86,7 @@ func (t *Tokenizer) Decode(ids []int32, skipSpecial bool) string {
 		if utf8.Valid(bytes) {
 			text = append(text, bytes...)
 		} else {
-			for range bytes { // one for each byte, also those of characters that were whole
+			for range bytes { // one for each byte, including those of complete characters
 				text = append(text, "\uFFFD"...)
 			}
 		}
@@ -141,7 +140,7 @@ func lossy(b []byte) string {
 	return out.String()
 }
 
-// maximalPart returns how many bytes of an ill-formed beginning could begin a character.
+// maximalPart returns how many bytes at the start of ill-formed text could begin a character.
 func maximalPart(b []byte) int {
 	lo, hi, n := byte(0x80), byte(0xbf), 0
 	switch c := b[0]; {
@@ -181,14 +180,14 @@ type Stream struct {
 	known       int
 }
 
-// NewStream returns a Stream at the beginning of a text.
+// NewStream returns a Stream at the start of a text.
 func (t *Tokenizer) NewStream(skipSpecial bool) *Stream {
 	return &Stream{t: t, skipSpecial: skipSpecial}
 }
 
-// Push returns the text that id completes, possibly none: what could be half a character is held back. It decodes new
-// ids together with those before, since the first token's leading space and runs of byte tokens depend on their
-// neighbours.
+// Push returns the text that id completes, possibly none: bytes that could be half a character are held back. It
+// decodes new ids together with previous ones, since the first token's leading space and runs of byte tokens depend on
+// adjacent tokens.
 func (s *Stream) Push(id int32) string {
 	s.ids = append(s.ids, id)
 	text := s.t.Decode(s.ids, s.skipSpecial)

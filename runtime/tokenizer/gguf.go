@@ -84,7 +84,7 @@ func FromGGUF(m map[string]any) (*Tokenizer, error) {
 	return t, nil
 }
 
-// metaID returns a token id of the metadata, -1 where it is absent or no token.
+// metaID returns a token id of the metadata, -1 if it is absent or not a token.
 func (t *Tokenizer) metaID(m map[string]any, key string) int32 {
 	var id int64 = -1
 	switch v := m[key].(type) {
@@ -116,7 +116,7 @@ func (t *Tokenizer) ggufByteLevel(m map[string]any, p string) error {
 	list, _ := m[p+"merges"].([]string)
 	pairs := make([][2]string, len(list))
 	for i, s := range list {
-		// A token may begin with the separator's own character only where the byte 0x20 is spelled so, which no
+		// A token may begin with the separator's character only if the byte 0x20 is spelled with it, which no
 		// byte-level vocabulary does.
 		left, right, ok := strings.Cut(s, " ")
 		if !ok {

@@ -61,7 +61,7 @@ func goldenFiles(t *testing.T) map[string]*golden {
 	return out
 }
 
-// source finds the tokenizer file that a golden names: below the shared data, else below the goldens.
+// source finds the tokenizer file that a golden names: in the shared data, else in the goldens.
 func source(t *testing.T, name string) string {
 	t.Helper()
 	if p, ok := strings.CutPrefix(name, "data/"); ok {
@@ -165,7 +165,7 @@ func fromGGUF(t testing.TB, path string) *Tokenizer {
 	return tok
 }
 
-// TestGGUFEqualsJSON holds the tokenizers in GGUF files against the goldens of the same model's tokenizer.json.
+// TestGGUFEqualsJSON compares the tokenizers in GGUF files with the goldens of the same model's tokenizer.json.
 func TestGGUFEqualsJSON(t *testing.T) {
 	all := goldenFiles(t)
 	t.Run("stories260K", func(t *testing.T) {
@@ -276,7 +276,7 @@ func TestDamagedFiles(t *testing.T) {
 	for path, want := range map[string]string{"llama2": "damaged", "added-tokens": "without merges"} {
 		_, err := Load(goldens.Shared(t, "data", "tokenizers", "hf", path, "tokenizer.json"))
 		if err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: error %v, want one that says %q", path, err, want)
+			t.Errorf("%s: error %v, want one that contains %q", path, err, want)
 		}
 	}
 }

@@ -78,7 +78,7 @@ type hfStep struct {
 // maxSteps bounds the steps of a tokenizer.json; those in use have fewer than ten.
 const maxSteps = 1024
 
-// flat returns the steps of a sequence, or the step alone.
+// flat returns the steps of a sequence, or the single step.
 func (s *hfStep) flat() ([]hfStep, error) {
 	var out []hfStep
 	var walk func(s *hfStep) error
@@ -118,7 +118,7 @@ func (s *hfStep) pattern() (literal, regex string) {
 	return p.String, p.Regex
 }
 
-// place says where in the text an error of encoding/json lies.
+// place returns the position in the text of an error of encoding/json.
 func place(err error) string {
 	var syntax *json.SyntaxError
 	var kind *json.UnmarshalTypeError
@@ -235,7 +235,7 @@ func deref(s *string) string {
 	return *s
 }
 
-// wholeWords lets a word that is a token be taken whole (ignore_merges of Llama 3).
+// wholeWords makes a word that is a token be encoded as that token (ignore_merges of Llama 3).
 func (t *Tokenizer) wholeWords() {
 	t.bpe.whole = make(map[string]int32, len(t.ids))
 	for p, id := range t.ids {
@@ -292,7 +292,7 @@ func parseVocab(raw json.RawMessage) ([]string, error) {
 		}
 		if other, twice := seen[name]; twice {
 			return nil,
-				fmt.Errorf("%w: token %q stands twice in model.vocab, as %d and %d: the file is damaged", ErrFormat,
+				fmt.Errorf("%w: token %q occurs twice in model.vocab, as %d and %d: the file is damaged", ErrFormat,
 					name, other, id)
 		}
 		seen[name] = id
@@ -303,7 +303,7 @@ func parseVocab(raw json.RawMessage) ([]string, error) {
 			pieces = append(pieces, "")
 		}
 		if pieces[id] != "" {
-			return nil, fmt.Errorf("%w: tokens %q and %q share the id %d", ErrFormat, pieces[id], name, id)
+			return nil, fmt.Errorf("%w: tokens %q and %q have the same id %d", ErrFormat, pieces[id], name, id)
 		}
 		pieces[id] = name
 	}

@@ -18,8 +18,8 @@ var knownPatterns = map[string]splitter{
 // maxAround bounds the tokens before, and those after, each text.
 const maxAround = 64
 
-// steps reads normalizer, pre-tokenizer, decoder and post-processor; a step that is not known is refused, for ignoring
-// it would give other ids.
+// steps reads normalizer, pre-tokenizer, decoder and post-processor; an unknown step is refused, because ignoring it
+// would give other ids.
 func (t *Tokenizer) steps(h *hfTokenizer) error {
 	for _, f := range []func(*hfTokenizer) error{t.normalizerSteps, t.preTokenizerSteps, t.decoderSteps,
 		t.postProcessorSteps} {
@@ -157,8 +157,8 @@ func (t *Tokenizer) postProcessorSteps(h *hfTokenizer) error {
 	return nil
 }
 
-// companions reads what lies beside a tokenizer: which tokens begin and end a text, the chat template, more ids that
-// end a generation.
+// companions reads the files next to a tokenizer: the tokens that begin and end a text, the chat template, further ids
+// that end a generation.
 func (t *Tokenizer) companions(dir string) error {
 	var config struct {
 		BOS      json.RawMessage `json:"bos_token"`

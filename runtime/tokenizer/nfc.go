@@ -8,8 +8,8 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// joiner is what x/text puts into runs of more than 30 combining marks (UAX 15's stream-safe text); the NFC of other
-// implementations has no such limit.
+// joiner is the character that x/text inserts into runs of more than 30 combining marks (UAX 15's stream-safe text);
+// the NFC of other implementations has no such limit.
 const joiner = "\u034f"
 
 // nfc is Unicode's canonical composition.
@@ -21,14 +21,15 @@ func nfc(s string) string {
 	return compose(decompose(s))
 }
 
-// mark is a rune, its combining class, and whether something before it may absorb it.
+// mark is a rune, its combining class, and whether a preceding rune may absorb it.
 type mark struct {
 	r     rune
 	class uint8
 	joins bool
 }
 
-// decompose returns the runes of s in canonical order. Hangul syllables stay whole, which composition does not mind.
+// decompose returns the runes of s in canonical order. Hangul syllables stay composed, which does not affect
+// composition.
 func decompose(s string) []mark {
 	var out []mark
 	add := func(part string) {
@@ -57,8 +58,8 @@ func decompose(s string) []mark {
 	return out
 }
 
-// compose joins each starter with what follows it: a mark unless another of its class stands between, a starter if
-// nothing does.
+// compose joins each starter with the rune after it: a mark unless another of its class is between them, a starter if
+// nothing is between them.
 func compose(in []mark) string {
 	out, starter := in[:0], -1
 	for _, m := range in {

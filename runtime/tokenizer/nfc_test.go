@@ -28,7 +28,7 @@ func TestNFCOfLongRuns(t *testing.T) {
 	}
 }
 
-// Where no run is long, the way of long runs is that of x/text.
+// Without long runs of marks, the code for long runs gives the result of x/text.
 func TestNFCOfLongRunsIsNFC(t *testing.T) {
 	some := []rune(
 		"aeAko\u0301\u0300\u0323\u0327\u0345\u0308 " +

@@ -6,11 +6,12 @@ import (
 	"math/rand/v2"
 )
 
-// pairTable finds what two neighbours become: open addressing, at most two thirds full, of a hash that no file can
-// foresee.
+// pairTable maps two adjacent symbols to their merge: open addressing, at most two thirds full, with a seeded hash that
+// no file can predict.
 type pairTable struct {
 	slots []pairSlot
-	// of each slot some bits of its hash, 0 where it is free: most pairs are absent, which the small table says alone
+	// some bits of the hash of each entry, 0 if it is free: most pairs are absent, which this small table is enough to
+	// show
 	tags []uint8
 	used int
 	seed uint64
@@ -40,7 +41,7 @@ func (p *pairTable) resize(n int) {
 	}
 }
 
-// find returns the place of key, or the free one where it belongs, and its tag.
+// find returns the index of key, or the free one for it, and its tag.
 func (p *pairTable) find(key uint64) (at uint64, tag uint8) {
 	mask := uint64(len(p.slots) - 1)
 	hi, lo := bits.Mul64(key^p.seed, 0x9e3779b97f4a7c15)
@@ -53,7 +54,7 @@ func (p *pairTable) find(key uint64) (at uint64, tag uint8) {
 	}
 }
 
-// put sets what a and b become.
+// put sets the merge of a and b.
 func (p *pairTable) put(a, b int32, m merge) {
 	key := pairKey(a, b)
 	at, tag := p.find(key)
@@ -66,7 +67,7 @@ func (p *pairTable) put(a, b int32, m merge) {
 	p.slots[at], p.tags[at] = pairSlot{key, m}, tag
 }
 
-// get returns what a and b become; its rank is noMerge where they stay apart.
+// get returns the merge of a and b; its rank is noMerge if there is none.
 func (p *pairTable) get(a, b int32) merge {
 	if at, _ := p.find(pairKey(a, b)); p.tags[at] != 0 {
 		return p.slots[at].merge

@@ -5,8 +5,8 @@ import (
 	"unicode/utf8"
 )
 
-// splitter cuts text into the words within which byte-level BPE merges. It calls emit with runs that together are the
-// text.
+// splitter cuts text into the words within which byte-level BPE merges. It calls emit with consecutive parts that
+// together are the text.
 type splitter func(text string, emit func(word string))
 
 // splitters are the pre-tokenizers that weft knows, by GGUF's names.
@@ -44,7 +44,7 @@ func runeAt(s string, i int) (rune, int) {
 	return utf8.DecodeRuneInString(s[i:])
 }
 
-// contraction returns the length of 's 't 're 've 'm 'll 'd at the beginning of s, or 0.
+// contraction returns the length of 's 't 're 've 'm 'll 'd at the start of s, or 0.
 func contraction(s string, anyCase bool) int {
 	if len(s) < 2 || s[0] != '\'' {
 		return 0
@@ -121,7 +121,7 @@ func splitGPT2(s string, emit func(string)) {
 	}
 }
 
-// splitSmolLM puts each number character alone and splits what is between as GPT-2.
+// splitSmolLM makes each number character a part and splits the text between them as GPT-2.
 func splitSmolLM(s string, emit func(string)) {
 	begin := 0
 	for i, r := range s {
@@ -139,7 +139,7 @@ func splitSmolLM(s string, emit func(string)) {
 // ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+.
 func splitLlama3(s string, emit func(string)) { splitTiktoken(s, 3, emit) }
 
-// splitQwen2 is the same with \p{N} alone.
+// splitQwen2 is the same with a single \p{N}.
 func splitQwen2(s string, emit func(string)) { splitTiktoken(s, 1, emit) }
 
 func splitTiktoken(s string, digits int, emit func(string)) {
@@ -181,7 +181,7 @@ func tiktokenWord(s string, i, digits int) int {
 	if o, n := runeAt(s, at); n > 0 && isOther(o) {
 		return run(s, run(s, at, isOther), isBreak)
 	}
-	// \s*[\r\n]+ reaches to the last line break of the white space, if there is one.
+	// \s*[\r\n]+ extends to the last line break of the white space, if there is one.
 	end := run(s, i, isSpace)
 	for j := end; j > i; {
 		r, n := utf8.DecodeLastRuneInString(s[i:j])
@@ -194,7 +194,7 @@ func tiktokenWord(s string, i, digits int) int {
 }
 
 // splitDeepSeekCoder cuts by several patterns in turn: [\r\n], \s?\p{L}+, \s?\p{P}+, runs of Chinese, Japanese and
-// Korean letters, \p{N}, each within what the one before left.
+// Korean letters, \p{N}, each within the parts that the previous one left.
 func splitDeepSeekCoder(s string, emit func(string)) {
 	cjk := func(r rune) bool {
 		return r >= 0x4e00 && r <= 0x9fa5 || r >= 0x0800 && r <= 0x4e00 || r >= 0xac00 && r <= 0xd7ff
@@ -226,8 +226,8 @@ func splitDeepSeekCoder(s string, emit func(string)) {
 	splitBy(s, patterns, emit)
 }
 
-// splitBy cuts s at the matches of the first pattern and what is between by the others. A pattern returns the end of
-// its match at i, or i.
+// splitBy cuts s at the matches of the first pattern and the text between them by the others. A pattern returns the end
+// of its match at i, or i.
 func splitBy(s string, patterns []func(string, int) int, emit func(string)) {
 	if s == "" {
 		return

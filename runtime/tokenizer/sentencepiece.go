@@ -9,7 +9,7 @@ import (
 // protobuf reads the wire format field by field; bounds are those of the slice.
 type protobuf struct {
 	data []byte
-	size int // of data at the beginning
+	size int // of the whole data
 	err  error
 }
 

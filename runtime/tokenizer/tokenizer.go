@@ -1,5 +1,5 @@
 // Package tokenizer turns text into token ids and back: byte-level BPE and SentencePiece-style BPE, read from
-// tokenizer.json, tokenizer.model or GGUF, with an incremental detokenizer that never emits half a character.
+// tokenizer.json, tokenizer.model or GGUF, with an incremental detokenizer that never emits part of a character.
 // Tokenizers are immutable and safe for concurrent use.
 package tokenizer
 
@@ -11,8 +11,8 @@ import (
 	"unicode/utf8"
 )
 
-// ErrFormat is returned for tokenizer files that are damaged; ErrUnsupported for sound ones of a kind that weft does
-// not know.
+// ErrFormat is returned for tokenizer files that are damaged; ErrUnsupported for valid ones of a kind that weft does
+// not support.
 var (
 	ErrFormat      = errors.New("malformed tokenizer")
 	ErrUnsupported = errors.New("unsupported tokenizer")
@@ -25,7 +25,7 @@ const (
 	maxAddedBytes = 1024
 )
 
-// prefixMode says where SentencePiece-style tokenizers put ▁ before a piece of text.
+// prefixMode is where SentencePiece-style tokenizers put ▁ before text.
 type prefixMode uint8
 
 const (
@@ -50,23 +50,23 @@ type Tokenizer struct {
 
 	bpe       bpe
 	byteLevel bool
-	split     splitter // byte-level: text into words
+	split     splitter // byte-level: splits text into words
 	nfc       bool
 	prefix    prefixMode
 	stripLead bool // decoding drops the space that the prefix put
 	spaces    bool // spaces become ▁ and back
 
-	longest   int    // bytes of text that one token can stand for; 0: no bound
-	vanishing []byte // bytes of text that are no token
+	longest   int    // the most bytes of text in one token; 0: no bound
+	vanishing []byte // bytes of text that become no token
 
-	before, after []int32 // what AddSpecial puts around a text
+	before, after []int32 // the ids that AddSpecial puts around a text
 	bos, eos      int32   // -1: none
 	stops         []int32
 	template      string
 	hasTemplate   bool
 }
 
-// addedToken is found in the text before anything else is done with it.
+// addedToken is a token that is matched in the text before any other processing.
 type addedToken struct {
 	id                                 int32
 	content                            string
@@ -74,9 +74,9 @@ type addedToken struct {
 	lstrip, rstrip, normalized, single bool
 }
 
-// EncodeOptions say how to treat special tokens.
+// EncodeOptions are how to treat special tokens.
 type EncodeOptions struct {
-	AddSpecial    bool // put around the text what the model expects: BOS, EOS
+	AddSpecial    bool // add the tokens that the model expects around the text: BOS, EOS
 	SpecialAsText bool // special tokens inside the text are plain text
 }
 
@@ -115,8 +115,8 @@ func (t *Tokenizer) Encode(text string, o EncodeOptions) []int32 {
 	return out
 }
 
-// MinTokens returns a number of tokens that text surely has, without encoding it: what has more than a context can be
-// refused at once.
+// MinTokens returns a lower bound of the tokens of text, without encoding it, so that a text longer than the context
+// can be refused at once.
 func (t *Tokenizer) MinTokens(text string) int {
 	if t.longest == 0 || !utf8.ValidString(text) { // a run of invalid bytes becomes one character
 		return 0
@@ -128,8 +128,8 @@ func (t *Tokenizer) MinTokens(text string) int {
 	return n / t.longest
 }
 
-// bound finds the longest token, and the bytes that are no token and vanish. There is no bound where more can vanish:
-// white space that an added token swallows, or characters that are no token.
+// bound finds the longest token, and the bytes that are no token and vanish. There is no bound if more text can vanish:
+// white space that an added token strips, or characters that are no token.
 func (t *Tokenizer) bound() {
 	for i := range t.added {
 		if t.added[i].lstrip || t.added[i].rstrip {
@@ -152,7 +152,7 @@ func (t *Tokenizer) bound() {
 	}
 }
 
-// normalize is what happens to text between added tokens.
+// normalize normalizes the text between added tokens.
 func (t *Tokenizer) normalize(run string, first bool) string {
 	if t.nfc {
 		run = nfc(run)
@@ -177,7 +177,7 @@ func (t *Tokenizer) encodeRun(out []int32, run string) []int32 {
 // VocabSize returns one more than the largest id.
 func (t *Tokenizer) VocabSize() int { return len(t.pieces) }
 
-// Token returns a token as its file spells it; false for ids that have none.
+// Token returns a token as spelled in its file; false for unused ids.
 func (t *Tokenizer) Token(id int32) (string, bool) {
 	if id < 0 || int(id) >= len(t.pieces) {
 		return "", false
@@ -191,7 +191,7 @@ func (t *Tokenizer) ID(piece string) (int32, bool) {
 	return id, ok
 }
 
-// IsSpecial says whether id marks structure rather than text.
+// IsSpecial reports whether id is a special token.
 func (t *Tokenizer) IsSpecial(id int32) bool {
 	return id >= 0 && int(id) < len(t.special) && t.special[id]
 }
@@ -215,8 +215,8 @@ func (t *Tokenizer) text(id int32) (string, bool) {
 	return t.Token(id)
 }
 
-// StopIDs returns the tokens that end a generation: EOS and what the model's files name beside it. The caller must not
-// change it.
+// StopIDs returns the tokens that end a generation: EOS and the others that the model's files name. The caller must not
+// change the slice.
 func (t *Tokenizer) StopIDs() []int32 { return t.stops }
 
 // ChatTemplate returns the Jinja source that came with the tokenizer.
@@ -246,10 +246,10 @@ func newTokenizer(pieces []string) (*Tokenizer, error) {
 	return t, nil
 }
 
-// mostID is the largest id that so many tokens justify: a file's numbers alone allocate nothing.
+// mostID is the largest id allowed for a number of tokens, so that ids in a file cannot cause large allocations.
 func mostID(tokens int) int { return min(4*tokens+1<<16, maxVocab-1) }
 
-// add makes a token one that is found before anything else. Its id may lie beyond the vocabulary.
+// add adds a token that is matched first. Its id may be beyond the vocabulary.
 func (t *Tokenizer) add(a addedToken) error {
 	if a.id < 0 || a.id >= maxVocab || a.content == "" {
 		return fmt.Errorf("%w: added token %q has id %d, expected 0 to %d and a text", ErrFormat, a.content, a.id,
@@ -273,7 +273,7 @@ func (t *Tokenizer) add(a addedToken) error {
 	return nil
 }
 
-// finish builds what searching needs, once all added tokens are known.
+// finish builds the search tables, once all added tokens are known.
 func (t *Tokenizer) finish() {
 	for i := range t.added {
 		a := &t.added[i]

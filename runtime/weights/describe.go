@@ -9,7 +9,7 @@ import (
 	"unicode/utf8"
 )
 
-// Limits of what a Description shows of one metadata value.
+// Limits of one metadata value in a Description.
 const (
 	maxShownElements = 8
 	maxShownBytes    = 512
@@ -44,13 +44,13 @@ type FormatTotal struct {
 	NumBytes   int64  `json:"num_bytes"`
 }
 
-// Elided stands for a metadata value that is too long to show: its first elements, or the head of a string.
+// Elided replaces a metadata value that is too long to show: its first elements, or the head of a string.
 type Elided struct {
 	Len  int `json:"len"` // elements, or bytes of a string
 	Head any `json:"head"`
 }
 
-// Describe opens a model as Open does, and reads no tensor.
+// Describe opens a model as Open does, without reading tensors.
 func Describe(path string) (*Description, error) {
 	s, err := Open(path)
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 )
 
 // Digest returns the SHA-256, in hexadecimal digits, of a model's weights: of a file, or of a folder's safetensors in
-// the order of their names. fs.ErrNotExist where there are none.
+// the order of their names. fs.ErrNotExist if there are none.
 func Digest(path string) (string, error) {
 	files := []string{path}
 	if st, err := os.Stat(path); err != nil {

@@ -13,7 +13,7 @@ import (
 	"weft/quant"
 )
 
-// The files that a model folder holds, by the names of Hugging Face.
+// The files of a model folder, by Hugging Face's names.
 const (
 	singleFile = "model.safetensors"
 	indexFile  = "model.safetensors.index.json"
@@ -29,8 +29,8 @@ type Dir struct {
 	where  map[string]*Safetensors
 }
 
-// OpenDir opens the weights of a model folder. The index must tell the truth: every tensor is in the shard that it
-// names, and nowhere else. The index's total_size is not compared: real files often have it wrong.
+// OpenDir opens the weights of a model folder. The index must be correct: every tensor is in the shard that it names,
+// and in no other. The index's total_size is not checked: real files often have it wrong.
 func OpenDir(path string) (*Dir, error) {
 	d := &Dir{path: path, where: map[string]*Safetensors{}}
 	if err := d.open(); err != nil {
@@ -145,7 +145,7 @@ func parseIndex(text []byte) (map[string]string, error) {
 	return weightMap, err
 }
 
-// advice says what to do about a folder without safetensors.
+// advice returns a hint for a folder without safetensors.
 func (d *Dir) advice() string {
 	for _, c := range []struct{ pattern, say string }{
 		{"*.gguf", "open %s itself"},

@@ -8,9 +8,9 @@ import (
 	"weft/quant"
 )
 
-// FourBit sees a model's linear layers in bitsandbytes' 4-bit form, as transformers' load_in_4bit does: each matrix is
-// dequantized, where its file has it quantized (GGUF), and quantized when it is read. The embedding and the head, which
-// bitsandbytes leaves alone, stay as they are, as do the weights of Quantized.
+// FourBit is a Source whose linear layers are quantized in bitsandbytes' 4-bit form, as by transformers' load_in_4bit:
+// each matrix is dequantized, if its file has it quantized (GGUF), and quantized when it is read. The embedding and the
+// head, which bitsandbytes does not quantize, are unchanged, as are the weights of Quantized.
 type FourBit struct {
 	Source
 	Kind     quant.Kind4
@@ -18,7 +18,7 @@ type FourBit struct {
 	Double   bool // absmaxes in 8 bits
 }
 
-// Applies says whether the named tensor is quantized.
+// Applies reports whether the named tensor is quantized.
 func (f *FourBit) Applies(name string) bool {
 	info, ok := f.Info(name)
 	if !ok || len(info.Shape) != 2 || !strings.HasSuffix(name, "_proj.weight") {
@@ -27,7 +27,7 @@ func (f *FourBit) Applies(name string) bool {
 	return info.Format != formatAWQ && info.Format != formatGPTQ && !strings.HasPrefix(info.Format, formatBNB)
 }
 
-// Matrix returns the tensor, quantized where Applies says so.
+// Matrix returns the tensor, quantized if Applies.
 func (f *FourBit) Matrix(name string) (*quant.Matrix, error) {
 	m, err := f.Source.Matrix(name)
 	if err != nil || !f.Applies(name) {
@@ -44,16 +44,16 @@ func (f *FourBit) Matrix(name string) (*quant.Matrix, error) {
 	return out, nil
 }
 
-// Load4Bit says whether and how a base's projections are quantized to 4 bits when it is loaded (QLoRA: Dettmers et al.
-// 2023, arXiv:2305.14314): blocks of 64, as bitsandbytes. An adapter is served on the same values on which it was
-// trained where both have the same Load4Bit. The zero value loads a base as it is stored.
+// Load4Bit is whether and how a base's projections are quantized to 4 bits when it is loaded (QLoRA: Dettmers et al.
+// 2023, arXiv:2305.14314): blocks of 64, as bitsandbytes. An adapter is served on the values on which it was trained if
+// both use the same Load4Bit. The zero value loads a base as it is stored.
 type Load4Bit struct {
 	On     bool
 	Type   string // nf4 or fp4; "" is nf4
 	Double bool   // quantize the scales of the blocks, too
 }
 
-// Validate refuses unknown types, and settings that mean nothing while On is false.
+// Validate refuses unknown types, and settings that have no effect while On is false.
 func (l Load4Bit) Validate() error {
 	switch {
 	case l.On && l.Type != "" && l.Type != "nf4" && l.Type != "fp4":
@@ -64,7 +64,7 @@ func (l Load4Bit) Validate() error {
 	return nil
 }
 
-// Name is what an adapter's parity file calls the quantization, "" where there is none.
+// Name is the quantization's name in an adapter's parity file, "" where there is none.
 func (l Load4Bit) Name() string {
 	kind := l.Type
 	if kind == "" {
@@ -79,7 +79,7 @@ func (l Load4Bit) Name() string {
 	return kind
 }
 
-// Wrap returns the source as l says: src itself, or a FourBit over it. It is what model.Options.Wrap takes.
+// Wrap returns src itself, or a FourBit over it, for model.Options.Wrap.
 func (l Load4Bit) Wrap(src Source) Source {
 	if !l.On {
 		return src

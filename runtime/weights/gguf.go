@@ -28,8 +28,8 @@ func OpenGGUF(path string) (*GGUF, error) {
 	return openedGGUF(m)
 }
 
-// NewGGUF is OpenGGUF for a regular file that the caller has opened, and checked in ways of its own. It owns f from
-// then on, also after an error.
+// NewGGUF is OpenGGUF for a regular file that the caller has opened and checked. It owns f from then on, also after an
+// error.
 func NewGGUF(f *os.File) (*GGUF, error) {
 	m, err := newMapping(f)
 	if err != nil {
@@ -91,7 +91,7 @@ func (g *GGUF) Architecture() string {
 // []any for arrays of arrays. It is shared and must not be changed; it stays valid after Close.
 func (g *GGUF) Meta() map[string]any { return g.header.meta }
 
-// NormsIncludeOne says that the norm weights (Gemma's) are stored as 1+w, where Hugging Face files hold w. They are
+// NormsIncludeOne reports whether the norm weights (Gemma's) are stored as 1+w; Hugging Face files store w. They are
 // returned as stored: multiply by them directly.
 func (g *GGUF) NormsIncludeOne() bool { return strings.HasPrefix(g.Architecture(), "gemma") }
 
@@ -108,7 +108,7 @@ func (g *GGUF) Info(name string) (Info, bool) {
 		true
 }
 
-// Matrix returns a two-dimensional tensor, see quant.DecodeGGML. F32, F16 and BF16 alias the mapping unless their rows
+// Matrix returns a two-dimensional tensor; see quant.DecodeGGML. F32, F16 and BF16 alias the mapping unless their rows
 // had to be put in order.
 func (g *GGUF) Matrix(name string) (*quant.Matrix, error) {
 	t, err := g.find(name, 2)
@@ -146,8 +146,8 @@ func (g *GGUF) Vector(name string) ([]float32, error) {
 	return out, nil
 }
 
-// Bytes lets use look at the stored blocks of a tensor, with rows in rotate-half order. They must not be kept; where
-// the file is cut short meanwhile the result is ErrChanged.
+// Bytes calls use with the stored blocks of a tensor, with rows in rotate-half order. use must not keep them; if the
+// file is truncated meanwhile the result is ErrChanged.
 func (g *GGUF) Bytes(name string, use func(data []byte) error) error {
 	t, ok := g.tensors[name]
 	if !ok {
@@ -156,8 +156,8 @@ func (g *GGUF) Bytes(name string, use func(data []byte) error) error {
 	return g.m.read(func() error { return use(g.rows(t)) })
 }
 
-// Hold runs f, in which what Bytes has handed out may be read, on this goroutine only; where the file is cut short
-// meanwhile the result is ErrChanged.
+// Hold runs f, which may read slices obtained from Bytes, on this goroutine only; if the file is truncated meanwhile
+// the result is ErrChanged.
 func (g *GGUF) Hold(f func() error) error { return g.m.read(f) }
 
 // Release implements Source.
@@ -182,8 +182,8 @@ func (g *GGUF) find(name string, rank int) (ggufTensor, error) {
 	return t, nil
 }
 
-// rows returns the stored bytes of a tensor with its rows in rotate-half order; they alias the mapping where they were
-// in order already.
+// rows returns the stored bytes of a tensor with its rows in rotate-half order; they alias the mapping if they were
+// already in that order.
 func (g *GGUF) rows(t ggufTensor) []byte {
 	stored := g.m.data[t.begin:t.end:t.end]
 	if t.heads == 0 {
@@ -198,7 +198,8 @@ func (g *GGUF) rows(t ggufTensor) []byte {
 	return out
 }
 
-// Interleaved says whether GGUF files of the architecture store the rows of q and k in the interleaved order of RoPE.
+// Interleaved reports whether GGUF files of the architecture store the rows of q and k in the interleaved order of
+// RoPE.
 func Interleaved(architecture string) bool { return architecture == "llama" }
 
 // InterleavedRow returns where GGUF keeps row r of a q or k of heads with headDim rows: rotate-half pairs rows j and

@@ -15,7 +15,7 @@ import (
 
 const ggufMagic = "GGUF"
 
-// Limits of what is read; ggml's own are 4 dimensions and, for tensors' names, 64 bytes.
+// Limits of what is read; ggml's limits are 4 dimensions and, for tensors' names, 64 bytes.
 const (
 	maxGGUFDims      = 4
 	maxGGUFNameBytes = 1024
@@ -40,7 +40,7 @@ const (
 	ggufFloat64
 )
 
-// ggufMinBytes is the least that a value of each type takes in the file; it bounds how many an array can hold.
+// ggufMinBytes is the minimum size of a value of each type in the file; it bounds the length of arrays.
 var ggufMinBytes = [...]int{1, 1, 2, 2, 4, 4, 4, 1, 8, 12, 8, 8, 8}
 
 // ggufHeader is everything before the tensor data, checked.
@@ -50,7 +50,7 @@ type ggufHeader struct {
 	tensors []ggufTensor
 }
 
-// ggufTensor is one stored tensor; its blocks lie at data[begin:end) of the whole file.
+// ggufTensor is one stored tensor; its blocks are data[begin:end) of the whole file.
 type ggufTensor struct {
 	name       string // GGUF's own
 	typ        quant.GGMLType
@@ -59,15 +59,16 @@ type ggufTensor struct {
 	heads      int // rows are interleaved for RoPE within this many heads; 0: they are not
 }
 
-// cursor reads little-endian values one after another. The first failure sticks, and everything after it reads as zero.
+// cursor reads little-endian values one after another. After the first failure, which it keeps, every value reads as
+// zero.
 type cursor struct {
 	data []byte
 	at   int
 	err  error
 }
 
-// parseGGUF reads the header of a GGUF file (version 2 or 3) that is data.
-// Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+// parseGGUF reads the header of a GGUF file (version 2 or 3) that is data. Format:
+// https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 func parseGGUF(data []byte) (*ggufHeader, error) {
 	c := &cursor{data: data}
 	if string(c.take(4, "magic")) != ggufMagic {
@@ -101,8 +102,8 @@ func parseGGUF(data []byte) (*ggufHeader, error) {
 	return h, h.place(c.at, len(data))
 }
 
-// place turns the tensors' offsets into positions in the file and checks that they are aligned, inside, apart and of
-// different names.
+// place turns the tensors' offsets into positions in the file and checks that they are aligned, inside the file,
+// disjoint and of different names.
 func (h *ggufHeader) place(headerEnd, fileEnd int) error {
 	align := 32
 	if v, ok := h.meta["general.alignment"]; ok {
@@ -124,7 +125,7 @@ func (h *ggufHeader) place(headerEnd, fileEnd int) error {
 		case base > fileEnd || t.begin > fileEnd-base || size > fileEnd-base-t.begin:
 			return fmt.Errorf(
 				"tensor %q: its %d bytes at offset %d end after the file, which has %d bytes of data: the file is "+
-					"cut short, or lies",
+					"truncated or damaged",
 				t.name, size, t.begin, max(0, fileEnd-base))
 		}
 		names[t.name] = true
@@ -235,7 +236,7 @@ func (c *cursor) value(typ uint32, key string, depth int) any {
 
 func first[T any](a []T) T { return a[0] }
 
-// array reads n values of a known type; n has been checked against what is left, save for single values.
+// array reads n values of a known type; n has been checked against the remaining bytes, except for single values.
 func (c *cursor) array(typ uint32, n int, key string, depth int) any {
 	switch typ {
 	case ggufString:
@@ -320,16 +321,17 @@ func (c *cursor) name(what string) string {
 	}
 	name := c.take(n, what)
 	if i := bytes.IndexFunc(name, unicode.IsControl); i >= 0 {
-		c.fail("a %s holds control characters: %q", what, name)
+		c.fail("a %s has control characters: %q", what, name)
 	}
 	return string(name)
 }
 
-// count reads how many things of at least minBytes each follow, and refuses what the rest of the file cannot hold.
+// count reads the number of elements of at least minBytes each that follow, and refuses more than fit in the rest of
+// the file.
 func (c *cursor) count(what string, minBytes int) int {
 	n := c.u64(what)
 	if left := len(c.data) - c.at; c.err == nil && n > uint64(left/minBytes) {
-		c.fail("%s is %d, but only %d bytes follow: the file is cut short, or lies", what, n, left)
+		c.fail("%s is %d, but only %d bytes follow: the file is truncated or damaged", what, n, left)
 	}
 	if c.err != nil {
 		return 0

@@ -46,8 +46,8 @@ var (
 	}
 )
 
-// HuggingFaceName translates a GGUF tensor name. Names without a counterpart come back unchanged: "rope_freqs.weight",
-// "rope_factors_long.weight", "rope_factors_short.weight", and whatever is unknown.
+// HuggingFaceName translates a GGUF tensor name. Names without a counterpart are returned unchanged:
+// "rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight", and unknown names.
 func HuggingFaceName(arch, name string) string {
 	special, ok := ggufArchitectures[arch]
 	if !ok {
@@ -97,7 +97,7 @@ func cutLast(s, sep string) (before, after string, found bool) {
 }
 
 // interleavedHeads returns how many heads the rows of a tensor are interleaved in, 0 where they are in transformers'
-// order. llama.cpp's converter stores llama's q and k rows, and their biases, so that RoPE turns neighbouring pairs.
+// order. llama.cpp's converter stores llama's q and k rows, and their biases, so that RoPE rotates adjacent pairs.
 func interleavedHeads(arch, name string, meta map[string]any) (int, error) {
 	stem, _, _ := cutLast(name, ".")
 	layer, part, ok := layerPart(stem)

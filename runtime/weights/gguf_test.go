@@ -18,7 +18,7 @@ import (
 	"weft/quant"
 )
 
-// ggufFile builds GGUF files, lies included: what is written is what was said.
+// ggufFile builds GGUF files, valid or not.
 type ggufFile struct{ bytes.Buffer }
 
 func (b *ggufFile) u32(v uint32) *ggufFile { binary.Write(b, binary.LittleEndian, v); return b }
@@ -79,7 +79,7 @@ func layerFile() []byte {
 		data(32, 72)
 }
 
-// q and k rows come back in rotate-half order: stored rows 2j and 2j+1 of a head become j and j+D/2.
+// q and k rows are returned in rotate-half order: stored rows 2j and 2j+1 of a head become j and j+D/2.
 func TestInterleavedRowsAreSorted(t *testing.T) {
 	s := open(t, writeFile(t, t.TempDir(), "x", layerFile()))
 	q, err := s.Matrix("model.layers.1.self_attn.q_proj.weight")
@@ -231,7 +231,7 @@ func TestGGUFDamagedAnywhere(t *testing.T) {
 	}
 }
 
-// readAll reads every tensor, come what may.
+// readAll reads every tensor and ignores errors.
 func readAll(s Source) {
 	for _, name := range s.Names() {
 		s.Info(name)
@@ -249,7 +249,8 @@ func blocksFile(t testing.TB) []byte {
 	return b
 }
 
-// A file that the gguf Python package wrote (scripts/golden/gguf_blocks.py) reads as its own dequantization says.
+// A file that the gguf Python package wrote (scripts/golden/gguf_blocks.py) reads with the values of its own
+// dequantization.
 func TestGGUFOfReferenceWriter(t *testing.T) {
 	g, err := OpenGGUF("testdata/blocks.gguf")
 	if err != nil {

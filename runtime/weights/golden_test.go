@@ -206,8 +206,8 @@ func sameAs(t *testing.T, dir string) string {
 	return golden.SameAs
 }
 
-// Folders whose golden.json says that they are the same model in other files are equal tensor by tensor; every folder
-// opens and reads.
+// Folders that golden.json lists as the same model in other files are equal tensor by tensor; every folder opens and
+// reads.
 func TestGoldenModelFolders(t *testing.T) {
 	root := goldens.Path(t, "serve", "models")
 	entries, err := os.ReadDir(root)

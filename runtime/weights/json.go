@@ -10,8 +10,7 @@ import (
 	"unicode/utf8"
 )
 
-// jsonReader reads JSON strictly, token by token: what is not expected is an error, keys occur once, and no tree is
-// built.
+// jsonReader reads JSON strictly, token by token: unexpected tokens and repeated keys are errors, and no tree is built.
 type jsonReader struct{ dec *json.Decoder }
 
 func newJSONReader(text []byte) (*jsonReader, error) {
@@ -68,7 +67,7 @@ func (r *jsonReader) uints(what string, limit int) ([]int64, error) {
 			return nil, fmt.Errorf("%s: %v is not an integer in [0, 2^63)", what, t)
 		}
 		if len(out) == limit {
-			return nil, fmt.Errorf("%s: more than %d numbers", what, limit)
+			return nil, fmt.Errorf("%s: more than %d values", what, limit)
 		}
 		out = append(out, int64(n))
 	}
@@ -106,7 +105,7 @@ func (r *jsonReader) skip(what string) error {
 	}
 }
 
-// end refuses anything but white space after the value.
+// end refuses anything except white space after the value.
 func (r *jsonReader) end() error {
 	switch t, err := r.dec.Token(); {
 	case errors.Is(err, io.EOF):

@@ -8,7 +8,7 @@ import (
 	"weft/quant"
 )
 
-// Files that pack as many small things as fit, and are refused at the very end, allocate in proportion to their size.
+// Files with as many small elements as fit, which are refused only at the end, allocate in proportion to their size.
 func TestAllocationFollowsFileSize(t *testing.T) {
 	const n = 20_000
 	const lie = 99 // a value type that does not exist

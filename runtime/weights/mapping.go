@@ -52,7 +52,7 @@ func newMapping(f *os.File) (*mapping, error) {
 	return m, nil
 }
 
-// openRegular opens a file, and refuses pipes, devices and folders before it could wait for one.
+// openRegular opens a file, and refuses pipes, devices and folders without waiting for one.
 func openRegular(path string) (*os.File, error) {
 	st, err := os.Stat(path)
 	if err != nil {
@@ -86,7 +86,7 @@ func (m *mapping) check() error {
 	return nil
 }
 
-// read runs f, which reads m.data on this goroutine only, where the file still is as long as it was.
+// read runs f, which reads m.data on this goroutine only, if the file still has its length.
 func (m *mapping) read(f func() error) error {
 	if err := m.check(); err != nil {
 		return err

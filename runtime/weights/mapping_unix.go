@@ -17,8 +17,7 @@ func mapFile(f *os.File, size int) ([]byte, func() error, error) {
 	return data, func() error { return unix.Munmap(data) }, nil
 }
 
-// forget tells the system that the whole pages within data are not needed soon: they stay in the file's cache and are
-// read again on use.
+// forget releases the whole pages within data: they stay in the system's file cache and are mapped again on use.
 func forget(data []byte) {
 	page := uintptr(os.Getpagesize())
 	at := uintptr(unsafe.Pointer(unsafe.SliceData(data)))

@@ -13,14 +13,15 @@ const (
 	methodGPTQ = "gptq"
 )
 
-// Quantization is what a model's config.json says under quantization_config, of a kind that is read.
+// Quantization is what a model's config.json says under quantization_config, of a supported kind.
 type Quantization struct {
 	Method   string // "bitsandbytes" (4 bits), "awq" (GEMM), "gptq"
 	GroupLen int    // awq and gptq: inputs that share a scale; 0: all of them
-	ZeroLess int    // gptq: what a stored zero-point is less than it means, 1 in the format's first version
+	ZeroLess int    // gptq: a stored zero-point is this much less than its value, 1 in the format's first version
 }
 
-// ParseQuantization reads the value of quantization_config. What is not read is ErrUnsupported, and says what is.
+// ParseQuantization reads the value of quantization_config. Other kinds are ErrUnsupported; the error lists the
+// supported ones.
 func ParseQuantization(text []byte) (*Quantization, error) {
 	var h struct {
 		Method    string `json:"quant_method"`
@@ -91,7 +92,7 @@ func parseQuantState(text []byte) (*quantState, error) {
 	case s.BlockLen < 1 || s.BlockLen > maxBlockLen || s.NestedLen < 0 || s.NestedLen > maxBlockLen:
 		return nil, fmt.Errorf("%w: quant_state: blocks of %d, nested ones of %d", ErrFormat, s.BlockLen, s.NestedLen)
 	case (s.NestedOffset != nil) != (s.NestedLen > 0):
-		return nil, fmt.Errorf("%w: quant_state: nested_blocksize and nested_offset come together", ErrFormat)
+		return nil, fmt.Errorf("%w: quant_state: nested_blocksize and nested_offset must both be given", ErrFormat)
 	}
 	return &s, nil
 }

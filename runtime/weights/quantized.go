@@ -13,24 +13,24 @@ import (
 	"weft/quant"
 )
 
-// Quantized is a checkpoint that spells weights in several tensors: bitsandbytes' 4-bit form, AWQ or GPTQ. As a Source
-// it has the plain names of the weights ("….q_proj.weight"), in their layouts; the tensors they are made of are not
+// Quantized is a checkpoint that stores a weight in several tensors: bitsandbytes' 4-bit form, AWQ or GPTQ. As a Source
+// it has the plain names of the weights ("….q_proj.weight"), in their layouts; the tensors that they consist of are not
 // listed.
 type Quantized struct {
 	tensorFiles
 	weights map[string]*quantizedWeight
-	parts   map[string]bool // tensors that a weight is made of
+	parts   map[string]bool // tensors that a weight consists of
 	packing *Quantization   // AWQ and GPTQ: how all of them are packed
 }
 
-// What Info.Format says of quantized weights; bitsandbytes' is followed by the kind.
+// Info.Format of quantized weights; bitsandbytes' is followed by the kind.
 const (
 	formatBNB  = "bitsandbytes"
 	formatAWQ  = "AWQ"
 	formatGPTQ = "GPTQ"
 )
 
-// tensorFiles is what Dir and Safetensors have in common.
+// tensorFiles are the methods that Dir and Safetensors have in common.
 type tensorFiles interface {
 	Source
 	Floats(name string) ([]float32, []int, error)

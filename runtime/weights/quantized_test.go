@@ -215,7 +215,7 @@ func TestBitsandbytesCheckpoint(t *testing.T) {
 		{`says "fp4"`, strings.Replace(bnbState, "nf4", "fp4", 1), nil, ErrFormat},
 		{"shape [4 -8]", strings.Replace(bnbState, ",8]", ",-8]", 1), nil, ErrFormat},
 		{"blocks of 0", strings.Replace(bnbState, `"blocksize":16`, `"blocksize":0`, 1), nil, ErrFormat},
-		{"come together", strings.Replace(bnbState, `"nested_offset":1.75`, `"x":1`, 1), nil, ErrFormat},
+		{"must both be given", strings.Replace(bnbState, `"nested_offset":1.75`, `"x":1`, 1), nil, ErrFormat},
 		{"quant_state: ", bnbState[1:], nil, ErrFormat},
 		{"16 bytes of codes, want 20", strings.Replace(bnbState, "[4,8]", "[5,8]", 1), nil, ErrFormat},
 		{"not U8", bnbState, func(ts map[string]Tensor) { ts["w.absmax"] = Tensor{"F32", []int{2}, make([]byte, 8)} },
@@ -263,7 +263,7 @@ func TestParseQuantization(t *testing.T) {
 	}
 }
 
-// 4 bits apply to linear layers alone, and not twice.
+// 4 bits apply to linear layers only, and not twice.
 func TestFourBitApplies(t *testing.T) {
 	dir := goldens.Path(t, "train", "C_qlora", "checkpoints", "nf4")
 	for path, want := range map[string]int{dir: 0, goldens.Path(t, "train", "models", "tiny-llama"): 21} {
@@ -288,7 +288,7 @@ func TestFourBitApplies(t *testing.T) {
 	}
 }
 
-// FuzzQuantized: a checkpoint whose parts say anything opens or is refused, and its weights fit their shapes.
+// FuzzQuantized: a checkpoint with arbitrary parts opens or is refused, and its weights fit their shapes.
 func FuzzQuantized(f *testing.F) {
 	f.Add([]byte(bnbState), []byte(gptqConfig), uint8(16), uint8(2))
 	f.Add([]byte(`{"quant_type":"nf4","blocksize":64,"shape":[1,32]}`), []byte(`{"quant_method":"awq","bits":4,"group_size":8,"version":"gemm"}`), uint8(16), uint8(1))

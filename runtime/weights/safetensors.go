@@ -11,8 +11,8 @@ import (
 	"weft/quant"
 )
 
-// Safetensors is one opened .safetensors file. It is a Source whose names are the file's own.
-// Format: https://github.com/huggingface/safetensors (README, "Format").
+// Safetensors is one opened .safetensors file. It is a Source whose names are the file's own. Format:
+// https://github.com/huggingface/safetensors (README, "Format").
 type Safetensors struct {
 	m       *mapping
 	tensors map[string]entry
@@ -28,8 +28,8 @@ func OpenSafetensors(path string) (*Safetensors, error) {
 	return openedSafetensors(m)
 }
 
-// NewSafetensors is OpenSafetensors for a regular file that the caller has opened, and checked in ways of its own. It
-// owns f from then on, also after an error.
+// NewSafetensors is OpenSafetensors for a regular file that the caller has opened and checked. It owns f from then on,
+// also after an error.
 func NewSafetensors(f *os.File) (*Safetensors, error) {
 	m, err := newMapping(f)
 	if err != nil {
@@ -134,8 +134,8 @@ func (s *Safetensors) Ints(name string) ([]int32, []int, error) {
 	return out, slices.Clone(e.shape), nil
 }
 
-// Bytes lets use look at the stored values of a tensor of any type and shape, little-endian and row-major. They must
-// not be kept; where the file is cut short meanwhile the result is ErrChanged.
+// Bytes calls use with the stored values of a tensor of any type and shape, little-endian and row-major. use must not
+// keep them; if the file is truncated meanwhile the result is ErrChanged.
 func (s *Safetensors) Bytes(name string, use func(data []byte) error) error {
 	e, err := s.find(name)
 	if err != nil {
@@ -144,8 +144,8 @@ func (s *Safetensors) Bytes(name string, use func(data []byte) error) error {
 	return s.m.read(func() error { return use(s.m.data[e.begin:e.end:e.end]) })
 }
 
-// Hold runs f, in which what Bytes has handed out may be read, on this goroutine only; where the file is cut short
-// meanwhile the result is ErrChanged.
+// Hold runs f, which may read slices obtained from Bytes, on this goroutine only; if the file is truncated meanwhile
+// the result is ErrChanged.
 func (s *Safetensors) Hold(f func() error) error { return s.m.read(f) }
 
 // raw returns a copy of a tensor's bytes.
@@ -238,7 +238,7 @@ func ints(dtype string, b []byte) ([]int32, error) {
 	return out, nil
 }
 
-// Raw returns a tensor of any type and shape as the file holds it; Data is a copy.
+// Raw returns a tensor of any type and shape as stored; Data is a copy.
 func (s *Safetensors) Raw(name string) (Tensor, error) {
 	e, err := s.find(name)
 	if err != nil {

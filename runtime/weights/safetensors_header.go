@@ -29,8 +29,8 @@ type entry struct {
 	begin, end int
 }
 
-// parseHeader reads the header of a safetensors file that is data. The format's rules hold afterwards: names are
-// unique, sizes agree with shapes, and the tensors fill the rest of the file without hole or overlap.
+// parseHeader reads the header of a safetensors file that is data. Afterwards the format's rules are satisfied: names
+// are unique, sizes agree with shapes, and the tensors fill the rest of the file without hole or overlap.
 func parseHeader(data []byte) (map[string]entry, map[string]string, error) {
 	if len(data) < 8 {
 		return nil, nil, fmt.Errorf("%d bytes are too few for a safetensors file", len(data))
@@ -111,9 +111,9 @@ func parseEntry(r *jsonReader, name string, dataBytes int) (entry, error) {
 	case !known:
 		return e, fmt.Errorf("dtype %q is unknown", e.dtype)
 	case len(offsets) != 2:
-		return e, fmt.Errorf("data_offsets has %d numbers, want 2", len(offsets))
+		return e, fmt.Errorf("data_offsets has %d values, want 2", len(offsets))
 	case offsets[0] > offsets[1] || offsets[1] > int64(dataBytes):
-		return e, fmt.Errorf("data_offsets %v lie outside the %d bytes of data: the file is cut short, or lies",
+		return e, fmt.Errorf("data_offsets %v are outside the %d bytes of data: the file is truncated or damaged",
 			offsets, dataBytes)
 	}
 	var overflow bool

@@ -46,7 +46,7 @@ func mustRefuse(t *testing.T, data []byte, say string) {
 	runtime.ReadMemStats(&after)
 	if err == nil {
 		s.Close()
-		t.Fatalf("opened; want an error that says %q", say)
+		t.Fatalf("opened; want an error that contains %q", say)
 	}
 	if !errors.Is(err, ErrFormat) || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), say) {
 		t.Errorf("error %q; want ErrFormat, the path, and %q", err, say)
@@ -105,9 +105,9 @@ func TestSafetensorsRefuses(t *testing.T) {
 		{"shape overflow", st(one("F32", "[4611686018427387904,4]", "[0,0]"), 0), "does not take"},
 		{"shape overflow to zero", st(one("F32", "[4294967296,4294967296]", "[0,0]"), 0), "does not take"},
 		{"dimensions", st(one("U8", "["+strings.Repeat("1,", 40)+"1]", "[0,1]"), 1), "more than 32"},
-		{"size lies", st(one("F32", "[2]", "[0,4]"), 4), "does not take"},
+		{"false size", st(one("F32", "[2]", "[0,4]"), 4), "does not take"},
 		{"odd bits", st(one("F4", "[3]", "[0,2]"), 2), "does not take"},
-		{"offsets one", st(one("U8", "[1]", "[0]"), 1), "has 1 numbers"},
+		{"offsets one", st(one("U8", "[1]", "[0]"), 1), "has 1 values"},
 		{"offsets three", st(one("U8", "[1]", "[0,1,2]"), 1), "more than 2"},
 		{"offsets reversed", st(one("U8", "[1]", "[1,0]"), 1), "outside"},
 		{"offsets after the end", st(one("U8", "[8]", "[0,8]"), 7), "outside"},
@@ -245,7 +245,7 @@ func TestWriteSafetensorsRefuses(t *testing.T) {
 	}
 }
 
-// A shard or index that lies is refused, whatever the lie.
+// A shard or index with false entries is refused.
 func TestDirRefuses(t *testing.T) {
 	file := func(names ...string) []byte {
 		var parts []string
@@ -278,7 +278,7 @@ func TestDirRefuses(t *testing.T) {
 		{"empty map", map[string][]byte{i: index("")}, "weight_map"},
 		{"map twice", map[string][]byte{i: []byte(`{"weight_map":{"a":"1"},"weight_map":{"a":"1"}}`), "1": file("a")}, "twice"},
 		{"name twice", map[string][]byte{i: index(`"a":"1","a":"1"`), "1": file("a")}, "twice"},
-		{"map of numbers", map[string][]byte{i: index(`"a":1`)}, "not a string"},
+		{"map of integers", map[string][]byte{i: index(`"a":1`)}, "not a string"},
 		{"not JSON", map[string][]byte{i: []byte("shards")}, "invalid"},
 		{"after the end", map[string][]byte{i: []byte(`{"weight_map":{"a":"1"}} x`), "1": file("a")}, "after the end"},
 		{"single malformed", map[string][]byte{singleFile: []byte("?")}, "too few"},

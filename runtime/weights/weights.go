@@ -1,6 +1,6 @@
 // Package weights reads model files: safetensors (single or sharded) and GGUF, memory-mapped, as named tensors. Parsers
-// trust nothing: every count, offset and size is checked against the file before it is used, and nothing is allocated
-// that the file's size does not justify. Errors name the file, the place and the reason.
+// do not trust files: every count, offset and size is checked against the file before it is used, and allocations are
+// bounded by the file's size. Errors name the file, the position and the reason.
 package weights
 
 import (
@@ -16,11 +16,11 @@ import (
 var (
 	// ErrFormat says that a file breaks the rules of its format.
 	ErrFormat = errors.New("malformed model file")
-	// ErrUnsupported says that a file may be sound but holds something that is not read here.
+	// ErrUnsupported says that a file may be valid but contains something that weft does not read.
 	ErrUnsupported = errors.New("unsupported model file")
 	// ErrNoTensor says that no tensor has the name.
 	ErrNoTensor = errors.New("no such tensor")
-	// ErrKind says that a tensor exists but has another rank or type than was asked for.
+	// ErrKind says that a tensor exists but does not have the requested rank or type.
 	ErrKind = errors.New("tensor has another kind")
 	// ErrChanged says that a file shrank or vanished under its mapping.
 	ErrChanged = errors.New("model file changed while in use")
@@ -39,8 +39,7 @@ type Source interface {
 	Matrix(name string) (*quant.Matrix, error)
 	// Vector returns a one-dimensional tensor widened to float32.
 	Vector(name string) ([]float32, error)
-	// Release says that the named tensor is not needed soon: the memory that its mapping takes is given back. It may be
-	// read again.
+	// Release releases the memory of the named tensor's mapping, because it is not needed soon. It may be read again.
 	Release(name string)
 	Close() error
 }
@@ -48,14 +47,14 @@ type Source interface {
 // Info describes a stored tensor.
 type Info struct {
 	Shape  []int  // outermost first: [Out, In]
-	Format string // as the file spells it: "BF16", "Q4_1", …
+	Format string // as spelled in the file: "BF16", "Q4_1", …
 	Bytes  int64
 	File   string
 }
 
 // Open opens a model for reading: a folder with model.safetensors or a sharded set, one .safetensors file, or a GGUF
-// file. Files are told apart by their first bytes, not by their names. Checkpoints of bitsandbytes (4 bits), AWQ and
-// GPTQ are Quantized.
+// file. The type of a file is determined by its first bytes, not by its name. Checkpoints of bitsandbytes (4 bits), AWQ
+// and GPTQ are Quantized.
 //
 // The files are mapped read-only. If one is truncated while it is open, a read inside this package returns ErrChanged;
 // a read of a Matrix whose Data aliases the mapping (F32, F16, BF16) by others then ends the process, as any mapping

@@ -22,10 +22,10 @@ type Tensor struct {
 	Data  []byte
 }
 
-// WriteSafetensors writes a file that OpenSafetensors and every other reader of the format takes: data from a multiple
+// WriteSafetensors writes a file that OpenSafetensors and every other reader of the format accept: data from a multiple
 // of 8 bytes on, wide dtypes first so that every value is aligned, then by name; metadata (may be nil) as __metadata__.
-// The file appears whole or not at all: it is written beside path, synced, and renamed. Two calls with equal arguments
-// write equal bytes.
+// The file is complete or absent: it is written next to path, synced, and renamed. Two calls with equal arguments write
+// equal bytes.
 func WriteSafetensors(path string, tensors map[string]Tensor, metadata map[string]string) error {
 	header, err := encodeHeader(tensors, metadata)
 	if err != nil {

@@ -85,7 +85,7 @@ func linears(c *model.Config) []linear {
 
 // each calls do for every adapted layer with its two factors, A [R, in] and B [out, R]. Equal options give equal
 // factors.
-func each(cfg *model.Config, o Options, do func(layer int, l linear, a, b lora.Factor)) {
+func each(cfg *model.Config, o Options, do func(layer int, l linear, a, b lora.Matrix)) {
 	for layer := range cfg.Layers {
 		if o.Layers != nil && !slices.Contains(o.Layers, layer) {
 			continue
@@ -104,7 +104,7 @@ func each(cfg *model.Config, o Options, do func(layer int, l linear, a, b lora.F
 }
 
 // factor returns normal numbers of the given standard deviation.
-func factor(rng *rand.Rand, dtype tensor.DType, rows, cols int, std float64) lora.Factor {
+func factor(rng *rand.Rand, dtype tensor.DType, rows, cols int, std float64) lora.Matrix {
 	data := make([]byte, 0, rows*cols*dtype.Size())
 	for range rows * cols {
 		v := float32(rng.NormFloat64() * std)
@@ -117,17 +117,17 @@ func factor(rng *rand.Rand, dtype tensor.DType, rows, cols int, std float64) lor
 			data = binary.LittleEndian.AppendUint32(data, math.Float32bits(v))
 		}
 	}
-	return lora.Factor{DType: dtype, Rows: rows, Cols: cols, Data: data}
+	return lora.Matrix{DType: dtype, Rows: rows, Cols: cols, Data: data}
 }
 
 // Adapter returns a random adapter in host memory: the one that Write writes for the same arguments.
 func Adapter(cfg *model.Config, o Options) *lora.Adapter {
 	o = o.filled(cfg)
 	out := &lora.Adapter{Layers: make([][lora.NumTargets]lora.Module, cfg.Layers)}
-	each(cfg, o, func(layer int, l linear, a, b lora.Factor) {
+	each(cfg, o, func(layer int, l linear, a, b lora.Matrix) {
 		row, at := len(b.Data)/b.Rows, 0
 		for i, t := range l.targets {
-			part := lora.Factor{DType: b.DType, Rows: l.rows[i], Cols: b.Cols,
+			part := lora.Matrix{DType: b.DType, Rows: l.rows[i], Cols: b.Cols,
 				Data: b.Data[at*row : (at+l.rows[i])*row]}
 			out.Layers[layer][t] = lora.Module{A: a, B: part, Scale: float32(float64(o.Alpha) / float64(o.Rank))}
 			at += l.rows[i]
@@ -140,7 +140,7 @@ func Adapter(cfg *model.Config, o Options) *lora.Adapter {
 func Write(dir string, cfg *model.Config, o Options) error {
 	o = o.filled(cfg)
 	tensors := map[string]weights.Tensor{}
-	each(cfg, o, func(layer int, l linear, a, b lora.Factor) {
+	each(cfg, o, func(layer int, l linear, a, b lora.Matrix) {
 		name := fmt.Sprintf("base_model.model.model.layers.%d.%s.%s.", layer, l.block, l.name)
 		tensors[name+"lora_A.weight"] = weights.Tensor{DType: a.DType.String(), Shape: []int{a.Rows, a.Cols},
 			Data: a.Data}

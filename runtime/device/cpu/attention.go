@@ -55,12 +55,13 @@ func (d *cpuDevice) RoPE(a device.RoPEArgs) error {
 	return nil
 }
 
-// tiling says how the work of an attention is cut: query heads of a KV head and rows of a sequence into items of at
-// most QUERIES_MAX queries, and, where an item would have many keys, the spans of its keys too.
-type tiling struct{ heads, rows, spans int }
+// tiling says how the work of an attention is divided: query heads of a KV head and rows of a sequence into items of at
+// most QUERIES_MAX queries, and, where an item would have many keys, its key blocks (KEY_BLOCK absolute positions each)
+// too.
+type tiling struct{ heads, rows, keyBlocks int }
 
-// tilingOf cuts so finely that the threads can share the work evenly: about eight items a thread by keys, none below
-// one span.
+// tilingOf divides the work finely enough for the threads to balance it: about eight items per thread by keys, at least
+// one key block each.
 func tilingOf(a *device.AttentionArgs, kvHeads, group, threads int) tiling {
 	t := tiling{heads: min(group, C.QUERIES_MAX)}
 	t.rows = max(1, C.QUERIES_MAX/t.heads)
@@ -68,14 +69,14 @@ func tilingOf(a *device.AttentionArgs, kvHeads, group, threads int) tiling {
 	for s := range len(a.Indptr) - 1 {
 		for row := int(a.Indptr[s]); row < int(a.Indptr[s+1]); row += t.rows {
 			last := min(row+t.rows, int(a.Indptr[s+1])) - 1
-			n := spansOf(a.Positions[row], a.Positions[last], a.Window)
+			n := keyBlocksOf(a.Positions[row], a.Positions[last], a.Window)
 			longest, sum, items = max(longest, n), sum+n, items+kvHeads*((group+t.heads-1)/t.heads)
 		}
 	}
 	sum *= kvHeads * ((group + t.heads - 1) / t.heads)
-	t.spans = max(1, sum/(8*threads))
-	if longest <= t.spans {
-		t.spans = longest
+	t.keyBlocks = max(1, sum/(8*threads))
+	if longest <= t.keyBlocks {
+		t.keyBlocks = longest
 	}
 	for longest == 1 && t.heads > 1 && items < 2*threads {
 		t.heads = (t.heads + 1) / 2
@@ -84,17 +85,17 @@ func tilingOf(a *device.AttentionArgs, kvHeads, group, threads int) tiling {
 	return t
 }
 
-// spansOf returns how many spans hold keys that rows at the positions from first to last see.
-func spansOf(first, last int32, window int) int {
-	begin, _ := spanRange(first, last, window)
-	return int(last)/C.SPAN - begin + 1
+// keyBlocksOf returns how many key blocks contain keys that are visible to rows at the positions from first to last.
+func keyBlocksOf(first, last int32, window int) int {
+	begin, _ := keyBlockRange(first, last, window)
+	return int(last)/C.KEY_BLOCK - begin + 1
 }
 
-func spanRange(first, last int32, window int) (begin, end int) {
+func keyBlockRange(first, last int32, window int) (begin, end int) {
 	if window > 0 {
-		begin = max(0, int(first)-window+1) / C.SPAN
+		begin = max(0, int(first)-window+1) / C.KEY_BLOCK
 	}
-	return begin, int(last)/C.SPAN + 1
+	return begin, int(last)/C.KEY_BLOCK + 1
 }
 
 func (d *cpuDevice) Attention(a device.AttentionArgs) error {
@@ -127,7 +128,7 @@ func (d *cpuDevice) Attention(a device.AttentionArgs) error {
 		return fmt.Errorf("%s: %w", op, err)
 	}
 	part := int64(a.HeadDim+15)&^15 + 16
-	if err := d.needScratch(4 * C.QUERIES_MAX * (C.SPAN + 2*part)); err != nil {
+	if err := d.needScratch(4 * C.QUERIES_MAX * (C.KEY_BLOCK + 2*part)); err != nil {
 		return fmt.Errorf("%s: %w", op, err)
 	}
 	if err := d.needShared(4 * part * w.parts); err != nil {
@@ -143,8 +144,8 @@ func (d *cpuDevice) Attention(a device.AttentionArgs) error {
 	return nil
 }
 
-// attentionWork is the items of an attention and, for queries whose keys several of them share, what merges their
-// parts.
+// attentionWork is the items of an attention and, for queries whose keys are divided among several items, the merges of
+// their parts.
 type attentionWork struct {
 	t             tiling
 	group         int
@@ -157,17 +158,17 @@ type attentionWork struct {
 func (d *cpuDevice) attentionWork(a *device.AttentionArgs, w *attentionWork) (err error) {
 	items, merges := 0, 0
 	w.each(a, func(_, _, _, _, begin, end int) {
-		n := (end - begin + w.t.spans - 1) / w.t.spans
+		n := (end - begin + w.t.keyBlocks - 1) / w.t.keyBlocks
 		items += n
 		if n > 1 {
 			merges++
 		}
 	})
-	if w.items, err = room[C.attention_item](&d.arena, items); err != nil {
+	if w.items, err = zeroed[C.attention_item](&d.arena, items); err != nil {
 		return err
 	}
 	if merges > 0 {
-		if w.merges, err = room[C.attention_item](&d.arena, merges); err != nil {
+		if w.merges, err = zeroed[C.attention_item](&d.arena, merges); err != nil {
 			return err
 		}
 	}
@@ -183,32 +184,32 @@ func (d *cpuDevice) attentionWork(a *device.AttentionArgs, w *attentionWork) (er
 		heads := min(w.t.heads, (kvHead+1)*w.group-head)
 		it := C.attention_item{
 			pages: pages, row: C.int32_t(row), rows: C.int32_t(rows), position: C.int32_t(a.Positions[row]),
-			kv_head: C.int32_t(kvHead), head: C.int32_t(head), heads: C.int32_t(heads), span: C.int32_t(begin),
-			spans: C.int32_t(end - begin), part: -1,
+			kv_head: C.int32_t(kvHead), head: C.int32_t(head), heads: C.int32_t(heads), key_block: C.int32_t(begin),
+			key_blocks: C.int32_t(end - begin), part: -1,
 		}
-		if end-begin <= w.t.spans {
+		if end-begin <= w.t.keyBlocks {
 			w.items = append(w.items, it)
 			return
 		}
 		it.part = C.int64_t(w.parts)
 		w.merges = append(w.merges, it)
-		for span := begin; span < end; span += w.t.spans {
-			it.span, it.spans, it.part = C.int32_t(span), C.int32_t(min(w.t.spans, end-span)), C.int64_t(w.parts)
+		for at := begin; at < end; at += w.t.keyBlocks {
+			it.key_block, it.key_blocks, it.part = C.int32_t(at), C.int32_t(min(w.t.keyBlocks, end-at)), C.int64_t(w.parts)
 			w.items = append(w.items, it)
-			w.parts += int64(it.spans) * int64(rows*heads)
+			w.parts += int64(it.key_blocks) * int64(rows*heads)
 		}
 	})
 	return err
 }
 
-// each calls f for every tile of rows and heads with the spans of its keys.
+// each calls f for every tile of rows and heads with its range of key blocks.
 func (w *attentionWork) each(a *device.AttentionArgs, f func(seq, row, rows, head, begin, end int)) {
 	for s := range len(a.Indptr) - 1 {
 		first, last := int(a.Indptr[s]), int(a.Indptr[s+1])
 		for tile := (last - first - 1) / w.t.rows; tile >= 0 && first < last; tile-- {
 			row := first + tile*w.t.rows
 			rows := min(w.t.rows, last-row)
-			begin, end := spanRange(a.Positions[row], a.Positions[row+rows-1], a.Window)
+			begin, end := keyBlockRange(a.Positions[row], a.Positions[row+rows-1], a.Window)
 			for kvHead := range w.kv.KVHeads {
 				for h := 0; h < w.group; h += w.t.heads {
 					f(s, row, rows, kvHead*w.group+h, begin, end)

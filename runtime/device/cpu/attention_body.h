@@ -1,26 +1,28 @@
-// Attention over pages, written once over v16. The keys of a query fall into spans of SPAN absolute positions. Within a span: scores (lane = key, a chain
-// over the head's columns), their maximum, exponentials, their sum (lane = position % 16, blocks ascending, a fixed tree), and the values in ascending
-// order. The spans that hold a visible key are then merged in ascending order. So what a query sees does not depend on how its keys are shared out,
-// and a masked key adds nothing, not even a product with zero.
+// Attention over pages, written once over v16. The keys of a query fall into key blocks of KEY_BLOCK absolute
+// positions, which are made of blocks of 16 keys. Within a key block: scores (lane = key, a chain over the head's
+// columns), their maximum, exponentials, their sum (lane = position % 16, blocks ascending, a fixed tree), and the
+// values in ascending order. The key blocks that contain a visible key are then merged in ascending order. So the
+// result of a query does not depend on how its keys are divided among threads, and a masked key adds nothing, not even
+// a product with zero.
 #include "math_body.h"
 
-enum { BLOCKS = SPAN / 16 };
+enum { BLOCKS = KEY_BLOCK / 16 };
 
 typedef struct {
 	const float *q;
-	float *score;  // [SPAN] scores, then exponentials
-	float *acc;    // [head_dim rounded up to 16] of the span
-	float top, sum; // of the span; sum 0: nothing was seen
+	float *score;  // [KEY_BLOCK] scores, then exponentials
+	float *acc;    // [head_dim rounded up to 16] of the key block
+	float top, sum; // of the key block; sum 0: no key was visible
 	int64_t position;
-	int32_t lo, hi; // visible keys of the span
+	int32_t lo, hi; // visible keys of the key block
 } query;
 
-// Where the blocks of 16 keys and their values of a span lie, and the keys of the next one.
+// Addresses of the blocks of 16 keys and of their values in a key block, and of the keys of the next key block.
 typedef struct {
 	const void *k[BLOCKS], *v[BLOCKS], *next[BLOCKS];
 	int block_bytes; // of 16 keys
-	int fetch;       // this group is the first to see the span: it brings the values, then the next keys, nearer
-} span_blocks;
+	int fetch;       // this group is the first to read the key block: it prefetches the values, then the next keys
+} key_block_data;
 
 ALWAYS v16 load_kv(const void *p, int64_t i, const int dtype) {
 	if (dtype == DTYPE_F32) {
@@ -41,8 +43,9 @@ ALWAYS v16 load_kv_part(const void *p, int64_t i, int n, const int dtype) {
 	return load_kv(t, 0, dtype);
 }
 
-// Scores of nq queries with nb blocks from block b on: independent chains, as many as the registers hold.
-ALWAYS void score_blocks(const span_blocks *at, int b, int d, const int dtype, query *const *qs, const int nq, const int nb) {
+// Scores of nq queries with the nb blocks from block b on: as many independent chains as fit the registers.
+ALWAYS void score_blocks(
+	const key_block_data *at, int b, int d, const int dtype, query *const *qs, const int nq, const int nb) {
 	v16 a[ATTENTION_CHAINS];
 	for (int i = 0; i < nq * nb; i++) {
 		a[i] = v_set1(0);
@@ -69,7 +72,8 @@ ALWAYS void score_blocks(const span_blocks *at, int b, int d, const int dtype, q
 	}
 }
 
-ALWAYS void score_all(const span_blocks *at, int first, int last, int d, const int dtype, query *const *qs, const int nq) {
+ALWAYS void score_all(
+	const key_block_data *at, int first, int last, int d, const int dtype, query *const *qs, const int nq) {
 	const int nb = ATTENTION_CHAINS / nq < 4 ? ATTENTION_CHAINS / nq : 4;
 	int b = first;
 	for (; b + nb <= last; b += nb) {
@@ -110,7 +114,7 @@ ALWAYS void exponentials(const attention_op *o, query *q) {
 	}
 	q->top = v_hmax(m);
 	q->sum = 0;
-	if (q->top == -INFINITY) { // scores of -inf alone: they weigh nothing
+	if (q->top == -INFINITY) { // all scores are -inf: their weights are zero
 		return;
 	}
 	v16 top = v_set1(q->top);
@@ -125,8 +129,9 @@ ALWAYS void exponentials(const attention_op *o, query *q) {
 	q->sum = v_hsum(sum);
 }
 
-// acc += p[j] V[j] of nq queries for the keys [lo, hi) of the span, columns [c, c+cols*16).
-ALWAYS void value_cols(const span_blocks *at, int d, int c, const int cols, int tail, const int dtype, query *const *qs, const int nq, int lo, int hi) {
+// acc += p[j] V[j] of nq queries for the keys [lo, hi) of the key block, columns [c, c+cols*16).
+ALWAYS void value_cols(const key_block_data *at, int d, int c, const int cols, int tail, const int dtype,
+	query *const *qs, const int nq, int lo, int hi) {
 	v16 a[ATTENTION_QUERIES * ATTENTION_COLS];
 	for (int i = 0; i < nq; i++) {
 		for (int b = 0; b < cols; b++) {
@@ -136,7 +141,8 @@ ALWAYS void value_cols(const span_blocks *at, int d, int c, const int cols, int 
 	for (int j = lo; j < hi; j++) {
 		const void *v = at->v[j / 16];
 		if (at->fetch && c == 0) {
-			for (int64_t from = at->block_bytes / 16 * (j % 16), end = from + at->block_bytes / 16; from < end; from += 64) {
+			for (int64_t from = at->block_bytes / 16 * (j % 16), end = from + at->block_bytes / 16; from < end;
+				from += 64) {
 				__builtin_prefetch((const char *)at->next[j / 16] + from, 0, 2);
 			}
 		}
@@ -159,7 +165,8 @@ ALWAYS void value_cols(const span_blocks *at, int d, int c, const int cols, int 
 	}
 }
 
-ALWAYS void value_range(const span_blocks *at, int d, const int dtype, query *const *qs, const int nq, int lo, int hi) {
+ALWAYS void value_range(
+	const key_block_data *at, int d, const int dtype, query *const *qs, const int nq, int lo, int hi) {
 	int c = 0;
 	if (lo >= hi) {
 		return;
@@ -172,9 +179,12 @@ ALWAYS void value_range(const span_blocks *at, int d, const int dtype, query *co
 	}
 }
 
-// The span for nq queries: together where all of them see a key, each alone before and after.
-ALWAYS void attend_group(const attention_op *o, const span_blocks *at, const int dtype, query *const *qs, const int nq) {
-	int d = o->kv.head_dim, lo = SPAN, hi = 0, from = 0, to = SPAN; // [lo, hi): seen by any; [from, to): by all
+// The key block for nq queries: together for keys that all of them see, one query at a time for the keys before and
+// after.
+ALWAYS void attend_group(
+	const attention_op *o, const key_block_data *at, const int dtype, query *const *qs, const int nq) {
+	int d = o->kv.head_dim, lo = KEY_BLOCK, hi = 0, from = 0,
+		to = KEY_BLOCK; // [lo, hi): visible to any; [from, to): to all
 	for (int i = 0; i < nq; i++) {
 		lo = qs[i]->lo < lo ? qs[i]->lo : lo;
 		hi = qs[i]->hi > hi ? qs[i]->hi : hi;
@@ -201,7 +211,7 @@ ALWAYS void attend_group(const attention_op *o, const span_blocks *at, const int
 	}
 }
 
-ALWAYS void attend_all(const attention_op *o, span_blocks *at, const int dtype, query *const *qs, int n) {
+ALWAYS void attend_all(const attention_op *o, key_block_data *at, const int dtype, query *const *qs, int n) {
 	for (; n >= ATTENTION_QUERIES; n -= ATTENTION_QUERIES, qs += ATTENTION_QUERIES) {
 		attend_group(o, at, dtype, qs, ATTENTION_QUERIES);
 		at->fetch = 0;
@@ -215,7 +225,7 @@ ALWAYS void attend_all(const attention_op *o, span_blocks *at, const int dtype, 
 	}
 }
 
-static void FN(attend)(const attention_op *o, span_blocks *at, query *const *qs, int n) {
+static void FN(attend)(const attention_op *o, key_block_data *at, query *const *qs, int n) {
 	if (o->kv.dtype == DTYPE_F16) {
 		attend_all(o, at, DTYPE_F16, qs, n);
 	} else if (o->kv.dtype == DTYPE_BF16) {
@@ -225,7 +235,8 @@ static void FN(attend)(const attention_op *o, span_blocks *at, query *const *qs,
 	}
 }
 
-// total += part, both [top, sum, padding to 16, acc]: what a query has seen in spans so far, and in the next one.
+// total += part, both [top, sum, padding to 16, acc]: the sums of a query over its key blocks so far, and over the next
+// one.
 static void merge(float *total, const float *part, int64_t padded) {
 	if (part[1] == 0) {
 		return;
@@ -256,36 +267,37 @@ static float *out_of(const attention_op *o, const attention_item *it, int i) {
 	return o->out + (it->row + i / it->heads) * o->out_stride + (int64_t)(it->head + i % it->heads) * o->kv.head_dim;
 }
 
-// Where the block of 16 keys at a position begins, in elements.
+// The offset, in elements, of the block of 16 keys at a position.
 ALWAYS int64_t block_at(const kv_layer *kv, const attention_item *it, int64_t position) {
 	int64_t head = it->kv_head * (int64_t)kv->page_len * kv->head_dim;
 	return it->pages[position / kv->page_len] * kv->page_elems + head + position % kv->page_len * kv->head_dim;
 }
 
-// An item: at most QUERIES_MAX queries, rows times heads of one KV head, over spans of their keys. Whole items write their output; the others leave a part for
-// each span and query. scratch: QUERIES_MAX times scores, a span's part and a total.
+// An item: at most QUERIES_MAX queries, rows times heads of one KV head, over key blocks. An item with all key blocks
+// of its queries writes their output; the others write a part for each key block and query. scratch: QUERIES_MAX times
+// scores, the part of a key block and a total.
 static void FN(attention)(const attention_op *o, const attention_item *it, float *scratch) {
 	const kv_layer *kv = &o->kv;
 	query all[QUERIES_MAX], *live[QUERIES_MAX];
 	int d = kv->head_dim, n = it->rows * it->heads;
 	int64_t padded = (d + 15) / 16 * 16, size = 16 + padded, elem = kv->dtype == DTYPE_F32 ? 4 : 2;
-	float *scores = scratch, *part = scores + QUERIES_MAX * SPAN, *total = part + QUERIES_MAX * size;
+	float *scores = scratch, *part = scores + QUERIES_MAX * KEY_BLOCK, *total = part + QUERIES_MAX * size;
 	for (int i = 0; i < n; i++) {
 		all[i].q = o->q + (it->row + i / it->heads) * o->q_stride + (int64_t)(it->head + i % it->heads) * d;
-		all[i].score = scores + i * SPAN;
+		all[i].score = scores + i * KEY_BLOCK;
 		all[i].position = it->position + i / it->heads;
 	}
 	memset(total, 0, (size_t)(n * size) * 4);
-	for (int64_t s = it->span; s < it->span + it->spans; s++) {
-		int64_t base = s * SPAN;
-		span_blocks at;
+	for (int64_t s = it->key_block; s < it->key_block + it->key_blocks; s++) {
+		int64_t base = s * KEY_BLOCK;
+		key_block_data at;
 		int seen = 0;
-		float *parts = it->part < 0 ? part : *o->parts + (it->part + (s - it->span) * n) * size;
+		float *parts = it->part < 0 ? part : *o->parts + (it->part + (s - it->key_block) * n) * size;
 		for (int i = 0; i < n; i++) {
 			query *q = &all[i];
 			int64_t lo = o->window > 0 ? q->position - (int64_t)o->window + 1 - base : 0, hi = q->position + 1 - base;
-			q->lo = lo < 0 ? 0 : lo > SPAN ? SPAN : (int32_t)lo;
-			q->hi = hi < 0 ? 0 : hi > SPAN ? SPAN : (int32_t)hi;
+			q->lo = lo < 0 ? 0 : lo > KEY_BLOCK ? KEY_BLOCK : (int32_t)lo;
+			q->hi = hi < 0 ? 0 : hi > KEY_BLOCK ? KEY_BLOCK : (int32_t)hi;
 			q->acc = parts + i * size + 16;
 			parts[i * size + 1] = 0;
 			if (q->lo < q->hi) {
@@ -295,14 +307,16 @@ static void FN(attention)(const attention_op *o, const attention_item *it, float
 		if (seen == 0) {
 			continue;
 		}
-		// later rows see no earlier first and no earlier last key
+		// the first and the last visible key of a later row are never earlier
 		at.fetch = 1;
 		at.block_bytes = (int)(16 * d * elem);
 		for (int b = live[0]->lo / 16; b < (live[seen - 1]->hi + 15) / 16; b++) {
-			int64_t from = block_at(kv, it, base + 16 * b) * elem, next = base + SPAN + 16 * b;
+			int64_t from = block_at(kv, it, base + 16 * b) * elem, next = base + KEY_BLOCK + 16 * b;
 			at.k[b] = kv->k + from;
 			at.v[b] = kv->v + from;
-			at.next[b] = next < (it->span + it->spans) * SPAN && next <= live[seen - 1]->position ? kv->k + block_at(kv, it, next) * elem : at.k[b];
+			at.next[b] = next < (it->key_block + it->key_blocks) * KEY_BLOCK && next <= live[seen - 1]->position
+				? kv->k + block_at(kv, it, next) * elem
+				: at.k[b];
 		}
 		FN(attend)(o, &at, live, seen);
 		for (int i = 0; i < seen; i++) {
@@ -319,13 +333,13 @@ static void FN(attention)(const attention_op *o, const attention_item *it, float
 	}
 }
 
-// Merges the parts of the items that share the queries of the item it, whose spans are all of theirs.
+// Merges the parts of the items that share the queries of the item it, which names all their key blocks.
 static void FN(attention_merge)(const attention_op *o, const attention_item *it, float *scratch) {
 	int d = o->kv.head_dim, n = it->rows * it->heads;
 	int64_t padded = (d + 15) / 16 * 16, size = 16 + padded;
 	for (int i = 0; i < n; i++) {
 		memset(scratch, 0, (size_t)size * 4);
-		for (int64_t s = 0; s < it->spans; s++) {
+		for (int64_t s = 0; s < it->key_blocks; s++) {
 			merge(scratch, *o->parts + (it->part + s * n + i) * size, padded);
 		}
 		finish(scratch, out_of(o, it, i), d);

@@ -112,7 +112,7 @@ func (a attend) reference(q, k, v []float32) []float64 {
 // Against float64, and the same bits for every page length, chunk, number of threads and instruction set.
 func TestAttention(t *testing.T) {
 	for i, a := range []attend{
-		{heads: 3, kvHeads: 1, dim: 16, dtype: tensor.F32, rows: 700}, // three spans
+		{heads: 3, kvHeads: 1, dim: 16, dtype: tensor.F32, rows: 700}, // three key blocks
 		{heads: 2, kvHeads: 2, dim: 20, dtype: tensor.F16, rows: 600, window: 300},
 		{heads: 2, kvHeads: 1, dim: 8, dtype: tensor.F32, rows: 530, window: 5, softcap: 3},
 		{heads: 9, kvHeads: 3, dim: 64, dtype: tensor.F32},

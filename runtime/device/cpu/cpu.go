@@ -30,7 +30,7 @@ type cpuDevice struct {
 	memory      memory
 	pool        *C.pool
 	arena       arena
-	last        *C.op // the end of the recorded list
+	last        *C.op // the last of the recorded list
 	first       *C.op
 	shared      **C.uint8_t // cell in C memory: prepared tiles and low-rank products of the running operation
 	sharedMem   block
@@ -111,8 +111,8 @@ func (d *cpuDevice) run() {
 }
 
 // Close ends the threads and frees the device's own memory; recorded operations that were not run are dropped. Buffers,
-// weights and caches still alive are an error with the bytes of each purpose; their owners may still free them. A
-// second Close returns device.ErrClosed.
+// weights and caches that are not freed yet are an error with the bytes of each purpose; their owners may still free
+// them. A second Close returns device.ErrClosed.
 func (d *cpuDevice) Close() error {
 	if d.closed.Swap(true) {
 		return fmt.Errorf("close: %w", device.ErrClosed)

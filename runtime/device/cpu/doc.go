@@ -1,12 +1,15 @@
-// Package cpu is the device of C kernels: one file per family and instruction set, chosen at run time, run by a small
-// pool of threads.
+// Package cpu is the device with C kernels, chosen at run time by instruction set and run by a pool of threads. Kernels
+// whose source is the same for every instruction set are written once over 16 lanes (NAME_body.h) and compiled by
+// bodies_ISA.c over the vectors of vec_ISA.h. The integer kernels of Linear (linear_ISA.c), the measurements of peak
+// throughput (peak_ISA.c) and the bf16 products of AVX-512 (product_avx512_amd64.c) are written for one instruction set
+// each and have files of their own. table.c collects them.
 //
 // # Recording
 //
 // A Device method checks its arguments and appends a record to memory that C can read; no call crosses into C until
 // Sync, which runs the whole list in one call. An operation is one or more phases of independent chunks: outputs,
-// heads, rows, or spans of keys at fixed positions, never other parts of a sum, so that results do not depend on who
-// computes what. In the steady state recording and running allocate nothing.
+// heads, rows, or key blocks at fixed positions, never other parts of a sum, so that results do not depend on which
+// thread computes what. In the steady state recording and running allocate nothing.
 //
 // # Packed weights
 //
@@ -14,7 +17,7 @@
 //
 //	F32, F16   [N/16][K][16]
 //	BF16       [N/16][ceil(K/2)][16][2]
-//	Int8       [N/16][K/32] of [8][16][4] codes, stored plus 128 where the integer kernels multiply unsigned by signed (avx512)
+//	Int8       [N/16][K/32] of [8][16][4] codes; plus 128 for kernels that multiply unsigned by signed (avx512)
 //	Int4       [N/16][K/32] of 256 bytes: byte [j][row][i] holds the codes of columns 4j+i (low) and 16+4j+i (high), j < 4
 //	Lookup4    as Int4, the codes being indices
 //
@@ -22,9 +25,9 @@
 // when groups have 16 or 32 columns, else behind the panel's codes. Rows are padded to 16 and columns to 32 with values
 // that contribute nothing.
 //
-// Factors of LoRA stay as device.LoRAMatrices says and in the type of their file.
+// LoRA A and B matrices stay in the layout of device.LoRAMatrices and in the data type of their file.
 //
-// # Numbers
+// # Arithmetic
 //
 // With Float activations acc = fma(x[k], w[k], acc) for ascending k, one chain per output, w widened or dequantized to
 // float32 as quant.Matrix says. With Fast, Int8 and Int4 matrices whose groups are a multiple of 32 columns, 16, or the
@@ -32,24 +35,25 @@
 // (minus Zero times the sum of q) enters as acc = fma(sum, scale*ascale, acc), then, where there are mins, acc =
 // fma(min, ascale*sum(q), acc); groups of 16 do so for each half. Other layouts and group lengths take the float path.
 // LoRA: a product with A is 16 sums of fma over the columns (lane = column % 16) and a fixed tree, one with B a chain
-// of fma over the rank. All of this gives the same bits on every instruction set, alone and in any batch. The
+// of fma over the rank. All of this gives the same bits on every instruction set, whatever else is in the batch. The
 // exception: with Fast on avx512, BF16 matrices use the bf16 dot products of the processor (activations rounded to
-// bf16, pairs of products, subnormals flushed), still the same alone and in any batch.
+// bf16, pairs of products, subnormals flushed), still the same whatever else is in the batch.
 //
 // # Training
 //
 // MatMul, LinearGrad, and Linear in precision BF16 are blocked products (product_body.h): a chunk packs DEPTH columns
 // of its rows into tiles and, pair by pair, the panels: of a matrix, or of a weight that is dequantized and, for the
 // gradient, transposed 16 by 16. Each sum is one chain in ascending order, whatever the blocks. Where the instruction
-// set multiplies bf16 (avx512), precision BF16 rounds both factors and adds pairs of products; else it is Float32.
+// set multiplies bf16 (avx512), precision BF16 rounds both operands and adds pairs of products; else it is Float32.
 // Everything else is float32, the same bits on every instruction set and for any number of threads. Attention
-// (samples_body.h) makes blocks of 64 rows anew in the gradient: once with queries owning the block, for theirs, and
-// once with keys, for those of keys and values; so no sum is shared between threads, at seven products instead of five.
+// (samples_body.h) recomputes blocks of 64 rows in the gradient: once with queries owning the block, for their
+// gradient, and once with keys, for the gradients of keys and values; so no sum is shared between threads, at seven
+// products instead of five.
 package cpu
 
 import "weft/quant"
 
-// Activations says in which precision activations enter matrix products.
+// Activations is the precision of activations in matrix products.
 type Activations uint8
 
 // Activation precisions.
@@ -67,11 +71,11 @@ func (a Activations) String() string {
 	return "float"
 }
 
-// Options of New. The zero value takes all usable processors, the best instruction set and float activations, without a
-// limit of memory.
+// Options of New. The zero value takes all usable processors, the best instruction set and float activations, and no
+// memory limit.
 type Options struct {
 	Threads     int         // 0: as many as the process may use
-	ISA         string      // "scalar", "avx2", "avx512"; "": $WEFT_ISA, else the best that the processor has
+	ISA         string      // "scalar", "avx2", "avx512"; "": $WEFT_ISA, else the best one of the processor
 	Activations Activations //
 	MemoryLimit int64       // bytes over all purposes; 0: none
 	Profile     bool        // measure each operation; see Profiler
@@ -79,12 +83,12 @@ type Options struct {
 
 // Profiler is a device opened with Options.Profile.
 type Profiler interface {
-	// TakeProfile returns what operations cost since the last call, the dearest first. Not concurrently with
-	// operations.
+	// TakeProfile returns the costs of operations since the last call, the most expensive first. It must not run
+	// concurrently with operations.
 	TakeProfile() []OpCost
 }
 
-// OpCost is what the operations of one kind and shape cost together.
+// OpCost is the total cost of the operations of one kind and shape.
 type OpCost struct {
 	Op       string // "linear int8", "attention", …
 	Rows     int    // tokens
@@ -97,7 +101,7 @@ type OpCost struct {
 	Halves   bool    // Ops are bf16 products
 }
 
-// Integer says whether Linear, with Fast activations, multiplies m with activations quantized by quant.QuantizeActs:
+// Integer reports whether Linear, with Fast activations, multiplies m with activations quantized by quant.QuantizeActs:
 // Int8 and Int4 with groups of 16 columns, of a multiple of 32, or of the whole row.
 func Integer(m *quant.Matrix) bool {
 	return (m.Layout == quant.Int8 || m.Layout == quant.Int4) &&

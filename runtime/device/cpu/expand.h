@@ -57,7 +57,7 @@ static void FN(expand)(const weight *w, const uint8_t *panel, int64_t unit, int 
 	}
 }
 
-// The values of columns [from, from+n) of a panel, to[k][16] or where they lie; from is a multiple of UNIT.
+// The values of columns [from, from+n) of a panel, in to[k][16] or in place; from is a multiple of UNIT.
 ALWAYS const float *columns(const weight *w, const uint8_t *panel, int64_t from, int n, float *to) {
 	const uint8_t *codes = panel + from / UNIT * w->code_stride;
 	if (w->layout == LAYOUT_F32) {

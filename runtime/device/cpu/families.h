@@ -1,4 +1,4 @@
-// What each file of kernels puts into a table.
+// Each function fills in a family's kernels for one instruction set.
 void linear_scalar(kernel_table *k);
 void linear_avx2(kernel_table *k);
 void linear_avx512(kernel_table *k);

@@ -12,8 +12,8 @@ import (
 	"weft/runtime/device"
 )
 
-// With precision BF16 both factors are rounded to bfloat16, where the instruction set multiplies that; else they are
-// not. Precision Float32 goes before Fast activations.
+// With precision BF16 both operands are rounded to bfloat16 where the instruction set multiplies that, else neither is.
+// Precision Float32 overrides Fast activations.
 func TestPrecision(t *testing.T) {
 	round := func(x []float32) []float32 {
 		out := make([]float32, len(x))

@@ -130,7 +130,7 @@ func (s shape) String() string {
 	return fmt.Sprintf("%v/group=%d/mins=%v/half=%v", s.layout, s.group, s.mins, s.half)
 }
 
-// shapes are the layouts that the kernels tell apart.
+// shapes are the layouts that the kernels distinguish.
 var shapes = []shape{
 	{quant.F32, 0, false, false}, {quant.F16, 0, false, false}, {quant.BF16, 0, false, false},
 	{quant.Int8, 32, false, true}, {quant.Int8, 32, true, false}, {quant.Int8, 16, false, false},
@@ -191,7 +191,7 @@ func matrixBytes(r *rand.Rand, dtype tensor.DType) []byte {
 	}
 }
 
-// bytesOf is x as it lies in memory.
+// bytesOf returns x as bytes in memory order.
 func bytesOf(x []float32) []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(x))), 4*len(x))
 }

@@ -30,7 +30,7 @@ func ISAs() []string {
 	return names
 }
 
-// chooseISA returns the index into isaNames of the wanted instruction set; "" means $WEFT_ISA, else the best one.
+// chooseISA returns the index into isaNames of the requested instruction set; "" means $WEFT_ISA, else the best one.
 func chooseISA(want string) (int, error) {
 	from := "option"
 	if want == "" {

@@ -1,5 +1,5 @@
-// Records of operations and the table of kernels. Lengths are element counts (int64_t or int32_t), never bytes, unless a name ends in
-// _bytes. Panels hold 16 output rows; units are 32 columns. See doc.go for the packed layouts.
+// Records of operations and the table of kernels. Lengths are element counts (int64_t or int32_t), and byte counts only
+// where a name ends in _bytes. A panel has 16 output rows; a unit has 32 columns. See doc.go for the packed layouts.
 #ifndef WEFT_KERNELS_H
 #define WEFT_KERNELS_H
 
@@ -8,20 +8,23 @@
 
 #define ALWAYS static inline __attribute__((always_inline))
 
-enum { PANEL = 16, UNIT = 32, TILE_MAX = 12, QUERIES_MAX = 16, SPAN = 256 };
+enum { PANEL = 16, UNIT = 32, TILE_MAX = 12, QUERIES_MAX = 16, KEY_BLOCK = 256 };
 
 enum layout { LAYOUT_F32, LAYOUT_F16, LAYOUT_BF16, LAYOUT_INT8, LAYOUT_INT4, LAYOUT_LOOKUP4 };
 enum dtype { DTYPE_F32, DTYPE_F16, DTYPE_BF16 };
 enum isa { ISA_SCALAR, ISA_AVX2, ISA_AVX512 };
-// How Linear prepares its activations: tiles of float32 columns, int8 groups, or bf16 pairs.
+// The form in which Linear prepares its activations: tiles of float32 columns, int8 groups, or bf16 pairs.
 enum prep { PREP_FLOAT, PREP_INT8, PREP_BF16 };
 enum activation { ACT_SILU, ACT_GELU_TANH, ACT_GELU_ERF };
 
-enum op_kind { OP_EMBED, OP_RMSNORM, OP_LINEAR, OP_LORA, OP_ROPE, OP_ATTENTION, OP_GLU, OP_ADD, OP_SOFTCAP, OP_LOGSOFTMAX,
-	OP_PRODUCT, OP_RMSNORM_GRAD, OP_ROTATE, OP_GLU_GRAD, OP_CROSS_ENTROPY, OP_EMBED_GRAD, OP_SAMPLES, OP_SAMPLES_GRAD, OP_KINDS };
+enum op_kind {
+	OP_EMBED, OP_RMSNORM, OP_LINEAR, OP_LORA, OP_ROPE, OP_ATTENTION, OP_GLU, OP_ADD, OP_SOFTCAP, OP_LOGSOFTMAX,
+	OP_PRODUCT, OP_RMSNORM_GRAD, OP_ROTATE, OP_GLU_GRAD, OP_CROSS_ENTROPY, OP_EMBED_GRAD, OP_SAMPLES,
+	OP_SAMPLES_GRAD, OP_KINDS
+};
 
-// A packed matrix. Scales of group g of a panel lie at scale_off + g/unit_groups*scale_stride + g%unit_groups*group_bytes: 16 scales, then
-// 16 mins where there are any.
+// A packed matrix. The scales of group g of a panel are at scale_off + g/unit_groups*scale_stride +
+// g%unit_groups*group_bytes: 16 scales, then 16 mins where there are any.
 typedef struct {
 	const uint8_t *data;
 	int64_t panel_bytes;
@@ -33,7 +36,7 @@ typedef struct {
 	int32_t group_bytes, scale_bytes; // scale_bytes: 32 (binary16) or 64 for 16 scales
 	int32_t has_mins, zero;
 	int32_t flip;           // 0x80 where int8 codes are stored plus 128
-	int32_t integer;        // the integer kernels can take it
+	int32_t integer;        // the integer kernels support it
 	float codes[16];
 } weight;
 
@@ -41,7 +44,7 @@ typedef struct op {
 	struct op *next;
 	int32_t kind;
 	int32_t split; // set when the op is planned: rows, panels or columns of one chunk
-	int64_t ns;    // how long it took, where the pool is told to measure
+	int64_t ns;    // duration, if the pool measures
 } op;
 
 typedef struct {
@@ -56,7 +59,7 @@ typedef struct {
 	op head;
 	const float *x;
 	int64_t x_stride;
-	uint8_t **shared;     // where the prepared tiles of all workers lie, or NULL: each worker prepares its own copy
+	uint8_t **shared;     // the prepared tiles for all workers, or NULL: each worker prepares its own copy
 	int64_t tile_bytes;
 	int64_t panels;       // of all parts
 	int32_t rows, cols, prep, tile, tiles, parts, macro_tiles, panel_chunks;
@@ -65,11 +68,11 @@ typedef struct {
 
 // A segment of one part. See device.LoRAMatrices for the layouts.
 typedef struct {
-	const uint8_t *a, *b;     // a NULL: x holds the product with A
+	const uint8_t *a, *b;     // a NULL: x is the product with A
 	const float *gain, *bias; // or NULL
 	float *out;
 	int64_t out_stride;
-	int64_t y;     // where the segment's [end-begin, rank] products lie in y
+	int64_t y;     // offset in y of the segment's [end-begin, rank] products
 	int64_t first; // blocks of the segments before this one
 	int32_t a_dtype, b_dtype, begin, end, rank, n;
 	float scale, shift; // of the product, of the bias
@@ -78,20 +81,20 @@ typedef struct {
 typedef struct {
 	op head;
 	const float *x;
-	float **y;     // where the products with A lie, or NULL: each block of rows is one chunk's from A to B
+	float **y;     // the products with A, or NULL: one chunk computes A and B for a block of rows
 	int64_t x_stride;
 	int64_t blocks; // of at most block rows, over all segments
 	int32_t in, segments, block, splits;
 	lora_segment *segment;
 } lora_op;
 
-// What the operation after this one will read and this one, busy with integers, may fetch into the caches meanwhile: the factors of segments [segment, last), lines of 64
-// bytes at each step.
+// What the next operation will read and this one, limited by integer arithmetic, may prefetch into the caches: the LoRA
+// matrices of segments [segment, last), lines of 64 bytes at each step.
 typedef struct {
-	const uint8_t *at, *end; // of the factor in turn; equal: nothing is left
+	const uint8_t *at, *end; // of the current matrix; equal: nothing is left
 	const lora_segment *segment, *last;
 	int64_t in;
-	int32_t lines, second; // second: the factor in turn is B
+	int32_t lines, second; // second: the current matrix is B
 } ahead;
 
 void ahead_next(ahead *a);
@@ -108,7 +111,7 @@ ALWAYS void ahead_step(ahead *a) {
 	}
 }
 
-// Panels [begin, end) of a part times the prepared tiles [first, last), which lie tile_bytes apart.
+// Panels [begin, end) of a part times the prepared tiles [first, last), tile_bytes apart.
 typedef struct {
 	const linear_op *o;
 	const linear_part *p;
@@ -145,7 +148,7 @@ typedef struct {
 	float eps;
 } rmsnorm_op;
 
-// Where a cache's keys and values of one layer lie: K [page][Hkv][PageLen/16][D][16], V [page][Hkv][PageLen][D].
+// A cache's keys and values of one layer: K [page][Hkv][PageLen/16][D][16], V [page][Hkv][PageLen][D].
 typedef struct {
 	uint8_t *k, *v;
 	int64_t page_elems; // Hkv*PageLen*D
@@ -166,8 +169,9 @@ typedef struct {
 	const int32_t *pages;
 	int32_t row, rows, position; // first row, its position
 	int32_t kv_head, head, heads; // query heads [head, head+heads)
-	int32_t span, spans;          // spans of SPAN keys [span, span+spans)
-	int64_t part;                 // where its parts begin, one for each span and query; -1: it has all spans and writes the output
+	int32_t key_block, key_blocks; // blocks of KEY_BLOCK absolute positions, [key_block, key_block+key_blocks)
+	// index of its first part, one per key block and query; -1: it has all key blocks and writes the output
+	int64_t part;
 } attention_item;
 
 typedef struct {
@@ -176,10 +180,10 @@ typedef struct {
 	const float *q;
 	float *out;
 	int64_t q_stride, out_stride;
-	const attention_item *item, *merge; // merge: queries whose spans several items share
+	const attention_item *item, *merge; // merge: queries whose key blocks several items share
 	int32_t items, merges, window;
 	float scale, softcap;
-	float **parts; // where the parts lie
+	float **parts; // the parts
 } attention_op;
 
 typedef struct {
@@ -205,8 +209,10 @@ typedef struct {
 	void (*add)(const rows_op *o, int64_t row, int64_t begin, int64_t end);
 	void (*softcap)(const rows_op *o, int64_t row, int64_t begin, int64_t end);
 	void (*logsoftmax)(const rows_op *o, int64_t row);
-	void (*lora_shrink)(const lora_op *o, const lora_segment *s, int64_t row, int64_t rows, int64_t begin, int64_t end, float *y);
-	void (*lora_expand)(const lora_segment *s, int64_t row, int64_t rows, int64_t begin, int64_t end, const float *y, int64_t y_stride);
+	void (*lora_shrink)(
+		const lora_op *o, const lora_segment *s, int64_t row, int64_t rows, int64_t begin, int64_t end, float *y);
+	void (*lora_expand)(
+		const lora_segment *s, int64_t row, int64_t rows, int64_t begin, int64_t end, const float *y, int64_t y_stride);
 	void (*products)(const product_op *o, int64_t tile, int64_t tiles, int64_t pair, int64_t pairs, float *scratch);
 	void (*rmsnorm_stats)(const rmsnorm_grad_op *o, int64_t begin, int64_t end);
 	void (*rmsnorm_dweight)(const rmsnorm_grad_op *o, int64_t begin, int64_t end); // columns
@@ -218,12 +224,13 @@ typedef struct {
 	void (*samples)(const samples_op *o, const sample_item *it, float *scratch);
 	void (*samples_delta)(const samples_op *o, int64_t begin, int64_t end);
 	void (*samples_grad)(const samples_op *o, const sample_item *it, float *scratch);
-	// The fastest that the products of a preparation can be: so many rounds in registers alone. Returns the multiplications and additions made.
+	// The highest rate of a preparation's products: rounds of them in registers only. Returns the number of
+	// multiplications and additions.
 	int64_t (*peak[3])(int64_t rounds);
-	// Reads bytes, a multiple of 512, and returns something made of all of them.
+	// Reads bytes, a multiple of 512, and returns a value that depends on all of them.
 	uint64_t (*read)(const uint8_t *p, int64_t bytes);
 	uint8_t halves; // products multiplies bf16
-	uint8_t flip; // of int8 codes as the integer kernel wants them
+	uint8_t flip; // added to int8 codes for the integer kernel
 } kernel_table;
 
 const kernel_table *kernels_for(int isa);
@@ -236,7 +243,7 @@ typedef struct {
 	const float *scale;   // [tile]
 	const float *sums;    // [3][tile]: scale * sum of q: of all 32 columns, of the first and of the last 16
 	const int32_t *isums; // [3][tile]: sum of q
-	const int32_t *shift; // [tile]: -128 * sum of all q, what codes stored plus 128 add too much
+	const int32_t *shift; // [tile]: -128 * sum of all q, the excess of codes stored plus 128
 } int8_block;
 
 ALWAYS int8_block block_of(const uint8_t *base, int tile) {
@@ -265,14 +272,15 @@ int64_t op_chunks(op *o, int phase, int threads); // 0: the op has no such phase
 void op_run(const op *o, int phase, int64_t chunk, const kernel_table *k, uint8_t *scratch, int fresh);
 
 // pack.c
-void pack_shape(weight *w, int32_t layout, int32_t rows, int32_t cols, int32_t group_len, int32_t has_mins, int32_t scales_f16);
+void pack_shape(
+	weight *w, int32_t layout, int32_t rows, int32_t cols, int32_t group_len, int32_t has_mins, int32_t scales_f16);
 void pack(weight *w, const uint8_t *data, const float *scales, const float *mins);
 void embed_rows(const embed_op *o, int64_t begin, int64_t end);
 
 // mem.c
 void *mem_alloc(int64_t bytes);
 void mem_free(void *p, int64_t bytes);
-// mem_release gives the system's pages that lie within [p, p + bytes) back; they read as zero.
+// mem_release returns the whole system pages within [p, p + bytes) to the system; they read as zero.
 void mem_release(void *p, int64_t bytes);
 
 #endif

@@ -5,7 +5,8 @@
 
 enum { AHEAD = 1536 };
 
-// Keeps the instructions of one token together: mixed with those of the next they need more registers than there are.
+// Keeps the instructions of one token together: interleaved with those of the next token they would need more registers
+// than there are.
 #define KEEP(v) __asm__ volatile("" : "+x"(v))
 
 ALWAYS __m256i quad(const int8_t *q) {
@@ -29,7 +30,7 @@ ALWAYS void load_scales(const weight *w, const uint8_t *g, int side, __m256 *sca
 	}
 }
 
-// acc (8 outputs of one token) takes one group's exact sum.
+// Adds one group's exact sum to acc (8 outputs of one token).
 ALWAYS void fold(__m256i sum, __m256 scale, __m256 min, int has_mins, float ascale, float asum, float *acc) {
 	__m256 a = _mm256_load_ps(acc);
 	a = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), _mm256_mul_ps(scale, _mm256_set1_ps(ascale)), a);
@@ -39,8 +40,10 @@ ALWAYS void fold(__m256i sum, __m256 scale, __m256 min, int has_mins, float asca
 	_mm256_store_ps(acc, a);
 }
 
-// One side (8 of 16 outputs) of one unit of 4-bit codes. Eight products of 15*127 at most and their neighbours fit in 16 bits.
-ALWAYS void int4_side(const weight *w, const uint8_t *codes, const uint8_t *group, int8_block b, const int T, const int halves, int side, float *acc) {
+// One side (8 of 16 outputs) of one unit of 4-bit codes. Eight products of 15*127 at most and their neighbours fit in
+// 16 bits.
+ALWAYS void int4_side(const weight *w, const uint8_t *codes, const uint8_t *group, int8_block b, const int T,
+	const int halves, int side, float *acc) {
 	const __m256i low = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
 	__m256i c[8];
 	for (int j = 0; j < 4; j++) {
@@ -53,7 +56,8 @@ ALWAYS void int4_side(const weight *w, const uint8_t *codes, const uint8_t *grou
 		load_scales(w, group + h * w->group_bytes, side, scale + h, min + h);
 	}
 	for (int t = 0; t < T; t++) {
-		__m256i first = _mm256_maddubs_epi16(c[0], quad(b.q + 32 * t)), second = _mm256_maddubs_epi16(c[4], quad(b.q + 32 * t + 16));
+		__m256i first = _mm256_maddubs_epi16(c[0], quad(b.q + 32 * t)),
+				second = _mm256_maddubs_epi16(c[4], quad(b.q + 32 * t + 16));
 		for (int j = 1; j < 4; j++) {
 			first = _mm256_add_epi16(first, _mm256_maddubs_epi16(c[j], quad(b.q + 32 * t + 4 * j)));
 			second = _mm256_add_epi16(second, _mm256_maddubs_epi16(c[j + 4], quad(b.q + 32 * t + 16 + 4 * j)));
@@ -71,12 +75,14 @@ ALWAYS void int4_side(const weight *w, const uint8_t *codes, const uint8_t *grou
 	}
 }
 
-// |c| as min(c, -c) without sign: vpabsb and vpsignb share two pipes with the multiplications, these have four.
+// |c| as the unsigned min(c, -c): vpabsb and vpsignb share two pipes with the multiplications, subtraction and minimum
+// have four.
 ALWAYS __m256i size_of(__m256i c) { return _mm256_min_epu8(c, _mm256_sub_epi8(_mm256_setzero_si256(), c)); }
 
-// Columns [4*from, 4*to) of one unit of signed 8-bit codes: |c| * (q with the sign of c); a pair of products is at most 128*128*2 and fits in
-// 16 bits. Few tokens take both sides at once, to share the broadcasts of q.
-ALWAYS void int8_few(const weight *w, const uint8_t *codes, const uint8_t *group, int8_block b, const int T, const int from, const int to, int which, float *acc) {
+// Columns [4*from, 4*to) of one unit of signed 8-bit codes: |c| * (q with the sign of c); a pair of products is at most
+// 128*128*2 and fits in 16 bits. With few tokens both sides are computed at once, to share the broadcasts of q.
+ALWAYS void int8_few(const weight *w, const uint8_t *codes, const uint8_t *group, int8_block b, const int T,
+	const int from, const int to, int which, float *acc) {
 	const __m256i ones = _mm256_set1_epi16(1);
 	__m256i sum[2][FEW_TOKENS];
 	for (int j = from; j < to; j++) {
@@ -98,8 +104,10 @@ ALWAYS void int8_few(const weight *w, const uint8_t *codes, const uint8_t *group
 	}
 }
 
-// The same for one side and many tokens. Where c is negative q takes its sign as ~q, which is -q - 1: the ones are made up for once for all tokens.
-ALWAYS void int8_side(const weight *w, const uint8_t *codes, const uint8_t *group, int8_block b, const int T, const int from, const int to, int which, int side, float *acc) {
+// The same for one side and many tokens. Where c is negative q is negated as ~q, which is -q - 1: the ones are
+// corrected once for all tokens.
+ALWAYS void int8_side(const weight *w, const uint8_t *codes, const uint8_t *group, int8_block b, const int T,
+	const int from, const int to, int which, int side, float *acc) {
 	const __m256i ones = _mm256_set1_epi16(1), zero = _mm256_setzero_si256();
 	__m256 scale, min;
 	load_scales(w, group, side, &scale, &min);
@@ -109,7 +117,8 @@ ALWAYS void int8_side(const weight *w, const uint8_t *codes, const uint8_t *grou
 	}
 #pragma GCC unroll 1
 	for (int j = from; j < to; j++) {
-		__m256i c = _mm256_loadu_si256((const __m256i *)(codes + 64 * j + 4 * side)), size = size_of(c), minus = _mm256_cmpgt_epi8(zero, c);
+		__m256i c = _mm256_loadu_si256((const __m256i *)(codes + 64 * j + 4 * side)), size = size_of(c),
+				minus = _mm256_cmpgt_epi8(zero, c);
 		extra = _mm256_sub_epi32(extra, _mm256_madd_epi16(_mm256_maddubs_epi16(size, minus), ones));
 		for (int t = 0; t < T; t++) {
 			__m256i q = _mm256_xor_si256(quad(b.q + 32 * t + 4 * j), minus);
@@ -124,7 +133,8 @@ ALWAYS void int8_side(const weight *w, const uint8_t *codes, const uint8_t *grou
 	}
 }
 
-ALWAYS void int8_unit(const weight *w, const uint8_t *codes, const uint8_t *group, int8_block b, const int T, const int from, const int to, int which, float *acc) {
+ALWAYS void int8_unit(const weight *w, const uint8_t *codes, const uint8_t *group, int8_block b, const int T,
+	const int from, const int to, int which, float *acc) {
 	if (T <= FEW_TOKENS) {
 		int8_few(w, codes, group, b, T, from, to, which, acc);
 		return;
@@ -135,7 +145,8 @@ ALWAYS void int8_unit(const weight *w, const uint8_t *codes, const uint8_t *grou
 	}
 }
 
-ALWAYS void int8_tile(const weight *w, const uint8_t *panel, const uint8_t *x, const int T, const int bits, const int halves, float *acc) {
+ALWAYS void int8_tile(const weight *w, const uint8_t *panel, const uint8_t *x, const int T, const int bits,
+	const int halves, float *acc) {
 	int64_t since = 0;
 	const uint8_t *codes = panel, *group = panel + w->scale_off;
 	int unit_scales = halves == 2 ? 1 : w->group_len / UNIT;

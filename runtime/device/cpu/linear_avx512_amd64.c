@@ -3,7 +3,7 @@
 #include "linear_body.h"
 #include "families.h"
 
-enum { AHEAD = 1536 }; // bytes that decoding prefetches ahead
+enum { AHEAD = 1536 }; // bytes that decoding prefetches
 
 ALWAYS __m512i quad(const int8_t *q) {
 	int32_t v;
@@ -23,13 +23,15 @@ ALWAYS void load_scales(const weight *w, const uint8_t *g, __m512 *scale, __m512
 
 // Of P neighbouring panels times T tokens: sums and accumulators are [P][T].
 
-// acc += (sum of codes*q) * (scale*ascale) + min*asum; which picks the sums of the unit or of one of its halves.
-ALWAYS void fold(const weight *w, const uint8_t *group, const int8_block *b, const int tile, const int from, const int T, const int P, int which, const __m512i *sum, __m512 *acc) {
+// acc += (sum of codes*q) * (scale*ascale) + min*asum; which selects the sums of the unit or of one of its halves.
+ALWAYS void fold(const weight *w, const uint8_t *group, const int8_block *b, const int tile, const int from,
+	const int T, const int P, int which, const __m512i *sum, __m512 *acc) {
 	for (int p = 0; p < P; p++) {
 		__m512 scale, min;
 		load_scales(w, group + p * w->panel_bytes, &scale, &min);
 		for (int t = 0; t < T; t++) {
-			acc[p * T + t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[p * T + t]), _mm512_mul_ps(scale, _mm512_set1_ps(b->scale[from + t])), acc[p * T + t]);
+			acc[p * T + t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[p * T + t]),
+				_mm512_mul_ps(scale, _mm512_set1_ps(b->scale[from + t])), acc[p * T + t]);
 		}
 		if (w->has_mins) {
 			for (int t = 0; t < T; t++) {
@@ -39,8 +41,9 @@ ALWAYS void fold(const weight *w, const uint8_t *group, const int8_block *b, con
 	}
 }
 
-// The sums begin with what the zero of the codes takes from them.
-ALWAYS void start(const weight *w, const int8_block *b, const int tile, const int from, const int T, const int P, const int bits, int which, __m512i *sum) {
+// Initializes the sums with the correction for the zero-point of the codes.
+ALWAYS void start(const weight *w, const int8_block *b, const int tile, const int from, const int T, const int P,
+	const int bits, int which, __m512i *sum) {
 	for (int t = 0; t < T; t++) {
 		__m512i s;
 		if (bits == 4 && w->zero == 0) {
@@ -50,7 +53,8 @@ ALWAYS void start(const weight *w, const int8_block *b, const int tile, const in
 		} else if (w->zero == 8 && which == 0) {
 			s = _mm512_srai_epi32(_mm512_set1_epi32(b->shift[from + t]), 4); // -8 times the sum
 		} else {
-			s = _mm512_mullo_epi32(_mm512_set1_epi32(b->isums[which * tile + from + t]), _mm512_set1_epi32(bits == 8 ? -128 : -w->zero));
+			s = _mm512_mullo_epi32(
+				_mm512_set1_epi32(b->isums[which * tile + from + t]), _mm512_set1_epi32(bits == 8 ? -128 : -w->zero));
 		}
 		for (int p = 0; p < P; p++) {
 			sum[p * T + t] = s;
@@ -59,7 +63,8 @@ ALWAYS void start(const weight *w, const int8_block *b, const int tile, const in
 }
 
 // sum += the products of 64 bytes of codes of each panel, or of one nibble of each, with four columns of each token.
-ALWAYS void multiply(const uint8_t *codes, int64_t panel_bytes, const int nibble, const int8_t *q, const int T, const int P, __m512i *sum) {
+ALWAYS void multiply(const uint8_t *codes, int64_t panel_bytes, const int nibble, const int8_t *q, const int T,
+	const int P, __m512i *sum) {
 	const __m512i low = _mm512_set1_epi8(15);
 	__m512i c[2];
 	for (int p = 0; p < P; p++) {
@@ -85,9 +90,11 @@ ALWAYS void join(const int n, __m512i *sum) {
 }
 
 // The tokens [from, from+T) of a tile times P panels; out is [P][TILE_MAX][16].
-ALWAYS void int8_tile(const weight *w, const uint8_t *panel, const uint8_t *x, const int tile, const int from, const int T, const int P, const int bits, const int halves, const int looks, float *out, ahead *next) {
+ALWAYS void int8_tile(const weight *w, const uint8_t *panel, const uint8_t *x, const int tile, const int from,
+	const int T, const int P, const int bits, const int halves, const int looks, float *out, ahead *next) {
 	__m512 acc[TILE_MAX];
-	// two sums a token where one chain of dot products would wait for itself; integers add up the same
+	// two sums per token, because one chain of dot products would be bound by latency; integer sums are exact in any
+	// order
 	const int n = P * T, chains = n <= 3 ? 2 : 1;
 	__m512i sum[2 * TILE_MAX];
 	for (int i = 0; i < n; i++) {
@@ -102,7 +109,7 @@ ALWAYS void int8_tile(const weight *w, const uint8_t *panel, const uint8_t *x, c
 	for (int64_t u = 0; u < w->units; u++, codes += w->code_stride, x += 64 * tile) {
 		int8_block b = block_of(x, tile);
 		const int8_t *q = b.q + 32 * from;
-		if (P == 1 && T <= 8) { // few tokens: the codes come from memory
+		if (P == 1 && T <= 8) { // few tokens: the codes are read from memory
 			for (int i = 0; i < w->code_stride; i += 64) {
 				_mm_prefetch((const char *)codes + AHEAD + i, _MM_HINT_T0);
 			}
@@ -177,7 +184,7 @@ static void int8_product(const linear_work *l, int64_t panel, const uint8_t *til
 #define SINGLE_8_1(T) int8_tile(w, at, tile, T, 0, T, 1, 8, 1, 0, acc, NULL)
 #define SINGLE_8_2(T) int8_tile(w, at, tile, T, 0, T, 1, 8, 2, 0, acc, NULL)
 #define SINGLE(bits, halves) TILES(SINGLE_##bits##_##halves)
-// Tiles of four to eight tokens are where decoding steps have time to look ahead.
+// Decoding steps with tiles of four to eight tokens have spare memory bandwidth to prefetch.
 #define LOOKING(bits, halves) \
 	switch (l->o->tile) { \
 	case 4: int8_tile(w, at, tile, 4, 0, 4, 1, bits, halves, 1, acc, l->ahead); break; \

@@ -1,4 +1,5 @@
-// Linear with float32 products, written once over v16. acc = fma(x[k], w[k], acc) for ascending k, one chain per output.
+// Linear with float32 products, written once over v16. acc = fma(x[k], w[k], acc) for ascending k, one chain per
+// output.
 #include "expand.h"
 
 // acc[t] += sum over k < n of x[k][t] * w[k], for T of the tile's tokens.
@@ -36,9 +37,11 @@ ALWAYS void store_tile(const linear_part *p, int64_t panel, int64_t first, int c
 
 enum { COLUMNS = 128, TILES_AT_ONCE = 16, FEW_TOKENS = 4, FEW_AHEAD = 2048 };
 
-// One panel times the tiles [first, last), TILES_AT_ONCE at most: some columns are expanded, then all tiles take them.
+// One panel times the tiles [first, last), TILES_AT_ONCE at most: COLUMNS columns at a time are dequantized, then
+// multiplied with all tiles.
 ALWAYS void float_panel(const linear_work *l, int64_t panel, int64_t first, int64_t last, const int tile) {
-	float values[COLUMNS * 16] __attribute__((aligned(64))), acc[TILES_AT_ONCE * TILE_MAX * 16] __attribute__((aligned(64)));
+	float values[COLUMNS * 16] __attribute__((aligned(64))),
+		acc[TILES_AT_ONCE * TILE_MAX * 16] __attribute__((aligned(64)));
 	const weight *w = l->p->w;
 	memset(acc, 0, (size_t)((last - first) * tile * 16) * sizeof(float));
 	for (int64_t from = 0; from < w->cols; from += COLUMNS) {
@@ -70,7 +73,7 @@ ALWAYS v16 column(const uint8_t *panel, int64_t k, const int odd, const int layo
 	return layout == LAYOUT_F16 ? v_load_f16((const uint16_t *)panel + 16 * k) : v_load((const float *)panel + 16 * k);
 }
 
-// One panel of plain values times one tile of few tokens, from the panel to the sums without a detour through memory.
+// One panel of plain values times one tile of few tokens, from the panel to the sums without intermediate memory.
 ALWAYS void few_tokens(const linear_work *l, int64_t panel, const int T, const int layout) {
 	const weight *w = l->p->w;
 	const uint8_t *at = w->data + panel * w->panel_bytes;
@@ -133,7 +136,8 @@ static void FN(product_float)(const linear_work *l) {
 }
 
 // Calls f for every panel and tile of the work.
-ALWAYS void each_product(const linear_work *l, void (*f)(const linear_work *l, int64_t panel, const uint8_t *tile, int64_t first, int count)) {
+ALWAYS void each_product(const linear_work *l,
+	void (*f)(const linear_work *l, int64_t panel, const uint8_t *tile, int64_t first, int count)) {
 	for (int64_t panel = l->begin; panel < l->end; panel++) {
 		for (int64_t i = l->first; i < l->last; i++) {
 			f(l, panel, l->tiles + i * l->o->tile_bytes, i * l->o->tile, tokens_of(l->o, i));
@@ -178,7 +182,7 @@ static void FN(prepare_int8)(const linear_op *o, int64_t first, int count, uint8
 				const float *x = o->x + (first + t) * o->x_stride + u * UNIT;
 				v16 a = v_load_part(x, n < 16 ? n : 16), b = v_load_part(x + 16, n > 16 ? n - 16 : 0);
 				v16 bits = v_max(v_abs(a), v_abs(b));
-				// v_max(a, b) passes a NaN in b only: NaN and infinity are looked for in the difference with itself
+				// v_max(a, b) propagates a NaN in b only: NaN and infinity are detected by x - x
 				v16 odd = v_add(v_sub(a, a), v_sub(b, b));
 				float absmax = v_hmax(bits), strange = v_hsum(odd);
 				if (strange != strange) {

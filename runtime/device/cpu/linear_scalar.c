@@ -29,7 +29,8 @@ static void int8_product(const linear_work *l, int64_t panel, const uint8_t *til
 			scaled(w, at, u * UNIT + h * 16, &scale, &min);
 			for (int t = 0; t < count; t++) {
 				int32_t sum[16] = {0};
-				dot(w, at + u * w->code_stride, b.q + 32 * t, halves == 2 ? 16 * h : 0, halves == 2 ? 16 * h + 16 : 32, sum);
+				dot(w, at + u * w->code_stride, b.q + 32 * t, halves == 2 ? 16 * h : 0, halves == 2 ? 16 * h + 16 : 32,
+					sum);
 				v16 a = v_load(acc + 16 * t);
 				a = v_fma(i_to_float(i_load(sum)), v_mul(scale, v_set1(b.scale[t])), a);
 				if (w->has_mins) {

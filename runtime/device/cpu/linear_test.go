@@ -75,7 +75,7 @@ func TestLinear(t *testing.T) {
 	}
 }
 
-// Q, K and V of mixed layouts in one call, with biases and strided outputs; what lies between them stays.
+// Q, K and V of mixed layouts in one call, with biases and strided outputs; the memory between them is unchanged.
 func TestLinearParts(t *testing.T) {
 	eachISA(t, func(t *testing.T, isa string) {
 		d := open(t, Options{ISA: isa, Threads: 3, Activations: Fast})
@@ -158,7 +158,7 @@ func TestEmbed(t *testing.T) {
 }
 
 // The kernels quantize activations by the rule of quant.QuantizeActs, its edges included: with the unit matrix the
-// product is what the codes stand for.
+// product is the product of the values that the codes mean.
 func TestActivationsQuantized(t *testing.T) {
 	const n = 64
 	m := &quant.Matrix{Layout: quant.Int8, Rows: n, Cols: n, GroupLen: 32, Data: make([]byte, n*n),

@@ -15,12 +15,12 @@ import (
 	"weft/runtime/tensor"
 )
 
-// Bounds of how a LoRA operation falls into chunks.
+// Bounds of the chunks of a LoRA operation.
 const (
-	loraParts = 16 // of an operation
-	// rows of a chunk, at least and a multiple, and at most twice: below, factors are read too often
+	loraParts = 16 // parts of an operation
+	// rows of a chunk: a multiple of this, at most twice; with fewer, A and B are read too often
 	loraBlock = 32
-	loraSplit = 1 << 16 // elements of the factors of a segment of few rows that are worth a second phase
+	loraSplit = 1 << 16 // elements of A and B from which a segment of few rows is worth a second phase
 )
 
 func (d *cpuDevice) LoRA(a device.LoRAArgs) error {
@@ -49,7 +49,7 @@ func (d *cpuDevice) LoRA(a device.LoRAArgs) error {
 			if s.M.Empty() {
 				continue
 			}
-			if err := d.ownSpans(s.M); err != nil {
+			if err := d.ownRegions(s.M); err != nil {
 				return err
 			}
 			if loraWork(p, s) {
@@ -65,7 +65,7 @@ func (d *cpuDevice) LoRA(a device.LoRAArgs) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", op, err)
 	}
-	segments, err := room[C.lora_segment](&d.arena, n)
+	segments, err := zeroed[C.lora_segment](&d.arena, n)
 	if err != nil {
 		return fmt.Errorf("%s: %w", op, err)
 	}
@@ -82,17 +82,17 @@ func loraWork(p *device.LoRAPart, s *device.LoRASegment) bool {
 	return s.End > s.Begin && p.Out.Cols > 0 && !s.M.Empty()
 }
 
-func (d *cpuDevice) ownSpans(m *device.LoRAMatrices) error {
+func (d *cpuDevice) ownRegions(m *device.LoRAMatrices) error {
 	for _, s := range [...]*device.Region{&m.A, &m.B, &m.Gain, &m.Bias} {
-		if _, err := d.data("lora", "a factor, gain or bias", s.Buf); err != nil {
+		if _, err := d.data("lora", "an A or B matrix, gain or bias", s.Buf); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// span returns the address of a span that ownSpans has seen; nil for an absent one.
-func (d *cpuDevice) span(s device.Region) unsafe.Pointer {
+// address returns the address of a region that ownRegions has checked; nil for an absent one.
+func (d *cpuDevice) address(s device.Region) unsafe.Pointer {
 	p, _ := d.data("", "", s.Buf)
 	if p == nil {
 		return nil
@@ -100,7 +100,7 @@ func (d *cpuDevice) span(s device.Region) unsafe.Pointer {
 	return unsafe.Add(unsafe.Pointer(p), s.Offset)
 }
 
-// planLoRA fills the segments and settles how they are cut and what memory that needs.
+// planLoRA fills the segments and decides how they are divided and how much memory that needs.
 func (d *cpuDevice) planLoRA(r *C.lora_op, parts []device.LoRAPart, segments []C.lora_segment, rows int) error {
 	block := min(max(rows/(8*d.threads)/loraBlock, 1), 2) * loraBlock
 	n, rank := 0, 0
@@ -120,8 +120,8 @@ func (d *cpuDevice) planLoRA(r *C.lora_op, parts []device.LoRAPart, segments []C
 		m := s.M
 		to, _ := d.floats("", "", out)
 		segments[n] = C.lora_segment{
-			a: (*C.uint8_t)(d.span(m.A)), b: (*C.uint8_t)(d.span(m.B)), gain: (*C.float)(d.span(m.Gain)),
-			bias:    (*C.float)(d.span(m.Bias)),
+			a: (*C.uint8_t)(d.address(m.A)), b: (*C.uint8_t)(d.address(m.B)), gain: (*C.float)(d.address(m.Gain)),
+			bias:    (*C.float)(d.address(m.Bias)),
 			a_dtype: elementType(m.A.DType), b_dtype: elementType(m.B.DType), out: to,
 			out_stride: C.int64_t(out.Stride), y: C.int64_t(y), first: C.int64_t(blocks),
 			begin: C.int32_t(s.Begin), end: C.int32_t(s.End), rank: C.int32_t(m.Rank), n: C.int32_t(m.Out),
@@ -142,7 +142,7 @@ func (d *cpuDevice) planLoRA(r *C.lora_op, parts []device.LoRAPart, segments []C
 	return d.needScratch(4 * int64(block) * int64(rank))
 }
 
-// first returns the part whose segment in turn begins first, the earlier part where several do, so that the factors of
+// first returns the part whose next segment begins first (of several, the earlier part), so that the LoRA matrices of
 // an adapter are read one after another; -1: none is left.
 func first(parts []device.LoRAPart, at []int) int {
 	best := -1

@@ -59,7 +59,7 @@ func newLinears(b *testing.B, s stepShape, rows, adapters, threads int) *linears
 		blocks = append(blocks, buf)
 	}
 	var at int64
-	span := func(buf device.Buffer, off int64) device.Region {
+	region := func(buf device.Buffer, off int64) device.Region {
 		return device.Region{Buf: buf, Offset: off, DType: tensor.F16}
 	}
 	for range s.layers {
@@ -72,7 +72,7 @@ func newLinears(b *testing.B, s stepShape, rows, adapters, threads int) *linears
 				var ms []device.LoRAMatrices
 				for _, buf := range blocks {
 					ms = append(ms,
-						device.LoRAMatrices{A: span(buf, at), B: span(buf, at+2*rank*int64(g[0])), In: g[0], Out: n,
+						device.LoRAMatrices{A: region(buf, at), B: region(buf, at+2*rank*int64(g[0])), In: g[0], Out: n,
 							Rank: rank, Scale: 1})
 				}
 				at += 2 * rank * int64(g[0]+n)
@@ -94,7 +94,7 @@ func half(r *rand.Rand, n int) []byte {
 	return out[:2*n]
 }
 
-// run computes the layers of group i and, if told, the adapters, each for rows/len(adapters) rows, and returns the
+// run computes the layers of group i and, if asked, the adapters, each for rows/len(adapters) rows, and returns the
 // seconds.
 func (st *linears) run(b *testing.B, i int, linear, adapters bool) float64 {
 	start := time.Now()

@@ -1,5 +1,6 @@
-// LoRA, written once over v16. A product with A is 16 partial sums (lane = column % 16) and a fixed tree; one with B is a chain over the rank, ascending. Factors are
-// widened to float32 on their way into registers. What a row becomes depends on that row alone.
+// LoRA, written once over v16. A product with A is 16 partial sums (lane = column % 16) and a fixed tree; one with B is
+// a chain over the rank, ascending. A and B are widened to float32 when they are loaded into registers. The result of a
+// row depends on that row only.
 
 enum { EXPAND_TOKENS = 2 * LORA_TOKENS, EXPAND_AHEAD = 1024 };
 
@@ -21,7 +22,8 @@ ALWAYS v16 elements_part(const uint8_t *p, int64_t at, int n, const int dtype) {
 }
 
 // y[t][r] = x[t] · a[r] for t < T, r < R.
-ALWAYS void shrink_block(const float *x, int64_t x_stride, const uint8_t *a, int64_t in, float *y, int64_t y_stride, const int T, const int R, const int dtype) {
+ALWAYS void shrink_block(const float *x, int64_t x_stride, const uint8_t *a, int64_t in, float *y, int64_t y_stride,
+	const int T, const int R, const int dtype) {
 	v16 sum[LORA_TOKENS * LORA_RANKS];
 	for (int i = 0; i < T * R; i++) {
 		sum[i] = v_set1(0);
@@ -30,7 +32,7 @@ ALWAYS void shrink_block(const float *x, int64_t x_stride, const uint8_t *a, int
 	int64_t c = 0;
 	for (; c + 16 <= in; c += 16) {
 		for (int r = 0; r < R; r++) {
-			if (T == 1) { // the block after this one, or what lies behind A
+			if (T == 1) { // the next block, or the memory after A
 				__builtin_prefetch(a + ((r + R) * in + c) * size);
 			}
 			v16 w = elements(a, r * in + c, dtype);
@@ -55,7 +57,8 @@ ALWAYS void shrink_block(const float *x, int64_t x_stride, const uint8_t *a, int
 	}
 }
 
-ALWAYS void shrink_ranks(const float *x, int64_t x_stride, int64_t rows, const uint8_t *a, int64_t in, float *y, int64_t y_stride, const int R, const int dtype) {
+ALWAYS void shrink_ranks(const float *x, int64_t x_stride, int64_t rows, const uint8_t *a, int64_t in, float *y,
+	int64_t y_stride, const int R, const int dtype) {
 	int64_t t = 0;
 	for (; t + LORA_TOKENS <= rows; t += LORA_TOKENS) {
 		shrink_block(x + t * x_stride, x_stride, a, in, y + t * y_stride, y_stride, LORA_TOKENS, R, dtype);
@@ -65,7 +68,8 @@ ALWAYS void shrink_ranks(const float *x, int64_t x_stride, int64_t rows, const u
 	}
 }
 
-ALWAYS void shrink(const lora_op *o, const lora_segment *s, int64_t row, int64_t rows, int64_t begin, int64_t end, float *y, const int dtype) {
+ALWAYS void shrink(const lora_op *o, const lora_segment *s, int64_t row, int64_t rows, int64_t begin, int64_t end,
+	float *y, const int dtype) {
 	const float *x = o->x + (s->begin + row) * o->x_stride;
 	const int size = dtype == DTYPE_F32 ? 4 : 2;
 	int64_t r = begin;
@@ -78,7 +82,8 @@ ALWAYS void shrink(const lora_op *o, const lora_segment *s, int64_t row, int64_t
 }
 
 // y[t][r] for the rows [row, row+rows) of the segment and the rank indices [begin, end). y is [rows][rank].
-static void FN(lora_shrink)(const lora_op *o, const lora_segment *s, int64_t row, int64_t rows, int64_t begin, int64_t end, float *y) {
+static void FN(lora_shrink)(
+	const lora_op *o, const lora_segment *s, int64_t row, int64_t rows, int64_t begin, int64_t end, float *y) {
 	switch (s->a_dtype) {
 	case DTYPE_F32: shrink(o, s, row, rows, begin, end, y, DTYPE_F32); break;
 	case DTYPE_F16: shrink(o, s, row, rows, begin, end, y, DTYPE_F16); break;
@@ -87,7 +92,8 @@ static void FN(lora_shrink)(const lora_op *o, const lora_segment *s, int64_t row
 }
 
 // out[t] = gain ⊙ (out[t] + scale · b y[t]) + shift · bias for t < T and one panel of outputs.
-ALWAYS void expand_block(const lora_segment *s, float *out, int64_t panel, const float *y, int64_t y_stride, const int T, const int dtype) {
+ALWAYS void expand_block(
+	const lora_segment *s, float *out, int64_t panel, const float *y, int64_t y_stride, const int T, const int dtype) {
 	const int64_t rank = s->rank, left = s->n - panel * PANEL;
 	const int lanes = left < PANEL ? (int)left : PANEL, size = dtype == DTYPE_F32 ? 4 : 2;
 	const uint8_t *b = s->b + panel * PANEL * rank * size;
@@ -124,7 +130,8 @@ ALWAYS void expand_block(const lora_segment *s, float *out, int64_t panel, const
 	}
 }
 
-ALWAYS void expand_rows(const lora_segment *s, int64_t row, int64_t rows, int64_t begin, int64_t end, const float *y, int64_t y_stride, const int dtype) {
+ALWAYS void expand_rows(const lora_segment *s, int64_t row, int64_t rows, int64_t begin, int64_t end, const float *y,
+	int64_t y_stride, const int dtype) {
 	float *out = s->out + (s->begin + row) * s->out_stride;
 	for (int64_t panel = begin; panel < end; panel++) {
 		int64_t t = 0;
@@ -137,8 +144,10 @@ ALWAYS void expand_rows(const lora_segment *s, int64_t row, int64_t rows, int64_
 	}
 }
 
-// The rows [row, row+rows) of the segment and the panels [begin, end) of its outputs; y holds the rows' products with A, y_stride apart.
-static void FN(lora_expand)(const lora_segment *s, int64_t row, int64_t rows, int64_t begin, int64_t end, const float *y, int64_t y_stride) {
+// The rows [row, row+rows) of the segment and the panels [begin, end) of its outputs; y has the rows' products with A,
+// y_stride apart.
+static void FN(lora_expand)(
+	const lora_segment *s, int64_t row, int64_t rows, int64_t begin, int64_t end, const float *y, int64_t y_stride) {
 	switch (s->b_dtype) {
 	case DTYPE_F32: expand_rows(s, row, rows, begin, end, y, y_stride, DTYPE_F32); break;
 	case DTYPE_F16: expand_rows(s, row, rows, begin, end, y, y_stride, DTYPE_F16); break;

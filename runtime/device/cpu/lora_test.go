@@ -12,8 +12,8 @@ import (
 	"weft/runtime/tensor"
 )
 
-// factors is a random adapter of a layer with factors of a type, in one buffer.
-func factors(t testing.TB, d *cpuDevice, r *rand.Rand, in, n, rank int, dtype tensor.DType, gain,
+// randomLoRA returns random LoRA matrices of a data type for one layer, in one buffer.
+func randomLoRA(t testing.TB, d *cpuDevice, r *rand.Rand, in, n, rank int, dtype tensor.DType, gain,
 	bias bool) device.LoRAMatrices {
 	t.Helper()
 	size := int64(dtype.Size())
@@ -46,7 +46,7 @@ func factors(t testing.TB, d *cpuDevice, r *rand.Rand, in, n, rank int, dtype te
 }
 
 // Adapters of every type and of mixed ranks: the same bits on every instruction set, with 1 to 3 threads, and for every
-// row alone.
+// row by itself.
 func TestLoRA(t *testing.T) {
 	const rows = 140
 	for _, size := range [][2]int{{37, 45}, {576, 192}, {1, 16}, {300, 520}} {
@@ -62,7 +62,7 @@ func TestLoRA(t *testing.T) {
 					var ms []device.LoRAMatrices
 					for i, rank := range []int{1, 8, 3, 13, 16, 33, 64, 256} {
 						ms = append(ms,
-							factors(t, d, r, in, n, rank, []tensor.DType{tensor.F32, tensor.F16, tensor.BF16}[i%3],
+							randomLoRA(t, d, r, in, n, rank, []tensor.DType{tensor.F32, tensor.F16, tensor.BF16}[i%3],
 								i%4 == 1, i%4 > 1))
 					}
 					run := func(begin, end int) []float32 {

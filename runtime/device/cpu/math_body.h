@@ -1,7 +1,8 @@
 #pragma once
 // exp, tanh and the gates over v16: one formula for every ISA.
 
-// exp(x) = 2^n * e^r with |r| <= ln2/2 and e^r by its Taylor polynomial of degree 7 (remainder 5e-9). 0 at -inf, inf at +inf, NaN at NaN.
+// exp(x) = 2^n * e^r with |r| <= ln2/2 and e^r by its Taylor polynomial of degree 7 (remainder 5e-9). 0 at -inf, inf at
+// +inf, NaN at NaN.
 ALWAYS v16 v_exp(v16 x) {
 	x = v_max(v_set1(-110.0f), v_min(v_set1(110.0f), x));
 	v16 n = v_round(v_mul(x, v_set1(0x1.715476p+0f)));
@@ -43,7 +44,8 @@ ALWAYS v16 v_gelu_tanh(v16 x) {
 	return v_swish(x, v_mul(cubic, v_set1(1.5957691216f)));
 }
 
-// erfc(y/sqrt2) of y >= 0: with z = y/sqrt2 and t = 1/(1 + 0.3275z) it is e^-z^2 t P(t) (least squares, 1.7e-7 of the value).
+// erfc(y/sqrt2) of y >= 0: with z = y/sqrt2 and t = 1/(1 + 0.3275z) it is e^-z^2 t P(t) (least squares, 1.7e-7 of the
+// value).
 ALWAYS v16 v_erfc_half(v16 y) {
 	y = v_mul(y, v_set1(0.70710678f));
 	v16 t = v_div(v_set1(1), v_fma(y, v_set1(0.3275f), v_set1(1)));

@@ -17,7 +17,8 @@ import (
 )
 
 // MeasureReadBandwidth returns the GB/s (10^9 bytes) at which that many threads together read memory, each its own part
-// of a buffer of the given bytes, for about d. 0 where there is no memory for it. Take a buffer well above the caches.
+// of a buffer of the given bytes, for about d. 0 if the memory cannot be allocated. The buffer should be much larger
+// than the caches.
 func MeasureReadBandwidth(threads int, bytes int64, d time.Duration) float64 {
 	threads = max(threads, 1)
 	part := max(bytes/int64(threads), 1<<20) &^ 4095
@@ -31,7 +32,7 @@ func MeasureReadBandwidth(threads int, bytes int64, d time.Duration) float64 {
 	if err != nil {
 		return 0
 	}
-	C.memset(p, 1, C.size_t(size)) // pages that were never written would be one and the same page of zeros
+	C.memset(p, 1, C.size_t(size)) // pages that were never written would all map to one page of zeros
 	var wg sync.WaitGroup
 	var total atomic.Int64
 	const piece = 1 << 20
@@ -49,8 +50,7 @@ func MeasureReadBandwidth(threads int, bytes int64, d time.Duration) float64 {
 	return float64(total.Load()) / time.Since(begin).Seconds() / 1e9
 }
 
-// Peaks are the multiplications and additions a second (10^9) of the processor's products in registers, all threads
-// together.
+// Peaks are the multiplications and additions per second (10^9) of products in registers, for all threads together.
 type Peaks struct{ Float, Int8, BF16 float64 }
 
 // MeasurePeaks runs the products of an instruction set on that many threads for about d each.
@@ -78,8 +78,8 @@ func measurePeak(isa, prep C.int, threads int, d time.Duration) float64 {
 	return float64(total.Load()) / time.Since(begin).Seconds() / 1e9
 }
 
-// HugePages says how the kernel offers transparent huge pages: "always", "madvise", "never" or "unknown". The device
-// asks for them with both of the first two.
+// HugePages returns how Linux offers transparent huge pages: "always", "madvise", "never" or "unknown". The device uses
+// them with "always" and "madvise".
 func HugePages() string {
 	text, err := os.ReadFile("/sys/kernel/mm/transparent_hugepage/enabled")
 	_, rest, ok := strings.Cut(string(text), "[")

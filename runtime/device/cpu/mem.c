@@ -19,7 +19,7 @@ void *mem_alloc(int64_t bytes) {
 		}
 		return p;
 	}
-	// map one huge page more than needed and give back what lies outside the aligned part
+	// map one huge page more than needed and unmap what is outside the aligned part
 	size_t want = (size_t)rounded(bytes, HUGE_BYTES), all = want + HUGE_BYTES;
 	uint8_t *base = mmap(NULL, all, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (base == MAP_FAILED) {

@@ -16,24 +16,24 @@ import (
 	"weft/runtime/device"
 )
 
-// block is a piece of C memory; the zero block holds nothing.
+// block is a piece of C memory; the zero block is empty.
 type block struct {
 	ptr  unsafe.Pointer
 	size int64
-	slab *slab // whose piece it is, or nil
+	slab *slab // the slab that it was cut from, or nil
 }
 
-// slab is a mapping of huge pages from which the matrices of a model are cut: each of its own would lie on small pages,
-// and reading small pages in turn costs a decoding step up to a tenth. It is unmapped with its last piece.
+// slab is a mapping of huge pages from which the matrices of a model are cut: a mapping per matrix would use small
+// pages, which makes a decoding step up to a tenth slower. It is unmapped with its last piece.
 type slab struct {
 	ptr  unsafe.Pointer
 	used int64
-	live int // pieces, and one while new pieces are cut from it
+	live int // number of pieces, plus one while new pieces are cut from it
 }
 
 const (
 	slabBytes = 16 << 20
-	slabPiece = slabBytes / 4 // larger pieces are mapped apart
+	slabPiece = slabBytes / 4 // larger pieces get a mapping of their own
 )
 
 // memory counts bytes per purpose and keeps their sum below a limit. Safe for concurrent use.
@@ -63,15 +63,15 @@ func (m *memory) obtain(p device.Purpose, size int64) (block, error) {
 	}
 	if b.ptr == nil {
 		m.total.Add(-size)
-		return block{}, fmt.Errorf("%w: the system gave no %d bytes for %s, %d are in use", device.ErrOutOfMemory, size,
+		return block{}, fmt.Errorf("%w: the system has no %d bytes for %s; %d are in use", device.ErrOutOfMemory, size,
 			p, total-size)
 	}
 	m.used[p].Add(size)
 	return b, nil
 }
 
-// cut returns a piece of the open slab, which is replaced when it is full; nil without memory. What a slab has left
-// over counts nowhere.
+// cut returns a piece of the open slab, which is replaced when it is full; nil without memory. The unused rest of a
+// slab is not counted.
 func (m *memory) cut(size int64) (unsafe.Pointer, *slab) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -91,7 +91,7 @@ func (m *memory) cut(size int64) (unsafe.Pointer, *slab) {
 	return p, s
 }
 
-// drop takes one piece, or the right to cut, from s. The caller holds mu.
+// drop removes one reference to s, that of a piece or of the cutting. The caller holds mu.
 func (m *memory) drop(s *slab) {
 	if s == nil {
 		return
@@ -156,7 +156,7 @@ func (d *cpuDevice) Alloc(p device.Purpose, bytes int64) (device.Buffer, error) 
 	return &buffer{owned{dev: d, purpose: p, mem: m}}, nil
 }
 
-// Host returns the memory itself; what recorded operations write is there after Sync.
+// Host returns the memory itself; results of recorded operations are in it after Sync.
 func (b *buffer) Host() []byte {
 	if b.gone.Load() {
 		return nil
@@ -190,7 +190,7 @@ func (b *buffer) ready(op string, off int64, n int) error {
 	return b.dev.Sync()
 }
 
-// Bounds of the memory of records: one block, and what may be recorded before it is run.
+// Bounds of the memory of records: one block, and how much may be recorded before it is run.
 const (
 	arenaBlock = 256 << 10
 	arenaLimit = 32 << 20
@@ -200,13 +200,13 @@ const (
 type arena struct {
 	memory *memory
 	blocks []block
-	start  int64 // what keep keeps in the first block
+	start  int64 // bytes that keep retains in the first block
 	at     int   // current block
 	off    int64 // in it
 	used   int64 // bytes given out since reset
 }
 
-// bytes returns n zeroed bytes, 64-byte aligned, that live until reset.
+// bytes returns n zeroed bytes, 64-byte aligned, valid until reset.
 func (a *arena) bytes(n int64) (unsafe.Pointer, error) {
 	n = (n + 63) &^ 63
 	for a.at < len(a.blocks) && a.off+n > a.blocks[a.at].size {
@@ -239,8 +239,8 @@ func (a *arena) free() {
 	a.blocks = nil
 }
 
-// room returns a zeroed array of n T in the arena.
-func room[T any](a *arena, n int) ([]T, error) {
+// zeroed returns a zeroed array of n T in the arena.
+func zeroed[T any](a *arena, n int) ([]T, error) {
 	var t T
 	p, err := a.bytes(int64(unsafe.Sizeof(t)) * int64(n))
 	if err != nil {
@@ -254,7 +254,7 @@ func (a *arena) ints(s []int32) (*C.int32_t, error) {
 	if len(s) == 0 {
 		return nil, nil
 	}
-	p, err := room[int32](a, len(s))
+	p, err := zeroed[int32](a, len(s))
 	if err != nil {
 		return nil, err
 	}

@@ -20,7 +20,7 @@ func foreign(op, what string) error {
 	return fmt.Errorf("%s: %w: %s belongs to another device or is freed", op, device.ErrShape, what)
 }
 
-// begin is the opening of every operation: on an open device, with the arguments that its check (bad) has passed.
+// begin starts every operation: it fails on a closed device or with the error (bad) of the argument check.
 func (d *cpuDevice) begin(op string, bad error) error {
 	if d.closed.Load() {
 		return closedErr(op)
@@ -53,14 +53,14 @@ func (d *cpuDevice) floats(op, what string, v device.View) (*C.float, error) {
 
 // record returns a zeroed record.
 func record[T any](d *cpuDevice) (*T, error) {
-	r, err := room[T](&d.arena, 1)
+	r, err := zeroed[T](&d.arena, 1)
 	if err != nil {
 		return nil, err
 	}
 	return &r[0], nil
 }
 
-// small holds whether every dimension fits in the int32 of the records.
+// small checks whether every dimension fits in the int32 of the records.
 func small(op string, sizes ...int) error {
 	for _, n := range sizes {
 		if n > math.MaxInt32 {
@@ -146,7 +146,7 @@ func (d *cpuDevice) RMSNorm(a device.RMSNormArgs) error {
 	return nil
 }
 
-// prepOf says how a matrix wants its activations.
+// prepOf returns the form of activations that a matrix needs.
 func (d *cpuDevice) prepOf(m *matrix, p device.Precision) C.int32_t {
 	switch {
 	case d.activations != Fast || p != device.Own:
@@ -219,7 +219,7 @@ func (d *cpuDevice) Linear(a device.LinearArgs) error {
 	return nil
 }
 
-// manyRows is from how many rows on float products are made in blocks of two panels, whose sums are the same.
+// manyRows is the number of rows from which float products are computed in blocks of two panels, with the same sums.
 const manyRows = 4 * C.TILE_MAX
 
 // localPrepare bounds the activations that each worker prepares for itself, which saves a phase.
@@ -242,7 +242,7 @@ func (d *cpuDevice) linear(a device.LinearArgs, x *C.float, prep C.int32_t, n in
 	if err != nil {
 		return nil, err
 	}
-	parts, err := room[C.linear_part](&d.arena, n)
+	parts, err := zeroed[C.linear_part](&d.arena, n)
 	if err != nil {
 		return nil, err
 	}

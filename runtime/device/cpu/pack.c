@@ -1,9 +1,10 @@
-// Packing of matrices into panels, and rows gathered back out of them. See doc.go for the layouts.
+// Packing of matrices into panels, and rows gathered from them. See doc.go for the layouts.
 #include "half.h"
 #include "kernels.h"
 
-// Sets where everything lies in a panel; rows, cols, group_len and layout are valid (quant.Matrix.Validate).
-void pack_shape(weight *w, int32_t layout, int32_t rows, int32_t cols, int32_t group_len, int32_t has_mins, int32_t scales_f16) {
+// Sets the offsets within a panel; rows, cols, group_len and layout are valid (quant.Matrix.Validate).
+void pack_shape(
+	weight *w, int32_t layout, int32_t rows, int32_t cols, int32_t group_len, int32_t has_mins, int32_t scales_f16) {
 	w->layout = layout;
 	w->rows = rows;
 	w->cols = cols;

@@ -13,7 +13,7 @@ import (
 	"weft/runtime/tensor"
 )
 
-// resident returns the bytes of this process that lie in memory.
+// resident returns the resident bytes of this process.
 func resident(t *testing.T) int64 {
 	t.Helper()
 	text, err := os.ReadFile("/proc/self/statm")
@@ -27,7 +27,7 @@ func resident(t *testing.T) int64 {
 	return pages * int64(os.Getpagesize())
 }
 
-// TestReleasePages gives memory back, of the pages asked for and of no other, whatever the boundaries; it can be used
+// TestReleasePages: memory of the given pages and of no other is released, whatever the boundaries; it can be used
 // again.
 func TestReleasePages(t *testing.T) {
 	d := open(t, Options{Threads: 1})

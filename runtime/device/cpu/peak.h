@@ -1,4 +1,5 @@
-// Loops of independent products in registers, and of loads: what bounds a matrix product from above. per is the multiplications and additions of one product.
+// Loops of independent products in registers, and of loads: the upper bounds of a matrix product. per is the number of
+// multiplications and additions of one product.
 #include "kernels.h"
 #include "families.h"
 
@@ -7,7 +8,8 @@
 
 #define PEAK(name, vector, zero, product, per) \
 	static int64_t name(int64_t rounds) { \
-		vector a = zero, b = zero, acc0 = zero, acc1 = zero, acc2 = zero, acc3 = zero, acc4 = zero, acc5 = zero, acc6 = zero, acc7 = zero, acc8 = zero, acc9 = zero; \
+		vector a = zero, b = zero, acc0 = zero, acc1 = zero, acc2 = zero, acc3 = zero, acc4 = zero, acc5 = zero, \
+			acc6 = zero, acc7 = zero, acc8 = zero, acc9 = zero; \
 		for (int64_t r = 0; r < rounds; r++) { \
 			PEAK_BARRIER(a); \
 			CHAINS(PEAK_ROUND_##product) \

@@ -4,7 +4,13 @@
 
 // Integers: pairs of products added up in 16 bits, as the 4-bit kernel does; the widening to 32 bits is left out.
 #define PEAK_ROUND_FLOAT(i) acc##i = _mm256_fmadd_ps(a, b, acc##i); PEAK_BARRIER(acc##i);
-#define PEAK_ROUND_INT8(i) { __m256i pairs = _mm256_maddubs_epi16(a, b); PEAK_BARRIER(pairs); acc##i = _mm256_add_epi16(acc##i, pairs); PEAK_BARRIER(acc##i); }
+#define PEAK_ROUND_INT8(i)                                                                                             \
+	{                                                                                                                  \
+		__m256i pairs = _mm256_maddubs_epi16(a, b);                                                                    \
+		PEAK_BARRIER(pairs);                                                                                           \
+		acc##i = _mm256_add_epi16(acc##i, pairs);                                                                      \
+		PEAK_BARRIER(acc##i);                                                                                          \
+	}
 PEAK(peak_float, __m256, _mm256_setzero_ps(), FLOAT, 2 * 8)
 PEAK(peak_int8, __m256i, _mm256_setzero_si256(), INT8, 2 * 32)
 

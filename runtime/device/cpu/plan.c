@@ -1,4 +1,4 @@
-// How each operation falls into phases of independent chunks. Chunks divide outputs, heads and rows; no sum is ever divided.
+// How each operation is divided into phases of independent chunks. Chunks divide outputs, heads and rows, never a sum.
 #include "kernels.h"
 
 enum { CHUNKS_MAX = 1 << 16, MACRO_BYTES = 384 << 10 };
@@ -47,7 +47,8 @@ static int64_t plan_rows(rows_op *o, int64_t work) {
 	return pieces(&o->head, o->rows, o->cols ? work / o->cols : o->rows);
 }
 
-// Blocks of rows from A to B; or, where few rows have much to read, segments times splits of the rank, then of the outputs.
+// One phase over blocks of rows; or, where few rows read large matrices, segments times splits of the rank (A), then
+// segments times splits of the outputs (B).
 static int64_t plan_lora(lora_op *o, int phase, int threads) {
 	if (o->y == NULL) {
 		return phase == 0 ? pieces(&o->head, o->blocks, o->blocks / (8 * threads)) : 0;
@@ -62,7 +63,8 @@ static int64_t plan_columns(op *o, int64_t cols) {
 	return n;
 }
 
-// Without the weight's gradient one phase; with it the rows' sums, then the weight's gradient by columns, then that of the input, which may lie where that of the output does.
+// Without the weight's gradient one phase; with it the rows' sums, then the weight's gradient by columns, then that of
+// the input, which may be stored in place of the gradient of the output.
 static int64_t plan_rmsnorm_grad(rmsnorm_grad_op *o, int phase) {
 	if (phase > (o->dweight ? 2 : 0)) {
 		return 0;
@@ -84,7 +86,9 @@ int64_t op_chunks(op *o, int phase, int threads) {
 	case OP_RMSNORM_GRAD: return plan_rmsnorm_grad((rmsnorm_grad_op *)o, phase);
 	case OP_SAMPLES_GRAD: {
 		samples_op *d = (samples_op *)o;
-		return phase == 0 ? pieces(o, d->rows, 16384 / ((int64_t)d->heads * d->head_dim + 1)) : phase == 1 ? pieces(o, d->items, 1) : 0;
+		return phase == 0 ? pieces(o, d->rows, 16384 / ((int64_t)d->heads * d->head_dim + 1))
+			: phase == 1  ? pieces(o, d->items, 1)
+						  : 0;
 	}
 	}
 	if (phase > 0) {
@@ -116,28 +120,33 @@ int64_t op_chunks(op *o, int phase, int threads) {
 		return pieces(o, r->rows, 8192 / ((int64_t)r->heads * r->head_dim + 1));
 	}
 	case OP_GLU_GRAD: return plan_rows((rows_op *)o, 2048);
-	case OP_CROSS_ENTROPY: return pieces(o, ((cross_entropy_op *)o)->rows, 2048 / ((int64_t)((cross_entropy_op *)o)->cols + 1));
+	case OP_CROSS_ENTROPY:
+		return pieces(o, ((cross_entropy_op *)o)->rows, 2048 / ((int64_t)((cross_entropy_op *)o)->cols + 1));
 	case OP_EMBED_GRAD: return plan_columns(o, ((embed_grad_op *)o)->cols);
 	case OP_SAMPLES: return pieces(o, ((samples_op *)o)->items, 1);
 	}
 	return 0;
 }
 
-static int64_t factor_bytes(int64_t rows, int64_t cols, int32_t dtype) { return rows * cols * (dtype == DTYPE_F32 ? 4 : 2); }
+static int64_t matrix_bytes(int64_t rows, int64_t cols, int32_t dtype) {
+	return rows * cols * (dtype == DTYPE_F32 ? 4 : 2);
+}
 
-// Goes on to the next factor that is there.
+// Advances to the next LoRA matrix that is present.
 void ahead_next(ahead *a) {
 	a->at = a->end = NULL;
 	for (; a->segment < a->last && a->at == a->end; a->second = !a->second) {
 		const lora_segment *s = a->segment;
 		a->at = a->second ? s->b : s->a;
-		a->end = a->at == NULL ? NULL : a->at + (a->second ? factor_bytes(s->rank, s->n, s->b_dtype) : factor_bytes(s->rank, a->in, s->a_dtype));
+		a->end = a->at == NULL
+			? NULL
+			: a->at + (a->second ? matrix_bytes(s->rank, s->n, s->b_dtype) : matrix_bytes(s->rank, a->in, s->a_dtype));
 		a->segment += a->second;
 	}
 }
 
-// The share of a chunk of o in what the LoRA operation after it reads. Adapters of many requests are more than the caches keep, and integer products of several tokens leave
-// the memory idle. Kernels that do not look ahead leave it alone.
+// The part that a chunk of o prefetches of what the next LoRA operation reads. The adapters of many requests exceed the
+// caches, and integer products of several tokens leave memory bandwidth unused. Kernels that do not prefetch ignore it.
 static void look_ahead(const linear_op *o, int64_t chunk, ahead *a) {
 	const lora_op *next = (const lora_op *)o->head.next;
 	if (next == NULL || next->head.kind != OP_LORA || next->y != NULL || o->prep != PREP_INT8) {
@@ -148,14 +157,15 @@ static void look_ahead(const linear_op *o, int64_t chunk, ahead *a) {
 	a->last = next->segment + next->segments * (chunk + 1) / chunks;
 	a->in = next->in;
 	for (const lora_segment *s = a->segment; s < a->last; s++) {
-		bytes += factor_bytes(s->rank, a->in, s->a_dtype) + factor_bytes(s->rank, s->n, s->b_dtype);
+		bytes += matrix_bytes(s->rank, a->in, s->a_dtype) + matrix_bytes(s->rank, s->n, s->b_dtype);
 	}
 	int64_t steps = o->head.split * ceil_div(o->cols, UNIT) * o->macro_tiles;
 	a->lines = (int32_t)(bytes / 64 / steps + 1);
 	ahead_next(a);
 }
 
-static void run_linear(const linear_op *o, int phase, int64_t chunk, const kernel_table *k, uint8_t *scratch, int fresh) {
+static void run_linear(
+	const linear_op *o, int phase, int64_t chunk, const kernel_table *k, uint8_t *scratch, int fresh) {
 	if (o->shared == NULL) {
 		for (int64_t i = 0; fresh && i < o->tiles; i++) {
 			k->prepare[o->prep](o, i * o->tile, tokens_of(o, i), scratch + i * o->tile_bytes);
@@ -232,8 +242,10 @@ static void run_rows(const rows_op *o, int64_t chunk, void (*f)(const rows_op *,
 static void run_product(const product_op *o, int64_t begin, int64_t end, const kernel_table *k, float *scratch) {
 	int64_t across = ceil_div(o->pairs, o->block_pairs), all = ceil_div(o->tiles, o->block_tiles) * across;
 	for (int64_t i = begin; i < end && i < all; i++) {
-		int64_t tile = i / across * o->block_tiles, pair = i % across * o->block_pairs, tiles = o->tiles - tile, pairs = o->pairs - pair;
-		k->products(o, tile, tiles < o->block_tiles ? tiles : o->block_tiles, pair, pairs < o->block_pairs ? pairs : o->block_pairs, scratch);
+		int64_t tile = i / across * o->block_tiles, pair = i % across * o->block_pairs, tiles = o->tiles - tile,
+				pairs = o->pairs - pair;
+		k->products(o, tile, tiles < o->block_tiles ? tiles : o->block_tiles, pair,
+			pairs < o->block_pairs ? pairs : o->block_pairs, scratch);
 	}
 }
 
@@ -281,7 +293,9 @@ void op_run(const op *o, int phase, int64_t chunk, const kernel_table *k, uint8_
 	case OP_RMSNORM_GRAD: run_rmsnorm_grad((const rmsnorm_grad_op *)o, phase, begin, end, k); break;
 	case OP_ROTATE: k->rotate((const rotate_op *)o, begin, UNTIL(((const rotate_op *)o)->rows)); break;
 	case OP_GLU_GRAD: run_rows((const rows_op *)o, chunk, k->glu_grad); break;
-	case OP_CROSS_ENTROPY: k->cross_entropy((const cross_entropy_op *)o, begin, UNTIL(((const cross_entropy_op *)o)->rows)); break;
+	case OP_CROSS_ENTROPY:
+		k->cross_entropy((const cross_entropy_op *)o, begin, UNTIL(((const cross_entropy_op *)o)->rows));
+		break;
 	case OP_EMBED_GRAD: k->embed_grad((const embed_grad_op *)o, begin, UNTIL(((const embed_grad_op *)o)->cols)); break;
 	case OP_SAMPLES:
 	case OP_SAMPLES_GRAD: {

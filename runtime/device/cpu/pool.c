@@ -1,6 +1,7 @@
-// The worker pool: a list of operations is run phase by phase; within a phase workers take chunks by ticket. A phase ends when its chunks are
-// done, not when all workers have come by: a worker that sleeps or is preempted without a chunk holds nobody up. Whoever finishes the last
-// chunk opens the next phase, so runs of small phases stay on one core. Waiting is a bounded spin, then sleep.
+// The worker pool: a list of operations is run phase by phase; within a phase workers take chunks by ticket. A phase
+// ends when its chunks are done, whether or not every worker took one: a worker that sleeps or is preempted without a
+// chunk delays no other. The worker that finishes the last chunk opens the next phase, so runs of small phases stay on
+// one core. Waiting is a bounded spin, then sleep.
 #define _DEFAULT_SOURCE
 #include <pthread.h>
 #include <signal.h>
@@ -9,7 +10,8 @@
 #include <time.h>
 #include "kernels.h"
 
-// A ticket word: phase number (24 bits), chunks of the phase (20), next chunk (20). A list that has ended has no chunks.
+// A ticket word: phase number (24 bits), chunks of the phase (20), next chunk (20). A list that has ended has no
+// chunks.
 enum { NEXT_BITS = 20, SPINS = 1000 };
 #define NEXT(s) ((int64_t)((s) & ((1u << NEXT_BITS) - 1)))
 #define COUNT(s) ((int64_t)((s) >> NEXT_BITS & ((1u << NEXT_BITS) - 1)))
@@ -139,7 +141,7 @@ static void *worker_main(void *arg) {
 	return NULL;
 }
 
-// A pool of that many threads, the caller of pool_run being one; fewer where the system gives no more. NULL without memory.
+// A pool of that many threads, the caller of pool_run being one; fewer if the system refuses more. NULL without memory.
 pool *pool_new(int threads, const kernel_table *k) {
 	pool *p = mem_alloc(sizeof *p);
 	if (p == NULL) {

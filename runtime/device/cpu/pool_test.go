@@ -180,7 +180,7 @@ func TestMemory(t *testing.T) {
 	}
 	if _, err := dev.Alloc(device.Weights, 6<<20); !errors.Is(err, device.ErrOutOfMemory) ||
 		!strings.Contains(err.Error(), "8388608") {
-		t.Errorf("an allocation above the limit gave %v", err)
+		t.Errorf("an allocation above the limit returned %v", err)
 	}
 	if err := dev.Close(); err == nil || !strings.Contains(err.Error(), "3145728 bytes of kv") {
 		t.Errorf("Close with a live buffer returned %v", err)

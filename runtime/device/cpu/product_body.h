@@ -1,10 +1,12 @@
-// Products of float32 over many rows, written once over v16: op(A) op(B), Linear over many tokens, and its gradient. A chunk takes the rows and columns of one
-// block of the output; for DEPTH of the products it packs its rows into tiles [k][tile] and each pair of panels into [k][16], and adds. acc = fma(x, y, acc) for
-// ascending k, one chain per output.
+// Products of float32 over many rows, written once over v16: op(A) op(B), Linear over many tokens, and its gradient. A
+// chunk takes the rows and columns of one block of the output; for each DEPTH terms of the sums it packs its rows into
+// tiles [k][tile] and each pair of panels into [k][16], and adds their products. acc = fma(x, y, acc) for ascending k,
+// one chain per output.
 #include "expand.h"
 #include "columns.h"
 
-// The rows [row, row+count) of x, k in [from, from+n), to [k][T]; missing rows are zero. Writes up to 16 floats past the tile.
+// The rows [row, row+count) of x, k in [from, from+n), to [k][T]; missing rows are zero. Writes up to 16 floats past
+// the tile.
 ALWAYS void pack_tile(const product *p, int64_t row, int count, int64_t from, int n, const int T, float *to) {
 	if (p->x_trans) {
 		const float *x = p->x + from * p->x_stride + row;
@@ -27,7 +29,7 @@ ALWAYS void pack_tile(const product *p, int64_t row, int count, int64_t from, in
 	}
 }
 
-// 16 columns [column, column+16) of y, k in [from, from+n), to [k][16]; those past lanes are zero.
+// 16 columns [column, column+16) of y, k in [from, from+n), to [k][16]; columns past lanes are zero.
 ALWAYS void pack_panel(const product *p, int64_t column, int lanes, int64_t from, int n, float *to) {
 	if (!p->y_trans) {
 		const float *y = p->y + from * p->y_stride + column;
@@ -50,7 +52,8 @@ ALWAYS void pack_panel(const product *p, int64_t column, int lanes, int64_t from
 	}
 }
 
-// The same for both panels of a pair out of a weight's rows [from, from+n): 16 rows by 32 columns at a time are dequantized, then transposed.
+// The same for both panels of a pair from a weight's rows [from, from+n): 16 rows by 32 columns at a time are
+// dequantized, then transposed.
 static void FN(pack_rows)(const weight *w, int64_t column, int lanes, int64_t from, int n, float *to, float *values) {
 	for (int k = 0; k < n; k += 16) {
 		const float *v = columns(w, w->data + (from + k) / PANEL * w->panel_bytes, column, lanes, values);
@@ -68,8 +71,10 @@ static void FN(pack_rows)(const weight *w, int64_t column, int lanes, int64_t fr
 	}
 }
 
-// Both panels of a pair, at[0] and at[1] being where they then lie; lanes is the columns that there are, 1 to 32.
-static void FN(pack_pair)(const product *p, int64_t pair, int lanes, int64_t from, int n, float *to, float *values, const float **at) {
+// Packs both panels of a pair and sets at[0] and at[1] to their addresses; lanes is the number of valid columns, 1 to
+// 32.
+static void FN(pack_pair)(
+	const product *p, int64_t pair, int lanes, int64_t from, int n, float *to, float *values, const float **at) {
 	at[0] = to;
 	at[1] = to + 16 * DEPTH;
 	if (p->w && !p->y_trans) {
@@ -80,7 +85,8 @@ static void FN(pack_pair)(const product *p, int64_t pair, int lanes, int64_t fro
 		if (p->w) {
 			at[h] = columns(p->w, p->w->data + (2 * pair + h) * p->w->panel_bytes, from, n, to + 16 * DEPTH * h);
 		} else {
-			pack_panel(p, pair * PAIR + PANEL * h, lanes - PANEL * h < PANEL ? lanes - PANEL * h : PANEL, from, n, to + 16 * DEPTH * h);
+			pack_panel(p, pair * PAIR + PANEL * h, lanes - PANEL * h < PANEL ? lanes - PANEL * h : PANEL, from, n,
+				to + 16 * DEPTH * h);
 		}
 	}
 }
@@ -89,7 +95,8 @@ static void FN(pack_pair)(const product *p, int64_t pair, int lanes, int64_t fro
 // [n][width] floats to [ceil(n/2)][width] pairs of bf16; to may be from.
 ALWAYS void halve(const float *from, int n, const int width, float *to) {
 	for (int k = 0; k < n; k += 2) {
-		i16v pairs = h_pairs(v_load_part(from + k * width, width), k + 1 < n ? v_load_part(from + (k + 1) * width, width) : v_set1(0));
+		i16v pairs = h_pairs(
+			v_load_part(from + k * width, width), k + 1 < n ? v_load_part(from + (k + 1) * width, width) : v_set1(0));
 		v_store_part(to + k / 2 * width, i_as_float(pairs), width);
 	}
 }
@@ -99,8 +106,10 @@ ALWAYS void halve(const float *from, int n, const int width, float *to) {}
 #define MULTIPLY(x, y, acc) v_fma(x, y, acc)
 #endif
 
-// acc[h][t] += sum over k < n of x[k][t] y[h][k], numbers or pairs of bf16, for T of the tile's rows and P panels.
-ALWAYS void pair_tile(const float *x, const float *const *y, int n, const int tile, const int T, const int P, const int halves, float *const *acc) {
+// acc[h][t] += sum over k < n of x[k][t] y[h][k], float32 values or pairs of bf16, for T of the tile's rows and P
+// panels.
+ALWAYS void pair_tile(const float *x, const float *const *y, int n, const int tile, const int T, const int P,
+	const int halves, float *const *acc) {
 	v16 a[PRODUCT_PANELS * FLOAT_TOKENS];
 	const float *y0 = y[0], *y1 = y[P - 1];
 #pragma GCC unroll 12
@@ -130,7 +139,8 @@ ALWAYS void pair_tile(const float *x, const float *const *y, int n, const int ti
 }
 
 // One tile times P panels, at most FLOAT_TOKENS of its rows at once.
-ALWAYS void tile_rows(const float *x, const float *const *y, int n, const int tile, const int P, const int halves, float *const *acc) {
+ALWAYS void tile_rows(
+	const float *x, const float *const *y, int n, const int tile, const int P, const int halves, float *const *acc) {
 	const int most = tile < FLOAT_TOKENS ? tile : tile % FLOAT_TOKENS ? 4 : FLOAT_TOKENS;
 	for (int t = 0; t < tile; t += most) {
 		float *to[2] = {acc[0] + 16 * t, acc[P - 1] + 16 * t};
@@ -174,7 +184,8 @@ ALWAYS int columns_left(const product_op *o, int64_t pair) {
 }
 
 // scratch: tiles of DEPTH and 16 floats, a pair of panels, 16 by 32 values, then the sums [pairs][2][tiles][T][16].
-ALWAYS void block_product(const product_op *o, int64_t tile, int64_t tiles, int64_t pair, int64_t pairs, float *scratch, const int T, const int halves) {
+ALWAYS void block_product(const product_op *o, int64_t tile, int64_t tiles, int64_t pair, int64_t pairs, float *scratch,
+	const int T, const int halves) {
 	float *xs = scratch, *ys = xs + tiles * T * DEPTH + 16, *values = ys + PAIR * DEPTH, *acc = values + PAIR * PANEL;
 	int64_t panel_sums = tiles * T * 16;
 	memset(acc, 0, (size_t)(2 * pairs * panel_sums) * sizeof(float));
@@ -218,14 +229,15 @@ ALWAYS void block_product(const product_op *o, int64_t tile, int64_t tiles, int6
 		for (int h = 0; PANEL * h < lanes; h++) {
 			for (int64_t t = 0; t < tiles; t++) {
 				int64_t row = (tile + t) * T, left = o->rows - row;
-				finish_tile(o, row, (int)(left < T ? left : T), (pair + q) * PAIR + PANEL * h, lanes - PANEL * h < PANEL ? lanes - PANEL * h : PANEL,
-					acc + (2 * q + h) * panel_sums + t * T * 16);
+				finish_tile(o, row, (int)(left < T ? left : T), (pair + q) * PAIR + PANEL * h,
+					lanes - PANEL * h < PANEL ? lanes - PANEL * h : PANEL, acc + (2 * q + h) * panel_sums + t * T * 16);
 			}
 		}
 	}
 }
 
-ALWAYS void any_product(const product_op *o, int64_t tile, int64_t tiles, int64_t pair, int64_t pairs, float *scratch, const int halves) {
+ALWAYS void any_product(
+	const product_op *o, int64_t tile, int64_t tiles, int64_t pair, int64_t pairs, float *scratch, const int halves) {
 	switch (o->tile) {
 	case 4: block_product(o, tile, tiles, pair, pairs, scratch, 4, halves); break;
 	case 8: block_product(o, tile, tiles, pair, pairs, scratch, 8, halves); break;
@@ -233,7 +245,8 @@ ALWAYS void any_product(const product_op *o, int64_t tile, int64_t tiles, int64_
 	}
 }
 
-static void FN(products)(const product_op *o, int64_t tile, int64_t tiles, int64_t pair, int64_t pairs, float *scratch) {
+static void FN(products)(
+	const product_op *o, int64_t tile, int64_t tiles, int64_t pair, int64_t pairs, float *scratch) {
 #ifdef HALVES
 	if (o->halves) {
 		any_product(o, tile, tiles, pair, pairs, scratch, 1);

@@ -13,7 +13,7 @@ import (
 	"unsafe"
 )
 
-// opShape tells operations apart in a profile.
+// opShape is the key of an operation in a profile.
 type opShape struct {
 	kind, prep, layout C.int32_t
 	rows, in, out      int
@@ -33,7 +33,7 @@ var layoutNames = map[C.int32_t]string{
 	C.LAYOUT_LOOKUP4: "lookup4",
 }
 
-// note adds what was just run to the profile.
+// note adds the operations that were just run to the profile.
 func (d *cpuDevice) note() {
 	for o := d.first; o != nil; o = o.next {
 		s, bytes, ops := costOf(o)
@@ -53,7 +53,7 @@ func (d *cpuDevice) note() {
 	}
 }
 
-// costOf returns the least that an operation has to read, write and compute.
+// costOf returns the minimum that an operation reads, writes and computes.
 func costOf(o *C.op) (s opShape, bytes int64, ops float64) {
 	s.kind = o.kind
 	at := unsafe.Pointer(o)
@@ -95,7 +95,7 @@ func costOf(o *C.op) (s opShape, bytes int64, ops float64) {
 	return s, bytes, ops
 }
 
-// loraCost counts a factor once for each segment that it serves; rows and outputs are summed over the parts.
+// loraCost counts an A or B matrix once for each segment that uses it; rows and outputs are summed over the parts.
 func loraCost(l *C.lora_op, s *opShape) (bytes int64, ops float64) {
 	s.in = int(l.in)
 	for _, g := range unsafe.Slice(l.segment, l.segments) {
@@ -132,7 +132,7 @@ func trainingCost(o *C.op, s *opShape) (bytes int64, ops float64) {
 		}
 		return bytes + 4*int64(s.rows)*int64(s.in+s.out), 2 * float64(s.rows) * float64(s.in) * float64(s.out)
 	case C.OP_SAMPLES, C.OP_SAMPLES_GRAD:
-		return documentsCost((*C.samples_op)(at), s)
+		return samplesCost((*C.samples_op)(at), s)
 	case C.OP_RMSNORM_GRAD:
 		r := (*C.rmsnorm_grad_op)(at)
 		s.rows, s.in = int(r.rows), int(r.parts*r.width)
@@ -149,8 +149,8 @@ func trainingCost(o *C.op, s *opShape) (bytes int64, ops float64) {
 	return 12 * int64(s.rows) * int64(s.in), perValue * float64(s.rows) * float64(s.in)
 }
 
-// documentsCost counts the visible pairs only: two products of the head's width forward, five in the gradient.
-func documentsCost(a *C.samples_op, s *opShape) (bytes int64, ops float64) {
+// samplesCost counts the visible pairs only: two products of the head's width forward, five in the gradient.
+func samplesCost(a *C.samples_op, s *opShape) (bytes int64, ops float64) {
 	d := float64(a.head_dim)
 	s.rows, s.in, s.out = int(a.rows), int(a.heads*a.head_dim), int(a.head_dim)
 	products := 4.0
@@ -161,7 +161,7 @@ func documentsCost(a *C.samples_op, s *opShape) (bytes int64, ops float64) {
 		if it.keys != 0 {
 			continue
 		}
-		other := unsafe.Slice(it.other, it.others) // its own sample at last
+		other := unsafe.Slice(it.other, it.others) // its own sample comes last
 		keys := float64(it.row-other[len(other)-1].begin) + float64(it.rows+1)/2
 		for _, r := range other[:len(other)-1] {
 			keys += float64(r.end - r.begin)

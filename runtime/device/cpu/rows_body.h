@@ -1,4 +1,5 @@
-// Operations over rows, written once over v16. A sum over a row is 16 partial sums (lane = column % 16) and a fixed tree.
+// Operations over rows, written once over v16. A sum over a row is 16 partial sums (lane = column % 16) and a fixed
+// tree.
 #include "math_body.h"
 #include "columns.h"
 
@@ -115,7 +116,8 @@ static void FN(rope)(const rope_op *o, int64_t begin, int64_t end) {
 		}
 		int64_t page = o->slots[t] / kv->page_len, at = o->slots[t] % kv->page_len;
 		for (int h = 0; h < kv->kv_heads; h++) {
-			int64_t base = page * kv->page_elems + h * head_elems, lane = base + at / 16 * 16 * d + at % 16, row = base + at * d;
+			int64_t base = page * kv->page_elems + h * head_elems, lane = base + at / 16 * 16 * d + at % 16,
+					row = base + at * d;
 			int64_t done = 0;
 			for (; kv->dtype == DTYPE_F16 && done + 16 <= d; done += 16) {
 				uint16_t half[16], *to = (uint16_t *)kv->k + lane + 16 * done;

@@ -13,7 +13,7 @@ import (
 	"weft/runtime/tensor"
 )
 
-// rowsCase records one operation on x [rows, cols] and gives its float64 result.
+// rowsCase records one operation on x [rows, cols] and returns its float64 result.
 type rowsCase struct {
 	name string
 	run  func(d *cpuDevice, x, y, out device.View) error
@@ -107,8 +107,8 @@ func TestRows(t *testing.T) {
 	}
 }
 
-// exp keeps its accuracy over its range, ends in 0 and infinity, and hands NaN on: seen through silu of large negative
-// numbers.
+// exp keeps its accuracy over its range, is 0 and infinity at the ends, and propagates NaN: tested through silu of
+// large negative values.
 func TestGateExtremes(t *testing.T) {
 	inf, nan := float32(math.Inf(1)), float32(math.NaN())
 	eachISA(t, func(t *testing.T, isa string) {

@@ -1,13 +1,16 @@
-// Attention within samples and its gradient, written once over v16 (FlashAttention 2, arXiv:2307.08691). An item owns a block of rows: queries, or keys where it makes
-// their gradients. It walks the rows of the other side in blocks at fixed places of their sample: scores are products of its rows with a transposed block, what they weigh
-// is added up in ascending order of the other side's rows. Masked pairs weigh zero.
+// Attention within samples and its gradient, written once over v16 (FlashAttention 2, arXiv:2307.08691). An item owns a
+// block of rows: queries, or keys where it computes their gradients. It visits the rows of the other side in blocks at
+// fixed positions of their sample: scores are products of its rows with a transposed block, the weighted rows are added
+// up in ascending order of the other side's rows. Masked pairs have weight zero.
 #include "math_body.h"
 #include "columns.h"
 
 enum { ROWS_AT_ONCE = 4 };
 
-// to[row][0..16*cols) += sum over k < n of x[row][k] y[k][0..16*cols), ascending, for ROWS_AT_ONCE rows; fresh: to is overwritten.
-ALWAYS void block_step(const float *x, int64_t xs, const float *y, int64_t ys, int64_t n, float *to, int64_t ts, const int cols, const int fresh) {
+// to[row][0..16*cols) += sum over k < n of x[row][k] y[k][0..16*cols), ascending, for ROWS_AT_ONCE rows; fresh: to is
+// overwritten.
+ALWAYS void block_step(const float *x, int64_t xs, const float *y, int64_t ys, int64_t n, float *to, int64_t ts,
+	const int cols, const int fresh) {
 	v16 a[ROWS_AT_ONCE * BLOCK_COLS];
 	for (int r = 0; r < ROWS_AT_ONCE; r++) {
 		for (int c = 0; c < cols; c++) {
@@ -35,7 +38,8 @@ ALWAYS void block_step(const float *x, int64_t xs, const float *y, int64_t ys, i
 }
 
 // The same for the columns [c, end), multiples of 16.
-ALWAYS void block_columns(const float *x, int64_t xs, const float *y, int64_t ys, int64_t n, float *to, int64_t ts, int64_t c, int64_t end, const int fresh) {
+ALWAYS void block_columns(const float *x, int64_t xs, const float *y, int64_t ys, int64_t n, float *to, int64_t ts,
+	int64_t c, int64_t end, const int fresh) {
 	for (; c + 16 * BLOCK_COLS <= end; c += 16 * BLOCK_COLS) {
 		block_step(x, xs, y + c, ys, n, to + c, ts, BLOCK_COLS, fresh);
 	}
@@ -44,7 +48,8 @@ ALWAYS void block_columns(const float *x, int64_t xs, const float *y, int64_t ys
 	}
 }
 
-static void FN(block_scores)(const float *x, int64_t xs, const float *y, int64_t depth, float *scores, int64_t c, int64_t end) {
+static void FN(block_scores)(
+	const float *x, int64_t xs, const float *y, int64_t depth, float *scores, int64_t c, int64_t end) {
 	block_columns(x, xs, y, QUERY_BLOCK, depth, scores, QUERY_BLOCK, c, end, 1);
 }
 
@@ -61,7 +66,8 @@ static void FN(copy_rows)(const float *from, int64_t stride, int64_t rows, int64
 	}
 }
 
-// rows of width values to [padded][QUERY_BLOCK], what is missing zero; columns of which all 16 rows are missing stay as they are.
+// rows of width values to [padded][QUERY_BLOCK], what is missing zero; columns of which all 16 rows are missing stay as
+// they are.
 static void FN(turn)(const float *from, int64_t stride, int64_t rows, int64_t width, float *to) {
 	for (int64_t r = 0; r < rows; r += 16) {
 		COLUMNS(0, width) {
@@ -77,21 +83,22 @@ static void FN(turn)(const float *from, int64_t stride, int64_t rows, int64_t wi
 	}
 }
 
-// Rows of the other side: where they lie if their width is whole vectors, else a copy in room.
+// Rows of the other side: in place if their width is whole vectors, else a copy in the buffer copy.
 typedef struct {
 	const float *at;
 	int64_t stride;
 } FN(far_rows);
 
-static FN(far_rows) FN(far)(const float *from, int64_t stride, int64_t rows, int64_t width, float *room, int64_t padded) {
+static FN(far_rows) FN(far)(
+	const float *from, int64_t stride, int64_t rows, int64_t width, float *copy, int64_t padded) {
 	if (width == padded) {
 		return (FN(far_rows)){from, stride};
 	}
-	FN(copy_rows)(from, stride, rows, width, room, padded);
-	return (FN(far_rows)){room, padded};
+	FN(copy_rows)(from, stride, rows, width, copy, padded);
+	return (FN(far_rows)){copy, padded};
 }
 
-// The score after scale and softcap, and its slope where it is asked for.
+// The score after scale and softcap, and its slope.
 ALWAYS v16 score_of(const samples_op *o, v16 s, v16 *slope) {
 	s = v_mul(s, v_set1(o->scale));
 	*slope = v_set1(o->scale);
@@ -103,9 +110,11 @@ ALWAYS v16 score_of(const samples_op *o, v16 s, v16 *slope) {
 	return s;
 }
 
-// Of the n rows of the other side from other on (on the item's own scale), those that see row own, or that it sees, are [*lo, *hi).
+// Of the n rows of the other side from other on (on the item's own scale), those that see row own, or that it sees, are
+// [*lo, *hi).
 ALWAYS void visible(const samples_op *o, int keys, int64_t own, int64_t other, int64_t n, int64_t *lo, int64_t *hi) {
-	int64_t first = keys ? own : o->window > 0 ? own - o->window + 1 : 0, end = !keys ? own + 1 : o->window > 0 ? own + o->window : INT64_MAX;
+	int64_t first = keys ? own : o->window > 0 ? own - o->window + 1 : 0;
+	int64_t end = !keys ? own + 1 : o->window > 0 ? own + o->window : INT64_MAX;
 	*lo = first <= other ? 0 : first - other < n ? first - other : n;
 	*hi = end <= other ? 0 : end - other < n ? end - other : n;
 }
@@ -114,11 +123,13 @@ ALWAYS v16 keep_visible(v16 v, int64_t at, int64_t lo, int64_t hi, float fill) {
 	if (lo <= at && hi >= at + 16) {
 		return v;
 	}
-	int from = (int)(lo <= at ? 0 : lo - at < 16 ? lo - at : 16), to = (int)(hi <= at ? 0 : hi - at < 16 ? hi - at : 16);
+	int from = (int)(lo <= at ? 0 : lo - at < 16 ? lo - at : 16);
+	int to = (int)(hi <= at ? 0 : hi - at < 16 ? hi - at : 16);
 	return v_keep(v, from, to, fill);
 }
 
-// What ROWS_AT_ONCE rows of an item from its row r on see, or are seen by, of a block, [lo, hi), and the whole vectors around it.
+// The range [lo, hi) of a block that ROWS_AT_ONCE rows of an item from its row r on see, or are seen by, and the whole
+// vectors around it.
 typedef struct {
 	int64_t lo, hi, first, end;
 } FN(seen);
@@ -133,9 +144,10 @@ ALWAYS FN(seen) seen_of(const samples_op *o, const sample_item *it, int64_t r, i
 	return s;
 }
 
-// The scores of rows [r, end) of an item become weights exp(score - largest so far); the row's sum and its values so far are brought to the new largest.
-static void FN(soften_rows)(const samples_op *o, const sample_item *it, int64_t other, int64_t n, const FN(seen) *seen, int64_t r, int64_t end, float *scores, float *largest, float *sums,
-	float *acc, int64_t padded) {
+// Replaces the scores of rows [r, end) of an item by weights exp(score - largest so far); rescales the row's sum and
+// values to the new largest.
+static void FN(soften_rows)(const samples_op *o, const sample_item *it, int64_t other, int64_t n, const FN(seen) *seen,
+	int64_t r, int64_t end, float *scores, float *largest, float *sums, float *acc, int64_t padded) {
 	for (; r < end; r++) {
 		float *s = scores + r * QUERY_BLOCK, lane[16];
 		int64_t lo, hi;
@@ -147,7 +159,7 @@ static void FN(soften_rows)(const samples_op *o, const sample_item *it, int64_t 
 			m = v_max(m, v);
 		}
 		float top = v_hmax(m) > largest[r] ? v_hmax(m) : largest[r];
-		if (top == -INFINITY) { // nothing to be seen so far
+		if (top == -INFINITY) { // no visible key so far
 			memset(s + seen->first, 0, (size_t)(seen->end - seen->first) * sizeof(float));
 			continue;
 		}
@@ -169,14 +181,16 @@ static void FN(soften_rows)(const samples_op *o, const sample_item *it, int64_t 
 	}
 }
 
-// Where the walk over a range begins and ends: whole blocks of it.
+// The first and last block of a range to visit.
 ALWAYS int64_t first_block(const samples_op *o, const sample_item *it, const sample_range *other) {
-	int64_t begin = other->begin, first = it->keys ? it->row - (int64_t)other->shift : o->window > 0 ? it->row - (int64_t)other->shift - o->window + 1 : begin;
+	int64_t begin = other->begin, own = it->row - (int64_t)other->shift;
+	int64_t first = it->keys ? own : o->window > 0 ? own - o->window + 1 : begin;
 	return first <= begin ? begin : begin + (first - begin) / QUERY_BLOCK * QUERY_BLOCK;
 }
 
 ALWAYS int64_t end_of(const samples_op *o, const sample_item *it, const sample_range *other) {
-	int64_t last = it->row + it->rows - (int64_t)other->shift, end = !it->keys ? last : o->window > 0 ? last - 1 + o->window : INT64_MAX;
+	int64_t last = it->row + it->rows - (int64_t)other->shift;
+	int64_t end = !it->keys ? last : o->window > 0 ? last - 1 + o->window : INT64_MAX;
 	return end < other->end ? end : other->end;
 }
 
@@ -185,8 +199,8 @@ ALWAYS int64_t block_rows(int64_t from, int64_t end) { return end - from < QUERY
 // scratch: queries, values, transposed keys and the output, each QUERY_BLOCK*padded; scores; two rows of QUERY_BLOCK.
 static void FN(samples)(const samples_op *o, const sample_item *it, float *scratch) {
 	int64_t d = o->head_dim, padded = (d + 15) / 16 * 16, size = padded * QUERY_BLOCK, kv = it->head / o->group * d;
-	float *q = scratch, *v = q + size, *turned = v + size, *acc = turned + size, *scores = acc + size, *largest = scores + QUERY_BLOCK * QUERY_BLOCK,
-		*sums = largest + QUERY_BLOCK;
+	float *q = scratch, *v = q + size, *turned = v + size, *acc = turned + size, *scores = acc + size,
+		  *largest = scores + QUERY_BLOCK * QUERY_BLOCK, *sums = largest + QUERY_BLOCK;
 	FN(copy_rows)(o->q + it->row * o->q_stride + it->head * d, o->q_stride, it->rows, d, q, padded);
 	memset(acc, 0, (size_t)size * sizeof(float));
 	for (int i = 0; i < QUERY_BLOCK; i++) {
@@ -206,8 +220,10 @@ static void FN(samples)(const samples_op *o, const sample_item *it, float *scrat
 				}
 				float *s = scores + r * QUERY_BLOCK;
 				FN(block_scores)(q + r * padded, padded, turned, d, s, see.first, see.end);
-				FN(soften_rows)(o, it, at + other->shift, n, &see, r, r + ROWS_AT_ONCE < it->rows ? r + ROWS_AT_ONCE : it->rows, scores, largest, sums, acc, padded);
-				FN(block_add)(s + see.lo, values.at + see.lo * values.stride, values.stride, see.hi - see.lo, padded, acc + r * padded);
+				FN(soften_rows)(o, it, at + other->shift, n, &see, r,
+					r + ROWS_AT_ONCE < it->rows ? r + ROWS_AT_ONCE : it->rows, scores, largest, sums, acc, padded);
+				FN(block_add)(s + see.lo, values.at + see.lo * values.stride, values.stride, see.hi - see.lo, padded,
+					acc + r * padded);
 			}
 		}
 	}
@@ -224,7 +240,8 @@ static void FN(samples)(const samples_op *o, const sample_item *it, float *scrat
 static void FN(samples_delta)(const samples_op *o, int64_t begin, int64_t end) {
 	for (int64_t t = begin; t < end; t++) {
 		for (int64_t h = 0; h < o->heads; h++) {
-			const float *x = o->out + t * o->out_stride + h * o->head_dim, *g = o->dout + t * o->dout_stride + h * o->head_dim;
+			const float *x = o->out + t * o->out_stride + h * o->head_dim,
+						*g = o->dout + t * o->dout_stride + h * o->head_dim;
 			v16 sum = v_set1(0);
 			COLUMNS(0, o->head_dim) {
 				sum = v_fma(take(x + c, n), take(g + c, n), sum);
@@ -234,16 +251,17 @@ static void FN(samples_delta)(const samples_op *o, int64_t begin, int64_t end) {
 	}
 }
 
-// Scores and dout*v of rows [r, end) become weights p and ds = p (dout*v - delta) slope. lse and delta belong to the queries: to the rows, or where keys own the block to
-// its columns.
-static void FN(weigh_rows)(const samples_op *o, const sample_item *it, int64_t other, int64_t n, const FN(seen) *seen, int64_t r, int64_t end, float *scores, float *dp, const float *lse,
-	const float *delta) {
+// Replaces scores and dout*v of rows [r, end) by weights p and ds = p (dout*v - delta) slope. lse and delta belong to
+// the queries: to the rows, or where keys own the block to its columns.
+static void FN(weigh_rows)(const samples_op *o, const sample_item *it, int64_t other, int64_t n, const FN(seen) *seen,
+	int64_t r, int64_t end, float *scores, float *dp, const float *lse, const float *delta) {
 	for (; r < end; r++) {
 		float *s = scores + r * QUERY_BLOCK, *g = dp + r * QUERY_BLOCK;
 		int64_t lo, hi;
 		visible(o, it->keys, it->row + r, other, n, &lo, &hi);
 		for (int64_t c = seen->first; c < seen->end; c += 16) {
-			v16 slope, v = score_of(o, v_load(s + c), &slope), l = it->keys ? v_load(lse + c) : v_set1(lse[r]), e = it->keys ? v_load(delta + c) : v_set1(delta[r]);
+			v16 slope, v = score_of(o, v_load(s + c), &slope), l = it->keys ? v_load(lse + c) : v_set1(lse[r]),
+					   e = it->keys ? v_load(delta + c) : v_set1(delta[r]);
 			v16 p = keep_visible(v_exp(v_sub(v, l)), c, lo, hi, 0);
 			v_store(s + c, p);
 			v_store(g + c, keep_visible(v_mul(v_mul(p, v_sub(v_load(g + c), e)), slope), c, lo, hi, 0));
@@ -266,13 +284,17 @@ ALWAYS void put_rows(float *to, int64_t stride, int64_t rows, int64_t width, con
 	}
 }
 
-// One item of the gradient. Queries: dq += ds k over the keys. Keys: dk += ds q and dv += p dout over the queries of all query heads of the head, one after the other.
-// scratch: eight times QUERY_BLOCK*padded: the item's rows of both operands, the other side's where they are copied, these transposed, two sums; scores and dp; two rows of QUERY_BLOCK.
+// One item of the gradient. Queries: dq += ds k over the keys. Keys: dk += ds q and dv += p dout over the queries of
+// all query heads of the head, one after the other. scratch: eight times QUERY_BLOCK*padded: the item's rows of both
+// operands, copies of the other side's if needed, these transposed, two sums; scores and dp; two rows of QUERY_BLOCK.
 static void FN(samples_grad)(const samples_op *o, const sample_item *it, float *scratch) {
-	int64_t d = o->head_dim, padded = (d + 15) / 16 * 16, size = padded * QUERY_BLOCK, block = QUERY_BLOCK * QUERY_BLOCK;
-	float *own = scratch, *own2 = own + size, *far = own2 + size, *far2 = far + size, *turned = far2 + size, *turned2 = turned + size, *acc = turned2 + size, *acc2 = acc + size,
-		*scores = acc2 + size, *dp = scores + block, *lse = dp + block, *delta = lse + QUERY_BLOCK;
-	int64_t first = it->keys ? it->head * (int64_t)o->group : it->head, heads = it->keys ? o->group : 1, kv = (it->keys ? it->head : it->head / o->group) * d;
+	int64_t d = o->head_dim, padded = (d + 15) / 16 * 16, size = padded * QUERY_BLOCK,
+			block = QUERY_BLOCK * QUERY_BLOCK;
+	float *own = scratch, *own2 = own + size, *far = own2 + size, *far2 = far + size, *turned = far2 + size,
+		  *turned2 = turned + size, *acc = turned2 + size, *acc2 = acc + size, *scores = acc2 + size,
+		  *dp = scores + block, *lse = dp + block, *delta = lse + QUERY_BLOCK;
+	int64_t first = it->keys ? it->head * (int64_t)o->group : it->head, heads = it->keys ? o->group : 1,
+			kv = (it->keys ? it->head : it->head / o->group) * d;
 	if (it->keys) {
 		FN(copy_rows)(o->k + it->row * o->k_stride + kv, o->k_stride, it->rows, d, own, padded);
 		FN(copy_rows)(o->v + it->row * o->v_stride + kv, o->v_stride, it->rows, d, own2, padded);
@@ -306,10 +328,13 @@ static void FN(samples_grad)(const samples_op *o, const sample_item *it, float *
 					float *s = scores + r * QUERY_BLOCK, *g = dp + r * QUERY_BLOCK;
 					FN(block_scores)(own + r * padded, padded, turned, d, s, see.first, see.end);
 					FN(block_scores)(own2 + r * padded, padded, turned2, d, g, see.first, see.end);
-					FN(weigh_rows)(o, it, at + other->shift, n, &see, r, r + ROWS_AT_ONCE < it->rows ? r + ROWS_AT_ONCE : it->rows, scores, dp, lse, delta);
-					FN(block_add)(g + see.lo, x.at + see.lo * x.stride, x.stride, see.hi - see.lo, padded, acc + r * padded);
+					FN(weigh_rows)(o, it, at + other->shift, n, &see, r,
+						r + ROWS_AT_ONCE < it->rows ? r + ROWS_AT_ONCE : it->rows, scores, dp, lse, delta);
+					FN(block_add)(
+						g + see.lo, x.at + see.lo * x.stride, x.stride, see.hi - see.lo, padded, acc + r * padded);
 					if (it->keys) {
-						FN(block_add)(s + see.lo, y.at + see.lo * y.stride, y.stride, see.hi - see.lo, padded, acc2 + r * padded);
+						FN(block_add)(
+							s + see.lo, y.at + see.lo * y.stride, y.stride, see.hi - see.lo, padded, acc2 + r * padded);
 					}
 				}
 			}

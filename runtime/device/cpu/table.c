@@ -3,7 +3,7 @@
 
 static kernel_table tables[3];
 
-// Each table starts as the scalar one: a family that an ISA lacks is a hole that scalar code fills.
+// Each table starts as the scalar one, so that a family without kernels for an instruction set uses the scalar ones.
 static void __attribute__((constructor)) fill(void) {
 	for (int i = 0; i < 3; i++) {
 		linear_scalar(&tables[i]);
@@ -39,4 +39,6 @@ const kernel_table *kernels_for(int isa) { return &tables[isa]; }
 
 int64_t peak_of(int isa, int prep, int64_t rounds) { return tables[isa].peak[prep](rounds); }
 
-uint64_t read_by(int isa, const void *p, int64_t off, int64_t bytes) { return tables[isa].read((const uint8_t *)p + off, bytes); }
+uint64_t read_by(int isa, const void *p, int64_t off, int64_t bytes) {
+	return tables[isa].read((const uint8_t *)p + off, bytes);
+}

@@ -41,22 +41,22 @@ func (d *cpuDevice) operands(op string, views ...device.View) ([10]operand, erro
 
 // Blocks of a product_op.
 const (
-	blockRows  = 44 * C.TILE_MAX // most rows of a block: the packed tiles stay in the second-level cache
+	blockRows  = 44 * C.TILE_MAX // most rows of a block: so that the packed tiles stay in the second-level cache
 	blockPairs = 9               // most pairs of panels of a block
 )
 
-// productCost is about what a vector of 16 values of y costs to make, in products of one vector; and a row of x to
-// pack.
+// productCost is about the cost of producing a vector of 16 values of y, in products of one vector; and of packing a
+// row of x.
 type productCost struct{ y, x float64 }
 
-// newProduct returns the record of a product of rows by cols, with room for n terms, cut into blocks that the threads
-// share evenly at little packing.
+// newProduct returns the record of a product of rows by cols, with space for n terms, divided into blocks that balance
+// the threads with little packing.
 func (d *cpuDevice) newProduct(rows, cols, n int, cost productCost) (*C.product_op, []C.product, error) {
 	r, err := record[C.product_op](d)
 	if err != nil {
 		return nil, nil, err
 	}
-	terms, err := room[C.product](&d.arena, n)
+	terms, err := zeroed[C.product](&d.arena, n)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -84,7 +84,7 @@ func (d *cpuDevice) newProduct(rows, cols, n int, cost productCost) (*C.product_
 	return r, terms, nil
 }
 
-// tileRows returns the rows of a tile, 4, 8 or 12, that leave the least room empty.
+// tileRows returns the rows of a tile, 4, 8 or 12, that waste the fewest rows.
 func tileRows(rows int) int {
 	best := C.TILE_MAX
 	for _, n := range [...]int{8, 4} {
@@ -116,7 +116,7 @@ func (d *cpuDevice) MatMul(a device.MatMulArgs) error {
 	}
 	x, y, xTrans, yTrans := v[0], v[1], a.TransA, a.TransB
 	rows, cols := a.Out.Rows, a.Out.Cols
-	// the narrow side is better off in tiles; each sum stays the same
+	// the narrow side is packed into tiles; each sum stays the same
 	swapped := padded(cols, rows) < padded(rows, cols)
 	if swapped {
 		x, y, xTrans, yTrans, rows, cols = y, x, !yTrans, !xTrans, cols, rows
@@ -186,13 +186,13 @@ func (d *cpuDevice) LinearGrad(a device.LinearGradArgs) error {
 	return nil
 }
 
-// halves says whether the kernels multiply bf16.
-// Multiplies says whether products of that precision are made in it, and not in float32.
+// halves reports whether the kernels multiply bf16. Multiplies reports whether products of that precision are computed
+// in it, and not in float32.
 func (d *cpuDevice) Multiplies(p device.Precision) bool { return p != device.BF16 || d.halves() }
 
 func (d *cpuDevice) halves() bool { return C.kernels_for(C.int(d.isa)).halves != 0 }
 
-// linearProducts records the parts of Linear that multiply floats as products, each part by itself; with halves all
+// linearProducts records the parts of Linear that multiply floats as products, each part separately; with halves all
 // parts, as products of bf16. The arguments are checked.
 func (d *cpuDevice) linearProducts(a device.LinearArgs, x *C.float, halves bool) error {
 	records := make([]*C.product_op, 0, 4)

@@ -1,4 +1,5 @@
-// Records of the operations of training, and of the blocked products that they share with Linear over many tokens. Included by kernels.h.
+// Records of the operations of training, and of the blocked products that they share with Linear over many tokens.
+// Included by kernels.h.
 
 enum { DEPTH = 128, PAIR = 2 * PANEL, QUERY_BLOCK = 64 };
 
@@ -11,15 +12,16 @@ typedef struct {
 	int32_t depth, x_trans, y_trans;
 } product;
 
-// out(row, column) = alpha * sum + bias(column), or + out(row, column) where accumulate is set. The sum is one chain over all products in order, k ascending.
+// out(row, column) = alpha * sum + bias(column), or + out(row, column) where accumulate is set. The sum is one chain
+// over all products in order, k ascending.
 typedef struct {
 	op head;
 	const product *product;
 	const float *bias; // or NULL
-	float *out;        // out(row, column) at out[row*out_stride + column], or at out[column*out_stride + row] where swapped is set
+	float *out;        // out[row*out_stride + column]; if swapped is set, out[column*out_stride + row]
 	int64_t out_stride;
 	int32_t products, rows, cols, swapped, accumulate;
-	int32_t halves; // factors are rounded to bf16
+	int32_t halves; // operands are rounded to bf16
 	float alpha;
 	int32_t tile, tiles, pairs;       // rows of a tile; tiles; pairs of panels, 32 columns each
 	int32_t block_tiles, block_pairs; // of one chunk
@@ -28,8 +30,8 @@ typedef struct {
 typedef struct {
 	op head;
 	const float *x, *dy, *weight;
-	float *dx, *dweight; // dweight or NULL
-	float **stats;       // [rows*parts][2], where dweight is wanted
+	float *dx, *dweight; // dweight may be NULL
+	float **stats;       // [rows*parts][2], if dweight is not NULL
 	int64_t x_stride, dy_stride, dx_stride;
 	int32_t rows, parts, width, accumulate;
 	float eps;
@@ -70,13 +72,14 @@ typedef struct {
 	float scale;
 } embed_grad_op;
 
-// Rows of the other side, in the order in which an item walks them. Row r of them stands where row r + shift of the item's own sample would.
+// Rows of the other side, in the order in which an item visits them. Row r of them has the position of row r + shift of
+// the item's own sample.
 typedef struct {
 	int32_t begin, end, shift;
 } sample_range;
 
-// A block of rows of a sample and one head: queries, or, where keys is set, the rows of one KV head as keys. Queries walk the prefix and their sample; keys their
-// sample and those that continue it.
+// A block of rows of a sample and one head: queries, or, where keys is set, the rows of one KV head as keys. Query
+// items visit the prefix and their own sample; key items visit their own sample and the samples that continue it.
 typedef struct {
 	const sample_range *other;
 	int32_t others, row, rows, head, keys;

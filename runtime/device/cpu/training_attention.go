@@ -54,9 +54,9 @@ func (d *cpuDevice) SelfAttentionGrad(a device.SelfAttentionGradArgs) error {
 	return nil
 }
 
-// samples returns the record of either pass: its items are the blocks of rows of each sample and query head, and
-// for the gradient those of each KV head as keys. The longest come first: the last blocks of queries see the most keys,
-// the first blocks of keys are seen by the most queries.
+// samples returns the record of either pass: its items are the blocks of rows of each sample and query head, and for
+// the gradient those of each KV head as keys. The longest items come first: the last blocks of queries see the most
+// keys, the first blocks of keys are seen by the most queries.
 func (d *cpuDevice) samples(a *device.SelfAttentionArgs, v [10]operand, grad bool) (*C.samples_op, error) {
 	heads, kvHeads := a.Q.Cols/a.HeadDim, a.K.Cols/a.HeadDim
 	blocks := 0
@@ -74,7 +74,7 @@ func (d *cpuDevice) samples(a *device.SelfAttentionArgs, v [10]operand, grad boo
 	if err != nil {
 		return nil, err
 	}
-	items, err := room[C.sample_item](&d.arena, n)
+	items, err := zeroed[C.sample_item](&d.arena, n)
 	if err != nil {
 		return nil, err
 	}
@@ -111,10 +111,10 @@ func (d *cpuDevice) samples(a *device.SelfAttentionArgs, v [10]operand, grad boo
 	return r, nil
 }
 
-// ranges returns what each sample's rows see, and what sees them.
+// ranges returns, for each sample, the rows that it sees and the rows that see it.
 func (d *cpuDevice) ranges(a *device.SelfAttentionArgs) (seen, seeing [][]C.sample_range, err error) {
 	samples := len(a.Indptr) - 1
-	all, err := room[C.sample_range](&d.arena, 4*samples)
+	all, err := zeroed[C.sample_range](&d.arena, 4*samples)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -1,5 +1,5 @@
-// Gradients over rows, the rotation without a cache and cross-entropy, written once over v16. Sums over a row are as in rows_body.h; sums over rows run in
-// the order of the rows.
+// Gradients over rows, the rotation without a cache and cross-entropy, written once over v16. Sums over a row are
+// computed as in rows_body.h; sums over rows in the order of the rows.
 #include "math_body.h"
 #include "columns.h"
 
@@ -19,7 +19,8 @@ ALWAYS void norm_stats(const float *x, const float *dy, const float *w, int64_t 
 static void FN(rmsnorm_stats)(const rmsnorm_grad_op *o, int64_t begin, int64_t end) {
 	for (int64_t i = begin; i < end; i++) {
 		for (int64_t p = 0; p < o->parts; p++) {
-			norm_stats(o->x + i * o->x_stride + p * o->width, o->dy + i * o->dy_stride + p * o->width, o->weight, o->width, o->eps, *o->stats + 2 * (i * o->parts + p));
+			norm_stats(o->x + i * o->x_stride + p * o->width, o->dy + i * o->dy_stride + p * o->width, o->weight,
+				o->width, o->eps, *o->stats + 2 * (i * o->parts + p));
 		}
 	}
 }
@@ -29,7 +30,8 @@ static void FN(rmsnorm_dweight)(const rmsnorm_grad_op *o, int64_t begin, int64_t
 		v16 sum = take(o->dweight + c, n);
 		for (int64_t i = 0; i < o->rows; i++) {
 			for (int64_t p = 0; p < o->parts; p++) {
-				v16 r = v_set1((*o->stats)[2 * (i * o->parts + p)]), x = take(o->x + i * o->x_stride + p * o->width + c, n);
+				v16 r = v_set1((*o->stats)[2 * (i * o->parts + p)]),
+					x = take(o->x + i * o->x_stride + p * o->width + c, n);
 				sum = v_fma(take(o->dy + i * o->dy_stride + p * o->width + c, n), v_mul(x, r), sum);
 			}
 		}
@@ -71,7 +73,8 @@ static void FN(rotate_rows)(const rotate_op *o, int64_t begin, int64_t end) {
 				continue;
 			}
 			COLUMNS(0, half) {
-				v16 a = take(x + c, n), b = take(x + half + c, n), cs = take(table + c, n), sn = take(table + half + c, n);
+				v16 a = take(x + c, n), b = take(x + half + c, n), cs = take(table + c, n),
+					sn = take(table + half + c, n);
 				put(x + c, v_fma(b, sn, v_mul(a, cs)), n);
 				put(x + half + c, v_fnma(a, sn, v_mul(b, cs)), n);
 			}
@@ -79,30 +82,34 @@ static void FN(rotate_rows)(const rotate_op *o, int64_t begin, int64_t end) {
 	}
 }
 
-// act(x) / x and act'(x). With s = sigmoid(u(x)) the first is s and the slope s + x s (1-s) u'(x); for the exact GELU it is Phi(x) and Phi(x) + x phi(x).
+// act(x) / x and act'(x). With s = sigmoid(u(x)) the first is s and the slope s + x s (1-s) u'(x); for the exact GELU
+// it is Phi(x) and Phi(x) + x phi(x).
 ALWAYS void gate_of(v16 x, const int act, v16 *share, v16 *slope) {
 	v16 one = v_set1(1);
 	if (act == ACT_GELU_ERF) {
 		v16 size = v_abs(x);
-		v16 tail = v_mul(v_set1(0.5f), v_erfc_half(size)), phi = v_mul(v_set1(0.3989422804f), v_exp(v_mul(v_set1(-0.5f), v_mul(x, x))));
+		v16 tail = v_mul(v_set1(0.5f), v_erfc_half(size)),
+			phi = v_mul(v_set1(0.3989422804f), v_exp(v_mul(v_set1(-0.5f), v_mul(x, x))));
 		*share = v_less(x, v_set1(0), tail, v_sub(one, tail));
 		*slope = v_fma(x, phi, *share);
 		return;
 	}
 	v16 u = x, du = one;
 	if (act == ACT_GELU_TANH) {
-		v16 square = v_min(v_mul(x, x), v_set1(1e4f)), c = v_set1(1.5957691216f); // past 100 the sigmoid is 0 or 1 anyhow
+		v16 square = v_min(v_mul(x, x), v_set1(1e4f)),
+			c = v_set1(1.5957691216f); // past 100 the sigmoid is 0 or 1 anyhow
 		u = v_mul(c, v_fma(v_mul(v_mul(square, x), v_set1(0.044715f)), one, x));
 		du = v_mul(c, v_fma(square, v_set1(3 * 0.044715f), one));
 	}
-	// of the sigmoid and of what it lacks to 1, the small one is divided: neither cancels
+	// the smaller of the sigmoid and 1 minus it comes from a division: neither cancels
 	v16 e = v_exp(v_sub(v_set1(0), v_abs(u))), small = v_div(e, v_add(one, e)), large = v_div(one, v_add(one, e));
 	*share = v_less(u, v_set1(0), small, large);
 	*slope = v_fma(v_mul(x, v_mul(small, large)), du, *share);
 }
 
 ALWAYS void glu_grad_rows(const glu_grad_op *o, int64_t row, int64_t begin, int64_t end, const int act) {
-	const float *gate = o->rows.gate + row * o->rows.gate_stride, *up = o->rows.up + row * o->rows.up_stride, *dout = o->dout + row * o->dout_stride;
+	const float *gate = o->rows.gate + row * o->rows.gate_stride, *up = o->rows.up + row * o->rows.up_stride,
+				*dout = o->dout + row * o->dout_stride;
 	float *dgate = o->rows.out + row * o->rows.out_stride, *dup = o->dup + row * o->dup_stride;
 	COLUMNS(begin, end) {
 		v16 g = take(gate + c, n), u = take(up + c, n), d = take(dout + c, n), share, slope;
@@ -121,8 +128,8 @@ static void FN(glu_grad)(const rows_op *o, int64_t row, int64_t begin, int64_t e
 	}
 }
 
-// The largest value, then exp(x - largest) and its sum in blocks of 1024 columns, then the gradient. The exponentials stay in the row, but with a softcap, whose
-// slope needs the logits: there they are computed twice.
+// The largest value, then exp(x - largest) and its sum in blocks of 1024 columns, then the gradient. The exponentials
+// stay in the row, but with a softcap, whose slope needs the logits: then they are computed twice.
 static void FN(cross_entropy)(const cross_entropy_op *o, int64_t begin, int64_t end) {
 	int64_t cols = o->cols;
 	for (int64_t t = begin; t < end; t++) {

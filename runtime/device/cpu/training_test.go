@@ -109,8 +109,8 @@ func busy() int64 {
 	return t.Nano()
 }
 
-// benchProducts runs what record records on one thread and reports GFLOP/s and the share of the peak of that thread,
-// both by its processor time: other work may share the machine.
+// benchProducts runs what record records on one thread and reports GFLOP/s and the fraction of the peak of that thread,
+// both by its processor time: the machine may do other work too.
 func benchProducts(b *testing.B, d *cpuDevice, flops float64, record func() error) {
 	b.Helper()
 	runtime.LockOSThread()

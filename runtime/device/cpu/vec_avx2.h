@@ -20,14 +20,16 @@ typedef struct { __m256i a, b; } i16v;
 
 static const int32_t lane_mask[32] = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
 
-ALWAYS __m256i low_lanes(int n) { return _mm256_loadu_si256((const __m256i *)(lane_mask + 16 - n)); } // n in 0..16: the low n of 8, and 9..16 shifts on
+// n in 0..16: the low n of 8; 9..16 select further words.
+ALWAYS __m256i low_lanes(int n) { return _mm256_loadu_si256((const __m256i *)(lane_mask + 16 - n)); }
 ALWAYS v16 v_set1(float x) { __m256 v = _mm256_set1_ps(x); return (v16){v, v}; }
 ALWAYS v16 v_load(const float *p) { return (v16){_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
 ALWAYS void v_store(float *p, v16 v) { _mm256_storeu_ps(p, v.a); _mm256_storeu_ps(p + 8, v.b); }
 ALWAYS __m256i mask_lo(int n) { return low_lanes(n); }
 ALWAYS __m256i mask_hi(int n) { return _mm256_loadu_si256((const __m256i *)(lane_mask + 16 - n + 8)); }
 ALWAYS v16 v_load_part(const float *p, int n) {
-	return (v16){_mm256_maskload_ps(p, mask_lo(n)), n > 8 ? _mm256_maskload_ps(p + 8, mask_hi(n)) : _mm256_setzero_ps()};
+	return (v16){
+		_mm256_maskload_ps(p, mask_lo(n)), n > 8 ? _mm256_maskload_ps(p + 8, mask_hi(n)) : _mm256_setzero_ps()};
 }
 ALWAYS void v_store_part(float *p, v16 v, int n) {
 	_mm256_maskstore_ps(p, mask_lo(n), v.a);
@@ -42,15 +44,24 @@ ALWAYS v16 v_div(v16 a, v16 b) { return BOTH(_mm256_div_ps, a, b); }
 ALWAYS v16 v_max(v16 a, v16 b) { return BOTH(_mm256_max_ps, a, b); }
 ALWAYS v16 v_min(v16 a, v16 b) { return BOTH(_mm256_min_ps, a, b); }
 ALWAYS v16 v_fma(v16 a, v16 b, v16 c) { return (v16){_mm256_fmadd_ps(a.a, b.a, c.a), _mm256_fmadd_ps(a.b, b.b, c.b)}; }
-ALWAYS v16 v_fnma(v16 a, v16 b, v16 c) { return (v16){_mm256_fnmadd_ps(a.a, b.a, c.a), _mm256_fnmadd_ps(a.b, b.b, c.b)}; }
-ALWAYS v16 v_abs(v16 a) { __m256 s = _mm256_set1_ps(-0.0f); return (v16){_mm256_andnot_ps(s, a.a), _mm256_andnot_ps(s, a.b)}; }
+ALWAYS v16 v_fnma(v16 a, v16 b, v16 c) {
+	return (v16){_mm256_fnmadd_ps(a.a, b.a, c.a), _mm256_fnmadd_ps(a.b, b.b, c.b)};
+}
+ALWAYS v16 v_abs(v16 a) {
+	__m256 s = _mm256_set1_ps(-0.0f);
+	return (v16){_mm256_andnot_ps(s, a.a), _mm256_andnot_ps(s, a.b)};
+}
 #define ROUND8(x) _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
 ALWAYS v16 v_round(v16 a) { return (v16){ROUND8(a.a), ROUND8(a.b)}; }
 #define LESS8(x, y, yes, no) _mm256_blendv_ps(no, yes, _mm256_cmp_ps(x, y, _CMP_LT_OQ))
-ALWAYS v16 v_less(v16 a, v16 b, v16 yes, v16 no) { return (v16){LESS8(a.a, b.a, yes.a, no.a), LESS8(a.b, b.b, yes.b, no.b)}; }
+ALWAYS v16 v_less(v16 a, v16 b, v16 yes, v16 no) {
+	return (v16){LESS8(a.a, b.a, yes.a, no.a), LESS8(a.b, b.b, yes.b, no.b)};
+}
 ALWAYS __m256 ldexp8(__m256 a, __m256 n) {
-	__m256i e = _mm256_cvtps_epi32(_mm256_and_ps(n, _mm256_cmp_ps(n, n, _CMP_ORD_Q))), h = _mm256_srai_epi32(e, 1), bias = _mm256_set1_epi32(127);
-	__m256i one = _mm256_slli_epi32(_mm256_add_epi32(h, bias), 23), two = _mm256_slli_epi32(_mm256_add_epi32(_mm256_sub_epi32(e, h), bias), 23);
+	__m256i e = _mm256_cvtps_epi32(_mm256_and_ps(n, _mm256_cmp_ps(n, n, _CMP_ORD_Q))), h = _mm256_srai_epi32(e, 1),
+			bias = _mm256_set1_epi32(127);
+	__m256i one = _mm256_slli_epi32(_mm256_add_epi32(h, bias), 23),
+			two = _mm256_slli_epi32(_mm256_add_epi32(_mm256_sub_epi32(e, h), bias), 23);
 	return _mm256_mul_ps(_mm256_mul_ps(a, _mm256_castsi256_ps(one)), _mm256_castsi256_ps(two));
 }
 ALWAYS v16 v_ldexp(v16 a, v16 n) { return BOTH(ldexp8, a, n); }
@@ -60,7 +71,8 @@ ALWAYS v16 v_keep(v16 a, int lo, int hi, float fill) {
 	__m256i at = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), first = _mm256_set1_epi32(lo), last = _mm256_set1_epi32(hi);
 	__m256i next = _mm256_add_epi32(at, _mm256_set1_epi32(8));
 	__m256i ma = _mm256_and_si256(_mm256_xor_si256(_mm256_cmpgt_epi32(first, at), all), _mm256_cmpgt_epi32(last, at));
-	__m256i mb = _mm256_and_si256(_mm256_xor_si256(_mm256_cmpgt_epi32(first, next), all), _mm256_cmpgt_epi32(last, next));
+	__m256i mb =
+		_mm256_and_si256(_mm256_xor_si256(_mm256_cmpgt_epi32(first, next), all), _mm256_cmpgt_epi32(last, next));
 	return (v16){_mm256_blendv_ps(f, a.a, _mm256_castsi256_ps(ma)), _mm256_blendv_ps(f, a.b, _mm256_castsi256_ps(mb))};
 }
 ALWAYS float v_hsum(v16 a) {
@@ -79,14 +91,23 @@ ALWAYS __m128i load8(const void *p) { return _mm_loadu_si128((const __m128i *)p)
 ALWAYS v16 v_load_f16(const uint16_t *p) { return (v16){_mm256_cvtph_ps(load8(p)), _mm256_cvtph_ps(load8(p + 8))}; }
 #define WIDEN_BF16(p) _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(load8(p)), 16))
 ALWAYS v16 v_load_bf16(const uint16_t *p) { return (v16){WIDEN_BF16(p), WIDEN_BF16(p + 8)}; }
-ALWAYS i16v i_load(const void *p) { return (i16v){_mm256_loadu_si256((const __m256i *)p), _mm256_loadu_si256((const __m256i *)p + 1)}; }
+ALWAYS i16v i_load(const void *p) {
+	return (i16v){_mm256_loadu_si256((const __m256i *)p), _mm256_loadu_si256((const __m256i *)p + 1)};
+}
 ALWAYS i16v i_field(i16v v, int shift, int mask) {
 	__m256i m = _mm256_set1_epi32(mask);
-	return (i16v){_mm256_and_si256(_mm256_srli_epi32(v.a, shift), m), _mm256_and_si256(_mm256_srli_epi32(v.b, shift), m)};
+	return (i16v){
+		_mm256_and_si256(_mm256_srli_epi32(v.a, shift), m), _mm256_and_si256(_mm256_srli_epi32(v.b, shift), m)};
 }
 ALWAYS i16v i_shl(i16v v, int n) { return (i16v){_mm256_slli_epi32(v.a, n), _mm256_slli_epi32(v.b, n)}; }
-ALWAYS i16v i_and(i16v v, int mask) { __m256i m = _mm256_set1_epi32(mask); return (i16v){_mm256_and_si256(v.a, m), _mm256_and_si256(v.b, m)}; }
-ALWAYS i16v i_xor(i16v v, int x) { __m256i m = _mm256_set1_epi32(x); return (i16v){_mm256_xor_si256(v.a, m), _mm256_xor_si256(v.b, m)}; }
+ALWAYS i16v i_and(i16v v, int mask) {
+	__m256i m = _mm256_set1_epi32(mask);
+	return (i16v){_mm256_and_si256(v.a, m), _mm256_and_si256(v.b, m)};
+}
+ALWAYS i16v i_xor(i16v v, int x) {
+	__m256i m = _mm256_set1_epi32(x);
+	return (i16v){_mm256_xor_si256(v.a, m), _mm256_xor_si256(v.b, m)};
+}
 ALWAYS v16 i_to_float(i16v v) { return (v16){_mm256_cvtepi32_ps(v.a), _mm256_cvtepi32_ps(v.b)}; }
 ALWAYS v16 i_as_float(i16v v) { return (v16){_mm256_castsi256_ps(v.a), _mm256_castsi256_ps(v.b)}; }
 ALWAYS __m256 lookup8(__m256 low, __m256 high, __m256i i) {

@@ -33,7 +33,9 @@ ALWAYS v16 v_fma(v16 a, v16 b, v16 c) { return _mm512_fmadd_ps(a, b, c); }
 ALWAYS v16 v_fnma(v16 a, v16 b, v16 c) { return _mm512_fnmadd_ps(a, b, c); }
 ALWAYS v16 v_abs(v16 a) { return _mm512_abs_ps(a); }
 ALWAYS v16 v_round(v16 a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-ALWAYS v16 v_less(v16 a, v16 b, v16 yes, v16 no) { return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), no, yes); }
+ALWAYS v16 v_less(v16 a, v16 b, v16 yes, v16 no) {
+	return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), no, yes);
+}
 ALWAYS v16 v_ldexp(v16 a, v16 n) { return _mm512_scalef_ps(a, n); }
 ALWAYS v16 v_keep(v16 a, int lo, int hi, float fill) {
 	return _mm512_mask_blend_ps(LOW_LANES(hi) & (__mmask16)~LOW_LANES(lo), _mm512_set1_ps(fill), a);
@@ -55,7 +57,9 @@ ALWAYS v16 v_load_bf16(const uint16_t *p) {
 	return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16));
 }
 ALWAYS i16v i_load(const void *p) { return _mm512_loadu_si512(p); }
-ALWAYS i16v i_field(i16v a, int shift, int mask) { return _mm512_and_si512(_mm512_srli_epi32(a, shift), _mm512_set1_epi32(mask)); }
+ALWAYS i16v i_field(i16v a, int shift, int mask) {
+	return _mm512_and_si512(_mm512_srli_epi32(a, shift), _mm512_set1_epi32(mask));
+}
 ALWAYS i16v i_shl(i16v a, int n) { return _mm512_slli_epi32(a, n); }
 ALWAYS i16v i_and(i16v a, int mask) { return _mm512_and_si512(a, _mm512_set1_epi32(mask)); }
 ALWAYS i16v i_xor(i16v a, int x) { return _mm512_xor_si512(a, _mm512_set1_epi32(x)); }
@@ -64,7 +68,9 @@ ALWAYS v16 i_as_float(i16v a) { return _mm512_castsi512_ps(a); }
 ALWAYS v16 v_lookup(const float *table, i16v index) { return _mm512_permutexvar_ps(index, _mm512_loadu_ps(table)); }
 ALWAYS i16v v_to_int(v16 a) { return _mm512_cvtps_epi32(a); }
 ALWAYS void i_store_bytes(int8_t *p, i16v a) { _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(a)); }
-ALWAYS void v_store_f16(uint16_t *p, v16 a) { _mm256_storeu_si256((__m256i *)p, _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)); }
+ALWAYS void v_store_f16(uint16_t *p, v16 a) {
+	_mm256_storeu_si256((__m256i *)p, _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
 ALWAYS void v_transpose(v16 *r) {
 	v16 a[16], b[16];
 	for (int i = 0; i < 16; i += 2) {

@@ -1,4 +1,5 @@
-// Sixteen float lanes in the compiler's vector types, for any processor. The other vec_*.h give the same names with intrinsics and the same bits.
+// Sixteen float lanes in the compiler's vector types, for any processor. The other vec_*.h give the same names with
+// intrinsics and the same bits.
 #ifdef __SANITIZE_ADDRESS__
 #pragma GCC optimize("O1") // the sanitizer takes minutes over unrolled lanes
 #endif

@@ -15,7 +15,7 @@ import (
 	"weft/runtime/device"
 )
 
-// matrix is a packed weight. Its description lies in C memory in front of the panels.
+// matrix is a packed weight. Its description is in C memory in front of the panels.
 type matrix struct {
 	owned
 	w      *C.weight
@@ -28,7 +28,7 @@ func (m *matrix) Rows() int            { return m.rows }
 func (m *matrix) Cols() int            { return m.cols }
 func (m *matrix) Layout() quant.Layout { return m.layout }
 
-// weightHeader is the room of a C.weight in front of its panels.
+// weightHeader is the space of a C.weight in front of its panels.
 const weightHeader = (int64(unsafe.Sizeof(C.weight{})) + 63) &^ 63
 
 func (d *cpuDevice) LoadMatrix(p device.Purpose, m *quant.Matrix) (device.Weight, error) {
@@ -103,7 +103,7 @@ func (c *cache) side(layer, which int) (unsafe.Pointer, int64) {
 	return unsafe.Add(c.mem.ptr, int64(2*layer+which)*page*int64(c.config.NumPages)), page
 }
 
-// ReleasePages implements device.PageReleaser: keys and values of a layer lie apart, each page after page.
+// ReleasePages implements device.PageReleaser: the keys and the values of a layer are two arrays of pages.
 func (d *cpuDevice) ReleasePages(k device.KVCache, begin, end int) error {
 	if d.closed.Load() {
 		return fmt.Errorf("release pages: %w", device.ErrClosed)

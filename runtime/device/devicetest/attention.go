@@ -122,8 +122,8 @@ func (b *bench) attend(c attentionCase, seqs []sequenceKV, pageLen, chunk int) [
 	return results
 }
 
-// dense is attention without pages in float64 over what the cache's type keeps of keys and values. The tolerance: an
-// error d of the scores changes each weight by a factor exp(2d) at most, sums of n terms add n*u each.
+// dense is attention without pages in float64 over keys and values rounded to the cache's type. The tolerance: an error
+// d of the scores multiplies each weight by exp(2d) at most, sums of n terms add n*u each.
 func (b *bench) dense(c attentionCase, s sequenceKV) (want, tol []float64) {
 	qw, kw := c.heads*c.dim, c.kvHeads*c.dim
 	n := len(s.q) / qw

@@ -1,6 +1,5 @@
-// Package devicetest is the suite that every device passes: each operation against plain dense float64 formulas of its
-// own, at odd shapes and with guards around every operand; bitwise invariance under batching, chunking and paging;
-// refusals.
+// Package devicetest is the suite that every device passes: each operation against plain dense float64 formulas, at odd
+// shapes and with guards around every operand; bitwise invariance under batching, chunking and paging; refusals.
 //
 // Tolerances are derived from the operation: n*u*Σ|a·b| for a sum of n products, where u is the device's unit roundoff,
 // plus the rounding of the float32 result.
@@ -20,17 +19,17 @@ import (
 	"weft/runtime/tensor"
 )
 
-// Options say what a device promises.
+// Options are the properties that a device promises.
 type Options struct {
 	// Unit is the unit roundoff of the device's sums: 0x1p-24 for float32, 0x1p-53 for float64; 0 means float32.
 	Unit float64
-	// Integer says which matrices Linear multiplies with activations quantized by quant.QuantizeActs; nil: none.
+	// Integer reports which matrices Linear multiplies with activations quantized by quant.QuantizeActs; nil: none.
 	Integer func(m *quant.Matrix) bool
-	// BF16Dots says that Linear rounds X to bfloat16 before BF16 matrices.
+	// BF16Dots: Linear rounds X to bfloat16 before BF16 matrices.
 	BF16Dots bool
-	// Limited opens a device that refuses to hold more than bytes at once; nil: the device has no limit to test.
+	// Limited opens a device that refuses to allocate more than bytes at once; nil: the device has no limit to test.
 	Limited func(t *testing.T, bytes int64) device.Device
-	// Seed of all random numbers; $WEFT_SEED goes before it, 0 means 1. A failure prints the seed.
+	// Seed of all random numbers; $WEFT_SEED overrides it, 0 means 1. A failure prints the seed.
 	Seed uint64
 }
 
@@ -75,7 +74,7 @@ func Run(t *testing.T, open func(t *testing.T) device.Device, o Options) {
 	}
 }
 
-// bench is one device under test. What it hands out is freed by release or close.
+// bench is one device under test. What it allocates is freed by release or close.
 type bench struct {
 	*testing.T
 	d     device.Device
@@ -102,7 +101,7 @@ func (b *bench) must(err error) {
 	}
 }
 
-// ran is must for a recorded operation, which it also runs.
+// ran is like must for a recorded operation, and runs it too.
 func (b *bench) ran(err error) {
 	b.Helper()
 	b.must(err)
@@ -121,7 +120,7 @@ func (b *bench) release() {
 func (b *bench) close() {
 	b.release()
 	for p := range device.NumPurposes {
-		if n := b.d.InUse(p); n != 0 && p != device.Scratch { // a device may keep scratch of its own until it is closed
+		if n := b.d.InUse(p); n != 0 && p != device.Scratch { // a device may keep scratch memory until it is closed
 			b.Errorf("%d bytes of %v are in use after everything was freed", n, p)
 		}
 	}
@@ -159,8 +158,8 @@ func (b *bench) read(buf device.Buffer) []float32 {
 	return out
 }
 
-// guard fills what lies between and around the rows of a view: a NaN with a payload of its own, so that it spreads
-// where it is read and is missed where it is overwritten.
+// guard fills the memory between and around the rows of a view: a NaN with a distinct payload, which spreads where it
+// is read and is found missing where it is overwritten.
 var guard = math.Float32frombits(0x7fc5a5a5)
 
 // view uploads x [rows, cols] at an odd offset with an odd stride, guards around each row.
@@ -236,7 +235,7 @@ func (b *bench) near(what string, got []float32, want, tol []float64) {
 	}
 }
 
-// same fails unless both are the same bits.
+// same fails unless both have the same bits.
 func (b *bench) same(what string, got, want []float32) {
 	b.Helper()
 	if len(got) != len(want) {
@@ -250,7 +249,7 @@ func (b *bench) same(what string, got, want []float32) {
 	}
 }
 
-// splits returns half-open runs that cover [0, rows): every row alone, and two random partitions.
+// splits returns half-open runs that cover [0, rows): every row by itself, and two random partitions.
 func (b *bench) splits(rows int) [][2]int {
 	var out [][2]int
 	for i := range min(rows, 12) {

@@ -133,7 +133,7 @@ func testLinearParts(b *bench) {
 	}
 }
 
-// testLinearNonFinite: a row with a NaN or an infinity gives no finite number, and its neighbours do not notice.
+// testLinearNonFinite: a row with a NaN or an infinity gives no finite value, and the other rows are unchanged.
 func testLinearNonFinite(b *bench) {
 	const rows, n, k = 5, 19, 64
 	for _, f := range forms {
@@ -153,7 +153,7 @@ func testLinearNonFinite(b *bench) {
 					b.Errorf("%v: row %d with a NaN or an infinity gives %v", f, row, got)
 				}
 			} else if math.Float32bits(got) != math.Float32bits(clean[i]) {
-				b.Errorf("%v: row %d is changed by a NaN in its neighbour", f, row)
+				b.Errorf("%v: row %d is changed by a NaN in another row", f, row)
 			}
 		}
 		b.release()

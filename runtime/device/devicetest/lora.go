@@ -9,7 +9,7 @@ import (
 	"weft/runtime/tensor"
 )
 
-// loraForm is what an adapter has for a layer. noA: the rows of X hold the product with A.
+// loraForm is what an adapter has for a layer. noA: X is the product with A.
 type loraForm struct {
 	rank            int
 	a, b            tensor.DType
@@ -25,19 +25,19 @@ type adapter struct {
 func (b *bench) adapter(f loraForm, in, n int) *adapter {
 	b.Helper()
 	a := &adapter{m: device.LoRAMatrices{In: in, Out: n, Rank: f.rank, Scale: float32(2 * b.r.NormFloat64())}}
-	block := make([]byte, 4*b.r.IntN(9)) // all of it lies in one buffer, at odd places
-	span := func(raw []byte, t tensor.DType) device.Region {
+	block := make([]byte, 4*b.r.IntN(9)) // everything is in one buffer, at odd offsets
+	region := func(raw []byte, t tensor.DType) device.Region {
 		s := device.Region{Offset: int64(len(block)), DType: t}
 		block = append(append(block, raw...), make([]byte, 4*b.r.IntN(5)+(4-len(raw)%4)%4)...)
 		return s
 	}
-	var spans []*device.Region
+	var regions []*device.Region
 	if f.rank > 0 {
 		var raw []byte
 		a.a, raw = b.elements(f.rank*in, f.a)
 		if !f.noA {
-			a.m.A = span(raw, f.a)
-			spans = append(spans, &a.m.A)
+			a.m.A = region(raw, f.a)
+			regions = append(regions, &a.m.A)
 		}
 		a.b, raw = b.elements(n*f.rank, f.b)
 		packed := make([]byte, device.LoRABBytes(n, f.rank, f.b))
@@ -45,24 +45,24 @@ func (b *bench) adapter(f loraForm, in, n int) *adapter {
 			packed[i] = 0xff // NaN where PackLoRAB leaves anything out
 		}
 		device.PackLoRAB(packed, raw, n, f.rank, f.b.Size())
-		a.m.B = span(packed, f.b)
-		spans = append(spans, &a.m.B)
+		a.m.B = region(packed, f.b)
+		regions = append(regions, &a.m.B)
 	}
 	if f.gain {
 		a.gain = b.normal(n)
-		a.m.Gain = span(encode(a.gain), tensor.F32)
-		spans = append(spans, &a.m.Gain)
+		a.m.Gain = region(encode(a.gain), tensor.F32)
+		regions = append(regions, &a.m.Gain)
 	}
 	if f.bias {
 		a.bias = b.normal(n)
-		a.m.Bias = span(encode(a.bias), tensor.F32)
-		spans = append(spans, &a.m.Bias)
+		a.m.Bias = region(encode(a.bias), tensor.F32)
+		regions = append(regions, &a.m.Bias)
 	}
 	buf, err := b.d.Alloc(device.Adapters, int64(len(block)))
 	b.must(err)
 	b.own(buf)
 	b.must(buf.Write(0, block))
-	for _, s := range spans {
+	for _, s := range regions {
 		s.Buf = buf
 	}
 	return a
@@ -172,7 +172,7 @@ func (b *bench) loraCase(what string, rows int, list []loraSegment, in, n int) {
 	}
 }
 
-// scaleOf is the segment's scale: a gain goes with 1 only.
+// scaleOf is the segment's scale: it is 1 with a gain.
 func scaleOf(a *adapter, scale float32) float32 {
 	if a.gain != nil {
 		return 1

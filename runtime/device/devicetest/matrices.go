@@ -9,7 +9,7 @@ import (
 	"weft/runtime/device"
 )
 
-// form is a way to hold a matrix.
+// form is a representation of a matrix.
 type form struct {
 	layout quant.Layout
 	group  int // 0: the whole row
@@ -35,7 +35,7 @@ func (f form) String() string {
 	return s
 }
 
-// forms are what files become (GGUF, AWQ, GPTQ, int8 per row, NF4), and a few group lengths that nobody uses.
+// forms are what files become (GGUF, AWQ, GPTQ, int8 per row, NF4), and a few unusual group lengths.
 var forms = []form{
 	{layout: quant.F32}, {layout: quant.F16}, {layout: quant.BF16},
 	{layout: quant.Int8, group: 16}, {layout: quant.Int8, group: 16, half: true},
@@ -53,7 +53,7 @@ var forms = []form{
 	{layout: quant.Lookup4, group: 32}, {layout: quant.Lookup4, group: 20}, {layout: quant.Lookup4},
 }
 
-// matrix returns a random matrix of a form. Groups have scales of their own, extreme codes occur, and some groups have
+// matrix returns a random matrix of a form. Each group has its own scale, extreme codes occur, and some groups have
 // scale 0.
 func (b *bench) matrix(f form, rows, cols int) *quant.Matrix {
 	m := &quant.Matrix{Layout: f.layout, Rows: rows, Cols: cols, Zero: f.zero, ScalesF16: f.half}
@@ -77,7 +77,7 @@ func (b *bench) matrix(f form, rows, cols int) *quant.Matrix {
 		m.GroupLen = cols
 	}
 	m.Data = make([]byte, values)
-	span := float32(8)
+	codeRange := float32(8)
 	for i := range m.Data {
 		m.Data[i] = byte(b.r.Uint32())
 		if f.layout != quant.Int8 {
@@ -86,9 +86,9 @@ func (b *bench) matrix(f form, rows, cols int) *quant.Matrix {
 	}
 	switch f.layout {
 	case quant.Int8:
-		span = 128
+		codeRange = 128
 	case quant.Lookup4:
-		span = 1
+		codeRange = 1
 		m.Codes = new([16]float32)
 		for i := range m.Codes {
 			m.Codes[i] = float32(b.r.Float64()*2 - 1)
@@ -103,7 +103,7 @@ func (b *bench) matrix(f form, rows, cols int) *quant.Matrix {
 		return x
 	}
 	for range groups {
-		s := exact(float32(math.Exp(b.r.NormFloat64())) / span)
+		s := exact(float32(math.Exp(b.r.NormFloat64())) / codeRange)
 		switch b.r.IntN(20) {
 		case 0:
 			s = 0
@@ -131,7 +131,7 @@ func (b *bench) load(m *quant.Matrix) device.Weight {
 }
 
 // product is x [rows, Cols] times m's transpose in float64, plus bias where there is one, and the tolerance of each
-// value. Activations are what the device's options say that they become.
+// value. Activations are rounded as the device's options say.
 func (b *bench) product(m *quant.Matrix, x []float32, rows int, bias []float32) (want, tol []float64) {
 	in := make([]float64, rows*m.Cols)
 	for t := range rows {

@@ -122,7 +122,7 @@ type spoilt struct {
 	change   func(o *operands)
 }
 
-// viewFaults are what can be wrong with a required view.
+// viewFaults are the possible errors of a required view.
 var viewFaults = map[string]func(v *device.View){
 	"absent": func(v *device.View) { *v = device.View{} }, "dtype": func(v *device.View) { v.DType = tensor.BF16 },
 	"rows":    func(v *device.View) { v.Rows-- },
@@ -336,7 +336,7 @@ func (o *operands) one(d device.Device, op string) error {
 	}
 }
 
-// snapshot is the content of every buffer that the test owns.
+// snapshot is the content of every buffer of the test.
 func (b *bench) snapshot() [][]float32 {
 	var out [][]float32
 	for _, x := range b.owned {
@@ -377,7 +377,7 @@ func testForeign(b *bench) {
 
 func testOutOfMemory(b *bench) {
 	if b.o.Limited == nil {
-		b.Skip("no device with a limit was given")
+		b.Skip("the device has no limit to test")
 	}
 	const limit = 1 << 20
 	l := &bench{T: b.T, d: b.o.Limited(b.T, limit), o: b.o, r: b.r, open: b.open}
@@ -395,7 +395,7 @@ func testOutOfMemory(b *bench) {
 		kv, e3 := l.d.NewKVCache(device.KVConfig{Layers: 1, KVHeads: 2, HeadDim: 64, PageLen: 16, NumPages: 48,
 			DType: tensor.F32})
 		if buf != nil && e1 != nil || w != nil && e2 != nil || kv != nil && e3 != nil {
-			b.Error("a refusal comes with a result")
+			b.Error("an error was returned together with a result")
 		}
 		for _, x := range []struct {
 			err  error
@@ -455,7 +455,7 @@ func testClosed(b *bench) {
 	c.release() // owners may free late
 }
 
-// testConcurrent: memory comes and goes on many goroutines while operations are recorded and run.
+// testConcurrent: memory is allocated and freed on many goroutines while operations are recorded and run.
 func testConcurrent(b *bench) {
 	o := b.operands()
 	var group sync.WaitGroup

@@ -8,7 +8,7 @@ import (
 	"weft/runtime/tensor"
 )
 
-// rounded is what a cache of type d keeps of x.
+// rounded returns x rounded to the type d of a cache.
 func rounded(d tensor.DType, x float32) float32 {
 	switch d {
 	case tensor.F16:
@@ -25,7 +25,7 @@ func (b *bench) cache(c device.KVConfig) device.KVCache {
 	b.must(err)
 	b.own(kv)
 	if kv.Config() != c || kv.Bytes() < int64(c.NumPages)*c.PageBytes() {
-		b.Fatalf("cache of %+v says %+v and %d bytes", c, kv.Config(), kv.Bytes())
+		b.Fatalf("cache of %+v reports %+v and %d bytes", c, kv.Config(), kv.Bytes())
 	}
 	return kv
 }
@@ -39,7 +39,7 @@ func (b *bench) put(kv device.KVCache, layer int, k, v []float32, slots []int32)
 		Cache: kv, Layer: layer, Slots: slots}))
 }
 
-// spoil fills every slot of every layer with NaN, so that whoever reads a position that is not visible gets caught.
+// spoil fills every slot of every layer with NaN, so that a read of a position that is not visible is detected.
 func (b *bench) spoil(kv device.KVCache) {
 	b.Helper()
 	c := kv.Config()

@@ -9,7 +9,7 @@ import (
 	"weft/runtime/device"
 )
 
-// testTraining holds the operations of device.Training against dense float64 formulas, where the device has them.
+// testTraining checks the operations of device.Training against dense float64 formulas, where the device has them.
 func testTraining(b *bench) {
 	tr, ok := b.d.(device.Training)
 	if !ok {
@@ -198,7 +198,7 @@ func testRMSNormGrad(b *bench, d device.Training) {
 				tolW[i] += (float64(width+rows*parts+8)*b.o.Unit*2 + elementary) * math.Abs(g*v*r)
 			}
 		}
-		for form := range 8 { // into dy or apart, added or not, with the gradient of the weight or not
+		for form := range 8 { // into dy or a separate view, added or not, with the gradient of the weight or not
 			a := device.RMSNormGradArgs{X: b.view(x, rows, cols), DY: b.view(dy, rows, cols),
 				DX: b.view(base, rows, cols), Weight: wb, Parts: parts, Eps: eps, Accumulate: form&1 != 0}
 			if parts == 1 {
@@ -233,7 +233,7 @@ func testRMSNormGrad(b *bench, d device.Training) {
 	}
 }
 
-// testRotate: as RoPE rotates, and back.
+// testRotate: rotates as RoPE does, and back.
 func testRotate(b *bench, d device.Training) {
 	for _, s := range [][4]int{{0, 1, 8, 8}, {1, 1, 2, 2}, {5, 3, 64, 64}, {7, 2, 24, 10}, {3, 2, 80, 40},
 		{4, 2, 16, 0}} {
@@ -351,7 +351,7 @@ func testCrossEntropy(b *bench, d device.Training) {
 				}
 			}
 			if rows > 2 && softcap == 0 {
-				x[cols] += 500 // one token takes it all
+				x[cols] += 500 // one token has nearly all of the probability
 			}
 			for i := range labels {
 				labels[i] = int32(b.r.IntN(cols))

@@ -8,7 +8,7 @@ import (
 	"weft/runtime/device"
 )
 
-// packed is one case of attention within samples, and what float64 makes of it.
+// packed is one case of attention within samples, with the float64 results.
 type packed struct {
 	heads, kvHeads, dim, window int
 	softcap, scale              float32
@@ -80,7 +80,7 @@ func (b *bench) selfAttention(d device.Training, c packed) {
 	if c.prefix != nil {
 		return
 	}
-	for at := range c.samples { // a sample alone
+	for at := range c.samples { // a sample by itself
 		begin, end := int(indptr[at]), int(indptr[at+1])
 		alone := run(begin, end, []int32{0, int32(end - begin)}, nil)
 		for i, cols := range []int{wide, c.heads, wide, narrow, narrow} {
@@ -89,7 +89,7 @@ func (b *bench) selfAttention(d device.Training, c packed) {
 	}
 }
 
-// dense computes out, lse, dq, dk and dv, and how far rounding may move each.
+// dense computes out, lse, dq, dk and dv, and the rounding tolerance of each.
 func (c packed) dense(b *bench, q, k, v, g []float32, indptr []int32) (want, tol [5][]float64) {
 	wide, narrow, group := c.heads*c.dim, c.kvHeads*c.dim, c.heads/c.kvHeads
 	rows := int(indptr[len(indptr)-1])

@@ -19,8 +19,8 @@ type golden struct {
 	name string
 }
 
-// testTrainingGoldens: the single operations of the goldens, found from their files. What they do with dropout and DoRA
-// is put together by finetune/grad and tested there.
+// testTrainingGoldens: the single operations of the goldens, found from their files. Dropout and DoRA are composed by
+// finetune/grad and tested there.
 func testTrainingGoldens(b *bench, d device.Training) {
 	files, err := filepath.Glob(filepath.Join(goldens.Path(b, "train", "A_grad", "ops"), "*.safetensors"))
 	b.must(err)
@@ -59,7 +59,7 @@ func testTrainingGoldens(b *bench, d device.Training) {
 	}
 }
 
-// number is a constant of the file's metadata; 0 where it is absent.
+// number returns a value of the file's metadata; 0 where it is absent.
 func (g *golden) number(key string) float64 {
 	text := g.s.Metadata()[key]
 	if text == "" {
@@ -82,7 +82,7 @@ func (g *golden) ints(name string) []int32 {
 	return x
 }
 
-// in uploads a tensor as a matrix with the tensor's first dimension as rows; out is room for one like it.
+// in uploads a tensor as a matrix with the tensor's first dimension as rows; out allocates one of the same shape.
 func (g *golden) in(name string) device.View {
 	x, shape := g.floats(name)
 	return g.view(x, shape[0], len(x)/shape[0])

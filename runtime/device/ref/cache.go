@@ -8,7 +8,7 @@ import (
 	"weft/runtime/tensor"
 )
 
-// cache holds keys and values as [2][Layers][KVHeads][slots][HeadDim], rounded to the element type when written.
+// cache stores keys and values as [2][Layers][KVHeads][slots][HeadDim], rounded to the element type when written.
 type cache struct {
 	dev *Device
 	cfg device.KVConfig

@@ -75,7 +75,7 @@ func segment(xs, outs device.View, s *device.LoRASegment) {
 	}
 }
 
-// element returns element i of a span.
+// element returns element i of a region.
 func element(s device.Region, i int) float64 {
 	b := s.Buf.(*buffer).b[s.Offset+int64(i)*int64(s.DType.Size()):]
 	switch s.DType {

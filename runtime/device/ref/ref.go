@@ -1,5 +1,5 @@
 // Package ref is the device in pure Go: obvious loops, sums in float64, each operation run when it is called. It is the
-// oracle of the other devices and what serves where there is no cgo.
+// reference for the other devices and the device of builds without cgo.
 package ref
 
 import (
@@ -13,7 +13,7 @@ import (
 	"weft/runtime/device"
 )
 
-// Activations says how Linear treats its input before weights of a quantized layout.
+// Activations is how Linear rounds its input before weights of a quantized layout.
 type Activations uint8
 
 // Precisions of activations.
@@ -43,7 +43,7 @@ func New(opt Options) *Device { return &Device{opt: opt} }
 // Name returns "ref".
 func (d *Device) Name() string { return "ref" }
 
-// Describe says what is in use.
+// Describe returns the device's options in words.
 func (d *Device) Describe() string {
 	if d.opt.Activations == Int8 {
 		return "pure Go, float64 sums, int8 activations before quantized weights"
@@ -51,7 +51,7 @@ func (d *Device) Describe() string {
 	return "pure Go, float64 sums, float activations"
 }
 
-// mostBytes is the limit where none is set: more than this Go refuses by ending the program.
+// mostBytes is the limit where none is set: Go ends the program when asked for more.
 const mostBytes = 1 << 40
 
 // charge counts n bytes, or refuses.
@@ -206,7 +206,7 @@ func row(v device.View, r int) []float32 {
 	return floats(v.Buf)[at:][:v.Cols]
 }
 
-// weight keeps the matrix as it came.
+// weight is a matrix as it was loaded.
 type weight struct {
 	dev     *Device
 	purpose device.Purpose
@@ -334,7 +334,7 @@ func (d *Device) Linear(a device.LinearArgs) error {
 			wide = append(wide, float64(v))
 		}
 	}
-	var rounded []float64 // what the int8 codes of X stand for
+	var rounded []float64 // the values of the int8 codes of X
 	wrow := make([]float32, in)
 	for i, p := range a.Parts {
 		x := wide
@@ -361,7 +361,7 @@ func (d *Device) Linear(a device.LinearArgs) error {
 	return nil
 }
 
-// roundActs returns the values that the codes of quant.QuantizeActs stand for.
+// roundActs returns the values of the codes of quant.QuantizeActs.
 func roundActs(v device.View) []float64 {
 	codes, scales := make([]int8, v.Cols), make([]float32, (v.Cols+quant.ActGroup-1)/quant.ActGroup)
 	out := make([]float64, 0, v.Rows*v.Cols)

@@ -6,12 +6,12 @@ import (
 	"weft/runtime/device"
 )
 
-// Training operations. The mathematics is generic over the type that values are kept in, so that its own tests can hold
-// it against differences in float64; a device's views are float32. Sums are in float64 throughout.
+// Training operations. The mathematics is generic over the type that values are kept in, so that its tests can compare
+// it with differences in float64; a device's views are float32. Sums are in float64 throughout.
 
 type real interface{ float32 | float64 }
 
-// mat is a matrix [rows, cols] whose rows lie stride apart.
+// mat is a matrix [rows, cols] whose rows are stride apart.
 type mat[F real] struct {
 	data               []F
 	rows, cols, stride int

@@ -6,7 +6,7 @@ import (
 	"weft/runtime/device"
 )
 
-// selfAttention is what both passes need to know.
+// selfAttention has the arguments that both passes use.
 type selfAttention[F real] struct {
 	q, k, v, out, lse mat[F]
 	headDim, window   int
@@ -51,11 +51,11 @@ func (d *Device) SelfAttentionGrad(a device.SelfAttentionGradArgs) error {
 	return nil
 }
 
-// head is the part of row t that head h owns.
+// head returns the columns of head h in row t.
 func (s *selfAttention[F]) head(m mat[F], t, h int) []F { return m.row(t)[h*s.headDim:][:s.headDim] }
 
-// each calls f for every row, its query head, and the rows that it sees, in their order: the prefix's, its sample's
-// up to itself.
+// each calls f for every row, its query head, and the rows that it sees, in their order: the prefix's, its sample's up
+// to itself.
 func (s *selfAttention[F]) each(f func(t, head int, seen []int)) {
 	for d := range len(s.indptr) - 1 {
 		var seen []int
