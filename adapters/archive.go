@@ -24,14 +24,15 @@ import (
 const (
 	maxArchiveEntries = 1000
 	maxArchiveName    = 512                     // bytes of an entry's name
-	maxArchiveBytes   = MaxAdapterBytes * 9 / 8 // of the archive, and of all it holds
-	maxArchiveRatio   = 100                     // bytes out for each byte in, beyond
-	freeArchiveBytes  = 16 << 20                // which no ratio is asked
+	maxArchiveBytes   = MaxAdapterBytes * 9 / 8 // of the archive, and of all of its files
+	maxArchiveRatio   = 100                     // unpacked bytes per byte of the archive,
+	freeArchiveBytes  = 16 << 20                // beyond this many
 )
 
-// AddArchive is Add for a zip, tar or tar.gz of a PEFT folder: its files lie at the top or together in one folder.
-// Every entry is checked before anything is added: links, devices, absolute paths, "..", backslashes, names that occur
-// twice, more than a thousand entries and what unpacks to a hundred times its size are refused. ErrInvalid.
+// AddArchive is Add for a zip, tar or tar.gz of a PEFT folder, whose files lie at the top level or together in one
+// folder. Every entry is checked before anything is added. An archive with links, devices, absolute paths, "..",
+// backslashes, duplicate names, more than a thousand entries, or of more than a hundred times its size when unpacked,
+// is ErrInvalid.
 func (r *Registry) AddArchive(ctx context.Context, tenant, name string, archive io.Reader, opt AddOptions) (Version,
 	error) {
 	return r.add(ctx, tenant, name, opt, func(work string) ([]File, error) { return unpack(ctx, archive, work) })
@@ -62,7 +63,7 @@ func unpack(ctx context.Context, archive io.Reader, work string) ([]File, error)
 	return u.files, complete(u.files, func(name string) bool { return u.beside[name] })
 }
 
-// countingReader counts what was read and ends with an error beyond its limit.
+// countingReader counts the bytes read and returns an error beyond its limit.
 type countingReader struct {
 	r        io.Reader
 	n, limit int64
@@ -77,53 +78,53 @@ func (c *countingReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// unpacker takes the entries of an archive one by one.
+// unpacker reads the entries of an archive one by one.
 type unpacker struct {
-	in       *countingReader // the archive as it came
+	in       *countingReader // the archive as it was sent
 	work     string
 	unpacked int64
 	entries  int
-	folder   string          // in which the adapter's files lie, "." for the top
+	folder   string          // that contains the adapter's files, "." for the top level
 	seen     map[string]bool // clean names in lower case
-	beside   map[string]bool // other files beside the adapter's
+	beside   map[string]bool // files that do not belong to the adapter
 	files    []File
 }
 
-// refuse is an ErrInvalid about an entry.
+// refuse returns an ErrInvalid about an entry.
 func refuse(entry, why string) error {
 	return fmt.Errorf("%w: archive entry %s: %s", ErrInvalid, names.Quote(entry), why)
 }
 
-// name checks an entry's name and returns it clean; a folder's name too, once.
+// name checks the name of a file or folder entry and returns it cleaned; a duplicate is refused.
 func (u *unpacker) name(entry string) (string, error) {
 	if u.entries++; u.entries > maxArchiveEntries {
 		return "", fmt.Errorf("%w: the archive has more than %d entries", ErrInvalid, maxArchiveEntries)
 	}
 	switch {
 	case entry == "" || len(entry) > maxArchiveName:
-		return "", refuse(entry, fmt.Sprintf("a name of 1 to %d bytes is needed", maxArchiveName))
+		return "", refuse(entry, fmt.Sprintf("its name must have 1 to %d bytes", maxArchiveName))
 	case strings.ContainsAny(entry, "\\\x00"):
-		return "", refuse(entry, "backslash or NUL in a name")
+		return "", refuse(entry, "the name contains a backslash or a NUL")
 	case strings.HasPrefix(entry, "/") || len(entry) > 1 && entry[1] == ':':
-		return "", refuse(entry, "an absolute path")
+		return "", refuse(entry, "the path is absolute")
 	}
 	for part := range strings.SplitSeq(entry, "/") {
 		if part == ".." {
-			return "", refuse(entry, "leads out of the archive")
+			return "", refuse(entry, "the path leaves the archive")
 		}
 	}
 	clean := path.Clean(entry)
 	if key := strings.ToLower(clean); clean != "." {
 		if u.seen[key] {
-			return "", refuse(entry, "stands twice in the archive")
+			return "", refuse(entry, "the name occurs twice in the archive")
 		}
 		u.seen[key] = true
 	}
 	return clean, nil
 }
 
-// file takes a regular file's entry: one of the adapter's is written, others are left out; its bytes are counted either
-// way.
+// file reads the entry of a regular file: files of the adapter are written, others skipped; the bytes of both are
+// counted.
 func (u *unpacker) file(ctx context.Context, entry string, in io.Reader) error {
 	clean, err := u.name(entry)
 	if err != nil {
@@ -131,7 +132,7 @@ func (u *unpacker) file(ctx context.Context, entry string, in io.Reader) error {
 	}
 	bounded := &bombReader{u, in}
 	folder, base := path.Split(clean)
-	folder = path.Clean(folder) // "." for the top
+	folder = path.Clean(folder) // "." for the top level
 	if strings.Contains(folder, "/") {
 		_, err := io.Copy(io.Discard, bounded)
 		return err
@@ -146,8 +147,8 @@ func (u *unpacker) file(ctx context.Context, entry string, in io.Reader) error {
 	}
 	if u.folder != "" && u.folder != folder {
 		return refuse(entry,
-			fmt.Sprintf("files of an adapter in %s too: one adapter is expected, at the top or in one folder",
-				names.Quote(u.folder)))
+			fmt.Sprintf("%s also contains files of an adapter: one adapter is expected, at the top level or in one "+
+				"folder", names.Quote(u.folder)))
 	}
 	u.folder = folder
 	f, err := writeFile(ctx, bounded, u.work, base)
@@ -158,7 +159,7 @@ func (u *unpacker) file(ctx context.Context, entry string, in io.Reader) error {
 	return nil
 }
 
-// bombReader bounds what an archive unpacks to, absolutely and by its own length.
+// bombReader limits the unpacked size of an archive, absolutely and relative to the archive's length.
 type bombReader struct {
 	u *unpacker
 	r io.Reader
@@ -178,7 +179,7 @@ func (b *bombReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// broken tells an archive's own faults from those of the connection or the limits.
+// broken makes an error of the archive's format an ErrInvalid; errors of the connection and the limits stay.
 func broken(err error) error {
 	if errors.Is(err, ErrInvalid) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return err
@@ -211,7 +212,7 @@ func (u *unpacker) tar(ctx context.Context, in io.Reader) error {
 			_, err = u.name(h.Name)
 		case tar.TypeXGlobalHeader:
 		default:
-			err = refuse(h.Name, "no regular file: links and devices are refused")
+			err = refuse(h.Name, "not a regular file: links and devices are refused")
 		}
 		if err != nil {
 			return err
@@ -219,7 +220,7 @@ func (u *unpacker) tar(ctx context.Context, in io.Reader) error {
 	}
 }
 
-// zip spools the archive to a file beside the adapter's, as its directory stands at its end.
+// zip writes the archive to a file beside the adapter's, since a zip's directory is at its end.
 func (u *unpacker) zip(ctx context.Context, in io.Reader) error {
 	spool, err := os.Create(filepath.Join(u.work, "upload.zip"))
 	if err != nil {
@@ -234,7 +235,7 @@ func (u *unpacker) zip(ctx context.Context, in io.Reader) error {
 		return err
 	}
 	z, err := zip.NewReader(spool, n)
-	if err != nil && !errors.Is(err, zip.ErrInsecurePath) { // those names are refused below, one by one
+	if err != nil && !errors.Is(err, zip.ErrInsecurePath) { // such names are refused below, one by one
 		return broken(err)
 	}
 	for _, f := range z.File {
@@ -245,11 +246,11 @@ func (u *unpacker) zip(ctx context.Context, in io.Reader) error {
 	return nil
 }
 
-// maxZipDirectory bounds the directory of a zip, which is read into memory whole.
+// maxZipDirectory limits the directory of a zip, which is read into memory as a whole.
 const maxZipDirectory = 1 << 20
 
-// checkZipDirectory finds the end record of a zip of n bytes and refuses a directory that is too long, or one that only
-// a zip64 record could describe.
+// checkZipDirectory finds the end record of a zip of n bytes and refuses a directory that is too long or needs a zip64
+// record.
 func checkZipDirectory(in io.ReaderAt, n int64) error {
 	tail := make([]byte, min(n, 22+1<<16))
 	if _, err := in.ReadAt(tail, n-int64(len(tail))); err != nil {
@@ -257,12 +258,12 @@ func checkZipDirectory(in io.ReaderAt, n int64) error {
 	}
 	at := bytes.LastIndex(tail, []byte("PK\x05\x06"))
 	if at < 0 || len(tail)-at < 22 {
-		return fmt.Errorf("%w: broken archive: the zip has no end", ErrInvalid)
+		return fmt.Errorf("%w: broken archive: the zip has no end record", ErrInvalid)
 	}
 	size, offset := int64(binary.LittleEndian.Uint32(tail[at+12:])), int64(binary.LittleEndian.Uint32(tail[at+16:]))
 	if size > maxZipDirectory || offset > n || n-offset > maxZipDirectory+1<<16 {
-		return fmt.Errorf("%w: the zip's directory is longer than %d bytes, or beyond 4 GiB: send a tar", ErrInvalid,
-			maxZipDirectory)
+		return fmt.Errorf("%w: the zip's directory is longer than %d bytes, or lies beyond 4 GiB: send a tar",
+			ErrInvalid, maxZipDirectory)
 	}
 	return nil
 }
@@ -275,7 +276,7 @@ func (u *unpacker) zipEntry(ctx context.Context, f *zip.File) error {
 		_, err := u.name(f.Name)
 		return err
 	case !mode.IsRegular():
-		return refuse(f.Name, "no regular file: links and devices are refused")
+		return refuse(f.Name, "not a regular file: links and devices are refused")
 	case f.Flags&encrypted != 0:
 		return refuse(f.Name, "encrypted")
 	}

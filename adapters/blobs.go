@@ -14,15 +14,15 @@ import (
 	"weft/internal/durable"
 )
 
-// Blobs keeps files under the SHA-256 of their bytes. Implementations are safe for concurrent use, by several processes
-// too.
+// Blobs stores files under the SHA-256 of their bytes. Implementations are safe for concurrent use, also by several
+// processes.
 type Blobs interface {
-	// Put stores the file at path, which has that digest and is synced, and may take it away. Putting what is there
-	// already is fine.
+	// Put stores the file at path, which has that digest and is synced; it may move the file. A blob that exists is no
+	// error.
 	Put(ctx context.Context, digest, path string) error
-	// Open reads a blob; fs.ErrNotExist where there is none. The reader is not trusted: the caller checks the digest.
+	// Open reads a blob; fs.ErrNotExist where there is none. The caller checks the digest of what it reads.
 	Open(ctx context.Context, digest string) (io.ReadCloser, error)
-	// Delete removes a blob; one that is not there is fine.
+	// Delete removes a blob; an absent one is no error.
 	Delete(ctx context.Context, digest string) error
 	// All lists the digests and when each blob was last put.
 	All(ctx context.Context) iter.Seq2[Blob, error]
@@ -34,7 +34,8 @@ type Blob struct {
 	Put    time.Time
 }
 
-// linker is a blob store on the same file system as the data directory: a version's folder takes no second copy.
+// linker is a blob store on the same file system as the data directory, so that a version's folder needs no second
+// copy.
 type linker interface {
 	Link(digest, path string) error
 }
@@ -42,14 +43,14 @@ type linker interface {
 // FolderBlobs keeps blobs as files ROOT/ab/abcdef…, written elsewhere and renamed into place.
 type FolderBlobs struct{ root string }
 
-// NewFolderBlobs returns the blob store in the folder root, which is made when first written to.
+// NewFolderBlobs returns the blob store in the folder root, which is created at the first Put.
 func NewFolderBlobs(root string) *FolderBlobs { return &FolderBlobs{root} }
 
 func (b *FolderBlobs) path(digest string) string {
 	return filepath.Join(b.root, digest[:2], digest)
 }
 
-// Put renames path into place. A blob that is there is replaced, so that adding an adapter again heals a damaged one.
+// Put renames path into place. An existing blob is replaced, so that adding an adapter again repairs a damaged one.
 func (b *FolderBlobs) Put(_ context.Context, digest, path string) error {
 	to := b.path(digest)
 	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
@@ -80,7 +81,7 @@ func (b *FolderBlobs) Delete(_ context.Context, digest string) error {
 	return nil
 }
 
-// All walks the folder; files that are no blobs are left out.
+// All walks the folder; files that are not blobs are skipped.
 func (b *FolderBlobs) All(ctx context.Context) iter.Seq2[Blob, error] {
 	return func(yield func(Blob, error) bool) {
 		err := filepath.WalkDir(b.root, func(path string, d fs.DirEntry, err error) error {

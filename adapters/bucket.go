@@ -20,9 +20,9 @@ import (
 type BucketConfig struct {
 	Endpoint  string // host[:port]
 	Insecure  bool   // http instead of https
-	Region    string // "" asks the server
-	Bucket    string // exists already
-	Prefix    string // of every object's key; one prefix belongs to one database
+	Region    string // "": the server is asked
+	Bucket    string // must exist
+	Prefix    string // of every object's key; each database needs its own prefix
 	AccessKey string
 	SecretKey string
 }
@@ -33,7 +33,7 @@ type BucketBlobs struct {
 	cfg    BucketConfig
 }
 
-// NewBucketBlobs connects to a bucket and checks that it is there.
+// NewBucketBlobs connects to a bucket and checks that it exists.
 func NewBucketBlobs(ctx context.Context, cfg BucketConfig) (*BucketBlobs, error) {
 	client, err := minio.New(cfg.Endpoint, &minio.Options{
 		Creds:  credentials.NewStaticV4(cfg.AccessKey, cfg.SecretKey, ""),
@@ -45,7 +45,7 @@ func NewBucketBlobs(ctx context.Context, cfg BucketConfig) (*BucketBlobs, error)
 	}
 	ok, err := client.BucketExists(ctx, cfg.Bucket)
 	if err == nil && !ok {
-		err = fmt.Errorf("no such bucket: make it first: %w", fs.ErrNotExist)
+		err = fmt.Errorf("the bucket does not exist: create it first: %w", fs.ErrNotExist)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("bucket %s at %s: %w", cfg.Bucket, cfg.Endpoint, err)
@@ -55,13 +55,13 @@ func NewBucketBlobs(ctx context.Context, cfg BucketConfig) (*BucketBlobs, error)
 
 func (b *BucketBlobs) key(digest string) string { return path.Join(b.cfg.Prefix, digest[:2], digest) }
 
-// absent says whether the server answered that there is no such object.
+// absent reports whether the server answered that there is no such object.
 func absent(err error) bool {
 	var answer minio.ErrorResponse
 	return errors.As(err, &answer) && (answer.StatusCode == http.StatusNotFound || answer.Code == "NoSuchKey")
 }
 
-// Put uploads the file at path unless an object of its size is there.
+// Put uploads the file at path unless there is an object of the same size.
 func (b *BucketBlobs) Put(ctx context.Context, digest, path string) error {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -104,7 +104,7 @@ func (b *BucketBlobs) Delete(ctx context.Context, digest string) error {
 	return err
 }
 
-// All lists the objects below the prefix; those that are no blobs are left out.
+// All lists the objects below the prefix; those that are not blobs are skipped.
 func (b *BucketBlobs) All(ctx context.Context) iter.Seq2[Blob, error] {
 	return func(yield func(Blob, error) bool) {
 		ctx, cancel := context.WithCancel(ctx)

@@ -17,43 +17,44 @@ import (
 // Resident is an adapter in memory, ready for batches.
 type Resident interface {
 	Weights() *lora.Weights
-	Bytes() int64 // what it takes; does not change
+	Bytes() int64 // of memory; does not change
 	Free()        // called once, when no lease is left
 }
 
-// Memory is the budget that adapters share with the KV cache. ReserveIdle and ReleaseIdle may take a lock that is held while
-// Cache.Reclaim is called: the cache calls them without holding its own.
+// Memory is the budget that adapters share with the KV cache. ReserveIdle and ReleaseIdle may take a lock under which
+// Cache.Reclaim is called; the cache calls them without its own lock.
 type Memory interface {
-	// ReserveIdle takes bytes for an adapter; false says that there are none now.
+	// ReserveIdle reserves bytes for an adapter, or returns false where that much is not free now.
 	ReserveIdle(bytes int64) bool
 	ReleaseIdle(bytes int64)
-	// Reservable is the most that can ever be reserved: an adapter that takes more is refused at once.
+	// Reservable returns the most bytes that can ever be reserved; an adapter that needs more is refused at once.
 	Reservable() int64
 }
 
-// Source is the registry as the cache knows it.
+// Source is the part of the registry that the cache needs.
 type Source interface {
-	// Dir returns a folder with the version's files, checked.
+	// Dir returns a folder with the version's files, whose digests were checked.
 	Dir(ctx context.Context, v Version) (string, error)
-	// Changes grows with every change of what Pins returns.
+	// Changes returns a number that grows whenever the result of Pins changes.
 	Changes(ctx context.Context) (int64, error)
-	// Pins returns all digests that are in the registry, and whether a name with that version is pinned.
+	// Pins returns the digests of all versions in the registry, and whether each is pinned.
 	Pins(ctx context.Context) (map[string]bool, error)
 }
 
-// CacheConfig says what a Cache works with. Zero durations and counts mean the default that is named.
+// CacheConfig is the configuration of a Cache. Zero durations and counts mean the default given here.
 type CacheConfig struct {
 	Registry    Source
 	Load        func(ctx context.Context, v Version, dir string) (Resident, error)
-	Memory      Memory        // nil: Limit alone bounds the adapters
-	Limit       int64         // bytes of all adapters together; 0: Memory alone bounds them
-	MaxLoads    int           // loads at once; 1
-	LoadTimeout time.Duration // how long a request waits for its adapter; 30 s
-	RetryAfter  time.Duration // how long a failed load is answered with its error; 5 s
-	// how long adapters in use may keep the oldest load from its memory before their new requests queue behind it; 1 s
+	Memory      Memory        // nil: only Limit applies
+	Limit       int64         // bytes of all adapters together; 0: only Memory's limit applies
+	MaxLoads    int           // concurrent loads; default 1
+	LoadTimeout time.Duration // how long a request waits for its adapter; default 30 s
+	RetryAfter  time.Duration // how long requests get the error of a failed load before it is tried again; default 5 s
+	// how long the oldest pending load waits for memory of adapters in use before their new requests wait behind it;
+	// default 1 s
 	AgeAfter  time.Duration
-	SyncEvery time.Duration // how often the registry is asked for changes; 500 ms
-	// OnLoad is told of every load that ended, or nil. It must not call the cache.
+	SyncEvery time.Duration // how often the registry is polled for changes; default 500 ms
+	// OnLoad is called after every load, or nil. It must not call the cache.
 	OnLoad func(v Version, took time.Duration, err error)
 }
 
@@ -79,19 +80,18 @@ func (c CacheConfig) filled() CacheConfig {
 	return c
 }
 
-// Cache keeps adapters in memory: from the store to the host, which on the cpu device is the device. Each is there
-// once, by its digest, whoever uses it. Safe for concurrent use.
+// Cache loads adapters from the registry to the device and keeps them in memory. An adapter is in memory once, under
+// its digest, for all tenants that have it. Safe for concurrent use. An entry is always in one of these states:
 //
-// An entry is in one of these, always:
-//
-//	charged   its memory is, and it waits for a free load
+//	charged   its memory is reserved, and it waits to be loaded
 //	loading   a goroutine reads it
 //	in use    refs > 0: never evicted
 //	idle      refs == 0, in the LRU by its last use: evicted when memory is needed, by a load or by the KV cache
-//	kept      refs == 0 and pinned: stays until it is removed or no longer pinned
+//	kept      refs == 0 and pinned: stays in memory until it is removed or no longer pinned
 //
-// and charged == the bytes of all entries, which are reserved from Memory; spare == those of the idle ones. What has no
-// memory yet is no entry: requests wait for it in a pending load, and hold nothing meanwhile.
+// charged is the bytes of all entries, which are reserved from Memory; spare is those of the idle entries. An adapter
+// without memory has no entry: requests wait for it in a pending load, and hold no memory and no adapter while they
+// wait.
 type Cache struct {
 	cfg CacheConfig
 
@@ -100,24 +100,24 @@ type Cache struct {
 	idle    *simplelru.LRU[string, *entry]
 	pending map[string]*pendingLoad // by key
 	waiting []*pendingLoad          // all pending loads, in order of arrival
-	starts  []*entry                // charged ones, the next to be loaded first
+	starts  []*entry                // charged entries in the order in which they are loaded
 	charged int64
-	spare   int64 // bytes of the idle ones
+	spare   int64 // bytes of the idle entries
 	loads   int
-	drains  int          // entries whose new requests wait for drainer
-	drainer *pendingLoad // the head of waiting for which they drain
+	drains  int          // entries whose new requests wait behind drainer
+	drainer *pendingLoad // the first pending load in waiting, which needs their memory
 	closed  bool
 	failed  *simplelru.LRU[string, failure]
-	sizes   *simplelru.LRU[string, int64] // what adapters take where their version says otherwise
+	sizes   *simplelru.LRU[string, int64] // bytes of adapters, where they differ from Version.Bytes
 	stats   Stats
 
-	wake   chan struct{}   // the dispatcher has something to look at
-	ctx    context.Context //nolint:containedctx // the life of the cache's goroutines, ended by Close
+	wake   chan struct{}   // wakes the dispatcher
+	ctx    context.Context //nolint:containedctx // of the cache's goroutines, cancelled by Close
 	cancel context.CancelFunc
 	done   sync.WaitGroup
 }
 
-// bounds of what a Cache remembers of adapters that are not in memory.
+// Limits of what a Cache remembers of adapters that are not in memory.
 const (
 	maxFailures = 1024
 	maxSizes    = 1 << 14
@@ -129,45 +129,45 @@ const (
 	charged phase = iota
 	loading
 	resident
-	dead // its load failed, or is to be repeated with more memory
+	dead // its load failed, or is repeated with more memory
 )
 
-// entry is an adapter in memory or on its way, with its memory charged.
+// entry is an adapter in memory or being loaded; its memory is reserved.
 type entry struct {
 	version  Version
 	phase    phase
 	bytes    int64
-	since    time.Time // resident
+	since    time.Time // when the load ended
 	refs     int       // leases, and requests that wait for its load
 	pinned   bool
-	removed  bool            // no longer in the registry: goes when refs == 0
-	draining bool            // new requests wait for the cache's drainer
-	users    map[string]bool // tenants that asked for it while it was here: others are not told that it is
-	waiters  []*waiter       // of its load
+	removed  bool            // no longer in the registry: freed when refs == 0
+	draining bool            // new requests wait behind the cache's drainer
+	users    map[string]bool // tenants that asked for it while it was in memory; State does not show it to others
+	waiters  []*waiter       // requests that wait for its load
 	res      Resident
 }
 
 type failure struct {
 	err   error
 	until time.Time
-	users map[string]bool // tenants that met it
+	users map[string]bool // tenants whose requests got the error
 }
 
-// Stats counts what a Cache holds and has done.
+// Stats has the figures of a Cache.
 type Stats struct {
-	Count, InUse, Pinned int   // adapters in memory; of these with a lease; of these pinned
+	Count, InUse, Pinned int   // adapters in memory; those with a lease; those pinned
 	Bytes                int64 // of adapters in memory or being loaded
 	Loading, Waiting     int   // adapters being loaded; adapters and combinations waiting for memory
 	Queued               int   // requests that wait for an adapter
 	Hits, Misses         int64 // adapters of requests that were in memory, and that were not
-	Loads, Failures      int64 // loads that ended well, and that failed
-	Evictions, Reclaims  int64 // adapters that made room for others, and for the KV cache
+	Loads, Failures      int64 // loads that succeeded, and that failed
+	Evictions, Reclaims  int64 // adapters evicted for other adapters, and for the KV cache
 }
 
 // NewCache starts a cache; the caller closes it after the last lease.
 func NewCache(cfg CacheConfig) (*Cache, error) {
 	if cfg.Registry == nil || cfg.Load == nil {
-		return nil, errors.New("adapter cache: a registry and a way to load are needed")
+		return nil, errors.New("adapter cache: Source and Load must be set")
 	}
 	c := &Cache{cfg: cfg.filled(), entries: map[string]*entry{}, pending: map[string]*pendingLoad{},
 		wake: make(chan struct{}, 1)}
@@ -184,7 +184,7 @@ func NewCache(cfg CacheConfig) (*Cache, error) {
 	return c, nil
 }
 
-// Close fails what waits, waits for loads to end and frees all adapters. Leases that are still out are freed at their
+// Close fails the waiting requests, waits for loads to end and frees all adapters; those with a lease are freed at its
 // release.
 func (c *Cache) Close() {
 	c.mu.Lock()
@@ -211,8 +211,8 @@ func (c *Cache) Close() {
 
 var errClosed = fmt.Errorf("%w: the server is closing", ErrLoadTimeout)
 
-// Acquire returns a lease of the version's weights. One that is in memory comes at once; else the call waits, outside
-// of any batch, until it has been loaded. ErrLoadTimeout, ErrLoadFailed, ErrPinned, or the context's error.
+// Acquire returns a lease of the version's weights, at once where they are in memory, else after they have been loaded.
+// It returns ErrLoadTimeout, ErrLoadFailed, ErrPinned, or the context's error.
 func (c *Cache) Acquire(ctx context.Context, v Version) (Lease, error) {
 	c.mu.Lock()
 	if e := c.entries[v.Digest]; e != nil && e.phase == resident && !e.draining {
@@ -229,9 +229,10 @@ func (c *Cache) Acquire(ctx context.Context, v Version) (Lease, error) {
 	return all[0], nil
 }
 
-// AcquireAll returns leases of all versions, in their order, or of none. While memory lacks for what is not there it
-// holds nothing that another request could wait for. What can never be in memory together is refused at once:
-// ErrTooLarge or, for one alone, ErrLoadFailed; ErrPinned where pinned adapters have the room. Else as Acquire.
+// AcquireAll returns leases of all versions, in their order, or an error and none. While it waits for memory it holds
+// no adapter, so that requests cannot wait for each other. Versions that can never be in memory together are refused at
+// once: ErrTooLarge or, for one version, ErrLoadFailed; ErrPinned where pinned adapters have the memory. Other errors
+// are those of Acquire.
 func (c *Cache) AcquireAll(ctx context.Context, vs ...Version) ([]Lease, error) {
 	w := &waiter{ready: make(chan struct{}), versions: vs}
 	c.mu.Lock()
@@ -265,7 +266,7 @@ func (c *Cache) AcquireAll(ctx context.Context, vs ...Version) ([]Lease, error) 
 	return out, nil
 }
 
-// use adds a reference to an entry, for a tenant.
+// use adds a reference to an entry for a tenant.
 func (c *Cache) use(e *entry, tenant string) {
 	if e.refs == 0 {
 		c.unpark(e)
@@ -282,14 +283,14 @@ func (c *Cache) release(e *entry) {
 	gone := c.drop(e)
 	if e.refs > 0 || len(gone) == 0 && !e.draining && len(c.waiting) == 0 {
 		c.mu.Unlock()
-		return // the usual case: nobody waits for memory
+		return // the usual case: no load waits for memory
 	}
 	c.mu.Unlock()
 	c.free(gone)
 	c.kick()
 }
 
-// drop ends a reference; what goes with the last one is returned, to be freed.
+// drop ends a reference and returns the entries that the caller must free.
 func (c *Cache) drop(e *entry) []*entry {
 	if e.refs--; e.refs > 0 {
 		return nil
@@ -297,14 +298,15 @@ func (c *Cache) drop(e *entry) []*entry {
 	switch e.phase {
 	case resident:
 		return c.settle(e)
-	case charged: // nobody waits for it any more
+	case charged: // no request waits for it any more
 		c.starts = slices.DeleteFunc(c.starts, func(s *entry) bool { return s == e })
 		return []*entry{c.take(e)}
 	}
 	return nil
 }
 
-// settle puts a resident entry without references where it belongs; one that was removed is returned, to be freed.
+// settle makes an entry in memory without references idle or kept; an entry that was removed is returned, and the
+// caller frees it.
 func (c *Cache) settle(e *entry) []*entry {
 	switch {
 	case e.removed:
@@ -317,7 +319,7 @@ func (c *Cache) settle(e *entry) []*entry {
 	return nil
 }
 
-// park makes an entry the most recently used of the idle ones; unpark takes it from them.
+// park makes an entry the most recently used idle one; unpark removes it from the idle ones.
 func (c *Cache) park(e *entry) {
 	if !c.idle.Contains(e.version.Digest) {
 		c.spare += e.bytes
@@ -331,7 +333,7 @@ func (c *Cache) unpark(e *entry) {
 	}
 }
 
-// take takes an entry without references out of the cache. The caller frees it.
+// take removes an entry without references from the cache. The caller frees it.
 func (c *Cache) take(e *entry) *entry {
 	c.unpark(e)
 	delete(c.entries, e.version.Digest)
@@ -347,7 +349,7 @@ func (c *Cache) undrain(e *entry) {
 	}
 }
 
-// free gives back the memory of entries that were taken out; called without the lock.
+// free frees entries that were removed and releases their memory; called without the lock.
 func (c *Cache) free(gone []*entry) {
 	for _, e := range gone {
 		if e.res != nil {
@@ -360,7 +362,7 @@ func (c *Cache) free(gone []*entry) {
 }
 
 // Reclaim evicts idle adapters, the least recently used first, until bytes are free or none is left, and returns how
-// many it freed. Their memory is the caller's: it is not given to Memory.ReleaseIdle.
+// many bytes it freed. The caller gets that memory: Reclaim does not call Memory.ReleaseIdle for it.
 func (c *Cache) Reclaim(bytes int64) int64 {
 	c.mu.Lock()
 	var gone []*entry
@@ -381,8 +383,8 @@ func (c *Cache) Reclaim(bytes int64) int64 {
 	return freed
 }
 
-// State says where a version is for its tenant, and why its load failed. What another tenant brought here under the
-// same digest is on disk for this one until it asks.
+// State returns where a version is for its tenant, and why its load failed. A version that only another tenant with the
+// same digest has used is Disk.
 func (c *Cache) State(v Version) (State, string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -402,7 +404,7 @@ func (c *Cache) State(v Version) (State, string) {
 	return Disk, ""
 }
 
-// Stats returns the counters as they are now.
+// Stats returns the current figures.
 func (c *Cache) Stats() Stats {
 	c.mu.Lock()
 	defer c.mu.Unlock()

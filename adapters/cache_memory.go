@@ -8,13 +8,13 @@ import (
 	"time"
 )
 
-// pollRoom is how often memory that the KV cache holds is asked for again.
-const pollRoom = 10 * time.Millisecond
+// pollMemory is how often the dispatcher asks again for memory that the KV cache has.
+const pollMemory = 10 * time.Millisecond
 
-// maxBypass bounds how many pending loads are looked at behind one that has no room.
+// maxBypass limits how many pending loads are tried behind one that has no memory.
 const maxBypass = 16
 
-// kick lets the dispatcher look again.
+// kick wakes the dispatcher.
 func (c *Cache) kick() {
 	select {
 	case c.wake <- struct{}{}:
@@ -22,7 +22,7 @@ func (c *Cache) kick() {
 	}
 }
 
-// dispatch starts loads in order of arrival, as memory and MaxLoads allow. It alone makes room.
+// dispatch starts loads in order of arrival, as memory and MaxLoads allow. Only its goroutine reserves memory.
 func (c *Cache) dispatch() {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -42,14 +42,14 @@ func (c *Cache) dispatch() {
 		again := len(c.waiting) > 0 && c.loads < c.cfg.MaxLoads
 		c.mu.Unlock()
 		if again {
-			timer.Reset(pollRoom)
+			timer.Reset(pollMemory)
 		}
 	}
 }
 
-// startOne starts a load: of an entry that has its memory, else of the first pending load that has room; it returns whether
-// there is more to look at. The oldest pending load that has none may be passed by others until it has waited AgeAfter; then
-// those in its way take no new requests.
+// startOne starts one load: of an entry whose memory is reserved, else of the first pending load for which there is
+// memory. It returns whether to call it again. Others may overtake the oldest pending load until it has waited
+// AgeAfter; after that the adapters whose memory it needs accept no new requests.
 func (c *Cache) startOne() bool {
 	c.mu.Lock()
 	c.review()
@@ -73,7 +73,7 @@ func (c *Cache) startOne() bool {
 	}
 	c.mu.Unlock()
 	for _, w := range candidates {
-		if c.room(w) {
+		if c.reserve(w) {
 			return true
 		}
 	}
@@ -83,8 +83,8 @@ func (c *Cache) startOne() bool {
 	return false
 }
 
-// review takes pending loads out of the queue that lack nothing any more, that nobody waits for, and that can never have room;
-// draining ends with the pending load that it is for.
+// review removes pending loads from the queue that need no memory any more, that no request waits for, or that can
+// never get their memory. It stops draining where the pending load for it is gone.
 func (c *Cache) review() {
 	pinned := c.pinnedBytes()
 	for {
@@ -93,7 +93,7 @@ func (c *Cache) review() {
 				c.forget(w)
 			} else if c.complete(w) {
 				c.settlePending(w)
-			} else if err := c.hopeless(w, pinned); err != nil {
+			} else if err := c.refusal(w, pinned); err != nil {
 				c.failPending(w, err)
 			}
 		}
@@ -104,11 +104,11 @@ func (c *Cache) review() {
 	}
 }
 
-// room charges the memory of all that a pending load lacks, evicting idle adapters for it, and lets it go on to the loads;
-// false says that there is none now.
-func (c *Cache) room(w *pendingLoad) bool {
+// reserve reserves the memory of all adapters that a pending load lacks, evicts idle adapters for it, and queues them
+// to be loaded. It returns false where there is not enough memory now.
+func (c *Cache) reserve(w *pendingLoad) bool {
 	c.mu.Lock()
-	var held, fresh []*entry // what is here is held, so that it is not evicted for the rest
+	var held, fresh []*entry // held: adapters in memory, which must not be evicted for the others
 	need := int64(0)
 	blocked := false
 	for _, v := range w.versions {
@@ -132,7 +132,7 @@ func (c *Cache) room(w *pendingLoad) bool {
 	ok := !blocked && c.charge(need)
 	c.mu.Lock()
 	if ok && slices.ContainsFunc(held, func(e *entry) bool { return e.phase == dead }) {
-		ok = false // its load failed meanwhile
+		ok = false // the load of one of them failed meanwhile
 		c.charged -= need
 		defer c.free([]*entry{{bytes: need}})
 	}
@@ -153,7 +153,7 @@ func (c *Cache) room(w *pendingLoad) bool {
 	return ok
 }
 
-// charge takes memory, evicting idle adapters for it; false says that there is not so much now.
+// charge reserves memory and evicts idle adapters for it; false where there is not enough now.
 func (c *Cache) charge(bytes int64) bool {
 	for {
 		c.mu.Lock()
@@ -167,7 +167,7 @@ func (c *Cache) charge(bytes int64) bool {
 			c.charged -= bytes
 		} else if c.charged-c.spare > c.cfg.Limit-bytes {
 			c.mu.Unlock()
-			return false // not even with all idle ones gone
+			return false // not even if all idle ones were evicted
 		}
 		gone := c.evictOldest()
 		c.mu.Unlock()
@@ -187,13 +187,13 @@ func (c *Cache) evictOldest() *entry {
 	return c.take(e)
 }
 
-// drainFor lets new requests of the adapters in w's way wait behind it: of those in use that are not its own, the ones
-// that take it least, until their memory and that of the idle ones suffice.
+// drainFor makes new requests of adapters in use wait behind w until their memory, with that of the idle ones, suffices
+// for w. It chooses the adapters with the fewest users, and none of w's own.
 func (c *Cache) drainFor(w *pendingLoad) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.drains > 0 {
-		return // decided when it aged
+		return // already chosen
 	}
 	own := map[*entry]bool{}
 	need := -c.spare
@@ -202,7 +202,7 @@ func (c *Cache) drainFor(w *pendingLoad) {
 		case e == nil:
 			need += c.bytesOf(v)
 		case e.refs == 0 && !e.pinned:
-			need += e.bytes // counted in spare, but no room for the rest
+			need += e.bytes // counted in spare, but needed by w itself
 			fallthrough
 		default:
 			own[e] = true
@@ -229,8 +229,7 @@ func (c *Cache) drainFor(w *pendingLoad) {
 	}
 }
 
-// stopDraining lets requests have their adapters again that waited behind the drainer; review finds those that are
-// still here.
+// stopDraining lets adapters that were draining accept requests again; review finds the requests that can go on.
 func (c *Cache) stopDraining() {
 	for _, e := range c.entries {
 		c.undrain(e)
@@ -239,7 +238,7 @@ func (c *Cache) stopDraining() {
 }
 
 func (c *Cache) load(e *entry) {
-	polite()
+	lowerPriority()
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(c.ctx, c.cfg.LoadTimeout)
 	defer cancel()
@@ -258,7 +257,7 @@ func (c *Cache) load(e *entry) {
 	c.kick()
 }
 
-// read loads a version; a panic of the loader is an error of this adapter only.
+// read loads a version; a panic of the loader becomes an error of this adapter only.
 func (c *Cache) read(ctx context.Context, v Version) (res Resident, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -287,7 +286,7 @@ func (c *Cache) loadFailed(e *entry, err error) {
 	c.free(gone)
 }
 
-// loadAgain lets the requests of an entry wait again that takes more than its version says.
+// loadAgain makes the requests of an entry wait again where the adapter needs more memory than its version says.
 func (c *Cache) loadAgain(e *entry, res Resident) {
 	needed := res.Bytes()
 	res.Free()
@@ -326,7 +325,7 @@ func (c *Cache) loaded(e *entry, res Resident) {
 	c.free(gone)
 }
 
-// watch asks the registry for changes: what was removed goes at its last release, what is pinned stays.
+// watch polls the registry for changes: a removed version is freed at its last release, a pinned one is kept.
 func (c *Cache) watch() {
 	tick := time.NewTicker(c.cfg.SyncEvery)
 	defer tick.Stop()
@@ -339,7 +338,7 @@ func (c *Cache) watch() {
 		}
 		n, err := c.cfg.Registry.Changes(c.ctx)
 		if err != nil || n == seen {
-			continue // an unreachable database is asked again; requests meet its error themselves
+			continue // tried again at the next poll; requests get the database's error themselves
 		}
 		pins, err := c.cfg.Registry.Pins(c.ctx)
 		if err != nil {

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// pending load is what requests wait for that cannot begin: one adapter, or a combination of adapters that comes all together. It holds no adapter
-// and no memory, so that no two can wait for each other.
+// pendingLoad is an adapter, or a combination of adapters, that requests wait for and that has no memory yet. It holds
+// no adapter and no memory, so that two of them cannot wait for each other.
 type pendingLoad struct {
 	key      string    // the digests
 	versions []Version // of different digests, by digest
@@ -17,18 +17,18 @@ type pendingLoad struct {
 	queue    []*waiter
 }
 
-// waiter is a request: in a pending load's queue, then, with a reference to each of its entries, waiting for the loads of those
-// that are not resident. ready is closed at the end.
+// waiter is a waiting request. It is first in the queue of a pending load; then it has a reference to each of its
+// entries and waits for their loads. ready is closed at the end.
 type waiter struct {
-	versions []Version    // as the request has them
+	versions []Version    // in the request's order
 	pending  *pendingLoad // nil once it has its references
 	entries  []*entry     // of versions
-	left     int          // loads to come
+	left     int          // loads that have not ended
 	ready    chan struct{}
 	err      error
 }
 
-// refs names versions for a message.
+// refs lists versions for a message.
 func refs(vs []Version) string {
 	names := make([]string, len(vs))
 	for i := range vs {
@@ -37,7 +37,7 @@ func refs(vs []Version) string {
 	return strings.Join(names, ", ")
 }
 
-// pendingOf describes what a request asks for.
+// pendingOf returns a new pending load for a request's versions.
 func pendingOf(vs []Version) *pendingLoad {
 	w := &pendingLoad{versions: slices.Clone(vs), since: time.Now()}
 	slices.SortStableFunc(w.versions, func(a, b Version) int { return strings.Compare(a.Digest, b.Digest) })
@@ -48,8 +48,8 @@ func pendingOf(vs []Version) *pendingLoad {
 	return w
 }
 
-// ask gives a request its references where all its adapters have memory, else a place in the queue, or an error where
-// waiting is in vain.
+// ask gives a request its references where all its adapters have memory. Otherwise it queues the request, or returns an
+// error where it could never be served.
 func (c *Cache) ask(q *waiter) error {
 	if c.closed {
 		return errClosed
@@ -67,7 +67,7 @@ func (c *Cache) ask(q *waiter) error {
 		c.admit(q)
 		return nil
 	}
-	if err := c.hopeless(w, c.pinnedBytes()); err != nil {
+	if err := c.refusal(w, c.pinnedBytes()); err != nil {
 		c.stats.Queued--
 		c.meet(q)
 		return err
@@ -76,7 +76,7 @@ func (c *Cache) ask(q *waiter) error {
 	return nil
 }
 
-// queue puts a request into its pending load, a new one at the end of those that wait.
+// queue adds a request to its pending load; a new pending load goes to the end of the waiting ones.
 func (c *Cache) queue(w *pendingLoad, q *waiter) {
 	if there := c.pending[w.key]; there != nil {
 		w = there
@@ -88,13 +88,13 @@ func (c *Cache) queue(w *pendingLoad, q *waiter) {
 	w.queue = append(w.queue, q)
 }
 
-// complete says whether all that is wanted has memory and may be used.
+// complete reports whether all adapters of a pending load have memory and may be used.
 func (c *Cache) complete(w *pendingLoad) bool {
 	return !slices.ContainsFunc(w.versions,
 		func(v Version) bool { e := c.entries[v.Digest]; return e == nil || e.draining })
 }
 
-// admit gives a request a reference to each of its entries, which are all there.
+// admit gives a request a reference to each of its entries, which all exist.
 func (c *Cache) admit(q *waiter) {
 	q.pending, q.entries, q.left = nil, make([]*entry, len(q.versions)), 0
 	for i := range q.versions {
@@ -118,7 +118,7 @@ func (c *Cache) finish(q *waiter, err error) {
 	close(q.ready)
 }
 
-// settlePending takes a pending load out of the queue and gives its requests what is there now.
+// settlePending removes a pending load from the queue and gives its requests references to the entries.
 func (c *Cache) settlePending(w *pendingLoad) {
 	c.forget(w)
 	for _, q := range w.queue {
@@ -139,7 +139,7 @@ func (c *Cache) forget(w *pendingLoad) {
 	c.waiting = slices.DeleteFunc(c.waiting, func(o *pendingLoad) bool { return o == w })
 }
 
-// abandon ends a request that has gone, wherever its wait has come to.
+// abandon ends a request whose client has gone, in whatever state its wait is.
 func (c *Cache) abandon(q *waiter) {
 	c.mu.Lock()
 	var gone []*entry
@@ -157,10 +157,10 @@ func (c *Cache) abandon(q *waiter) {
 	}
 	c.mu.Unlock()
 	c.free(gone)
-	c.kick() // nobody may be waiting for it now
+	c.kick() // its pending load may have no request left
 }
 
-// dropAll ends a request's references, of which it has none while it waits in a pending load.
+// dropAll ends a request's references; it has none while it is in a pending load.
 func (c *Cache) dropAll(q *waiter) (gone []*entry) {
 	for _, e := range q.entries {
 		e.waiters = slices.DeleteFunc(e.waiters, func(o *waiter) bool { return o == q })
@@ -170,9 +170,9 @@ func (c *Cache) dropAll(q *waiter) (gone []*entry) {
 	return gone
 }
 
-// failEntry takes an entry out whose load did not end well; its requests fail, and let go of what else they had.
+// failEntry removes an entry whose load failed; its requests fail and drop their other references.
 func (c *Cache) failEntry(e *entry, err error) (gone []*entry) {
-	c.bury(e)
+	c.discard(e)
 	for _, q := range slices.Compact(slices.Clone(e.waiters)) {
 		c.meet(q)
 		gone = append(gone, c.dropAll(q)...)
@@ -181,10 +181,10 @@ func (c *Cache) failEntry(e *entry, err error) (gone []*entry) {
 	return append(gone, e)
 }
 
-// retryEntry takes an entry out that needs more memory than it was charged; its requests wait again, first of all,
-// holding nothing.
+// retryEntry removes an entry that needs more memory than was reserved; its requests wait again, at the head of the
+// queue and without references.
 func (c *Cache) retryEntry(e *entry) (gone []*entry) {
-	c.bury(e)
+	c.discard(e)
 	var again []*pendingLoad
 	for _, q := range slices.Compact(slices.Clone(e.waiters)) {
 		gone = append(gone, c.dropAll(q)...)
@@ -199,15 +199,15 @@ func (c *Cache) retryEntry(e *entry) (gone []*entry) {
 	return append(gone, e)
 }
 
-// bury takes an entry that never became resident out of the cache; its memory is the caller's to give back.
-func (c *Cache) bury(e *entry) {
+// discard removes an entry whose load did not succeed from the cache; the caller releases its memory.
+func (c *Cache) discard(e *entry) {
 	e.phase = dead
 	delete(c.entries, e.version.Digest)
 	c.starts = slices.DeleteFunc(c.starts, func(s *entry) bool { return s == e })
 	c.charged -= e.bytes
 }
 
-// bytesOf is what a version takes, as far as is known.
+// bytesOf returns a version's bytes in memory: those of an earlier load, else what the version says.
 func (c *Cache) bytesOf(v Version) int64 {
 	if n, ok := c.sizes.Peek(v.Digest); ok {
 		return n
@@ -215,9 +215,9 @@ func (c *Cache) bytesOf(v Version) int64 {
 	return v.Bytes
 }
 
-// hopeless says why a pending load can never come, or nil: a load that failed lately, or more memory than there is beside what
-// pinned adapters hold, of which there is so much.
-func (c *Cache) hopeless(w *pendingLoad, pinned int64) error {
+// refusal returns why a pending load cannot be served, or nil: a load that failed recently, or more memory than the
+// limit leaves beside pinned adapters, which take pinned bytes.
+func (c *Cache) refusal(w *pendingLoad, pinned int64) error {
 	sum := int64(0)
 	for _, v := range w.versions {
 		if f, ok := c.failed.Peek(v.Digest); ok {
@@ -228,7 +228,7 @@ func (c *Cache) hopeless(w *pendingLoad, pinned int64) error {
 		}
 		n := c.bytesOf(v)
 		if sum += n; n > c.cfg.Limit {
-			err := fmt.Errorf("%w: version %.12s takes %d bytes, more than the %d of all adapters' memory",
+			err := fmt.Errorf("%w: version %.12s takes %d bytes, more than the %d bytes for all adapters",
 				ErrLoadFailed, v.Digest, n, c.cfg.Limit)
 			c.remember(v.Digest, err, nil)
 			return err
@@ -241,13 +241,13 @@ func (c *Cache) hopeless(w *pendingLoad, pinned int64) error {
 	case sum > c.cfg.Limit:
 		return fmt.Errorf("%w: %s take %d bytes of %d", ErrTooLarge, refs(w.versions), sum, c.cfg.Limit)
 	case sum > c.cfg.Limit-pinned:
-		return fmt.Errorf("%w: %s: %d bytes wanted, %d of %d are pinned", ErrPinned, refs(w.versions), sum, pinned,
+		return fmt.Errorf("%w: %s: %d bytes are needed, %d of %d are pinned", ErrPinned, refs(w.versions), sum, pinned,
 			c.cfg.Limit)
 	}
 	return nil
 }
 
-// pinnedBytes is what the pinned entries hold.
+// pinnedBytes returns the bytes of the pinned entries.
 func (c *Cache) pinnedBytes() int64 {
 	sum := int64(0)
 	for _, e := range c.entries {
@@ -258,7 +258,7 @@ func (c *Cache) pinnedBytes() int64 {
 	return sum
 }
 
-// remember keeps why a load failed, for the tenants that met it.
+// remember stores why a load failed, for the tenants whose requests got the error.
 func (c *Cache) remember(digest string, err error, users map[string]bool) {
 	if errors.Is(err, ErrLoadFailed) {
 		if users == nil {
@@ -268,7 +268,7 @@ func (c *Cache) remember(digest string, err error, users map[string]bool) {
 	}
 }
 
-// meet notes that a request's tenants know what failed lately.
+// meet adds a request's tenants to those that got the error of recent failures.
 func (c *Cache) meet(q *waiter) {
 	for i := range q.versions {
 		if f, ok := c.failed.Peek(q.versions[i].Digest); ok {

@@ -23,7 +23,7 @@ type File struct {
 	Bytes  int64
 }
 
-// Names of the files that belong to an adapter; whatever else lies beside them is not copied.
+// Names of the files of an adapter; other files in its folder are not copied.
 const (
 	configFile   = "adapter_config.json"
 	tensorsFile  = "adapter_model.safetensors"
@@ -32,10 +32,10 @@ const (
 	parityFile   = "parity.json"
 )
 
-// MaxAdapterBytes is the largest file of tensors that is accepted.
+// MaxAdapterBytes is the largest accepted file of tensors.
 const MaxAdapterBytes = 8 << 30
 
-// maxFileBytes says how long each file may be.
+// maxFileBytes returns the limit of each file's length.
 var maxFileBytes = map[string]int64{
 	configFile: 1 << 20, tensorsFile: MaxAdapterBytes, ggufFile: MaxAdapterBytes, templateFile: 1 << 20,
 	parityFile: 16 << 20,
@@ -72,7 +72,7 @@ func copyAdapter(ctx context.Context, dir, work string) ([]File, error) {
 	})
 }
 
-// complete refuses a set of files that is no adapter; beside says whether another file lies there.
+// complete refuses a set of files that is not an adapter; beside reports whether the folder contains another file.
 func complete(files []File, beside func(name string) bool) error {
 	have := map[string]bool{}
 	for _, f := range files {
@@ -83,26 +83,27 @@ func complete(files []File, beside func(name string) bool) error {
 		!have[tensorsFile]:
 		return nil
 	case have[ggufFile]:
-		return fmt.Errorf("%w: both %s and a PEFT adapter: keep one of them", ErrInvalid, ggufFile)
+		return fmt.Errorf("%w: the folder has both %s and a PEFT adapter: keep one of them", ErrInvalid, ggufFile)
 	case !have[tensorsFile] && beside("adapter_model.bin"):
 		return fmt.Errorf(
 			"%w: adapter_model.bin is a pickle, which can run code: save it as %s (safe_serialization=True)",
 			ErrInvalid, tensorsFile)
 	case !have[configFile]:
-		return fmt.Errorf("%w: %s is missing: a PEFT adapter has it beside %s", ErrInvalid, configFile, tensorsFile)
+		return fmt.Errorf("%w: %s is missing: a PEFT folder has it and %s", ErrInvalid, configFile, tensorsFile)
 	}
-	return fmt.Errorf("%w: %s is missing beside %s", ErrInvalid, tensorsFile, configFile)
+	return fmt.Errorf("%w: %s is missing: a PEFT folder has it and %s", ErrInvalid, tensorsFile, configFile)
 }
 
-// copyRegular copies the regular file from to work/name. Links are refused: they may lead anywhere, and elsewhere
-// tomorrow.
+// copyRegular copies the regular file from to work/name. Links are refused: they may point outside of the folder, and
+// may change.
 func copyRegular(ctx context.Context, from, work, name string) (File, error) {
 	st, err := os.Lstat(from)
 	if err != nil {
 		return File{}, err
 	}
 	if !st.Mode().IsRegular() {
-		return File{}, fmt.Errorf("%w: %s is no regular file: copy what it stands for (cp -L)", ErrInvalid, names.Quote(from))
+		return File{}, fmt.Errorf("%w: %s is not a regular file: copy the file that a link points to (cp -L)",
+			ErrInvalid, names.Quote(from))
 	}
 	in, err := os.Open(from)
 	if err != nil {
@@ -146,10 +147,10 @@ func readIfThere(path string) (string, error) {
 	return string(text), err
 }
 
-// Dir returns a folder of the data directory that holds the version's files, each found to have its digest. A folder
-// that is not there yet is made from the blob store. Files are read for that once in a process, and again when their
-// size, time or inode have changed: what rewrites a file's bytes in place and puts its time back is seen by the next
-// process only. ErrNotFound, ErrCorrupt.
+// Dir returns a folder of the data directory that contains the version's files, whose digests were checked. An absent
+// folder is made from the blob store. A process reads each file once for the check, and again when its size, time or
+// inode has changed: a file that was rewritten in place with its time restored is only noticed by the next process.
+// ErrNotFound, ErrCorrupt.
 func (r *Registry) Dir(ctx context.Context, v Version) (string, error) {
 	files, manifest, err := r.files(ctx, v)
 	if err != nil {
@@ -164,7 +165,7 @@ func (r *Registry) Dir(ctx context.Context, v Version) (string, error) {
 		if attempt == 2 || !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, ErrCorrupt) {
 			return "", err
 		}
-		// a collector of garbage may take the work folder
+		// garbage collection may remove the work folder
 		if err := r.materialize(ctx, dir, files); err != nil && (attempt == 1 || !errors.Is(err, fs.ErrNotExist)) {
 			return "", explain(err)
 		}
@@ -172,12 +173,14 @@ func (r *Registry) Dir(ctx context.Context, v Version) (string, error) {
 }
 
 // files lists the files of a version and their manifest's digest, which names the folder. Where the tenant has removed
-// the version, another tenant's of the same digest does: who may use it was decided when it was resolved, and a load
-// may serve requests of both.
+// the version, it lists those of another tenant's version of the same digest: Resolve has checked the access, and one
+// load may serve requests of both tenants.
 func (r *Registry) files(ctx context.Context, v Version) (files []File, manifest string, err error) {
-	rows, err := r.cfg.DB.Query(ctx, `SELECT f.file, f.blob, f.bytes, v.manifest, v.tenant || '/' || v.name FROM adapter_files f
+	rows, err := r.cfg.DB.Query(ctx, `SELECT f.file, f.blob, f.bytes, v.manifest, v.tenant || '/' || v.name
+		FROM adapter_files f
 		JOIN adapter_versions v ON v.tenant = f.tenant AND v.name = f.name AND v.digest = f.digest
-		WHERE f.digest = ? ORDER BY CASE WHEN f.tenant = ? AND f.name = ? THEN 0 ELSE 1 END, v.tenant, v.name`, v.Digest, v.Tenant, v.Name)
+		WHERE f.digest = ? ORDER BY CASE WHEN f.tenant = ? AND f.name = ? THEN 0 ELSE 1 END, v.tenant, v.name`,
+		v.Digest, v.Tenant, v.Name)
 	if err != nil {
 		return nil, "", err
 	}
@@ -204,7 +207,7 @@ func (r *Registry) files(ctx context.Context, v Version) (files []File, manifest
 	return files, manifest, nil
 }
 
-// verify reads the files that it has not read as they are now. fs.ErrNotExist, ErrCorrupt.
+// verify checks the digests of the files that have changed since it last read them. fs.ErrNotExist, ErrCorrupt.
 func (r *Registry) verify(ctx context.Context, dir string, files []File) error {
 	for _, f := range files {
 		path := filepath.Join(dir, f.Name)
@@ -233,9 +236,8 @@ func (r *Registry) verify(ctx context.Context, dir string, files []File) error {
 	return nil
 }
 
-// materialize makes the folder dir from the blob store, in the place of a damaged one: a link to each blob where that
-// is possible, else a copy. Nothing waits for the disk: what a loss of power leaves of the folder is verified, and made
-// again.
+// materialize makes the folder dir from the blob store and replaces a damaged one: with links to the blobs where that
+// is possible, else with copies. Files are not synced: after a loss of power the folder is verified and made again.
 func (r *Registry) materialize(ctx context.Context, dir string, files []File) error {
 	work, err := r.workDir()
 	if err != nil {
@@ -254,7 +256,7 @@ func (r *Registry) materialize(ctx context.Context, dir string, files []File) er
 	}
 	defer os.RemoveAll(old)
 	r.step("old folder gone")
-	// Another process may have put its folder there meanwhile: as good as ours, and the caller verifies it.
+	// Another process may have put its folder there meanwhile, which serves as well: the caller verifies it.
 	if err := os.Rename(work, dir); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
@@ -262,14 +264,14 @@ func (r *Registry) materialize(ctx context.Context, dir string, files []File) er
 	return nil
 }
 
-// fetch brings a blob to work; its digest is checked by the caller.
+// fetch copies or links a blob into the folder work; the caller checks its digest.
 func (r *Registry) fetch(ctx context.Context, f File, work string) error {
 	if l, ok := r.cfg.Blobs.(linker); ok && l.Link(f.Digest, filepath.Join(work, f.Name)) == nil {
 		return nil
 	}
 	in, err := r.cfg.Blobs.Open(ctx, f.Digest)
 	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%w: the blob of %s is gone: add the adapter again", ErrCorrupt, f.Name)
+		return fmt.Errorf("%w: the stored file %s is missing: add the adapter again", ErrCorrupt, f.Name)
 	}
 	if err != nil {
 		return err

@@ -18,12 +18,12 @@ type Garbage struct {
 	Folders int `json:"folders"`
 }
 
-// garbageBatch bounds the blobs that are deleted in one transaction, which holds up uploads meanwhile.
+// garbageBatch limits the blobs that are deleted in one transaction, for which uploads must wait.
 const garbageBatch = 64
 
-// GarbageCollect removes blobs and folders to which no version refers, and what dead uploads left behind. Whatever is
-// younger than grace is spared: an upload that takes longer than that fails and has to be repeated. An hour is a good
-// grace; 0 is for a registry that nobody else uses.
+// GarbageCollect removes blobs and folders to which no version refers, and what interrupted uploads left behind, if
+// they are older than grace. An upload that takes longer than grace fails and must be repeated: an hour is a good
+// value, 0 is for a registry without other users.
 func (r *Registry) GarbageCollect(ctx context.Context, grace time.Duration) (Garbage, error) {
 	var g Garbage
 	before := r.now().Add(-grace)
@@ -46,8 +46,8 @@ func (r *Registry) GarbageCollect(ctx context.Context, grace time.Duration) (Gar
 	return g, r.cleanTmp(before)
 }
 
-// collect deletes those of the blobs that nobody refers to or claims, and folders of no version, while no claim can be
-// made.
+// collect deletes those of the blobs that no version refers to and no upload claims, and folders without a version, in
+// a transaction in which no claim can be made.
 func (r *Registry) collect(ctx context.Context, blobs []string, before time.Time, g *Garbage) error {
 	var done Garbage
 	err := r.exclusive(ctx, func(tx *store.Tx) error {
@@ -79,7 +79,7 @@ func (r *Registry) collect(ctx context.Context, blobs []string, before time.Time
 	return err
 }
 
-// collectFolders removes the folders of versions that are in the registry no more.
+// collectFolders removes the folders of versions that are no longer in the registry.
 func (r *Registry) collectFolders(ctx context.Context, tx *store.Tx, g *Garbage) error {
 	entries, err := os.ReadDir(filepath.Join(r.cfg.Dir, "versions"))
 	if err != nil {
@@ -106,7 +106,7 @@ func (r *Registry) collectFolders(ctx context.Context, tx *store.Tx, g *Garbage)
 	return nil
 }
 
-// cleanTmp removes what dead processes left in DIR/tmp.
+// cleanTmp removes what processes that were killed left in DIR/tmp.
 func (r *Registry) cleanTmp(before time.Time) error {
 	tmp := filepath.Join(r.cfg.Dir, "tmp")
 	entries, err := os.ReadDir(tmp)

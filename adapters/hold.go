@@ -10,14 +10,14 @@ import (
 	"weft/internal/store"
 )
 
-// Hold keeps blobs from garbage collection while they are copied to or from a backup. Renew it more often than the
-// collectors' grace, and Release it on every path; what a dead process held goes after that grace.
+// Hold protects blobs from garbage collection while they are copied to or from a backup. Renew it more often than the
+// grace of GarbageCollect, and Release it on every path; the hold of a process that was killed ends after that grace.
 type Hold struct {
 	r  *Registry
 	id string
 }
 
-// Hold holds every blob to which a version refers now.
+// Hold returns a hold of every blob to which a version refers now.
 func (r *Registry) Hold(ctx context.Context) (*Hold, error) {
 	h := &Hold{r, rand.Text()}
 	err := r.exclusive(ctx, func(tx *store.Tx) error {
@@ -31,7 +31,7 @@ func (r *Registry) Hold(ctx context.Context) (*Hold, error) {
 	return h, nil
 }
 
-// Add holds further blobs, which need not be there yet.
+// Add adds blobs to the hold, which need not exist yet.
 func (h *Hold) Add(ctx context.Context, blobs ...string) error {
 	err := h.r.exclusive(ctx, func(tx *store.Tx) error {
 		for _, b := range blobs {
@@ -49,7 +49,7 @@ func (h *Hold) Add(ctx context.Context, blobs ...string) error {
 	return nil
 }
 
-// Renew keeps the blobs for another grace of the collectors.
+// Renew extends the hold by another grace of GarbageCollect.
 func (h *Hold) Renew(ctx context.Context) error {
 	_, err := h.r.cfg.DB.Exec(ctx, "UPDATE adapter_claims SET at_ns = ? WHERE id = ?", h.r.now().UnixNano(), h.id)
 	return err
@@ -58,8 +58,8 @@ func (h *Hold) Renew(ctx context.Context) error {
 // Release ends the hold.
 func (h *Hold) Release(ctx context.Context) error { return h.r.unclaim(ctx, h.id) }
 
-// StoredFiles lists the distinct blobs to which the versions in a database refer. Name says whose one is: tenant/name
-// and its file there.
+// StoredFiles lists the distinct blobs to which the versions in a database refer. Name is the adapter that has the
+// blob, as tenant/name, and the file's name there.
 func StoredFiles(ctx context.Context, db *store.DB) (out []File, err error) {
 	rows, err := db.Query(ctx, "SELECT blob, MAX(bytes), MIN(tenant || '/' || name || ' ' || file) FROM adapter_files "+
 		"GROUP BY blob ORDER BY blob")

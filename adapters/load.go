@@ -30,8 +30,8 @@ func peftPath(dir string) string {
 	return dir
 }
 
-// CheckTemplate refuses an adapter's folder whose own chat template cannot be parsed. A folder without one, and a path
-// that is no folder, are accepted.
+// CheckTemplate returns an error where the chat template in an adapter's folder cannot be parsed. A folder without one,
+// and a path that is not a folder, are accepted.
 func CheckTemplate(dir string) error {
 	text, err := bounded.ReadFileNoLink(filepath.Join(dir, templateFile), maxFileBytes[templateFile])
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
@@ -46,8 +46,8 @@ func CheckTemplate(dir string) error {
 	return nil
 }
 
-// CheckPEFT returns a Checker of PEFT folders and GGUF adapters, with their chat templates: against base, whose digest
-// is given, or, where base is nil, by themselves.
+// CheckPEFT returns a Checker of PEFT folders and GGUF adapters with their chat templates. It checks them against base,
+// whose digest is given; where base is nil, without a base.
 func CheckPEFT(base peft.Base, digest string) Checker {
 	return func(_ context.Context, dir string) (Meta, error) {
 		r, err := peft.Inspect(peftPath(dir), base)
@@ -72,31 +72,31 @@ func CheckPEFT(base peft.Base, digest string) Checker {
 	}
 }
 
-// refusal is package peft's as an ErrInvalid of this one.
+// refusal wraps an error of package peft so that it is also an ErrInvalid.
 type refusal struct{ *peft.RefusedError }
 
 func (r refusal) Is(target error) bool { return target == ErrInvalid }
 
-// LoadConfig says onto what LoadPEFT loads adapters and how it checks what they compute there.
+// LoadConfig says onto which device LoadPEFT loads adapters and how it verifies their parity files.
 type LoadConfig struct {
-	Base   peft.Base // must allow concurrent reads
+	Base   peft.Base // is read concurrently
 	Device device.Device
-	Model  *model.Config // of the model that the adapters are to change
-	// Quantization is to what the base's weights were quantized when they were loaded, as parity files name it: ""
-	// where they are as they are stored.
+	Model  *model.Config // of the model for which the adapters are loaded
+	// Quantization is the format to which the base's weights were quantized when they were loaded, as parity files name
+	// it; "" where they were loaded as stored.
 	Quantization string
-	// Replay returns the log-probabilities of the likeliest tokens after ids, by their id, as the served base computes
-	// them with w. When it returns nothing uses w any more. nil: parity files are not looked at.
+	// Replay returns the log-probabilities of the most likely tokens after ids, by token id, as the served base
+	// computes them with w. After it has returned, w is no longer used. nil: parity files are not checked.
 	Replay func(ctx context.Context, digest string, w *lora.Weights, ids []int32) (map[int32]float64, error)
 	Log    *slog.Logger // nil: nothing is logged
 }
 
 // LoadPEFT returns a CacheConfig.Load. It opens the PEFT folder or GGUF adapter, checks it against the base once more,
-// puts it on the device and, the first time that it loads a digest, replays the adapter's parity file where it has one.
-// What is refused matches peft.ErrRefused or peft.ErrParity, and leaves nothing on the device; ErrLoadTimeout says that
-// the device has no memory now.
+// copies it to the device and, at the first load of a digest, replays the adapter's parity file where it has one. An
+// adapter that is refused is peft.ErrRefused or peft.ErrParity, and uses no memory of the device afterwards;
+// ErrLoadTimeout says that the device has no memory now.
 func LoadPEFT(cfg LoadConfig) func(ctx context.Context, v Version, dir string) (Resident, error) {
-	var replayed sync.Map // by digest: what lies under one does not change
+	var replayed sync.Map // by digest, whose content never changes
 	return func(ctx context.Context, v Version, dir string) (Resident, error) {
 		var w *lora.Weights
 		err := peft.Use(peftPath(dir), cfg.Base, func(a *lora.Adapter) (err error) {
@@ -126,7 +126,7 @@ func LoadPEFT(cfg LoadConfig) func(ctx context.Context, v Version, dir string) (
 	}
 }
 
-// replay compares what an adapter computes now with its parity file, where it has one.
+// replay compares the adapter's log-probabilities with its parity file, where it has one.
 func (c *LoadConfig) replay(ctx context.Context, v Version, dir string, w *lora.Weights) error {
 	if c.Replay == nil {
 		return nil
@@ -138,7 +138,7 @@ func (c *LoadConfig) replay(ctx context.Context, v Version, dir string, w *lora.
 	if parity.Quantization != c.Quantization {
 		if c.Log != nil {
 			c.Log.Warn(
-				"an adapter was trained on the base in another quantization; what it computed there is not compared",
+				"an adapter was trained on the base in another quantization; its parity file is not checked",
 				"adapter", v.Tenant+"/"+v.Name, "trained on", cmp.Or(parity.Quantization, "as stored"), "served on",
 				cmp.Or(c.Quantization, "as stored"))
 		}
@@ -147,7 +147,7 @@ func (c *LoadConfig) replay(ctx context.Context, v Version, dir string, w *lora.
 	return parity.Check(func(ids []int32) (map[int32]float64, error) { return c.Replay(ctx, v.Digest, w, ids) })
 }
 
-// onDevice is the Resident of a device's adapter.
+// onDevice is the Resident of an adapter on a device.
 type onDevice struct{ w *lora.Weights }
 
 func (o onDevice) Weights() *lora.Weights { return o.w }

@@ -9,8 +9,8 @@ import (
 	"weft/internal/store"
 )
 
-// CheckName refuses what cannot be the name of a tenant, an adapter or a tag; what says which of them it is.
-// ErrInvalid.
+// CheckName returns ErrInvalid for an invalid name of a tenant, an adapter or a tag; what is the word for it in the
+// message.
 func CheckName(what, name string) error {
 	if err := names.Check(what, name); err != nil {
 		return fmt.Errorf("%w: %w", ErrInvalid, err)
@@ -18,18 +18,18 @@ func CheckName(what, name string) error {
 	return nil
 }
 
-// checkTag refuses, besides, tags that could be a version's digest.
+// checkTag also refuses tags that could be the prefix of a digest.
 func checkTag(tag string) error {
 	if err := CheckName("tag", tag); err != nil {
 		return err
 	}
 	if isDigestPrefix(tag) {
-		return fmt.Errorf("%w: tag %q: it reads like a digest; choose another", ErrInvalid, tag)
+		return fmt.Errorf("%w: tag %q could be a digest: choose another", ErrInvalid, tag)
 	}
 	return nil
 }
 
-// minPrefix is the shortest beginning of a digest that names a version.
+// minPrefix is the shortest prefix of a digest that names a version.
 const minPrefix = 8
 
 func isDigestPrefix(s string) bool {
@@ -52,8 +52,8 @@ func ParseRef(ref string) (tenant, name, version string, err error) {
 	return tenant, name, version, CheckName("adapter", name)
 }
 
-// CountNames returns how many adapters a tenant has in the registry over tx's database. Other packages that must not
-// let a tenant with adapters go ask it within their own transaction.
+// CountNames returns how many adapters a tenant has in the registry in tx's database. Other packages call it in their
+// own transaction, such as before they delete a tenant.
 func CountNames(ctx context.Context, tx *store.Tx, tenant string) (n int64, err error) {
 	err = tx.QueryRow(ctx, "SELECT COUNT(*) FROM adapter_names WHERE tenant = ?", tenant).Scan(&n)
 	return n, err

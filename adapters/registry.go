@@ -24,56 +24,56 @@ import (
 	"weft/internal/store"
 )
 
-// Meta is what a Checker finds out about an adapter.
+// Meta is the result of a Checker.
 type Meta struct {
 	Digest  string // over the canonical configuration and the tensors, 64 hexadecimal digits
-	Base    string // digest of the base for which it was checked, "" for none
+	Base    string // digest of the base against which it was checked, "" for none
 	Rank    int
 	Targets []string
 	Params  int64
 	Bytes   int64 // on a device
-	// Warnings are for who adds it: see Version.
+	// Warnings are returned by Add; see Version.
 	Warnings []string
 }
 
-// Checker reads the adapter in a folder and refuses, with every reason, what cannot be served. The folder vanishes
-// afterwards.
+// Checker reads the adapter in a folder and returns an error with every reason why it cannot be served. The folder is
+// removed afterwards.
 type Checker func(ctx context.Context, dir string) (Meta, error)
 
-// RegistryConfig says what a Registry works with.
+// RegistryConfig is the configuration of a Registry.
 type RegistryConfig struct {
 	DB    *store.DB
 	Blobs Blobs
 	Dir   string  // the data directory: folders tmp and versions are made in it
-	Check Checker // needed by Add only
+	Check Checker // needed only by Add
 }
 
 // Registry holds the versions of all tenants' adapters: rows in a database, files in a blob store. Every change is
-// atomic: a process that is killed at any moment leaves the registry as before the change or as after it. Safe for
-// concurrent use, by several processes on one data directory and several servers on one Postgres.
+// atomic: if a process is killed, the registry is as before the change or as after it. Safe for concurrent use, also by
+// several processes on one data directory and several servers on one Postgres.
 type Registry struct {
 	cfg  RegistryConfig
-	step func(point string) // called around every durable step; tests end the process there
+	step func(point string) // called before and after every durable step; tests end the process there
 	now  func() time.Time
 
 	verified *lru.Cache[string, os.FileInfo] // by path: the file as it was when its digest was last checked
 
 	mu       sync.Mutex
-	changes  int64     // the counter for which resolved holds
+	changes  int64     // the counter of changes for which resolved is valid
 	polled   time.Time // when the counter was last read
 	resolved *lru.Cache[[3]string, Version]
 }
 
-// maxResolved and maxVerified bound what a Registry remembers.
+// maxResolved and maxVerified limit what a Registry remembers.
 const (
 	maxResolved = 1 << 14
 	maxVerified = 1 << 16
 )
 
-// pollEvery is how old the answer to Resolve may be after a change made by another process.
+// pollEvery is how long Resolve may return an old answer after another process has made a change.
 const pollEvery = 250 * time.Millisecond
 
-// NewRegistry makes the data directory's folders and returns a Registry; the caller closes the database.
+// NewRegistry creates the data directory's folders and returns a Registry; the caller closes the database.
 func NewRegistry(cfg RegistryConfig) (*Registry, error) {
 	for _, dir := range []string{"tmp", "versions"} {
 		if err := os.MkdirAll(filepath.Join(cfg.Dir, dir), 0o700); err != nil {
@@ -92,21 +92,21 @@ func NewRegistry(cfg RegistryConfig) (*Registry, error) {
 	return r, err
 }
 
-// AddOptions are the wishes and limits of one Add; 0 means no limit.
+// AddOptions are a tag and limits for one Add; 0 means no limit.
 type AddOptions struct {
-	Tag      string // a further name for the version, or ""
-	MaxCount int64  // adapter names that the tenant may have
+	Tag      string // a tag for the version, or ""
+	MaxCount int64  // names of adapters that the tenant may have
 	MaxBytes int64  // bytes of files that all versions of the tenant may take in the store
 }
 
-// Add copies the PEFT folder (or GGUF file) dir into the store as tenant/name, moves the name to it and returns the
-// version. dir is never read again. The same content again is the same version: only the name moves. ErrInvalid,
-// ErrQuota, or the Checker's error.
+// Add copies the PEFT folder (or GGUF file) dir into the store as tenant/name, makes it the current version and returns
+// it. dir is not read again. Equal content is the same version, which becomes the current one. ErrInvalid, ErrQuota, or
+// the Checker's error.
 func (r *Registry) Add(ctx context.Context, tenant, name, dir string, opt AddOptions) (Version, error) {
 	return r.add(ctx, tenant, name, opt, func(work string) ([]File, error) { return copyAdapter(ctx, dir, work) })
 }
 
-// add brings the files of an adapter into a new folder with fill, checks them and publishes them.
+// add calls fill to put the files of an adapter into a new folder, checks them and publishes them.
 func (r *Registry) add(ctx context.Context, tenant, name string, opt AddOptions,
 	fill func(work string) ([]File, error)) (v Version, err error) {
 	if err := errors.Join(CheckName("tenant", tenant), CheckName("adapter", name)); err != nil {
@@ -118,7 +118,7 @@ func (r *Registry) add(ctx context.Context, tenant, name string, opt AddOptions,
 		}
 	}
 	if r.cfg.Check == nil {
-		return v, errors.New("this registry cannot add adapters: it has no checker")
+		return v, errors.New("this registry cannot add adapters: it has no Checker")
 	}
 	defer func() {
 		if err != nil {
@@ -148,20 +148,20 @@ func (r *Registry) add(ctx context.Context, tenant, name string, opt AddOptions,
 	return v, err
 }
 
-// explain says what to do about errors of the disk.
+// explain adds what a full disk means to an error.
 func explain(err error) error {
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		return fmt.Errorf("the data directory's disk is full, nothing was added: %w", err)
+		return fmt.Errorf("the data directory's disk is full, so nothing was added: %w", err)
 	}
 	return err
 }
 
-// workDir makes a folder of our own below DIR/tmp.
+// workDir creates a temporary folder below DIR/tmp.
 func (r *Registry) workDir() (string, error) {
 	return os.MkdirTemp(filepath.Join(r.cfg.Dir, "tmp"), "work-")
 }
 
-// upload is an adapter about to become a version.
+// upload is an adapter that is being added.
 type upload struct {
 	work     string
 	files    []File
@@ -170,9 +170,8 @@ type upload struct {
 	bytes    int64 // of all files
 }
 
-// newUpload computes the version's digest: the Checker's, or, where the adapter carries a chat template or parity
-// vectors of its own, SHA-256 over the lines "weft adapter 1", the Checker's digest and "FILE SHA256" for each of
-// these, by name.
+// newUpload computes the version's digest: the Checker's, or, where the adapter has a chat template or a parity file,
+// the SHA-256 of the lines "weft adapter 1", the Checker's digest and "FILE SHA256" for each of these, by name.
 func newUpload(tenant, name, work string, meta Meta, files []File, now time.Time) (*upload, error) {
 	if len(meta.Digest) != 64 || !isDigestPrefix(meta.Digest) {
 		return nil, fmt.Errorf("the checker returned no digest: %s", names.Quote(meta.Digest))
@@ -202,8 +201,8 @@ func newUpload(tenant, name, work string, meta Meta, files []File, now time.Time
 	return p, err
 }
 
-// publish puts the files into the store and then, in one transaction, the rows that refer to them. The claim made first
-// keeps garbage collection, which may run in another process, from the files until the rows are there.
+// publish puts the files into the store and then, in one transaction, writes the rows that refer to them. The claim
+// made first protects the files from garbage collection, which may run in another process, until the rows are written.
 func (r *Registry) publish(ctx context.Context, p *upload, opt AddOptions) (Version, error) {
 	claim, err := r.claim(ctx, p, opt)
 	if err != nil {
@@ -224,7 +223,8 @@ func (r *Registry) publish(ctx context.Context, p *upload, opt AddOptions) (Vers
 		}
 		if n, err := res.RowsAffected(); err != nil || n == 0 {
 			return errors.Join(err,
-				fmt.Errorf("%w: the upload took so long that its files were collected: add it again", ErrConflict))
+				fmt.Errorf("%w: the upload took too long and its files were removed by garbage collection: add it again",
+					ErrConflict))
 		}
 		return insertVersion(ctx, tx, p, opt)
 	})
@@ -234,7 +234,7 @@ func (r *Registry) publish(ctx context.Context, p *upload, opt AddOptions) (Vers
 	return r.Resolve(ctx, p.version.Tenant, p.version.Name, p.version.Digest)
 }
 
-// claim marks the upload's files as needed, unless the tenant's quota is used up already.
+// claim protects the upload's files from garbage collection, or returns ErrQuota where the tenant's quota is used up.
 func (r *Registry) claim(ctx context.Context, p *upload, opt AddOptions) (string, error) {
 	id := rand.Text()
 	return id, r.exclusive(ctx, func(tx *store.Tx) error {
@@ -265,7 +265,8 @@ func (r *Registry) unclaim(ctx context.Context, id string) error {
 	return err
 }
 
-// checkQuota refuses an upload that would take its tenant over a limit. A version that is there already costs nothing.
+// checkQuota returns ErrQuota where an upload would exceed a limit of its tenant. A version that exists already counts
+// nothing.
 func checkQuota(ctx context.Context, tx *store.Tx, p *upload, opt AddOptions) error {
 	v := &p.version
 	var same, named, names, bytes int64
@@ -289,7 +290,7 @@ func checkQuota(ctx context.Context, tx *store.Tx, p *upload, opt AddOptions) er
 	return nil
 }
 
-// info is the part of a version that no query asks for.
+// info is the part of a version that no query filters by.
 type info struct {
 	Base    string   `json:"base,omitempty"`
 	Rank    int      `json:"rank"`
@@ -298,9 +299,9 @@ type info struct {
 	Bytes   int64    `json:"bytes"`
 }
 
-// insertVersion writes the rows of a version, moves the name to it and tags it. Where the version is there its rows
-// stay, save for its files: the same tensors may come in a file with another header, and adding them again is how a
-// damaged file is healed.
+// insertVersion writes the rows of a version, makes it the current one and tags it. The rows of an existing version
+// stay, except those of its files: the same tensors may be in a file with another header, and adding an adapter again
+// repairs a damaged file.
 func insertVersion(ctx context.Context, tx *store.Tx, p *upload, opt AddOptions) error {
 	v := &p.version
 	if err := checkQuota(ctx, tx, p, opt); err != nil {
@@ -310,8 +311,10 @@ func insertVersion(ctx context.Context, tx *store.Tx, p *upload, opt AddOptions)
 	if err != nil {
 		return err
 	}
-	if _, err := tx.Exec(ctx, `INSERT INTO adapter_versions (tenant, name, digest, created_ns, bytes, manifest, info, chat_template) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-		ON CONFLICT (tenant, name, digest) DO UPDATE SET bytes = excluded.bytes, manifest = excluded.manifest, info = excluded.info`,
+	if _, err := tx.Exec(ctx, `INSERT INTO adapter_versions
+		(tenant, name, digest, created_ns, bytes, manifest, info, chat_template) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+		ON CONFLICT (tenant, name, digest) DO UPDATE
+		SET bytes = excluded.bytes, manifest = excluded.manifest, info = excluded.info`,
 		v.Tenant, v.Name, v.Digest, v.Created.UnixNano(), p.bytes, p.manifest, string(
 			text), v.ChatTemplate); err != nil {
 		return err
@@ -342,8 +345,8 @@ func insertVersion(ctx context.Context, tx *store.Tx, p *upload, opt AddOptions)
 	return move(ctx, tx, v.Tenant, v.Name, v.Digest, at.seq, v.Created)
 }
 
-// exclusive runs f in a transaction beside which there is no other of this kind. SQLite's are so anyway; in Postgres
-// they queue for a lock, which is taken before the first query, so that f sees all that was committed before.
+// exclusive runs f in a transaction that runs alone among the transactions of this function. In SQLite all are; in
+// Postgres they wait for a lock, which is taken before the first query, so that f sees all that was committed before.
 func (r *Registry) exclusive(ctx context.Context, f func(*store.Tx) error) error {
 	return r.cfg.DB.Tx(ctx, func(tx *store.Tx) error {
 		if r.cfg.DB.Postgres() {
@@ -372,20 +375,20 @@ func (r *Registry) change(ctx context.Context, f func(*store.Tx) error) error {
 	return err
 }
 
-// Changes returns a number that grows with every change of the registry, by whichever process.
+// Changes returns a number that grows with every change of the registry, by any process.
 func (r *Registry) Changes(ctx context.Context) (int64, error) {
 	var n int64
 	err := r.cfg.DB.QueryRow(ctx, "SELECT n FROM adapter_changes WHERE id = 1").Scan(&n)
 	return n, err
 }
 
-// position is where a name points.
+// position is the current version of a name.
 type position struct {
 	digest string
-	seq    int64 // of the move that brought it there
+	seq    int64 // number of the history entry that set it
 }
 
-// pointer reads where a name points. ErrNotFound.
+// pointer reads the current version of a name. ErrNotFound.
 func pointer(ctx context.Context, tx *store.Tx, tenant, name string) (p position, err error) {
 	err = tx.QueryRow(ctx, "SELECT digest, seq FROM adapter_names WHERE tenant = ? AND name = ?", tenant,
 		name).Scan(&p.digest, &p.seq)
@@ -395,7 +398,7 @@ func pointer(ctx context.Context, tx *store.Tx, tenant, name string) (p position
 	return p, err
 }
 
-// move lets a name point to digest; back is the move to which a rollback returns.
+// move makes digest the current version of a name; back is the history entry to which a rollback returns.
 func move(ctx context.Context, tx *store.Tx, tenant, name, digest string, back int64, at time.Time) error {
 	var seq int64
 	if err := tx.QueryRow(ctx, "SELECT COALESCE(MAX(seq), 0) + 1 FROM adapter_history WHERE tenant = ? AND name = ?",
@@ -408,7 +411,8 @@ func move(ctx context.Context, tx *store.Tx, tenant, name, digest string, back i
 		return err
 	}
 	_, err := tx.Exec(ctx, `INSERT INTO adapter_names (tenant, name, digest, seq, pinned) VALUES (?, ?, ?, ?, 0)
-		ON CONFLICT (tenant, name) DO UPDATE SET digest = excluded.digest, seq = excluded.seq`, tenant, name, digest, seq)
+		ON CONFLICT (tenant, name) DO UPDATE SET digest = excluded.digest, seq = excluded.seq`,
+		tenant, name, digest, seq)
 	return err
 }
 

@@ -18,9 +18,9 @@ type querier interface {
 	QueryRow(ctx context.Context, query string, args ...any) *sql.Row
 }
 
-// Resolve returns a version: the current one where version is "", else the one with that tag, digest or beginning of a
-// digest (8 digits or more, unambiguous). Whatever is not there, be it another tenant's or no valid name, is the same
-// ErrNotFound. Answers are remembered and at most a quarter of a second old.
+// Resolve returns a version: the current one where version is "", else the one with that tag, digest or prefix of a
+// digest (8 digits or more, unambiguous). A version that does not exist or belongs to another tenant, and an invalid
+// name, give the same ErrNotFound. Answers are cached and at most a quarter of a second old.
 func (r *Registry) Resolve(ctx context.Context, tenant, name, version string) (Version, error) {
 	if CheckName("tenant", tenant) != nil || CheckName("adapter", name) != nil || version != "" &&
 		CheckName("version", version) != nil {
@@ -39,15 +39,15 @@ func (r *Registry) Resolve(ctx context.Context, tenant, name, version string) (V
 		return Version{}, err
 	}
 	r.mu.Lock()
-	if r.changes == changes { // else v may be of before the change
+	if r.changes == changes { // else v may be from before the change
 		r.resolved.Add(key, v)
 	}
 	r.mu.Unlock()
 	return v, nil
 }
 
-// fresh forgets what is remembered if the registry has changed, and returns the counter of changes for which the rest
-// holds.
+// fresh clears the cached answers if the registry has changed, and returns the counter of changes for which they are
+// valid.
 func (r *Registry) fresh(ctx context.Context) (int64, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -81,8 +81,8 @@ func resolve(ctx context.Context, q querier, tenant, name, version string) (Vers
 	return found[0], nil
 }
 
-// findDigest turns "", a tag or the beginning of a digest into a digest. ErrNotFound, ErrInvalid for a beginning that
-// several versions have.
+// findDigest turns "", a tag or the prefix of a digest into a digest. ErrNotFound; ErrInvalid for a prefix that several
+// versions have.
 func findDigest(ctx context.Context, q querier, tenant, name, version string) (digest string, err error) {
 	if version == "" {
 		err = q.QueryRow(ctx, "SELECT digest FROM adapter_names WHERE tenant = ? AND name = ?", tenant,
@@ -107,7 +107,8 @@ func findDigest(ctx context.Context, q querier, tenant, name, version string) (d
 		return "", notFound(tenant, name, version)
 	case len(digests) > 1:
 		return "",
-			fmt.Errorf("%w: %s/%s@%s: several versions begin so: give more digits", ErrInvalid, tenant, name, version)
+			fmt.Errorf("%w: %s/%s@%s: several versions have this prefix: give more digits", ErrInvalid, tenant,
+				name, version)
 	}
 	return digests[0], nil
 }
@@ -132,7 +133,8 @@ func column(ctx context.Context, q querier, query string, args ...any) (out []st
 // selectVersions reads versions, by tenant, name and age, the newest first; template is the column of the chat
 // template, or an empty string where it is not needed.
 func selectVersions(ctx context.Context, q querier, template, where string, args ...any) (out []Version, err error) {
-	rows, err := q.Query(ctx, `SELECT v.tenant, v.name, v.digest, v.created_ns, v.info, `+template+`, COALESCE(n.digest, ''), COALESCE(n.pinned, 0), COALESCE(t.tag, '')
+	rows, err := q.Query(ctx, `SELECT v.tenant, v.name, v.digest, v.created_ns, v.info, `+template+`,
+		COALESCE(n.digest, ''), COALESCE(n.pinned, 0), COALESCE(t.tag, '')
 		FROM adapter_versions v
 		LEFT JOIN adapter_names n ON n.tenant = v.tenant AND n.name = v.name
 		LEFT JOIN adapter_tags t ON t.tenant = v.tenant AND t.name = v.name AND t.digest = v.digest
@@ -156,7 +158,7 @@ func selectVersions(ctx context.Context, q querier, template, where string, args
 		}
 	}
 	for i := range out {
-		slices.Sort(out[i].Tags) // the database's order depends on its locale
+		slices.Sort(out[i].Tags) // a database's order depends on its locale
 	}
 	return out, rows.Err()
 }
@@ -179,8 +181,8 @@ func scanVersion(rows *sql.Rows) (v Version, tag string, err error) {
 	return v, tag, nil
 }
 
-// List returns the versions of a tenant, or of all where tenant is "", by tenant and name and the newest first.
-// ChatTemplate is left out.
+// List returns the versions of a tenant, or of all tenants where tenant is "", by tenant and name, the newest first.
+// ChatTemplate is not set.
 func (r *Registry) List(ctx context.Context, tenant string) ([]Version, error) {
 	if tenant == "" {
 		return selectVersions(ctx, r.cfg.DB, "''", "1 = 1")
@@ -191,7 +193,7 @@ func (r *Registry) List(ctx context.Context, tenant string) ([]Version, error) {
 	return selectVersions(ctx, r.cfg.DB, "''", "v.tenant = ?", tenant)
 }
 
-// Tag gives a version a further name; a tag that is there moves. ErrNotFound, ErrInvalid.
+// Tag tags a version; a tag of another version moves to it. ErrNotFound, ErrInvalid.
 func (r *Registry) Tag(ctx context.Context, tenant, name, tag, version string) error {
 	if err := checkTag(tag); err != nil {
 		return err
@@ -213,7 +215,7 @@ func (r *Registry) Untag(ctx context.Context, tenant, name, tag string) error {
 	})
 }
 
-// changeName runs f as a change of one name. Names that cannot be are not found.
+// changeName runs f as a change of one name. Invalid names are ErrNotFound.
 func (r *Registry) changeName(ctx context.Context, tenant, name string, f func(tx *store.Tx) error) error {
 	if CheckName("tenant", tenant) != nil || CheckName("adapter", name) != nil {
 		return notFound(tenant, name, "")
@@ -234,9 +236,9 @@ func atLeastOne(otherwise error) func(sql.Result, error) error {
 	}
 }
 
-// Rollback lets a name point to another version and returns it: with version "" to the one before the current, and
-// again to the one before that; else to the version given. The history is kept; versions removed meanwhile are passed
-// over. ErrNotFound, ErrConflict where there is none before.
+// Rollback makes another version the current one and returns it: the given version, or for "" the one before the
+// current one; calling it again goes back further. The history is kept; removed versions are skipped. ErrNotFound;
+// ErrConflict where there is no earlier version.
 func (r *Registry) Rollback(ctx context.Context, tenant, name, version string) (Version, error) {
 	var digest string
 	err := r.changeName(ctx, tenant, name, func(tx *store.Tx) error {
@@ -261,7 +263,7 @@ func (r *Registry) Rollback(ctx context.Context, tenant, name, version string) (
 	return r.Resolve(ctx, tenant, name, digest)
 }
 
-// before follows the moves back to a version that is still there and is another, and returns it with the move before
+// before follows the history back to another version that still exists, and returns it with the history entry before
 // it.
 func before(ctx context.Context, tx *store.Tx, tenant, name string, at position) (digest string, back int64,
 	err error) {
@@ -274,8 +276,10 @@ func before(ctx context.Context, tx *store.Tx, tenant, name string, at position)
 			return "", 0, fmt.Errorf("%w: %s/%s has no version before the current one", ErrConflict, tenant, name)
 		}
 		var there int64
-		if err := tx.QueryRow(ctx, `SELECT h.digest, h.back, (SELECT COUNT(*) FROM adapter_versions v WHERE v.tenant = h.tenant AND v.name = h.name AND v.digest = h.digest)
-			FROM adapter_history h WHERE tenant = ? AND name = ? AND seq = ?`, tenant, name, seq).Scan(&digest, &back, &there); err != nil {
+		if err := tx.QueryRow(ctx, `SELECT h.digest, h.back, (SELECT COUNT(*) FROM adapter_versions v
+			WHERE v.tenant = h.tenant AND v.name = h.name AND v.digest = h.digest)
+			FROM adapter_history h WHERE tenant = ? AND name = ? AND seq = ?`,
+			tenant, name, seq).Scan(&digest, &back, &there); err != nil {
 			return "", 0, err
 		}
 		if there > 0 && digest != at.digest {
@@ -284,7 +288,7 @@ func before(ctx context.Context, tx *store.Tx, tenant, name string, at position)
 	}
 }
 
-// Pin says whether the versions to which a name points stay in memory once loaded. ErrNotFound.
+// Pin sets whether the current version of a name stays in memory once it is loaded. ErrNotFound.
 func (r *Registry) Pin(ctx context.Context, tenant, name string, pinned bool) error {
 	p := 0
 	if pinned {
@@ -297,8 +301,8 @@ func (r *Registry) Pin(ctx context.Context, tenant, name string, pinned bool) er
 }
 
 // Remove removes a version with its tags, or, where version is "", a name with all its versions. Running requests
-// finish on what they have; the files go with the next GarbageCollect. ErrNotFound, ErrConflict for the current version
-// of a name.
+// finish with the version that they use; the next GarbageCollect removes the files. ErrNotFound; ErrConflict for the
+// current version of a name.
 func (r *Registry) Remove(ctx context.Context, tenant, name, version string) error {
 	return r.changeName(ctx, tenant, name, func(tx *store.Tx) error {
 		at, err := pointer(ctx, tx, tenant, name)
@@ -314,7 +318,7 @@ func (r *Registry) Remove(ctx context.Context, tenant, name, version string) err
 			return err
 		}
 		if digest == at.digest {
-			return fmt.Errorf("%w: %s/%s points to version %s: roll back first, or remove the whole adapter",
+			return fmt.Errorf("%w: %s/%s: %s is the current version: roll back first, or remove the whole adapter",
 				ErrConflict, tenant, name, digest[:12])
 		}
 		return deleteRows(ctx, tx, "tenant = ? AND name = ? AND digest = ?", []string{"versions", "files", "tags"},

@@ -18,8 +18,8 @@ import (
 
 const adminPrefix = "/admin/v1/"
 
-// adminRoutes are all of scope admin. What concerns one tenant may be done by that tenant's own admins, all else by the
-// operator's only.
+// adminRoutes registers the routes of scope admin. A tenant's admins may use those below tenants/:tenant for their own
+// tenant; all others are for the operator's admins only.
 func (s *Server) adminRoutes(r *gin.Engine) {
 	ok := func(f func(*gin.Context) (any, error)) gin.HandlerFunc { return s.answer(http.StatusOK, f) }
 	created := func(f func(*gin.Context) (any, error)) gin.HandlerFunc { return s.answer(http.StatusCreated, f) }
@@ -47,7 +47,7 @@ func (s *Server) adminRoutes(r *gin.Engine) {
 	named.POST("", created(s.uploadAdapter))
 	named.DELETE("", ok(s.removeAdapter))
 	named.POST("rollback", ok(s.rollbackAdapter))
-	// Pinned memory is taken from all tenants.
+	// Only the operator pins: pinned adapters take memory from all tenants.
 	named.PUT("pin", operatorOnly, ok(func(c *gin.Context) (any, error) { return s.pinAdapter(c, true) }))
 	named.DELETE("pin", operatorOnly, ok(func(c *gin.Context) (any, error) { return s.pinAdapter(c, false) }))
 	named.PUT("tags/:tag", ok(s.tagAdapter))
@@ -64,7 +64,7 @@ func operatorOnly(c *gin.Context) error {
 	return nil
 }
 
-// ownTenant lets admins of another tenant see nothing: for them it does not exist.
+// ownTenant answers admins of another tenant as if the tenant did not exist.
 func ownTenant(c *gin.Context) error {
 	if g := grantOf(c); !g.Operator() && g.Tenant != c.Param("tenant") {
 		return fmt.Errorf("%w: there is no tenant %s", tenant.ErrNotFound, names.Quote(c.Param("tenant")))
@@ -79,7 +79,7 @@ func (s *Server) needAdapters(*gin.Context) error {
 	return nil
 }
 
-// store is the store of tenants, where there is one.
+// store returns the store of tenants, or errNoTenants.
 func (s *Server) store() (*tenant.Store, error) {
 	st := s.tenants.Store()
 	if st == nil {
@@ -88,7 +88,7 @@ func (s *Server) store() (*tenant.Store, error) {
 	return st, nil
 }
 
-// changed follows a change of tenants or keys, which holds on this server from now on.
+// changed makes a change of tenants or keys take effect on this server at once.
 func (s *Server) changed(c *gin.Context, v any, err error) (any, error) {
 	if err == nil {
 		err = s.tenants.Refresh(c.Request.Context())
@@ -105,7 +105,7 @@ func (s *Server) adminBody(c *gin.Context, v any) error {
 	return openai.Decode(body, "", v)
 }
 
-// optionalBody takes an absent body for an empty object.
+// optionalBody treats an absent body as an empty object.
 func (s *Server) optionalBody(c *gin.Context, v any) error {
 	if c.Request.ContentLength == 0 {
 		return nil
@@ -125,7 +125,7 @@ func (s *Server) status(*gin.Context) (any, error) {
 	return out, nil
 }
 
-// drainNow begins the drain that SIGTERM would; the process lives on until it is told to end.
+// drainNow starts the same drain as SIGTERM, but the process keeps running until it is stopped.
 func (s *Server) drainNow(c *gin.Context) (any, error) {
 	n := s.beginDrain()
 	go s.Drain(context.WithoutCancel(c.Request.Context()))
@@ -171,7 +171,7 @@ func (s *Server) getTenant(c *gin.Context) (any, error) {
 		"remaining": gin.H{"requests": remaining(r.Requests), "tokens": remaining(r.Tokens)}}, nil
 }
 
-// remaining is null where there is no limit.
+// remaining returns null where there is no limit.
 func remaining(r tenant.Rate) any {
 	if r.Limit == 0 {
 		return nil
@@ -217,8 +217,8 @@ func (s *Server) listKeys(c *gin.Context) (any, error) {
 	return gin.H{"keys": out}, err
 }
 
-// createKey answers with the key itself, which is never shown again. The scope metrics shows all tenants: the operator
-// alone gives it.
+// createKey answers with the key itself, which is never shown again. Only the operator may grant the scope metrics,
+// which shows all tenants.
 func (s *Server) createKey(c *gin.Context) (any, error) {
 	in := struct {
 		Scopes         []tenant.Scope `json:"scopes"`

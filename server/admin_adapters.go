@@ -16,7 +16,7 @@ import (
 	"weft/server/tenant"
 )
 
-// adapterInfo is a version as admins see it.
+// adapterInfo is a version in answers of the admin API.
 type adapterInfo struct {
 	Ref     string         `json:"ref"`
 	Tenant  string         `json:"tenant"`
@@ -33,7 +33,7 @@ type adapterInfo struct {
 	Params  int64          `json:"params"`
 	Bytes   int64          `json:"bytes"`
 	Created time.Time      `json:"created"`
-	Warning string         `json:"warning,omitempty"` // in the answer to an upload
+	Warning string         `json:"warning,omitempty"` // only in the answer to an upload
 }
 
 func (s *Server) adapterInfo(v *adapters.Version) adapterInfo {
@@ -75,7 +75,7 @@ func (s *Server) removeAdapter(c *gin.Context) (any, error) {
 	return gin.H{"removed": true}, err
 }
 
-// versionBody is {"version": "..."}; "" and no body are the current or the last version.
+// versionBody is {"version": "..."}; "" or no body means the current or the previous version, depending on the route.
 type versionBody struct {
 	Version string `json:"version"`
 }
@@ -108,12 +108,12 @@ func (s *Server) untagAdapter(c *gin.Context) (any, error) {
 }
 
 const (
-	maxUploads    = 16 // uploads at work at once
-	tenantUploads = 2  // of them for one tenant, so that a slow one keeps nobody else out
+	maxUploads    = 16 // concurrent uploads
+	tenantUploads = 2  // of these for one tenant, so that one tenant's slow uploads do not block the others
 	maxUpload     = 30 * time.Minute
 )
 
-// uploadAdapter takes a zip, tar or tar.gz of a PEFT folder as the body; the query may hold a tag.
+// uploadAdapter reads a zip, tar or tar.gz of a PEFT folder from the body; the query may have a tag.
 func (s *Server) uploadAdapter(c *gin.Context) (any, error) {
 	leave, err := s.uploads.enter(c.Param("tenant"))
 	if err != nil {
@@ -137,7 +137,7 @@ func (s *Server) uploadAdapter(c *gin.Context) (any, error) {
 		s.deps.Adapters.AddArchive(c.Request.Context(), c.Param("tenant"), c.Param("name"), file, opt))
 }
 
-// addOptions are the tenant's limits; a tenant that does not exist has no adapters.
+// addOptions returns the tenant's limits, or tenant.ErrNotFound.
 func (s *Server) addOptions(c *gin.Context, name string) (adapters.AddOptions, error) {
 	st, err := s.store()
 	if err != nil && name == tenant.Default {
@@ -150,14 +150,14 @@ func (s *Server) addOptions(c *gin.Context, name string) (adapters.AddOptions, e
 	return adapters.AddOptions{MaxCount: t.Settings.AdapterCount, MaxBytes: t.Settings.AdapterBytes}, err
 }
 
-// uploads counts the uploads at work, of all tenants and of each.
+// uploads counts concurrent uploads, of all tenants and of each.
 type uploads struct {
 	mu  sync.Mutex
 	all int
 	of  map[string]int
 }
 
-// enter takes a place for a tenant's upload; leave gives it back.
+// enter counts an upload of a tenant, or returns an error above the limits; leave ends it.
 func (u *uploads) enter(tenant string) (leave func(), err error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -179,7 +179,7 @@ func (u *uploads) enter(tenant string) (leave func(), err error) {
 	}, nil
 }
 
-// receive writes the body to a temporary file, which the caller closes and removes, and rewinds it.
+// receive writes the body to a temporary file and rewinds it; the caller closes and removes the file.
 func (s *Server) receive(c *gin.Context) (*os.File, error) {
 	if c.Request.ContentLength > s.cfg.MaxUpload {
 		c.Header("Connection", "close")
@@ -211,7 +211,7 @@ func (s *Server) receive(c *gin.Context) (*os.File, error) {
 	return nil, fmt.Errorf("%w: %w", errBrokenBody, err)
 }
 
-// pacedReader gives every read its time, and all of them an end.
+// pacedReader sets a deadline for every read, and a last one for the whole body.
 type pacedReader struct {
 	in      io.Reader
 	control *http.ResponseController

@@ -195,7 +195,7 @@ func TestRateLimits(t *testing.T) {
 	wantError(t, post(s.Server, "/tokenize", `{"prompt":"xy"}`, "Authorization", counts), 429, "", "requests_per_minute")
 	small := "Bearer " + s.tenantKey(t, "small", func(set *tenant.Settings) { set.TokensPerMinute = 4 })
 	w = post(s.Server, "/v1/completions", `{"prompt":"wxyz"}`, "Authorization", small)
-	if wantError(t, w, 429, "", "larger than tokens_per_minute"); w.Header().Get("Retry-After") != "" {
+	if wantError(t, w, 429, "", "larger than its tenant's tokens_per_minute"); w.Header().Get("Retry-After") != "" {
 		t.Errorf("%v", w.Header())
 	}
 	if w := post(s.Server, "/v1/completions", `{"prompt":"x"}`, "Authorization", small); w.Code != 200 {
@@ -356,7 +356,7 @@ func TestAdminTenantsAndKeys(t *testing.T) {
 		wantError(t, s.do("POST", r.path, s.root, r.body), 400, r.param, r.message)
 	}
 	wantError(t, s.do("PATCH", "/admin/v1/tenants/default", s.root, `{"settings":{"weight":true}}`), 400, "settings.weight", "settings.weight must be a number of ordinary size, not a boolean.")
-	wantError(t, s.do("PATCH", "/admin/v1/tenants/default", s.root, `{"settings":{"wait":1}}`), 400, "settings", `"wait" is no member of settings.`)
+	wantError(t, s.do("PATCH", "/admin/v1/tenants/default", s.root, `{"settings":{"wait":1}}`), 400, "settings", `"wait" is not a member of settings.`)
 	if w := s.do("POST", "/admin/v1/drain", s.root, ""); w.Code != 202 {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}

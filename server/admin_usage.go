@@ -13,13 +13,14 @@ import (
 	"weft/server/tenant"
 )
 
-// Bounds of one answer of /admin/v1/usage.
+// Limits of one answer of /admin/v1/usage.
 const (
 	maxUsageDays = 366
 	maxUsageRows = 100_000
 )
 
-// usage answers with what tenants used, by day, adapter and key: the operator sees all tenants, others their own.
+// usage answers with the usage of tenants by day, adapter and key: the operator sees all tenants, other admins their
+// own.
 func (s *Server) usage(c *gin.Context) {
 	asCSV := c.Query("format") == "csv"
 	var text bytes.Buffer
@@ -69,7 +70,7 @@ func (s *Server) usageRows(c *gin.Context) ([]tenant.UsageRow, error) {
 		to = time.Now()
 	}
 	if !q.From.IsZero() && to.Sub(q.From) > maxUsageDays*24*time.Hour {
-		return nil, openai.Invalid("from", "invalid_value", "At most %d days are answered at once.", maxUsageDays)
+		return nil, openai.Invalid("from", "invalid_value", "One request can ask for at most %d days.", maxUsageDays)
 	}
 	rows, err := st.Usage(c.Request.Context(), q)
 	if err == nil && len(rows) > maxUsageRows {

@@ -10,8 +10,8 @@ import (
 var chatFlow = flow[*openai.ChatRequest]{
 	operation: "chat", prefix: "chatcmpl-", param: "messages",
 	parse: openai.ParseChat,
-	render: func(s *Server, t *target, in *openai.ChatRequest) ([]*prompt, error) {
-		text, err := s.renderChat(t, in)
+	render: func(s *Server, m *resolved, in *openai.ChatRequest) ([]*prompt, error) {
+		text, err := s.renderChat(m, in)
 		if err != nil {
 			return nil, err
 		}
@@ -21,9 +21,9 @@ var chatFlow = flow[*openai.ChatRequest]{
 	reply: func(r *request, _ *openai.ChatRequest) reply { return &chatReply{r} },
 }
 
-// renderChat makes the prompt text of a conversation with the target's chat template.
-func (s *Server) renderChat(t *target, in *openai.ChatRequest) (string, error) {
-	r, err := s.template(t)
+// renderChat makes the prompt of a conversation with the chat template of the resolved model.
+func (s *Server) renderChat(m *resolved, in *openai.ChatRequest) (string, error) {
+	r, err := s.template(m)
 	if err != nil {
 		return "", err
 	}
@@ -34,7 +34,7 @@ func (s *Server) renderChat(t *target, in *openai.ChatRequest) (string, error) {
 type chatReply struct{ *request }
 
 func (r *chatReply) whole(g *generation) any {
-	out := openai.ChatResponse{ID: r.id, Object: "chat.completion", Created: r.arrived.Unix(), Model: r.target.name,
+	out := openai.ChatResponse{ID: r.id, Object: "chat.completion", Created: r.arrived.Unix(), Model: r.resolved.name,
 		Usage: g.usage()}
 	for _, ch := range g.choices {
 		part := openai.ChatChoice{Index: ch.index,
@@ -57,7 +57,7 @@ func (r *chatReply) chunk(usage json.RawMessage, choices ...openai.ChatChunkChoi
 		choices = []openai.ChatChunkChoice{}
 	}
 	return &openai.ChatChunk{ID: r.id, Object: "chat.completion.chunk", Created: r.arrived.Unix(),
-		Model: r.target.name, Choices: choices, Usage: usage}
+		Model: r.resolved.name, Choices: choices, Usage: usage}
 }
 
 func (r *chatReply) opening(w *events, ch *choice, _ delta) {
@@ -90,7 +90,7 @@ func (r *chatReply) ending(w *events, g *generation) {
 	w.done()
 }
 
-// logprobs is nil where the request asked for none.
+// logprobs returns nil where the request asked for none.
 func (r *chatReply) logprobs(tokens []scored) *openai.ChatLogprobs {
 	if r.p.Logprobs < 0 {
 		return nil

@@ -18,7 +18,7 @@ var completionFlow = flow[*openai.CompletionRequest]{
 	reply:  func(r *request, in *openai.CompletionRequest) reply { return &completionReply{r, in} },
 }
 
-func renderCompletion(s *Server, _ *target, in *openai.CompletionRequest) ([]*prompt, error) {
+func renderCompletion(s *Server, _ *resolved, in *openai.CompletionRequest) ([]*prompt, error) {
 	prompts := make([]*prompt, len(in.Prompts))
 	for i, given := range in.Prompts {
 		pr := &prompt{ids: given.IDs, text: given.Text}
@@ -68,10 +68,10 @@ func (r *completionReply) chunk(usage json.RawMessage, choices ...openai.Complet
 		choices = []openai.CompletionChoice{}
 	}
 	return &openai.CompletionResponse{ID: r.id, Object: "text_completion", Created: r.arrived.Unix(),
-		Model: r.target.name, Choices: choices, Usage: usage}
+		Model: r.resolved.name, Choices: choices, Usage: usage}
 }
 
-// opening echoes the prompt where the request asks for it.
+// opening sends the prompt where the request has echo.
 func (r *completionReply) opening(w *events, ch *choice, d delta) {
 	if !r.in.Echo && !r.p.ReturnTokenIDs {
 		return
@@ -109,8 +109,8 @@ func (r *completionReply) ending(w *events, g *generation) {
 	w.done()
 }
 
-// logprobs lists the prompt's tokens where it is echoed, then the given ones; offsets count code points of the choice's
-// text.
+// logprobs lists the prompt's tokens where the request has echo, then the given tokens; offsets are in code points of
+// the choice's text.
 func (r *completionReply) logprobs(ch *choice, prompt []engine.TokenLogprobs,
 	tokens []scored) *openai.CompletionLogprobs {
 	l := r.newCompletionLogprobs()
@@ -122,7 +122,7 @@ func (r *completionReply) logprobs(ch *choice, prompt []engine.TokenLogprobs,
 			l.add(t, offset)
 			text := skipping.Push(t.Token)
 			if s := whole.Push(t.Token); strings.HasPrefix(rest, s) {
-				// also where it is a special token that the text spells out; a BOS that was put before it is not in it
+				// also a special token that the prompt spells out; a BOS that the server added is not part of the text
 				text = s
 			}
 			offset += utf8.RuneCountInString(text)
@@ -148,8 +148,8 @@ func (r *request) newCompletionLogprobs() *completionLogprobs {
 			TopLogprobs: []openai.TopLogprobs{}}}
 }
 
-// add appends a token that begins after offset code points. The first token of a prompt has no log-probability: NaN
-// becomes null.
+// add appends a token whose text begins after offset code points. The first token of a prompt has no log-probability:
+// NaN becomes null.
 func (l *completionLogprobs) add(t engine.TokenLogprobs, offset int) {
 	name, _ := l.tokenName(t.Token)
 	l.out.TextOffset = append(l.out.TextOffset, offset)

@@ -1,5 +1,5 @@
-// Package server is the HTTP face of weft: routes, keys, limits, the one table from errors to statuses, event streams,
-// drain. It reads tokens from an engine that it knows by a small interface and holds no model state.
+// Package server is weft's HTTP server: routes, keys, limits, the table from errors to statuses, event streams, drain.
+// It uses the engine through the small interface Engine and has no model state of its own.
 package server
 
 import (
@@ -17,7 +17,7 @@ import (
 	"weft/server/tenant"
 )
 
-// Engine continues sequences. Submit admits all requests or none; a closed context cancels them. Every stream yields
+// Engine generates tokens. Submit admits all requests or none; the end of the context cancels them. Every stream yields
 // exactly one terminal event.
 type Engine interface {
 	Submit(ctx context.Context, reqs ...engine.Request) ([]Stream, error)
@@ -26,52 +26,54 @@ type Engine interface {
 }
 
 // Stream is one admitted sequence. Its events must be read until the terminal one; Cancel may be called at any time,
-// also twice.
+// and more than once.
 type Stream interface {
 	Events() <-chan engine.Event
 	Cancel()
 }
 
-// Tokenizer turns text into ids and back. Its methods may be called from any goroutine.
+// Tokenizer converts text to ids and back. Its methods may be called from any goroutine.
 type Tokenizer interface {
-	// Encode recognises special tokens in the text; addSpecial puts what the model wants around it (BOS).
+	// Encode recognises special tokens in the text; addSpecial adds the special tokens that the model expects, such as
+	// BOS.
 	Encode(text string, addSpecial bool) []int32
-	// MinTokens is a number of tokens that text surely has, found without encoding it; 0 where nothing can be said.
+	// MinTokens returns a lower bound of text's number of tokens without encoding it; 0 where none is known.
 	MinTokens(text string) int
 	Decode(ids []int32, skipSpecial bool) string
 	NewStream(skipSpecial bool) TextStream
-	// Token is a token's name in the vocabulary.
+	// Token returns a token's name in the vocabulary.
 	Token(id int32) string
-	// TokenBytes are the bytes a token adds to a text; a byte token has one.
+	// TokenBytes returns the bytes that a token adds to a text; a byte token adds one.
 	TokenBytes(id int32) []byte
-	// StopIDs end a generation.
+	// StopIDs returns the ids that end a generation.
 	StopIDs() []int32
 }
 
-// TextStream decodes one id after another and never returns half a character; Flush returns what is held back.
+// TextStream decodes one id after another and never returns part of a character; Flush returns the bytes that it still
+// buffers.
 type TextStream interface {
 	Push(id int32) string
 	Flush() string
 }
 
-// Renderer makes the prompt of a conversation with the model's chat template.
+// Renderer renders the prompt of a conversation with the model's chat template.
 type Renderer interface {
-	// Render returns an error that wraps openai.Error where the conversation is at fault.
+	// Render returns an error that wraps openai.Error where the conversation is invalid.
 	Render(req *openai.ChatRequest) (string, error)
 }
 
-// Adapters are the registry and the cache of adapters, as package adapters has them. Names are a tenant's own: nothing
-// reaches another's.
+// Adapters is the registry and the cache of adapters (package adapters). Names belong to a tenant: no call returns
+// another tenant's adapters.
 type Adapters interface {
-	// Resolve returns a version: the current one, or the one with a digest prefix or tag. What is not there is
-	// adapters.ErrNotFound.
+	// Resolve returns a version: the current one, or the one with a digest prefix or tag. Where there is none the error
+	// is adapters.ErrNotFound.
 	Resolve(ctx context.Context, tenant, name, version string) (adapters.Version, error)
-	// AcquireAll waits until all of the versions can be used, and returns a lease of each, in their order, or none:
-	// adapters.ErrLoadTimeout, adapters.ErrLoadFailed, adapters.ErrTooLarge, adapters.ErrPinned.
+	// AcquireAll waits until all of the versions are in memory and returns a lease of each, in their order, or an error
+	// and no lease: adapters.ErrLoadTimeout, adapters.ErrLoadFailed, adapters.ErrTooLarge, adapters.ErrPinned.
 	AcquireAll(ctx context.Context, vs ...adapters.Version) ([]adapters.Lease, error)
 	// List returns a tenant's versions, by name.
 	List(ctx context.Context, tenant string) ([]adapters.Version, error)
-	// State says where a version is, and why, where it is adapters.Failed.
+	// State returns where a version is and, for adapters.Failed, the reason.
 	State(v adapters.Version) (adapters.State, string)
 
 	Add(ctx context.Context, tenant, name, dir string, opt adapters.AddOptions) (adapters.Version, error)
@@ -84,7 +86,7 @@ type Adapters interface {
 	Remove(ctx context.Context, tenant, name, version string) error
 }
 
-// DefaultMaxChoices bounds the sequences of one request.
+// DefaultMaxChoices is the default of Config.MaxChoices.
 const DefaultMaxChoices = 128
 
 // Config are a server's settings. The zero value of a duration or count is replaced by its default.
@@ -95,32 +97,32 @@ type Config struct {
 	Context   int   // longest sequence, prompt and answer together
 	MaxBody   int64 // bytes of a request body; default 4 MiB
 	MaxUpload int64 // bytes of an uploaded adapter; default 2 GiB
-	// where uploads wait until they are checked; default the system's folder for temporary files
+	// where uploads are stored until they are checked; default: the system's folder for temporary files
 	UploadDir   string
-	AdapterDirs []string // folders below which /v1/load_lora_adapter may read; none: nowhere
+	AdapterDirs []string // folders below which /v1/load_lora_adapter may read; none: the route reads no folder
 	// sequences of one request, prompts · n; the engine's queue must hold them; default DefaultMaxChoices
 	MaxChoices   int
-	MaxRequests  int           // requests at work at once, waiting ones too; default 1024
+	MaxRequests  int           // concurrent requests, including those that wait; default 1024
 	BodyTimeout  time.Duration // to read a body, or a piece of an upload; default 30 s
 	WriteTimeout time.Duration // for one write to a client; default 30 s
-	PingInterval time.Duration // comment lines in silent streams; default 15 s
+	PingInterval time.Duration // between comment lines while a stream has no events; default 15 s
 	DrainTimeout time.Duration // for running requests after the drain has begun; default 30 s
 }
 
-// Deps are what a server works with. Metrics, Traces, Log and Status may be nil; Template is nil where the model has
-// none.
+// Deps are the parts that a server uses. Metrics, Traces, Log and Status may be nil; Template is nil where the model
+// has none.
 type Deps struct {
 	Engine    Engine
 	Tokenizer Tokenizer
 	Template  Renderer
-	// ParseTemplate makes the Renderer of an adapter's own chat template; nil: adapters have none.
+	// ParseTemplate returns the Renderer of an adapter's own chat template; nil: templates of adapters are ignored.
 	ParseTemplate func(source string) (Renderer, error)
-	// Tenants knows keys and quotas; nil lets everybody in as the tenant Default: for a server that nobody else can
-	// reach.
+	// Tenants checks keys and quotas. nil accepts every request as the tenant Default, without a key: for a server that
+	// only this process can reach.
 	Tenants *tenant.Access
 	// Adapters is nil where only the base model is served.
 	Adapters Adapters
-	// Status returns more members for /admin/v1/status: the engine's and the cache's figures.
+	// Status returns further members of /admin/v1/status: figures of the engine and the cache.
 	Status func() map[string]any
 
 	Metrics *telemetry.Metrics
@@ -128,7 +130,7 @@ type Deps struct {
 	Log     *slog.Logger
 }
 
-// Validate returns what is wrong with the settings.
+// Validate returns an error that lists every invalid setting.
 func (c Config) Validate() error {
 	var errs []error
 	if c.Model == "" {

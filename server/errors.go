@@ -21,37 +21,37 @@ import (
 	"weft/server/tenant"
 )
 
-// This file alone knows the statuses of failures: elsewhere errors have names, and successes their status in the table
-// of routes.
+// Only this file contains the statuses of failures: elsewhere errors have names, and the routes name the status of a
+// success.
 
-// Errors of the server itself; the table below gives each its status.
+// Errors of the server itself; errorTable gives each its status.
 var (
-	errScope        = errors.New("the API key has not the scope that this route needs")
-	errCrossOrigin  = errors.New("a page of another site may not use this server without a key")
+	errScope        = errors.New("the API key does not have the scope that this route needs")
+	errCrossOrigin  = errors.New("a web page of another site cannot use this server without a key")
 	errOperator     = errors.New("only an admin key of the tenant " + tenant.Default + " may do this")
 	errNoTenants    = errors.New("this server keeps no tenants: it was started without a data directory")
 	errNoAdapters   = errors.New("this server has no adapters")
-	errAdapterFails = errors.New("the adapter cannot be loaded; an administrator sees the reason in its state")
+	errAdapterFails = errors.New("the adapter cannot be loaded; its state in the admin API has the reason")
 
 	errDraining    = errors.New("the server is shutting down")
 	errNotReady    = errors.New("the model is not ready yet")
-	errBusy        = errors.New("too many requests are at work")
-	errUploads     = errors.New("too many uploads are at work: send them one after another")
+	errBusy        = errors.New("the server has reached its limit of concurrent requests")
+	errUploads     = errors.New("too many uploads are in progress: send them one after another")
 	errNoRoute     = errors.New("there is no such route")
 	errNoMethod    = errors.New("the route does not take this method")
 	errMediaType   = errors.New("the body must be JSON: send Content-Type: application/json, without compression")
 	errSlowBody    = errors.New("the body did not arrive in time")
 	errBrokenBody  = errors.New("the body could not be read")
-	errClientGone  = errors.New("the client has gone")
+	errClientGone  = errors.New("the client disconnected")
 	errNoTemplate  = errors.New("the model has no chat template: use /v1/completions")
-	errEngineEnded = errors.New("the engine ended a sequence without saying why")
+	errEngineEnded = errors.New("the engine ended a sequence without a reason")
 )
 
-// statusClientGone is nginx's status for a client that has gone; only logs and metrics see it.
+// statusClientGone is nginx's status for a client that disconnected; it appears only in logs and metrics.
 const statusClientGone = 499
 
-// errorTable is the one place where an error becomes a status, a type and a code. The first row that errors.Is finds
-// wins; what no row knows is a 500 without details, which are in the log.
+// errorTable gives errors their status, type and code. The first row that errors.Is matches is used; an error that no
+// row matches is a 500 without details, which are in the log.
 var errorTable = []struct {
 	err        error
 	status     int
@@ -99,8 +99,8 @@ var errorTable = []struct {
 	{context.Canceled, statusClientGone, openai.TypeInvalidRequest, "client_closed_request", 0},
 }
 
-// discreet are errors whose causes name files of this machine or figures of other tenants: clients see the text here
-// only, the log has the rest.
+// discreet are errors whose causes name files of this machine or figures of other tenants: clients see only the text
+// given here, the log has the rest.
 var discreet = map[error]string{
 	errAdapterFails:    errAdapterFails.Error(),
 	adapters.ErrPinned: adapters.ErrPinned.Error(),
@@ -108,22 +108,22 @@ var discreet = map[error]string{
 	syscall.EDQUOT:     diskFull,
 }
 
-const diskFull = "the server's disk is full, nothing was added: its operator must make room"
+const diskFull = "the server's disk is full, so nothing was added: its operator must free disk space"
 
-// statusOf is the status of an *openai.Error, by its type.
+// statusOf returns the status of an *openai.Error by its type.
 var statusOf = map[string]int{
 	openai.TypeInvalidRequest: http.StatusBadRequest, vllmInvalid: http.StatusBadRequest,
 	openai.TypeNotFound: http.StatusNotFound, vllmNotFound: http.StatusNotFound,
 }
 
-// failure is an error as a client sees it.
+// failure is the answer to a request that failed.
 type failure struct {
 	*openai.Error
 	status     int
 	retryAfter int // seconds; 0: no header
 }
 
-// failureOf looks an error up.
+// failureOf returns the answer for an error.
 func failureOf(err error) failure {
 	var e *openai.Error
 	var limit *tenant.Limit
@@ -136,7 +136,7 @@ func failureOf(err error) failure {
 			Message: sentence(limit.Error())}, http.StatusTooManyRequests, int(math.Ceil(limit.Retry.Seconds()))}
 	case errors.As(err, &tooLarge):
 		return failure{&openai.Error{Type: openai.TypeInvalidRequest, Code: "body_too_large",
-			Message: fmt.Sprintf("The body is larger than the %d bytes this server takes.", tooLarge.Limit)},
+			Message: fmt.Sprintf("The body is larger than this server's limit of %d bytes.", tooLarge.Limit)},
 			http.StatusRequestEntityTooLarge, 0}
 	}
 	for _, row := range errorTable {
@@ -154,18 +154,18 @@ func failureOf(err error) failure {
 		http.StatusInternalServerError, 0}
 }
 
-// notEncoded is the answer in place of one that is no JSON.
+// notEncoded is sent in place of an answer that cannot be encoded as JSON.
 func notEncoded() (status int, body []byte) {
 	return http.StatusInternalServerError, []byte(`{"error":{"message":"The answer could not be encoded.",` +
 		`"type":"server_error","param":null,"code":null}}`)
 }
 
-// serverFault says that a status is for the log's errors: a fault of the server that no waiting will mend.
+// serverFault reports whether a status is logged as an error: a fault of the server that a later retry does not fix.
 func serverFault(status int) bool {
 	return status >= http.StatusInternalServerError && status != http.StatusServiceUnavailable
 }
 
-// sentence makes an error's text one for people.
+// sentence turns an error's text into a sentence.
 func sentence(s string) string {
 	if s == "" {
 		return s
@@ -177,7 +177,7 @@ func sentence(s string) string {
 }
 
 // fail answers with an error: with its status, as the last event of a stream that has begun, or not at all where the
-// client has gone. The first answer of a request stays.
+// client has disconnected. A request is answered once: later calls do nothing.
 func (s *Server) fail(c *gin.Context, err error) {
 	c.Abort()
 	_ = c.Error(err)
@@ -197,7 +197,7 @@ func (s *Server) fail(c *gin.Context, err error) {
 	}
 }
 
-// refuse answers with the error's status, its body and the headers that go with them.
+// refuse answers with the error's status, headers and body.
 func (s *Server) refuse(c *gin.Context, f failure) {
 	if f.retryAfter > 0 {
 		c.Header("Retry-After", strconv.Itoa(f.retryAfter))

@@ -15,8 +15,8 @@ import (
 	"weft/server/telemetry"
 )
 
-// flow is what a route that generates text has of its own. Every such request takes the same steps in the same order:
-// parse → target → render → generate → reply.
+// flow is the part of a route that differs from the other routes that generate text. Every such request takes the same
+// steps in the same order: parse → resolve → render → generate → reply.
 type flow[T generating] struct {
 	operation string // the route's name in traces
 	prefix    string // of the answers' ids
@@ -24,24 +24,24 @@ type flow[T generating] struct {
 	// parse checks a body.
 	parse func(body []byte, limits openai.Limits) (T, error)
 	// render makes the prompts, at least one.
-	render func(s *Server, t *target, in T) ([]*prompt, error)
+	render func(s *Server, m *resolved, in T) ([]*prompt, error)
 	// reply builds the answer.
 	reply func(r *request, in T) reply
 }
 
-// generating are the parsed bodies of such routes.
+// generating is implemented by the parsed bodies of such routes.
 type generating interface{ Shared() *openai.Params }
 
-// request is one request for generated text, filled in by one step after the other.
+// request is one request for generated text. Each step fills in its part.
 type request struct {
-	s       *Server
-	id      string // of the answer
-	arrived time.Time
-	span    *telemetry.Span
-	p       *openai.Params
-	target  *target
-	param   string // as flow's
-	prompts []*prompt
+	s        *Server
+	id       string // of the answer
+	arrived  time.Time
+	span     *telemetry.Span
+	p        *openai.Params
+	resolved *resolved
+	param    string // as flow's
+	prompts  []*prompt
 }
 
 func (f flow[T]) handler(s *Server) gin.HandlerFunc {
@@ -52,8 +52,8 @@ func (f flow[T]) handler(s *Server) gin.HandlerFunc {
 	}
 }
 
-// run takes a request through the steps. What fails before there are sequences is returned; afterwards the client hears
-// of it before they are ended.
+// run takes a request through the steps. An error before the sequences exist is returned; a later one is sent to the
+// client first, and then the sequences are ended.
 func (f flow[T]) run(s *Server, c *gin.Context) error {
 	r := &request{s: s, id: f.prefix + randomID(), arrived: time.Now(), param: f.param,
 		span: s.trace(c, f.operation+" "+s.cfg.Model)}
@@ -62,10 +62,10 @@ func (f flow[T]) run(s *Server, c *gin.Context) error {
 		return err
 	}
 	r.p = in.Shared()
-	if r.target, err = s.target(c, r.p); err != nil {
+	if r.resolved, err = s.resolve(c, r.p); err != nil {
 		return err
 	}
-	if r.prompts, err = f.render(s, r.target, in); err != nil {
+	if r.prompts, err = f.render(s, r.resolved, in); err != nil {
 		return err
 	}
 	r.describe(f.operation)
@@ -80,7 +80,7 @@ func (f flow[T]) run(s *Server, c *gin.Context) error {
 	return nil
 }
 
-// trace begins the request's span; observe ends it, when the status is known.
+// trace starts the request's span; observe ends it when the status is known.
 func (s *Server) trace(c *gin.Context, name string) *telemetry.Span {
 	span := s.traces.Start(c.Request.Context(), c.Request.Header, name)
 	span.Set("weft.request_id", requestID(c))
@@ -91,14 +91,14 @@ func (s *Server) trace(c *gin.Context, name string) *telemetry.Span {
 	return span
 }
 
-// describe sets the span's attributes; none holds text of the prompt.
+// describe sets the span's attributes; none contains text of the prompt.
 func (r *request) describe(operation string) {
 	r.span.Set("gen_ai.operation.name", operation)
 	r.span.Set("gen_ai.provider.name", "weft")
 	r.span.Set("gen_ai.request.model", r.s.cfg.Model)
-	r.span.Set("gen_ai.response.model", r.target.name)
-	if len(r.target.uses) > 0 {
-		r.span.Set("weft.adapter", r.target.describe())
+	r.span.Set("gen_ai.response.model", r.resolved.name)
+	if len(r.resolved.uses) > 0 {
+		r.span.Set("weft.adapter", r.resolved.describe())
 	}
 	r.span.Set("gen_ai.response.id", r.id)
 	r.span.Set("gen_ai.request.temperature", r.p.Temperature)
@@ -142,12 +142,12 @@ func (s *Server) readBody(c *gin.Context) ([]byte, error) {
 	case err != nil:
 		return nil, fmt.Errorf("%w: %w", errBrokenBody, err)
 	}
-	_ = control.SetReadDeadline(time.Time{}) // the connection is watched for the client's leaving
+	_ = control.SetReadDeadline(time.Time{}) // net/http watches the connection for a disconnect
 	return body, nil
 }
 
-// discard reads on, within bounds, what a client sends too much of: a client that still writes sees a reset instead of
-// an early answer. One that asks first (Expect: 100-continue) has sent nothing yet.
+// discard reads, within bounds, the rest of a body that is too large: a client that is still writing would see a
+// connection reset instead of the early answer. A client that sends Expect: 100-continue has not sent its body yet.
 func (s *Server) discard(c *gin.Context) {
 	if c.GetHeader("Expect") == "" {
 		_, _ = io.CopyN(io.Discard, c.Request.Body, 16*s.cfg.MaxBody)

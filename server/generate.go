@@ -22,14 +22,14 @@ import (
 	"weft/server/tenant"
 )
 
-// waitTerminal bounds how long a finished request waits for the engine's last words about its sequences.
+// waitTerminal bounds how long a finished request waits for the terminal events of its sequences.
 const waitTerminal = 5 * time.Second
 
 // prompt is one prompt of a request.
 type prompt struct {
 	ids    []int32
 	text   string // for echo
-	cached int    // tokens from the prefix cache; the least over the choices
+	cached int    // tokens from the prefix cache; the minimum over the choices
 }
 
 // generation is the work of one request: prompts times n sequences, in that order.
@@ -38,11 +38,11 @@ type generation struct {
 	grant   *tenant.Grant
 	choices []*choice
 
-	ctx     context.Context //nolint:containedctx // of the request, with a cause; lives as long as the handler
+	ctx     context.Context //nolint:containedctx // of the request, with a cause; ends with the handler
 	cancel  context.CancelCauseFunc
 	unhook  func() bool
 	merged  chan indexed
-	stopped chan struct{} // closed when nobody reads merged any more
+	stopped chan struct{} // closed when merged is no longer read
 	readers sync.WaitGroup
 }
 
@@ -81,7 +81,7 @@ func (s *Server) generate(c *gin.Context, r *request) (*generation, error) {
 	return g, nil
 }
 
-// sequences makes the choices and what the engine is asked for each.
+// sequences makes the choices and the engine's request for each of them.
 func (g *generation) sequences(id string) ([]engine.Request, error) {
 	seed, err := seedOf(g.p.Seed)
 	if err != nil {
@@ -106,14 +106,14 @@ func (g *generation) sequences(id string) ([]engine.Request, error) {
 	return reqs, nil
 }
 
-// submit waits for the target's adapters and admits all sequences.
+// submit waits until the request's adapters are loaded and submits all sequences.
 func (g *generation) submit(reqs []engine.Request) ([]Stream, error) {
-	held, err := g.s.acquire(g.ctx, g.target)
+	held, err := g.s.acquire(g.ctx, g.resolved)
 	if err != nil {
 		return nil, err
 	}
 	held.users.Store(int32(len(reqs)))
-	key, salt := g.target.key(), g.s.salt(g.grant)
+	key, salt := g.resolved.key(), g.s.salt(g.grant)
 	for i := range reqs {
 		r := &reqs[i]
 		r.Tenant, r.Weight, r.Salt = g.grant.Tenant, g.grant.Settings.Weight, salt
@@ -135,7 +135,7 @@ func (g *generation) submit(reqs []engine.Request) ([]Stream, error) {
 	return streams, nil
 }
 
-// read passes events on until the terminal one; when nobody listens any more it only waits for that.
+// read forwards events until the terminal one; once stopped is closed it only waits for the terminal one.
 func (g *generation) read(i int, st Stream) {
 	defer g.readers.Done()
 	for ev := range st.Events() {
@@ -157,7 +157,7 @@ func (g *generation) pass(it indexed) {
 	}
 }
 
-// conclude ends a generation and notes its figures, whatever way the answer ended.
+// conclude ends a generation and records its figures, however the answer ended.
 func (g *generation) conclude(c *gin.Context) {
 	g.close()
 	u := g.usage()
@@ -174,7 +174,8 @@ func (g *generation) conclude(c *gin.Context) {
 		u.PromptTokensDetails.CachedTokens, "stream", g.p.Stream)
 }
 
-// billed is what the generation used: one request, prompts whose computation has ended, and all generated tokens.
+// billed returns what the generation used: one request, the prompts whose computation has ended, and all generated
+// tokens.
 func (g *generation) billed() (adapter string, u tenant.Usage) {
 	u.Requests = 1
 	for _, p := range g.prompts {
@@ -186,10 +187,10 @@ func (g *generation) billed() (adapter string, u tenant.Usage) {
 	for _, ch := range g.choices {
 		u.CompletionTokens += int64(ch.tokens)
 	}
-	return g.target.billedAs(), u
+	return g.resolved.billedAs(), u
 }
 
-// close ends what still runs, waits for the engine's terminal events and records every sequence.
+// close cancels the sequences that still run, waits for their terminal events and records every sequence.
 func (g *generation) close() {
 	g.unhook()
 	for _, ch := range g.choices {
@@ -226,7 +227,7 @@ func (g *generation) err() error {
 	return errClientGone
 }
 
-// next waits for one event; ping fires while nothing comes: then ok is false and the error nil.
+// next waits for one event. Where ping fires first, ok is false and the error nil.
 func (g *generation) next(ping <-chan time.Time) (d delta, ok bool, err error) {
 	select {
 	case it := <-g.merged:
@@ -250,7 +251,7 @@ func (g *generation) more() (d delta, ok bool, err error) {
 	}
 }
 
-// take hands an event to its choice; where the request's context has ended, that is the reason of any failure.
+// take passes an event to its choice. Where the request's context has ended, its error replaces any other.
 func (g *generation) take(it indexed) delta {
 	d := g.choices[it.choice].take(it.event)
 	if d.err != nil && g.ctx.Err() != nil {
@@ -259,7 +260,7 @@ func (g *generation) take(it indexed) delta {
 	return d
 }
 
-// running counts choices that have not finished.
+// running counts the choices that have not finished.
 func (g *generation) running() int {
 	n := 0
 	for _, ch := range g.choices {
@@ -270,7 +271,7 @@ func (g *generation) running() int {
 	return n
 }
 
-// usage adds up; each prompt counts once, however many choices it has.
+// usage adds up the tokens; each prompt counts once, however many choices it has.
 func (g *generation) usage() openai.Usage {
 	var u openai.Usage
 	for _, p := range g.prompts {
@@ -284,7 +285,7 @@ func (g *generation) usage() openai.Usage {
 	return u
 }
 
-// encode returns the ids of prompt i. One that cannot fit is refused before time is spent on it.
+// encode returns the ids of prompt i. A prompt that certainly exceeds the context is refused before it is encoded.
 func (s *Server) encode(param string, i int, text string, addSpecial bool) ([]int32, error) {
 	if n := s.deps.Tokenizer.MinTokens(text); n > s.cfg.Context {
 		return nil, openai.Invalid(param, "context_length_exceeded",
@@ -308,8 +309,8 @@ func (s *Server) chargePrompts(c *gin.Context, prompts []*prompt) error {
 	return err
 }
 
-// outputQuota is how many tokens each of a request's sequences may have by the tenant's limit for the whole request. A
-// client that asks for more is told so; one that names no number gets what the limit allows.
+// outputQuota returns how many tokens each of a request's sequences may generate under the tenant's limit for the whole
+// request. A request for more is refused; a request without max_tokens gets what the limit allows.
 func outputQuota(g *tenant.Grant, p *openai.Params, sequences int) (int, error) {
 	limit := g.Settings.MaxTokens
 	if limit == 0 {
@@ -319,14 +320,14 @@ func outputQuota(g *tenant.Grant, p *openai.Params, sequences int) (int, error) 
 	if each == 0 && ptrOr(p.MaxTokens, 1) > 0 || int64(ptrOr(p.MaxTokens, 0)) > each {
 		return 0,
 			openai.Invalid("max_tokens", "tenant_limit",
-				"The tenant's limit is %d generated tokens a request, which for %d sequences is %d each; set "+
+				"The tenant's limit is %d generated tokens per request, which is, for %d sequences, %d each; set "+
 					"max_tokens to at most that.",
 				limit, sequences, each)
 	}
 	return int(each), nil
 }
 
-// maxTokens is how many tokens prompt i of n tokens may be followed by; quota is the tenant's limit.
+// maxTokens returns how many tokens may follow prompt i of n tokens; quota is the tenant's limit.
 func (r *request) maxTokens(i, n, quota int) (int, error) {
 	context := r.s.cfg.Context
 	scoring := r.p.MaxTokens != nil && *r.p.MaxTokens == 0
@@ -349,7 +350,7 @@ func (r *request) engineRequest(id string, ids []int32, most int, seed uint64) e
 	}
 	topP := p.TopP
 	if topP == 0 {
-		topP = 1e-12 // the likeliest token alone
+		topP = 1e-12 // only the most likely token
 	}
 	return engine.Request{
 		ID: id, Prompt: append([]int32(nil), ids...), MaxTokens: most, MinTokens: min(p.MinTokens, most),
@@ -373,8 +374,8 @@ func seedOf(seed *int64) (uint64, error) {
 	return binary.LittleEndian.Uint64(b[:]), nil
 }
 
-// choiceSeed keeps the choices of one prompt apart: the seed itself for the first, a hash of it for the others. Prompts of one request share seeds, so that a prompt's answer does not depend on its
-// neighbours.
+// choiceSeed gives each choice of a prompt its own seed: the request's seed for the first, hashes of it for the others.
+// All prompts of a request use the same seeds, so that a prompt's answer does not depend on the other prompts.
 func choiceSeed(seed uint64, choice int) uint64 {
 	if choice == 0 {
 		return seed
@@ -389,7 +390,7 @@ func ptrOr[T any](p *T, def T) T {
 	return *p
 }
 
-// salt keeps prefix caches apart as the tenant's policy says; clients cannot choose it.
+// salt separates prefix caches as the tenant's policy says; clients cannot choose it.
 func (s *Server) salt(g *tenant.Grant) string {
 	switch g.Settings.PrefixCache {
 	case tenant.PrefixShared:

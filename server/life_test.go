@@ -200,7 +200,7 @@ func TestTooManyRequests(t *testing.T) {
 	go func() { done <- post(s, "/v1/chat/completions", `{`+hi+`}`).Code }()
 	eventually(t, "the first runs", func() bool { return e.live.Load() == 1 })
 	w := post(s, "/v1/chat/completions", `{`+hi+`}`)
-	wantError(t, w, 429, "", "Too many")
+	wantError(t, w, 429, "", "limit of concurrent requests")
 	if w.Header().Get("Retry-After") == "" {
 		t.Error("no Retry-After")
 	}

@@ -30,10 +30,11 @@ const (
 	keySpan       = "span"
 	keyGrant      = "grant"
 	keyTicket     = "ticket"
-	keyClientGone = "client_gone" // the client has left before its answer was whole
+	keyClientGone = "client_gone" // the client disconnected before its answer was complete
 )
 
-// requestIDs takes the client's x-request-id where it is harmless, else makes one, and sends it back.
+// requestIDs uses the client's x-request-id where it is short and plain, else a new one, and returns it in the
+// response header.
 func (s *Server) requestIDs(c *gin.Context) {
 	id := c.GetHeader(headerRequestID)
 	if !validRequestID(id) {
@@ -41,7 +42,7 @@ func (s *Server) requestIDs(c *gin.Context) {
 	}
 	c.Set(keyRequestID, id)
 	c.Header(headerRequestID, id)
-	// A deadline that an earlier request left on the connection is not this one's.
+	// Clear a deadline that an earlier request set on the same connection.
 	_ = http.NewResponseController(c.Writer).SetWriteDeadline(time.Time{})
 }
 
@@ -66,7 +67,7 @@ func randomID() string {
 	return hex.EncodeToString(b[:])
 }
 
-// check makes a handler of a condition that a request must meet.
+// check returns a handler that refuses requests for which f returns an error.
 func (s *Server) check(met func(*gin.Context) error) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		if err := met(c); err != nil {
@@ -75,14 +76,14 @@ func (s *Server) check(met func(*gin.Context) error) gin.HandlerFunc {
 	}
 }
 
-// note adds attributes to the request's line in the log. Never text of prompts or answers.
+// note adds attributes to the request's line in the log. They must never contain text of prompts or answers.
 func note(c *gin.Context, attrs ...any) {
 	old, _ := c.Get(keyLog)
 	list, _ := old.([]any)
 	c.Set(keyLog, append(list, attrs...))
 }
 
-// observe logs, measures and traces each request when it has ended.
+// observe logs, measures and traces each request after it has ended.
 func (s *Server) observe(c *gin.Context) {
 	start := time.Now()
 	c.Next()
@@ -117,7 +118,7 @@ func (s *Server) observe(c *gin.Context) {
 	s.log.Log(c.Request.Context(), level, "request", attrs...)
 }
 
-// probes are asked every few seconds by machines.
+// probes are routes that monitoring systems request every few seconds; they are logged at debug level.
 var probes = map[string]bool{"/health": true, "/ready": true, "/metrics": true}
 
 func methodLabel(m string) string {
@@ -129,7 +130,7 @@ func methodLabel(m string) string {
 	return "other"
 }
 
-// recoverPanics makes a panic that request's 500, or the error event of its stream.
+// recoverPanics turns a panic into a 500 for that request, or into the error event of its stream.
 func (s *Server) recoverPanics(c *gin.Context) {
 	defer func() {
 		v := recover()
@@ -146,15 +147,14 @@ func (s *Server) recoverPanics(c *gin.Context) {
 	c.Next()
 }
 
-// sameOrigin refuses what pages of other sites make a browser send: without a key, being on the same machine is all
-// that lets a request in.
+// sameOrigin refuses requests that a browser sends for pages of other sites: a server on loopback accepts requests
+// without a key.
 var sameOrigin = http.NewCrossOriginProtection()
 
 // open are the routes that need no key.
 var open = map[string]bool{"/health": true, "/ready": true}
 
-// plain are routes for which any key will do; all others need the scope of scopeOf. Paths that are no route need a key
-// too.
+// plain are the routes that any valid key may use; all others need the scope of scopeOf. Unknown paths need a key too.
 var plain = map[string]bool{"": true, "/version": true, "/openapi.json": true}
 
 func scopeOf(route string) tenant.Scope {
@@ -167,7 +167,7 @@ func scopeOf(route string) tenant.Scope {
 	return tenant.Infer
 }
 
-// authenticate denies by default and attaches what the key grants to the request.
+// authenticate refuses requests without a valid key and attaches what the key grants to the request.
 func (s *Server) authenticate(c *gin.Context) error {
 	route := c.FullPath()
 	if open[route] {
@@ -201,7 +201,7 @@ func grantOf(c *gin.Context) *tenant.Grant {
 	return g
 }
 
-// admit counts the requests at work and refuses new ones before the server is ready, when it drains and above the
+// admit counts the concurrent requests and refuses new ones before the server is ready, while it drains and above the
 // limit.
 func (s *Server) admit(c *gin.Context) {
 	if err := s.enter(); err != nil {
@@ -215,7 +215,7 @@ func (s *Server) admit(c *gin.Context) {
 	c.Next()
 }
 
-// enter counts a request in, or says why not.
+// enter counts a request, or returns why it is refused.
 func (s *Server) enter() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -239,7 +239,7 @@ func (s *Server) leave() {
 	}
 }
 
-// meter counts a request against its tenant's quotas until it has ended, whatever way it ends.
+// meter counts a request against its tenant's quotas until it has ended.
 func (s *Server) meter(c *gin.Context) {
 	ticket, rates, err := s.tenants.Begin(grantOf(c))
 	setRates(c, rates)
@@ -259,7 +259,7 @@ func ticketOf(c *gin.Context) *tenant.Ticket {
 	return t
 }
 
-// setRates writes OpenAI's headers of the quotas that there are.
+// setRates writes OpenAI's rate limit headers for the quotas that are set.
 func setRates(c *gin.Context, r tenant.Rates) {
 	for _, q := range []struct {
 		name string

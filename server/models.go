@@ -15,14 +15,14 @@ func (s *Server) card() openai.Model {
 		MaxModelLen: s.cfg.Context}
 }
 
-// adapterCard describes an adapter; no path and no other tenant is in it.
+// adapterCard describes an adapter, without paths and without other tenants.
 func (s *Server) adapterCard(v *adapters.Version, id string) openai.Model {
 	state, _ := s.deps.Adapters.State(*v)
 	return openai.Model{ID: id, Object: "model", Created: v.Created.Unix(), OwnedBy: v.Tenant, Parent: &s.cfg.Model,
 		MaxModelLen: s.cfg.Context, State: string(state)}
 }
 
-// models lists what the key may use: the base, and the adapters to which names point.
+// models lists what the key may use: the base model and the current version of each adapter.
 func (s *Server) models(c *gin.Context) (any, error) {
 	out := openai.ModelList{Object: "list", Data: []openai.Model{s.card()}}
 	if s.deps.Adapters == nil {
@@ -41,18 +41,18 @@ func (s *Server) models(c *gin.Context) (any, error) {
 	return out, nil
 }
 
-// model answers for one id, which may hold slashes.
+// model describes one model by its id, which may contain slashes.
 func (s *Server) model(c *gin.Context) (any, error) {
 	id := strings.TrimPrefix(c.Param("id"), "/")
 	if id == "" {
 		return s.models(c)
 	}
-	t, err := s.target(c, &openai.Params{Model: id})
+	m, err := s.resolve(c, &openai.Params{Model: id})
 	switch {
 	case err != nil:
 		return nil, err
-	case len(t.uses) == 0:
+	case len(m.uses) == 0:
 		return s.card(), nil
 	}
-	return s.adapterCard(&t.uses[0].Version, id), nil
+	return s.adapterCard(&m.uses[0].Version, id), nil
 }

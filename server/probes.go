@@ -12,7 +12,7 @@ import (
 //go:embed openapi.json
 var openAPIDocument []byte
 
-// health says whether the process should live: 503 once the engine has failed.
+// health is the liveness probe: 503 once the engine has failed.
 func (s *Server) health(*gin.Context) (any, error) {
 	if err := s.deps.Engine.Health(); err != nil {
 		s.log.Error("unhealthy", "error", err)
@@ -21,7 +21,7 @@ func (s *Server) health(*gin.Context) (any, error) {
 	return gin.H{"status": "ok"}, nil
 }
 
-// readiness says whether requests should come: after the warm-up, until the drain.
+// readiness is the readiness probe: 200 from the end of the warm-up until the drain.
 func (s *Server) readiness(*gin.Context) (any, error) {
 	s.mu.Lock()
 	ready, drain := s.ready, s.drain

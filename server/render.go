@@ -10,14 +10,14 @@ import (
 	"weft/server/openai"
 )
 
-// templateRenderer makes prompts with a chat template.
+// templateRenderer renders prompts with a chat template.
 type templateRenderer struct {
 	template *chat.Template
 	bos, eos *string
 }
 
-// NewRenderer returns the Renderer of a chat template; bos and eos are what the template knows by these names, nil for
-// what the model's tokenizer does not have.
+// NewRenderer returns the Renderer of a chat template; bos and eos become the template's bos_token and eos_token, nil
+// where the model's tokenizer has none.
 func NewRenderer(t *chat.Template, bos, eos *string) Renderer {
 	return &templateRenderer{template: t, bos: bos, eos: eos}
 }

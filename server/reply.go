@@ -21,14 +21,14 @@ import (
 	"weft/server/telemetry"
 )
 
-// reply builds one route's answer: whole, or as the events of a stream.
+// reply builds one route's answer: complete, or as the events of a stream.
 type reply interface {
-	// whole is the answer that is not streamed.
+	// whole returns the answer of a request without stream.
 	whole(g *generation) any
 
-	// opening writes what a choice's part of a stream begins with.
+	// opening writes the first event of a choice.
 	opening(w *events, ch *choice, d delta)
-	// text writes what a delta adds.
+	// text writes the text of a delta.
 	text(w *events, ch *choice, d delta)
 	// closing writes a choice's finish reason.
 	closing(w *events, ch *choice)
@@ -36,7 +36,7 @@ type reply interface {
 	ending(w *events, g *generation)
 }
 
-// send answers with what is generated, at once or as a stream.
+// send answers with the generated text, complete or as a stream.
 func (s *Server) send(c *gin.Context, g *generation, r reply) error {
 	if g.p.Stream {
 		return s.stream(c, g, r)
@@ -55,7 +55,7 @@ func (s *Server) send(c *gin.Context, g *generation, r reply) error {
 // maxWrite is about how many bytes of events go out in one write.
 const maxWrite = 64 << 10
 
-// stream sends events as the engine makes them. What is ready goes out before an error is returned.
+// stream sends events as the engine produces them. Events that are ready are sent before an error is returned.
 func (s *Server) stream(c *gin.Context, g *generation, r reply) error {
 	w := s.openEvents(c)
 	ticker := time.NewTicker(s.cfg.PingInterval)
@@ -65,7 +65,7 @@ func (s *Server) stream(c *gin.Context, g *generation, r reply) error {
 		if !ok && err == nil {
 			w.ping()
 		}
-		// What is already there goes out in the same write.
+		// Events that have already arrived are sent in the same write.
 		for ; ok && err == nil; d, ok, err = g.more() {
 			if w.delta(r, d); w.full() {
 				break
@@ -83,8 +83,8 @@ func (s *Server) stream(c *gin.Context, g *generation, r reply) error {
 	return w.flush()
 }
 
-// events writes server-sent events. They gather until flush, which has a deadline: a client that does not read fails
-// it. An event that cannot be encoded is left out, and flush returns why.
+// events writes server-sent events. They are buffered until flush, whose write has a deadline, so that a client that
+// does not read ends the stream. An event that cannot be encoded is left out, and flush returns the error.
 type events struct {
 	s   *Server
 	c   *gin.Context
@@ -94,19 +94,19 @@ type events struct {
 
 const eventStream = "text/event-stream"
 
-// openEvents prepares the headers; they leave with the first flush.
+// openEvents prepares the headers; the first flush sends them.
 func (s *Server) openEvents(c *gin.Context) *events {
 	if !c.Writer.Written() {
 		h := c.Writer.Header()
 		h.Set("Content-Type", eventStream)
 		h.Set("Cache-Control", "no-cache")
-		h.Set("X-Accel-Buffering", "no") // nginx would hold events back
+		h.Set("X-Accel-Buffering", "no") // else nginx buffers events
 		c.Status(http.StatusOK)
 	}
 	return &events{s: s, c: c}
 }
 
-// delta writes a delta's events: the opening with a choice's first, text, and the finish reason.
+// delta writes a delta's events: the opening before a choice's first delta, the text, and the finish reason.
 func (w *events) delta(r reply, d delta) {
 	ch := d.choice
 	if !ch.opened && (d.first || d.text != "" || d.finish != "") {
@@ -133,20 +133,20 @@ func (w *events) add(v any) {
 	w.buf.WriteString("\n\n")
 }
 
-// ping appends a comment, which clients skip and proxies count as life.
+// ping appends a comment, which clients skip and which keeps proxies from closing an idle connection.
 func (w *events) ping() { w.buf.WriteString(": ping\n\n") }
 
-// done appends the mark of a whole stream.
+// done appends [DONE], which ends a complete stream.
 func (w *events) done() {
 	if w.err == nil {
 		w.buf.WriteString("data: [DONE]\n\n")
 	}
 }
 
-// full says that it is time to flush.
+// full reports whether the buffer should be flushed.
 func (w *events) full() bool { return w.err != nil || w.buf.Len() > maxWrite }
 
-// flush sends what has gathered.
+// flush sends the buffered events.
 func (w *events) flush() error {
 	if w.buf.Len() == 0 {
 		return w.err
@@ -163,7 +163,7 @@ func (w *events) flush() error {
 	return w.err
 }
 
-// answer makes a handler of a function that returns what the JSON document of the answer holds.
+// answer returns a handler that sends f's result as JSON with the given status.
 func (s *Server) answer(status int, f func(c *gin.Context) (any, error)) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		v, err := f(c)
@@ -175,7 +175,7 @@ func (s *Server) answer(status int, f func(c *gin.Context) (any, error)) gin.Han
 	}
 }
 
-// reply writes one JSON document with a deadline.
+// reply writes one JSON document; the write has a deadline.
 func (s *Server) reply(c *gin.Context, status int, v any) {
 	body, err := openai.Marshal(v)
 	if err != nil {
@@ -188,13 +188,13 @@ func (s *Server) reply(c *gin.Context, status int, v any) {
 	c.Writer.Flush()
 }
 
-// extendWrite gives the next write its time; a client that does not read is cut off.
+// extendWrite sets the deadline of the next write; a client that does not read is disconnected.
 func (s *Server) extendWrite(c *gin.Context) {
 	_ = http.NewResponseController(c.Writer).SetWriteDeadline(time.Now().Add(s.cfg.WriteTimeout))
 }
 
 // choice turns one sequence's events into text: it decodes, looks for stop strings and keeps each token's
-// log-probability until the text it belongs to leaves.
+// log-probability until its text is sent.
 type choice struct {
 	*request
 	index   int
@@ -205,19 +205,19 @@ type choice struct {
 
 	decoded int // bytes of text decoded so far
 	runes   int // code points of it
-	sent    int // of these, handed out
+	sent    int // of these, sent
 	pending []scored
-	ids     []int32 // not handed out yet
+	ids     []int32 // not sent yet
 
 	tokens     int
 	lastToken  time.Time
 	finish     string // stop or length; empty while running
 	stopReason any
 	failed     bool
-	prefilled  bool // the first event has come
-	opened     bool // its first chunk has left
+	prefilled  bool // the first event has arrived
+	opened     bool // its first chunk was sent
 
-	// What an answer that is not streamed gathers.
+	// Collected for an answer that is not streamed.
 	text         strings.Builder
 	scored       []scored
 	scoredPrompt []engine.TokenLogprobs
@@ -226,7 +226,7 @@ type choice struct {
 	times engine.Times
 }
 
-// scored is a token with its log-probabilities and the place in the text where it begins.
+// scored is a token with its log-probabilities and the offset at which its text begins.
 type scored struct {
 	engine.TokenLogprobs
 	at   int // byte offset
@@ -241,7 +241,7 @@ type delta struct {
 	ids    []int32
 	first  bool // the prefill has ended; prompt holds its log-probabilities
 	prompt []engine.TokenLogprobs
-	finish string // stop or length: this is the choice's last
+	finish string // stop or length: this delta is the choice's last
 	err    error
 }
 
@@ -250,7 +250,7 @@ func (r *request) newChoice(index int, pr *prompt) *choice {
 	return &choice{request: r, index: index, prompt: pr, decoder: r.s.deps.Tokenizer.NewStream(r.p.SkipSpecial)}
 }
 
-// take consumes one event. Events after a stop string are the engine's, not the client's.
+// take consumes one event. Events that arrive after a stop string was found are not sent to the client.
 func (ch *choice) take(ev engine.Event) delta {
 	d := delta{choice: ch}
 	if ch.finish != "" {
@@ -264,7 +264,7 @@ func (ch *choice) take(ev engine.Event) delta {
 		}
 		return d
 	case engine.Cancelled:
-		d.err = errDraining // nobody else cancels a sequence that is still read
+		d.err = errDraining // only a drain cancels a sequence that is still read
 		if ev.Err != nil {
 			d.err = fmt.Errorf("%w: %w", errDraining, ev.Err)
 		}
@@ -305,7 +305,7 @@ func (ch *choice) count(id int32) {
 	}
 }
 
-// push decodes a token and returns the text that may leave.
+// push decodes a token and returns the text that may be sent.
 func (ch *choice) push(ev engine.Event) string {
 	text := ch.decoder.Push(ev.Token)
 	if ev.Logprobs != nil {
@@ -333,7 +333,7 @@ func (ch *choice) search(text string) string {
 	return emit
 }
 
-// end takes a terminal event: what was held back leaves, unless it completes a stop string.
+// end takes a terminal event: text that was held back is sent, unless it completes a stop string.
 func (ch *choice) end(ev engine.Event) string {
 	tail := ch.decoder.Flush()
 	ch.decoded += len(tail)
@@ -354,13 +354,13 @@ func (ch *choice) end(ev engine.Event) string {
 	return text
 }
 
-// endOfSequence tells the model's own stop ids, which vLLM does not report, from the request's.
+// endOfSequence distinguishes the model's own stop ids, which vLLM does not report as stop_reason, from the request's.
 func (ch *choice) endOfSequence(id int32) bool {
 	return slices.Contains(ch.s.deps.Tokenizer.StopIDs(), id)
 }
 
-// release hands out the tokens whose text has left: all of them at the end, save those that lie in a hidden stop
-// string.
+// release returns the tokens whose text was sent: at the end all of them, except those of a stop string that is not
+// shown.
 func (ch *choice) release(d *delta) {
 	ch.sent += len(d.text)
 	all := d.finish != "" && ch.sent >= ch.decoded
@@ -374,7 +374,7 @@ func (ch *choice) release(d *delta) {
 	}
 }
 
-// gather keeps a delta for an answer that is not streamed.
+// gather collects a delta for an answer that is not streamed.
 func (ch *choice) gather(d delta) {
 	if d.first {
 		ch.scoredPrompt = d.prompt
@@ -384,7 +384,7 @@ func (ch *choice) gather(d delta) {
 	ch.outIDs = append(ch.outIDs, d.ids...)
 }
 
-// record is what metrics and traces keep of the sequence.
+// record returns the sequence's figures for metrics and traces.
 func (ch *choice) record() telemetry.Sequence {
 	reason := ch.finish
 	switch {
@@ -403,7 +403,7 @@ func (ch *choice) record() telemetry.Sequence {
 	return r
 }
 
-// noUsage is null in the chunks of a stream that ends with the usage, else absent.
+// noUsage is the member usage of chunks: null in a stream that ends with the usage, else absent.
 func (r *request) noUsage() json.RawMessage {
 	if r.p.IncludeUsage {
 		return json.RawMessage("null")
@@ -411,13 +411,13 @@ func (r *request) noUsage() json.RawMessage {
 	return nil
 }
 
-// rawUsage is the usage as JSON, which plain numbers cannot fail to become.
+// rawUsage returns the usage as JSON.
 func (g *generation) rawUsage() json.RawMessage {
 	raw, _ := openai.Marshal(g.usage())
 	return raw
 }
 
-// tokenName is how log-probabilities call a token: its text, or "bytes:\xe4" where that is no whole character.
+// tokenName names a token in log-probabilities: its text, or "bytes:\\xe4" where that is not a whole character.
 func (r *request) tokenName(id int32) (name string, bytes []int) {
 	raw := r.s.deps.Tokenizer.TokenBytes(id)
 	bytes = make([]int, len(raw))
@@ -438,7 +438,8 @@ func (r *request) tokenName(id int32) (name string, bytes []int) {
 	return b.String(), bytes
 }
 
-// promptRanks is vLLM's prompt_logprobs: null for the first token, then an object from id to log-probability and rank.
+// promptRanks returns vLLM's prompt_logprobs: null for the first token, then an object from id to log-probability and
+// rank.
 func (r *request) promptRanks(tokens []engine.TokenLogprobs) []map[string]openai.PromptRank {
 	out := make([]map[string]openai.PromptRank, len(tokens))
 	for i, t := range tokens {

@@ -28,16 +28,16 @@ type Server struct {
 	metrics *telemetry.Metrics
 	traces  *telemetry.Traces
 	limits  openai.Limits
-	created int64 // of the model's entry
+	created int64 // of the model in /v1/models
 	router  *gin.Engine
 	tenants *tenant.Access
-	secret  []byte // of this process: prefix salts come from it
+	secret  []byte // of this process: prefix salts are derived from it
 	uploads uploads
 
 	templatesMu sync.Mutex
 	templates   map[[sha256.Size]byte]Renderer // by the hash of their source
 
-	// ended, with errDraining, when the time of a drain is over; requests derive from it
+	// cancelled with errDraining when the time of a drain is over; the contexts of requests derive from it
 	cut    context.Context //nolint:containedctx
 	cutNow context.CancelCauseFunc
 
@@ -45,7 +45,7 @@ type Server struct {
 	ready   bool
 	drain   bool
 	working int
-	idle    chan struct{} // closed when a drain finds nothing at work
+	idle    chan struct{} // closed when a drain has no running request left
 }
 
 // New checks the settings and builds the routes. The server is not ready until SetReady.
@@ -122,10 +122,10 @@ func shorten(s string) string {
 	return s
 }
 
-// Handler returns the routes, for tests and for a listener of one's own.
+// Handler returns the routes, for tests and for callers with their own listener.
 func (s *Server) Handler() http.Handler { return s.router }
 
-// SetReady opens the server for requests, after the engine has been warmed.
+// SetReady lets the server accept requests; call it after the warm-up.
 func (s *Server) SetReady() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -138,7 +138,7 @@ func (s *Server) draining() bool {
 	return s.drain
 }
 
-// beginDrain refuses requests from now on and returns how many are at work.
+// beginDrain refuses new requests from now on and returns how many are running.
 func (s *Server) beginDrain() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -152,7 +152,7 @@ func (s *Server) beginDrain() int {
 }
 
 // Drain refuses new requests (503 with Retry-After), lets running ones finish until DrainTimeout or the end of ctx,
-// then ends the rest with an error. It returns when none is at work; a second call waits for the first.
+// then ends the rest with an error. It returns when none is running; a second call waits for the first.
 func (s *Server) Drain(ctx context.Context) {
 	s.log.Info("draining", "requests", s.beginDrain(), "timeout", s.cfg.DrainTimeout.String())
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.DrainTimeout)
@@ -165,8 +165,8 @@ func (s *Server) Drain(ctx context.Context) {
 	s.cutNow(errDraining)
 	select {
 	case <-s.idle:
-	case <-time.After(s.cfg.WriteTimeout + waitTerminal): // the last write to a client that does not read
-		s.log.Warn("requests outlived the drain")
+	case <-time.After(s.cfg.WriteTimeout + waitTerminal): // the last write may wait for a client that does not read
+		s.log.Warn("requests are still running after the drain")
 	}
 }
 
@@ -175,15 +175,15 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	return NewFront(l, s.log).Run(ctx, s)
 }
 
-// Front serves a listener from the first moment on. Until Run gives it a server, while the model loads, /health is 200,
-// as the process lives, and everything else 503 with Retry-After.
+// Front serves a listener before the model is loaded. Until Run gets the server, /health is 200 and every other route
+// 503 with Retry-After.
 type Front struct {
 	http   *http.Server
 	router atomic.Pointer[gin.Engine]
 	failed chan error
 }
 
-// NewFront begins to serve on l. It closes l at the end of Run, or with Close.
+// NewFront starts to serve on l. l is closed at the end of Run, or by Close.
 func NewFront(l net.Listener, log *slog.Logger) *Front {
 	f := &Front{failed: make(chan error, 1)}
 	f.router.Store(loadingRoutes(log))
@@ -200,7 +200,7 @@ func NewFront(l net.Listener, log *slog.Logger) *Front {
 	return f
 }
 
-// loadingRoutes answer while there is no model yet.
+// loadingRoutes are served while the model loads.
 func loadingRoutes(log *slog.Logger) *gin.Engine {
 	s := &Server{cfg: Config{}.withDefaults(), log: log}
 	r := newRouter()
@@ -221,7 +221,7 @@ func (f *Front) Run(ctx context.Context, s *Server) error {
 		return fmt.Errorf("serve: %w", err)
 	case <-ctx.Done():
 	}
-	// The listener stays open while requests finish, so that new ones get their 503 instead of a refused connection.
+	// The listener stays open while requests finish, so that new ones get a 503 instead of a refused connection.
 	s.Drain(context.WithoutCancel(ctx))
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()
@@ -231,5 +231,5 @@ func (f *Front) Run(ctx context.Context, s *Server) error {
 	return nil
 }
 
-// Close ends every connection at once; after Run it does nothing.
+// Close closes every connection at once; after Run it does nothing.
 func (f *Front) Close() error { return f.http.Close() }

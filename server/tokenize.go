@@ -11,13 +11,13 @@ func (s *Server) tokenize(c *gin.Context) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	t, err := s.target(c, &openai.Params{Model: in.Model})
+	m, err := s.resolve(c, &openai.Params{Model: in.Model})
 	if err != nil {
 		return nil, err
 	}
 	text := in.Prompt
 	if in.Chat != nil {
-		if text, err = s.renderChat(t, in.Chat); err != nil {
+		if text, err = s.renderChat(m, in.Chat); err != nil {
 			return nil, err
 		}
 	}
@@ -40,7 +40,7 @@ func (s *Server) detokenize(c *gin.Context) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := s.target(c, &openai.Params{Model: in.Model}); err != nil {
+	if _, err := s.resolve(c, &openai.Params{Model: in.Model}); err != nil {
 		return nil, err
 	}
 	return openai.DetokenizeResponse{Prompt: s.deps.Tokenizer.Decode(in.Tokens, false)}, nil

@@ -15,7 +15,7 @@ import (
 	"weft/server/openai"
 )
 
-// vLLM's routes to load and unload adapters, with its bodies and answers, for the tenant of the key.
+// The routes of vLLM that load and unload adapters, with vLLM's bodies and answers, for the tenant of the key.
 const (
 	routeLoadLoRA   = "/v1/load_lora_adapter"
 	routeUnloadLoRA = "/v1/unload_lora_adapter"
@@ -31,7 +31,7 @@ func vllmError(kind, format string, args ...any) error {
 	return &openai.Error{Type: kind, Message: fmt.Sprintf(format, args...)}
 }
 
-// success makes a handler of a function that returns the name of the adapter that it changed.
+// success returns a handler of a function that returns the name of the adapter that it changed.
 func (s *Server) success(what string, f func(*gin.Context) (string, error)) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		name, err := f(c)
@@ -85,8 +85,8 @@ func (s *Server) loadLoRA(c *gin.Context) (string, error) {
 	return in.Name, err
 }
 
-// adapterDir returns the folder that a client names, without links, if it lies below one of AdapterDirs. Nothing is
-// said about the rest of the machine.
+// adapterDir returns the folder that a client names, with links resolved, if it lies below one of AdapterDirs. Its
+// errors reveal nothing about other folders of the machine.
 func (s *Server) adapterDir(path string) (string, error) {
 	outside := vllmError(vllmInvalid,
 		"'lora_path' must be an absolute path below one of the folders that this server was given with --adapter-dir.")
@@ -107,7 +107,7 @@ func (s *Server) adapterDir(path string) (string, error) {
 	return real, nil
 }
 
-// belowAdapterDirs compares with the folders as they were given and as they are without links.
+// belowAdapterDirs compares with the folders as they were given and with links resolved.
 func (s *Server) belowAdapterDirs(path string) bool {
 	for _, dir := range s.cfg.AdapterDirs {
 		abs, err := filepath.Abs(dir)
@@ -145,5 +145,5 @@ func (s *Server) unloadLoRA(c *gin.Context) (string, error) {
 	return in.Name, err
 }
 
-// singleQuoted writes a stranger's name as vLLM's messages do.
+// singleQuoted quotes a name from a client as vLLM's messages do.
 func singleQuoted(name string) string { return strings.ReplaceAll(names.Quote(name), `"`, `'`) }

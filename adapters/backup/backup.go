@@ -1,8 +1,7 @@
-// Package backup copies the database of tenants, keys, usage and adapters together with the adapters' files to one
-// folder or tar file, consistent while servers run, and restores it, into another kind of store too.
-//
-// A backup holds manifest.json, weft.db (a SQLite database, whatever the source is) and blobs/ab/abcdef… (the files of
-// adapters by their SHA-256). The manifest has the size and SHA-256 of every other file.
+// Package backup copies the database of tenants, keys, usage and adapters, and the adapters' files, to one folder or
+// tar file. The copy is consistent while servers run, and can be restored into another kind of store. A backup contains
+// manifest.json, weft.db (always a SQLite database) and blobs/ab/abcdef… (the files of adapters by their SHA-256). The
+// manifest has the size and SHA-256 of every other file.
 package backup
 
 import (
@@ -20,19 +19,20 @@ import (
 	"time"
 
 	"weft/adapters"
+	"weft/internal/durable"
 	"weft/internal/names"
 	"weft/internal/store"
 )
 
 // Errors of this package; test with errors.Is.
 var (
-	// ErrDamaged says that a backup is incomplete or not what its manifest says.
+	// ErrDamaged says that a backup is incomplete or does not match its manifest.
 	ErrDamaged = errors.New("the backup is damaged")
-	// ErrExists says that something is there already that would be overwritten.
+	// ErrExists says that the operation would overwrite existing files or rows.
 	ErrExists = errors.New("exists already")
 )
 
-// Store is what is backed up or restored into.
+// Store is the store to back up or to restore into.
 type Store struct {
 	DB    *store.DB
 	Blobs adapters.Blobs
@@ -50,7 +50,7 @@ type File struct {
 	SHA256 string `json:"sha256"`
 }
 
-// Manifest says what a backup holds.
+// Manifest lists the files of a backup.
 type Manifest struct {
 	Format  int       `json:"format"`
 	Weft    string    `json:"weft"`    // version of the program that wrote it
@@ -59,7 +59,7 @@ type Manifest struct {
 	Files   []File    `json:"files"`   // weft.db first, then the blobs
 }
 
-// Bytes adds up the files.
+// Bytes returns the bytes of all files.
 func (m *Manifest) Bytes() int64 {
 	var n int64
 	for _, f := range m.Files {
@@ -72,20 +72,20 @@ const (
 	format       = 1
 	manifestName = "manifest.json"
 	databaseName = "weft.db"
-	// renewEvery is how often what is being copied is kept from the collectors, whose grace is an hour.
+	// renewEvery is how often the hold of the files is renewed; garbage collection has a grace of an hour.
 	renewEvery = 5 * time.Minute
-	// attempts bounds how often a backup begins again since a file has gone.
+	// attempts is how often a backup is tried where a file was removed in the meantime.
 	attempts = 3
 )
 
-// transient are the tables that mean nothing elsewhere: the holds of uploads and backups under way.
+// transient are the tables that are not copied: the claims of uploads and backups in progress.
 var transient = []string{"adapter_claims"}
 
 func blobName(digest string) string { return "blobs/" + digest[:2] + "/" + digest }
 
-// Write makes a backup at out, which must not exist: a tar file where its name ends in .tar, else a folder. It appears
-// under its name when it is complete and on the disk. ErrExists; adapters.ErrCorrupt where a file of the store is
-// missing or damaged.
+// Write writes a backup to out, which must not exist: a tar file where the name ends in .tar, else a folder. The backup
+// gets this name when it is complete and synced. ErrExists; adapters.ErrCorrupt where a file of the store is missing or
+// damaged.
 func Write(ctx context.Context, s Store, out, version string) (m Manifest, err error) {
 	if _, err := os.Lstat(out); err == nil {
 		return m, fmt.Errorf("%s: %w", out, ErrExists)
@@ -102,8 +102,8 @@ func Write(ctx context.Context, s Store, out, version string) (m Manifest, err e
 	}
 }
 
-// errGone says that a blob which the copied database names is no more. It can go between the copy of the database and
-// its hold where it was removed in that moment; else the store has lost it.
+// errGone says that a blob that the copied database names is missing. Its adapter was removed between the copy of the
+// database and the hold, or the store has lost it.
 var errGone = fmt.Errorf("%w: a file of an adapter is missing", adapters.ErrCorrupt)
 
 func write(ctx context.Context, s Store, r *adapters.Registry, out, version string) (m Manifest, err error) {
@@ -112,7 +112,7 @@ func write(ctx context.Context, s Store, r *adapters.Registry, out, version stri
 		return m, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
-	// First hold what is there, then copy the rows, then hold what came in between.
+	// Hold the existing files, copy the rows, then hold the files that were added in between.
 	hold, err := r.Hold(ctx)
 	if err != nil {
 		return m, err
@@ -131,7 +131,7 @@ func write(ctx context.Context, s Store, r *adapters.Registry, out, version stri
 	if err != nil {
 		return m, err
 	}
-	first, err := describe(db)
+	first, err := describe(ctx, db)
 	if err != nil {
 		return m, err
 	}
@@ -166,7 +166,7 @@ func renew(ctx context.Context, hold *adapters.Hold) (stop func()) {
 			case <-ctx.Done():
 				return
 			case <-tick.C:
-				_ = hold.Renew(ctx) // tried again; a file that goes nevertheless is missed when it is read
+				_ = hold.Renew(ctx) // tried again; if a file is removed nevertheless, reading it fails
 			}
 		}
 	}()
@@ -191,16 +191,14 @@ func digests(files []File) []string {
 	return out
 }
 
-// describe reads a file's size and SHA-256.
-func describe(path string) (File, error) {
-	in, err := os.Open(path)
+// describe returns a file's size and SHA-256.
+func describe(ctx context.Context, path string) (File, error) {
+	st, err := os.Stat(path)
 	if err != nil {
 		return File{}, err
 	}
-	defer in.Close()
-	h := sha256.New()
-	n, err := io.Copy(h, in)
-	return File{filepath.Base(path), n, hex.EncodeToString(h.Sum(nil))}, err
+	sum, err := durable.SHA256(ctx, path)
+	return File{filepath.Base(path), st.Size(), sum}, err
 }
 
 func writeFiles(ctx context.Context, s Store, m Manifest, db string, blobs []adapters.File, to sink) error {
@@ -238,9 +236,9 @@ func writeFiles(ctx context.Context, s Store, m Manifest, db string, blobs []ada
 	return nil
 }
 
-// checked passes a file's bytes on and, in the place of io.EOF, an ErrDamaged where they are not what was said.
+// checked reads a file and returns ErrDamaged in the place of io.EOF where its length or digest is wrong.
 type checked struct {
-	ctx  context.Context //nolint:containedctx // of the one copy for which it is made
+	ctx  context.Context //nolint:containedctx // of the one copy that it reads
 	in   io.Reader
 	want File
 	sum  hash.Hash

@@ -641,7 +641,7 @@ func TestKilled(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				f, err := describe(filepath.Join(to, filepath.FromSlash(blobName(b.Digest))))
+				f, err := describe(t.Context(), filepath.Join(to, filepath.FromSlash(blobName(b.Digest))))
 				if err != nil || f.SHA256 != b.Digest {
 					t.Errorf("killed at %d: half a file is under the name %s: %v", at, b.Digest, err)
 				}

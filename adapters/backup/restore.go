@@ -14,16 +14,17 @@ import (
 	"slices"
 
 	"weft/adapters"
+	"weft/internal/durable"
 	"weft/internal/names"
 	"weft/internal/store"
 )
 
-// maxManifest bounds the manifest: it takes about 200 bytes for a file.
+// maxManifest limits the manifest, which has about 200 bytes per file.
 const maxManifest = 256 << 20
 
-// walk reads a backup: with gets every file after the manifest, in the manifest's order for a folder, in the file's for
-// a tar, each reader checked against the manifest. ErrDamaged where a file is missing, unknown, or not what it should
-// be.
+// walk reads a backup and calls with for every file but the manifest: in the manifest's order for a folder, in the
+// archive's for a tar. The readers check the files against the manifest. ErrDamaged where a file is missing, unknown or
+// damaged.
 func walk(ctx context.Context, path string, with func(f File, in io.Reader) error) (m Manifest, err error) {
 	st, err := os.Stat(path)
 	if err != nil {
@@ -43,7 +44,7 @@ func walk(ctx context.Context, path string, with func(f File, in io.Reader) erro
 func walkFolder(ctx context.Context, path string, with func(f File, in io.Reader) error) (m Manifest, err error) {
 	text, err := os.Open(filepath.Join(path, manifestName))
 	if err != nil {
-		return m, fmt.Errorf("%w: %s has no %s: it is no backup, or not a complete one", ErrDamaged, path, manifestName)
+		return m, fmt.Errorf("%w: %s has no %s: it is not a backup, or not a complete one", ErrDamaged, path, manifestName)
 	}
 	defer text.Close()
 	if m, err = readManifest(text); err != nil {
@@ -67,7 +68,7 @@ func walkFolder(ctx context.Context, path string, with func(f File, in io.Reader
 func walkTar(ctx context.Context, in *tar.Reader, with func(f File, in io.Reader) error) (m Manifest, err error) {
 	head, err := in.Next()
 	if err != nil || head.Name != manifestName {
-		return m, fmt.Errorf("%w: it does not begin with %s: it is no backup of weft", ErrDamaged, manifestName)
+		return m, fmt.Errorf("%w: it does not begin with %s: it is not a backup of weft", ErrDamaged, manifestName)
 	}
 	if m, err = readManifest(in); err != nil {
 		return m, err
@@ -82,11 +83,11 @@ func walkTar(ctx context.Context, in *tar.Reader, with func(f File, in io.Reader
 			break
 		}
 		if err != nil {
-			return m, fmt.Errorf("%w: it is cut off or no tar file: %w", ErrDamaged, err)
+			return m, fmt.Errorf("%w: it is cut off or not a tar file: %w", ErrDamaged, err)
 		}
 		f, ok := left[head.Name]
 		if !ok || head.Typeflag != tar.TypeReg {
-			return m, fmt.Errorf("%w: it holds %s, which its manifest does not name", ErrDamaged,
+			return m, fmt.Errorf("%w: it contains %s, which its manifest does not name", ErrDamaged,
 				names.Quote(head.Name))
 		}
 		delete(left, head.Name)
@@ -96,13 +97,13 @@ func walkTar(ctx context.Context, in *tar.Reader, with func(f File, in io.Reader
 	}
 	for _, f := range m.Files {
 		if _, missing := left[f.Name]; missing {
-			return m, fmt.Errorf("%w: %s is missing, and %d files in all", ErrDamaged, f.Name, len(left))
+			return m, fmt.Errorf("%w: %s is missing; %d files are missing in all", ErrDamaged, f.Name, len(left))
 		}
 	}
 	return m, nil
 }
 
-// read hands a file to with and reads what is left of it, so that it is checked to its end.
+// read calls with for a file and reads what it left unread, so that the file is checked to its end.
 func read(ctx context.Context, f File, in io.Reader, with func(f File, in io.Reader) error) error {
 	c := check(ctx, in, f)
 	if err := with(f, c); err != nil {
@@ -125,7 +126,7 @@ func readManifest(in io.Reader) (m Manifest, err error) {
 			"wrote it (%s), or a later one", m.Format, format, names.Quote(m.Weft))
 	}
 	if len(m.Files) == 0 || m.Files[0].Name != databaseName {
-		return m, fmt.Errorf("%w: %s names no %s", ErrDamaged, manifestName, databaseName)
+		return m, fmt.Errorf("%w: %s does not name %s", ErrDamaged, manifestName, databaseName)
 	}
 	for _, f := range m.Files[1:] {
 		if len(f.SHA256) != 64 || !filepath.IsLocal(f.SHA256) || f.Name != blobName(f.SHA256) {
@@ -135,8 +136,8 @@ func readManifest(in io.Reader) (m Manifest, err error) {
 	return m, nil
 }
 
-// Verify reads all of a backup: every file is there and has its SHA-256, and the database can be opened and names no
-// other file. ErrDamaged, store.ErrNewer.
+// Verify reads all of a backup and checks that every file exists and has its SHA-256, and that the database can be
+// opened and names no other file. ErrDamaged, store.ErrNewer.
 func Verify(ctx context.Context, path string) (m Manifest, err error) {
 	work, err := os.MkdirTemp("", "weft-verify-")
 	if err != nil {
@@ -150,14 +151,14 @@ func Verify(ctx context.Context, path string) (m Manifest, err error) {
 	return m, db.Close()
 }
 
-// unpack verifies a backup and opens a copy of its database below work, brought to the present schema.
+// unpack verifies a backup and opens a copy of its database below work, migrated to the current schema.
 func unpack(ctx context.Context, path, work string) (db *store.DB, m Manifest, err error) {
 	file := filepath.Join(work, databaseName)
 	m, err = walk(ctx, path, func(f File, in io.Reader) error {
 		if f.Name != databaseName {
 			return nil // read and checked
 		}
-		return writeFile(file, in)
+		return durable.CreateFrom(file, in, 0o600)
 	})
 	if err != nil {
 		return nil, m, fmt.Errorf("%s: %w", path, err)
@@ -172,7 +173,7 @@ func unpack(ctx context.Context, path, work string) (db *store.DB, m Manifest, e
 	blobs, err := adapters.StoredFiles(ctx, db)
 	for _, b := range blobs {
 		if n, ok := have[b.Digest]; !ok || n != b.Bytes {
-			err = fmt.Errorf("%w: the file of %s is not in it", ErrDamaged, names.Quote(b.Name))
+			err = fmt.Errorf("%w: the file of %s is missing", ErrDamaged, names.Quote(b.Name))
 		}
 	}
 	if err != nil {
@@ -181,10 +182,10 @@ func unpack(ctx context.Context, path, work string) (db *store.DB, m Manifest, e
 	return db, m, nil
 }
 
-// Restore brings what a backup holds into a store. Everything is read and verified first; then the files are put into
-// the store; then, in one transaction, the rows. A process that is killed leaves the store with the rows that it had,
-// and files to which no row refers, which the garbage collector removes. Without replace a store that holds tenants,
-// keys, adapters or usage is refused with ErrExists; with it all of its rows go. ErrDamaged, store.ErrNewer.
+// Restore restores a backup into a store. It first reads and verifies everything, then puts the files into the store,
+// then the rows, in one transaction. If the process is killed, the store keeps its rows, and garbage collection removes
+// the files to which no row refers. Without replace a store with tenants, keys, adapters or usage is refused with
+// ErrExists; with replace all of its rows are removed. ErrDamaged, store.ErrNewer.
 func Restore(ctx context.Context, path string, s Store, replace bool) (m Manifest, err error) {
 	if err := mayReplace(ctx, s.DB, replace); err != nil {
 		return m, err
@@ -227,30 +228,31 @@ func Restore(ctx context.Context, path string, s Store, replace bool) (m Manifes
 	return m, nil
 }
 
-// put brings a blob into the store once its digest is known to be right.
+// put puts a blob into the store after its digest was verified.
 func put(ctx context.Context, s Store, f File, in io.Reader) error {
 	path := filepath.Join(s.Dir, "tmp", "restore-"+f.SHA256)
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) { // of one that was killed
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) { // left by a process that was killed
 		return err
 	}
 	defer os.Remove(path)
-	if err := writeFile(path, in); err != nil {
+	if err := durable.CreateFrom(path, in, 0o600); err != nil {
 		return err
 	}
 	return s.Blobs.Put(ctx, f.SHA256, path)
 }
 
-// counters are polled by servers: those of the store go on, so that every server sees that there was a change.
+// counters are polled by servers. A restore increments the store's own counters, so that every server notices the
+// change.
 var counters = []struct{ table, column string }{{"adapter_changes", "n"}, {"tenant_changes", "counter"}}
 
-// replaceRows is the moment at which a restore happens.
+// replaceRows replaces the rows of the store in one transaction.
 func replaceRows(ctx context.Context, to, from *store.DB, replace bool) error {
 	leaveOut := slices.Clone(transient)
 	for _, c := range counters {
 		leaveOut = append(leaveOut, c.table)
 	}
 	return to.Replace(ctx, from, func(tx *store.Tx) error {
-		if err := mayReplace(ctx, tx, replace); err != nil { // somebody may have been faster
+		if err := mayReplace(ctx, tx, replace); err != nil { // the store may have changed in the meantime
 			return err
 		}
 		for _, c := range counters {
@@ -262,7 +264,7 @@ func replaceRows(ctx context.Context, to, from *store.DB, replace bool) error {
 	}, leaveOut...)
 }
 
-// mayReplace returns an ErrExists where a database holds anything that somebody made, unless that is to be replaced.
+// mayReplace returns ErrExists where a database has tenants, keys, adapters or usage and replace is false.
 func mayReplace(ctx context.Context, db interface {
 	QueryRow(ctx context.Context, query string, args ...any) *sql.Row
 }, replace bool) error {

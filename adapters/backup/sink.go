@@ -8,20 +8,22 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"weft/internal/durable"
 )
 
 // sink is a backup that is being written.
 type sink interface {
 	add(name string, size int64, in io.Reader) error
-	// commit makes it durable and gives it its name.
+	// commit syncs the backup and renames it to out.
 	commit(out string) error
-	// close ends the writing, also after an error.
+	// close closes the file, also after an error.
 	close() error
 }
 
 func newText(text []byte) io.Reader { return bytes.NewReader(text) }
 
-// isTar says whether a backup of that name is one file.
+// isTar reports whether a backup of that name is a tar file.
 func isTar(path string) bool { return strings.HasSuffix(path, ".tar") }
 
 // newSink writes below the folder work, which lies beside out.
@@ -44,11 +46,11 @@ type folder struct {
 
 func (d *folder) add(name string, _ int64, in io.Reader) error {
 	path := filepath.Join(d.work, filepath.FromSlash(name))
-	if name == databaseName { // it was written there
+	if name == databaseName { // the database was copied to this path
 		if _, err := io.Copy(io.Discard, in); err != nil {
 			return err
 		}
-		return syncFile(path)
+		return durable.SyncFile(path)
 	}
 	for dir := filepath.Dir(path); len(dir) > len(d.work); dir = filepath.Dir(dir) {
 		d.dirs[dir] = true
@@ -56,19 +58,19 @@ func (d *folder) add(name string, _ int64, in io.Reader) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
-	return writeFile(path, in)
+	return durable.CreateFrom(path, in, 0o600)
 }
 
 func (d *folder) commit(out string) error {
 	for dir := range d.dirs {
-		if err := syncFile(dir); err != nil {
+		if err := durable.SyncDir(dir); err != nil {
 			return err
 		}
 	}
 	if err := os.Rename(d.work, out); err != nil {
 		return err
 	}
-	return syncFile(filepath.Dir(out))
+	return durable.SyncDir(filepath.Dir(out))
 }
 
 func (d *folder) close() error { return nil }
@@ -93,29 +95,7 @@ func (t *tarFile) commit(out string) error {
 	if err := os.Rename(t.f.Name(), out); err != nil {
 		return err
 	}
-	return syncFile(filepath.Dir(out))
+	return durable.SyncDir(filepath.Dir(out))
 }
 
 func (t *tarFile) close() error { return t.f.Close() }
-
-// writeFile writes a new file and syncs it.
-func writeFile(path string, in io.Reader) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(f, in)
-	if err == nil {
-		err = f.Sync()
-	}
-	return errors.Join(err, f.Close())
-}
-
-// syncFile makes a file, or the names in a folder, durable.
-func syncFile(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
-}

@@ -1,8 +1,9 @@
-// Package durable writes files that survive a crash, and digests files: a reader sees the old file or the whole new
-// one, never a part.
+// Package durable writes files so that after a crash a reader sees the old file or the complete new one, and computes
+// digests of files.
 package durable
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -13,8 +14,8 @@ import (
 	"syscall"
 )
 
-// Replace puts what fill writes in the place of path: a temporary file in the same folder, synced, renamed, and the
-// folder synced. An older file stands until the new one is whole; after an error the temporary file is gone.
+// Replace replaces the file at path with what fill writes: it writes a temporary file in the same folder, syncs and
+// renames it, and syncs the folder. Until then an older file stays; after an error the temporary file is removed.
 func Replace(path string, fill func(w io.Writer) error) error {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
 	if err != nil {
@@ -37,25 +38,37 @@ func Replace(path string, fill func(w io.Writer) error) error {
 // Create writes a new file and syncs it; a file that exists is an error. The folder is not synced: a caller that
 // writes several files syncs it once.
 func Create(path string, data []byte, mode os.FileMode) error {
+	return CreateFrom(path, bytes.NewReader(data), mode)
+}
+
+// CreateFrom is Create with the bytes of r. After an error of r the file may exist, without all of them.
+func CreateFrom(path string, r io.Reader, mode os.FileMode) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(data)
-	return errors.Join(err, f.Sync(), f.Close())
+	if _, err = io.Copy(f, r); err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
+}
+
+// SyncFile writes a file's data to the disk.
+func SyncFile(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }
 
 // SyncDir makes the names in a folder durable. File systems that cannot sync a folder are no error.
 func SyncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	err = d.Sync()
+	err := SyncFile(dir)
 	if errors.Is(err, syscall.EINVAL) || errors.Is(err, errors.ErrUnsupported) {
-		err = nil
+		return nil
 	}
-	return errors.Join(err, d.Close())
+	return err
 }
 
 // SHA256 returns the hexadecimal SHA-256 of the bytes of the files, one after the other. It ends with ctx.

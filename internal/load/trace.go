@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// Scaling of a trace: factors on its lengths and on the speed at which it arrives, and bounds of what is left.
+// Scaling changes a trace: multipliers of its lengths and of its arrival rate, and limits of the result.
 type Scaling struct {
 	Prompt, Gen, Speed   float64
 	MinPrompt, MaxPrompt int
@@ -35,7 +35,7 @@ func ReadTrace(r io.Reader, s Scaling, limit int) ([]Arrival, error) {
 		}
 	}
 	if !(s.Speed > 0 && s.Prompt > 0 && s.Gen > 0) {
-		return nil, fmt.Errorf("%w: trace: factors must be positive", ErrConfig)
+		return nil, fmt.Errorf("%w: trace: multipliers must be positive", ErrConfig)
 	}
 	var out []Arrival
 	var start time.Time

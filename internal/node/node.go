@@ -299,7 +299,7 @@ func checkAddress(listen string, haveKeys, insecure bool) error {
 		return nil
 	}
 	return refusef(
-		"listen %s would let anybody who can reach this machine use the model: make a key with `weft keys add`, "+
+		"listen %s would let every host that can reach this machine use the model: make a key with `weft keys add`, "+
 			"give --api-key-file FILE, or --insecure where that is meant", listen)
 }
 

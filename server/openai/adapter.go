@@ -5,20 +5,20 @@ import (
 	"fmt"
 )
 
-// Bounds of the member "lora".
+// Limits of the member "lora".
 const (
 	MaxCombined         = 8  // adapters of one request
-	MaxCombinationScale = 16 // size of a scale
+	MaxCombinationScale = 16 // largest absolute value of a scale
 )
 
-// LoRA is one entry of the member "lora": an adapter of a combination of adapters, by name, and the factor on its own scale.
+// LoRA is one entry of the member "lora": the name of an adapter in a LoRA combination, and a multiplier of the
+// adapter's own scale.
 type LoRA struct {
 	ID    string
 	Scale float64
 }
 
-// adapters reads the members that choose adapters beside model: adapter_id, and llama.cpp's lora, whose ids are names
-// here.
+// adapters reads the other members that choose adapters: adapter_id, and llama.cpp's lora with names as ids.
 func (b *body) adapters(p *Params) {
 	p.AdapterID = b.text("adapter_id", MaxNameBytes)
 	raw, ok := b.get("lora")
@@ -52,8 +52,7 @@ func loraOf(at string, raw json.RawMessage) (LoRA, *Error) {
 	case id[0] == '-' || id[0] >= '0' && id[0] <= '9':
 		return LoRA{},
 			Invalid(at+".id", "invalid_type",
-				"%s.id must be the name of an adapter; numbers name nothing here, as every tenant has adapters "+
-					"of its own.", at)
+				"%s.id must be the name of an adapter, not a number: every tenant has its own adapters.", at)
 	}
 	if l.ID, err = textOf(at+".id", id); err == nil && (l.ID == "" || len(l.ID) > MaxNameBytes) {
 		err = badValue(at+".id", "must have 1 to %d bytes.", MaxNameBytes)

@@ -6,14 +6,14 @@ import (
 	"unicode/utf8"
 )
 
-// body is one request's JSON object. Members are read by name; the first error stays.
+// body is one request's JSON object. Members are read by name; the first error is kept.
 type body struct {
 	members map[string]json.RawMessage
 	limits  Limits
 	err     *Error
 }
 
-// parseBody checks what holds for every body: UTF-8, bounded nesting, one JSON object and nothing behind it.
+// parseBody checks every body for UTF-8, bounded nesting, and one JSON object with nothing after it.
 func parseBody(data []byte, limits Limits) (*body, *Error) {
 	if !utf8.Valid(data) {
 		return nil, Invalid("", "invalid_utf8", "The body is not valid UTF-8.")
@@ -63,7 +63,7 @@ func depth(data []byte) int {
 	return deepest
 }
 
-// get returns a member that is there and not null.
+// get returns a member that is present and not null.
 func (b *body) get(name string) (json.RawMessage, bool) {
 	raw, ok := b.members[name]
 	return raw, ok && !isNull(raw)
@@ -101,7 +101,7 @@ func (b *body) flag(name string, def bool) bool {
 	return v
 }
 
-// params reads every row of the two tables that belongs to the API.
+// params reads the members of the two tables that the API has.
 func (b *body) params(p *Params, of api) {
 	for _, row := range numbers {
 		if raw, ok := b.get(row.name); ok && row.api&of != 0 {
@@ -143,7 +143,7 @@ func flagOf(name string, raw json.RawMessage) (bool, *Error) {
 	return false, badType(name, "true or false", raw)
 }
 
-// elements splits a valid JSON array without building more than limit elements; more, or another kind of value, is an
+// elements splits a valid JSON array of at most limit elements; more elements, or a value of another type, are an
 // error.
 func elements(name string, raw json.RawMessage, limit int) ([]json.RawMessage, *Error) {
 	if raw[0] != '[' {
@@ -187,7 +187,7 @@ func object(name string, raw json.RawMessage) (map[string]json.RawMessage, *Erro
 
 func isNull(raw json.RawMessage) bool { return string(raw) == "null" }
 
-// kindOf names the JSON type of a value for a message.
+// kindOf returns the name of a value's JSON type for a message.
 func kindOf(raw []byte) string {
 	if len(raw) == 0 {
 		return "nothing"

@@ -14,14 +14,14 @@ type ChatRequest struct {
 	Tools                json.RawMessage
 	Documents            json.RawMessage
 	TemplateVars         json.RawMessage
-	ReasoningEffort      string // for templates that know it
+	ReasoningEffort      string // for templates that use it
 	AddGenerationPrompt  bool
 	ContinueFinalMessage bool
 }
 
 var roles = []string{"system", "developer", "user", "assistant", "tool"}
 
-// reservedVars are variables of a template that a client may not set through chat_template_kwargs.
+// reservedVars are template variables that a client cannot set through chat_template_kwargs.
 var reservedVars = []string{"messages", "tools", "documents", "add_generation_prompt", "continue_final_message",
 	"chat_template",
 	"bos_token", "eos_token", "raise_exception", "strftime_now", "tokenize"}
@@ -49,14 +49,15 @@ func ParseChat(data []byte, limits Limits) (*ChatRequest, error) {
 	return r, nil
 }
 
-// conversation reads the members that make the prompt; /tokenize shares them.
+// conversation reads the members from which the prompt is rendered; /tokenize has them too.
 func (b *body) conversation(r *ChatRequest) {
 	b.messages(r)
 	if raw, ok := b.get("tools"); ok {
 		items := b.objects("tools", raw, MaxTools)
 		choice, _ := b.get("tool_choice")
 		if len(items) > 0 && string(choice) != `"none"` {
-			b.fail(unserved("tools", `tool calls are not parsed; with tool_choice "none" tools are handed to the template`))
+			b.fail(unserved("tools",
+				`tool calls are not parsed; with tool_choice "none" tools are passed to the template`))
 		}
 		if len(items) > 0 {
 			r.Tools = raw
@@ -193,7 +194,7 @@ func checkToolCalls(name string, raw json.RawMessage) *Error {
 	return nil
 }
 
-// checkFunction takes a name and arguments: a JSON object in a string, as the API has it, or the object itself.
+// checkFunction checks a function's name and arguments, which are an object or, as in the API, JSON text of one.
 func checkFunction(at string, raw json.RawMessage) *Error {
 	f, err := object(at, raw)
 	if err != nil {
@@ -212,7 +213,7 @@ func checkFunction(at string, raw json.RawMessage) *Error {
 	return nil
 }
 
-// checkContent takes a string or an array of {"type": "text", "text": "..."}.
+// checkContent accepts a string or an array of {"type": "text", "text": "..."}.
 func checkContent(name string, raw json.RawMessage) *Error {
 	if raw[0] == '"' {
 		return nil

@@ -5,7 +5,7 @@ import (
 	"fmt"
 )
 
-// DefaultCompletionTokens is max_tokens of /v1/completions where the request names none.
+// DefaultCompletionTokens is the default of max_tokens in /v1/completions.
 const DefaultCompletionTokens = 16
 
 // Prompt is one prompt: token ids, or text where IDs is nil.
@@ -18,7 +18,7 @@ type Prompt struct {
 type CompletionRequest struct {
 	Params
 	Prompts []Prompt // at least one
-	Echo    bool     // the answer begins with the prompt
+	Echo    bool     // the answer starts with the prompt
 	// ReturnPromptLogprobs: the request names prompt_logprobs. Params.PromptLogprobs may also be set by echo with
 	// logprobs.
 	ReturnPromptLogprobs bool
@@ -81,7 +81,8 @@ func (b *body) prompts(name string) []Prompt {
 		at := fmt.Sprintf("%s[%d]", name, i)
 		switch {
 		case item[0] != items[0][0]:
-			b.fail(Invalid(name, "invalid_type", "%s combinations kinds: %s[0] is %s, %s is %s.", name, name, kindOf(items[0]),
+			b.fail(Invalid(name, "invalid_type",
+				"The elements of %s must have one type: %s[0] is %s, %s is %s.", name, name, kindOf(items[0]),
 				at, kindOf(item)))
 			return nil
 		case item[0] != '"' && item[0] != '[':
@@ -100,7 +101,7 @@ func (b *body) prompts(name string) []Prompt {
 	return out
 }
 
-// isNumberArray looks at the first value of an array.
+// isNumberArray reports whether the first value of an array is a number.
 func isNumberArray(raw json.RawMessage) bool {
 	for _, c := range raw[1:] {
 		switch c {
@@ -112,7 +113,7 @@ func isNumberArray(raw json.RawMessage) bool {
 	return false
 }
 
-// promptIDs reads token ids; what the context cannot hold is refused with the numbers.
+// promptIDs reads token ids; more than the context are refused.
 func (b *body) promptIDs(name string, raw json.RawMessage) []int32 {
 	most := b.limits.context()
 	ids := b.tokenIDs(name, raw, most)

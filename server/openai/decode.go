@@ -9,9 +9,9 @@ import (
 	"strings"
 )
 
-// Decode reads a JSON object into the struct at v, whose members it must not exceed; null leaves a member as it is. at
-// is the path of the object in the body, "" for the body itself. The *Error names the member, what was expected and
-// what came, as those of the other bodies do.
+// Decode reads a JSON object into the struct at v; members that the struct lacks are an error, and null leaves a member
+// unchanged. at is the path of the object in the body, "" for the body itself. The *Error names the member, the
+// expected type and the actual one, as in the other bodies.
 func Decode(data []byte, at string, v any) error {
 	b, err := parseBody(data, Limits{})
 	if err != nil {
@@ -34,7 +34,7 @@ func Decode(data []byte, at string, v any) error {
 		if plain, err := strconv.Unquote(name); err == nil {
 			name = plain
 		}
-		return Invalid(at, "unknown_member", "%q is no member of %s.", shorten(name), orBody(at))
+		return Invalid(at, "unknown_member", "%q is not a member of %s.", shorten(name), orBody(at))
 	}
 	return Invalid(at, "invalid_json", "%s is refused: %s.", orBody(at), wrong)
 }
@@ -46,7 +46,7 @@ func orBody(at string) string {
 	return at
 }
 
-// typeError says in JSON's words what Go's decoder says in Go's.
+// typeError describes a decoder's type error with the names of JSON types instead of Go's.
 func typeError(b *body, at string, e *json.UnmarshalTypeError) *Error {
 	name := strings.TrimPrefix(at+"."+e.Field, ".")
 	want, came := wanted(e.Type), e.Value

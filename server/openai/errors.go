@@ -1,10 +1,11 @@
-// Package openai holds the wire types of the /v1 API and checks what clients send against one table of limits. It knows
-// neither the router nor the engine: bytes go in, a checked request or an *Error comes out.
+// Package openai has the wire types of the /v1 API and checks requests against one table of limits. It does not depend
+// on the router or the engine: it parses bytes into a checked request or an *Error.
 package openai
 
 import "fmt"
 
-// Types of errors on the wire. Clients branch on the HTTP status, which package server knows; the type is for people.
+// Types of errors on the wire. Package server chooses the HTTP status, by which clients distinguish errors; the type is
+// for people.
 const (
 	TypeInvalidRequest = "invalid_request_error"
 	TypeAuthentication = "authentication_error"
@@ -42,7 +43,7 @@ type ErrorBody struct {
 	Error *Error `json:"error"`
 }
 
-// Invalid is a TypeInvalidRequest that names the field param (empty: the body as a whole).
+// Invalid returns a TypeInvalidRequest for the field param ("": the body as a whole).
 func Invalid(param, code, format string, args ...any) *Error {
 	return &Error{Message: fmt.Sprintf(format, args...), Type: TypeInvalidRequest, Param: param, Code: code}
 }

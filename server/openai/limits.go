@@ -22,11 +22,11 @@ const (
 	MaxLogitBias     = 1024
 	MaxTopLogprobs   = 20
 	MaxChoicesOfOne  = 64      // n
-	MaxTokensAllowed = 1 << 24 // max_tokens; what exceeds the context is cut to it
+	MaxTokensAllowed = 1 << 24 // max_tokens; more than the context allows is reduced to that
 	MaxNameBytes     = 256     // model, user and other names
 )
 
-// Limits are the bounds that depend on the server and its model.
+// Limits are the limits that depend on the server and its model.
 type Limits struct {
 	Vocab      int // token ids are below this
 	Context    int // a prompt of more token ids is refused before it is read; 0: 2^20
@@ -53,7 +53,7 @@ type value struct {
 	Int   int64
 }
 
-// number is one row of the table: a numeric member, the range it must lie in and where it goes.
+// number is one row of the table: a numeric member, its range, and the function that stores it.
 type number struct {
 	name     string
 	api      api
@@ -71,7 +71,7 @@ const (
 	bothAPIs = chatAPI | completionAPI
 )
 
-// numbers is the one table of every number a request may carry beside token ids and logit_bias (see lists.go).
+// numbers lists every numeric member of a request except token ids and logit_bias (see lists.go).
 var numbers = []number{
 	{"temperature", bothAPIs, false, 0, 2, false, func(p *Params, v value) { p.Temperature = v.Float }},
 	{"top_p", bothAPIs, false, 0, 1, false, func(p *Params, v value) { p.TopP = v.Float }},
@@ -83,7 +83,8 @@ var numbers = []number{
 	{"seed", bothAPIs, true, math.MinInt64, math.MaxInt64, false, func(p *Params, v value) { p.Seed = &v.Int }},
 	{"n", bothAPIs, true, 1, MaxChoicesOfOne, false, func(p *Params, v value) { p.N = int(v.Int) }},
 	{"max_tokens", chatAPI, true, 1, MaxTokensAllowed, false, setMaxTokens},
-	{"max_completion_tokens", chatAPI, true, 1, MaxTokensAllowed, false, setMaxTokens}, // after max_tokens: it wins
+	// after max_tokens, which it overrides
+	{"max_completion_tokens", chatAPI, true, 1, MaxTokensAllowed, false, setMaxTokens},
 	{"max_tokens", completionAPI, true, 0, MaxTokensAllowed, false, setMaxTokens},
 	{"min_tokens", bothAPIs, true, 0, MaxTokensAllowed, false, func(p *Params, v value) { p.MinTokens = int(v.Int) }},
 	{"top_logprobs", chatAPI, true, 0, MaxTopLogprobs, false, func(p *Params, v value) { p.Logprobs = int(v.Int) }},
@@ -127,7 +128,7 @@ func checkNumber(name string, raw json.RawMessage, integer bool, low, high float
 	if v.Int, err = strconv.ParseInt(text, 10, 64); err == nil {
 		v.Float = float64(v.Int)
 	} else {
-		// An overflow gives an infinity, which no range holds.
+		// An overflow gives an infinity, which lies outside every range.
 		v.Float, _ = strconv.ParseFloat(text, 64)
 		whole := v.Float == math.Trunc(v.Float) && math.Abs(v.Float) < 1<<63
 		if integer && !whole && !math.IsInf(v.Float, 0) && math.Abs(v.Float) < 1<<63 {
@@ -148,7 +149,7 @@ func outOfRange(name, text string, low, high float64, above bool) *Error {
 	return Invalid(name, "out_of_range", "%s must be %s, not %s.", name, rangeText(low, high, above), shorten(text))
 }
 
-// rangeText says the range in words: "from 0 to 2", "above 0 and at most 10", "at least 1".
+// rangeText describes the range: "from 0 to 2", "above 0 and at most 10", "at least 1".
 func rangeText(low, high float64, above bool) string {
 	switch {
 	case above:
@@ -163,7 +164,7 @@ func rangeText(low, high float64, above bool) string {
 
 func plain(v float64) string { return strconv.FormatFloat(v, 'f', -1, 64) }
 
-// shorten keeps what a client sent readable in a message.
+// shorten cuts a client's text for a message.
 func shorten(s string) string {
 	if len(s) <= 40 {
 		return s

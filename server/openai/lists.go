@@ -102,7 +102,7 @@ func (b *body) logitBias() map[int32]float64 {
 	return out
 }
 
-// streamOptions reads "stream_options", which only streams may carry.
+// streamOptions reads "stream_options", which is allowed only with stream: true.
 func (b *body) streamOptions(p *Params) {
 	raw, ok := b.get("stream_options")
 	if !ok {

@@ -1,10 +1,10 @@
 package openai
 
-// Params are what chat and completion requests share, checked and with defaults in place.
+// Params are the parameters that chat and completion requests have in common, checked and with defaults set.
 type Params struct {
-	Model             string // empty: the caller's default
+	Model             string // empty: the default of the key or the tenant
 	AdapterID         string // adapter_id; empty: none
-	LoRA              []LoRA // llama.cpp's lora: a combination of adapters of adapters; empty: none
+	LoRA              []LoRA // llama.cpp's lora: a combination of adapters; empty: none
 	Temperature       float64
 	TopP              float64
 	TopK              int // 0: off
@@ -13,7 +13,7 @@ type Params struct {
 	FrequencyPenalty  float64
 	RepetitionPenalty float64
 	LogitBias         map[int32]float64
-	Seed              *int64 // nil: the server draws one
+	Seed              *int64 // nil: the server chooses one at random
 	N                 int
 	MaxTokens         *int // nil: the API's default
 	MinTokens         int
@@ -41,7 +41,7 @@ func defaults() Params {
 		PromptLogprobs: -1}
 }
 
-// common reads what both APIs share; prompts is how many sequences n multiplies.
+// common reads the members of both APIs; the request has prompts · n sequences.
 func (b *body) common(p *Params, of api) {
 	b.refuse(of)
 	p.Model = b.text("model", MaxNameBytes)
@@ -61,7 +61,7 @@ func (b *body) common(p *Params, of api) {
 		b.fail(unserved("best_of", "leave it out or set it to n"))
 	}
 	if p.PromptLogprobs >= 0 && p.Stream {
-		b.fail(badValue("prompt_logprobs", "cannot be had with stream: true."))
+		b.fail(badValue("prompt_logprobs", "cannot be used with stream: true."))
 	}
 }
 

@@ -195,7 +195,7 @@ func TestInvalidBodies(t *testing.T) {
 		{"prompt object", completionAPI, `{"prompt":{}}`, "prompt", "string or an array"},
 		{"prompt empty", completionAPI, `{"prompt":[]}`, "prompt", "empty array"},
 		{"prompt empty ids", completionAPI, `{"prompt":[[]]}`, "prompt[0]", "no tokens"},
-		{"prompt mixed", completionAPI, `{"prompt":["a",[1]]}`, "prompt", "combinations"},
+		{"prompt mixed", completionAPI, `{"prompt":["a",[1]]}`, "prompt", "must have one type"},
 		{"prompt mixed ids", completionAPI, `{"prompt":[1,"a"]}`, "prompt[1]", "integer"},
 		{"prompt null", completionAPI, `{"prompt":[null]}`, "prompt[0]", "must be"},
 		{"prompt id", completionAPI, `{"prompt":[-1]}`, "prompt[0]", "from 0 to 999"},

@@ -5,7 +5,7 @@ type TokenizeRequest struct {
 	Model            string
 	Prompt           string
 	Chat             *ChatRequest // nil: Prompt is the text
-	AddSpecialTokens bool         // default: true for a prompt, false for messages (the template has them)
+	AddSpecialTokens bool         // default: true for a prompt, false for messages (the template adds them)
 	ReturnTokenStrs  bool
 }
 

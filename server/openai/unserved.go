@@ -2,8 +2,8 @@ package openai
 
 import "encoding/json"
 
-// unserved is the 400 of a member that the API knows and this server does not serve: ignoring it would give another
-// answer than the client asked for.
+// unserved is the error for a member of the API that this server does not support: ignoring it would give a different
+// answer from the one that the client asked for.
 func unserved(name, instead string) *Error {
 	msg := name + " is not served."
 	if instead != "" {
@@ -12,7 +12,7 @@ func unserved(name, instead string) *Error {
 	return Invalid(name, "unsupported_parameter", "%s", msg)
 }
 
-// refusal is a member that is accepted only where it asks for nothing special.
+// refusal is a member that is accepted only with a value that changes nothing.
 type refusal struct {
 	name     string
 	api      api
@@ -24,7 +24,8 @@ var refusals = []refusal{
 	{"response_format", bothAPIs, typeText, `only {"type": "text"} is`},
 	{"functions", chatAPI, emptyValue, ""},
 	{"function_call", chatAPI, oneOf(`"none"`, `"auto"`), ""},
-	{"tool_choice", chatAPI, oneOf(`"none"`, `"auto"`), `tool calls are not parsed; with "none" tools are handed to the template`},
+	{"tool_choice", chatAPI, oneOf(`"none"`, `"auto"`),
+		`tool calls are not parsed; with "none" tools are passed to the template`},
 	{"modalities", chatAPI, onlyText, "only text is"},
 	{"audio", chatAPI, never, ""},
 	{"prediction", chatAPI, never, ""},
@@ -33,9 +34,9 @@ var refusals = []refusal{
 	{"chat_template", chatAPI, never, "a template comes from the model, not from a request"},
 	{"echo", chatAPI, oneOf("false"), "use /v1/completions"},
 	{"suffix", completionAPI, oneOf(`""`), ""},
-	{"prompt_embeds", completionAPI, never, "no tensors are taken from clients"},
+	{"prompt_embeds", completionAPI, never, "clients cannot send tensors"},
 	{"use_beam_search", bothAPIs, oneOf("false"), ""},
-	{"truncate_prompt_tokens", bothAPIs, never, "cut the prompt before it is sent"},
+	{"truncate_prompt_tokens", bothAPIs, never, "truncate the prompt before you send it"},
 	{"bad_words", bothAPIs, emptyValue, "use logit_bias"},
 	{"allowed_token_ids", bothAPIs, emptyValue, "use logit_bias"},
 	{"logits_processors", bothAPIs, emptyValue, ""},
@@ -45,10 +46,10 @@ var refusals = []refusal{
 	{"guided_grammar", bothAPIs, never, ""},
 	{"structured_outputs", bothAPIs, never, ""},
 	{"priority", bothAPIs, oneOf("0"), ""},
-	{"cache_salt", bothAPIs, never, "the server derives what keeps the caches of its users apart"},
+	{"cache_salt", bothAPIs, never, "the server separates the caches of its tenants"},
 }
 
-// refuse fails on each member of the table that asks for something.
+// refuse fails on each member of the table whose value is not accepted.
 func (b *body) refuse(of api) {
 	for _, row := range refusals {
 		if raw, ok := b.get(row.name); ok && row.api&of != 0 && !row.harmless(raw) {

@@ -95,7 +95,7 @@ type ChatResponse struct {
 	PromptTokenIDs    []int32                 `json:"prompt_token_ids,omitempty"`
 }
 
-// Delta is what a chunk adds.
+// Delta is the part of the message that a chunk adds.
 type Delta struct {
 	Role    string  `json:"role,omitempty"`
 	Content *string `json:"content,omitempty"`
@@ -133,7 +133,7 @@ type CompletionLogprobs struct {
 // TopLogprobs is an object from token to log-probability, best first; nil is null.
 type TopLogprobs []TopLogprob
 
-// MarshalJSON writes the object in order; of tokens with the same text the first, the likelier, stays.
+// MarshalJSON writes the object in order; of tokens with the same text only the first, the most likely, is written.
 func (t TopLogprobs) MarshalJSON() ([]byte, error) {
 	if t == nil {
 		return []byte("null"), nil
@@ -191,7 +191,7 @@ type CompletionResponse struct {
 	Usage   json.RawMessage    `json:"usage,omitempty"`
 }
 
-// Model is one entry of /v1/models. Root is hidden: it would show paths of the server.
+// Model is one entry of /v1/models. It has no member root, which in vLLM shows a path of the server.
 type Model struct {
 	ID          string  `json:"id"`
 	Object      string  `json:"object"`
@@ -199,7 +199,7 @@ type Model struct {
 	OwnedBy     string  `json:"owned_by"`
 	Parent      *string `json:"parent"`
 	MaxModelLen int     `json:"max_model_len"`
-	State       string  `json:"state,omitempty"` // of an adapter: where it is now
+	State       string  `json:"state,omitempty"` // of an adapter: disk, loading, device or failed
 }
 
 // ModelList is the answer of /v1/models.

@@ -6,10 +6,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// loadBuckets are those of an adapter's load: from memory to a slow disk or a bucket far away.
+// loadBuckets are the histogram buckets of an adapter's load, in seconds: from the page cache to a slow disk or a
+// remote bucket.
 var loadBuckets = []float64{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30}
 
-// AdapterTier is what one tier of the adapter cache holds: disk, host or device.
+// AdapterTier has the figures of one tier of the adapter cache: disk, host or device.
 type AdapterTier struct {
 	Tier   string
 	Count  int
@@ -17,7 +18,7 @@ type AdapterTier struct {
 	Pinned int
 }
 
-// AdapterStats is what the adapter cache reports at each scrape.
+// AdapterStats are the adapter cache's figures at a scrape, by tier.
 type AdapterStats struct{ Tiers []AdapterTier }
 
 // WatchAdapters adds the gauges of the adapter cache; stats is called at each scrape, from any goroutine. Call it once.
@@ -53,7 +54,7 @@ func (c *adapterCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// adapterMetrics are the events of the adapter cache and of its tenants.
+// adapterMetrics are the counters of the adapter cache and of tenants.
 type adapterMetrics struct {
 	loads, evictions                                           *prometheus.CounterVec
 	loadTime                                                   *prometheus.HistogramVec
@@ -68,10 +69,11 @@ func newAdapterMetrics(m *Metrics) adapterMetrics {
 	a := adapterMetrics{
 		loads: counter("weft:adapter_loads_total",
 			"Loads of adapters by the tier that they came from and how they ended.", "from", "result"),
-		evictions: counter("weft:adapter_evictions_total", "Adapters that left a tier for want of room.", "tier"),
-		tenants:   newTenantLabels(maxTenantLabels),
+		evictions: counter("weft:adapter_evictions_total",
+			"Adapters evicted from a tier because its memory was needed.", "tier"),
+		tenants: newTenantLabels(maxTenantLabels),
 		tenantRequests: counter("weft:tenant_requests_total",
-			"Finished sequences by tenant; those without a name of their own are other.", "tenant"),
+			"Finished sequences by tenant; tenants beyond the limit of label values are counted as other.", "tenant"),
 		tenantPrompt: counter("weft:tenant_prompt_tokens_total", "Prompt tokens of finished sequences by tenant.",
 			"tenant"),
 		tenantGenerated: counter("weft:tenant_generation_tokens_total",
@@ -94,7 +96,7 @@ func newAdapterMetrics(m *Metrics) adapterMetrics {
 	return a
 }
 
-// AdapterLoaded records a load that began at the tier disk or host; failed is how it ended.
+// AdapterLoaded records a load from the tier disk or host, and whether it failed.
 func (m *Metrics) AdapterLoaded(from string, took time.Duration, failed bool) {
 	result := "ok"
 	if failed {
@@ -105,10 +107,10 @@ func (m *Metrics) AdapterLoaded(from string, took time.Duration, failed bool) {
 	m.adapters.loads.WithLabelValues(from, result).Inc()
 }
 
-// AdapterEvicted records that an adapter left the tier host or device for want of room.
+// AdapterEvicted records that an adapter was evicted from the tier host or device because its memory was needed.
 func (m *Metrics) AdapterEvicted(tier string) { m.adapters.evictions.WithLabelValues(tier).Inc() }
 
-// tenant records what a finished sequence cost its tenant.
+// tenant records a finished sequence for its tenant.
 func (m *Metrics) tenant(s *Sequence) {
 	a := &m.adapters
 	label := a.tenants.of(s.Tenant, uint64(max(s.PromptTokens+s.GenerationTokens, 0)))
@@ -122,7 +124,7 @@ func (m *Metrics) tenant(s *Sequence) {
 	}
 }
 
-// queued is how long a sequence waited, to its end where it was never scheduled.
+// queued returns how long a sequence waited in the queue; one that was never scheduled waited until it ended.
 func queued(s *Sequence) time.Duration {
 	until := s.Scheduled
 	if until.IsZero() {

@@ -8,10 +8,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// EngineStats is what the engine reports at each scrape; the three counts never fall.
+// EngineStats are the engine's figures at a scrape. PrefixQueries, PrefixHits and Preemptions are counters.
 type EngineStats struct {
 	Running, Waiting int
-	KVUsage          float64 // share of the KV pages in use, 0 to 1
+	KVUsage          float64 // fraction of the KV pages in use, 0 to 1
 	PrefixQueries    uint64  // prompt tokens looked up in the prefix cache
 	PrefixHits       uint64  // of these, found
 	Preemptions      uint64
@@ -28,15 +28,17 @@ func (m *Metrics) Watch(stats func() EngineStats) {
 		return prometheus.NewDesc(name, help, labels, l)
 	}
 	m.registry.MustRegister(&engineCollector{
-		stats:       stats,
-		running:     desc("vllm:num_requests_running", "Sequences in the running batch."),
-		waiting:     desc("vllm:num_requests_waiting", "Sequences waiting to be scheduled."),
-		usage:       desc("vllm:kv_cache_usage_perc", "Share of the KV cache in use; 1 is all of it."),
-		oldUsage:    desc("vllm:gpu_cache_usage_perc", "Older name of vllm:kv_cache_usage_perc."),
-		queries:     desc("vllm:prefix_cache_queries_total", "Prompt tokens looked up in the prefix cache."),
-		hits:        desc("vllm:prefix_cache_hits_total", "Prompt tokens found in the prefix cache."),
-		preemptions: desc("vllm:num_preemptions_total", "Sequences whose pages were taken, to be recomputed later."),
-		lora: prometheus.NewDesc("vllm:lora_requests_info", "Adapters at work; the value is the time in Unix seconds.",
+		stats:    stats,
+		running:  desc("vllm:num_requests_running", "Sequences in the running batch."),
+		waiting:  desc("vllm:num_requests_waiting", "Sequences waiting to be scheduled."),
+		usage:    desc("vllm:kv_cache_usage_perc", "Fraction of the KV cache in use, 0 to 1."),
+		oldUsage: desc("vllm:gpu_cache_usage_perc", "Older name of vllm:kv_cache_usage_perc."),
+		queries:  desc("vllm:prefix_cache_queries_total", "Prompt tokens looked up in the prefix cache."),
+		hits:     desc("vllm:prefix_cache_hits_total", "Prompt tokens found in the prefix cache."),
+		preemptions: desc("vllm:num_preemptions_total",
+			"Preemptions: a sequence's pages were taken and it is recomputed later."),
+		lora: prometheus.NewDesc("vllm:lora_requests_info",
+			"Adapters of running and waiting requests; the value is the time in Unix seconds.",
 			[]string{"max_lora", "running_lora_adapters", "waiting_lora_adapters"}, nil),
 		memory: prometheus.NewDesc("weft:memory_bytes", "Device memory in use by purpose.", []string{"purpose"}, nil),
 	})
@@ -82,7 +84,7 @@ func (c *engineCollector) Collect(ch chan<- prometheus.Metric) {
 // maxListed bounds the names in a label of vllm:lora_requests_info.
 const maxListed = 128
 
-// listed joins names as the Kubernetes gateway reads them: with commas.
+// listed joins names with commas, as the Kubernetes gateway reads them.
 func listed(names []string) string {
 	clean := make([]string, 0, min(len(names), maxListed))
 	for _, n := range names[:min(len(names), maxListed)] {

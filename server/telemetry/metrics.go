@@ -1,5 +1,5 @@
-// Package telemetry exposes metrics under the names that vLLM's dashboards read and sends OpenTelemetry traces. No
-// metric, span or attribute carries prompt text.
+// Package telemetry exposes metrics under vLLM's names and sends OpenTelemetry traces. No metric, span or attribute
+// contains prompt text.
 package telemetry
 
 import (
@@ -19,7 +19,7 @@ type Config struct {
 	Cache      CacheInfo
 }
 
-// CacheInfo is the shape of the KV cache, reported once by vllm:cache_config_info.
+// CacheInfo is the size of the KV cache, shown by vllm:cache_config_info.
 type CacheInfo struct {
 	PageLen     int // tokens in a page
 	NumPages    int
@@ -38,7 +38,7 @@ var (
 	nBuckets    = []float64{1, 2, 5, 10, 20}
 )
 
-// lengthBuckets is the series 1, 2, 5, 10, ... up to most.
+// lengthBuckets returns the series 1, 2, 5, 10, ... up to most.
 func lengthBuckets(most int) []float64 {
 	var out []float64
 	for scale := 1; ; scale *= 10 {
@@ -67,7 +67,7 @@ type Metrics struct {
 	adapters                                         adapterMetrics
 }
 
-// NewMetrics registers every metric, so that all names are there from the first scrape.
+// NewMetrics registers every metric, so that the first scrape already shows all names.
 func NewMetrics(cfg Config) *Metrics {
 	m := &Metrics{registry: prometheus.NewRegistry(), cfg: cfg}
 	labels := prometheus.Labels{"model_name": cfg.Model, "engine": "0"}
@@ -88,24 +88,29 @@ func NewMetrics(cfg Config) *Metrics {
 	m.promptTokens = counter("vllm:prompt_tokens_total", "Prompt tokens of finished prefills.")
 	m.generationTokens = counter("vllm:generation_tokens_total", "Generated tokens.")
 	m.success = counterVec("vllm:request_success_total", "Finished sequences by reason.", labels, "finished_reason")
-	m.rejections = counterVec("vllm:admission_rejections_total", "Requests refused before the queue.", labels, "reason")
-	m.firstToken = histogram("vllm:time_to_first_token_seconds", "From a request's arrival to its first token.",
+	m.rejections = counterVec("vllm:admission_rejections_total",
+		"Requests refused before they were queued.", labels, "reason")
+	m.firstToken = histogram("vllm:time_to_first_token_seconds",
+		"Time from a request's arrival to its first token.",
 		firstTokenBuckets)
-	m.interToken = histogram("vllm:inter_token_latency_seconds", "Between two tokens of a sequence.", perTokenBuckets)
+	m.interToken = histogram("vllm:inter_token_latency_seconds",
+		"Time between two tokens of a sequence.", perTokenBuckets)
 	m.perToken = histogram("vllm:time_per_output_token_seconds", "Older name of vllm:inter_token_latency_seconds.",
 		perTokenBuckets)
-	m.endToEnd = histogram("vllm:e2e_request_latency_seconds", "From a request's arrival to its end.", latencyBuckets)
-	m.queue = histogram("vllm:request_queue_time_seconds", "From the queue to the first scheduled step.",
+	m.endToEnd = histogram("vllm:e2e_request_latency_seconds",
+		"Time from a request's arrival to its end.", latencyBuckets)
+	m.queue = histogram("vllm:request_queue_time_seconds", "Time from entering the queue to the first scheduled step.",
 		latencyBuckets)
-	m.prefill = histogram("vllm:request_prefill_time_seconds", "From the first scheduled step to the first token.",
+	m.prefill = histogram("vllm:request_prefill_time_seconds", "Time from the first scheduled step to the first token.",
 		latencyBuckets)
-	m.decode = histogram("vllm:request_decode_time_seconds", "From the first token to the last.", latencyBuckets)
-	m.inference = histogram("vllm:request_inference_time_seconds", "From the first scheduled step to the last token.",
+	m.decode = histogram("vllm:request_decode_time_seconds", "Time from the first token to the last.", latencyBuckets)
+	m.inference = histogram("vllm:request_inference_time_seconds",
+		"Time from the first scheduled step to the last token.",
 		latencyBuckets)
 	m.promptLen = histogram("vllm:request_prompt_tokens", "Prompt tokens of a sequence.", lengths)
 	m.generationLen = histogram("vllm:request_generation_tokens", "Generated tokens of a sequence.", lengths)
 	m.maxGenerated = histogram("vllm:request_max_num_generation_tokens",
-		"Most tokens any choice of a request generated.", lengths)
+		"Generated tokens of a request's longest choice.", lengths)
 	m.paramN = histogram("vllm:request_params_n", "Parameter n of requests.", nBuckets)
 	m.paramMaxTokens = histogram("vllm:request_params_max_tokens", "Parameter max_tokens of requests.", lengths)
 	m.stepTokens = histogram("vllm:iteration_tokens_total", "Tokens computed in one step of the engine.", stepBuckets)
@@ -153,7 +158,7 @@ func (m *Metrics) Handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError})
 }
 
-// Sequence is the record of one finished sequence. Zero times are marks it never reached.
+// Sequence is the record of one finished sequence. A time is zero where the sequence ended before that point.
 type Sequence struct {
 	Reason                                        string // stop, length, abort or error
 	Tenant                                        string // "": default
@@ -190,7 +195,7 @@ func (m *Metrics) FirstToken(since time.Duration) {
 	m.firstToken.Observe(since.Seconds())
 }
 
-// NextToken records the time since the sequence's token before.
+// NextToken records the time since the sequence's previous token.
 func (m *Metrics) NextToken(since time.Duration) {
 	m.generationTokens.Inc()
 	m.interToken.Observe(since.Seconds())
@@ -205,7 +210,7 @@ func (m *Metrics) Params(n, maxTokens int) {
 	}
 }
 
-// LongestChoice records the most tokens that a choice of one request generated.
+// LongestChoice records the number of tokens of a request's longest choice.
 func (m *Metrics) LongestChoice(tokens int) { m.maxGenerated.Observe(float64(tokens)) }
 
 // Step records the tokens computed in one step of the engine.
@@ -214,7 +219,7 @@ func (m *Metrics) Step(tokens int) { m.stepTokens.Observe(float64(tokens)) }
 // Rejected counts a refused request; reason is max_num_queued_reqs or draining.
 func (m *Metrics) Rejected(reason string) { m.rejections.WithLabelValues(reason).Inc() }
 
-// HTTP records one exchange; handler is the route's pattern, so that its values are few.
+// HTTP records one HTTP request; handler is the route's pattern, so that the label has few values.
 func (m *Metrics) HTTP(handler, method string, status int, took time.Duration) {
 	m.httpRequests.WithLabelValues(handler, method, strconv.Itoa(status)).Inc()
 	m.httpDuration.WithLabelValues(handler, method).Observe(took.Seconds())

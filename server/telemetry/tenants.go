@@ -11,13 +11,15 @@ import (
 // maxTenantLabels bounds the values of the label tenant over the process's life, "other" not counted.
 const maxTenantLabels = 64
 
-// tenantLabels decides which tenants have series of their own. A name once given is kept, since counters must not fall.
-// Half of the names go to whom is seen first; the others to tenants that come to use more than the least of the named.
+// tenantLabels decides which tenants have time series of their own. A tenant keeps its label once it has one, since
+// counters must not decrease. Half of the labels go to the tenants that are seen first, the others to tenants that
+// later use more tokens than the least of the labelled ones.
 type tenantLabels struct {
 	mu    sync.Mutex
 	limit int
 	named map[string]uint64 // tokens since the tenant was first seen
-	// of tenants without a name, at most 4·limit of them; when full all lose what the least has (Misra and Gries 1982)
+	// of tenants without a label, at most 4·limit of them; when it is full, the least count is subtracted from all
+	// (Misra and Gries 1982)
 	use map[string]uint64
 }
 
@@ -25,7 +27,7 @@ func newTenantLabels(limit int) *tenantLabels {
 	return &tenantLabels{limit: limit, named: map[string]uint64{}, use: map[string]uint64{}}
 }
 
-// of returns the label of a tenant that used tokens more.
+// of counts tokens of a tenant and returns its label.
 func (l *tenantLabels) of(tenant string, tokens uint64) string {
 	if tenant == "" {
 		tenant = "default"
@@ -52,7 +54,7 @@ func (l *tenantLabels) of(tenant string, tokens uint64) string {
 	return tenant
 }
 
-// decay makes room among the tenants without a name.
+// decay removes the tenants with the least count from those without a label.
 func (l *tenantLabels) decay() {
 	least := slices.MinFunc(slices.Collect(maps.Values(l.use)), cmp.Compare[uint64])
 	for name, n := range l.use {

@@ -19,15 +19,15 @@ import (
 	"go.opentelemetry.io/otel/trace/noop"
 )
 
-// Traces starts a span for each request and, when a sequence has ended, its children queue, prefill and decode.
+// Traces starts a span for each request and, when a sequence has ended, adds its child spans queue, prefill and decode.
 type Traces struct {
 	tracer   trace.Tracer
 	shutdown func(context.Context) error
 }
 
 // NewTraces exports over OTLP/HTTP where OTEL_EXPORTER_OTLP_ENDPOINT or OTEL_EXPORTER_OTLP_TRACES_ENDPOINT is set; the
-// exporter reads the other OTEL_ variables, and what it cannot send is a warning in log. Otherwise it does nothing, at
-// no cost.
+// exporter reads the other OTEL_ variables and logs a warning where it cannot send. Without these variables nothing is
+// traced.
 func NewTraces(ctx context.Context, version string, log *slog.Logger) (*Traces, error) {
 	if os.Getenv("OTEL_EXPORTER_OTLP_ENDPOINT") == "" && os.Getenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") == "" {
 		return NoTraces(), nil
@@ -52,13 +52,13 @@ func NoTraces() *Traces {
 	return &Traces{tracer: noop.NewTracerProvider().Tracer(""), shutdown: func(context.Context) error { return nil }}
 }
 
-// Shutdown sends what is still held.
+// Shutdown sends the spans that are still buffered.
 func (t *Traces) Shutdown(ctx context.Context) error { return t.shutdown(ctx) }
 
 // Span is one request's span. Methods of a nil Span do nothing.
 type Span struct {
 	tracer trace.Tracer
-	ctx    context.Context //nolint:containedctx // the parent of the children, which are made when the marks are known
+	ctx    context.Context //nolint:containedctx // parent of the child spans, made later
 	span   trace.Span
 }
 
@@ -69,7 +69,7 @@ func (t *Traces) Start(ctx context.Context, header http.Header, name string) *Sp
 	return &Span{t.tracer, ctx, span}
 }
 
-// TraceID returns the id for logs; empty where nothing is traced.
+// TraceID returns the trace's id for logs; "" where nothing is traced.
 func (s *Span) TraceID() string {
 	if s == nil || !s.span.SpanContext().HasTraceID() || !s.span.IsRecording() {
 		return ""
@@ -98,8 +98,8 @@ func (s *Span) Set(key string, v any) {
 	}
 }
 
-// Stages adds the children queue, prefill and, where tokens were generated, decode of choice number index, from the
-// marks of its record.
+// Stages adds the child spans queue, prefill and, where tokens were generated, decode of choice number index, from the
+// times of its record.
 func (s *Span) Stages(index int, q Sequence) {
 	if s == nil || !s.span.IsRecording() {
 		return

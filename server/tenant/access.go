@@ -18,29 +18,29 @@ const (
 	saveEvery = time.Second
 )
 
-// Options are the settings of an Access. The zero value serves the tenant Default alone, without keys and without a
+// Options are the settings of an Access. The zero value has the tenant Default alone, without keys and without a
 // database.
 type Options struct {
 	Store *Store
-	// Keys are further keys of the tenant Default, with every scope: those of a file.
+	// Keys are keys of the tenant Default beside those of the store, with every scope, such as those of --api-key-file.
 	Keys []string
-	// Open lets requests without a key in, as Default with every scope, as long as no key was ever made: for a server
-	// on loopback.
+	// Open accepts requests without a key as Default with every scope, as long as no key was ever made: for a server on
+	// loopback.
 	Open bool
 	Log  *slog.Logger     // nil: none
 	Now  func() time.Time // nil: time.Now
 }
 
-// Access is a running server's view of tenants and keys, and the account of what they spend. Safe for concurrent use.
+// Access is a running server's copy of tenants and keys, and counts what tenants use. Safe for concurrent use.
 type Access struct {
 	opt Options
-	// under which the spend is stored; new with every process, so that an earlier one's counts as another server's
+	// under which the usage is stored; every process has a new one, so that an earlier process counts as another server
 	server string
 	keys   [][sha256.Size]byte
 	view   atomic.Pointer[view]
 
 	mu       sync.Mutex
-	accounts map[string]*account // of tenants with a spend or requests at work
+	accounts map[string]*account // of tenants with recent usage or running requests
 	days     map[dayKey]*dayCount
 
 	reading sync.Mutex // one refresh or save at a time
@@ -49,20 +49,20 @@ type Access struct {
 	stopped chan struct{}
 }
 
-// view is what the database held at one count of changes. It is never changed.
+// view is an immutable copy of the database's tenants and keys at one count of changes.
 type view struct {
 	counter int64
 	tenants map[string]*Settings
 	keys    map[[sha256.Size]byte]*Key
 }
 
-// account is one tenant's spend and its requests at work.
+// account is one tenant's recent usage and its running requests.
 type account struct {
 	window  window
 	working int64
 }
 
-// NewAccess reads tenants, keys and the spend of the last minutes. With a store it follows changes until Close.
+// NewAccess reads tenants, keys and the usage of the last minutes. With a store it polls for changes until Close.
 func NewAccess(ctx context.Context, opt Options) (*Access, error) {
 	if opt.Now == nil {
 		opt.Now = time.Now
@@ -89,21 +89,22 @@ func NewAccess(ctx context.Context, opt Options) (*Access, error) {
 	return a, nil
 }
 
-// Open returns an Access that lets everybody in as Default: for a process that nobody else can reach, and for tests.
+// Open returns an Access that accepts every request as Default: for a server that only this process can reach, and for
+// tests.
 func Open() *Access {
-	a, _ := NewAccess(context.Background(), Options{Open: true}) // without a store nothing can fail
+	a, _ := NewAccess(context.Background(), Options{Open: true}) // fails only with a store
 	return a
 }
 
 // Store returns the store, nil where there is none.
 func (a *Access) Store() *Store { return a.opt.Store }
 
-// NeedsKey says whether requests need a key: always, but where Open was given and no key was ever made.
+// NeedsKey reports whether requests need a key: always, unless Open was given and no key was ever made.
 func (a *Access) NeedsKey() bool {
 	return !a.opt.Open || len(a.keys) > 0 || len(a.view.Load().keys) > 0
 }
 
-// HasKeys says whether any key could be used now: a server without one, and not Open, answers nobody.
+// HasKeys reports whether any key can be used now. A server that needs keys and has none answers no request.
 func (a *Access) HasKeys() bool {
 	if len(a.keys) > 0 {
 		return true
@@ -116,7 +117,7 @@ func (a *Access) HasKeys() bool {
 	return false
 }
 
-// Grant is what a request may do. It is never changed.
+// Grant is what a request may do. It is immutable.
 type Grant struct {
 	Tenant         string
 	Key            string // the key's id; "" without one, "file" for those of Options.Keys
@@ -125,14 +126,14 @@ type Grant struct {
 	DefaultAdapter string // the key's, else the tenant's
 }
 
-// Has says whether a scope is granted.
+// Has reports whether a scope is granted.
 func (g *Grant) Has(s Scope) bool { return slices.Contains(g.Scopes, s) }
 
-// Operator says whether the grant may act on every tenant: an admin of Default.
+// Operator reports whether the grant may act on every tenant: an admin of Default.
 func (g *Grant) Operator() bool { return g.Tenant == Default && g.Has(Admin) }
 
 // Authenticate returns what a key grants. ErrNoKey: it is unknown, revoked or expired, or its tenant is gone. Keys are
-// found by their SHA-256, so that the time of the search says nothing about them.
+// looked up by their SHA-256, so that the time of the lookup reveals nothing about them.
 func (a *Access) Authenticate(key string) (*Grant, error) {
 	v := a.view.Load()
 	all := []Scope{Admin, Infer, Metrics}
@@ -153,7 +154,7 @@ func (a *Access) Authenticate(key string) (*Grant, error) {
 	if k, ok := v.keys[hash]; ok && subtle.ConstantTimeCompare(hash[:], k.hash[:]) == 1 && k.Usable(a.opt.Now()) {
 		return v.grant(k.Tenant, k.ID, k.Scopes, k.DefaultAdapter)
 	}
-	if !a.NeedsKey() { // clients that cannot do without a key send any
+	if !a.NeedsKey() { // some clients cannot omit the key and send any text
 		return v.grant(Default, "", all, "")
 	}
 	return nil, ErrNoKey
@@ -175,28 +176,28 @@ func (v *view) grant(tenant, key string, scopes []Scope, adapter string) (*Grant
 type Limit struct {
 	Quota string // the setting's name
 	Limit int64
-	Retry time.Duration // when to come again; 0: never, the request is larger than the quota
+	Retry time.Duration // when the request can be repeated; 0: never, it is larger than the quota
 }
 
 // Error names the quota and its limit.
 func (l *Limit) Error() string {
 	if l.Retry == 0 {
-		return fmt.Sprintf("the request is larger than %s of its tenant, %d", l.Quota, l.Limit)
+		return fmt.Sprintf("the request is larger than its tenant's %s, %d", l.Quota, l.Limit)
 	}
 	return fmt.Sprintf("the tenant's %s, %d, is used up", l.Quota, l.Limit)
 }
 
-// Rates are the state of a tenant's quotas a minute.
+// Rates is the state of a tenant's quotas per minute.
 type Rates struct{ Requests, Tokens Rate }
 
-// Ticket is a request at work. Close it on every path.
+// Ticket is a running request. Close it on every path.
 type Ticket struct {
 	a     *Access
 	grant *Grant
 	once  sync.Once
 }
 
-// Begin counts a request against its tenant's quotas, or returns a *Limit. The rates are good for the answer's headers
+// Begin counts a request against its tenant's quotas, or returns a *Limit. The rates are valid for the answer's headers
 // in both cases.
 func (a *Access) Begin(g *Grant) (*Ticket, Rates, error) {
 	a.mu.Lock()
@@ -211,7 +212,7 @@ func (a *Access) Begin(g *Grant) (*Ticket, Rates, error) {
 	return &Ticket{a: a, grant: g}, acc.rates(&g.Settings, now), nil
 }
 
-// refuses returns the quota that another request, or prompt tokens of one that has begun, would exceed.
+// refuses returns the quota that another request, or the prompt tokens of a running one, would exceed.
 func (acc *account) refuses(set *Settings, prompt int64, now time.Time) error {
 	w, at := &acc.window, elapsed(now)
 	cur, prev := w.own.add(w.others), w.ownPrev.add(w.prevs)
@@ -265,7 +266,7 @@ func (t *Ticket) Prompt(tokens int) (Rates, error) {
 	return acc.rates(set, now), nil
 }
 
-// Output charges generated tokens, after the fact.
+// Output charges tokens that were generated, even above the quota.
 func (t *Ticket) Output(tokens int) {
 	t.a.mu.Lock()
 	defer t.a.mu.Unlock()

@@ -12,7 +12,7 @@ import (
 	"weft/internal/store"
 )
 
-// keepUsage is how many minutes of stored spend are kept.
+// keepUsage is how many minutes of usage the database keeps for quotas.
 const keepUsage = 24 * 60
 
 func randomID() string {
@@ -21,8 +21,8 @@ func randomID() string {
 	return hex.EncodeToString(b[:])
 }
 
-// follow polls for changes and shares the spend until ctx ends. While the database does not answer, the last view and
-// this server's own counts stay in force.
+// follow polls for changes and exchanges usage with the other servers until ctx ends. While the database does not
+// answer, the last view and this server's own counts are used.
 func (a *Access) follow(ctx context.Context) {
 	defer close(a.stopped)
 	poll, save := time.NewTicker(pollEvery), time.NewTicker(saveEvery)
@@ -46,7 +46,7 @@ func (a *Access) follow(ctx context.Context) {
 	}
 }
 
-// Close stores the spend and stops following. The database stays open.
+// Close stores the usage and stops polling. The database stays open.
 func (a *Access) Close(ctx context.Context) error {
 	if a.stop == nil {
 		return nil
@@ -64,7 +64,7 @@ func (a *Access) Refresh(ctx context.Context) error {
 	}
 	a.reading.Lock()
 	defer a.reading.Unlock()
-	counter, err := s.counter(ctx) // before the rows: what changes in between is read again at the next poll
+	counter, err := s.counter(ctx) // before the rows, so that a change in between is read at the next poll
 	if err != nil || counter == a.view.Load().counter {
 		return err
 	}
@@ -88,7 +88,7 @@ func (a *Access) Refresh(ctx context.Context) error {
 	return nil
 }
 
-// row is a tenant's spend in one minute.
+// row is a tenant's usage in one minute.
 type row struct {
 	tenant string
 	minute int64
@@ -97,7 +97,7 @@ type row struct {
 
 func (r row) id() string { return r.tenant + " " + strconv.FormatInt(r.minute, 10) }
 
-// share stores what this server charged since the last time and reads what the others did.
+// share stores this server's new charges and reads those of the other servers.
 func (a *Access) share(ctx context.Context) error {
 	a.reading.Lock()
 	defer a.reading.Unlock()
@@ -132,7 +132,7 @@ func (a *Access) share(ctx context.Context) error {
 	return nil
 }
 
-// save writes the rows and the counts for billing that have grown, in one transaction, and forgets accounts that hold nothing.
+// save writes the rows and the counts for billing that have grown, in one transaction, and drops idle accounts.
 func (a *Access) save(ctx context.Context) error {
 	now := a.opt.Now()
 	grown, live := a.grown(now)
@@ -140,8 +140,10 @@ func (a *Access) save(ctx context.Context) error {
 	if len(grown)+len(days) > 0 {
 		err := a.opt.Store.db.Tx(ctx, func(tx *store.Tx) error {
 			for _, r := range grown {
-				_, err := tx.Exec(ctx, `INSERT INTO tenant_usage (tenant, server, minute, requests, prompt_tokens, output_tokens) VALUES (?, ?, ?, ?, ?, ?)
-					ON CONFLICT (tenant, server, minute) DO UPDATE SET requests = excluded.requests, prompt_tokens = excluded.prompt_tokens, output_tokens = excluded.output_tokens`,
+				_, err := tx.Exec(ctx, `INSERT INTO tenant_usage (tenant, server, minute, requests, prompt_tokens,
+					output_tokens) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (tenant, server, minute) DO UPDATE SET
+					requests = excluded.requests, prompt_tokens = excluded.prompt_tokens,
+					output_tokens = excluded.output_tokens`,
 					r.tenant, a.server, r.minute, r.requests, r.prompt, r.output)
 				if err != nil {
 					return err
@@ -162,7 +164,7 @@ func (a *Access) save(ctx context.Context) error {
 	return nil
 }
 
-// grown returns the rows that differ from what was saved, and all that are live.
+// grown returns the rows that differ from the saved ones, and all current rows.
 func (a *Access) grown(now time.Time) (grown []row, live map[string]spend) {
 	live = map[string]spend{}
 	a.mu.Lock()

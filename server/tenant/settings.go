@@ -1,5 +1,5 @@
-// Package tenant knows who may use the server, what for and how much: tenants with their settings, API keys kept as
-// hashes, quotas whose spend survives a restart.
+// Package tenant decides what a request may do: tenants with their settings, API keys stored as hashes, and quotas
+// whose counts survive a restart.
 package tenant
 
 import (
@@ -20,17 +20,17 @@ var (
 	ErrNotFound = errors.New("not found")
 	// ErrInvalid says that a name or a setting is refused; the message says why.
 	ErrInvalid = errors.New("refused")
-	// ErrConflict says that what is there forbids the change.
+	// ErrConflict says that the current state forbids the change.
 	ErrConflict = errors.New("conflict")
-	// ErrNoKey says that a key is missing, unknown, revoked or expired: which of them is nobody's business.
+	// ErrNoKey says that a key is missing, unknown, revoked or expired, without revealing which.
 	ErrNoKey = errors.New("a valid API key is needed: send Authorization: Bearer KEY")
 )
 
-// Default is the tenant of the operator: it always exists, keys of a file are its own, and its admin keys may act on
-// every tenant.
+// Default is the tenant of the operator: it always exists, the keys of --api-key-file belong to it, and its admin keys
+// may act on every tenant.
 const Default = "default"
 
-// CheckName refuses what cannot be the name of a tenant or an adapter; what says which of them it is. ErrInvalid.
+// CheckName returns ErrInvalid for an invalid name of a tenant or an adapter; what is the word for it in the message.
 func CheckName(what, name string) error {
 	if err := names.Check(what, name); err != nil {
 		return fmt.Errorf("%w: %w", ErrInvalid, err)
@@ -38,22 +38,23 @@ func CheckName(what, name string) error {
 	return nil
 }
 
-// Prefix is a policy of the prefix cache: who may reuse the KV pages of a prompt's beginning. Adapters are always
-// apart.
+// Prefix is a policy of the prefix cache: which requests may reuse the KV pages of a prompt's prefix. Requests with
+// different adapters never share pages.
 type Prefix string
 
 // Policies.
 const (
 	PrefixTenant Prefix = "tenant" // requests of the same tenant; the default
 	PrefixShared Prefix = "shared" // every tenant with this policy
-	PrefixNone   Prefix = "none"   // nobody, not even the tenant itself
+	PrefixNone   Prefix = "none"   // no other request, not even the same tenant's
 )
 
 // Settings are what the operator grants a tenant. A limit of 0 means none.
 type Settings struct {
-	Weight         float64  `json:"weight"`          // share of the engine against other tenants; default 1
-	DefaultAdapter string   `json:"default_adapter"` // name or name@version for requests that name no model; "": the base model
-	Adapters       []string `json:"adapters"`        // names that may be used, "*" for all of the tenant's own; default all
+	Weight float64 `json:"weight"` // weight in the fair scheduling of tenants; default 1
+	// name or name@version for requests that name no model; "": the base model
+	DefaultAdapter string   `json:"default_adapter"`
+	Adapters       []string `json:"adapters"` // names that may be used, "*" for all of the tenant's own; default all
 	PrefixCache    Prefix   `json:"prefix_cache"`
 
 	RequestsPerMinute  int64 `json:"requests_per_minute"`
@@ -116,7 +117,7 @@ func (s *Settings) Validate() error {
 	return nil
 }
 
-// checkDefault takes "", NAME or NAME@VERSION.
+// checkDefault accepts "", NAME or NAME@VERSION.
 func checkDefault(ref string) error {
 	if ref == "" {
 		return nil
@@ -149,7 +150,7 @@ const (
 type KeySettings struct {
 	Scopes         []Scope `json:"scopes"`
 	DefaultAdapter string  `json:"default_adapter,omitempty"` // instead of the tenant's
-	Hint           string  `json:"hint"`                      // the key's first characters, to know it by
+	Hint           string  `json:"hint"`                      // the key's first characters, to recognize it
 }
 
 // Validate returns an ErrInvalid that names the first bad setting.
@@ -177,7 +178,7 @@ type Key struct {
 	hash [32]byte
 }
 
-// Usable says whether the key opens anything at a time.
+// Usable reports whether the key is valid at a time.
 func (k *Key) Usable(now time.Time) bool {
 	return k.Revoked.IsZero() && (k.Expires.IsZero() || now.Before(k.Expires))
 }

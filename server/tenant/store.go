@@ -17,7 +17,7 @@ import (
 	"weft/internal/store"
 )
 
-// Store changes tenants and keys in the database. Every change is one transaction that also moves the counter which
+// Store changes tenants and keys in the database. Every change is one transaction that also increments the counter that
 // servers poll. Safe for concurrent use, by several processes too.
 type Store struct {
 	db       *store.DB
@@ -28,8 +28,8 @@ type Store struct {
 // AdapterCounter returns how many adapters a tenant has, within a transaction over the same database.
 type AdapterCounter func(ctx context.Context, tx *store.Tx, tenant string) (int64, error)
 
-// NewStore works on an opened database and makes sure that the tenant Default exists. Delete asks adapters whether a
-// tenant still has some.
+// NewStore returns the store in an opened database and makes sure that the tenant Default exists. Delete calls adapters
+// to find out whether a tenant still has some.
 func NewStore(ctx context.Context, db *store.DB, adapters AdapterCounter) (*Store, error) {
 	s := &Store{db: db, adapters: adapters, now: time.Now}
 	settings, err := json.Marshal(DefaultSettings())
@@ -44,7 +44,7 @@ func NewStore(ctx context.Context, db *store.DB, adapters AdapterCounter) (*Stor
 	return s, nil
 }
 
-// change runs f in a transaction and moves the counter.
+// change runs f in a transaction and increments the counter.
 func (s *Store) change(ctx context.Context, f func(*store.Tx) error) error {
 	return s.db.Tx(ctx, func(tx *store.Tx) error {
 		if err := f(tx); err != nil {
@@ -77,7 +77,7 @@ func (s *Store) Create(ctx context.Context, name string, set Settings) (Tenant, 
 	return t, err
 }
 
-// affected is how many rows a statement changed; both drivers say so.
+// affected returns how many rows a statement changed; both drivers support it.
 func affected(r sql.Result, err error) int64 {
 	if err != nil {
 		return 0
@@ -175,7 +175,8 @@ func (s *Store) Delete(ctx context.Context, name string) error {
 			return err
 		}
 		if n > 0 {
-			return fmt.Errorf("%w: tenant %s still has %d adapters; remove them first", ErrConflict, names.Quote(name), n)
+			return fmt.Errorf("%w: tenant %s still has %d adapters; remove them first", ErrConflict,
+				names.Quote(name), n)
 		}
 		r, err := tx.Exec(ctx, "DELETE FROM tenants WHERE name = ?", name)
 		if n := affected(r, err); err == nil && n == 0 {
@@ -196,11 +197,12 @@ const (
 	hintLength = len(keyPrefix) + 4
 )
 
-// hashKey is how a key is kept. A key has 256 random bits: a plain hash cannot be inverted.
+// hashKey returns the hash that is stored in place of a key. A key has 256 random bits, so that a plain hash cannot be
+// inverted.
 func hashKey(key string) [sha256.Size]byte { return sha256.Sum256([]byte(key)) }
 
-// AddKey makes a key for a tenant. secret is the key itself, which nothing keeps: it can be shown once. expires may be
-// zero.
+// AddKey makes a key for a tenant. secret is the key itself, which is not stored and can be shown only now. expires may
+// be zero.
 func (s *Store) AddKey(ctx context.Context, tenant string, set KeySettings, expires time.Time) (secret string, k Key,
 	err error) {
 	slices.Sort(set.Scopes)
@@ -209,7 +211,7 @@ func (s *Store) AddKey(ctx context.Context, tenant string, set KeySettings, expi
 		return "", Key{}, err
 	}
 	if !expires.IsZero() && !expires.After(s.now()) {
-		return "", Key{}, fmt.Errorf("%w: the key would have expired already", ErrInvalid)
+		return "", Key{}, fmt.Errorf("%w: the key's expiry time lies in the past", ErrInvalid)
 	}
 	var random [keyBytes + 8]byte
 	if _, err := rand.Read(random[:]); err != nil {
@@ -292,8 +294,8 @@ func (s *Store) Keys(ctx context.Context, tenant string) ([]Key, error) {
 	return out, rows.Err()
 }
 
-// Revoke ends a key of a tenant (any where tenant is ""); ErrNotFound where it is not one of its keys. A second call
-// changes nothing.
+// Revoke revokes a key of a tenant (of any tenant where tenant is ""); ErrNotFound where it is not one of its keys. A
+// second call changes nothing.
 func (s *Store) Revoke(ctx context.Context, tenant, id string) error {
 	return s.change(ctx, func(tx *store.Tx) error {
 		var owner string

@@ -31,10 +31,10 @@ type UsageRow struct {
 	Usage
 }
 
-// Combination stands for the adapters of a request that uses several.
+// Combination is the adapter name in rows of requests with several adapters.
 const Combination = "(combination)"
 
-// dayKey says what a count of a day is for.
+// dayKey identifies a count of one day.
 type dayKey struct {
 	day                  int64 // of Unix time
 	tenant, adapter, key string
@@ -47,7 +47,7 @@ const secondsPerDay = 24 * 60 * 60
 
 func dayOf(t time.Time) int64 { return t.Unix() / secondsPerDay }
 
-// Record counts a request that has ended for billing, on the day of now. Without a store nothing is kept.
+// Record counts a request that has ended for billing, on the current day. Without a store it does nothing.
 func (t *Ticket) Record(adapter string, u Usage) {
 	if t.a.opt.Store == nil {
 		return
@@ -66,7 +66,7 @@ func (t *Ticket) Record(adapter string, u Usage) {
 	d.now.CompletionTokens += u.CompletionTokens
 }
 
-// unsavedDays returns the counts that have grown since they were saved, and forgets those of past days that have not.
+// unsavedDays returns the counts that have grown since they were saved, and drops those of past days that have not.
 func (a *Access) unsavedDays(now time.Time) map[dayKey]Usage {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -82,7 +82,7 @@ func (a *Access) unsavedDays(now time.Time) map[dayKey]Usage {
 	return out
 }
 
-// saveDays writes counts. A row is this process's own and holds its whole count, so that writing it again after a lost
+// saveDays writes counts. A row belongs to this process and has its whole count, so that writing it again after a lost
 // answer of the database adds nothing.
 func (a *Access) saveDays(ctx context.Context, tx *store.Tx, days map[dayKey]Usage) error {
 	for k, u := range days {
@@ -121,7 +121,7 @@ func ParseDay(text string) (time.Time, error) {
 	}
 	t, err := time.Parse(time.DateOnly, text)
 	if err != nil {
-		return t, fmt.Errorf("%w: %s is no date: write it as 2026-01-31", ErrInvalid, names.Quote(text))
+		return t, fmt.Errorf("%w: %s is not a date: write it as 2026-01-31", ErrInvalid, names.Quote(text))
 	}
 	return t, nil
 }

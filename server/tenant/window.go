@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// spend is what a tenant used within one minute.
+// spend is a tenant's usage in one minute.
 type spend struct{ requests, prompt, output int64 }
 
 func (s spend) add(t spend) spend {
@@ -14,8 +14,8 @@ func (s spend) add(t spend) spend {
 
 func (s spend) tokens() int64 { return s.prompt + s.output }
 
-// window counts a tenant's spend over a sliding minute, out of two fixed minutes: the one before counts in the share of
-// it that still lies within the last 60 seconds. Fixed minutes can be stored, and added up over servers.
+// window counts a tenant's usage in a sliding minute from two fixed minutes: the previous one counts by the fraction of
+// it that still lies within the last 60 seconds. Fixed minutes can be stored and added up over servers.
 type window struct {
 	minute         int64 // of Unix time; now's
 	own, others    spend // of this minute: charged here, and by other servers as far as they have reported
@@ -24,12 +24,12 @@ type window struct {
 
 func minuteOf(t time.Time) int64 { return t.Unix() / 60 }
 
-// elapsed is the part of t's minute that has passed, in [0, 1).
+// elapsed returns the fraction of t's minute that has passed, in [0, 1).
 func elapsed(t time.Time) float64 {
 	return float64(t.UnixNano()-minuteOf(t)*60e9) / 60e9
 }
 
-// advance moves to the minute of t; a clock that goes back moves nothing.
+// advance moves to the minute of t; a clock that runs backwards changes nothing.
 func (w *window) advance(t time.Time) {
 	switch m := minuteOf(t); {
 	case m <= w.minute:
@@ -50,15 +50,15 @@ func (w *window) report(minute int64, s spend) {
 	}
 }
 
-// idle says that nothing of it counts any more.
+// idle reports whether the window counts nothing any more.
 func (w *window) idle() bool {
 	return w.own.add(w.others).add(w.ownPrev).add(w.prevs) == spend{}
 }
 
-// Rate is a limit a minute and what is left of it. Limit 0: no limit.
+// Rate is a limit per minute and what is left of it. Limit 0: no limit.
 type Rate struct {
 	Limit, Remaining int64
-	Reset            time.Duration // until all of it is there again, if nothing more is used
+	Reset            time.Duration // until all of it is available again, if nothing more is used
 }
 
 // rate returns how much of limit is left at t, where prev and cur were used in the last minute and in this one.
@@ -82,11 +82,11 @@ func used(prev, cur int64, at float64) int64 {
 
 // wait returns how long until need more fit in limit, if nothing else is used meanwhile; need is at most limit.
 func wait(limit, need, prev, cur int64, at float64) time.Duration {
-	room := float64(limit - need)
-	if left := room - float64(cur); left >= 0 { // the last minute's share must fall to left
+	free := float64(limit - need)
+	if left := free - float64(cur); left >= 0 { // the last minute's part must fall to left
 		return minutes(math.Max(0, 1-left/float64(max(prev, 1))-at))
 	}
-	return minutes(1 - at + 1 - room/float64(cur))
+	return minutes(1 - at + 1 - free/float64(cur))
 }
 
 // minutes rounds up to a millisecond.

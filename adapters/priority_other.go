@@ -2,4 +2,4 @@
 
 package adapters
 
-func polite() {}
+func lowerPriority() {}

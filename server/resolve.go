@@ -20,24 +20,25 @@ import (
 	"weft/server/tenant"
 )
 
-// target is what answers a request: the base model, alone or with adapters of the tenant.
-type target struct {
-	param string // the member that named it
-	name  string // of the model in answers
+// resolved is what the model name and the adapters of a request resolve to: the base model, alone or with versions of
+// the tenant's adapters.
+type resolved struct {
+	param string // the request's member that named it
+	name  string // model name in the answer
 	uses  []use  // none: the base model
 }
 
-// use is an adapter with the factor on its own scale.
+// use is an adapter with the request's multiplier of its scale.
 type use struct {
 	adapters.Version
 	scale float64
 }
 
-// key names the weights for the prefix cache: a digest, or the digests of a combination with their scales. Equal keys
-// mean equal weights in equal order.
-func (t *target) key() string {
-	parts := make([]string, len(t.uses))
-	for i, u := range t.uses {
+// key identifies the weights for the prefix cache: a digest, or the digests of a combination with their scales. Equal
+// keys mean equal weights in equal order.
+func (m *resolved) key() string {
+	parts := make([]string, len(m.uses))
+	for i, u := range m.uses {
 		if parts[i] = u.Digest; u.scale != 1 {
 			parts[i] += "*" + strconv.FormatFloat(u.scale, 'x', -1, 32)
 		}
@@ -45,10 +46,10 @@ func (t *target) key() string {
 	return strings.Join(parts, "+")
 }
 
-// describe is the header x-weft-adapter: tenant/name@digest, with scales in a combination.
-func (t *target) describe() string {
-	parts := make([]string, len(t.uses))
-	for i, u := range t.uses {
+// describe returns the header x-weft-adapter: tenant/name@digest, with scales in a combination.
+func (m *resolved) describe() string {
+	parts := make([]string, len(m.uses))
+	for i, u := range m.uses {
 		if parts[i] = u.Ref(); u.scale != 1 {
 			parts[i] += ";scale=" + strconv.FormatFloat(u.scale, 'g', -1, 32)
 		}
@@ -56,46 +57,46 @@ func (t *target) describe() string {
 	return strings.Join(parts, ", ")
 }
 
-// billedAs is the name under which usage counts: the adapter's, "" for the base model.
-func (t *target) billedAs() string {
-	switch len(t.uses) {
+// billedAs returns the adapter's name for billing, "" for the base model.
+func (m *resolved) billedAs() string {
+	switch len(m.uses) {
 	case 0:
 		return ""
 	case 1:
-		return t.uses[0].Name
+		return m.uses[0].Name
 	}
 	return tenant.Combination
 }
 
-// target finds what a request names and says it in the answer's headers.
-func (s *Server) target(c *gin.Context, p *openai.Params) (*target, error) {
+// resolve finds the model and the adapters that a request names, and sets the response headers that name them.
+func (s *Server) resolve(c *gin.Context, p *openai.Params) (*resolved, error) {
 	g := grantOf(c)
 	param, named, err := s.named(g, p)
 	if err != nil {
 		return nil, err
 	}
-	t := &target{param: param, name: s.cfg.Model}
+	m := &resolved{param: param, name: s.cfg.Model}
 	for _, l := range named {
-		v, err := s.resolve(c.Request.Context(), g, param, l.ID)
+		v, err := s.findVersion(c.Request.Context(), g, param, l.ID)
 		if err != nil {
 			return nil, err
 		}
 		if l.Scale != 0 {
-			t.uses = append(t.uses, use{v, l.Scale})
+			m.uses = append(m.uses, use{v, l.Scale})
 		}
 	}
-	if err := t.order(); err != nil {
+	if err := m.order(); err != nil {
 		return nil, err
 	}
 	c.Header("x-weft-model", s.cfg.Model)
-	if len(t.uses) > 0 {
-		c.Header("x-weft-adapter", t.describe())
-		note(c, "adapter", t.describe())
+	if len(m.uses) > 0 {
+		c.Header("x-weft-adapter", m.describe())
+		note(c, "adapter", m.describe())
 	}
-	if len(t.uses) == 1 {
-		t.name = t.uses[0].Name
+	if len(m.uses) == 1 {
+		m.name = m.uses[0].Name
 	}
-	return t, nil
+	return m, nil
 }
 
 // named lists the adapters of a request and the member that names them: lora, adapter_id or model, else the key's or
@@ -120,7 +121,8 @@ func (s *Server) named(g *tenant.Grant, p *openai.Params) (param string, list []
 	return "model", list, err
 }
 
-// adapterRef is what a model's name says of an adapter: NAME or NAME@VERSION, also behind the base's name and a colon.
+// adapterRef returns the adapter that a model name refers to: NAME or NAME@VERSION, optionally after the base's name
+// and a colon. base is true where the name is the base model's.
 func (s *Server) adapterRef(model string) (ref string, base bool) {
 	if model == s.cfg.Model {
 		return "", true
@@ -128,9 +130,9 @@ func (s *Server) adapterRef(model string) (ref string, base bool) {
 	return strings.TrimPrefix(model, s.cfg.Model+":"), false
 }
 
-// resolve finds NAME[@VERSION] among the tenant's adapters. Unknown, foreign and forbidden ones take the same path to
-// the same answer.
-func (s *Server) resolve(ctx context.Context, g *tenant.Grant, param, ref string) (adapters.Version, error) {
+// findVersion finds NAME[@VERSION] among the tenant's adapters. An adapter that does not exist, belongs to another
+// tenant or is not allowed gives the same error.
+func (s *Server) findVersion(ctx context.Context, g *tenant.Grant, param, ref string) (adapters.Version, error) {
 	name, version, versioned := strings.Cut(ref, "@")
 	v, err := adapters.Version{}, adapters.ErrNotFound
 	if s.deps.Adapters != nil && (version != "" || !versioned) {
@@ -151,64 +153,65 @@ func (s *Server) noModel(param, name string) error {
 		Message: fmt.Sprintf("The model %q does not exist; this server has %q.", name, s.cfg.Model)}
 }
 
-// order sorts a combination by digest, so that equal ones are equal bit for bit, whatever order they were named in.
-func (t *target) order() error {
-	slices.SortStableFunc(t.uses, func(a, b use) int { return cmp.Compare(a.Digest, b.Digest) })
-	for i := 1; i < len(t.uses); i++ {
-		if t.uses[i].Digest == t.uses[i-1].Digest {
-			return openai.Invalid(t.param, "invalid_value", "%s names the same adapter twice.", t.param)
+// order sorts a combination by digest, so that results are bitwise equal whatever order a request names the adapters
+// in.
+func (m *resolved) order() error {
+	slices.SortStableFunc(m.uses, func(a, b use) int { return cmp.Compare(a.Digest, b.Digest) })
+	for i := 1; i < len(m.uses); i++ {
+		if m.uses[i].Digest == m.uses[i-1].Digest {
+			return openai.Invalid(m.param, "invalid_value", "%s names the same adapter twice.", m.param)
 		}
 	}
 	return nil
 }
 
-// leases are the adapters of one request, resident until each of its sequences has let go.
+// leases are the adapters of one request; they stay in memory until each of its sequences has ended.
 type leases struct {
 	uses  []lora.Use
 	held  []adapters.Lease
 	users atomic.Int32
 }
 
-// acquire waits, outside of any batch, until the target's adapters are resident.
-func (s *Server) acquire(ctx context.Context, t *target) (*leases, error) {
+// acquire waits, outside of any batch, until the adapters of a request are in memory.
+func (s *Server) acquire(ctx context.Context, m *resolved) (*leases, error) {
 	l := &leases{}
-	if len(t.uses) == 0 {
+	if len(m.uses) == 0 {
 		return l, nil
 	}
-	vs := make([]adapters.Version, len(t.uses))
-	for i, u := range t.uses {
+	vs := make([]adapters.Version, len(m.uses))
+	for i, u := range m.uses {
 		vs[i] = u.Version
 	}
 	var err error
 	if l.held, err = s.deps.Adapters.AcquireAll(ctx, vs...); err != nil {
-		return nil, s.notAcquired(t, err)
+		return nil, s.notAcquired(m, err)
 	}
-	for i, u := range t.uses {
+	for i, u := range m.uses {
 		w := l.held[i].Weights()
-		if combined := len(t.uses) > 1 || u.scale != 1; combined {
+		if combined := len(m.uses) > 1 || u.scale != 1; combined {
 			err = errors.Join(err, w.Combinable())
 		}
 		l.uses = append(l.uses, lora.Use{Weights: w, Scale: float32(u.scale)})
 	}
 	if err != nil {
 		l.release()
-		return nil, fmt.Errorf("adapter %s: %w", t.describe(), err)
+		return nil, fmt.Errorf("adapter %s: %w", m.describe(), err)
 	}
 	return l, nil
 }
 
-// notAcquired tells an adapter that was removed since it was resolved from one that cannot be loaded.
-func (s *Server) notAcquired(t *target, err error) error {
+// notAcquired distinguishes an adapter that was removed after it was resolved from one that cannot be loaded.
+func (s *Server) notAcquired(m *resolved, err error) error {
 	switch {
-	case errors.Is(err, adapters.ErrNotFound) && len(t.uses) == 1:
-		return s.noModel(t.param, t.uses[0].Name)
+	case errors.Is(err, adapters.ErrNotFound) && len(m.uses) == 1:
+		return s.noModel(m.param, m.uses[0].Name)
 	case errors.Is(err, adapters.ErrNotFound):
-		return s.noModel(t.param, t.describe())
+		return s.noModel(m.param, m.describe())
 	case errors.Is(err, adapters.ErrLoadFailed), errors.Is(err, adapters.ErrCorrupt),
 		errors.Is(err, adapters.ErrInvalid):
 		err = fmt.Errorf("%w: %w", errAdapterFails, err)
 	}
-	return fmt.Errorf("adapter %s: %w", t.describe(), err)
+	return fmt.Errorf("adapter %s: %w", m.describe(), err)
 }
 
 func (l *leases) release() {
@@ -217,25 +220,25 @@ func (l *leases) release() {
 	}
 }
 
-// done is one sequence's end.
+// done is called when one sequence has ended.
 func (l *leases) done() {
 	if l.users.Add(-1) == 0 {
 		l.release()
 	}
 }
 
-// maxTemplates bounds the parsed templates of adapters that are kept.
+// maxTemplates bounds the number of parsed adapter templates that are kept.
 const maxTemplates = 128
 
-// template returns the chat template of a target: its adapter's own, else the base's. A combination has the base's.
-func (s *Server) template(t *target) (Renderer, error) {
-	if len(t.uses) != 1 || t.uses[0].ChatTemplate == "" || s.deps.ParseTemplate == nil {
+// template returns the chat template to use: the adapter's own, else the base's. A combination uses the base's.
+func (s *Server) template(m *resolved) (Renderer, error) {
+	if len(m.uses) != 1 || m.uses[0].ChatTemplate == "" || s.deps.ParseTemplate == nil {
 		if s.deps.Template == nil {
 			return nil, errNoTemplate
 		}
 		return s.deps.Template, nil
 	}
-	u := &t.uses[0]
+	u := &m.uses[0]
 	key := sha256.Sum256([]byte(u.ChatTemplate))
 	s.templatesMu.Lock()
 	defer s.templatesMu.Unlock()

@@ -275,7 +275,7 @@ func TestChoosingRefused(t *testing.T) {
 		{`"adapter_id":7`, 400, "adapter_id", "must be a string"},
 		{`"adapter_id":"support","model":"poet"`, 400, "model", "leave model out"},
 		{`"adapter_id":"support","lora":[{"id":"poet"}]`, 400, "adapter_id", "exclude each other"},
-		{`"lora":[{"id":0,"scale":1}]`, 400, "lora[0].id", "numbers name nothing here"},
+		{`"lora":[{"id":0,"scale":1}]`, 400, "lora[0].id", "not a number"},
 		{`"lora":[{"scale":1}]`, 400, "lora[0].id", "is missing"},
 		{`"lora":[{"id":"support"},{"id":"support@a"}]`, 400, "lora", "twice"},
 		{`"lora":[{"id":"support","scale":17}]`, 400, "lora[0].scale", "from -16 to 16"},
@@ -286,7 +286,7 @@ func TestChoosingRefused(t *testing.T) {
 		{`"model":"slow"`, 503, "", "not loaded in time"},
 		{`"model":"sick"`, 424, "", "cannot be loaded"},
 		{`"lora":[{"id":"support"},{"id":"sick"}]`, 424, "", "cannot be loaded"},
-		{`"lora":[{"id":"support"},{"id":"large"}]`, 400, "", "more memory together"},
+		{`"lora":[{"id":"support"},{"id":"large"}]`, 400, "", "more than the memory for adapters"},
 		{`"model":"crowded"`, 424, "", "Pinned adapters leave too little memory"},
 	} {
 		w := post(s, "/v1/completions", `{"prompt":"x",`+row.body+`}`)
