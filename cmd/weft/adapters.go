@@ -20,7 +20,8 @@ import (
 )
 
 func adaptersCommand() *cobra.Command {
-	return group("adapters", "Add, list and remove the adapters of tenants; a running server sees it within a second",
+	return group("adapters",
+		"Add, list and remove the adapters of tenants; running servers apply changes within a second",
 		adaptersAddCommand(), adaptersInspectCommand(), adaptersListCommand(), adaptersRemoveCommand(),
 		adaptersPinCommand(), adaptersAliasCommand(), adaptersRollbackCommand())
 }
@@ -46,7 +47,7 @@ func parseRef(ref string, versionAllowed bool) (tenant, name, version string, er
 		return "", "", "", usageError{err}
 	}
 	if version != "" && !versionAllowed {
-		return "", "", "", usagef("%s: TENANT/NAME without a version is expected", names.Quote(ref))
+		return "", "", "", usagef("%s: write TENANT/NAME, without a version", names.Quote(ref))
 	}
 	return tenant, name, version, nil
 }
@@ -86,7 +87,9 @@ func adaptersListCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list [TENANT]",
 		Short: "List the versions of a tenant's adapters, or of all",
-		Args:  cobra.MaximumNArgs(1),
+		Example: "  weft adapters list\n" +
+			"  weft adapters list acme --json",
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			tenant := strings.Join(args, "")
 			if tenant != "" {
@@ -134,9 +137,10 @@ func yes(b bool) string {
 func adaptersRemoveCommand() *cobra.Command {
 	var f adaptersFlags
 	cmd := &cobra.Command{
-		Use:   "remove TENANT/NAME[@VERSION]",
-		Short: "Remove an adapter with all its versions, or one version; running requests finish",
-		Args:  cobra.ExactArgs(1),
+		Use:     "remove TENANT/NAME[@VERSION]",
+		Short:   "Remove an adapter with all its versions, or one version; running requests finish",
+		Example: "  weft adapters remove acme/support@0123456789ab",
+		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			tenant, name, version, err := parseRef(args[0], true)
 			if err != nil {
@@ -166,7 +170,9 @@ func adaptersPinCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "pin TENANT/NAME",
 		Short: "Keep an adapter in memory once it has been loaded",
-		Args:  cobra.ExactArgs(1),
+		Example: "  weft adapters pin acme/support\n" +
+			"  weft adapters pin acme/support --off",
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			tenant, name, _, err := parseRef(args[0], false)
 			if err != nil {
@@ -184,7 +190,7 @@ func adaptersPinCommand() *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&off, "off", false, "no longer")
+	cmd.Flags().BoolVar(&off, "off", false, "unpin the adapter")
 	return f.register(cmd)
 }
 
@@ -202,8 +208,10 @@ func adaptersAliasCommand() *cobra.Command {
 	var remove bool
 	cmd := &cobra.Command{
 		Use:   "alias TENANT/NAME TAG [VERSION]",
-		Short: "Give a version (default: the current one) a further name, usable as NAME@TAG",
-		Args:  cobra.RangeArgs(2, 3),
+		Short: "Add a tag to a version (default: the current one), which can then be named NAME@TAG",
+		Example: "  weft adapters alias acme/support stable\n" +
+			"  weft adapters alias acme/support stable --remove",
+		Args: cobra.RangeArgs(2, 3),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			tenant, name, _, err := parseRef(args[0], false)
 			if err != nil {
@@ -217,7 +225,7 @@ func adaptersAliasCommand() *cobra.Command {
 					if err := r.Untag(cmd.Context(), tenant, name, args[1]); err != nil {
 						return err
 					}
-					return f.show(cmd, r, "alias removed; current is", tenant, name, "")
+					return f.show(cmd, r, "alias removed; the current version is", tenant, name, "")
 				}
 				if err := r.Tag(cmd.Context(), tenant, name, args[1], strings.Join(args[2:], "")); err != nil {
 					return err
@@ -233,9 +241,10 @@ func adaptersAliasCommand() *cobra.Command {
 func adaptersRollbackCommand() *cobra.Command {
 	var f adaptersFlags
 	cmd := &cobra.Command{
-		Use:   "rollback TENANT/NAME[@VERSION]",
-		Short: "Let a name point to the version before, or to the one given",
-		Args:  cobra.ExactArgs(1),
+		Use:     "rollback TENANT/NAME[@VERSION]",
+		Short:   "Make the previous version, or the given one, the current version of an adapter",
+		Example: "  weft adapters rollback acme/support",
+		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			tenant, name, version, err := parseRef(args[0], true)
 			if err != nil {
@@ -246,7 +255,7 @@ func adaptersRollbackCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return f.printVersion(cmd.OutOrStdout(), "current is", v)
+				return f.printVersion(cmd.OutOrStdout(), "the current version is", v)
 			})
 		},
 	}
@@ -258,12 +267,13 @@ func adaptersAddCommand() *cobra.Command {
 	var model, tag string
 	cmd := &cobra.Command{
 		Use:   "add TENANT/NAME DIR",
-		Short: "Copy a PEFT folder or a GGUF adapter into the store and let TENANT/NAME point to it",
-		Long: "Copy a PEFT folder or a GGUF adapter into the store and let TENANT/NAME point to it. DIR is not read " +
-			"again afterwards.\n" +
-			"With --model it is checked against that model as a server would do it; without, only by itself: a " +
-			"server that it does not fit refuses it when it is used.",
-		Args: cobra.ExactArgs(2),
+		Short: "Copy a PEFT folder or a GGUF adapter into the store as the current version of TENANT/NAME",
+		Long: "Copy a PEFT folder or a GGUF adapter into the store as the current version of TENANT/NAME. DIR is not " +
+			"needed afterwards.\n" +
+			"With --model the adapter is checked against that model as a server does it. Without --model only the " +
+			"adapter itself is checked, and a server whose model it does not fit refuses it when it is first used.",
+		Example: "  weft adapters add acme/support runs/support/adapter --model SmolLM2-135M-Instruct",
+		Args:    cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			owner, name, _, err := parseRef(args[0], false)
 			if err != nil {
@@ -295,8 +305,8 @@ func adaptersAddCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&model, "model", "",
-		"Hugging Face folder, .gguf file or a `name` in the model cache that the adapter shall fit")
-	cmd.Flags().StringVar(&tag, "tag", "", "a further `name` of the version, usable as NAME@TAG")
+		"check that the adapter fits this "+modelHelp)
+	cmd.Flags().StringVar(&tag, "tag", "", "`tag` of the version, which can then be named NAME@TAG")
 	return f.register(cmd)
 }
 

@@ -19,11 +19,12 @@ func backupCommand() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "backup --out PATH",
-		Short: "Copy tenants, keys, usage and adapters to a folder or a tar file, also while servers run",
+		Short: "Copy tenants, keys, usage and adapters to a folder or a tar file; servers may run meanwhile",
 		Long: "Copy the database and the adapters' files, as they are at one moment, to a new folder, or to one file " +
-			"where PATH ends in .tar. Servers go on meanwhile. Every file is checked against its SHA-256, and PATH appears " +
-			"once all is on the disk.\nWith --database and --bucket the same is copied out of Postgres and the bucket: a " +
-			"backup does not depend on where it came from. The model is not in it.",
+			"where PATH ends in .tar. Servers may run meanwhile. Every file is checked against its SHA-256, and PATH " +
+			"appears once it is complete on disk.\nWith --database and --bucket the same data is copied from " +
+			"Postgres and the bucket: the format of a backup does not depend on its source. It does not contain the " +
+			"model.",
 		Example: "  weft backup --out /backups/weft-$(date +%F).tar",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -42,7 +43,7 @@ func backupCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&out, "out", "", "new `folder`, or file that ends in .tar")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON document")
+	addJSONFlag(cmd.Flags(), &asJSON)
 	addStoreFlags(cmd.Flags(), &c, "data")
 	return cmd
 }
@@ -53,12 +54,12 @@ func restoreCommand() *cobra.Command {
 	var replace, check, asJSON bool
 	cmd := &cobra.Command{
 		Use:   "restore --from PATH",
-		Short: "Bring a backup into an empty data directory, or into a database and a bucket",
-		Long: "Bring a backup into the data directory, or into --database and --bucket, wherever it came from. All of it " +
-			"is read and checked first; the database changes last and at once, so that a restore that was ended changes " +
-			"nothing and can be repeated.\nA store that holds tenants, keys, adapters or usage is refused, unless " +
-			"--replace says that they may go: back it up first. A backup of an earlier version is brought to the present " +
-			"schema.",
+		Short: "Restore a backup into an empty data directory, or into a database and a bucket",
+		Long: "Restore a backup into the data directory, or into --database and --bucket. The whole backup is read " +
+			"and checked first, and the database is changed last, in one transaction: an interrupted restore changes " +
+			"nothing and can be repeated.\nA store that has tenants, keys, adapters or usage is refused unless " +
+			"--replace allows to delete them: back it up first. A backup of an earlier version is migrated to the " +
+			"present schema.",
 		Example: "  weft restore --from /backups/weft-2026-01-31.tar --check\n" +
 			"  weft restore --from /backups/weft-2026-01-31.tar --data /var/lib/weft",
 		Args: cobra.NoArgs,
@@ -78,7 +79,7 @@ func restoreCommand() *cobra.Command {
 			return node.WithBackupStore(ctx, c, store.Open, func(s backup.Store) error {
 				m, err := backup.Restore(ctx, from, s, replace)
 				if errors.Is(err, backup.ErrExists) {
-					return fmt.Errorf("restore: %w: give another --data, or --replace where all of it may go", err)
+					return fmt.Errorf("restore: %w: give another --data, or --replace to delete them", err)
 				}
 				if err != nil {
 					return fmt.Errorf("restore: %w", err)
@@ -89,9 +90,9 @@ func restoreCommand() *cobra.Command {
 	}
 	fs := cmd.Flags()
 	fs.StringVar(&from, "from", "", "`path` of the backup")
-	fs.BoolVar(&replace, "replace", false, "remove the tenants, keys, adapters and usage that are there")
+	fs.BoolVar(&replace, "replace", false, "delete the tenants, keys, adapters and usage in the store")
 	fs.BoolVar(&check, "check", false, "only read and check the backup")
-	fs.BoolVar(&asJSON, "json", false, "print one JSON document")
+	addJSONFlag(fs, &asJSON)
 	addStoreFlags(fs, &c, "data")
 	return cmd
 }

@@ -9,10 +9,10 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"weft/internal/chatclient"
 	"weft/internal/node"
+	"weft/internal/terminal"
 )
 
 func chatCommand() *cobra.Command {
@@ -22,20 +22,23 @@ func chatCommand() *cobra.Command {
 	var maxTokens int
 	cmd := &cobra.Command{
 		Use:   "chat",
-		Short: "Talk in the terminal, with a model of this machine or (--url) with any OpenAI-compatible server",
-		Args:  cobra.NoArgs,
+		Short: "Chat in the terminal with a model on this machine or (--url) on any OpenAI-compatible server",
+		Example: "  weft chat --system \"Answer in one sentence.\"\n" +
+			"  weft chat --url http://127.0.0.1:8000 --adapter support",
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if !(temperature >= 0 && temperature <= 2) {
-				return usagef("--temperature %v: 0 to 2", temperature)
+				return usagef("--temperature %v: give 0 to 2", temperature)
 			}
 			if maxTokens < 1 {
-				return usagef("--max-tokens %d: at least 1", maxTokens)
+				return usagef("--max-tokens %d: give at least 1", maxTokens)
 			}
 			c := &chatclient.Conversation{
-				In: cmd.InOrStdin(), Out: cmd.OutOrStdout(), URL: strings.TrimSuffix(strings.TrimSuffix(url, "/"), "/v1"),
+				In: cmd.InOrStdin(), Out: cmd.OutOrStdout(), URL: strings.TrimSuffix(strings.TrimSuffix(url, "/"),
+					"/v1"),
 				Key: cmp.Or(key, os.Getenv("WEFT_API_KEY")), Model: f.Adapter, System: system, Temperature: temperature,
-				MaxTokens: maxTokens, Color: isTerminal(cmd.OutOrStdout()) && os.Getenv("NO_COLOR") == "",
-				Prompt: isTerminal(cmd.InOrStdin()),
+				MaxTokens: maxTokens, Color: terminal.Is(cmd.OutOrStdout()) && os.Getenv("NO_COLOR") == "",
+				Prompt: terminal.Is(cmd.InOrStdin()),
 			}
 			if url == "" {
 				c.Model = "" // every request here is the adapter's
@@ -55,15 +58,14 @@ func chatCommand() *cobra.Command {
 		},
 	}
 	addModelFlags(cmd.Flags(), &f)
-	add4BitFlags(cmd.Flags(), &f.Load4Bit)
 	cmd.Flags().StringVar(&f.Adapter, "adapter", "",
-		"PEFT folder or GGUF adapter to use; with --url the `name` of a model there")
+		"`adapter` to use: a PEFT folder or a GGUF file; with --url the name of a model of the server")
 	fl := cmd.Flags()
-	fl.StringVar(&url, "url", "", "talk to this server instead, e.g. http://127.0.0.1:8000")
-	fl.StringVar(&key, "api-key", "", "key for --url (or WEFT_API_KEY)")
-	fl.StringVar(&system, "system", "", "system message")
-	fl.Float64Var(&temperature, "temperature", 0.7, "0: greedy")
-	fl.IntVar(&maxTokens, "max-tokens", 512, "longest answer in tokens")
+	fl.StringVar(&url, "url", "", "`URL` of the server to use, e.g. http://127.0.0.1:8000")
+	fl.StringVar(&key, "api-key", "", "API `key` for --url (default: that in WEFT_API_KEY)")
+	fl.StringVar(&system, "system", "", "`text` of the system message")
+	fl.Float64Var(&temperature, "temperature", 0.7, "sampling temperature; 0 is greedy")
+	fl.IntVar(&maxTokens, "max-tokens", 512, "largest number of tokens in an answer")
 	return cmd
 }
 
@@ -73,9 +75,4 @@ func converse(c *chatclient.Conversation) error {
 	signal.Notify(interrupt, os.Interrupt)
 	defer signal.Stop(interrupt)
 	return c.Run(interrupt)
-}
-
-func isTerminal(v any) bool {
-	f, ok := v.(*os.File)
-	return ok && term.IsTerminal(int(f.Fd()))
 }

@@ -21,16 +21,18 @@ func generateCommand() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "generate --prompt TEXT",
-		Short: "Continue a prompt once (the plain text: no chat template)",
-		Args:  cobra.NoArgs,
+		Short: "Continue a prompt (plain text, without a chat template)",
+		Example: "  weft generate --prompt \"Once upon a time\" --max-tokens 50\n" +
+			"  weft generate --prompt \"Dear customer,\" --adapter runs/support/adapter --json",
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch {
 			case prompt == "":
 				return usagef("--prompt is empty: give the text to continue")
 			case o.MaxTokens < 1:
-				return usagef("--max-tokens %d: at least 1", o.MaxTokens)
+				return usagef("--max-tokens %d: give at least 1", o.MaxTokens)
 			case !(o.Temperature >= 0 && o.Temperature <= 2):
-				return usagef("--temperature %v: 0 to 2", o.Temperature)
+				return usagef("--temperature %v: give 0 to 2", o.Temperature)
 			}
 			s, err := node.OpenModel(f)
 			if err != nil {
@@ -56,13 +58,12 @@ func generateCommand() *cobra.Command {
 		},
 	}
 	addModelFlags(cmd.Flags(), &f)
-	add4BitFlags(cmd.Flags(), &f.Load4Bit)
-	cmd.Flags().StringVar(&f.Adapter, "adapter", "", "PEFT `folder` or GGUF adapter to use")
-	cmd.Flags().StringVar(&prompt, "prompt", "", "text to continue")
-	cmd.Flags().IntVar(&o.MaxTokens, "max-tokens", 128, "tokens to generate at most")
-	cmd.Flags().Float64Var(&o.Temperature, "temperature", 0, "0: greedy")
+	addAdapterFlag(cmd.Flags(), &f)
+	cmd.Flags().StringVar(&prompt, "prompt", "", "`text` to continue")
+	cmd.Flags().IntVar(&o.MaxTokens, "max-tokens", 128, "largest number of tokens to generate")
+	cmd.Flags().Float64Var(&o.Temperature, "temperature", 0, "sampling temperature; 0 is greedy")
 	cmd.Flags().Uint64Var(&o.Seed, "seed", 0, "seed of sampling")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON document")
+	addJSONFlag(cmd.Flags(), &asJSON)
 	return cmd
 }
 
@@ -73,20 +74,21 @@ func scoreCommand() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "score --file FILE",
-		Short: "Negative log-likelihood and perplexity of a text",
-		Long: "Negative log-likelihood and perplexity of a text. The file is one string, encoded once without " +
-			"special tokens and cut into windows;\n" +
-			"in each window the first token is context only.",
+		Short: "Compute the negative log-likelihood and perplexity of a text",
+		Long: "Compute the negative log-likelihood and perplexity of a text. The file is encoded as one string, " +
+			"without special tokens, and split into windows; the first token of each window is context only.",
+		Example: "  weft score --file test.txt\n" +
+			"  weft score --file test.txt --adapter runs/support/adapter --max-windows 20",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if file == "" {
 				return usagef("--file is empty: name the text to score")
 			}
 			if window < 2 {
-				return usagef("--window %d: at least 2 tokens", window)
+				return usagef("--window %d: give at least 2 tokens", window)
 			}
 			if windows < 0 {
-				return usagef("--max-windows %d: 1 or more, or 0 for all", windows)
+				return usagef("--max-windows %d: give 1 or more, or 0 for all", windows)
 			}
 			text, err := os.ReadFile(file)
 			if err != nil {
@@ -114,11 +116,10 @@ func scoreCommand() *cobra.Command {
 		},
 	}
 	addModelFlags(cmd.Flags(), &f)
-	add4BitFlags(cmd.Flags(), &f.Load4Bit)
-	cmd.Flags().StringVar(&f.Adapter, "adapter", "", "PEFT `folder` or GGUF adapter to use")
-	cmd.Flags().StringVar(&file, "file", "", "text `file`, UTF-8")
+	addAdapterFlag(cmd.Flags(), &f)
+	cmd.Flags().StringVar(&file, "file", "", "UTF-8 text `file`")
 	cmd.Flags().IntVar(&window, "window", 512, "tokens in a window")
-	cmd.Flags().IntVar(&windows, "max-windows", 0, "stop after so many windows; 0: all")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON document")
+	cmd.Flags().IntVar(&windows, "max-windows", 0, "largest number of windows to score; 0 scores all")
+	addJSONFlag(cmd.Flags(), &asJSON)
 	return cmd
 }

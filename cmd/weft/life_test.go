@@ -31,6 +31,11 @@ func TestUsage(t *testing.T) {
 		says   string
 	}{
 		{"nonsense", 2, `unknown command "nonsense"`},
+		{"data --listen x", 2, `unknown command "data"`},
+		{"servr --model x", 2, `unknown command "servr" (did you mean "serve"?)`},
+		{"tenants lst", 2, "unknown command \"lst\" of `weft tenants` (did you mean \"list\"?)"},
+		{"bench srve --url x", 2, "unknown command \"srve\" of `weft bench` (did you mean \"serve\"?)"},
+		{"help servr", 2, `did you mean "serve"?`},
 		{"serve --nonsense", 2, "nonsense"},
 		{"serve --max-seqs many", 2, "max-seqs"},
 		{"serve --listen 0.0.0.0:0", 2, "--insecure"},
@@ -172,8 +177,8 @@ func TestSecondSignalStopsAtOnce(t *testing.T) {
 	p.signal(syscall.SIGTERM)
 	p.refuses()
 	p.signal(syscall.SIGTERM)
-	if status := p.wait(10 * time.Second); status == 0 {
-		t.Error("exit status 0, as after a clean drain")
+	if status := p.wait(10 * time.Second); status != 1 || !strings.Contains(p.log.String(), "second signal") {
+		t.Errorf("exit status %d, want 1", status)
 	}
 }
 

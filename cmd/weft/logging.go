@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/spf13/pflag"
+
+	"weft/internal/settings"
 )
 
 // logLevel is a flag value: debug, info, warn or error.
@@ -20,7 +22,7 @@ func (l *logLevel) Set(s string) error {
 			return nil
 		}
 	}
-	return errors.New("debug, info, warn or error is expected")
+	return errors.New("write debug, info, warn or error")
 }
 
 func (l *logLevel) String() string { return strings.ToLower(slog.Level(*l).String()) }
@@ -30,7 +32,8 @@ func (l *logLevel) Type() string { return "level" }
 
 // register adds --log-level, which every command that logs has.
 func (l *logLevel) register(fs *pflag.FlagSet) {
-	fs.Var(l, "log-level", "least level that is logged: debug (every probe too), info, warn or error")
+	defer settings.Topic(fs, topicLog)()
+	fs.Var(l, "log-level", "lowest level that is logged: debug (health checks too), info, warn or error")
 }
 
 // logger writes lines of at least the level as text or json.

@@ -2,12 +2,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/signal"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -32,12 +34,27 @@ func main() {
 	os.Exit(exitStatus(rootCommand().ExecuteContext(context.Background())))
 }
 
-// untilSignal returns a context that the first SIGINT or SIGTERM ends; the next one then ends the process. Commands
-// call it once they can stop in order: before that, and in those that never call it, a signal ends the process at once.
-func untilSignal(ctx context.Context) (context.Context, context.CancelFunc) {
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop)
-	return ctx, stop
+// untilSignal returns a context that the first SIGINT or SIGTERM ends; the next one ends the process at once, with exit
+// status 1. Commands call it once they can stop in order: before that, and in those that never call it, a signal ends
+// the process. The caller calls stop, which restores that.
+func untilSignal(ctx context.Context) (_ context.Context, stop context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		for range signals {
+			if ctx.Err() != nil {
+				fmt.Fprintln(os.Stderr, "weft: second signal: stopping at once")
+				os.Exit(1)
+			}
+			cancel()
+		}
+	}()
+	return ctx, sync.OnceFunc(func() {
+		signal.Stop(signals)
+		close(signals)
+		cancel()
+	})
 }
 
 // maxMessage bounds an error on the terminal: a hostile file's names may be long.
@@ -64,47 +81,71 @@ func exitStatus(err error) int {
 func rootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "weft",
-		Short:         "Serve one language model to many, behind an OpenAI-compatible API",
+		Short:         "Serve and finetune a language model with LoRA adapters, behind an OpenAI-compatible API",
+		Example:       "  weft serve --model SmolLM2-135M-Instruct\n  weft chat --url http://127.0.0.1:8000",
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return usagef("unknown command %q", args[0])
-			}
-			return nil
-		},
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Args:          noSuchCommand,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		if words := cmd.Flags().Args(); cmd.HasSubCommands() && len(words) > 0 {
+			return noSuchCommand(cmd, words) // its flags are not known either
+		}
 		if name, ok := strings.CutPrefix(err.Error(), "unknown flag: --"); ok {
 			err = fmt.Errorf("%w%s", err, settings.Suggestion(name, cmd.Flags()))
 		}
 		return usageError{err}
 	})
-	root.AddCommand(
-		serveCommand(), chatCommand(), generateCommand(), scoreCommand(), trainCommand(), adaptersCommand(),
-		tenantsCommand(), keysCommand(), usageCommand(), backupCommand(), restoreCommand(), benchCommand(),
-		inspectCommand(), tokenizeCommand(), versionCommand(), doctorCommand(), configCommand(),
-	)
-	root.PersistentFlags().String("config", "", "YAML `file` with the same keys as the flags")
+	add := func(title string, commands ...*cobra.Command) {
+		root.AddGroup(&cobra.Group{ID: title, Title: title})
+		for _, c := range commands {
+			c.GroupID = title
+		}
+		root.AddCommand(commands...)
+	}
+	add("Serving", serveCommand(), chatCommand(), generateCommand())
+	add("Adapters and tenants", adaptersCommand(), tenantsCommand(), keysCommand(), usageCommand(), backupCommand(),
+		restoreCommand())
+	add("Training", trainCommand(), scoreCommand())
+	add("Tools", benchCommand(), inspectCommand(), tokenizeCommand(), doctorCommand(), configCommand(),
+		versionCommand())
+	root.SetUsageFunc(settings.Usage(topics...))
+	root.PersistentFlags().String("config", "", "YAML `file` of settings; the keys are the names of the flags")
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
 		_, err := resolve(cmd.Flags(), os.LookupEnv)
 		return err
 	}
 	root.SetHelpCommand(&cobra.Command{
 		Use:   "help [command]",
-		Short: "Help about any command",
+		Short: "Show the help of a command",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, rest, err := root.Find(args)
 			if err != nil || len(rest) > 0 {
-				return usagef("unknown command %q", strings.Join(args, " "))
+				return noSuchCommand(cmp.Or(c, root), rest)
 			}
 			return c.Help()
 		},
 	})
 	countUsage(root.Commands())
 	return root
+}
+
+// noSuchCommand refuses words where the name of a command below cmd is expected.
+func noSuchCommand(cmd *cobra.Command, words []string) error {
+	if len(words) == 0 {
+		return nil
+	}
+	of, hint := "", ""
+	if cmd.HasParent() {
+		of = fmt.Sprintf(" of `%s`", cmd.CommandPath())
+	}
+	cmd.SuggestionsMinimumDistance = 2
+	if near := cmd.SuggestionsFor(words[0]); len(near) > 0 {
+		hint = fmt.Sprintf(" (did you mean %q?)", near[0])
+	}
+	return usagef("unknown command %q%s%s", words[0], of, hint)
 }
 
 // countUsage makes wrong arguments and refused settings of the commands and of those below them usage errors.

@@ -25,7 +25,11 @@ func knownKeys() map[string]bool {
 	keys := map[string]bool{}
 	var visit func(c *cobra.Command)
 	visit = func(c *cobra.Command) {
-		c.Flags().VisitAll(func(f *pflag.Flag) { keys[f.Name] = true })
+		c.Flags().VisitAll(func(f *pflag.Flag) {
+			for _, name := range settings.Names(f) {
+				keys[name] = true
+			}
+		})
 		for _, sub := range c.Commands() {
 			visit(sub)
 		}
@@ -39,11 +43,14 @@ func configCommand() *cobra.Command {
 	var inForce []settings.Setting
 	cmd := &cobra.Command{
 		Use:   "config",
-		Short: "Print the settings of `weft serve` in force and where each comes from",
-		Args:  cobra.NoArgs,
+		Short: "Print the settings that `weft serve` would use and the source of each",
+		Example: "  weft config --config weft.yaml\n" +
+			"  WEFT_MAX_SEQS=8 weft config --json",
+		Args: cobra.NoArgs,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) (err error) {
 			inForce, err = resolve(cmd.Flags(), os.LookupEnv)
-			inForce = slices.DeleteFunc(inForce, func(s settings.Setting) bool { return s.Key == "json" }) // this command's own
+			inForce = slices.DeleteFunc(inForce,
+				func(s settings.Setting) bool { return s.Key == "json" }) // this command's own
 			return err
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -56,7 +63,7 @@ func configCommand() *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON document")
+	addJSONFlag(cmd.Flags(), &asJSON)
 	cmd.Flags().AddFlagSet(serveCommand().Flags())
 	return cmd
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"weft/finetune/train"
@@ -57,7 +58,7 @@ func TestResolveRefuses(t *testing.T) {
 		"bad number":    {"max-seqs: many\n", "max-seqs"},
 		"bad size":      {"kv-memory: lots\n", "not a size"},
 		"nested":        {"model:\n  path: x\n", "a mapping where a value is expected"},
-		"twice":         {"max-seqs: 3\nmax_seqs: 4\n", "stands twice"},
+		"twice":         {"max-seqs: 3\nmax_seqs: 4\n", "is there twice"},
 		"broken yaml":   {"a: [\n", "weft.yaml"},
 		"not a mapping": {"- 1\n", "weft.yaml"},
 	} {
@@ -99,18 +100,6 @@ func TestOwnSettings(t *testing.T) {
 	}
 }
 
-func TestReadKeys(t *testing.T) {
-	keys, err := readKeys(writeFile(t, "keys", "# ours\n\n sk-one-two-three \nsk-four-five\n"))
-	if err != nil || len(keys) != 2 || keys[0] != "sk-one-two-three" {
-		t.Errorf("%q, %v", keys, err)
-	}
-	for _, text := range []string{"", "# none\n", "short\n"} {
-		if _, err := readKeys(writeFile(t, "keys", text)); err == nil {
-			t.Errorf("%q was taken", text)
-		}
-	}
-}
-
 func contains(s string, parts ...string) bool {
 	for _, p := range parts {
 		if !strings.Contains(s, p) {
@@ -133,10 +122,11 @@ func TestTrainingSettingsAreFlags(t *testing.T) {
 	var c train.Config
 	flags := pflag.NewFlagSet("train", pflag.ContinueOnError)
 	addTrainingFlags(flags, &c)
+	settings.AcceptNames(flags)
 	known := 0
 	flags.VisitAll(func(*pflag.Flag) { known++ })
 	for name := range names {
-		if flags.Lookup(strings.ReplaceAll(name, "_", "-")) == nil {
+		if flags.Lookup(name) == nil {
 			t.Errorf("%s is no flag", name)
 		}
 	}
@@ -145,5 +135,78 @@ func TestTrainingSettingsAreFlags(t *testing.T) {
 	}
 	if got, err := json.Marshal(c); err != nil || !bytes.Equal(got, text) {
 		t.Errorf("the flags' defaults are %s, the package's %s", got, text)
+	}
+}
+
+// Every flag says in its usage what its value is, and every flag of serve and train stands in a section of the help.
+func TestFlagsForPeople(t *testing.T) {
+	var visit func(c *cobra.Command)
+	visit = func(c *cobra.Command) {
+		c.Flags().VisitAll(func(f *pflag.Flag) {
+			switch name := settings.ValueName(f); {
+			case f.Usage == "":
+				t.Errorf("%s --%s: no usage", c.CommandPath(), f.Name)
+			case name == "" && f.Value.Type() != "bool", strings.HasPrefix(name, "STRING"), name == "INTS",
+				strings.HasSuffix(name, "SLICE"), strings.HasSuffix(name, "ARRAY"):
+				t.Errorf("%s --%s %s: name the value in backquotes", c.CommandPath(), f.Name, name)
+			}
+		})
+		if c.Runnable() && !c.HasSubCommands() && c.Name() != "help" && c.Example == "" {
+			t.Errorf("%s has no example", c.CommandPath())
+		}
+		for _, sub := range c.Commands() {
+			visit(sub)
+		}
+	}
+	root := rootCommand()
+	visit(root)
+	for _, name := range []string{"serve", "train"} {
+		c, _, err := root.Find([]string{name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if help := c.UsageString(); strings.Contains(help, "\nFlags:\n") || strings.Contains(help, "eval-share") ||
+			!contains(help, "\nModel and device:\n", "\nLogging:\n", "--adapter-memory SIZE", "\nExamples:\n") {
+			t.Errorf("help of %s:\n%s", name, help)
+		}
+	}
+}
+
+// The flag --eval-fraction was called --eval-share: that name is taken from the command line, a file and the environment.
+func TestEarlierName(t *testing.T) {
+	none := func(string) (string, bool) { return "", false }
+	value := func(lookup func(string) (string, bool), yaml string, args ...string) (string, error) {
+		cmd := trainCommand()
+		cmd.Flags().String("config", writeFile(t, "recipe.yaml", yaml), "")
+		if err := cmd.Flags().Parse(args); err != nil {
+			return "", err
+		}
+		_, err := resolve(cmd.Flags(), lookup)
+		return cmd.Flags().Lookup("eval-fraction").Value.String(), err
+	}
+	variable := func(name string) func(string) (string, bool) {
+		return func(k string) (string, bool) { return "0.25", k == name }
+	}
+	for name, c := range map[string]struct {
+		lookup func(string) (string, bool)
+		yaml   string
+		args   []string
+	}{
+		"flag":         {none, "", []string{"--eval-fraction", "0.25"}},
+		"earlier flag": {none, "", []string{"--eval-share", "0.25"}},
+		"with _":       {none, "", []string{"--eval_share=0.25"}},
+		"key":          {none, "eval_fraction: 0.25\n", nil},
+		"earlier key":  {none, "eval_share: 0.25\n", nil},
+		"key with -":   {none, "eval-share: 0.25\n", nil},
+		"variable":     {variable("WEFT_TRAIN_EVAL_FRACTION"), "", nil},
+		"earlier one":  {variable("WEFT_TRAIN_EVAL_SHARE"), "", nil},
+	} {
+		if got, err := value(c.lookup, c.yaml, c.args...); err != nil || got != "0.25" {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+	if _, err := value(none, "eval_share: 0.1\neval_fraction: 0.2\n"); err == nil ||
+		!strings.Contains(err.Error(), "one setting") {
+		t.Errorf("both names in a file: %v", err)
 	}
 }

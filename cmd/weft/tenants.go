@@ -25,7 +25,7 @@ type storeFlags struct {
 
 func (f *storeFlags) register(cmd *cobra.Command) *cobra.Command {
 	addStoreFlags(cmd.Flags(), &f.stores, "data")
-	cmd.Flags().BoolVar(&f.asJSON, "json", false, "print one JSON document")
+	addJSONFlag(cmd.Flags(), &f.asJSON)
 	return cmd
 }
 
@@ -55,20 +55,15 @@ func group(use, short string, commands ...*cobra.Command) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   use,
 		Short: short,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return usagef("unknown command %q of `weft %s`", args[0], use)
-			}
-			return nil
-		},
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Args:  noSuchCommand,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(commands...)
 	return cmd
 }
 
 func tenantsCommand() *cobra.Command {
-	return group("tenants", "Add, list, change and remove tenants; a running server sees it within a second",
+	return group("tenants", "Add, list, change and remove tenants; running servers apply changes within a second",
 		tenantsAddCommand(), tenantsListCommand(), tenantsSetCommand(), tenantsRemoveCommand())
 }
 
@@ -80,19 +75,24 @@ type settingsFlags struct {
 }
 
 func (f *settingsFlags) register(fs *pflag.FlagSet) {
-	fs.Float64Var(&f.set.Weight, "weight", 1, "share of the engine against other tenants")
+	fs.Float64Var(&f.set.Weight, "weight", 1,
+		"weight of the tenant when requests of several tenants wait (fair scheduling)")
 	fs.StringVar(&f.set.DefaultAdapter, "default-adapter", "",
-		"`NAME[@VERSION]` for requests that name no model; empty: the base model")
+		"adapter `NAME[@VERSION]` of requests that name no model (default: the base model)")
 	fs.StringSliceVar(&f.set.Adapters, "allow", []string{"*"},
-		"`names` of adapters that may be used; * for all of the tenant's own, empty for none")
+		"`names` of the adapters that the tenant may use, separated by commas; * allows all of its own, an empty "+
+			"value none")
 	fs.StringVar(&f.prefix, "prefix-cache", string(tenant.PrefixTenant),
-		"who may reuse the tenant's cached prompts: tenant, shared or none")
-	fs.Int64Var(&f.set.RequestsPerMinute, "requests-per-minute", 0, "0: no limit")
-	fs.Int64Var(&f.set.TokensPerMinute, "tokens-per-minute", 0, "prompt and generated tokens; 0: no limit")
-	fs.Int64Var(&f.set.ConcurrentRequests, "concurrent-requests", 0, "on one server; 0: no limit")
-	fs.Int64Var(&f.set.MaxTokens, "max-tokens-per-request", 0, "generated tokens, over all choices; 0: no limit")
-	fs.Var(&f.bytes, "adapter-bytes", "of stored adapters; 0: no limit")
-	fs.Int64Var(&f.set.AdapterCount, "adapter-count", 0, "names of adapters; 0: no limit")
+		"`scope` in which cached prompts may be reused: tenant, shared or none")
+	fs.Int64Var(&f.set.RequestsPerMinute, "requests-per-minute", 0, "limit of requests per minute; 0 is no limit")
+	fs.Int64Var(&f.set.TokensPerMinute, "tokens-per-minute", 0,
+		"limit of prompt and generated tokens per minute; 0 is no limit")
+	fs.Int64Var(&f.set.ConcurrentRequests, "concurrent-requests", 0,
+		"limit of requests at the same time on one server; 0 is no limit")
+	fs.Int64Var(&f.set.MaxTokens, "max-tokens-per-request", 0,
+		"limit of generated tokens of a request, over all choices; 0 is no limit")
+	fs.Var(&f.bytes, "adapter-bytes", "limit of the size of all stored adapters; 0 is no limit")
+	fs.Int64Var(&f.set.AdapterCount, "adapter-count", 0, "limit of the number of adapter names; 0 is no limit")
 }
 
 // apply changes what was given on the command line, in the environment or in the file.
@@ -130,9 +130,10 @@ func tenantsAddCommand() *cobra.Command {
 	var f tenantFlags
 	var sf settingsFlags
 	cmd := &cobra.Command{
-		Use:   "add TENANT",
-		Short: "Make a tenant",
-		Args:  cobra.ExactArgs(1),
+		Use:     "add TENANT",
+		Short:   "Add a tenant",
+		Example: "  weft tenants add acme --tokens-per-minute 100000 --allow support,sales",
+		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			set := tenant.DefaultSettings()
 			sf.apply(cmd.Flags(), &set)
@@ -153,9 +154,10 @@ func tenantsSetCommand() *cobra.Command {
 	var f tenantFlags
 	var sf settingsFlags
 	cmd := &cobra.Command{
-		Use:   "set TENANT",
-		Short: "Change settings of a tenant; what is not given stays",
-		Args:  cobra.ExactArgs(1),
+		Use:     "set TENANT",
+		Short:   "Change settings of a tenant; settings that are not given stay as they are",
+		Example: "  weft tenants set acme --weight 2 --concurrent-requests 8",
+		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return f.with(cmd.Context(), func(s *tenant.Store) error {
 				t, err := s.Update(cmd.Context(), args[0],
@@ -174,9 +176,10 @@ func tenantsSetCommand() *cobra.Command {
 func tenantsRemoveCommand() *cobra.Command {
 	var f tenantFlags
 	cmd := &cobra.Command{
-		Use:   "remove TENANT",
-		Short: "Remove a tenant that has no adapters, and revoke its keys",
-		Args:  cobra.ExactArgs(1),
+		Use:     "remove TENANT",
+		Short:   "Remove a tenant that has no adapters, and revoke its keys",
+		Example: "  weft tenants remove acme",
+		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return f.with(cmd.Context(), func(s *tenant.Store) error {
 				if err := s.Delete(cmd.Context(), args[0]); err != nil {
@@ -192,9 +195,10 @@ func tenantsRemoveCommand() *cobra.Command {
 func tenantsListCommand() *cobra.Command {
 	var f tenantFlags
 	cmd := &cobra.Command{
-		Use:   "list",
-		Short: "List tenants with their settings",
-		Args:  cobra.NoArgs,
+		Use:     "list",
+		Short:   "List tenants with their settings",
+		Example: "  weft tenants list --json",
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return f.with(cmd.Context(), func(s *tenant.Store) error {
 				all, err := s.List(cmd.Context())
@@ -238,7 +242,8 @@ func limit(n int64) string {
 }
 
 func keysCommand() *cobra.Command {
-	return group("keys", "Make, list and revoke API keys; a running server sees it within a second", keysAddCommand(),
+	return group("keys", "Add, list and revoke API keys; running servers apply changes within a second",
+		keysAddCommand(),
 		keysListCommand(), keysRevokeCommand())
 }
 
@@ -249,11 +254,13 @@ func keysAddCommand() *cobra.Command {
 	var expires time.Duration
 	cmd := &cobra.Command{
 		Use:   "add",
-		Short: "Make a key and print it, once: it is kept as a hash",
-		Args:  cobra.NoArgs,
+		Short: "Add an API key and print it; only a hash is stored, so it cannot be shown again",
+		Example: "  weft keys add --tenant acme --expires 720h\n" +
+			"  weft keys add --scope admin,metrics",
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if expires < 0 {
-				return usagef("--expires %v: a time in the future is expected", expires)
+				return usagef("--expires %v: give a positive duration, or 0 for a key that does not expire", expires)
 			}
 			set := tenant.KeySettings{DefaultAdapter: adapter}
 			for _, s := range scopes {
@@ -271,18 +278,19 @@ func keysAddCommand() *cobra.Command {
 				if f.asJSON {
 					return printJSON(cmd.OutOrStdout(), map[string]any{"key": secret, "info": &k})
 				}
-				fmt.Fprintf(cmd.ErrOrStderr(), "%s of tenant %s; it is not shown again\n", k.ID, k.Tenant)
+				fmt.Fprintf(cmd.ErrOrStderr(), "%s of tenant %s; the key is not shown again\n", k.ID, k.Tenant)
 				_, err = fmt.Fprintln(cmd.OutOrStdout(), secret)
 				return err
 			})
 		},
 	}
 	fs := cmd.Flags()
-	fs.StringVar(&name, "tenant", tenant.Default, "whose key it is")
-	fs.StringSliceVar(&scopes, "scope", []string{string(tenant.Infer)}, "what it is for: infer, admin, metrics")
-	fs.DurationVar(&expires, "expires", 0, "how long it is good, e.g. 720h; 0: for ever")
+	fs.StringVar(&name, "tenant", tenant.Default, "`tenant` to which the key belongs")
+	fs.StringSliceVar(&scopes, "scope", []string{string(tenant.Infer)},
+		"`scopes` of the key, separated by commas: infer, admin, metrics")
+	fs.DurationVar(&expires, "expires", 0, "time until the key expires, e.g. 720h; 0 is never")
 	fs.StringVar(&adapter, "default-adapter", "",
-		"`NAME[@VERSION]` for requests that name no model, instead of the tenant's")
+		"adapter `NAME[@VERSION]` of requests that name no model, instead of the tenant's default")
 	return f.register(cmd)
 }
 
@@ -290,9 +298,10 @@ func keysListCommand() *cobra.Command {
 	var f tenantFlags
 	var name string
 	cmd := &cobra.Command{
-		Use:   "list",
-		Short: "List keys; the keys themselves are not kept",
-		Args:  cobra.NoArgs,
+		Use:     "list",
+		Short:   "List API keys with their state; the keys themselves are not stored",
+		Example: "  weft keys list --tenant acme",
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return f.with(cmd.Context(), func(s *tenant.Store) error {
 				keys, err := s.Keys(cmd.Context(), name)
@@ -303,7 +312,7 @@ func keysListCommand() *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().StringVar(&name, "tenant", "", "whose keys; empty: all")
+	cmd.Flags().StringVar(&name, "tenant", "", "list only the keys of this `tenant`")
 	return f.register(cmd)
 }
 
@@ -343,9 +352,10 @@ func keyState(k *tenant.Key) string {
 func keysRevokeCommand() *cobra.Command {
 	var f tenantFlags
 	cmd := &cobra.Command{
-		Use:   "revoke KEY",
-		Short: "End a key, by its id as `weft keys list` shows it",
-		Args:  cobra.ExactArgs(1),
+		Use:     "revoke KEY",
+		Short:   "Revoke a key by its id, as `weft keys list` shows it",
+		Example: "  weft keys revoke key_0123456789",
+		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return f.with(cmd.Context(), func(s *tenant.Store) error {
 				if err := s.Revoke(cmd.Context(), "", args[0]); err != nil {

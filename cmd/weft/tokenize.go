@@ -18,8 +18,10 @@ func tokenizeCommand() *cobra.Command {
 	var decode []int32
 	cmd := &cobra.Command{
 		Use:   "tokenize [TEXT]",
-		Short: "Print the token ids of TEXT (or of standard input), or the text of --decode ids",
-		Args:  cobra.MaximumNArgs(1),
+		Short: "Print the token ids of TEXT (or of standard input), or decode ids",
+		Example: "  weft tokenize \"Hello world\"\n" +
+			"  weft tokenize --decode 1,2,3",
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			path, _, err := modelref.Resolve(ref)
 			if err != nil {
@@ -67,10 +69,11 @@ func tokenizeCommand() *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&ref, "model", "", "model, tokenizer.json, tokenizer.model or .gguf")
-	f.BoolVar(&special, "add-special", false, "add BOS/EOS as the model's tokenizer does")
-	f.BoolVar(&asText, "special-as-text", false, "treat special tokens inside TEXT as plain text")
-	f.Int32SliceVar(&decode, "decode", nil, "ids to turn into text, e.g. 1,2,3")
-	f.BoolVar(&asJSON, "json", false, "print one JSON document")
+	f.StringVar(&ref, "model", "",
+		"`model`: a folder, tokenizer.json, tokenizer.model, .gguf file or name in the model cache")
+	f.BoolVar(&special, "add-special", false, "add BOS and EOS as the model's tokenizer does")
+	f.BoolVar(&asText, "special-as-text", false, "encode special tokens in TEXT as plain text")
+	f.Int32SliceVar(&decode, "decode", nil, "token `IDS` to decode, e.g. 1,2,3")
+	addJSONFlag(f, &asJSON)
 	return cmd
 }

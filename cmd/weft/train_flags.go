@@ -7,92 +7,135 @@ import (
 
 	"weft/finetune/optim"
 	"weft/finetune/train"
+	"weft/internal/settings"
 )
 
 // addTrainingFlags registers every setting of a run under its name with - for _, and gives c the defaults.
 func addTrainingFlags(fs *pflag.FlagSet, c *train.Config) {
 	*c = train.Default()
-	fs.StringVar(&c.Method, "method", c.Method, "lora: adapters on frozen weights; full: the weights themselves")
-	fs.StringVar(&c.Init, "init", c.Init,
-		"of method full: begin with the base's weights, or from scratch with random ones, for which the model's "+
-			"folder needs a config.json and a tokenizer only")
-	fs.IntVar(&c.Rank, "r", c.Rank, "rank of the factors")
-	fs.Float64Var(&c.Alpha, "lora-alpha", c.Alpha, "the factors' product is scaled by alpha/r")
-	fs.Float64Var(&c.Dropout, "lora-dropout", c.Dropout, "share of the factors' input that is dropped")
-	fs.StringSliceVar(&c.TargetModules, "target-modules", c.TargetModules,
-		"layers to adapt: names (embed_tokens and lm_head too), one regular expression of whole paths, or all-linear")
-	fs.StringSliceVar(&c.ExcludeModules, "exclude-modules", c.ExcludeModules,
-		"layers to leave out of these: names, or one regular expression of whole paths")
-	fs.IntSliceVar(&c.LayersToTransform, "layers-to-transform", c.LayersToTransform,
-		"numbers of the blocks to adapt; none: all")
-	fs.StringVar(&c.Bias, "bias", c.Bias,
-		"none, lora_only: train the biases of adapted layers too, or all: those of every layer")
-	fs.StringSliceVar(&c.ModulesToSave, "modules-to-save", c.ModulesToSave,
-		"modules to train whole beside the factors: lm_head, embed_tokens")
-	fs.BoolVar(&c.RsLoRA, "use-rslora", c.RsLoRA, "scale by alpha/sqrt(r)")
-	fs.BoolVar(&c.DoRA, "use-dora", c.DoRA, "train magnitudes of the weights' rows too")
-	fs.StringToStringVar(&c.RankPattern, "rank-pattern", c.RankPattern, "ranks of some layers: PATTERN=R,…")
-	fs.StringToStringVar(&c.AlphaPattern, "alpha-pattern", c.AlphaPattern, "alphas of some layers: PATTERN=ALPHA,…")
-	fs.Float64Var(&c.LoraPlusRatio, "loraplus-lr-ratio", c.LoraPlusRatio, "LoRA+: learning rate of B over that of A")
-	fs.BoolVar(&c.LoadIn4Bit, "load-in-4bit", c.LoadIn4Bit, "QLoRA: quantize the base's projections to 4 bits first")
-	fs.StringVar(&c.QuantType, "bnb-4bit-quant-type", c.QuantType, "nf4 or fp4")
-	fs.BoolVar(&c.DoubleQuant, "bnb-4bit-use-double-quant", c.DoubleQuant, "quantize the scales too")
-	fs.BoolVar(&c.BF16, "bf16", c.BF16,
-		"make the products with the model's weights in bfloat16 with float32 sums, where the machine has them; "+
-			"full: of weights rounded from float32 masters")
-	fs.BoolVar(&c.FP16, "fp16", c.FP16,
-		"round what goes into products to float16, with the loss scaled dynamically (sums and masters are float32): "+
-			"the numbers of fp16, not its speed")
-	fs.StringVar(&c.SaveDType, "save-dtype", c.SaveDType,
-		"numbers of a model trained with method full: float32, bfloat16, or auto: bfloat16 with bf16")
-	fs.IntVar(&c.BatchSize, "per-device-train-batch-size", c.BatchSize, "samples of a micro-batch")
-	fs.IntVar(&c.Accumulation, "gradient-accumulation-steps", c.Accumulation, "micro-batches of an optimizer's step")
-	fs.Float64Var(&c.Epochs, "num-train-epochs", c.Epochs, "passes over the data")
-	fs.IntVar(&c.MaxSteps, "max-steps", c.MaxSteps, "optimizer's steps; above 0 it overrides the epochs")
-	fs.Float64Var(&c.LearningRate, "learning-rate", c.LearningRate, "peak learning rate")
-	fs.StringVar(&c.Scheduler, "lr-scheduler-type", c.Scheduler, strings.Join(optim.ScheduleKinds, ", "))
-	fs.IntVar(&c.WarmupSteps, "warmup-steps", c.WarmupSteps, "steps until the peak learning rate")
-	fs.Float64Var(&c.WarmupRatio, "warmup-ratio", c.WarmupRatio,
-		"the same as a share of all steps, where warmup-steps is 0")
-	fs.Float64Var(&c.MinLRRate, "min-lr-rate", c.MinLRRate, "cosine_with_min_lr ends at this share of the peak")
-	fs.Float64Var(&c.WeightDecay, "weight-decay", c.WeightDecay, "decoupled weight decay")
-	fs.Float64Var(&c.Beta1, "adam-beta1", c.Beta1, "")
-	fs.Float64Var(&c.Beta2, "adam-beta2", c.Beta2, "")
-	fs.Float64Var(&c.Epsilon, "adam-epsilon", c.Epsilon, "")
-	fs.Float64Var(&c.MaxGradNorm, "max-grad-norm", c.MaxGradNorm, "gradients are scaled down to this norm; 0: never")
-	fs.StringVar(&c.PageDir, "paged-state-dir", c.PageDir,
-		"`folder` of a memory-mapped file for the optimizer's state; none: memory")
-	fs.StringVar(&c.Optimizer, "optim", c.Optimizer, "adamw, or adamw_8bit: blockwise 8-bit states as bitsandbytes")
-	fs.Uint64Var(&c.Seed, "seed", c.Seed, "of initial factors, order and dropout")
-	fs.IntVar(&c.MaxLength, "max-length", c.MaxLength, "tokens of the longest sample")
-	fs.StringVar(&c.Overlong, "overlong", c.Overlong, "longer samples: truncate, skip or refuse")
+	addDataFlags(fs, c)
+	addMethodFlags(fs, c)
+	addOptimizerFlags(fs, c)
+	addEvaluationFlags(fs, c)
+	addPrecisionFlags(fs, c)
+	addCheckpointFlags(fs, c)
+	settings.Renamed(fs, "eval-fraction", "eval-share")
+}
+
+func addDataFlags(fs *pflag.FlagSet, c *train.Config) {
+	defer settings.Topic(fs, topicData)()
+	fs.IntVar(&c.MaxLength, "max-length", c.MaxLength, "longest sample in tokens")
+	fs.StringVar(&c.Overlong, "overlong", c.Overlong, "`action` on samples that are longer: truncate, skip or refuse")
 	fs.StringVar(&c.TrainOn, "train-on", c.TrainOn,
-		"what the loss counts: assistant turns, the completion (the last of them), or all")
-	fs.BoolVar(&c.Packing, "packing", c.Packing,
-		"fill max-length tokens with whole samples, best fit first; a micro-batch is "+
-			"per-device-train-batch-size of them")
-	fs.BoolVar(&c.GroupByLength, "group-by-length", c.GroupByLength, "put samples of like length into a micro-batch")
-	fs.StringVar(&c.BadSamples, "bad-samples", c.BadSamples,
-		"samples that cannot be used: refuse the run, or skip them")
+		"`part` of a sample whose tokens the loss counts: assistant (all assistant turns), completion (the last one) "+
+			"or "+
+			"all")
+	fs.BoolVar(&c.Packing, "packing", c.Packing, "pack whole samples into rows of max-length tokens, best fit first; "+
+		"per-device-train-batch-size then counts rows")
+	fs.BoolVar(&c.GroupByLength, "group-by-length", c.GroupByLength,
+		"build micro-batches of samples with similar lengths")
+	fs.StringVar(&c.BadSamples, "bad-samples", c.BadSamples, "`action` on invalid samples: refuse (the run) or skip")
 	fs.StringVar(&c.Style, "style", c.Style,
-		"records become text through the model's chat template (chat) or as Stanford Alpaca's prompts (alpaca)")
-	fs.StringToStringVar(&c.Vars, "vars", c.Vars, "values of placeholders in the data: name=Weft makes {{name}} Weft")
+		"`style` of the text made of a record: chat (the model's chat template) or alpaca (Stanford Alpaca's prompts)")
+	fs.StringToStringVar(&c.Vars, "vars", c.Vars,
+		"values of placeholders in the data, as `NAME=VALUE,...`: NAME=VALUE replaces {{NAME}} by VALUE")
+}
+
+func addMethodFlags(fs *pflag.FlagSet, c *train.Config) {
+	defer settings.Topic(fs, topicTrained)()
+	fs.StringVar(&c.Method, "method", c.Method,
+		"`method`: lora trains an adapter on frozen weights, full trains the weights themselves")
+	fs.StringVar(&c.Init, "init", c.Init,
+		"with method full, initial `weights`: base or random; for random the model's "+
+			"folder needs only a config.json and a tokenizer")
+	fs.IntVar(&c.Rank, "r", c.Rank, "rank of the LoRA matrices")
+	fs.Float64Var(&c.Alpha, "lora-alpha", c.Alpha, "LoRA alpha: the product of the LoRA matrices is scaled by alpha/r")
+	fs.Float64Var(&c.Dropout, "lora-dropout", c.Dropout,
+		"`probability` of dropping an input value of the LoRA A matrix")
+	fs.StringSliceVar(&c.TargetModules, "target-modules", c.TargetModules,
+		"`modules` to adapt: names separated by commas (embed_tokens and lm_head too), one regular expression that "+
+			"matches whole paths, or all-linear")
+	fs.StringSliceVar(&c.ExcludeModules, "exclude-modules", c.ExcludeModules,
+		"`modules` of these not to adapt: names, or one regular expression that matches whole paths")
+	fs.IntSliceVar(&c.LayersToTransform, "layers-to-transform", c.LayersToTransform,
+		"`indices` of the layers to adapt, separated by commas (default: all)")
+	fs.StringVar(&c.Bias, "bias", c.Bias,
+		"`biases` to train: none, lora_only (of the adapted layers) or all (of every layer)")
+	fs.StringSliceVar(&c.ModulesToSave, "modules-to-save", c.ModulesToSave,
+		"`modules` to train in full beside the LoRA matrices: lm_head, embed_tokens")
+	fs.BoolVar(&c.RsLoRA, "use-rslora", c.RsLoRA, "scale by alpha/sqrt(r) (rank-stabilized LoRA)")
+	fs.BoolVar(&c.DoRA, "use-dora", c.DoRA, "train the magnitudes of the weights' rows too (DoRA)")
+	fs.StringToStringVar(&c.RankPattern, "rank-pattern", c.RankPattern, "ranks of some layers, as `PATTERN=R,...`")
+	fs.StringToStringVar(&c.AlphaPattern, "alpha-pattern", c.AlphaPattern,
+		"LoRA alphas of some layers, as `PATTERN=ALPHA,...`")
+}
+
+func addOptimizerFlags(fs *pflag.FlagSet, c *train.Config) {
+	defer settings.Topic(fs, topicOptimizer)()
+	fs.IntVar(&c.BatchSize, "per-device-train-batch-size", c.BatchSize, "samples in a micro-batch")
+	fs.IntVar(&c.Accumulation, "gradient-accumulation-steps", c.Accumulation, "micro-batches in an optimizer step")
+	fs.Float64Var(&c.Epochs, "num-train-epochs", c.Epochs, "passes over the data")
+	fs.IntVar(&c.MaxSteps, "max-steps", c.MaxSteps, "optimizer steps; above 0 it overrides num-train-epochs")
+	fs.Float64Var(&c.LearningRate, "learning-rate", c.LearningRate, "peak learning rate")
+	fs.Float64Var(&c.LoraPlusRatio, "loraplus-lr-ratio", c.LoraPlusRatio,
+		"`ratio` of the learning rate of the LoRA B matrices to that of the A matrices (LoRA+)")
+	fs.StringVar(&c.Scheduler, "lr-scheduler-type", c.Scheduler,
+		"learning rate `schedule`: "+strings.Join(optim.ScheduleKinds, ", "))
+	fs.IntVar(&c.WarmupSteps, "warmup-steps", c.WarmupSteps, "steps until the learning rate reaches its peak")
+	fs.Float64Var(&c.WarmupRatio, "warmup-ratio", c.WarmupRatio,
+		"with warmup-steps 0: `fraction` of all steps until the learning rate reaches its peak")
+	fs.Float64Var(&c.MinLRRate, "min-lr-rate", c.MinLRRate,
+		"final learning rate of cosine_with_min_lr, as a `fraction` of the peak")
+	fs.StringVar(&c.Optimizer, "optim", c.Optimizer,
+		"`optimizer`: adamw, or adamw_8bit (block-wise 8-bit states as in bitsandbytes)")
+	fs.Float64Var(&c.WeightDecay, "weight-decay", c.WeightDecay, "decoupled weight decay")
+	fs.Float64Var(&c.Beta1, "adam-beta1", c.Beta1, "decay rate of AdamW's first moment")
+	fs.Float64Var(&c.Beta2, "adam-beta2", c.Beta2, "decay rate of AdamW's second moment")
+	fs.Float64Var(&c.Epsilon, "adam-epsilon", c.Epsilon, "term that AdamW adds to the denominator")
+	fs.Float64Var(&c.MaxGradNorm, "max-grad-norm", c.MaxGradNorm,
+		"`norm` to which gradients are clipped; 0 disables it")
+	fs.Uint64Var(&c.Seed, "seed", c.Seed, "seed of the initial LoRA matrices, the order of samples and dropout")
+}
+
+func addEvaluationFlags(fs *pflag.FlagSet, c *train.Config) {
+	defer settings.Topic(fs, topicEval)()
 	fs.StringVar(&c.EvalData, "eval-data", c.EvalData, "`file` of held-out samples")
-	fs.Float64Var(&c.EvalFraction, "eval-share", c.EvalFraction,
-		"share of the data to hold out instead: chosen by each sample's text and the seed, so that equal samples "+
-			"stay on one side")
-	fs.IntVar(&c.EvalSteps, "eval-steps", c.EvalSteps, "evaluate every so many steps; 0: at the end of each epoch")
+	fs.Float64Var(&c.EvalFraction, "eval-fraction", c.EvalFraction, "`fraction` of the data to hold out instead; a "+
+		"sample's text and the seed decide, so that equal samples are not split")
+	fs.IntVar(&c.EvalSteps, "eval-steps", c.EvalSteps,
+		"steps between evaluations; 0 evaluates at the end of each epoch")
 	fs.IntVar(&c.Patience, "early-stopping-patience", c.Patience,
-		"stop after so many evaluations without improvement; 0: never")
+		"stop after this many evaluations without improvement; 0 disables it")
 	fs.Float64Var(&c.Threshold, "early-stopping-threshold", c.Threshold,
-		"what counts as an improvement of the evaluation loss")
+		"decrease of the evaluation loss that counts as an improvement")
 	fs.BoolVar(&c.BestAtEnd, "load-best-model-at-end", c.BestAtEnd,
-		"with eval-data: keep the parameters of the lowest evaluation loss")
-	fs.IntVar(&c.SaveSteps, "save-steps", c.SaveSteps, "checkpoint every so many steps; 0: none")
-	fs.IntVar(&c.SaveLimit, "save-total-limit", c.SaveLimit, "checkpoints kept")
-	fs.BoolVar(&c.Resume, "resume", c.Resume, "go on from the newest checkpoint of the folder")
-	fs.BoolVar(&c.Overwrite, "overwrite-output-dir", c.Overwrite, "remove what an earlier run left in the folder")
-	fs.IntVar(&c.LoggingSteps, "logging-steps", c.LoggingSteps, "log every so many steps")
+		"save the parameters with the lowest evaluation loss instead of the last ones")
+}
+
+func addPrecisionFlags(fs *pflag.FlagSet, c *train.Config) {
+	defer settings.Topic(fs, topicPrecision)()
+	fs.BoolVar(&c.LoadIn4Bit, "load-in-4bit", c.LoadIn4Bit, "quantize the base's linear layers to 4 bits first (QLoRA)")
+	fs.StringVar(&c.QuantType, "bnb-4bit-quant-type", c.QuantType, "`type` of load-in-4bit: nf4 or fp4")
+	fs.BoolVar(&c.DoubleQuant, "bnb-4bit-use-double-quant", c.DoubleQuant,
+		"with load-in-4bit: quantize the block scales too")
+	fs.BoolVar(&c.BF16, "bf16", c.BF16, "multiply by the model's weights in bfloat16 and sum in float32, where the "+
+		"processor supports it; with method full the weights are rounded from float32 masters")
+	fs.BoolVar(&c.FP16, "fp16", c.FP16, "round the operands of products to float16, with dynamic loss scaling and "+
+		"float32 sums and masters: it gives the results of fp16, not its speed")
 	fs.BoolVar(&c.Checkpointing, "gradient-checkpointing", c.Checkpointing,
-		"keep only each block's input and compute the rest again: less memory, a third more work")
+		"keep only each layer's input and recompute the rest in the backward pass: less memory, a third more work")
+	fs.StringVar(&c.PageDir, "paged-state-dir", c.PageDir,
+		"`directory` of a memory-mapped file for the optimizer's state (default: the state is in memory)")
+	fs.StringVar(&c.SaveDType, "save-dtype", c.SaveDType,
+		"data `type` of the weights that method full saves: float32, "+
+			"bfloat16 or auto (bfloat16 with bf16)")
+}
+
+func addCheckpointFlags(fs *pflag.FlagSet, c *train.Config) {
+	defer settings.Topic(fs, topicOutput)()
+	fs.IntVar(&c.SaveSteps, "save-steps", c.SaveSteps, "steps between checkpoints; 0 saves none")
+	fs.IntVar(&c.SaveLimit, "save-total-limit", c.SaveLimit, "checkpoints to keep")
+	fs.BoolVar(&c.Resume, "resume", c.Resume, "continue from the newest checkpoint in the output folder")
+	fs.BoolVar(&c.Overwrite, "overwrite-output-dir", c.Overwrite, "delete the output of an earlier run in the folder")
+	fs.IntVar(&c.LoggingSteps, "logging-steps", c.LoggingSteps, "steps between log lines")
 }

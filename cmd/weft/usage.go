@@ -13,15 +13,15 @@ func usageCommand() *cobra.Command {
 	var name, from, to, format string
 	cmd := &cobra.Command{
 		Use:   "usage",
-		Short: "Print what tenants used by day, adapter and key, for billing",
-		Long: "Print requests and tokens by day (UTC), tenant, adapter and key. Running servers write what they count " +
-			"every second.\nprompt_tokens hold cached_tokens, the part of the prompts that was taken from the prefix " +
-			"cache. An empty adapter is the base model, (combination) several adapters in one request.",
+		Short: "Print requests and tokens of tenants by day, adapter and key, for billing",
+		Long: "Print requests and tokens by day (UTC), tenant, adapter and key. Running servers store their counts " +
+			"every second.\nprompt_tokens include cached_tokens, the prompt tokens that were taken from the prefix " +
+			"cache. An empty adapter is the base model; (combination) is a request with several adapters.",
 		Example: "  weft usage\n  weft usage --tenant acme --from 2026-01-01 --to 2026-01-31 > january.csv",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if format != "csv" && format != "json" {
-				return usagef("--format %q: csv or json", format)
+				return usagef("--format %q: write csv or json", format)
 			}
 			q := tenant.UsageQuery{Tenant: name}
 			var err error
@@ -47,10 +47,10 @@ func usageCommand() *cobra.Command {
 		},
 	}
 	fs := cmd.Flags()
-	fs.StringVar(&name, "tenant", "", "one tenant's; empty: all")
+	fs.StringVar(&name, "tenant", "", "print only the usage of this `tenant`")
 	fs.StringVar(&from, "from", "", "first `day`, e.g. 2026-01-01 (default: the first of this month)")
 	fs.StringVar(&to, "to", "", "last `day` (default: today)")
-	fs.StringVar(&format, "format", "csv", "csv or json")
+	fs.StringVar(&format, "format", "csv", "output `format`: csv or json")
 	addStoreFlags(fs, &f.stores, "data")
 	return cmd
 }

@@ -166,7 +166,7 @@ func (c *Config) Validate() error {
 	within("adam_epsilon", c.Epsilon, 0, 1)
 	within("max_grad_norm", c.MaxGradNorm, 0, 1e9)
 	within("max_length", float64(c.MaxLength), 8, 1<<20)
-	within("eval_share", c.EvalFraction, 0, 0.9)
+	within("eval_fraction", c.EvalFraction, 0, 0.9)
 	within("eval_steps", float64(c.EvalSteps), 0, 1<<40)
 	within("early_stopping_patience", float64(c.Patience), 0, 1<<40)
 	within("save_steps", float64(c.SaveSteps), 0, 1<<40)

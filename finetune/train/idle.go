@@ -36,9 +36,9 @@ func (c *Config) idleSettings() (bad []string) {
 	}
 	evaluates := c.EvalData != "" || c.EvalFraction > 0
 	needs(c.EvalData != "" && c.EvalFraction > 0,
-		"eval_data and eval_share are two ways to hold samples out: choose one")
-	needs(!evaluates && c.EvalSteps > 0, "eval_steps needs eval_data or eval_share")
-	needs(!evaluates && c.Patience > 0, "early_stopping_patience needs eval_data or eval_share")
+		"eval_data and eval_fraction are two ways to hold samples out: choose one")
+	needs(!evaluates && c.EvalSteps > 0, "eval_steps needs eval_data or eval_fraction")
+	needs(!evaluates && c.Patience > 0, "early_stopping_patience needs eval_data or eval_fraction")
 	needs(c.Threshold != 0 && c.Patience == 0, "early_stopping_threshold needs early_stopping_patience")
 	needs(c.Overwrite && c.Resume, "overwrite_output_dir removes the checkpoints that resume needs: choose one")
 	needs(c.QuantType != "nf4" && !c.LoadIn4Bit, "bnb_4bit_quant_type needs load_in_4bit")

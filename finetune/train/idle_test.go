@@ -18,7 +18,7 @@ func TestIdleSettings(t *testing.T) {
 		"eval_steps needs":                func(c *Config) { c.EvalSteps = 3 },
 		"early_stopping_patience needs":   func(c *Config) { c.Patience = 3 },
 		"early_stopping_threshold needs":  func(c *Config) { c.EvalFraction, c.Threshold = 0.1, 0.1 },
-		"eval_data and eval_share":        func(c *Config) { c.EvalFraction, c.EvalData = 0.1, "file" },
+		"eval_data and eval_fraction":     func(c *Config) { c.EvalFraction, c.EvalData = 0.1, "file" },
 		"bnb_4bit_use_double_quant needs": func(c *Config) { c.DoubleQuant = true },
 		"constant has no warm-up":         func(c *Config) { c.Scheduler, c.WarmupRatio = "constant", 0.1 },
 		"lora_dropout is of method lora":  full(func(c *Config) { c.Dropout = 0.1 }),

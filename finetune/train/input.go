@@ -31,7 +31,7 @@ type Input struct {
 }
 
 // Read reads the samples, before any model is loaded, and holds out the evaluation samples. m is the tokenizer and the
-// template of the model. Errors: ErrConfig if eval_share leaves one side empty, data.ErrBad, or those of opening a
+// template of the model. Errors: ErrConfig if eval_fraction leaves one side empty, data.ErrBad, or those of opening a
 // file.
 func Read(c Config, f Files, m data.Model) (in *Input, err error) {
 	in = &Input{Config: c, Files: f}
@@ -55,8 +55,8 @@ func (in *Input) holdOut() error {
 	kept, held := data.Split(in.Train.Samples, in.Config.EvalFraction, in.Config.Seed)
 	if len(kept) == 0 || len(held) == 0 {
 		return fmt.Errorf(
-			"%w: eval_share %v holds out %d of %d samples: both sides need one; give a larger file, another fraction "+
-				"or eval_data", ErrConfig, in.Config.EvalFraction, len(held), len(in.Train.Samples))
+			"%w: eval_fraction %v holds out %d of %d samples: both sides need one; give a larger file, another "+
+				"fraction or eval_data", ErrConfig, in.Config.EvalFraction, len(held), len(in.Train.Samples))
 	}
 	in.Train.Samples, in.HeldOut = kept, &data.Dataset{Samples: held, Report: in.Train.Report}
 	return nil

@@ -1,5 +1,7 @@
-// Package load drives any OpenAI-compatible server with chat or completion requests and measures what its clients feel,
-// in vLLM's terms.
+// Package load drives any OpenAI-compatible server with chat or completion requests and measures latency and
+// throughput at the client, in vLLM's terms. It knows nothing of weft's engine or internal/node, so that `weft bench
+// serve` and the programs below scripts/bench measure weft and other servers in the same way: therefore it is not part
+// of internal/node/bench, which measures a model inside this process.
 package load
 
 import (

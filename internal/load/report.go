@@ -36,16 +36,17 @@ type Report struct {
 	ShortAnswers      int     `json:"short_answers"` // fewer tokens than were asked for
 	RequestsPerSecond float64 `json:"requests_per_second"`
 	OutputPerSecond   float64 `json:"output_tokens_per_second"`
-	SteadyPerSecond   float64 `json:"steady_output_tokens_per_second"` // of the middle 80 % of all chunks: without ramp and tail
-	TokensPerSecond   float64 `json:"total_tokens_per_second"`
-	Goodput           float64 `json:"goodput_requests_per_second"`
-	GoodFraction      float64 `json:"good_share"`
-	TTFT              Spread  `json:"ttft_ms"`
-	TPOT              Spread  `json:"tpot_ms"`
-	ITL               Spread  `json:"itl_ms"`
-	E2E               Spread  `json:"e2e_ms"`
-	Adapters          int     `json:"adapters,omitempty"` // distinct ones that were asked for
-	Keys              []Key   `json:"keys,omitempty"`     // where there were several, by number
+	// SteadyPerSecond counts the middle 80 % of all chunks: without ramp-up and tail.
+	SteadyPerSecond float64 `json:"steady_output_tokens_per_second"`
+	TokensPerSecond float64 `json:"total_tokens_per_second"`
+	Goodput         float64 `json:"goodput_requests_per_second"`
+	GoodFraction    float64 `json:"good_share"`
+	TTFT            Spread  `json:"ttft_ms"`
+	TPOT            Spread  `json:"tpot_ms"`
+	ITL             Spread  `json:"itl_ms"`
+	E2E             Spread  `json:"e2e_ms"`
+	Adapters        int     `json:"adapters,omitempty"` // distinct ones that were asked for
+	Keys            []Key   `json:"keys,omitempty"`     // where there were several, by number
 }
 
 // Key is the part of a run that used one API key.

@@ -36,11 +36,11 @@ func (n *Node) openAdapters() (err error) {
 	switch reservable := m.Engine.Reservable(); {
 	case reservable == 0:
 		n.log.Warn(
-			"no memory for adapters: the longest sequence can need the whole KV cache; raise --kv-memory or " +
+			"no memory for adapters: the longest sequence may need the whole KV cache; raise --kv-memory or " +
 				"--memory, or lower --max-context")
 	case reservable < limit:
 		n.log.Warn(
-			"adapters get less than --adapter-memory, since the longest sequence must fit too: raise --kv-memory or "+
+			"adapters get less than --adapter-memory because the longest sequence must fit too: raise --kv-memory or "+
 				"--memory, or lower --max-context",
 			"adapters", bytesize.Format(reservable), "adapter_memory", bytesize.Format(limit))
 	}
@@ -91,7 +91,7 @@ func (m *Model) replay(ctx context.Context, digest string, w *lora.Weights, ids 
 func (n *Node) collect(ctx context.Context) {
 	for {
 		if g, err := n.Stores.Registry.GarbageCollect(ctx, CollectAfter); err != nil && ctx.Err() == nil {
-			n.log.Warn("garbage of the adapter store was not collected", "error", err)
+			n.log.Warn("garbage collection of the adapter store failed", "error", err)
 		} else if g.Blobs > 0 {
 			n.log.Info("garbage collected", "files", g.Blobs)
 		}
@@ -103,7 +103,7 @@ func (n *Node) collect(ctx context.Context) {
 	}
 }
 
-// catalog is registry and cache as the server knows them; it remembers the names of what was asked for, for the
+// catalog is registry and cache as the server knows them; it remembers the names of requested adapters for the
 // metrics.
 type catalog struct {
 	*adapters.Registry

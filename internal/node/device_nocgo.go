@@ -7,7 +7,7 @@ import "weft/runtime/device"
 // OpenDevice opens the ref device: this build has no cgo and so no C kernels. The caller closes it.
 func OpenDevice(c DeviceConfig) (device.Device, error) {
 	if c.Device != "ref" && c.Device != "auto" {
-		return nil, refusef("device %q: this build has no cgo; only ref is there", c.Device)
+		return nil, refusef("device %q: this build has no cgo and so only ref", c.Device)
 	}
 	return openRef(c)
 }

@@ -34,7 +34,7 @@ type Generation struct {
 func (m *Model) Generate(ctx context.Context, w io.Writer, prompt string, o GenerateOptions) (*Generation, error) {
 	ids := m.Tokenizer.Encode(prompt, tokenizer.EncodeOptions{AddSpecial: true})
 	if len(ids) == 0 {
-		return nil, refusef("prompt: no token")
+		return nil, refusef("prompt: the tokenizer makes no token of it")
 	}
 	start := time.Now()
 	streams, err := m.Engine.Submit(ctx, m.WithAdapter(engine.Request{

@@ -41,7 +41,7 @@ type ModelConfig struct {
 	Log            *slog.Logger          // nil: nothing is logged
 }
 
-// DefaultModelConfig returns the settings of a server that nobody has configured.
+// DefaultModelConfig returns the default settings of a server.
 func DefaultModelConfig() ModelConfig {
 	return ModelConfig{DeviceConfig: DeviceConfig{Device: "auto", Activations: "fast"}, KVType: "f16", PageLen: 16,
 		MaxBatchTokens: 512, MaxSeqs: 64, MaxQueued: 256, PrefixCache: true}
@@ -68,7 +68,7 @@ func (c *ModelConfig) Validate() error {
 		{"max-queued", c.MaxQueued, 1, 1 << 20},
 	} {
 		if n.value < n.lo || n.value > n.hi {
-			return refusef("%s %d: %d to %d", n.name, n.value, n.lo, n.hi)
+			return refusef("%s %d: give %d to %d", n.name, n.value, n.lo, n.hi)
 		}
 	}
 	if c.PageLen < 16 || c.PageLen%16 != 0 {
@@ -110,10 +110,10 @@ type Model struct {
 	hooks   hooks
 }
 
-// hooks are what a server hangs on a running engine.
+// hooks are functions of a server that a running engine calls.
 type hooks struct {
-	reclaim atomic.Pointer[func(bytes int64) int64] // gives memory of adapters back to the KV cache
-	step    atomic.Pointer[func(tokens int)]        // told of each step
+	reclaim atomic.Pointer[func(bytes int64) int64] // frees memory of adapters for the KV cache
+	step    atomic.Pointer[func(tokens int)]        // called after each step
 }
 
 // LoadTokenizer reads the tokenizer that belongs to the model at path, a folder, a GGUF file, a tokenizer.json or a
@@ -192,7 +192,8 @@ func (m *Model) load(c *ModelConfig) (err error) {
 	}
 	debug.FreeOSMemory() // what conversion left behind
 	if v, n := m.Model.Config().Vocab, m.Tokenizer.VocabSize(); n > v {
-		return fmt.Errorf("%s: the tokenizer has %d tokens, the model %d: they do not belong together", m.Path, n, v)
+		return fmt.Errorf("%s: the tokenizer has %d tokens, the model %d: they belong to different models", m.Path, n,
+			v)
 	}
 	m.Context = m.Model.Config().MaxContext
 	if c.MaxContext > 0 {
@@ -241,7 +242,7 @@ func (m *Model) startEngine(c *ModelConfig) error {
 	return err
 }
 
-// maxDefaultKV bounds the KV cache of users who did not say how large it may be.
+// maxDefaultKV bounds the KV cache where its size is not set.
 const maxDefaultKV = 4 << 30
 
 // kvBudget returns the bytes the KV cache may take.
@@ -274,7 +275,7 @@ func (m *Model) closeAfter(between func()) error {
 	return errors.Join(errs...)
 }
 
-// AvailableMemory returns the bytes that the machine has free, or 2 GiB where it does not say.
+// AvailableMemory returns the bytes that the machine has free, or 2 GiB where that is not known.
 func AvailableMemory() int64 {
 	text, err := os.ReadFile("/proc/meminfo")
 	if err == nil {

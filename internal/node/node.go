@@ -28,7 +28,7 @@ import (
 // Config says what a server serves, to whom, and where.
 type Config struct {
 	Model ModelConfig
-	// Stores keep tenants, keys and adapters; nil: there are none, and who reaches the server is the tenant Default.
+	// Stores keep tenants, keys and adapters; nil: there are none, and every request is of the tenant Default.
 	Stores         *StoreConfig
 	Listen         string         // HOST:PORT
 	Insecure       bool           // allows another address than loopback without any key
@@ -40,7 +40,7 @@ type Config struct {
 	AdapterTimeout time.Duration  // how long a request waits for its adapter; 0: 30 s
 	MaxBody        bytesize.Size  // largest request body; 0: 4 MiB
 	DrainTimeout   time.Duration  // how long running requests may finish after Serve's context; 0: 30 s
-	Version        string         // as /version tells it
+	Version        string         // as /version reports it
 	Log            *slog.Logger   // nil: nothing is logged
 }
 
@@ -58,7 +58,7 @@ type Node struct {
 	log     *slog.Logger
 	base    *peft.ModelFile
 	cache   *adapters.Cache
-	names   sync.Map // digest → the name under which it was last asked for
+	names   sync.Map // digest → the name under which it was last requested
 	front   *server.Front
 	server  *server.Server
 	traces  *telemetry.Traces
@@ -94,7 +94,7 @@ func Open(ctx context.Context, cfg Config) (n *Node, err error) {
 	} else if len(cfg.Adapters) > 0 {
 		return n, errNoStores()
 	}
-	// Listen before loading: a taken port is known at once, and who connects meanwhile waits for the model.
+	// Listen before loading: a port in use is an error at once, and early requests are answered.
 	l, err := net.Listen("tcp", cfg.Listen)
 	if err != nil {
 		return n, fmt.Errorf("listen: %w", err)
@@ -140,7 +140,7 @@ func (n *Node) Serve(ctx context.Context) error {
 	return nil
 }
 
-// Close ends every connection and frees everything, in order; Serve has returned. It stores what tenants spent.
+// Close ends every connection and frees everything, in order; Serve has returned. It stores the usage of tenants.
 func (n *Node) Close() error {
 	var errs []error
 	if n.front != nil {
@@ -203,7 +203,7 @@ func loadUntil(ctx context.Context, c ModelConfig) (*Model, error) {
 	case <-ctx.Done():
 		go func() {
 			if r := <-loaded; r.m != nil {
-				r.m.Close() //nolint:errcheck // nobody waits for it any more
+				r.m.Close() //nolint:errcheck // no caller is left to return it to
 			}
 		}()
 		return nil, stopped(nil)
@@ -229,7 +229,7 @@ func (n *Node) openAccess(ctx context.Context) error {
 	switch {
 	case err == nil:
 	case c.Data == "" && c.Database == "" && unwritable(err) && !c.mayHoldKeys():
-		n.log.Warn("no data directory: no tenants, keys and adapters are kept; give --data DIR", "error", err)
+		n.log.Warn("no data directory: tenants, keys and adapters cannot be stored; give --data DIR", "error", err)
 	default:
 		return err
 	}
@@ -299,8 +299,8 @@ func checkAddress(listen string, haveKeys, insecure bool) error {
 		return nil
 	}
 	return refusef(
-		"listen %s would let every host that can reach this machine use the model: make a key with `weft keys add`, "+
-			"give --api-key-file FILE, or --insecure where that is meant", listen)
+		"listen %s would let every client that can reach this machine use the model: add a key with `weft keys "+
+			"add`, give --api-key-file FILE, or allow it with --insecure", listen)
 }
 
 // Loopback says whether an address HOST:PORT can be reached from this machine only.

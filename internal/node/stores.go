@@ -142,7 +142,7 @@ func WithBackupStore(ctx context.Context, c StoreConfig, open func(ctx context.C
 	}
 	db, err := open(ctx, dsn)
 	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("there is nothing in %s: %w", dir, err)
+		return fmt.Errorf("%s is empty: %w", dir, err)
 	}
 	if err != nil {
 		return err
@@ -155,7 +155,7 @@ func WithBackupStore(ctx context.Context, c StoreConfig, open func(ctx context.C
 func (c *StoreConfig) blobs(ctx context.Context, dir string) (adapters.Blobs, error) {
 	if c.Bucket == "" {
 		if c.Database != "" {
-			return nil, refusef("database without --bucket: servers that share a database must share the adapters' " +
+			return nil, refusef("database needs --bucket: servers that share a database must share the adapters' " +
 				"files too: give --bucket s3://BUCKET/PREFIX")
 		}
 		return adapters.NewFolderBlobs(filepath.Join(dir, "blobs")), nil
@@ -172,7 +172,7 @@ func (c *StoreConfig) bucket() (cfg adapters.BucketConfig, err error) {
 	path, ok := strings.CutPrefix(c.Bucket, "s3://")
 	cfg.Bucket, cfg.Prefix, _ = strings.Cut(path, "/")
 	if !ok || cfg.Bucket == "" {
-		return cfg, refusef("bucket %q: s3://BUCKET or s3://BUCKET/PREFIX is expected", c.Bucket)
+		return cfg, refusef("bucket %q: write s3://BUCKET or s3://BUCKET/PREFIX", c.Bucket)
 	}
 	endpoint := c.BucketEndpoint
 	if endpoint == "" {
@@ -180,7 +180,7 @@ func (c *StoreConfig) bucket() (cfg adapters.BucketConfig, err error) {
 	}
 	u, err := url.Parse(endpoint)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || strings.Trim(u.Path, "/") != "" {
-		return cfg, refusef("bucket-endpoint %q: https://HOST or http://HOST:PORT is expected", endpoint)
+		return cfg, refusef("bucket-endpoint %q: write https://HOST or http://HOST:PORT", endpoint)
 	}
 	cfg.Endpoint, cfg.Insecure, cfg.Region = u.Host, u.Scheme == "http", c.BucketRegion
 	for _, secret := range []struct {
@@ -188,7 +188,7 @@ func (c *StoreConfig) bucket() (cfg adapters.BucketConfig, err error) {
 		to   *string
 	}{{"AWS_ACCESS_KEY_ID", &cfg.AccessKey}, {"AWS_SECRET_ACCESS_KEY", &cfg.SecretKey}} {
 		if *secret.to = os.Getenv(secret.name); *secret.to == "" {
-			return cfg, fmt.Errorf("--bucket: the environment has no %s", secret.name)
+			return cfg, fmt.Errorf("--bucket: set %s in the environment", secret.name)
 		}
 	}
 	return cfg, nil

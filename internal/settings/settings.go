@@ -2,6 +2,7 @@
 package settings
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"os"
@@ -23,27 +24,55 @@ type Setting struct {
 // variables are WEFT_<COMMAND>_<NAME>, and a file given to the command is its own too, so that a key which it does not
 // know is an error there.
 func OfCommand(command string, own *pflag.FlagSet) *pflag.FlagSet {
-	own.VisitAll(func(f *pflag.Flag) { f.Annotations = map[string][]string{ownSetting: {command}} })
+	own.VisitAll(func(f *pflag.Flag) { annotate(f, ownSetting, command) })
 	return own
 }
 
-// Annotations of flags: a command's own, and one whose variable has another name.
+// Annotations of flags: a command's own, one whose variable has another name, and earlier names of a flag.
 const (
 	ownSetting = "weft_own_setting_of"
 	variableOf = "weft_variable"
+	earlierOf  = "weft_earlier_names"
 )
+
+func annotate(f *pflag.Flag, key string, values ...string) {
+	if f.Annotations == nil {
+		f.Annotations = map[string][]string{}
+	}
+	f.Annotations[key] = values
+}
+
+// Renamed says that a flag had an earlier name, which remains valid on the command line (see AcceptNames), as a key of
+// a file and in the name of the variable, and is not listed in the help.
+func Renamed(fs *pflag.FlagSet, flag, earlier string) { annotate(fs.Lookup(flag), earlierOf, earlier) }
+
+// AcceptNames makes fs take each flag with _ for -, too, and by its earlier names.
+func AcceptNames(fs *pflag.FlagSet) {
+	now := map[string]string{}
+	fs.VisitAll(func(f *pflag.Flag) {
+		for _, earlier := range f.Annotations[earlierOf] {
+			now[earlier] = f.Name
+		}
+	})
+	fs.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+		name = strings.ReplaceAll(name, "_", "-")
+		return pflag.NormalizedName(cmp.Or(now[name], name))
+	})
+}
+
+// Names returns the name of a flag and its earlier ones.
+func Names(f *pflag.Flag) []string { return append([]string{f.Name}, f.Annotations[earlierOf]...) }
 
 // SetVariable names the environment variable that sets the flag, where it is not the one that follows from the flag.
 func SetVariable(fs *pflag.FlagSet, flag, name string) {
-	fs.Lookup(flag).Annotations = map[string][]string{variableOf: {name}}
+	annotate(fs.Lookup(flag), variableOf, name)
 }
 
-// variable returns the environment variable that sets a flag.
-func variable(f *pflag.Flag) string {
+// variable returns the environment variable that sets a flag under one of its names.
+func variable(f *pflag.Flag, name string) string {
 	if v := f.Annotations[variableOf]; len(v) > 0 {
 		return v[0]
 	}
-	name := f.Name
 	if of := f.Annotations[ownSetting]; len(of) > 0 {
 		name = of[0] + "-" + name
 	}
@@ -75,22 +104,23 @@ func Resolve(flags *pflag.FlagSet, lookup func(string) (string, bool), known fun
 			return
 		}
 		s := Setting{Key: f.Name, Source: "default"}
-		env := variable(f)
 		ownFile = ownFile || f.Annotations[ownSetting] != nil
-		if v, ok := lookup(env); f.Changed {
+		env, value, inEnv := fromEnvironment(f, lookup)
+		key, v, inFile, err := file.take(path, f)
+		switch {
+		case err != nil:
+			failed = err
+		case f.Changed:
 			s.Source = "flag"
-		} else if ok && env != "WEFT_ISA" { // the device reads WEFT_ISA itself
+		case inEnv:
 			s.Source = "environment " + env
-			failed = set(flags, f.Name, v, s.Source)
-		} else if v, ok := file[f.Name]; ok {
+			failed = set(flags, f.Name, value, s.Source)
+		case inFile && v.mapping && f.Value.Type() != "stringToString":
+			failed = fmt.Errorf("%s: %s: a mapping where a value is expected", path, key)
+		case inFile:
 			s.Source = "file " + path
-			if v.mapping && f.Value.Type() != "stringToString" {
-				failed = fmt.Errorf("%s: %s: a mapping where a value is expected", path, f.Name)
-			} else {
-				failed = set(flags, f.Name, v.text, s.Source)
-			}
+			failed = set(flags, f.Name, v.text, s.Source)
 		}
-		delete(file, f.Name)
 		s.Value = f.Value.String()
 		out = append(out, s)
 	})
@@ -107,6 +137,17 @@ func Resolve(flags *pflag.FlagSet, lookup func(string) (string, bool), known fun
 	return out, nil
 }
 
+// fromEnvironment returns the variable that sets f and its value, where there is one.
+func fromEnvironment(f *pflag.Flag, lookup func(string) (string, bool)) (env, value string, ok bool) {
+	for _, name := range Names(f) {
+		env = variable(f, name)
+		if value, ok = lookup(env); ok && env != "WEFT_ISA" { // the device reads WEFT_ISA itself
+			return env, value, true
+		}
+	}
+	return "", "", false
+}
+
 func set(flags *pflag.FlagSet, name, value, source string) error {
 	if err := flags.Set(name, value); err != nil {
 		return fmt.Errorf("%s: %v", source, err)
@@ -120,7 +161,25 @@ type fileValue struct {
 	mapping bool
 }
 
-func readConfig(path string) (map[string]fileValue, error) {
+// values are those of a YAML file by key, with - for _.
+type values map[string]fileValue
+
+// take removes the value of f from the values; more than one, under several names, are an error.
+func (all values) take(path string, f *pflag.Flag) (key string, v fileValue, ok bool, err error) {
+	for _, name := range Names(f) {
+		found, there := all[name]
+		if there && ok {
+			return "", v, false, fmt.Errorf("%s: %q and %q are one setting: give one", path, key, name)
+		}
+		if there {
+			key, v, ok = name, found, true
+			delete(all, name)
+		}
+	}
+	return key, v, ok, nil
+}
+
+func readConfig(path string) (values, error) {
 	if path == "" {
 		return nil, nil
 	}
@@ -132,11 +191,11 @@ func readConfig(path string) (map[string]fileValue, error) {
 	if err := yaml.Unmarshal(text, &raw); err != nil {
 		return nil, fmt.Errorf("%s: %v", path, err)
 	}
-	out, seen := make(map[string]fileValue, len(raw)), map[string]bool{}
+	out, seen := make(values, len(raw)), map[string]bool{}
 	for k, v := range raw {
 		k = strings.ReplaceAll(k, "_", "-")
 		if seen[k] {
-			return nil, fmt.Errorf("%s: key %q stands twice, with - and with _", path, k)
+			return nil, fmt.Errorf("%s: key %q is there twice, with - and with _", path, k)
 		}
 		seen[k] = true
 		switch v := v.(type) {

@@ -1,20 +1,19 @@
-package main
+package train
 
 import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"strings"
 	"time"
 
-	"github.com/mattn/go-isatty"
-
-	"weft/finetune/train"
+	"weft/internal/bytesize"
+	"weft/internal/terminal"
 )
 
-// progress shows a run: a line that is written over on a terminal, log lines elsewhere.
-type progress struct {
+// Progress shows a run: on a terminal one line that each step rewrites, elsewhere log lines. Its methods are a Job's
+// OnBegin, OnStep and OnEval.
+type Progress struct {
 	w        io.Writer
 	log      *slog.Logger
 	terminal bool
@@ -25,18 +24,20 @@ type progress struct {
 	width    int
 }
 
-func newProgress(w io.Writer, log *slog.Logger, every int) *progress {
-	f, ok := w.(*os.File)
-	return &progress{w: w, log: log, terminal: ok && isatty.IsTerminal(f.Fd()), every: every}
+// NewProgress shows a run on w where that is a terminal, else logs every so many steps, at least 1.
+func NewProgress(w io.Writer, log *slog.Logger, every int) *Progress {
+	return &Progress{w: w, log: log, terminal: terminal.Is(w), every: every}
 }
 
-func (p *progress) begin(trainable, all int64, bytes int64) {
+// Begin writes how many parameters are trained of how many, and the memory that the run is planned to take.
+func (p *Progress) Begin(trainable, all int64, bytes int64) {
 	line := fmt.Sprintf("trainable params: %s || all params: %s || trainable%%: %.4f || %s", thousands(trainable),
-		thousands(all), 100*float64(trainable)/float64(all), formatBytes(bytes))
+		thousands(all), 100*float64(trainable)/float64(all), bytesize.Format(bytes))
 	fmt.Fprintln(p.w, line)
 }
 
-func (p *progress) step(s train.StepInfo) {
+// Step shows a step with the mean speed and the time left.
+func (p *Progress) Step(s StepInfo) {
 	p.seconds += s.Seconds
 	p.tokens += s.Tokens
 	p.steps++
@@ -63,13 +64,14 @@ func (p *progress) step(s train.StepInfo) {
 	p.width = len(line)
 }
 
-func (p *progress) eval(step int, loss float64) {
-	p.end()
+// Eval logs the loss of an evaluation.
+func (p *Progress) Eval(step int, loss float64) {
+	p.End()
 	p.log.Info("evaluation", "step", step, "loss", fmt.Sprintf("%.4f", loss))
 }
 
-// end leaves the line that is written over.
-func (p *progress) end() {
+// End ends the line of a terminal.
+func (p *Progress) End() {
 	if p.terminal && p.width > 0 {
 		fmt.Fprintln(p.w)
 		p.width = 0
