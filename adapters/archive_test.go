@@ -256,7 +256,8 @@ func FuzzArchive(f *testing.F) {
 			t.Errorf("%v", err)
 		}
 		for _, file := range files {
-			if got, err := durable.SHA256(t.Context(), filepath.Join(work, file.Name)); err != nil || got != file.Digest ||
+			if got, err := durable.SHA256(t.Context(), filepath.Join(work, file.Name)); err != nil ||
+				got != file.Digest ||
 				maxFileBytes[file.Name] == 0 {
 				t.Errorf("%s: %v", file.Name, err)
 			}

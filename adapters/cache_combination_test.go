@@ -54,8 +54,8 @@ func later(c *Cache, vs ...Version) (came <-chan struct{}, wait func(*testing.T)
 	}
 }
 
-// Combinations that could each hold what the other waits for, and single requests in between: none waits longer than the loads
-// and leases before it take.
+// Combinations that could each hold what the other waits for, and single requests in between: none waits longer than
+// the loads and leases before it take.
 func TestCombinationsDoNotWaitForEachOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFakes(t)
@@ -103,7 +103,7 @@ func TestWaitingCombinationHoldsNothing(t *testing.T) {
 		time.Sleep(100 * time.Millisecond)
 		mustAcquire(t, c, other).Release() // in the place of a
 		if st, _ := c.State(a); st != Disk {
-			t.Errorf("an adapter of a combination of adapters that waits is in state %s while another takes its memory", st)
+			t.Errorf("an adapter of a combination that waits is in state %s while another takes its memory", st)
 		}
 		l.Release()
 		wait(t)()
@@ -178,7 +178,8 @@ func TestPinsRefuseAtOnce(t *testing.T) {
 	})
 }
 
-// All or none: where one of a combination of adapters fails, is larger than it said, or its request goes, nothing is held afterwards.
+// All or none: where one of a combination of adapters fails, is larger than it said, or its request goes, nothing is
+// held afterwards.
 func TestCombinationAllOrNone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFakes(t)

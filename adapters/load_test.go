@@ -102,7 +102,8 @@ func TestLoadReplaysTheParityFile(t *testing.T) {
 			if replays != want {
 				t.Errorf("%d replays, want %d", replays, want)
 			}
-			if told := strings.Contains(log.String(), "another quantization"); told != (c.trained != c.served && !c.none) {
+			if told := strings.Contains(log.String(), "another quantization"); told != (c.trained != c.served &&
+				!c.none) {
 				t.Errorf("log %q", log.String())
 			}
 		})

@@ -60,9 +60,9 @@ type naive struct {
 func TestModel(t *testing.T) { testModel(t, localPlace(t)) }
 
 // testModel does random operations on a registry with a cache that has room for seven adapters, of which pins take
-// three and combinations up to three each, and on maps; they agree after each. Each goroutine has names of its own, so that
-// its model is exact; contents are shared, so that their blobs and the adapters in memory are too. Leases taken before
-// a change stay what they were.
+// three and combinations up to three each, and on maps; they agree after each. Each goroutine has names of its own, so
+// that its model is exact; contents are shared, so that their blobs and the adapters in memory are too. Leases taken
+// before a change stay what they were.
 func testModel(t *testing.T, p place) {
 	r := p.open(t)
 	c, err := NewCache(CacheConfig{Registry: r, Load: loadContent(t), Limit: 7000, SyncEvery: 5 * time.Millisecond,

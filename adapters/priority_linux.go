@@ -10,6 +10,6 @@ import (
 // compute tokens. The thread ends with the goroutine.
 func lowerPriority() {
 	runtime.LockOSThread()
-	const nice = 10                                              // about a tenth of the CPU time of a thread that computes
+	const nice = 10                                              // a tenth of the CPU time of a thread that computes
 	_ = unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), nice) // of this thread only; an error is ignored
 }

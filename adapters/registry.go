@@ -223,7 +223,7 @@ func (r *Registry) publish(ctx context.Context, p *upload, opt AddOptions) (Vers
 		}
 		if n, err := res.RowsAffected(); err != nil || n == 0 {
 			return errors.Join(err,
-				fmt.Errorf("%w: the upload took too long and its files were removed by garbage collection: add it again",
+				fmt.Errorf("%w: the upload took too long and its files were removed as garbage: add it again",
 					ErrConflict))
 		}
 		return insertVersion(ctx, tx, p, opt)

@@ -85,7 +85,8 @@ func TestErrorTable(t *testing.T) {
 			t.Errorf("%v: %d %s retry %d %q, want %d %s retry %d", c.err, e.status, e.Type, e.retryAfter, e.Message,
 				c.status, c.kind, c.retry)
 		}
-		if strings.Contains(e.Message, "fire") || e.status == 507 && !strings.Contains(e.Message, "must free disk space") {
+		if strings.Contains(e.Message, "fire") || e.status == 507 &&
+			!strings.Contains(e.Message, "must free disk space") {
 			t.Errorf("an unknown error's text goes to the client: %q", e.Message)
 		}
 	}

@@ -15,7 +15,8 @@ func TestPromptOfToolCalls(t *testing.T) {
 	}
 	r := NewRenderer(tmpl, nil, nil)
 	text, err := r.Render(&openai.ChatRequest{Messages: []byte(`[{"role":"user","content":"Weather?"},
-		{"role":"assistant","content":"","tool_calls":[{"id":"1","type":"function","function":{"name":"f","arguments":"{\"city\":\"Rome\"}"}}]},
+		{"role":"assistant","content":"","tool_calls":[{"id":"1","type":"function",
+			"function":{"name":"f","arguments":"{\"city\":\"Rome\"}"}}]},
 		{"role":"tool","tool_call_id":"1","content":"sunny"}]`)})
 	if want := "<user><assistant>f(city=Rome)<tool>"; err != nil || text != want {
 		t.Errorf("%q, want %q (%v)", text, want, err)

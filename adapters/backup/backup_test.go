@@ -91,7 +91,8 @@ func (p place) load(t testing.TB) []adapters.Version {
 			t.Errorf("%s: %v", v.Ref(), err)
 			continue
 		}
-		if text, err := os.ReadFile(filepath.Join(dir, tensors)); err != nil || !strings.HasPrefix(string(text), v.Name) {
+		if text, err := os.ReadFile(filepath.Join(dir, tensors)); err != nil ||
+			!strings.HasPrefix(string(text), v.Name) {
 			t.Errorf("%s loads %q: %v", v.Ref(), text, err)
 		}
 	}
@@ -102,7 +103,8 @@ func (p place) load(t testing.TB) []adapters.Version {
 func (p place) dump(t testing.TB) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "copy.db")
-	if err := p.DB.CopyTo(t.Context(), path, append([]string{"adapter_changes", "tenant_changes"}, transient...)...); err != nil {
+	if err := p.DB.CopyTo(t.Context(), path, append([]string{"adapter_changes", "tenant_changes"},
+		transient...)...); err != nil {
 		t.Fatal(err)
 	}
 	db, err := store.OpenExisting(t.Context(), path)
@@ -350,7 +352,8 @@ func TestDamagedBackup(t *testing.T) {
 		name := filepath.Base(path)
 		changed := bytes.Clone(text)
 		changed[len(changed)/2] ^= 1
-		for what, instead := range map[string][]byte{"shorter": text[:len(text)-1], "longer": append(bytes.Clone(text), '}'),
+		for what, instead := range map[string][]byte{"shorter": text[:len(text)-1],
+			"longer":  append(bytes.Clone(text), '}'),
 			"changed": changed} {
 			if err := os.WriteFile(path, instead, 0o600); err != nil {
 				return err

@@ -44,7 +44,8 @@ func walk(ctx context.Context, path string, with func(f File, in io.Reader) erro
 func walkFolder(ctx context.Context, path string, with func(f File, in io.Reader) error) (m Manifest, err error) {
 	text, err := os.Open(filepath.Join(path, manifestName))
 	if err != nil {
-		return m, fmt.Errorf("%w: %s has no %s: it is not a backup, or not a complete one", ErrDamaged, path, manifestName)
+		return m, fmt.Errorf("%w: %s has no %s: it is not a backup, or not a complete one", ErrDamaged, path,
+			manifestName)
 	}
 	defer text.Close()
 	if m, err = readManifest(text); err != nil {
@@ -256,7 +257,8 @@ func replaceRows(ctx context.Context, to, from *store.DB, replace bool) error {
 			return err
 		}
 		for _, c := range counters {
-			if _, err := tx.Exec(ctx, "UPDATE "+c.table+" SET "+c.column+" = "+c.column+" + 1 WHERE id = 1"); err != nil {
+			if _, err := tx.Exec(ctx,
+				"UPDATE "+c.table+" SET "+c.column+" = "+c.column+" + 1 WHERE id = 1"); err != nil {
 				return err
 			}
 		}

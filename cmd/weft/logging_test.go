@@ -14,7 +14,8 @@ func TestLogLevel(t *testing.T) {
 		"debug": {true, true, true}, "info": {false, true, true}, "warn": {false, false, true},
 		"error": {false, false, false},
 	} {
-		p := startServer(t, "--model", stories(t), "--log-level", level, "--memory", "64MiB", "--adapter-memory", "1GiB")
+		p := startServer(t, "--model", stories(t), "--log-level", level, "--memory", "64MiB", "--adapter-memory",
+			"1GiB")
 		for _, body := range []string{
 			`{"prompt":"` + secret + `","max_tokens":1}`, `{"prompt":"` + secret + `","max_tokens":-1}`,
 			`{"prompt":"` + secret, `{"` + secret + `":1}`, `{"prompt":["` + secret + `",{}]}`,

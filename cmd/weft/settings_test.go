@@ -172,7 +172,8 @@ func TestFlagsForPeople(t *testing.T) {
 	}
 }
 
-// The flag --eval-fraction was called --eval-share: that name is taken from the command line, a file and the environment.
+// The flag --eval-fraction was called --eval-share: that name is taken from the command line, a file and the
+// environment.
 func TestEarlierName(t *testing.T) {
 	none := func(string) (string, bool) { return "", false }
 	value := func(lookup func(string) (string, bool), yaml string, args ...string) (string, error) {

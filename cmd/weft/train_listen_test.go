@@ -29,7 +29,8 @@ func TestServerBesideTraining(t *testing.T) {
 	key := do("keys", "add", "--tenant", "acme")
 	data := writeFile(t, "samples.jsonl", strings.Repeat(`{"prompt":"Once upon","completion":" a time"}`+"\n", 4))
 	p := launch(t, func(addr string) []string {
-		return []string{"train", "--listen", addr, "--model", model, "--data", data, "--out", t.TempDir(), "--data-dir", state,
+		return []string{"train", "--listen", addr, "--model", model, "--data", data, "--out", t.TempDir(),
+			"--data-dir", state,
 			"--memory", "2GiB", "--max-steps", "1000000", "--save-steps", "1000000", "--logging-steps", "1000"}
 	})
 	p.await("/ready", http.StatusOK).Body.Close()

@@ -263,7 +263,8 @@ func labelsOf(tok *tokenizer.Tokenizer, ids []int32, ranges []byteRange, regions
 }
 
 // lastToken returns the last trained token of a region whose own tokens are first to last (-1: none).
-func (r *region) lastToken(tok *tokenizer.Tokenizer, ids []int32, ranges []byteRange, first, last int, text string) int {
+func (r *region) lastToken(tok *tokenizer.Tokenizer, ids []int32, ranges []byteRange, first, last int,
+	text string) int {
 	switch {
 	case r.exact:
 		return last

@@ -60,7 +60,11 @@ func TestLayout(t *testing.T) {
 			b.sample(someTokens(9, 5, 100), 1)
 			b.sample(with(20, 4, 5, 6, 7), 3)
 		}, []int32{0, 20, 22, 26, 29}, []int32{-1, 0, -1, 0}, []int32{20, 21, 25, 26, 27, 28}},
-		{"the row before a trained token is not shared", func(b *Batch) { b.sample(with(20, 1), 1); b.sample(with(20, 2), 1) },
+		{"the row before a trained token is not shared", func(b *Batch) {
+			b.sample(with(20, 1), 1)
+			b.sample(with(20,
+				2), 1)
+		},
 			[]int32{0, 19, 20, 21}, []int32{-1, 0, 0}, []int32{19, 20}},
 		{"two groups", func(b *Batch) {
 			for i := range int32(3) {

@@ -41,10 +41,16 @@ func TestIdleSettings(t *testing.T) {
 		}
 	}
 	for name, change := range map[string]func(c *Config){
-		"evaluated by fraction": func(c *Config) { c.EvalFraction, c.EvalSteps, c.Patience, c.Threshold = 0.1, 3, 2, 0.1 },
-		"evaluated by file":     func(c *Config) { c.EvalData, c.EvalSteps, c.Patience, c.Threshold = "file", 3, 2, 0.1 },
-		"double":                func(c *Config) { c.LoadIn4Bit, c.DoubleQuant = true, true },
-		"full":                  full(func(c *Config) {}),
+		"evaluated by fraction": func(c *Config) {
+			c.EvalFraction, c.EvalSteps, c.Patience, c.Threshold = 0.1, 3, 2,
+				0.1
+		},
+		"evaluated by file": func(c *Config) {
+			c.EvalData, c.EvalSteps, c.Patience, c.Threshold = "file", 3, 2,
+				0.1
+		},
+		"double": func(c *Config) { c.LoadIn4Bit, c.DoubleQuant = true, true },
+		"full":   full(func(c *Config) {}),
 	} {
 		c := settings(t)
 		change(&c)

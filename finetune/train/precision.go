@@ -90,6 +90,6 @@ func modelConfig(text []byte, dtype string) ([]byte, error) {
 func (r *run) warnOfFloats() {
 	if d, ok := r.Device.(interface{ Multiplies(p device.Precision) bool }); !ok || !d.Multiplies(device.BF16) {
 		r.Log.Warn(
-			"bf16: this device has no bfloat16 products; it computes them in float32, which is slower and at least as exact")
+			"bf16: this device has no bfloat16 products; it uses float32, which is slower and at least as exact")
 	}
 }

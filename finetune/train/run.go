@@ -286,7 +286,7 @@ func (r *run) warnOfTies() {
 	whole := func(a adapted) bool { return a.Embedding() || a.Head() }
 	if r.Model.Config.Tied && (len(r.Config.ModulesToSave) > 0 || slices.ContainsFunc(r.adapted, whole)) {
 		r.Log.Warn(
-			"the model's head is its embedding: adapting or saving one of them does not change the other, as in PEFT; " +
+			"the model's head is its embedding: adapting or saving one does not change the other, as in PEFT; " +
 				"merging such an adapter needs an untied model")
 	}
 }

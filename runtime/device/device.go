@@ -110,7 +110,7 @@ type EmbedArgs struct {
 // RMSNormArgs: y = x / sqrt(mean(x^2) + Eps) * Weight for every part of every row (Zhang & Sennrich 2019,
 // arXiv:1910.07467).
 //
-//	X      [T, Parts*D]  D = len(Weight)/4; each row is Parts runs of D that are normalized separately (q/k norm); Parts 0 means 1
+//	X      [T, Parts*D]  D = len(Weight)/4; each row is Parts runs of D, normalized separately (q/k norm); Parts 0: 1
 //	Add    optional [T, Parts*D]: X[t] += Add[t] first, and X keeps the sum (the residual stream)
 //	Rows   optional: Out row i is computed from X row Rows[i]; Out then has len(Rows) rows. Not together with Add.
 //	Out    may be X itself when Rows is nil
@@ -170,9 +170,9 @@ type RoPEArgs struct {
 //
 //	Q, Out [T, Hq*D]
 //	Indptr [S+1]: sequence s owns the rows [Indptr[s], Indptr[s+1]); it may be empty
-//	Positions [T]: row t sees the keys of positions [0, Positions[t]] of its own sequence (consecutive within a sequence)
+//	Positions [T]: row t sees the keys of positions [0, Positions[t]] of its own sequence (consecutive in it)
 //	PageTables [S]: the pages that hold positions [0, last] of the sequence, in order
-//	Window > 0: position j is visible to i only if i-j < Window; Softcap > 0: c*tanh(s/c) on the scaled scores (Gemma 2)
+//	Window > 0: position j is visible to i only if i-j < Window; Softcap > 0: c*tanh(s/c) on scaled scores (Gemma 2)
 type AttentionArgs struct {
 	Q, Out     View
 	HeadDim    int

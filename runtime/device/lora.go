@@ -19,7 +19,7 @@ type Region struct {
 // frees it.
 //
 //	A     [Rank, In] row-major, F32, F16 or BF16. Absent: the first Rank columns of X are the product with A
-//	B     [ceil(Out/16)][Rank][16], F32, F16 or BF16: groups of LoRAPanel outputs, the last padded with zeros (PackLoRAB)
+//	B     [ceil(Out/16)][Rank][16], F32, F16 or BF16: groups of LoRAPanel outputs, the last zero-padded (PackLoRAB)
 //	Gain  F32 [Out] or absent (DoRA)
 //	Bias  F32 [Out] or absent
 type LoRAMatrices struct {

@@ -174,7 +174,8 @@ func (e *Engine) Submit(ctx context.Context, reqs ...Request) ([]*Stream, error)
 		if err := e.validate(r); err != nil {
 			return nil, err
 		}
-		seqs[i] = sched.Seq{Prompt: r.Prompt, MaxTokens: r.MaxTokens, Key: r.AdapterKey, Salt: r.Salt, Tenant: r.tenant(),
+		seqs[i] = sched.Seq{Prompt: r.Prompt, MaxTokens: r.MaxTokens, Key: r.AdapterKey, Salt: r.Salt,
+			Tenant: r.tenant(),
 			Weight: r.Weight, ScoreAll: r.PromptLogprobs >= 0}
 	}
 	now := time.Now()
@@ -242,7 +243,8 @@ func (e *Engine) validate(r *Request) error {
 			ErrInvalid, len(r.LoRA), r.AdapterKey)
 	}
 	if r.Internal && r.Tenant != "" || strings.HasPrefix(r.Tenant, "\x00") {
-		return fmt.Errorf("%w: tenant %q: an internal request has none, and no name begins with a zero byte", ErrInvalid,
+		return fmt.Errorf("%w: tenant %q: an internal request has none, and no name begins with a zero byte",
+			ErrInvalid,
 			r.Tenant)
 	}
 	if !(r.Weight >= 0) || math.IsInf(r.Weight, 0) {

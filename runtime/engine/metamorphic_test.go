@@ -234,7 +234,8 @@ func TestMetamorphic(t *testing.T) {
 			becomesIdle(t, e)
 			s := e.Stats()
 			if s.Reserved != b.held || s.Pages.Reserved != e.reservedPages(b.held) {
-				t.Errorf("%d bytes are reserved, %d pages reserved; the reserver holds %d bytes", s.Reserved, s.Pages.Reserved,
+				t.Errorf("%d bytes are reserved, %d pages reserved; the reserver holds %d bytes", s.Reserved,
+					s.Pages.Reserved,
 					b.held)
 			}
 			if err := e.Close(); err != nil || int(released.Load()) != admitted {

@@ -106,7 +106,8 @@ func TestReleaseOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := e.Submit(t.Context(), withRelease(adapted([]int32{1}, -1, "x"), &refused)); !errors.Is(err, ErrInvalid) {
+	if _, err := e.Submit(t.Context(), withRelease(adapted([]int32{1}, -1, "x"), &refused)); !errors.Is(err,
+		ErrInvalid) {
 		t.Errorf("refused with %v", err)
 	}
 	next(t, streams[0])
@@ -118,7 +119,8 @@ func TestReleaseOnce(t *testing.T) {
 			t.Errorf("%d terminal events", o.ends)
 		}
 	}
-	if _, err := e.Submit(t.Context(), withRelease(adapted([]int32{1}, 1, "x"), &refused)); !errors.Is(err, ErrDraining) {
+	if _, err := e.Submit(t.Context(), withRelease(adapted([]int32{1}, 1, "x"), &refused)); !errors.Is(err,
+		ErrDraining) {
 		t.Errorf("after Close: %v", err)
 	}
 	if done.Load() != 1 || running.Load() != 1 || waiting.Load() != 1 || refused.Load() != 0 {

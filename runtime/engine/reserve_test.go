@@ -136,7 +136,8 @@ func TestReservedMemoryReturnsBeforePreemption(t *testing.T) {
 		}
 		s := e.Stats()
 		if idle && (s.Preemptions != 0 || b.reclaimed == 0 || s.Reserved != b.held) {
-			t.Errorf("%d preemptions, %d calls, %d bytes reserved, %d held", s.Preemptions, b.reclaimed, s.Reserved, b.held)
+			t.Errorf("%d preemptions, %d calls, %d bytes reserved, %d held", s.Preemptions, b.reclaimed, s.Reserved,
+				b.held)
 		}
 		if !idle && (s.Preemptions == 0 || s.Pages.Reserved != 20) {
 			t.Errorf("%d preemptions, %+v", s.Preemptions, s.Pages)

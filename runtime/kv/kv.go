@@ -228,7 +228,8 @@ type Counts struct{ Free, Cached, InUse, Reserved int }
 
 // Counts returns the pages by state.
 func (p *Pool) Counts() Counts {
-	return Counts{Free: p.free.n, Cached: p.cached, InUse: len(p.pages) - p.free.n - p.cached - p.reserved, Reserved: p.reserved}
+	return Counts{Free: p.free.n, Cached: p.cached, InUse: len(p.pages) - p.free.n - p.cached - p.reserved,
+		Reserved: p.reserved}
 }
 
 // Available returns how many pages Alloc can still return.

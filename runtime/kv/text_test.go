@@ -12,7 +12,7 @@ import (
 // TestText runs testdata/*.txt. Commands:
 //
 //	new pages=N page-len=N
-//	alloc NAME tokens=N [from=N] [adapter=A] [salt=S] [rope=N]   pages for N tokens after what matches; full ones are indexed
+//	alloc NAME tokens=N [from=N] [adapter=A] [salt=S] [rope=N]   pages for N tokens after the match; indexed if full
 //	match NAME tokens=N [max=N] ...                               takes references only to what is cached
 //	release NAME
 //	reset

@@ -29,7 +29,8 @@ func (p *Pool) Verify(refs int) error {
 	walked, last := 0, none
 	for id := p.oldest; id != none; id = p.pages[id].next {
 		if pg := &p.pages[id]; state[id] != unknown || pg.ref != 0 || !pg.indexed || pg.prev != last {
-			return fmt.Errorf("page %d on the LRU list: seen as %d, %d references, indexed %v, after %d but its prev is %d",
+			return fmt.Errorf("page %d on the LRU list: seen as %d, %d references, indexed %v, after %d "+
+				"but its prev is %d",
 				id, state[id], pg.ref, pg.indexed, last, pg.prev)
 		}
 		state[id], last = cached, id

@@ -138,7 +138,8 @@ func TestLoadTables(t *testing.T) {
 					t.Fatal(err)
 				}
 				err = w.Combinable()
-				if replaces := a.HeadTable != nil || a.EmbedTable != nil; replaces != errors.Is(err, ErrNotCombinable) ||
+				if replaces := a.HeadTable != nil || a.EmbedTable != nil; replaces != errors.Is(err,
+					ErrNotCombinable) ||
 					w.Bytes() > DeviceBytes(a) || (w.Bytes() > 0) != replaces {
 					t.Errorf("Combinable: %v; %d bytes, %d expected", err, w.Bytes(), DeviceBytes(a))
 				}

@@ -20,7 +20,8 @@ func TestReadConfig(t *testing.T) {
 	if _, err := ConfigOf(dir, nil); !errors.Is(err, ErrConfig) || !errors.Is(err, bounded.ErrNotRegular) {
 		t.Errorf("a folder: %v", err)
 	}
-	if err := errors.Join(os.Remove(file), os.WriteFile(file, nil, 0o600), os.Truncate(file, maxConfigBytes+1)); err != nil {
+	if err := errors.Join(os.Remove(file), os.WriteFile(file, nil, 0o600), os.Truncate(file,
+		maxConfigBytes+1)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := ConfigOf(dir, nil); err == nil || !strings.Contains(err.Error(), "more than 16777216") {

@@ -15,8 +15,9 @@ import (
 //     idleness earns no credit.
 //   - Sequences: while MaxSeqs are running, a tenant with fewer than its fair share of them is admitted beyond them, up
 //     to twice their number; no step computes more than MaxSeqs, so that others skip steps and keep their pages.
-//   - Steps: the tenant with the lowest counter gets all of a step's cost that it can use, and each other tenant as much
-//     as the sequences of the first cost, by weight, at least one token. While the first is ahead of one of them, they
+//   - Steps: the tenant with the lowest counter gets all of a step's cost that it can use, and each other tenant as
+//     much as the sequences of the first cost, by weight, at least one token. While
+//     the first is ahead of one of them, they
 //     together get so much more that the step takes at most maxSlowdown times as long as it would without the widest of
 //     them. Sequences that skip a step come first in the next.
 //

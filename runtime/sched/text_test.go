@@ -13,7 +13,8 @@ import (
 // TestText runs testdata/*.txt. Commands:
 //
 //	new pages=N page-len=N seqs=N queued=N budget=N context=N [chunk=N] [rope=N] [cache] [reclaim]
-//	add NAME... prompt=N max=N [from=N] [key=K] [salt=S] [tenant=T] [weight=N] [score]     the names are admitted together; the prompt is from, from+1, …
+//	add NAME... prompt=N max=N [from=N] [key=K] [salt=S] [tenant=T] [weight=N] [score]
+//	    the names are admitted together; the prompt is from, from+1, …
 //	cancel NAME
 //	reserve N | regain N     pages; new with reclaim: reserved pages can be reclaimed
 //	step [n=N] [cancel=NAME] [abandon]     plan, then commit; cancel takes place between the two

@@ -32,7 +32,8 @@ func TestNFCOfLongRuns(t *testing.T) {
 func TestNFCOfLongRunsIsNFC(t *testing.T) {
 	some := []rune(
 		"aeAko\u0301\u0300\u0323\u0327\u0345\u0308 " +
-			"é\u1eaf\u1100\u1161\u11a8가각\u0915\u093c\u0958\u09c7\u09be\u0f71\u0f72\u0344\u212b\u2126\u3099か中\U0001d15e\U00011131\U00011127")
+			"é\u1eaf\u1100\u1161\u11a8가각\u0915\u093c\u0958\u09c7\u09be\u0f71\u0f72\u0344" +
+			"\u212b\u2126\u3099か中\U0001d15e\U00011131\U00011127")
 	rng := rand.New(rand.NewPCG(3, 4))
 	for range 20000 {
 		var b strings.Builder

@@ -44,7 +44,8 @@ func TestDecode(t *testing.T) {
 		var v decoded
 		err := Decode([]byte(c.body), c.at, &v)
 		var e *Error
-		if !errors.As(err, &e) || e.Type != TypeInvalidRequest || e.Param != c.param || !strings.Contains(e.Message, c.message) ||
+		if !errors.As(err, &e) || e.Type != TypeInvalidRequest || e.Param != c.param ||
+			!strings.Contains(e.Message, c.message) ||
 			len(e.Message) > 300 {
 			t.Errorf("%.60s: %v, want %q on %q", c.body, err, c.message, c.param)
 		}
@@ -64,7 +65,8 @@ func FuzzDecode(f *testing.F) {
 		err := Decode([]byte(s), "at", &v)
 		var e *Error
 		if err != nil &&
-			(!errors.As(err, &e) || e.Type != TypeInvalidRequest || e.Message == "" || strings.Contains(e.Message, "Go ")) {
+			(!errors.As(err, &e) || e.Type != TypeInvalidRequest || e.Message == "" ||
+				strings.Contains(e.Message, "Go ")) {
 			t.Fatalf("%v", err)
 		}
 	})

@@ -38,7 +38,8 @@ func checked(t *testing.T, p *Params, err error) {
 		t.Fatalf("adapters: %+v", p)
 	}
 	for _, l := range p.LoRA {
-		if l.ID == "" || len(l.ID) > MaxNameBytes || !(l.Scale >= -MaxCombinationScale && l.Scale <= MaxCombinationScale) {
+		if l.ID == "" || len(l.ID) > MaxNameBytes || !(l.Scale >= -MaxCombinationScale &&
+			l.Scale <= MaxCombinationScale) {
 			t.Fatalf("adapter %+v", l)
 		}
 	}

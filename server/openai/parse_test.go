@@ -220,8 +220,11 @@ func TestChatDefaultsAndValues(t *testing.T) {
 		t.Errorf("got %+v, want %+v", r.Params, want)
 	}
 	r, err = ParseChat([]byte(`{"model":"m","temperature":0.5,"top_p":0.25,"top_k":-1,"min_p":0.1,"presence_penalty":1,"frequency_penalty":-1,"repetition_penalty":1.5,
-		"seed":-9223372036854775808,"n":2.0,"max_tokens":7,"max_completion_tokens":9,"min_tokens":1,"logit_bias":{"5":-100,"6":2.5},"stop":["a","b"],"stop_token_ids":[3],
-		"ignore_eos":true,"include_stop_str_in_output":true,"skip_special_tokens":false,"logprobs":true,"top_logprobs":4,"return_token_ids":true,"stream":true,
+		"seed":-9223372036854775808,"n":2.0,"max_tokens":7,"max_completion_tokens":9,"min_tokens":1,
+		"logit_bias":{"5":-100,"6":2.5},"stop":["a","b"],"stop_token_ids":[3],
+		"ignore_eos":true,"include_stop_str_in_output":true,"skip_special_tokens":false,
+		"logprobs":true,"top_logprobs":4,
+		"return_token_ids":true,"stream":true,
 		"stream_options":{"include_usage":true},"continue_final_message":true,"chat_template_kwargs":{"x":1},"tools":[{"b":1,"a":2}],"tool_choice":"none","response_format":{"type":"text"},`+hello+`}`), testLimits)
 	if err != nil {
 		t.Fatal(err)

@@ -194,7 +194,8 @@ func (d *cpuDevice) attentionWork(a *device.AttentionArgs, w *attentionWork) (er
 		it.part = C.int64_t(w.parts)
 		w.merges = append(w.merges, it)
 		for at := begin; at < end; at += w.t.keyBlocks {
-			it.key_block, it.key_blocks, it.part = C.int32_t(at), C.int32_t(min(w.t.keyBlocks, end-at)), C.int64_t(w.parts)
+			it.key_block, it.key_blocks, it.part = C.int32_t(at), C.int32_t(min(w.t.keyBlocks, end-at)),
+				C.int64_t(w.parts)
 			w.items = append(w.items, it)
 			w.parts += int64(it.key_blocks) * int64(rows*heads)
 		}

@@ -18,7 +18,7 @@
 //	F32, F16   [N/16][K][16]
 //	BF16       [N/16][ceil(K/2)][16][2]
 //	Int8       [N/16][K/32] of [8][16][4] codes; plus 128 for kernels that multiply unsigned by signed (avx512)
-//	Int4       [N/16][K/32] of 256 bytes: byte [j][row][i] holds the codes of columns 4j+i (low) and 16+4j+i (high), j < 4
+//	Int4       [N/16][K/32] of 256 bytes: byte [j][row][i] has the codes of columns 4j+i (low), 16+4j+i (high), j < 4
 //	Lookup4    as Int4, the codes being indices
 //
 // 16 scales (and 16 mins) of a group, binary16 where ScalesF16 allows, lie beside the 32 columns that they belong to

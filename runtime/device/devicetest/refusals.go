@@ -366,7 +366,9 @@ func testForeign(b *bench) {
 	}
 	other.close()
 	mine := b.operands()
-	mine.embed.Table, mine.linear.Parts[0].W, mine.norm.Weight, mine.rope.Cache, mine.attention.Cache, mine.lora.Parts[1].Segments[0].M.Bias = o.embed.Table, o.embed.Table, o.norm.Weight, o.kv, o.kv, o.lora.Parts[1].Segments[0].M.Bias
+	mine.embed.Table, mine.linear.Parts[0].W, mine.norm.Weight = o.embed.Table, o.embed.Table, o.norm.Weight
+	mine.rope.Cache, mine.attention.Cache = o.kv, o.kv
+	mine.lora.Parts[1].Segments[0].M.Bias = o.lora.Parts[1].Segments[0].M.Bias
 	for _, op := range []string{"embed", "linear", "rmsnorm", "rope", "attention", "lora"} {
 		if err := mine.one(b.d, op); !errors.Is(err, device.ErrShape) {
 			b.Errorf("%s with one freed operand: %v, want ErrShape", op, err)

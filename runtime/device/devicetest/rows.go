@@ -220,7 +220,8 @@ func testLogSoftmax(b *bench) {
 				y := float64(v) - largest - math.Log(sum)
 				want = append(want, y)
 				tol = append(tol,
-					float64(cols)*b.o.Unit+elementary*(1+math.Log(float64(cols)))+0x1p-23*(math.Abs(largest)+math.Abs(y)))
+					float64(cols)*b.o.Unit+elementary*(1+math.Log(float64(cols)))+
+						0x1p-23*(math.Abs(largest)+math.Abs(y)))
 			}
 			if cols > 1 || !math.IsInf(float64(row[0]), -1) {
 				b.near(name("logsoftmax ", s, " row ", r), kept, want, tol)

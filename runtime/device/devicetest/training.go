@@ -392,7 +392,8 @@ func testCrossEntropy(b *bench, d device.Training) {
 				l := math.Log(sum) + largest - float64(row[label])
 				wantLoss = append(wantLoss, l)
 				tolLoss = append(tolLoss,
-					float64(cols)*b.o.Unit+elementary*(1+math.Log(float64(cols)))+0x1p-23*(math.Abs(largest)+math.Abs(l)))
+					float64(cols)*b.o.Unit+elementary*(1+math.Log(float64(cols)))+
+						0x1p-23*(math.Abs(largest)+math.Abs(l)))
 			}
 			logits, loss := b.view(x, rows, cols), b.out(rows, 1)
 			b.ran(d.CrossEntropy(device.CrossEntropyArgs{Logits: logits, Labels: labels, Loss: loss, Scale: scale,
