@@ -50,9 +50,10 @@ func (f Finding) Error() string {
 
 // Report summarizes the reading of a file.
 type Report struct {
-	Path     string          `json:"path"`
-	SHA256   string          `json:"sha256"` // of the file
-	Digest   string          `json:"digest"` // of the encoded samples: SHA-256 over each one's length, ids and labels as little-endian int32
+	Path   string `json:"path"`
+	SHA256 string `json:"sha256"` // of the file
+	// Digest is the SHA-256 of the encoded samples: each one's length, ids and labels as little-endian int32.
+	Digest   string          `json:"digest"`
 	Format   string          `json:"format"`
 	Records  int             `json:"records"`
 	Samples  int             `json:"samples"`

@@ -12,8 +12,8 @@ type LoRA struct {
 	A, B    *Param // A [R, In], B [Out, R]
 	Scale   float32
 	Dropout float32
-	// Magnitude, where given, makes it DoRA (Liu et al. 2024, arXiv:2402.09353): [Out, 1], y = g ⊙ (Wx + Scale·BAx) + b
-	// with g = m/‖W + Scale·BA‖ by rows; the norm is a constant for the gradient (section 4.3).
+	// Magnitude, if set, makes it DoRA (Liu et al. 2024, arXiv:2402.09353): [Out, 1], y = g ⊙ (Wx + Scale·BAx) + b with
+	// g = m/‖W + Scale·BA‖ by rows; the norm is a constant for the gradient (section 4.3).
 	Magnitude *Param
 
 	w2   []float64 // [Out]: ‖W‖² by rows, fixed

@@ -123,8 +123,8 @@ func (in *Input) scratch() (weights.Source, *model.Config, error) {
 	return src, cfg, nil
 }
 
-// LoadModel loads what is trained onto dev; the caller closes it. wrap quantizes a base's weights while they are read,
-// nil leaves them unchanged. The model's own buffers have minimum size, because it serves no request.
+// LoadModel loads the model to train onto dev; the caller closes it. wrap quantizes a base's weights while they are
+// read, nil leaves them unchanged. The model's own buffers have minimum size, because it serves no request.
 func (in *Input) LoadModel(dev device.Device, wrap func(weights.Source) weights.Source) (model.Model, error) {
 	opt := model.Options{MaxBatchTokens: 1, MaxLogitRows: 1, MaxContext: 1}
 	if in.Config.Init == "random" {

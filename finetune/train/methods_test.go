@@ -433,7 +433,7 @@ func (r *run) slopes(t *testing.T, step func() float64, grads map[string][]float
 			slope += float64(g[i]) * dir[i]
 		}
 		if got := (loss[0] - loss[1]) / (2 * h); !(math.Abs(got-slope) <= 5e-3*math.Abs(slope)+2e-3) {
-			t.Errorf("%s: the loss rises by %.5f, the gradient says %.5f", p.Name, got, slope)
+			t.Errorf("%s: the loss rises by %.5f, the gradient is %.5f", p.Name, got, slope)
 		}
 	}
 }

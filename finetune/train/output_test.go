@@ -10,8 +10,8 @@ import (
 	"weft/runtime/weights"
 )
 
-// A model that was trained at rate 0 is the base again, also where its file held Gemma's norms with their 1, as GGUF
-// files do.
+// A model that was trained at rate 0 equals the base, also if its file has Gemma's norms with their 1, as GGUF files
+// do.
 func TestFullModelIsWrittenAsItsFamilyIs(t *testing.T) {
 	for _, name := range []string{"tiny-llama", "tiny-gemma3"} {
 		for _, inFile := range []bool{false, true} {

@@ -155,7 +155,7 @@ func TestMasters(t *testing.T) {
 		if err := r.prepare(); err != nil {
 			t.Fatal(err)
 		}
-		sum, targets := 0.0, 0
+		sum, trained := 0.0, 0
 		for which := range r.evalBatches() {
 			b := join(r.Eval, which)
 			loss, err := r.grad.Loss(b)
@@ -163,9 +163,9 @@ func TestMasters(t *testing.T) {
 				t.Fatal(err)
 			}
 			sum += loss
-			targets += b.Targets()
+			trained += b.Targets()
 		}
-		if got, want := sum/float64(targets), res.Evals[slices.IndexFunc(res.Evals,
+		if got, want := sum/float64(trained), res.Evals[slices.IndexFunc(res.Evals,
 			func(e EvalInfo) bool { return e.Step == res.BestStep })].Loss; math.Abs(got-want) > 1e-6 {
 			t.Errorf("%s: the written model has loss %v, trained was %v", name, got, want)
 		}

@@ -16,26 +16,27 @@ const reportFile = "run.json"
 
 // Report is run.json: the settings and results of a run.
 type Report struct {
-	Weft            string      `json:"weft"`
-	Finished        time.Time   `json:"finished"`
-	Base            string      `json:"base"`
-	BaseSHA256      string      `json:"base_sha256"`
-	Data            data.Report `json:"data"`
-	Config          Config      `json:"config"`
-	Output          string      `json:"output"`
-	Trainable       int64       `json:"trainable_params"`
-	All             int64       `json:"all_params"`
-	Steps           int         `json:"steps"`
-	BestStep        int         `json:"best_step"`
-	Stopped         string      `json:"stopped,omitempty"`
-	FirstLoss       float64     `json:"first_loss"`
-	LastLoss        float64     `json:"last_loss"`
-	Tokens          int64       `json:"tokens"`
-	TokensPerSecond float64     `json:"tokens_per_second"` // real tokens over forward, backward and the optimizer, without the first step
-	PeakRSS         int64       `json:"peak_rss_bytes"`
-	Losses          []float64   `json:"losses"`
-	Curve           []StepInfo  `json:"curve"`
-	Evaluations     []EvalInfo  `json:"evaluations,omitempty"`
+	Weft       string      `json:"weft"`
+	Finished   time.Time   `json:"finished"`
+	Base       string      `json:"base"`
+	BaseSHA256 string      `json:"base_sha256"`
+	Data       data.Report `json:"data"`
+	Config     Config      `json:"config"`
+	Output     string      `json:"output"`
+	Trainable  int64       `json:"trainable_params"`
+	All        int64       `json:"all_params"`
+	Steps      int         `json:"steps"`
+	BestStep   int         `json:"best_step"`
+	Stopped    string      `json:"stopped,omitempty"`
+	FirstLoss  float64     `json:"first_loss"`
+	LastLoss   float64     `json:"last_loss"`
+	Tokens     int64       `json:"tokens"`
+	// TokensPerSecond counts real tokens over forward, backward and the optimizer, without the first step.
+	TokensPerSecond float64    `json:"tokens_per_second"`
+	PeakRSS         int64      `json:"peak_rss_bytes"`
+	Losses          []float64  `json:"losses"`
+	Curve           []StepInfo `json:"curve"`
+	Evaluations     []EvalInfo `json:"evaluations,omitempty"`
 }
 
 // Report writes run.json and returns its content.

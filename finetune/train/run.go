@@ -63,7 +63,7 @@ type StepInfo struct {
 	Seconds  float64 `json:"seconds"`
 
 	LossScale float64 `json:"loss_scale,omitempty"` // fp16: of this step
-	Skipped   bool    `json:"skipped,omitempty"`    // fp16: the gradients overflowed and nothing was changed; grad_norm is 0
+	Skipped   bool    `json:"skipped,omitempty"`    // fp16: the gradients overflowed, no update; grad_norm is 0
 }
 
 // EvalInfo is one evaluation.
@@ -514,7 +514,7 @@ func (r *run) after() (string, error) {
 
 // evaluate computes the loss on the held-out samples, keeps the best parameters and counts patience.
 func (r *run) evaluate() (string, error) {
-	sum, targets := 0.0, 0
+	sum, trained := 0.0, 0
 	for which := range r.evalBatches() {
 		b := join(r.Eval, which)
 		loss, err := r.grad.Loss(b)
@@ -522,12 +522,12 @@ func (r *run) evaluate() (string, error) {
 			return "", err
 		}
 		sum += loss
-		targets += b.Targets()
+		trained += b.Targets()
 	}
-	if targets == 0 {
-		return "", fmt.Errorf("%w: eval_data has no token that counts", ErrConfig)
+	if trained == 0 {
+		return "", fmt.Errorf("%w: eval_data has no token to train on", ErrConfig)
 	}
-	loss := sum / float64(targets)
+	loss := sum / float64(trained)
 	r.at.Evals = append(r.at.Evals, EvalInfo{r.at.Step, loss})
 	if r.OnEval != nil {
 		r.OnEval(r.at.Step, loss)

@@ -191,7 +191,7 @@ func TestRefusals(t *testing.T) {
 		text   string
 	}{
 		"rank 0": {func(j *Job) { j.Config.Rank = 0 }, ErrConfig, "r 0"},
-		"no target": {func(j *Job) { j.Config.TargetModules = []string{"nothing"} }, ErrConfig,
+		"no target module": {func(j *Job) { j.Config.TargetModules = []string{"nothing"} }, ErrConfig,
 			"matches no layer"},
 		"no sample":        {func(j *Job) { j.Train = nil }, ErrConfig, "no sample"},
 		"absurd rate":      {func(j *Job) { j.Config.LearningRate = 1e6 }, ErrConfig, "learning_rate"},

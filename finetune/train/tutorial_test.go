@@ -49,28 +49,28 @@ func TestEvaluationCountsEverySample(t *testing.T) {
 	if err := g.Prepare(); err != nil {
 		t.Fatal(err)
 	}
-	sum, targets := 0.0, 0
+	sum, trained := 0.0, 0
 	for i := range held {
 		loss, err := g.Loss(join(held, []int{i}))
 		if err != nil {
 			t.Fatal(err)
 		}
 		sum += loss
-		targets += held[i].Targets()
+		trained += held[i].Targets()
 	}
 	for _, batch := range []int{1, 3, 7} {
 		res, err := job(batch).Run(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, want := res.Evals[0].Loss, sum/float64(targets); math.Abs(got-want) > 1e-5 {
+		if got, want := res.Evals[0].Loss, sum/float64(trained); math.Abs(got-want) > 1e-5 {
 			t.Errorf("in batches of %d the held-out loss is %.7f, sample by sample %.7f", batch, got, want)
 		}
 	}
 }
 
 // A precision that the device lacks is reported.
-func TestBF16WithoutHardwareIsTold(t *testing.T) {
+func TestBF16WithoutHardwareWarns(t *testing.T) {
 	var log strings.Builder
 	dev := ref.New(ref.Options{Activations: ref.Float})
 	defer dev.Close()
@@ -80,7 +80,7 @@ func TestBF16WithoutHardwareIsTold(t *testing.T) {
 	if _, err := j.Run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(log.String(), "multiplies no bfloat16") {
+	if !strings.Contains(log.String(), "no bfloat16 products") {
 		t.Errorf("the log is %q", log.String())
 	}
 }

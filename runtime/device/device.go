@@ -7,7 +7,7 @@
 // run them late: their results are visible to Buffer.Read and Buffer.Host only after Sync. Slices inside argument
 // structs (ids, positions, page tables) are copied by the call; Buffers and Weights must live until Sync. An argument
 // error (ErrShape) is returned by the call itself and records nothing. A Device is used by one goroutine at a time,
-// save for Alloc, LoadMatrix, Free and InUse, which any goroutine may call.
+// except for Alloc, LoadMatrix, Free and InUse, which any goroutine may call.
 //
 // # Arithmetic
 //
@@ -241,7 +241,7 @@ type Device interface {
 	Softcap(SoftcapArgs) error
 	LogSoftmax(LogSoftmaxArgs) error
 
-	// Sync runs what is recorded and returns its first error.
+	// Sync runs the recorded operations and returns their first error.
 	Sync() error
 	// Close frees the device; buffers still alive are an error that lists bytes per purpose.
 	Close() error

@@ -72,9 +72,9 @@ type RotateArgs struct {
 
 // SelfAttentionArgs is causal attention within samples: rows [Indptr[d], Indptr[d+1]) see only their own sample's rows
 // up to themselves, and where Prefix[d] >= 0 first all rows of that sample, which d continues: so samples with the same
-// prefix store it once. A prefix lies before those that continue it and continues nothing itself. Q, Out [T, Hq*D], K,
-// V [T, Hkv*D]; LSE F32 [T, Hq] receives log Σ exp of each row's scores (after scale and softcap), which the gradient
-// needs. A window counts the rows of the prefix too.
+// prefix store it once. A prefix comes before the samples that continue it and continues no other sample. Q, Out [T,
+// Hq*D], K, V [T, Hkv*D]; LSE F32 [T, Hq] receives log Σ exp of each row's scores (after scale and softcap), which the
+// gradient needs. A window counts the rows of the prefix too.
 type SelfAttentionArgs struct {
 	Q, K, V, Out View
 	LSE          View

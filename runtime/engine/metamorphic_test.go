@@ -305,7 +305,7 @@ func TestQueueFullIsAllOrNothing(t *testing.T) {
 }
 
 // TestContextCancels a sequence that runs and one that waits, both far from their ends: the model computes nothing
-// between the end of their context and theirs.
+// between the end of their context and their terminal events.
 func TestContextCancels(t *testing.T) {
 	m := newFakeModel(t)
 	inside, goOn := make(chan struct{}), make(chan struct{})

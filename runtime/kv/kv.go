@@ -3,11 +3,11 @@
 //
 // Invariants, which Verify checks:
 //
-// - every page is in exactly one of four states: free, cached (no reference, indexed, on the LRU list), in use
-// (referenced), reserved (its memory is used for another purpose)
+//   - every page is in exactly one of four states: free, cached (no reference, indexed, on the LRU list), in use
+//     (referenced), reserved (its memory is used for another purpose)
 //   - free + cached + in use + reserved == total
 //   - the reserved pages are those with the highest ids
-//   - an indexed page is full, and its tokens are those that its key was made of; the index holds nothing else
+//   - an indexed page is full, and its tokens are those of its key; the index contains nothing else
 package kv
 
 import (
@@ -64,7 +64,7 @@ func NewPool(total, pageLen int) *Pool {
 
 // Match appends to dst the pages of the longest indexed run at the start of tokens, at most max tokens, and takes a
 // reference to each. keys are those of the full pages of tokens (Extend) under root. A hit compares parent and tokens,
-// not the key alone.
+// not only the key.
 func (p *Pool) Match(dst []PageID, root Key, keys []Key, tokens []int32, max int) []PageID {
 	parent := root
 	for i, key := range keys {

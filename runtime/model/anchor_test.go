@@ -72,7 +72,7 @@ func TestLossBeforeTraining(t *testing.T) {
 			}
 			want := run.Runs[name].Steps[0]
 			if got := sum / float64(targets); targets != want.Targets || !(math.Abs(got-want.Loss) <= 1e-3) {
-				t.Errorf("loss %.5f over %d targets, want %.5f over %d", got, targets, want.Loss, want.Targets)
+				t.Errorf("loss %.5f over %d trained tokens, want %.5f over %d", got, targets, want.Loss, want.Targets)
 			}
 		})
 	}

@@ -50,7 +50,7 @@ type Config struct {
 	Pad *int
 }
 
-// Limits that no model in use comes near; they bound the memory that a hostile file can request.
+// Limits far above those of existing models; they bound the memory that a hostile file can request.
 const (
 	maxLayers  = 1024
 	maxWidth   = 1 << 20

@@ -241,7 +241,7 @@ func checkGolden(t *testing.T, dir string, cfg *Config, dev device.Device) {
 	}
 }
 
-// checkGreedy continues with the cache, one token a step, up to a step whose best two logits are too close to apart.
+// checkGreedy continues with the cache, one token a step, up to a step whose best two logits are too close.
 func checkGreedy(t *testing.T, h *harness, ids []int32, g *golden, tie float64) {
 	t.Helper()
 	all := slices.Clone(ids)

@@ -22,7 +22,7 @@ func (b *bpe) findCuts(pieces []string) {
 }
 
 // findCharCuts finds the positions that a merge crosses: it joins the last character of one token to the first of
-// another, if tokens are made of characters alone. There are no cuts where bytes take part in merges, nor where unknown
+// another, if tokens consist of characters only. There are no cuts where bytes take part in merges, nor where unknown
 // characters vanish or fuse because there are no byte tokens.
 func (b *bpe) findCharCuts(pieces []string) {
 	whole := map[int32]bool{} // tokens whose spelling is not their text

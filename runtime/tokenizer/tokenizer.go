@@ -18,7 +18,7 @@ var (
 	ErrUnsupported = errors.New("unsupported tokenizer")
 )
 
-// Limits that no tokenizer in use comes near.
+// Limits far above those of existing tokenizers.
 const (
 	maxVocab = 1 << 22 // ids
 	// an added token's text: each byte of it is a node of a trie, and a step at each place of a text

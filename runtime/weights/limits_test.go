@@ -11,22 +11,22 @@ import (
 // Files with as many small elements as fit, which are refused only at the end, allocate in proportion to their size.
 func TestAllocationFollowsFileSize(t *testing.T) {
 	const n = 20_000
-	const lie = 99 // a value type that does not exist
+	const noType = 99 // a value type that does not exist
 	keys := newGGUF(3, 0, n+1)
 	for i := range n {
 		keys.meta(fmt.Sprintf("%x", i), ggufBool, true)
 	}
-	keys.meta("end", lie)
+	keys.meta("end", noType)
 	empties := newGGUF(3, 0, 2).str("k").u32(ggufArray).u32(ggufArray).u64(n)
 	for range n {
 		empties.u32(ggufUint8).u64(0)
 	}
-	empties.meta("end", lie)
+	empties.meta("end", noType)
 	texts := newGGUF(3, 0, 2).str("k").u32(ggufArray).u32(ggufString).u64(n)
 	for range n {
 		texts.u64(0)
 	}
-	texts.meta("end", lie)
+	texts.meta("end", noType)
 	tensors := newGGUF(3, n, 0)
 	for i := range n {
 		tensors.tensor(fmt.Sprintf("%x", i), quant.GGMLF32, 0, 1)

@@ -29,7 +29,7 @@ func (d *cpuDevice) LoRA(a device.LoRAArgs) error {
 		return err
 	}
 	if len(a.Parts) > loraParts {
-		return fmt.Errorf("%s: %w: %d parts, at most %d share x", op, device.ErrShape, len(a.Parts), loraParts)
+		return fmt.Errorf("%s: %w: %d parts; at most %d have the same x", op, device.ErrShape, len(a.Parts), loraParts)
 	}
 	x, err := d.floats(op, "x", a.X)
 	if err != nil {

@@ -181,7 +181,7 @@ static void FN(soften_rows)(const samples_op *o, const sample_item *it, int64_t 
 	}
 }
 
-// The first and last block of a range to visit.
+// The part of a range to visit: it starts at a whole block.
 ALWAYS int64_t first_block(const samples_op *o, const sample_item *it, const sample_range *other) {
 	int64_t begin = other->begin, own = it->row - (int64_t)other->shift;
 	int64_t first = it->keys ? own : o->window > 0 ? own - o->window + 1 : begin;

@@ -135,7 +135,7 @@ func (c packed) dense(b *bench, q, k, v, g []float32, indptr []int32) (want, tol
 					total += p[j]
 				}
 				lse := largest + math.Log(total)
-				// of what is made of the weights
+				// of the weighted sums
 				rel := 4*off + 4*elementary + float64(n+c.dim+8)*b.o.Unit*4 + math.Abs(lse)*0x1p-23
 				add(1, t*c.heads+h, lse, rel)
 				var delta, size float64
