@@ -48,8 +48,8 @@ func (m *ModelFile) Name() string { return m.name }
 // Config implements Base.
 func (m *ModelFile) Config() *model.Config { return m.cfg }
 
-// site is a linear layer of the base as its files know it: W [out, in]. A fused one (Phi-3) holds several targets, one
-// after the other by rows.
+// site is a linear layer of the base as stored in its files: W [out, in]. A fused one (Phi-3) contains several target
+// modules, one after the other by rows.
 type site struct {
 	path    string
 	layer   int // -1: the head
@@ -58,7 +58,7 @@ type site struct {
 	bias    bool // the base has one
 }
 
-// part is what a site holds of one target: rows [begin, end) of its weight.
+// part is the part of a site for one target module: rows [begin, end) of its weight.
 type part struct {
 	target     lora.Target
 	begin, end int
@@ -97,16 +97,16 @@ func sites(c *model.Config) []site {
 	return append(out, site{path: headPath, layer: -1, out: c.Vocab, in: c.Hidden})
 }
 
-// Site is a module that an adapter may change, as the base's files know it: W [Out, In].
+// Site is a module that an adapter may change, as stored in the base's files: W [Out, In].
 type Site struct {
 	Path    string        // "model.layers.0.self_attn.q_proj", "model.embed_tokens", "lm_head"
 	Layer   int           // -1 outside of the blocks
-	Targets []lora.Target // what it holds, by rows; several where it is fused, none outside of the blocks
+	Targets []lora.Target // its target modules, by rows; several where it is fused, none outside of the blocks
 	Out, In int           // [V, H] of the embedding
 	Bias    bool          // the base has one
 }
 
-// Sites lists what can be adapted: the embedding, the linear layers of the blocks in their order, the head.
+// Sites lists the modules that can be adapted: the embedding, the linear layers of the blocks in their order, the head.
 func Sites(c *model.Config) []Site {
 	out := []Site{{Path: embedPath, Layer: -1, Out: c.Vocab, In: c.Hidden}}
 	for _, s := range sites(c) {
@@ -119,8 +119,8 @@ func Sites(c *model.Config) []Site {
 	return out
 }
 
-// Embedding and Head tell the two modules outside of the blocks.
+// Embedding reports whether it is the embedding.
 func (s *Site) Embedding() bool { return s.Path == embedPath }
 
-// Head says that it is the output head.
+// Head reports whether it is the output head.
 func (s *Site) Head() bool { return s.Path == headPath }

@@ -14,8 +14,8 @@ import (
 	"weft/runtime/weights"
 )
 
-// Load opens the adapter at path, checks it against base and returns it in host memory, with all that is wrong in one
-// error.
+// Load opens the adapter at path, checks it against base and returns it in host memory. The error lists all reasons
+// against it.
 func Load(path string, base Base) (*lora.Adapter, error) {
 	a, err := open(path)
 	if err != nil {
@@ -25,8 +25,8 @@ func Load(path string, base Base) (*lora.Adapter, error) {
 	return a.Build(base)
 }
 
-// Use calls use with the adapter at path, checked as by Load, whose factors lie where the file does: they are read
-// once, and are gone when use returns. A file that is cut short meanwhile is weights.ErrChanged.
+// Use calls use with the adapter at path, checked as by Load. Its LoRA matrices are in the file's mapped memory and
+// invalid after use has returned. A file that is truncated meanwhile is weights.ErrChanged.
 func Use(path string, base Base, use func(*lora.Adapter) error) error {
 	a, err := open(path)
 	if err != nil {
@@ -47,11 +47,11 @@ func Use(path string, base Base, use func(*lora.Adapter) error) error {
 	})
 }
 
-// Check says whether the adapter fits a base of the configuration; the error is a *RefusedError. No weight of the base
-// is needed.
+// Check returns a *RefusedError where the adapter does not fit a base of the configuration. It needs no weights of the
+// base.
 func (a *Adapter) Check(c *model.Config) error { return a.check(c).err(a.path) }
 
-// check returns what is wrong with the adapter by itself and with this base.
+// check returns what is wrong with the adapter, with and without this base.
 func (a *Adapter) check(c *model.Config) *reasons {
 	r := &reasons{list: slices.Clip(slices.Clone(a.wrong.list)), more: a.wrong.more}
 	if a.file != nil {
@@ -61,7 +61,7 @@ func (a *Adapter) check(c *model.Config) *reasons {
 }
 
 // Build checks the adapter against base and returns it in host memory. Everything is copied: afterwards the adapter's
-// files may vanish. DoRA reads each adapted weight of the base once, a row at a time in float64.
+// files may be removed. DoRA reads each adapted weight of the base once, a row at a time in float64.
 func (a *Adapter) Build(base Base) (*lora.Adapter, error) {
 	c := base.Config()
 	if err := a.Check(c); err != nil {
@@ -94,7 +94,7 @@ type builder struct {
 	wrong reasons
 }
 
-// site makes the modules of one linear layer.
+// site builds the modules of one linear layer.
 func (b *builder) site(s *site, m map[kind]stored) error {
 	whole, err := b.module(s, m)
 	if err != nil {
@@ -111,7 +111,7 @@ func (b *builder) site(s *site, m map[kind]stored) error {
 	return nil
 }
 
-// cut returns the module of rows [begin, end) of a fused layer: A is shared.
+// cut returns the module of rows [begin, end) of a fused layer; all of them use the same A.
 func cut(m lora.Module, begin, end int) lora.Module {
 	if m.B.Rows > 0 {
 		row := len(m.B.Data) / m.B.Rows
@@ -146,7 +146,7 @@ func (b *builder) module(s *site, m map[kind]stored) (out lora.Module, err error
 	return out, err
 }
 
-// interleaved says whether the rows of the layer's B lie in GGUF's order.
+// interleaved reports whether the rows of the layer's B are in GGUF's order.
 func (b *builder) interleaved(s *site) bool {
 	if !b.a.gguf || !weights.Interleaved(b.a.arch) || len(s.parts) != 1 {
 		return false
@@ -157,17 +157,17 @@ func (b *builder) interleaved(s *site) bool {
 
 // pair reads A and B and works out the scale.
 func (b *builder) pair(path string, fa, fb stored) (m lora.Module, err error) {
-	if m.A, err = b.a.factor(fa); err != nil {
+	if m.A, err = b.a.loraMatrix(fa); err != nil {
 		return m, err
 	}
-	if m.B, err = b.a.factor(fb); err != nil {
+	if m.B, err = b.a.loraMatrix(fb); err != nil {
 		return m, err
 	}
 	m.Scale = float32(b.a.scale(path, m.A.Rows))
 	return m, nil
 }
 
-// scale returns what BA is multiplied by.
+// scale returns the multiplier of BA.
 func (a *Adapter) scale(path string, rank int) float64 {
 	alpha := a.alpha(path)
 	switch {
@@ -187,8 +187,8 @@ func (a *Adapter) alpha(path string) float64 {
 }
 
 // bias returns trained bias + scale · lora_B's bias − gain ⊙ the base's bias, where the trained bias is the base's if
-// the file has none: what is left to add after the layer has added its own and the gain was applied. nil where nothing
-// is.
+// the file has none. This is added after the layer has added its own bias and the gain was applied. nil where it is
+// zero.
 func (b *builder) bias(s *site, m map[kind]stored, mod *lora.Module) ([]float32, error) {
 	trained, hasTrained := m[kindBias]
 	loraBias, hasLoRA := m[kindLoRABias]
@@ -236,7 +236,7 @@ func (b *builder) bias(s *site, m map[kind]stored, mod *lora.Module) ([]float32,
 
 // addFloats adds scale times a vector of the file to sum.
 func (a *Adapter) addFloats(sum []float64, r stored, scale float64) error {
-	f, err := a.factor(stored{name: r.name, shape: []int{1, r.shape[0]}, format: r.format})
+	f, err := a.loraMatrix(stored{name: r.name, shape: []int{1, r.shape[0]}, format: r.format})
 	if err != nil {
 		return err
 	}
@@ -259,8 +259,8 @@ func (b *builder) embedding(m map[kind]stored) (err error) {
 	return err
 }
 
-// table returns the weight that replaces the base's embedding or head, nil where there is none. A saved weight that is
-// the base's own needs no table; another one is refused, for PEFT would compute with it.
+// table returns the weight that replaces the base's embedding or head, nil where there is none. A saved weight that
+// equals the base's needs no table; one that differs is refused, since PEFT would compute with it.
 func (b *builder) table(path string, m map[kind]stored) (*quant.Matrix, error) {
 	if r, ok := m[kindBase]; ok {
 		same, err := b.sameAsBase(path, r)
@@ -268,18 +268,18 @@ func (b *builder) table(path string, m map[kind]stored) (*quant.Matrix, error) {
 			return nil, err
 		}
 		if !same {
-			b.wrong.add(b.a.otherBase(), "tensor %q should be the base's own weight, but differs from it", r.name)
+			b.wrong.add(b.a.otherBase(), "tensor %q should equal the base's weight, but differs from it", r.name)
 		}
 	}
 	r, ok := m[kindWeight]
 	if !ok {
 		return nil, nil
 	}
-	f, err := b.a.factor(r)
+	f, err := b.a.loraMatrix(r)
 	if err != nil {
 		return nil, err
 	}
-	if b.a.reserved { // a device's own code reads it, where a page that is gone is fatal
+	if b.a.reserved { // native code of a device reads it, and reading a missing page ends the process
 		f.Data = bytes.Clone(f.Data)
 	}
 	return matrix(f), nil
@@ -297,7 +297,7 @@ func (b *builder) sameAsBase(path string, r stored) (bool, error) {
 		return false, err
 	}
 	defer b.base.Release(name)
-	f, err := b.a.factor(r)
+	f, err := b.a.loraMatrix(r)
 	if err != nil {
 		return false, err
 	}
@@ -321,9 +321,9 @@ func (b *builder) sameAsBase(path string, r stored) (bool, error) {
 	return close, nil
 }
 
-// factor returns a matrix of the file, a copy unless factors are reserved; GGUF's quantized ones become F32. The
-// embedding's A of a GGUF is turned round.
-func (a *Adapter) factor(r stored) (lora.Matrix, error) {
+// loraMatrix returns a matrix of the file, a copy unless a.reserved is set; GGUF's quantized ones become F32. The
+// embedding's A of a GGUF is transposed.
+func (a *Adapter) loraMatrix(r stored) (lora.Matrix, error) {
 	f := lora.Matrix{Rows: r.shape[0], Cols: r.shape[1]}
 	switch r.format {
 	case "F32":
@@ -381,7 +381,7 @@ func transposed(data []byte, rows, size int) []byte {
 	return out
 }
 
-// matrix views a factor as a matrix, to read its rows.
+// matrix returns a view of f from which rows can be read.
 func matrix(f lora.Matrix) *quant.Matrix {
 	layout := map[tensor.DType]quant.Layout{tensor.F32: quant.F32, tensor.F16: quant.F16,
 		tensor.BF16: quant.BF16}[f.DType]

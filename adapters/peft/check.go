@@ -10,11 +10,11 @@ import (
 	"weft/runtime/model"
 )
 
-// checkModules finds what is wrong with the tensors for every base: pairs, ranks, types, and numbers that are not
+// checkModules finds what is wrong with the tensors for every base: pairs, ranks, types, and values that are not
 // finite.
 func (a *Adapter) checkModules() {
 	if len(a.modules) == 0 {
-		a.wrong.add("", "it holds no tensor that would adapt anything")
+		a.wrong.add("", "it contains no tensors of a LoRA")
 	}
 	for _, path := range a.paths() {
 		m := a.modules[path]
@@ -27,7 +27,8 @@ func (a *Adapter) checkModules() {
 	for _, name := range a.Config.Save {
 		if path := saved(name); path != "" {
 			if _, ok := a.modules[path][kindWeight]; !ok {
-				a.wrong.add("save the adapter again", "modules_to_save names %s, but the file does not hold it", name)
+				a.wrong.add("save the adapter again", "modules_to_save names %s, but the file does not contain it",
+					name)
 			}
 		}
 	}
@@ -54,7 +55,7 @@ func pair(m map[kind]stored) (a, b stored, hasA, hasB bool) {
 	return a, b, hasA, hasB
 }
 
-// adapted says whether the module has any part of a LoRA.
+// adapted reports whether the module has any part of a LoRA.
 func adapted(m map[kind]stored) bool {
 	for _, k := range []kind{kindA, kindB, kindEmbedA, kindEmbedB, kindLoRABias, kindMagnitude} {
 		if _, ok := m[k]; ok {
@@ -94,7 +95,7 @@ func (a *Adapter) checkPair(path string, m map[kind]stored) {
 		if !hasA {
 			missing, there = "lora_A", fb.name
 		}
-		a.wrong.add("save the adapter again", "%s: %s is missing, though %q is there", path, missing, there)
+		a.wrong.add("save the adapter again", "%s: %s is missing, although %q is present", path, missing, there)
 		return
 	}
 	a.checkRank(path, fa, fb)
@@ -119,7 +120,7 @@ func (a *Adapter) checkRank(path string, fa, fb stored) {
 	}
 }
 
-// checkExtras holds magnitudes, biases and their types against the configuration.
+// checkExtras compares magnitudes, biases and their types with the configuration.
 func (a *Adapter) checkExtras(path string, m map[kind]stored) {
 	_, b, _, hasB := pair(m)
 	for _, k := range sortedKinds(m) {
@@ -155,12 +156,12 @@ func (a *Adapter) checkExtras(path string, m map[kind]stored) {
 	}
 }
 
-// readable says whether tensors of the type are read: GGUF's pairs may be quantized.
+// readable reports whether tensors of the type can be read: GGUF's pairs may be quantized.
 func (a *Adapter) readable(k kind, format string) bool {
 	return format == "F32" || format == "F16" || format == "BF16" || a.gguf && k <= kindEmbedB
 }
 
-// checkValues refuses NaN and infinities. Types that hold none, and those refused already, pass.
+// checkValues refuses NaN and infinities. Types without them, and types that were refused already, pass.
 func (a *Adapter) checkValues(r stored) {
 	bad := -1
 	err := a.file.Bytes(r.name, func(data []byte) error {
@@ -172,7 +173,7 @@ func (a *Adapter) checkValues(r stored) {
 	}
 	if bad >= 0 {
 		a.wrong.add("the training diverged: train again with a smaller learning rate",
-			"tensor %q holds NaN or an infinity at value %d", r.name, bad)
+			"tensor %q contains NaN or an infinity at value %d", r.name, bad)
 	}
 }
 
@@ -187,7 +188,7 @@ var exponents = map[string]struct {
 }
 
 // notFinite returns the index of the first NaN or infinity, whose exponent bits are all set, -1 where all values are
-// finite or the type is another. Eight bytes are looked at together: adding the lowest bit of an exponent carries into
+// finite or the type is another. Eight bytes are tested together: adding the lowest bit of an exponent carries into
 // the sign's place exactly where all of its bits are set.
 func notFinite(format string, data []byte) int {
 	e, ok := exponents[format]
@@ -211,7 +212,7 @@ func notFinite(format string, data []byte) int {
 	return -1
 }
 
-// checkBase adds to r what keeps the adapter from a base of this configuration.
+// checkBase adds to r why the adapter does not fit a base of this configuration.
 func (a *Adapter) checkBase(c *model.Config, r *reasons) {
 	if a.gguf && a.arch != c.Architecture {
 		r.add("convert the adapter again with this base", "it was made for the architecture %q, the base's is %q",
@@ -240,7 +241,7 @@ func (a *Adapter) checkBase(c *model.Config, r *reasons) {
 	}
 }
 
-// explained adds to modules beyond the last layer why they do not exist.
+// explained adds the reason to modules beyond the last layer.
 func explained(paths []string, layers int) []string {
 	out := slices.Clone(paths)
 	for i, p := range out {
@@ -253,7 +254,7 @@ func explained(paths []string, layers int) []string {
 	return out
 }
 
-// otherBase is the advice where an adapter does not fit.
+// otherBase returns the advice where an adapter does not fit the base.
 func (a *Adapter) otherBase() string {
 	if a.Config.Base == "" {
 		return "the adapter was made for another model"
@@ -275,8 +276,8 @@ func (a *Adapter) checkSite(s *site, m map[kind]stored, r *reasons) {
 	case hasBias && !slices.Equal(b.shape, []int{s.out}):
 		r.add(a.otherBase(), "tensor %q has shape %v, but the base's layer has %d outputs", b.name, b.shape, s.out)
 	case !hasBias && due:
-		r.add("save the adapter again with a newer PEFT: some old versions forgot biases",
-			"%s: bias is %s, but the file holds no trained bias of it", s.path, a.Config.Bias)
+		r.add("save the adapter again with a newer PEFT: some old versions did not save biases",
+			"%s: bias is %s, but the file contains no trained bias of it", s.path, a.Config.Bias)
 	}
 	if s.path == headPath {
 		a.checkTable(m, s.out, s.in, r)
@@ -313,7 +314,7 @@ func (a *Adapter) checkTable(m map[kind]stored, vocab, hidden int, r *reasons) {
 	}
 }
 
-// checkTargets compares the modules that the configuration chooses with those that the file has.
+// checkTargets compares the target modules of the configuration with those of the file.
 func (a *Adapter) checkTargets(c *model.Config, r *reasons) {
 	if a.gguf {
 		return
@@ -329,10 +330,10 @@ func (a *Adapter) checkTargets(c *model.Config, r *reasons) {
 	}
 	if len(lacks) > 0 {
 		r.add("save the adapter again, or correct target_modules",
-			"target_modules chooses modules that the file does not hold: %s", listed(lacks))
+			"target_modules chooses modules that the file does not contain: %s", listed(lacks))
 	}
 	if len(unasked) > 0 {
-		r.add("correct target_modules", "the file holds modules that target_modules does not choose: %s",
+		r.add("correct target_modules", "the file contains modules that target_modules does not choose: %s",
 			listed(unasked))
 	}
 }
@@ -346,7 +347,7 @@ func basePaths(c *model.Config) []string {
 	return out
 }
 
-// warnings lists what is odd but harmless.
+// warnings lists what is unusual but does not prevent serving the adapter.
 func (a *Adapter) warnings(base Base) []string {
 	var out []string
 	if n := a.Config.Base; otherModel(n, base.Name()) {

@@ -11,7 +11,7 @@ import (
 	"unicode/utf8"
 )
 
-// Limits of adapter_config.json; no real file comes near them.
+// Limits of adapter_config.json, far above those of real files.
 const (
 	maxConfigBytes  = 1 << 20
 	maxPatterns     = 4096
@@ -20,7 +20,7 @@ const (
 	maxAlpha        = 1e9
 )
 
-// AllLinear as a target's pattern means every linear layer of the blocks.
+// AllLinear as Modules.Pattern means every linear layer of the blocks.
 const AllLinear = "all-linear"
 
 // The values of Config.Bias.
@@ -30,9 +30,9 @@ const (
 	BiasLoRAOnly = "lora_only"
 )
 
-// Config is what adapter_config.json says about a LoRA adapter: the members of PEFT's LoraConfig that change what it
-// computes, and the few that Write keeps for others. The zero value of every member but Rank, Alpha and Targets is
-// PEFT's default.
+// Config is the content of a LoRA adapter's adapter_config.json: the members of PEFT's LoraConfig that change what it
+// computes, and a few that Write keeps for other programs. The zero value of every member but Rank, Alpha and Targets
+// is PEFT's default.
 type Config struct {
 	Base          string    // base_model_name_or_path: a name, never opened
 	Rank          int       // r
@@ -42,7 +42,7 @@ type Config struct {
 	Targets       Modules  // target_modules
 	Exclude       Modules  // exclude_modules
 	Layers        []int    // layers_to_transform; nil: all
-	LayersPattern []string // what stands before a layer's number; nil: any word
+	LayersPattern []string // names before a layer's number in a path; nil: any word
 	RSLoRA        bool     // scale = alpha / sqrt(r)
 	DoRA          bool
 	LoRABias      bool     // lora_B has a bias
@@ -68,8 +68,8 @@ type Modules struct {
 
 func (m Modules) empty() bool { return len(m.Names) == 0 && m.Pattern == "" }
 
-// harmless lists members that do not change what a trained adapter computes: how it was initialized, trained, or is to
-// be found.
+// harmless lists members that do not change what a trained adapter computes, such as those about initialization and
+// training.
 var harmless = map[string]bool{
 	"task_type": true, "peft_version": true, "inference_mode": true, "revision": true, "auto_mapping": true,
 	"lora_dropout": true, "init_lora_weights": true,
@@ -79,7 +79,7 @@ var harmless = map[string]bool{
 	"runtime_config":    true, "merge_weights": true, "enable_lora": true, "unsloth_fixed": true,
 }
 
-// changing lists members that, once set, change the computation in a way that is not served.
+// changing lists members that, if set, change the computation in a way that is not supported.
 var changing = map[string]string{
 	"alora_invocation_tokens": "an activated LoRA works only after its invocation tokens; plain LoRA would compute " +
 		"something else",
@@ -95,9 +95,9 @@ var changing = map[string]string{
 	"kasa_config":             "KaSA scales the inner dimension by singular values",
 }
 
-// parseConfig reads an adapter_config.json. What cannot be honoured is in r, and the Config holds what could be read.
-// It says false where the text is no LoRA's configuration at all, so that there is no use in looking at the
-// tensors.
+// parseConfig reads an adapter_config.json. It adds what is not supported to r, and returns what it could read. It
+// returns false where the text is not the configuration of a LoRA at all, so that checking the tensors would be
+// useless.
 func parseConfig(text []byte, r *reasons) (Config, bool) {
 	c := Config{Rank: 8, Alpha: 8, Bias: BiasNone}
 	if len(text) > maxConfigBytes {
@@ -165,8 +165,7 @@ func members(text []byte) ([]member, error) {
 	return out, nil
 }
 
-// checkKind refuses everything but LoRA for a causal language model; the members of another method would only add
-// noise.
+// checkKind refuses everything but LoRA for a causal language model; the members of other methods are not checked.
 func (c *Config) checkKind(m []member, r *reasons) bool {
 	var kind, task string
 	for _, f := range m {
@@ -194,7 +193,7 @@ func orAbsent(s string) string {
 	return fmt.Sprintf("%q", s)
 }
 
-// plainText returns a JSON string's text, and any other value as it is written; null is "".
+// plainText returns a JSON string's text, and any other value as JSON; null is "".
 func plainText(v json.RawMessage) string {
 	var s string
 	if json.Unmarshal(v, &s) == nil {
@@ -203,10 +202,10 @@ func plainText(v json.RawMessage) string {
 	return string(v)
 }
 
-// set takes over a member that changes the arithmetic; others pass.
+// set stores a member that changes the computation; others are skipped.
 func (c *Config) set(name string, v json.RawMessage) (err error) {
 	if string(v) == "null" {
-		return nil // PEFT's way of writing the default
+		return nil // PEFT writes null for the default
 	}
 	switch name {
 	case "base_model_name_or_path":
@@ -246,7 +245,7 @@ func (c *Config) set(name string, v json.RawMessage) (err error) {
 	return err
 }
 
-// honoured lists what set takes over.
+// honoured lists the members that set stores.
 var honoured = map[string]bool{
 	"peft_type": true, "base_model_name_or_path": true, "r": true, "lora_alpha": true, "rank_pattern": true,
 	"alpha_pattern": true, "target_modules": true,
@@ -265,10 +264,11 @@ func (c *Config) refuseMember(f member, r *reasons) {
 		return
 	}
 	r.add("remove it if it does not change what the adapter computes",
-		"%.200q is set in adapter_config.json and not known here: it could change what the adapter computes", f.name)
+		"%.200q is set in adapter_config.json, but weft does not know it: it could change what the adapter "+
+			"computes", f.name)
 }
 
-// isOff says that a member of any type is switched off: null, false, 0, "", [] or {}.
+// isOff reports whether a value of any type means off: null, false, 0, "", [] or {}.
 func isOff(v json.RawMessage) bool {
 	var compact bytes.Buffer
 	if json.Compact(&compact, v) != nil {
@@ -316,14 +316,14 @@ func patterns(v json.RawMessage) ([]Pattern, error) {
 	for _, f := range m {
 		p := Pattern{Key: f.name}
 		if err := json.Unmarshal(f.value, &p.Value); err != nil || string(f.value) == "null" {
-			return nil, fmt.Errorf("%.200q: %s is no number", f.name, f.value)
+			return nil, fmt.Errorf("%.200q: %s is not a number", f.name, f.value)
 		}
 		out = append(out, p)
 	}
 	return out, nil
 }
 
-// validate refuses numbers and combinations that PEFT would not accept either.
+// validate refuses values and combinations of settings that PEFT would not accept either.
 func (c *Config) validate(r *reasons) {
 	if c.Rank < 1 || c.Rank > maxRank {
 		r.add("", "r is %d, expected 1 to %d", c.Rank, maxRank)
@@ -357,7 +357,7 @@ func (c *Config) validate(r *reasons) {
 	}
 }
 
-// saved returns the module path that a name of modules_to_save stands for, "" where it is not served.
+// saved returns the module path for a name in modules_to_save, "" where it is not supported.
 func saved(name string) string {
 	switch name {
 	case "lm_head":

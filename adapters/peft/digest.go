@@ -11,7 +11,7 @@ import (
 	"slices"
 )
 
-// Digest returns the digest of the adapter at path, as Adapter.Digest does; the adapter must be sound by itself.
+// Digest returns the digest of the adapter at path, as Adapter.Digest does; the adapter must be valid without a base.
 func Digest(path string) (string, error) {
 	a, err := Open(path)
 	if err != nil {
@@ -23,15 +23,15 @@ func Digest(path string) (string, error) {
 
 // Digest returns 64 hexadecimal digits: the SHA-256 of what the adapter computes. It does not depend on the order of
 // files, members and tensors, on white space, on headers, on PEFT's spelling of names, or on members of the
-// configuration that only trained it; it does on the type and every bit of every tensor.
+// configuration about training only; it depends on the type and every bit of every tensor.
 //
 // What is hashed is a sequence of fields, each a text preceded by its length in bytes as a little-endian uint64:
 //
 //	"weft adapter 1"
-//	"peft", or "gguf" and the architecture (rows of q and k lie differently there)
+//	"peft", or "gguf" and the architecture (whose rows of q and k are in another order)
 //	for each module by path, ascending bytewise:
 //	    its path ("model.layers.0.self_attn.q_proj")
-//	    the bits of its scale as a little-endian float64: what BA is multiplied by; 0 where it has no A
+//	    the bits of its scale as a little-endian float64: the multiplier of BA; 0 where it has no A
 //	    for each of its tensors, in this order: the kind (lora_A, lora_B, lora_B.bias, lora_embedding_A, lora_embedding_B, lora_magnitude_vector, base_layer,
 //	    bias, weight), the type ("F32", …), the number of dimensions followed by each of them (of the mathematical matrix: A [r, in]) as little-endian uint64 in
 //	    one field, and the values as they are stored
@@ -63,7 +63,7 @@ func (a *Adapter) Digest() (string, error) {
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
-// kindNames are what Digest and Write call the kinds.
+// kindNames are the names of the kinds in Digest and Write.
 var kindNames = map[kind]string{
 	kindA: "lora_A", kindB: "lora_B", kindLoRABias: "lora_B.bias", kindEmbedA: "lora_embedding_A",
 	kindEmbedB:    "lora_embedding_B",

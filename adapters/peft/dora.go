@@ -10,8 +10,8 @@ import (
 	"weft/runtime/lora"
 )
 
-// gain returns DoRA's m / ‖W + scale·BA‖ by rows (Liu et al. 2024, arXiv:2402.09353, eq. 5). Rows are spread over the
-// cores; sums are in float64 and in an order of their own, so that the result does not depend on how many there are.
+// gain returns DoRA's m / ‖W + scale·BA‖ by rows (Liu et al. 2024, arXiv:2402.09353, eq. 5). Rows are distributed over
+// the cores; sums are in float64 and in a fixed order, so that the result does not depend on the number of cores.
 func (b *builder) gain(s *site, magnitude stored, m *lora.Module) ([]float32, error) {
 	path := s.path
 	if path == headPath && b.base.Config().Tied {
@@ -46,13 +46,13 @@ func (b *builder) gain(s *site, magnitude stored, m *lora.Module) ([]float32, er
 // rowNorms returns ‖W + scale·BA‖ for each row.
 func rowNorms(w *quant.Matrix, m *lora.Module) []float64 {
 	a, b := matrix(m.A), matrix(m.B)
-	factors := make([][]float64, a.Rows) // A in float64, read once for all rows
+	rowsA := make([][]float64, a.Rows) // A in float64, read once for all rows
 	row := make([]float32, a.Cols)
-	for k := range factors {
+	for k := range rowsA {
 		a.Row(k, row)
-		factors[k] = make([]float64, a.Cols)
+		rowsA[k] = make([]float64, a.Cols)
 		for j, v := range row {
-			factors[k][j] = float64(v)
+			rowsA[k][j] = float64(v)
 		}
 	}
 	norms := make([]float64, w.Rows)
@@ -60,7 +60,7 @@ func rowNorms(w *quant.Matrix, m *lora.Module) []float64 {
 	var wg sync.WaitGroup
 	for n := range workers {
 		wg.Go(func() {
-			n := normRows{w: w, b: b, a: factors, scale: float64(m.Scale), begin: n * w.Rows / workers,
+			n := normRows{w: w, b: b, a: rowsA, scale: float64(m.Scale), begin: n * w.Rows / workers,
 				end: (n + 1) * w.Rows / workers}
 			n.run(norms)
 		})

@@ -130,16 +130,16 @@ func TestFolders(t *testing.T) {
 		"excluded": {set("exclude_modules", []string{"down_proj"}),
 			[]string{"does not choose: model.layers.0.mlp.down_proj, model.layers.1.mlp.down_proj"}},
 		"more targets": {set("target_modules", []string{"q_proj", "down_proj", "up_proj"}),
-			[]string{"does not hold: model.layers.0.mlp.up_proj, model.layers.1.mlp.up_proj"}},
+			[]string{"does not contain: model.layers.0.mlp.up_proj, model.layers.1.mlp.up_proj"}},
 		"fewer targets": {set("target_modules", []string{"q_proj"}),
 			[]string{"does not choose: model.layers.0.mlp.down_proj"}},
 		"a target of other models": {set("target_modules", []string{"q_proj", "down_proj", "c_attn"}), nil},
-		"all layers":               {set("layers_to_transform", nil), []string{"does not hold: model.layers.2"}},
+		"all layers":               {set("layers_to_transform", nil), []string{"does not contain: model.layers.2"}},
 		"one layer":                {func(f *folder) { f.config["layers_to_transform"] = 0; f.drop("layers.1") }, nil},
 		"layers pattern":           {set("layers_pattern", "layers"), nil},
 		"layers of another name":   {set("layers_pattern", []string{"h"}), []string{"does not choose"}},
 		"default targets": {set("target_modules", nil),
-			[]string{"does not hold: model.layers.0.self_attn.v_proj",
+			[]string{"does not contain: model.layers.0.self_attn.v_proj",
 				"does not choose: model.layers.0.mlp.down_proj"}},
 		"old names": {func(f *folder) {
 			for name, v := range f.tensors {
@@ -147,11 +147,11 @@ func TestFolders(t *testing.T) {
 				f.tensors[strings.TrimSuffix(strings.TrimPrefix(name, prefix), ".weight")+".default.weight"] = v
 			}
 		}, nil},
-		"two spellings":  {add(q0+".lora_A.default.weight", f32(2, 64)), []string{"two spellings"}},
-		"unknown tensor": {add(q0+".lora_C.weight", f32(2, 2)), []string{"lora_C.weight\" is unknown"}},
-		"norm":           {add(prefix+"model.norm.weight", f32(64)), []string{"model.norm.weight\" is unknown"}},
-		"no A":           {func(f *folder) { f.drop("0.self_attn.q_proj.lora_A") }, []string{"lora_A is missing"}},
-		"flat A":         {add(q0+".lora_A.weight", f32(128)), []string{"they must be [r in] and [out r]"}},
+		"two names of the same tensor": {add(q0+".lora_A.default.weight", f32(2, 64)), []string{"two names of the same tensor"}},
+		"unknown tensor":               {add(q0+".lora_C.weight", f32(2, 2)), []string{"lora_C.weight\" is unknown"}},
+		"norm":                         {add(prefix+"model.norm.weight", f32(64)), []string{"model.norm.weight\" is unknown"}},
+		"no A":                         {func(f *folder) { f.drop("0.self_attn.q_proj.lora_A") }, []string{"lora_A is missing"}},
+		"flat A":                       {add(q0+".lora_A.weight", f32(128)), []string{"they must be [r in] and [out r]"}},
 		"empty": {func(f *folder) {
 			f.tensors[q0+".lora_A.weight"], f.tensors[q0+".lora_B.weight"] = f32(0, 64), f32(64, 0)
 		}, []string{"they must be [r in] and [out r]"}},
@@ -160,7 +160,7 @@ func TestFolders(t *testing.T) {
 		"infinity": {func(
 			f *folder) {
 			binary.LittleEndian.PutUint32(f.tensors[q0+".lora_A.weight"].Data[12:], 0x7f800000)
-		}, []string{"holds NaN or an infinity at value 3"}},
+		}, []string{"contains NaN or an infinity at value 3"}},
 		"NaN in BF16": {add(q0+".lora_A.weight",
 			weights.Tensor{DType: "BF16", Shape: []int{2, 64}, Data: append(make([]byte, 254), 0xc0, 0x7f)}),
 			[]string{"at value 127"}},
@@ -182,7 +182,7 @@ func TestFolders(t *testing.T) {
 		}, []string{"belong to the embedding only"}},
 		"linear pair on embedding": {func(f *folder) { f.pair(embedPath, 64, 512) },
 			[]string{"is called lora_embedding_A"}},
-		"save what cannot be": {set("modules_to_save", []string{"lm_head", "score"}), []string{`names "score"`, "names lm_head, but the file does not hold it"}},
+		"save what cannot be": {set("modules_to_save", []string{"lm_head", "score"}), []string{`names "score"`, "names lm_head, but the file does not contain it"}},
 		"save the head": {func(f *folder) {
 			f.config["modules_to_save"] = []string{"lm_head"}
 			f.tensors[prefix+"lm_head.modules_to_save.default.weight"] = f32(512, 64)
@@ -192,7 +192,7 @@ func TestFolders(t *testing.T) {
 			f.tensors[prefix+"lm_head.weight"] = f32(520, 64)
 		}, []string{"the vocabulary was resized"}},
 		"another embedding": {add(prefix+"model.embed_tokens.weight", f32(512, 64)),
-			[]string{"should be the base's own weight, but differs"}},
+			[]string{"should equal the base's weight, but differs"}},
 		"more layers": {func(f *folder) { f.pair("model.layers.7.mlp.down_proj", 64, 172) },
 			[]string{"model.layers.7.mlp.down_proj (it has 5 layers)"}},
 		"in, out": {func(f *folder) { f.pair("model.layers.1.mlp.down_proj", 172, 64) },
@@ -265,7 +265,7 @@ func TestFiles(t *testing.T) {
 			if err := os.Mkdir(filepath.Join(dir, ConfigFile), 0o700); err != nil {
 				t.Fatal(err)
 			}
-		}, []string{"adapter_config.json is no regular file"}},
+		}, []string{"adapter_config.json is not a regular file"}},
 		"configuration of 2 MB": {func(t *testing.T,
 			dir string) {
 			write(t, dir, ConfigFile, strings.Repeat(" ", 2<<20))
@@ -279,7 +279,7 @@ func TestFiles(t *testing.T) {
 			[]string{"UTF-8"}},
 		"empty file": {func(t *testing.T, dir string) { write(t, dir, WeightsFile, "") }, []string{"empty"}},
 		"header of 100 MB": {func(t *testing.T, dir string) { write(t, dir, WeightsFile, length(100_000_000)) },
-			[]string{"its header has 100000000 bytes"}},
+			[]string{"its header claims to have 100000000 bytes"}},
 		"header of 2^63": {func(t *testing.T, dir string) { write(t, dir, WeightsFile, length(1<<63)) },
 			[]string{"more than 8388608"}},
 		"header beyond the end": {func(t *testing.T, dir string) { write(t, dir, WeightsFile, length(1000)) },
@@ -488,7 +488,7 @@ func TestSmallBase(t *testing.T) {
 		"tied, elsewhere": {plain, true, func(f *folder) { f.config["ensure_weight_tying"] = true }, nil},
 		"untied":          {embed, false, func(f *folder) { f.config["ensure_weight_tying"] = true }, nil},
 		"biases forgotten": {dora, false, func(f *folder) { f.drop("bias") },
-			[]string{"k_proj: bias is lora_only, but the file holds no trained bias"}},
+			[]string{"k_proj: bias is lora_only, but the file contains no trained bias"}},
 		"all biases": {dora, false, func(f *folder) { f.config["bias"] = "all" },
 			[]string{"layers.0.self_attn.q_proj: bias is all", "layers.1.self_attn.v_proj: bias is all"}},
 		"a bias alone": {dora, false, func(f *folder) { f.config["bias"] = "all"; allBiases(f) }, nil},

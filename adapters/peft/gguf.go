@@ -19,8 +19,8 @@ var ggufHarmless = map[string]bool{
 
 // openGGUF opens an adapter as llama.cpp's convert_lora_to_gguf.py writes it: general.type "adapter", adapter.type
 // "lora", adapter.lora.alpha, and for each adapted tensor of the base a pair NAME.lora_a [r, in], NAME.lora_b [out, r];
-// that of token_embd.weight has its A turned round, [V, r]. The scale is alpha/r, or 1 where alpha is 0 or absent, as
-// llama.cpp has it. It says no more about itself, so whatever tensors it has are its targets.
+// that of token_embd.weight has a transposed A, [V, r]. The scale is alpha/r, or 1 where alpha is 0 or absent, as in
+// llama.cpp. The file has no list of target modules: its tensors are the target modules.
 func (a *Adapter) openGGUF() error {
 	f, err := os.Open(a.path)
 	if err != nil {
@@ -52,7 +52,7 @@ func (a *Adapter) openGGUF() error {
 func (a *Adapter) readGGUFMeta(meta map[string]any) {
 	text := func(key string) string { s, _ := meta[key].(string); return s }
 	if t := text("general.type"); t != "adapter" {
-		a.wrong.add("give a LoRA adapter; a model goes to --model", "general.type is %s, expected \"adapter\"",
+		a.wrong.add("give a LoRA adapter; give a model with --model", "general.type is %s, expected \"adapter\"",
 			orAbsent(t))
 	}
 	if t := text("adapter.type"); t != "lora" {
@@ -89,8 +89,8 @@ func splitGGUFName(arch, name string) (path string, k kind, ok bool) {
 	return "", 0, false
 }
 
-// undoInterleaving puts the rows of a q or k factor of GGUF's llama into the order of rotate-half, by heads of headDim
-// rows.
+// undoInterleaving puts the rows of B of q or k in a GGUF of architecture llama into the order of rotate-half, by heads
+// of headDim rows.
 func undoInterleaving(data []byte, rows, headDim int) ([]byte, error) {
 	if headDim < 2 || headDim%2 != 0 || rows%headDim != 0 {
 		return nil, fmt.Errorf("%d rows are not heads of %d", rows, headDim)

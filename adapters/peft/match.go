@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// matcher answers what a Config says about a module path of the base ("model.layers.0.self_attn.q_proj"), as PEFT's
+// matcher decides what a Config means for a module path of the base ("model.layers.0.self_attn.q_proj"), as PEFT's
 // check_target_module_exists and get_pattern_key do. Patterns are Python's; those that Go's regular expressions cannot
 // express are refused.
 type matcher struct {
@@ -18,7 +18,7 @@ type matcher struct {
 	ranks, alphas   []*regexp.Regexp
 }
 
-// newMatcher compiles every pattern of c and adds those that cannot be to r.
+// newMatcher compiles every pattern of c and adds those that do not compile to r.
 func newMatcher(c *Config, r *reasons) *matcher {
 	m := &matcher{c: c}
 	compile := func(what, pattern, expr string) *regexp.Regexp {
@@ -57,8 +57,8 @@ func newMatcher(c *Config, r *reasons) *matcher {
 	return m
 }
 
-// Select returns what the configuration says of a module's path: whether it is adapted, at which rank and alpha. It is
-// for who makes adapters; a pattern that cannot be read is an error.
+// Select returns a function that says whether the configuration adapts a module's path, and at which rank and alpha. It
+// is used to create adapters. A pattern that does not compile is an error.
 func (c *Config) Select() (func(path string) (rank int, alpha float64, ok bool), error) {
 	var r reasons
 	m := newMatcher(c, &r)
@@ -68,12 +68,12 @@ func (c *Config) Select() (func(path string) (rank int, alpha float64, ok bool),
 	return func(path string) (int, float64, bool) { return m.rank(path), m.alpha(path), m.targets(path) }, nil
 }
 
-// Saves says whether modules_to_save replaces the module of a path.
+// Saves reports whether modules_to_save replaces the module of a path.
 func (c *Config) Saves(path string) bool {
 	return slices.ContainsFunc(c.Save, func(s string) bool { return saved(s) == path })
 }
 
-// targets says whether the module is to be adapted.
+// targets reports whether the module is a target module.
 func (m *matcher) targets(path string) bool {
 	if m.excluded(path) {
 		return false
@@ -98,18 +98,18 @@ func (m *matcher) excluded(path string) bool {
 	if m.c.Saves(path) {
 		return true
 	}
-	if m.c.Exclude.Pattern == AllLinear { // a pattern like any other there, which no path matches
+	if m.c.Exclude.Pattern == AllLinear { // PEFT takes it as an ordinary pattern here, which no path matches
 		return false
 	}
 	return m.exclude != nil && m.exclude.MatchString(path) || named(m.c.Exclude.Names, path)
 }
 
-// named says whether the path is one of names, or ends in one.
+// named reports whether the path is one of names, or ends in one.
 func named(names []string, path string) bool {
 	return slices.ContainsFunc(names, func(n string) bool { return path == n || strings.HasSuffix(path, "."+n) })
 }
 
-// inLayers says whether layers_to_transform allows the layer whose number is in the path.
+// inLayers reports whether layers_to_transform allows the layer whose number is in the path.
 func (m *matcher) inLayers(path string) bool {
 	if len(m.c.Layers) == 0 {
 		return true
@@ -126,8 +126,9 @@ func (m *matcher) inLayers(path string) bool {
 	return false
 }
 
-// rankFits says whether the configuration allows a rank for the module: the value of any pattern that matches, for the
-// order in which PEFT saw them may be lost (it sorts them when it saves), else r. want says what it does allow.
+// rankFits reports whether the configuration allows a rank for the module: the value of any pattern that matches, since
+// the original order of the patterns may be lost (PEFT sorts them when it saves), else r. want describes what it
+// allows.
 func (m *matcher) rankFits(path string, rank int) (want string, ok bool) {
 	var all []string
 	for i, p := range m.c.RankPattern {

@@ -11,9 +11,9 @@ var form = regexp.MustCompile(`^(gguf|hf|bnb|nf4|fp4|awq|gptq|mlx|dynamic|quanti
 
 var quantized = regexp.MustCompile(`^i?q[1-8]$`) // what the digit of Q4_1 follows
 
-// otherModel says whether a, for which an adapter says that it was made, is clearly another model than the one called
-// b. Names are compared by their words without the owner and the form of the weights, and may have a vendor in front.
-// Paths, and names without a digit, such as a folder may have, say nothing.
+// otherModel reports whether a, the base model that an adapter names, is clearly another model than b. Names are
+// compared by their words without the owner, the storage format of the weights and a leading vendor. Paths, and names
+// without a digit, such as those of folders, are never clearly another model.
 func otherModel(a, b string) bool {
 	if isPath(a) || isPath(b) {
 		return false
@@ -23,7 +23,7 @@ func otherModel(a, b string) bool {
 	return telling(x) && telling(y) && !endsWith(x, y) && !endsWith(y, x)
 }
 
-// isPath tells a path from NAME and OWNER/NAME.
+// isPath reports whether s is a path, not NAME or OWNER/NAME.
 func isPath(s string) bool {
 	return strings.Count(s, "/") > 1 || strings.HasPrefix(s, "/") || strings.HasPrefix(s, ".") || strings.HasPrefix(s, "~") || strings.HasSuffix(s, "/") || strings.Contains(s, `\`)
 }

@@ -1,7 +1,7 @@
 // Package peft reads LoRA adapters as PEFT saves them (a folder with adapter_config.json and adapter_model.safetensors)
 // and as llama.cpp does (one GGUF file), checks them against a base model, and turns them into lora.Adapter; it writes
-// PEFT folders, too. Nothing in an adapter is trusted, and nothing that could change what it computes is ignored: what
-// cannot be honoured is refused with every reason at once.
+// PEFT folders, too. Nothing in an adapter is trusted, and nothing that could change what it computes is ignored: an
+// adapter with anything that is not supported is refused, with all reasons at once.
 package peft
 
 import (
@@ -19,7 +19,7 @@ import (
 	"weft/runtime/weights"
 )
 
-// The files of a PEFT folder that are read; others in it (README.md, training_args.bin, …) are not looked at.
+// The files of a PEFT folder that are read; others (README.md, training_args.bin, …) are ignored.
 const (
 	ConfigFile  = "adapter_config.json"
 	WeightsFile = "adapter_model.safetensors"
@@ -34,7 +34,7 @@ const (
 	headPath  = "lm_head"
 )
 
-// kind is what a tensor is to its module.
+// kind is the role of a tensor in its module.
 type kind uint8
 
 const (
@@ -50,8 +50,8 @@ const (
 	kindWeight // a weight that replaces the base's
 )
 
-// suffixes says how PEFT names each kind after the module's path; the adapter's name ("default"), which old versions
-// left in, is taken out before.
+// suffixes lists how PEFT names each kind after the module's path; the adapter's name ("default"), which old versions
+// wrote, is removed before.
 var suffixes = []struct {
 	text string
 	kind kind
@@ -82,7 +82,7 @@ type tensorFile interface {
 	Close() error
 }
 
-// Adapter is an opened adapter: what its files say, before any base model has its say. Close it after use. Safe for
+// Adapter is an opened adapter, not yet checked against a base model. Close it after use. Safe for
 // concurrent reads.
 type Adapter struct {
 	Config Config
@@ -92,15 +92,14 @@ type Adapter struct {
 	gguf bool
 	file tensorFile
 
-	reserved bool                       // factors lie in the file's memory; see Use
+	reserved bool                       // LoRA matrices stay in the file's memory; see Use
 	modules  map[string]map[kind]stored // by module path: "model.layers.0.self_attn.q_proj"
 	match    *matcher
 	wrong    reasons // found so far
 }
 
-// Open opens the PEFT folder or the GGUF file at path. Whatever is wrong with it for every base is in the error, a
-// *RefusedError; a folder that cannot be read at all is the system's error. Symbolic links within the folder are
-// refused.
+// Open opens the PEFT folder or the GGUF file at path. A *RefusedError lists everything that is wrong for every base; a
+// folder that cannot be read is the system's error. Symbolic links within the folder are refused.
 func Open(path string) (*Adapter, error) {
 	a, err := open(path)
 	if err != nil {
@@ -113,7 +112,7 @@ func Open(path string) (*Adapter, error) {
 	return a, nil
 }
 
-// open does Open's work and leaves reasons in wrong. Where the tensors cannot be read at all, file is nil.
+// open is Open, except that it leaves the reasons in wrong. Where the tensors cannot be read at all, file is nil.
 func open(path string) (*Adapter, error) {
 	st, err := os.Stat(path)
 	if err != nil {
@@ -177,14 +176,14 @@ func (a *Adapter) openFolder() error {
 	return nil
 }
 
-// plainWeights takes whole weights of the embedding and the head for the unchanged ones of the base, unless
-// modules_to_save names them: PEFT saves those of a resized vocabulary, too.
+// plainWeights treats whole weights of the embedding and the head as the unchanged ones of the base, unless
+// modules_to_save names them: PEFT also saves those of a resized vocabulary.
 func (a *Adapter) plainWeights() {
 	for _, path := range []string{embedPath, headPath} {
 		m := a.modules[path]
 		if w, ok := m[kindWeight]; ok && !a.Config.Saves(path) {
 			if _, both := m[kindBase]; both {
-				a.wrong.add("remove one of them", "tensors %q and %q are the same thing in two spellings",
+				a.wrong.add("remove one of them", "tensors %q and %q are two names of the same tensor",
 					m[kindBase].name, w.name)
 			}
 			m[kindBase] = w
@@ -193,7 +192,7 @@ func (a *Adapter) plainWeights() {
 	}
 }
 
-// malformed turns a file's own fault into a reason.
+// malformed turns an error of the file's format into a reason.
 func (a *Adapter) malformed(err error) error {
 	if errors.Is(err, weights.ErrFormat) || errors.Is(err, weights.ErrUnsupported) ||
 		errors.Is(err, weights.ErrChanged) {
@@ -232,7 +231,7 @@ func (a *Adapter) openRegular(name string) (*os.File, error) {
 		a.wrong.add("copy the file itself (cp -L)", "%s is a symbolic link", name)
 		return nil, nil
 	case !before.Mode().IsRegular():
-		a.wrong.add("", "%s is no regular file", name)
+		a.wrong.add("", "%s is not a regular file", name)
 		return nil, nil
 	}
 	f, err := os.Open(path)
@@ -250,7 +249,7 @@ func (a *Adapter) openRegular(name string) (*os.File, error) {
 	return f, nil
 }
 
-// advice says what to do about a missing file.
+// advice returns what to do about a missing file.
 func (a *Adapter) advice(name string) string {
 	if _, err := os.Lstat(filepath.Join(a.path, "adapter_model.bin")); err == nil && name == WeightsFile {
 		return "adapter_model.bin is a pickle, which is never read: save with safe_serialization=True"
@@ -264,15 +263,15 @@ func (a *Adapter) advice(name string) string {
 // checkHeaderLength refuses a safetensors header that is far longer than an adapter's, before any of it is read.
 func checkHeaderLength(f *os.File) error {
 	var b [8]byte
-	read, _ := f.ReadAt(b[:], 0) // of a file that is too short the parser says so
+	read, _ := f.ReadAt(b[:], 0) // the parser reports a file that is too short
 	if n := binary.LittleEndian.Uint64(b[:]); read == len(b) && n > maxHeaderBytes {
-		return fmt.Errorf("it says that its header has %d bytes, more than %d: no adapter, or a hostile one", n,
+		return fmt.Errorf("its header claims to have %d bytes, more than %d: not an adapter, or a malicious one", n,
 			maxHeaderBytes)
 	}
 	return nil
 }
 
-// splitName splits a tensor's name into its module's path and what it is there.
+// splitName splits a tensor's name into its module's path and its kind.
 func splitName(name string) (path string, k kind, ok bool) {
 	parts := strings.Split(strings.TrimPrefix(name, "base_model.model."), ".")
 	if n := len(parts); n > 2 && parts[n-2] == "default" {
@@ -289,7 +288,7 @@ func splitName(name string) (path string, k kind, ok bool) {
 	return "", 0, false
 }
 
-// addTensor puts a tensor of the file into its place. A plain weight has one only at the embedding and the head.
+// addTensor adds a tensor of the file to its module. A plain weight is allowed only for the embedding and the head.
 func (a *Adapter) addTensor(name, path string, k kind, ok bool) {
 	whole := path == embedPath || path == headPath
 	if !ok || (k == kindWeight || k == kindBase) && !whole {
@@ -303,7 +302,7 @@ func (a *Adapter) addTensor(name, path string, k kind, ok bool) {
 		a.modules[path] = m
 	}
 	if other, twice := m[k]; twice {
-		a.wrong.add("remove one of them", "tensors %q and %q are the same thing in two spellings", other.name, name)
+		a.wrong.add("remove one of them", "tensors %q and %q are two names of the same tensor", other.name, name)
 		return
 	}
 	r := stored{name: name, shape: info.Shape, format: info.Format, bytes: info.Bytes}

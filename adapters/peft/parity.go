@@ -17,12 +17,12 @@ const ParityFile = "parity.json"
 // ErrParity says that a served adapter does not compute what its trainer recorded.
 var ErrParity = errors.New("the adapter does not compute what was recorded when it was trained")
 
-// Parity is what an adapter computed when it was trained: for some prompts, the likeliest next tokens and their
-// log-probabilities. Who serves the adapter computes them again when it loads it: another base, another quantization of
-// it or a defect shows then, and not in front of users.
+// Parity has what an adapter computed at the end of its training: for some prompts, the most likely next tokens and
+// their log-probabilities. A server computes them again when it loads the adapter, which shows another base, another
+// quantization or a defect before requests use the adapter.
 type Parity struct {
 	Base         string         `json:"base"`                   // SHA-256 of the weights on which it was trained
-	Quantization string         `json:"quantization,omitempty"` // to what these were quantized when they were loaded
+	Quantization string         `json:"quantization,omitempty"` // of these weights when they were loaded
 	Prompts      []ParityPrompt `json:"prompts"`
 }
 
@@ -33,7 +33,8 @@ type ParityPrompt struct {
 	Logprobs []float64 `json:"logprobs"`
 }
 
-// Limits of a parity file and of what may differ: activations rounded to 8 bits move log-probabilities by some hundredths.
+// Limits of a parity file and of the allowed differences: activations rounded to 8 bits move log-probabilities by some
+// hundredths.
 const (
 	maxParityBytes   = 1 << 20
 	maxParityPrompts = 16

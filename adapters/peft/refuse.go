@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// ErrRefused is wrapped by every refusal of an adapter: of its files, its configuration, or of what it would do to a
-// base model.
+// ErrRefused is wrapped by every error that refuses an adapter: because of its files, its configuration, or the base
+// model.
 var ErrRefused = errors.New("adapter refused")
 
 // maxReasons bounds how many reasons a refusal lists.
@@ -27,7 +27,7 @@ type RefusedError struct {
 	More    int
 }
 
-// Error lists the reasons; advice that several in a row share is given once.
+// Error lists the reasons; advice that is the same for several in a row is given once.
 func (e *RefusedError) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: %v: ", e.Path, ErrRefused)

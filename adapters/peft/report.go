@@ -10,15 +10,15 @@ import (
 	"weft/runtime/lora"
 )
 
-// Report is what Inspect finds out about an adapter: everything that somebody may want to know before uploading it.
+// Report is the result of Inspect: what a user may need to know about an adapter before uploading it.
 type Report struct {
 	Path    string    `json:"path"`
 	Format  string    `json:"format"` // "peft" or "gguf"
 	Digest  string    `json:"digest,omitempty"`
-	Base    string    `json:"base,omitempty"` // for which it says that it was made
+	Base    string    `json:"base,omitempty"` // that its configuration names
 	Ranks   []int     `json:"ranks"`          // all that occur, ascending
 	Alphas  []float64 `json:"alphas"`
-	Scales  []float64 `json:"scales"` // what BA is multiplied by
+	Scales  []float64 `json:"scales"` // the multipliers of BA
 	RSLoRA  bool      `json:"rslora"`
 	DoRA    bool      `json:"dora"`
 	Bias    string    `json:"bias"`
@@ -27,11 +27,11 @@ type Report struct {
 	Layers  []int     `json:"layers"`
 	Types   []string  `json:"types"`
 	Tensors int       `json:"tensors"`
-	Params  int64     `json:"params"` // trained numbers
+	Params  int64     `json:"params"` // trained parameters
 	Bytes   int64     `json:"bytes"`  // on a device
 
 	Model    string   `json:"model,omitempty"` // against which it was checked
-	Verdict  string   `json:"verdict"`         // "fits", "refused", or "sound": by itself, with no model to check against
+	Verdict  string   `json:"verdict"`         // "fits", "refused", or, without a model to check against, "sound"
 	Reasons  []Reason `json:"reasons"`
 	More     int      `json:"more_reasons,omitempty"`
 	Warnings []string `json:"warnings"`
@@ -44,8 +44,8 @@ const (
 	Sound   = "sound"
 )
 
-// Inspect reports on the adapter at path and, unless base is nil, whether it fits. Nothing is loaded on a device;
-// base's weights are read only as Build reads them. A refused adapter is no error: the reasons are in the report.
+// Inspect examines the adapter at path and, unless base is nil, checks whether it fits. Nothing is loaded onto a
+// device; base's weights are read only as in Build. A refused adapter is not an error: the report has the reasons.
 func Inspect(path string, base Base) (*Report, error) {
 	a, err := open(path)
 	if err != nil {
@@ -68,7 +68,7 @@ func Inspect(path string, base Base) (*Report, error) {
 	return r, nil
 }
 
-// judge fills the verdict on an adapter that is not refused, and what only such a one has.
+// judge sets the verdict and the remaining fields for an adapter that is not refused.
 func (a *Adapter) judge(base Base, r *Report) (err error) {
 	r.Verdict = Sound
 	if base == nil {
@@ -85,7 +85,7 @@ func (a *Adapter) judge(base Base, r *Report) (err error) {
 	return err
 }
 
-// describe fills what the files themselves say.
+// describe sets the fields that depend only on the files.
 func (a *Adapter) describe() *Report {
 	c := &a.Config
 	r := &Report{
@@ -132,7 +132,7 @@ func (a *Adapter) describe() *Report {
 	return r
 }
 
-// values returns how many numbers the tensor holds.
+// values returns how many values the tensor has.
 func (s stored) values() int64 {
 	n := int64(1)
 	for _, d := range s.shape {

@@ -13,10 +13,10 @@ import (
 	"weft/runtime/weights"
 )
 
-// Write writes a PEFT folder that PEFT, vLLM and Open take: dir appears whole or not at all, and must not exist before.
-// tensors have PEFT's names ("base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"). The configuration has
-// every member that PEFT knows, so that no reader's default decides anything. What Open would refuse is not written.
-// Equal arguments give equal bytes.
+// Write writes a PEFT folder that PEFT, vLLM and Open can read: dir must not exist, and appears only when it is
+// complete. tensors have PEFT's names ("base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"). The
+// configuration has every member that PEFT knows, so that no reader uses a default of its own. An adapter that Open
+// would refuse is not written. Equal arguments give equal bytes.
 func Write(dir string, c Config, tensors map[string]weights.Tensor) (err error) {
 	defer func() {
 		if err != nil {
@@ -120,7 +120,7 @@ func (m Modules) MarshalJSON() ([]byte, error) {
 	return json.Marshal(listOrNull(m.Names))
 }
 
-// ordered writes patterns as an object in their order, which decides.
+// ordered writes patterns as an object in their order: the first match is used.
 type ordered []Pattern
 
 // MarshalJSON implements json.Marshaler.

@@ -99,14 +99,14 @@ The second example is two minutes of the workload of S-LoRA over the adapters th
 	fl.StringArrayVar(&f.Keys, "api-key", nil,
 		"API `key`; may be repeated, then the clients of a closed loop or the requests of an open one use them in turn")
 	fl.StringVar(&f.keyFile, "api-keys", "", "`file` with one API key per line")
-	fl.IntVar(&f.Mix.Adapters, "adapters", 0,
+	fl.IntVar(&f.Choice.Adapters, "adapters", 0,
 		"number of adapters to request: of those that /v1/models lists with a parent, or see --adapter-names")
-	fl.StringVar(&f.Mix.Names, "adapter-names", "",
+	fl.StringVar(&f.Choice.Names, "adapter-names", "",
 		"`pattern` of the adapters' names; %d is the index, from 0")
-	fl.Float64Var(&f.Mix.Zipf, "zipf", 1,
+	fl.Float64Var(&f.Choice.Zipf, "zipf", 1,
 		"`exponent` of the Zipf distribution of the adapters; 0 is a uniform distribution")
-	fl.BoolVar(&f.Mix.RoundRobin, "round-robin", false, "request the adapters in turn instead of at random")
-	fl.BoolVar(&f.Mix.LlamaCpp, "llama-lora", false,
+	fl.BoolVar(&f.Choice.RoundRobin, "round-robin", false, "request the adapters in turn instead of at random")
+	fl.BoolVar(&f.Choice.LlamaCpp, "llama-lora", false,
 		"name adapters by index in the field lora, as llama-server expects")
 	fl.BoolVar(&f.Completions, "completions", false, "use /v1/completions instead of /v1/chat/completions")
 	fl.IntVar(&f.Requests, "requests", 64, "number of requests")

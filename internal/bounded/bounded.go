@@ -1,4 +1,4 @@
-// Package bounded reads what others wrote into memory, up to a limit.
+// Package bounded reads files and streams into memory, up to a limit.
 package bounded
 
 import (
@@ -26,11 +26,11 @@ func Read(r io.Reader, limit int64) ([]byte, error) {
 
 func tooLong(limit int64) error { return fmt.Errorf("%w: more than %d bytes", ErrTooLong, limit) }
 
-// ReadFile returns a file of at most limit bytes. It follows links, and opens nothing but regular files: a named pipe
-// would wait for a writer. ErrTooLong, ErrNotRegular, or what os.Open returns.
+// ReadFile returns a file of at most limit bytes. It follows links and refuses everything but regular files: opening a
+// named pipe would wait for a writer. ErrTooLong, ErrNotRegular, or os.Open's error.
 func ReadFile(path string, limit int64) ([]byte, error) { return read(path, limit, os.Stat) }
 
-// ReadFileNoLink is ReadFile, but for a symbolic link, which is ErrNotRegular: for folders that others filled.
+// ReadFileNoLink is ReadFile, except that a symbolic link is ErrNotRegular: for folders from untrusted sources.
 func ReadFileNoLink(path string, limit int64) ([]byte, error) { return read(path, limit, os.Lstat) }
 
 func read(path string, limit int64, stat func(string) (os.FileInfo, error)) ([]byte, error) {
@@ -47,7 +47,7 @@ func read(path string, limit int64, stat func(string) (os.FileInfo, error)) ([]b
 	}
 	defer f.Close()
 	err = tooLong(limit)
-	if info.Size() <= limit { // else it is not worth reading
+	if info.Size() <= limit { // else it is too long without reading it
 		var text []byte
 		if text, err = Read(f, limit); err == nil {
 			return text, nil

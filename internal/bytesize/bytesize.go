@@ -1,4 +1,4 @@
-// Package bytesize writes and reads numbers of bytes for people.
+// Package bytesize parses and formats numbers of bytes with units.
 package bytesize
 
 import (
@@ -18,7 +18,7 @@ var units = []struct {
 	{"KB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"TB", 1e12}, {"B", 1}, {"", 1},
 }
 
-// Set reads s. What is no size, negative or above 2^60 is refused and changes nothing.
+// Set parses s. Text that is not a size, and sizes below 0 or above 2^60, are an error and change nothing.
 func (b *Size) Set(s string) error {
 	for _, u := range units {
 		num, ok := strings.CutSuffix(s, u.suffix)
@@ -37,7 +37,7 @@ func (b *Size) Set(s string) error {
 
 func (b *Size) String() string { return Format(int64(*b)) }
 
-// Type names the value in help texts.
+// Type returns the name of the value in help texts.
 func (b *Size) Type() string { return "size" }
 
 // Format returns n in the largest unit that leaves at least one: 1.50GiB, 64.0MiB, 1.0KiB, 17.

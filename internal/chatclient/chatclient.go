@@ -103,7 +103,7 @@ func (c *Conversation) Run(interrupt <-chan os.Signal) error {
 	}
 }
 
-// readLine waits for a line; Ctrl-C at the prompt only begins a new one.
+// readLine waits for a line; Ctrl-C at the prompt starts a new line.
 func (c *Conversation) readLine(lines <-chan string, ended <-chan error, interrupt <-chan os.Signal) (string, error) {
 	for {
 		select {
@@ -169,7 +169,7 @@ func (c *Conversation) handle(line string, interrupt <-chan os.Signal) (quit boo
 	return false, err
 }
 
-// ask streams the answer to the terminal; an interrupt ends it early and keeps what came.
+// ask streams the answer to the terminal; an interrupt ends it early and keeps the text so far.
 func (c *Conversation) ask(interrupt <-chan os.Signal) (string, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -246,7 +246,7 @@ func (c *Conversation) printStream(r io.Reader) (string, error) {
 		}
 		var ch chunk
 		if err := json.Unmarshal(ev.Data, &ch); err != nil {
-			return answer.String(), fmt.Errorf("the server sent what is no chat chunk: %w", err)
+			return answer.String(), fmt.Errorf("the server sent an event that is not a chat chunk: %w", err)
 		}
 		if ch.Error != nil {
 			return answer.String(), errors.New(ch.Error.Message)
@@ -258,7 +258,7 @@ func (c *Conversation) printStream(r io.Reader) (string, error) {
 	}
 }
 
-// Printable drops control characters, so that an answer or a foreign file cannot command the terminal.
+// Printable drops control characters, so that an answer or a file cannot send commands to the terminal.
 func Printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r < ' ' && r != '\n' && r != '\t' || r >= 0x7f && r < 0xa0 {
@@ -268,7 +268,7 @@ func Printable(s string) string {
 	}, s)
 }
 
-// ServerError returns what an answer that is not 200 says, which is read to its end or to 64 KiB.
+// ServerError returns the error of an answer whose status is not 200; it reads at most 64 KiB of the body.
 func ServerError(resp *http.Response) error {
 	text, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<16))
 	var ch chunk

@@ -7,11 +7,11 @@ import (
 	"time"
 )
 
-// Limit is how long a test waits for anything: a busy machine takes seconds for what takes a millisecond.
+// Limit is how long a test waits: a busy machine may need seconds for what usually takes a millisecond.
 const Limit = 30 * time.Second
 
-// Receive returns the next value of ch; false where ch is closed, and where nothing came in time and the test has
-// failed.
+// Receive returns the next value of ch. It returns false where ch is closed, and where no value arrived in time; then
+// the test has failed.
 func Receive[T any](t testing.TB, ch <-chan T, what string) (T, bool) {
 	t.Helper()
 	select { // the usual case needs no timer
@@ -31,7 +31,7 @@ func Receive[T any](t testing.TB, ch <-chan T, what string) (T, bool) {
 	}
 }
 
-// Call runs f; false where it has not returned in time and the test has failed. Then f goes on beside the test.
+// Call runs f. It returns false where f has not returned in time; then the test has failed, and f keeps running.
 func Call(t testing.TB, what string, f func()) bool {
 	t.Helper()
 	done := make(chan bool, 1)
@@ -44,7 +44,7 @@ func Call(t testing.TB, what string, f func()) bool {
 	return ok
 }
 
-// Until waits until done says true; false where it has not in time and the test has failed.
+// Until waits until done returns true. It returns false where that took too long; then the test has failed.
 func Until(t testing.TB, what string, done func() bool) bool {
 	t.Helper()
 	for late := time.Now().Add(Limit); !done(); time.Sleep(time.Millisecond) {

@@ -1,5 +1,4 @@
-// Package goldens finds the golden files and the public test data that tests compare with; neither lies in the
-// repository.
+// Package goldens finds the golden files and the public test data that tests use; neither is in the repository.
 package goldens
 
 import (

@@ -1,2 +1,2 @@
-// Package invariant holds assertions that run under the build tags invariants and race and cost nothing otherwise.
+// Package invariant has assertions that run under the build tags invariants and race and cost nothing otherwise.
 package invariant

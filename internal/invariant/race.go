@@ -2,5 +2,5 @@
 
 package invariant
 
-// Race says that the race detector is on, under which sync.Pool forgets and allocation counts mean nothing.
+// Race is true where the race detector is on: sync.Pool then drops values, and allocation counts mean nothing.
 const Race = true

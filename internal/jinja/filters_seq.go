@@ -62,7 +62,7 @@ func reverseFilter(ev *evaluator, v any, _ []any) (any, error) {
 	return &generator{"reversed", iterN(n, func(i int) any { return s[n-1-i] })}, nil
 }
 
-// late makes a generator that starts with its first item, so that one nobody reads cannot fail.
+// late makes a generator that starts with its first item, so that a generator that is never read cannot fail.
 func late(name string, start func() (nextFunc, error)) *generator {
 	var next nextFunc
 	return &generator{name, func() (any, bool, error) {

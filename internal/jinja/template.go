@@ -2,8 +2,9 @@
 // lstrip_blocks, break and continue, the generation tag, tojson in insertion order, raise_exception and strftime_now.
 //
 // The lexer and the parser make a syntax tree (ast.go), eval*.go walks it under Limits. Values are plain data
-// (value.go); a template can reach nothing else, and neither files nor other templates. The package knows nothing of
-// messages. Source of the semantics: Jinja 3.1 and Python 3 as documented, checked against recorded renderings.
+// (value.go); a template can reach nothing else, and neither files nor other templates. The package does not depend on
+// the format of messages. Source of the semantics: Jinja 3.1 and Python 3 as documented, checked against recorded
+// renderings.
 package jinja
 
 import (

@@ -173,7 +173,7 @@ func iterate(v any) (nextFunc, error) {
 		return v.next, nil
 	case *undefined:
 		return iterSlice(nil), nil
-	case *loop: // as in Jinja, who reads the loop moves it on
+	case *loop: // as in Jinja, reading the loop advances it
 		return func() (any, bool, error) {
 			ok, err := v.advance()
 			return Tuple{v.cur, v}, ok, err

@@ -11,22 +11,22 @@ import (
 	"sort"
 )
 
-// Mix says which adapter each request asks for: the workload of S-LoRA (arXiv:2311.03285) where popularity follows a
-// power law.
-type Mix struct {
+// AdapterChoice says which adapter each request asks for: with a popularity that follows a power law it is the workload
+// of S-LoRA (arXiv:2311.03285).
+type AdapterChoice struct {
 	Adapters int // how many; 0: all requests ask for Config.Model
 	// a pattern with one verb for the number from 0 on, as bench-%04d; "": the names that the server lists with a
 	// parent
 	Names      string
-	Zipf       float64 // adapter i has a share in proportion to 1/(i+1)^Zipf; 0: all the same
-	RoundRobin bool    // one after the other instead of at random
-	LlamaCpp   bool    // llama-server: the field lora with the adapter's number, the model stays
+	Zipf       float64 // adapter i gets requests in proportion to 1/(i+1)^Zipf; 0: all get the same number
+	RoundRobin bool    // in turn instead of at random
+	LlamaCpp   bool    // for llama-server: the adapter's number goes into the field lora, and the model stays
 }
 
-// MaxAdapters bounds Mix.Adapters.
+// MaxAdapters is the limit of AdapterChoice.Adapters.
 const MaxAdapters = 100_000
 
-func (m *Mix) check() error {
+func (m *AdapterChoice) check() error {
 	switch {
 	case m.Adapters < 0 || m.Adapters > MaxAdapters:
 		return fmt.Errorf("%w: %d adapters: 0 to %d", ErrConfig, m.Adapters, MaxAdapters)
@@ -39,8 +39,8 @@ func (m *Mix) check() error {
 	return nil
 }
 
-// popularity returns the sums of the adapters' shares.
-func (m *Mix) popularity() []float64 {
+// popularity returns the cumulative probabilities of the adapters.
+func (m *AdapterChoice) popularity() []float64 {
 	sums := make([]float64, m.Adapters)
 	total := 0.0
 	for i := range sums {
@@ -72,7 +72,7 @@ func (c *client) models(ctx context.Context, key string) ([]listed, error) {
 
 // findAdapters fills c.adapters, the names for each key, and c.popularity.
 func (c *client) findAdapters(ctx context.Context) error {
-	m := &c.cfg.Mix
+	m := &c.cfg.Choice
 	if m.Adapters == 0 {
 		return nil
 	}
@@ -95,7 +95,7 @@ func (c *client) findAdapters(ctx context.Context) error {
 				}
 			}
 			if len(names) < m.Adapters {
-				return fmt.Errorf("%w: %s lists %d adapters, %d are wanted", ErrConfig, c.url, len(names), m.Adapters)
+				return fmt.Errorf("%w: %s lists %d adapters, %d are needed", ErrConfig, c.url, len(names), m.Adapters)
 			}
 		}
 		c.adapters[k] = names[:m.Adapters]
@@ -105,7 +105,7 @@ func (c *client) findAdapters(ctx context.Context) error {
 
 // adapter returns the number of the adapter of request i, -1 for none.
 func (c *client) adapter(i int) int {
-	m := &c.cfg.Mix
+	m := &c.cfg.Choice
 	switch {
 	case m.Adapters == 0:
 		return -1
@@ -117,7 +117,7 @@ func (c *client) adapter(i int) int {
 }
 
 // gap returns the time to the next arrival in seconds, gamma distributed with the mean 1/rate and the coefficient of
-// variation cv, 1 being a Poisson process.
+// variation cv; 1 gives a Poisson process.
 func gap(rng *rand.Rand, rate, cv float64) float64 {
 	if cv == 1 {
 		return rng.ExpFloat64() / rate
@@ -146,7 +146,7 @@ func gamma(rng *rand.Rand, shape float64) float64 {
 	}
 }
 
-// between draws a length from [low, high]; high 0 means always low.
+// between returns a random length in [low, high], or low where high is 0.
 func between(rng *rand.Rand, low, high int) int {
 	if high <= low {
 		return low

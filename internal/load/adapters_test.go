@@ -53,23 +53,24 @@ func (f *choosy) RoundTrip(r *http.Request) (*http.Response, error) {
 
 func TestAdaptersAndKeys(t *testing.T) {
 	for name, c := range map[string]struct {
-		keys []string
-		mix  Mix
-		want string
+		keys   []string
+		choice AdapterChoice
+		want   string
 	}{
-		"listed by the server for each key": {[]string{"k", "l"}, Mix{Adapters: 2, RoundRobin: true},
+		"listed by the server for each key": {[]string{"k", "l"}, AdapterChoice{Adapters: 2, RoundRobin: true},
 			"k k-x,l l-y,k k-x,l l-y"},
-		"by a pattern": {nil, Mix{Adapters: 3, RoundRobin: true, Names: "bench-%02d"},
+		"by a pattern": {nil, AdapterChoice{Adapters: 3, RoundRobin: true, Names: "bench-%02d"},
 			" bench-00, bench-01, bench-02, bench-00"},
-		"llama-server": {nil, Mix{Adapters: 2, RoundRobin: true, LlamaCpp: true},
+		"llama-server": {nil, AdapterChoice{Adapters: 2, RoundRobin: true, LlamaCpp: true},
 			" m [{0 1}], m [{1 1}], m [{0 1}], m [{1 1}]"},
-		"none": {[]string{"k"}, Mix{}, "k m,k m,k m,k m"},
+		"none": {[]string{"k"}, AdapterChoice{}, "k m,k m,k m,k m"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := &choosy{}
 			// an open loop in which one request ends before the next is due
 			cfg := Config{URL: "http://127.0.0.1:1", Requests: 4,
-				Trace: []Arrival{{0, 9, 1}, {ms(20), 9, 1}, {ms(40), 9, 1}, {ms(60), 9, 1}}, Keys: c.keys, Mix: c.mix,
+				Trace: []Arrival{{0, 9, 1}, {ms(20), 9, 1}, {ms(40), 9, 1}, {ms(60), 9, 1}}, Keys: c.keys,
+				Choice: c.choice,
 				Client: &http.Client{Transport: f}}
 			synctest.Test(t, func(t *testing.T) {
 				out, took, err := Run(t.Context(), cfg)
@@ -77,7 +78,7 @@ func TestAdaptersAndKeys(t *testing.T) {
 					t.Fatal(err)
 				}
 				r := Summarize(out, took, Goal{})
-				if r.Failed > 0 || r.Adapters != min(c.mix.Adapters, 4) || len(r.Keys) != len(c.keys)/2*2 {
+				if r.Failed > 0 || r.Adapters != min(c.choice.Adapters, 4) || len(r.Keys) != len(c.keys)/2*2 {
 					t.Errorf("%+v", r)
 				}
 				for _, k := range r.Keys {
@@ -95,12 +96,13 @@ func TestAdaptersAndKeys(t *testing.T) {
 
 func TestTooFewAdapters(t *testing.T) {
 	_, _, err := Run(t.Context(),
-		Config{URL: "http://127.0.0.1:1", Requests: 1, Concurrency: 1, Prompt: 1, Gen: 1, Mix: Mix{Adapters: 4},
+		Config{URL: "http://127.0.0.1:1", Requests: 1, Concurrency: 1, Prompt: 1, Gen: 1,
+			Choice: AdapterChoice{Adapters: 4},
 			Client: &http.Client{Transport: &choosy{}}})
-	if !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), "lists 3 adapters, 4 are wanted") {
+	if !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), "lists 3 adapters, 4 are needed") {
 		t.Error(err)
 	}
-	for _, m := range []Mix{{Adapters: -1}, {Adapters: MaxAdapters + 1}, {Zipf: -1}, {Zipf: math.NaN()},
+	for _, m := range []AdapterChoice{{Adapters: -1}, {Adapters: MaxAdapters + 1}, {Zipf: -1}, {Zipf: math.NaN()},
 		{Adapters: 1, Names: "same"}, {Adapters: 1, Names: "%s"}, {Adapters: 1, Names: "%d-%d"}} {
 		if err := m.check(); !errors.Is(err, ErrConfig) {
 			t.Errorf("%+v: %v", m, err)
@@ -112,8 +114,8 @@ func TestTooFewAdapters(t *testing.T) {
 func TestPopularityIsAPowerLaw(t *testing.T) {
 	const draws = 20_000
 	for _, zipf := range []float64{0, 1, 2} {
-		cfg := Config{Seed: 7, Mix: Mix{Adapters: 10, Zipf: zipf}}
-		c := &client{cfg: &cfg, popularity: cfg.Mix.popularity()}
+		cfg := Config{Seed: 7, Choice: AdapterChoice{Adapters: 10, Zipf: zipf}}
+		c := &client{cfg: &cfg, popularity: cfg.Choice.popularity()}
 		var n [10]float64
 		for i := range draws {
 			n[c.adapter(i)]++

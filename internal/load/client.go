@@ -20,20 +20,20 @@ type client struct {
 	cfg        *Config
 	url        string // ends in /v1
 	http       *http.Client
-	overhead   int        // tokens that the chat template and the beginning of text add
+	overhead   int        // tokens that the chat template and the BOS add
 	keys       []string   // at least one, "" for none
 	adapters   [][]string // names for each key
 	popularity []float64
 }
 
-// maxAnswer bounds an answer that is no stream, and an event of one that is.
+// maxAnswer limits an answer that is not a stream, and an event of one that is.
 const maxAnswer = 32 << 20
 
 // connect finds the model and measures what the template adds to a prompt.
 func connect(ctx context.Context, cfg *Config) (*client, error) {
 	c := &client{cfg: cfg, url: strings.TrimSuffix(strings.TrimSuffix(cfg.URL, "/"), "/v1") + "/v1", http: cfg.Client}
 	if c.http == nil {
-		// A connection a request: some servers close idle ones just when the next request is written.
+		// One connection per request: some servers close an idle one just when the next request is written.
 		c.http = &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DisableCompression: true}}
 	}
 	if c.keys = cfg.Keys; len(c.keys) == 0 {
@@ -84,13 +84,13 @@ type body struct {
 	LoRA        []scaled       `json:"lora,omitempty"`
 }
 
-// scaled is llama-server's choice of an adapter.
+// scaled is an entry of llama-server's field lora.
 type scaled struct {
 	ID    int     `json:"id"`
 	Scale float64 `json:"scale"`
 }
 
-// chunk is what is read of an event or an answer.
+// chunk has the fields of an event or an answer that are used.
 type chunk struct {
 	Choices []struct {
 		Text  string `json:"text"`
@@ -135,7 +135,7 @@ func (c *client) body(text string, gen, seed int) *body {
 func (c *client) post(ctx context.Context, key, method, path string, in any) (*http.Response, error) {
 	var raw []byte
 	if in != nil {
-		raw, _ = json.Marshal(in) //nolint:errchkjson // plain structs of ours
+		raw, _ = json.Marshal(in) //nolint:errchkjson // plain structs of this package
 	}
 	req, err := http.NewRequestWithContext(ctx, method, c.url+path, bytes.NewReader(raw))
 	if err != nil {
@@ -179,7 +179,7 @@ func (c *client) send(ctx context.Context, i, key int, due time.Time, o *Outcome
 	}
 	*o = Outcome{due: due, wantPrompt: prompt, wantOutput: gen, Key: key, Adapter: c.adapter(i)}
 	b := c.body(c.prompt(i, prompt), gen, i)
-	if c.cfg.Mix.LlamaCpp && o.Adapter >= 0 {
+	if c.cfg.Choice.LlamaCpp && o.Adapter >= 0 {
 		b.LoRA = []scaled{{o.Adapter, 1}}
 	} else if o.Adapter >= 0 {
 		b.Model = c.adapters[key][o.Adapter]
@@ -197,12 +197,12 @@ func (c *client) send(ctx context.Context, i, key int, due time.Time, o *Outcome
 		o.TTFT = o.firstChunk.Sub(due)
 		o.Latency = o.lastChunk.Sub(due)
 	}
-	if o.OutputTokens == 0 { // a server without usage: a chunk a token
+	if o.OutputTokens == 0 { // a server without usage: one token per chunk
 		o.OutputTokens = o.chunks
 	}
 }
 
-// read takes the events of an answer as they come.
+// read reads the events of an answer.
 func (o *Outcome) read(r io.Reader) error {
 	events := sse.NewReader(r, maxAnswer)
 	for {
@@ -222,7 +222,7 @@ func (o *Outcome) read(r io.Reader) error {
 			return fmt.Errorf("event: %w", err)
 		}
 		if len(k.Error) > 0 && string(k.Error) != "null" {
-			return fmt.Errorf("the server says: %s", k.Error)
+			return fmt.Errorf("the server sent an error: %s", k.Error)
 		}
 		if u := k.Usage; u != nil {
 			o.PromptTokens, o.OutputTokens, o.Cached = u.Prompt, u.Completion, u.Details.Cached

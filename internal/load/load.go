@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// ErrConfig is a load that cannot be run as described.
+// ErrConfig says that a Config is invalid or does not fit the server.
 var ErrConfig = errors.New("load")
 
 // Limits of one run.
@@ -25,16 +25,16 @@ const (
 	MaxConcurrency = 10_000
 )
 
-// Config describes a load. Requests arrive in a closed loop of Concurrency clients, or, with Rate or Trace, at times of
-// their own.
+// Config describes a load. It is a closed loop of Concurrency clients or, with Rate or Trace, an open loop in which
+// requests are sent at given times.
 type Config struct {
 	URL         string   // http://host:port, with or without /v1
 	Model       string   // "": the first one that the server lists
-	Keys        []string // API keys, each a tenant, say; client or, in an open loop, request i uses the i-th in turn
-	Mix         Mix
+	Keys        []string // API keys: client i, or in an open loop request i, uses the i-th in turn
+	Choice      AdapterChoice
 	Completions bool // /v1/completions instead of /v1/chat/completions
 	Requests    int
-	Concurrency int     // of the closed loop; of an open one the most at once, 0: no bound
+	Concurrency int     // of the closed loop; in an open one the most concurrent requests, 0: no limit
 	Rate        float64 // arrivals a second; 0: closed loop
 	// coefficient of variation of the times between arrivals, which are gamma distributed; 0 and 1: a Poisson process
 	CV          float64
@@ -42,19 +42,19 @@ type Config struct {
 	Prompt, Gen int // tokens of each request where there is no Trace
 	PromptMax   int // above Prompt: lengths are uniform between the two
 	GenMax      int
-	Common      int // of Prompt, tokens of a beginning that all requests have in common
+	Common      int // tokens of Prompt that are a prefix of all requests
 	Seed        uint64
 	StopAtEOS   bool // false: ignore_eos is sent, so that each answer has its full length
 	Client      *http.Client
 }
 
-// Arrival is a request of a trace: when it is sent, its prompt and answer in tokens.
+// Arrival is a request of a trace: when it is sent, and its prompt and answer in tokens.
 type Arrival struct {
 	At          time.Duration
 	Prompt, Gen int
 }
 
-// Outcome is what one request gave. TTFT and Latency count from when the request was due.
+// Outcome is the result of one request. TTFT and Latency are measured from the time at which the request was due.
 type Outcome struct {
 	TTFT, Latency          time.Duration
 	ITL                    []time.Duration // between successive chunks with text
@@ -91,16 +91,16 @@ func (c *Config) check() error {
 	case c.PromptMax < 0 || c.GenMax < 0:
 		return fmt.Errorf("%w: longest prompt of %d and answer of %d tokens", ErrConfig, c.PromptMax, c.GenMax)
 	case c.Common < 0:
-		return fmt.Errorf("%w: a common beginning of %d tokens", ErrConfig, c.Common)
+		return fmt.Errorf("%w: a common prefix of %d tokens", ErrConfig, c.Common)
 	}
-	return c.Mix.check()
+	return c.Choice.check()
 }
 
 func (c *Config) open() bool { return c.Rate > 0 || c.Trace != nil }
 
-// Run sends the requests and returns what became of each, in their order, and the time from the first to the last. A
-// request that fails is an Outcome with Err; Run itself fails where the server cannot be reached or the description is
-// wrong. When ctx ends the requests under way fail with its error.
+// Run sends the requests and returns their outcomes in order, and the time from the first to the last. A request that
+// fails is an Outcome with Err; Run itself fails where the server cannot be reached or the Config is invalid. When ctx
+// ends, running requests fail with its error.
 func Run(ctx context.Context, cfg Config) ([]Outcome, time.Duration, error) {
 	if err := cfg.check(); err != nil {
 		return nil, 0, err
@@ -119,7 +119,7 @@ func Run(ctx context.Context, cfg Config) ([]Outcome, time.Duration, error) {
 	return out, time.Since(begin), ctx.Err()
 }
 
-// loop runs Concurrency clients, each of which sends its next request when the one before has ended.
+// loop runs Concurrency clients, each of which sends its next request after the previous one has ended.
 func (c *client) loop(ctx context.Context, out []Outcome) {
 	var next atomic.Int64
 	var clients sync.WaitGroup
@@ -137,12 +137,12 @@ func (c *client) loop(ctx context.Context, out []Outcome) {
 	clients.Wait()
 }
 
-// arrive sends each request at its own time, whatever became of those before.
+// arrive sends each request at its own time, whether or not earlier ones have ended.
 func (c *client) arrive(ctx context.Context, begin time.Time, out []Outcome) {
 	rng := rand.New(rand.NewPCG(c.cfg.Seed, 1))
-	var room chan struct{}
+	var places chan struct{}
 	if c.cfg.Concurrency > 0 {
-		room = make(chan struct{}, c.cfg.Concurrency)
+		places = make(chan struct{}, c.cfg.Concurrency)
 	}
 	var under sync.WaitGroup
 	var at time.Duration
@@ -162,9 +162,9 @@ func (c *client) arrive(ctx context.Context, begin time.Time, out []Outcome) {
 		case <-ctx.Done():
 		}
 		under.Go(func() {
-			if room != nil {
-				room <- struct{}{}
-				defer func() { <-room }()
+			if places != nil {
+				places <- struct{}{}
+				defer func() { <-places }()
 			}
 			c.send(ctx, i, i%len(c.keys), due, &out[i])
 		})
@@ -172,7 +172,7 @@ func (c *client) arrive(ctx context.Context, begin time.Time, out []Outcome) {
 	under.Wait()
 }
 
-// words are one token each in most vocabularies when a blank precedes them.
+// words are one token each in most vocabularies when a space precedes them.
 var words = strings.Fields(`time year people way day man thing woman life child world school state family student
 group country problem hand part place case week company system program question work government number night point
 home water room mother area money story fact month lot right study book eye job word business issue side kind head
@@ -180,7 +180,7 @@ house service friend father power hour game line end member law car city communi
 body information back parent face level office door health person art war history party result change morning reason
 research girl moment air teacher force`)
 
-// text is n words that depend on the stream's seed alone.
+// text returns n words that depend only on the stream's seed.
 func text(rng *rand.Rand, n int) string {
 	var b strings.Builder
 	for i := range n {
@@ -192,7 +192,7 @@ func text(rng *rand.Rand, n int) string {
 	return b.String()
 }
 
-// prompt is the text of request i, so long that the server counts about the tokens that are wanted.
+// prompt returns the text of request i, for which the server counts about the requested number of tokens.
 func (c *client) prompt(i, tokens int) string {
 	own := max(tokens-c.overhead-c.cfg.Common, 1)
 	s := text(rand.New(rand.NewPCG(c.cfg.Seed, uint64(i)+1<<32)), own)

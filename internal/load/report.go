@@ -15,7 +15,7 @@ type Spread struct {
 	Max    float64 `json:"max"`
 }
 
-// Goal is a service level: a request is good where each goal that is set holds.
+// Goal is a service level objective: a request is good where it meets each goal that is set.
 type Goal struct{ TTFT, TPOT, Latency time.Duration }
 
 func (g Goal) met(o *Outcome) bool {
@@ -33,7 +33,7 @@ type Report struct {
 	PromptTokens      int     `json:"prompt_tokens"`
 	CachedTokens      int     `json:"cached_tokens"`
 	OutputTokens      int     `json:"output_tokens"`
-	ShortAnswers      int     `json:"short_answers"` // fewer tokens than were asked for
+	ShortAnswers      int     `json:"short_answers"` // answers with fewer tokens than requested
 	RequestsPerSecond float64 `json:"requests_per_second"`
 	OutputPerSecond   float64 `json:"output_tokens_per_second"`
 	// SteadyPerSecond counts the middle 80 % of all chunks: without ramp-up and tail.
@@ -104,7 +104,7 @@ func Summarize(outcomes []Outcome, took time.Duration, goal Goal) Report {
 	return r
 }
 
-// distinct counts the adapters that were asked for; each key has its own.
+// distinct counts the adapters that were requested; each key has its own.
 func distinct(outcomes []Outcome) int {
 	seen := map[[2]int]bool{}
 	for i := range outcomes {

@@ -1,4 +1,4 @@
-// Package modelref finds the files of a model: a REF, what --model takes, becomes a path.
+// Package modelref finds the files of a model: it resolves a REF, the value of --model, to a path.
 package modelref
 
 import (
@@ -9,14 +9,14 @@ import (
 	"strings"
 )
 
-// The model that "" means, and its file in the cache.
+// The default model, which "" means, and its file in the cache.
 const (
 	Default     = "SmolLM2-135M-Instruct"
 	defaultFile = "SmolLM2-135M-Instruct.Q4_1.gguf"
 )
 
-// Resolve returns where the model REF lies and what it is called: a path that exists, else a name in the cache, with
-// or without .gguf; "" is Default. fs.ErrNotExist, with what to do, where there is none.
+// Resolve returns the path and the name of the model REF: a path that exists, else a name in the cache, with or without
+// .gguf; "" is Default. fs.ErrNotExist, with advice in the text, where there is none.
 func Resolve(ref string) (path, name string, err error) {
 	if ref == "" {
 		ref = Default
@@ -48,7 +48,7 @@ func Resolve(ref string) (path, name string, err error) {
 	return "", "", fmt.Errorf("model %q: neither a path nor a name in %s: %s: %w", ref, cache, hint, fs.ErrNotExist)
 }
 
-// Cache returns the folder of models that have a name: $XDG_CACHE_HOME/weft. It need not exist.
+// Cache returns the folder of the model cache: $XDG_CACHE_HOME/weft. It need not exist.
 func Cache() (string, error) {
 	dir, err := os.UserCacheDir()
 	if err != nil {

@@ -1,4 +1,4 @@
-// Package names holds the one rule for names of tenants, adapters and tags, and writes the names of strangers.
+// Package names has the rule for names of tenants, adapters and tags, and quotes untrusted text for messages.
 package names
 
 import (
@@ -13,8 +13,8 @@ const Max = 64
 
 var form = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,63}$`)
 
-// Check says why a name cannot be that of a tenant, an adapter or a tag; what says which of them it is. A good name may
-// also be a file's.
+// Check returns an error for an invalid name of a tenant, an adapter or a tag; what is the word for it in the message.
+// A valid name may also be a file's name.
 func Check(what, name string) error {
 	if form.MatchString(name) && !strings.Contains(name, "..") {
 		return nil
@@ -23,7 +23,7 @@ func Check(what, name string) error {
 		what, Quote(name), Max)
 }
 
-// Quote writes a stranger's text for messages and logs: quoted, in ASCII, and shortened.
+// Quote returns untrusted text for messages and logs: quoted, in ASCII, and shortened.
 func Quote(s string) string {
 	const most = 80
 	if len(s) <= most {

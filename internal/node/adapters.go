@@ -13,12 +13,12 @@ import (
 	"weft/server/tenant"
 )
 
-// CollectAfter is how long files of the adapter store to which nothing refers are kept: longer than any upload takes.
+// CollectAfter is how long the adapter store keeps files to which nothing refers: longer than any upload takes.
 const CollectAfter = time.Hour
 
 var _ adapters.Memory = (*engine.Engine)(nil)
 
-// openAdapters makes the cache of adapters over the running engine, and collects garbage from time to time.
+// openAdapters opens the cache of adapters on the running engine, and starts regular garbage collection.
 func (n *Node) openAdapters() (err error) {
 	if n.Stores == nil {
 		return nil
@@ -63,7 +63,7 @@ func (n *Node) adapterLoaded(v adapters.Version, took time.Duration, err error) 
 	n.log.Info("adapter loaded", "ref", v.Ref(), "ms", took.Milliseconds(), "bytes", v.Bytes)
 }
 
-// replay is adapters.LoadConfig.Replay: the prompt is computed as any request is.
+// replay is adapters.LoadConfig.Replay: it computes the prompt like a request.
 func (m *Model) replay(ctx context.Context, digest string, w *lora.Weights, ids []int32) (map[int32]float64, error) {
 	released := make(chan struct{})
 	streams, err := m.Engine.Submit(ctx, engine.Request{
@@ -83,11 +83,11 @@ func (m *Model) replay(ctx context.Context, digest string, w *lora.Weights, ids 
 		}
 		err = ev.Err
 	}
-	<-released // the weights may be freed now
+	<-released // from here on the weights may be freed
 	return got, err
 }
 
-// collect removes files that nothing refers to, now and every hour.
+// collect runs garbage collection now and every hour.
 func (n *Node) collect(ctx context.Context) {
 	for {
 		if g, err := n.Stores.Registry.GarbageCollect(ctx, CollectAfter); err != nil && ctx.Err() == nil {
@@ -122,7 +122,7 @@ func (c catalog) AcquireAll(ctx context.Context, vs ...adapters.Version) ([]adap
 	return c.Cache.AcquireAll(ctx, vs...)
 }
 
-// namesOf returns the names of adapter keys as the engine reports them; the key itself where it is of several adapters.
+// namesOf returns the names for adapter keys that the engine reports; the key itself for a combination.
 func (n *Node) namesOf(keys []string) []string {
 	out := make([]string, 0, len(keys))
 	for _, k := range keys {

@@ -5,7 +5,7 @@ import (
 	"weft/runtime/device/ref"
 )
 
-// DeviceConfig says on what a model runs.
+// DeviceConfig says on which device a model runs.
 type DeviceConfig struct {
 	Device string // cpu, ref or auto
 	// ISA is the instruction set of the cpu device: scalar, avx2, avx512; "": what WEFT_ISA names, else the best.

@@ -12,14 +12,14 @@ import (
 	"weft/runtime/tokenizer"
 )
 
-// GenerateOptions say how a prompt is continued.
+// GenerateOptions are the options of Generate.
 type GenerateOptions struct {
 	MaxTokens   int // at least 1; the model's context ends an answer too
 	Temperature float64
 	Seed        uint64
 }
 
-// Generation is a continued prompt.
+// Generation is the result of Generate.
 type Generation struct {
 	Text             string  `json:"text"`
 	PromptTokens     int     `json:"prompt_tokens"`
@@ -29,8 +29,8 @@ type Generation struct {
 	Seconds          float64 `json:"seconds"`
 }
 
-// Generate continues the plain text prompt, without a chat template, and writes the answer to w as it comes. When ctx
-// ends, or w fails, it ends with an error.
+// Generate continues the plain text prompt, without a chat template, and writes the answer to w as it is generated.
+// When ctx ends, or a write fails, it returns an error.
 func (m *Model) Generate(ctx context.Context, w io.Writer, prompt string, o GenerateOptions) (*Generation, error) {
 	ids := m.Tokenizer.Encode(prompt, tokenizer.EncodeOptions{AddSpecial: true})
 	if len(ids) == 0 {

@@ -21,8 +21,8 @@ import (
 	"weft/runtime/weights"
 )
 
-// ModelConfig says which model runs, on what, and within which limits. DefaultModelConfig has values for everything
-// but Ref.
+// ModelConfig says which model runs, on which device, and within which limits. DefaultModelConfig sets everything but
+// Ref.
 type ModelConfig struct {
 	Ref string // see modelref.Resolve; "" is the default model
 	DeviceConfig
@@ -55,7 +55,7 @@ func (e *SettingError) Error() string { return e.text }
 
 func refusef(format string, args ...any) error { return &SettingError{fmt.Sprintf(format, args...)} }
 
-// Validate refuses values that make no sense, before anything is loaded: a SettingError.
+// Validate returns a SettingError for an invalid value. It loads nothing.
 func (c *ModelConfig) Validate() error {
 	for _, n := range []struct {
 		name          string
@@ -116,7 +116,7 @@ type hooks struct {
 	step    atomic.Pointer[func(tokens int)]        // called after each step
 }
 
-// LoadTokenizer reads the tokenizer that belongs to the model at path, a folder, a GGUF file, a tokenizer.json or a
+// LoadTokenizer reads the tokenizer of the model at path, a folder, a GGUF file, a tokenizer.json or a
 // tokenizer.model, and its chat template, nil where the model has none.
 func LoadTokenizer(path string) (*tokenizer.Tokenizer, *chat.Template, error) {
 	var tok *tokenizer.Tokenizer
@@ -148,7 +148,7 @@ func LoadTokenizer(path string) (*tokenizer.Tokenizer, *chat.Template, error) {
 }
 
 // OpenModel loads a model and starts its engine; the caller closes it. A SettingError, fs.ErrNotExist where there is no
-// such model, model.ErrUnsupported, device.ErrOutOfMemory, or what reading the files meets.
+// such model, model.ErrUnsupported, device.ErrOutOfMemory, or an error of reading the files.
 func OpenModel(c ModelConfig) (m *Model, err error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
@@ -168,7 +168,7 @@ func OpenModel(c ModelConfig) (m *Model, err error) {
 	}()
 	if m.Tokenizer, m.Template, err = LoadTokenizer(path); err != nil {
 		if other := model.Check(path); errors.Is(other, model.ErrUnsupported) {
-			err = other // its tokenizer matters less
+			err = other // the model's own error is the more useful one
 		}
 		return m, err
 	}
@@ -190,7 +190,7 @@ func (m *Model) load(c *ModelConfig) (err error) {
 	if m.Model, err = model.Open(m.Path, device.Limited{Device: m.Device, Bytes: int64(c.Memory)}, opt); err != nil {
 		return err
 	}
-	debug.FreeOSMemory() // what conversion left behind
+	debug.FreeOSMemory() // free the memory that the conversion used
 	if v, n := m.Model.Config().Vocab, m.Tokenizer.VocabSize(); n > v {
 		return fmt.Errorf("%s: the tokenizer has %d tokens, the model %d: they belong to different models", m.Path, n,
 			v)
@@ -258,7 +258,7 @@ func (c *ModelConfig) kvBudget(dev device.Device, kv device.KVConfig, context in
 // Close stops the engine and frees everything, in that order.
 func (m *Model) Close() error { return m.closeAfter(func() {}) }
 
-// closeAfter calls between when the engine has ended, before what it used is freed.
+// closeAfter calls between after the engine has stopped, before its memory is freed.
 func (m *Model) closeAfter(between func()) error {
 	var errs []error
 	if m.Engine != nil {

@@ -1,5 +1,5 @@
-// Package node puts a weft together from plain settings: OpenModel a model that runs in this process, Open a server
-// with tenants and adapters over one. Commands give it what their flags say; so can anything else that needs a model.
+// Package node assembles weft from plain settings: OpenModel opens a model in this process, Open a server with tenants
+// and adapters on such a model. Commands fill the settings from their flags.
 package node
 
 import (
@@ -25,7 +25,7 @@ import (
 	"weft/server/tenant"
 )
 
-// Config says what a server serves, to whom, and where.
+// Config has the settings of a server: the model, the stores, the address and the limits.
 type Config struct {
 	Model ModelConfig
 	// Stores keep tenants, keys and adapters; nil: there are none, and every request is of the tenant Default.
@@ -47,7 +47,7 @@ type Config struct {
 // NamedAdapter is a PEFT folder or GGUF adapter under a name.
 type NamedAdapter struct{ Name, Path string }
 
-// Node is a server with all that belongs to it. Its parts may be used, not closed, until Close.
+// Node is a server with its model and stores. Its parts may be used until Close, which closes them.
 type Node struct {
 	Model  *Model
 	Access *tenant.Access // nil where Config has no Stores
@@ -64,13 +64,13 @@ type Node struct {
 	traces  *telemetry.Traces
 	metrics atomic.Pointer[telemetry.Metrics]
 
-	stop       context.CancelFunc // ends what runs in the background
+	stop       context.CancelFunc // ends the background goroutines
 	background sync.WaitGroup
 }
 
-// Open opens the stores, listens, loads the model and warms it up. While the model loads the address answers, with 503
-// to all but /health; after Open it does until Serve. When ctx ends before all is loaded Open returns its error. A
-// SettingError says which setting is refused. The caller closes the Node.
+// Open opens the stores, listens, loads the model and warms it up. While the model loads, and until Serve, every route
+// but /health answers 503. When ctx ends before everything is loaded, Open returns its error. A SettingError names the
+// setting that is refused. The caller closes the Node.
 func Open(ctx context.Context, cfg Config) (n *Node, err error) {
 	n = &Node{cfg: &cfg, log: cfg.Log, stop: func() {}}
 	if n.log == nil {
@@ -127,8 +127,8 @@ func Open(ctx context.Context, cfg Config) (n *Node, err error) {
 // URL returns http://HOST:PORT.
 func (n *Node) URL() string { return "http://" + n.Addr.String() }
 
-// Serve answers requests until ctx ends, and drains: running requests finish, new ones are answered 503. Nil after
-// that; an error says that serving or the engine failed.
+// Serve answers requests until ctx ends, then drains: running requests finish, new ones get a 503. It returns nil after
+// the drain; an error says that serving or the engine failed.
 func (n *Node) Serve(ctx context.Context) error {
 	if err := n.front.Run(ctx, n.server); err != nil {
 		return err
@@ -152,7 +152,7 @@ func (n *Node) Close() error {
 		end, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 		defer cancel()
 		if err := n.traces.Shutdown(end); err != nil {
-			n.log.Warn("traces were not all sent", "error", err)
+			n.log.Warn("some traces were not sent", "error", err)
 		}
 	}
 	if n.Model != nil {
@@ -176,7 +176,7 @@ func (n *Node) Close() error {
 	return errors.Join(errs...)
 }
 
-// loadUntil opens the model, or returns the error of ctx where that ends first: what is loaded is closed then.
+// loadUntil opens the model, or returns the error of ctx where ctx ends first; a model that was loaded is then closed.
 func loadUntil(ctx context.Context, c ModelConfig) (*Model, error) {
 	type result struct {
 		m   *Model
@@ -210,8 +210,8 @@ func loadUntil(ctx context.Context, c ModelConfig) (*Model, error) {
 	}
 }
 
-// openAccess opens the stores and reads tenants and keys. Where the settings name no place, a data directory that
-// cannot be made is a warning: a server on a read-only disk serves the base.
+// openAccess opens the stores and reads tenants and keys. Where the settings name no data directory, one that cannot be
+// created is only a warning: a server on a read-only disk serves the base model.
 func (n *Node) openAccess(ctx context.Context) error {
 	path, name, err := modelref.Resolve(n.cfg.Model.Ref)
 	if err != nil {
@@ -222,7 +222,7 @@ func (n *Node) openAccess(ctx context.Context) error {
 	}
 	c := n.cfg.Stores
 	if _, err = c.Directory(); err != nil && c.Database == "" {
-		err = errors.Join(fs.ErrNotExist, err) // a user without a home
+		err = errors.Join(fs.ErrNotExist, err) // a user without a home directory
 	} else {
 		n.Stores, err = OpenStores(ctx, *c, adapters.CheckPEFT(n.base, name))
 	}
@@ -260,7 +260,7 @@ func (n *Node) addNamed(ctx context.Context) error {
 	return nil
 }
 
-// uploadDir is where uploads wait: beside the store, so that they do not fill another disk.
+// uploadDir returns the folder for uploads in progress: in the data directory, so that they do not fill another disk.
 func (n *Node) uploadDir() string {
 	if n.Stores == nil {
 		return ""
@@ -272,7 +272,7 @@ func (n *Node) uploadDir() string {
 	return filepath.Join(dir, "tmp")
 }
 
-// warm runs one short request, so that the first client does not pay for first touches.
+// warm runs one short request, so that the first client does not wait for memory to be touched the first time.
 func (m *Model) warm(ctx context.Context) error {
 	streams, err := m.Engine.Submit(ctx, engine.Request{
 		ID: "warm-up", Prompt: []int32{0, 1 % int32(m.Model.Config().Vocab)}, MaxTokens: 2, PromptLogprobs: -1,
@@ -290,7 +290,7 @@ func (m *Model) warm(ctx context.Context) error {
 	return nil
 }
 
-// checkAddress refuses to offer the API to others without a key.
+// checkAddress refuses an address that other machines can reach where no key is needed.
 func checkAddress(listen string, haveKeys, insecure bool) error {
 	if _, _, err := net.SplitHostPort(listen); err != nil {
 		return refusef("listen %q: write HOST:PORT, e.g. 127.0.0.1:8000", listen)
@@ -303,7 +303,7 @@ func checkAddress(listen string, haveKeys, insecure bool) error {
 			"add`, give --api-key-file FILE, or allow it with --insecure", listen)
 }
 
-// Loopback says whether an address HOST:PORT can be reached from this machine only.
+// Loopback reports whether an address HOST:PORT can be reached only from this machine.
 func Loopback(listen string) bool {
 	host, _, err := net.SplitHostPort(listen)
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 	"weft/server/telemetry"
 )
 
-// serverEngine is the engine as the server knows it.
+// serverEngine implements server.Engine.
 type serverEngine struct{ m *Model }
 
 func (e serverEngine) Health() error { return e.m.Engine.Health() }
@@ -30,7 +30,7 @@ func (e serverEngine) Submit(ctx context.Context, reqs ...engine.Request) ([]ser
 	return out, nil
 }
 
-// serverTokenizer is the tokenizer as the server knows it.
+// serverTokenizer implements server.Tokenizer.
 type serverTokenizer struct{ *tokenizer.Tokenizer }
 
 func (t serverTokenizer) Encode(text string, addSpecial bool) []int32 {
@@ -61,7 +61,7 @@ func (m *Model) renderer(t *chat.Template) server.Renderer {
 	return server.NewRenderer(t, bos, eos)
 }
 
-// openServer builds the HTTP server over the model and what the stores hold.
+// openServer builds the HTTP server with the model and the stores.
 func (n *Node) openServer(ctx context.Context) (err error) {
 	m := n.Model
 	if n.cfg.Stores != nil {
@@ -101,7 +101,7 @@ func (n *Node) openServer(ctx context.Context) (err error) {
 	return err
 }
 
-// watchAdapters feeds the gauges of the cache of adapters.
+// watchAdapters sets the gauges of the adapter cache.
 func (n *Node) watchAdapters(metrics *telemetry.Metrics) {
 	if n.cache == nil {
 		return
@@ -128,7 +128,7 @@ func (m *Model) memoryInUse() map[string]int64 {
 	return out
 }
 
-// status is what the admin's status shows beside the server's own.
+// status returns the members of /admin/v1/status beside the server's own.
 func (n *Node) status() map[string]any {
 	st := n.Model.Engine.Stats()
 	out := map[string]any{
@@ -148,7 +148,7 @@ func (n *Node) status() map[string]any {
 	return out
 }
 
-// engineStats is what /metrics reads of the engine at each scrape.
+// engineStats returns the engine's figures for /metrics at each scrape.
 func (n *Node) engineStats() telemetry.EngineStats {
 	m, st := n.Model, n.Model.Engine.Stats()
 	out := telemetry.EngineStats{

@@ -7,13 +7,13 @@ import (
 	"weft/runtime/model"
 )
 
-// singleAdapter is the adapter of all requests of a model that serves one process; the nil one is the base.
+// singleAdapter is the adapter of all requests of a model without a server; nil is the base model.
 type singleAdapter struct {
 	weights *lora.Weights
 	digest  string
 }
 
-// loadSingle puts the PEFT folder or GGUF adapter at path on the model's device; "" is none.
+// loadSingle loads the PEFT folder or GGUF adapter at path onto the model's device; "" is none.
 func (m *Model) loadSingle(path string) (*singleAdapter, error) {
 	if path == "" {
 		return nil, nil
@@ -42,7 +42,7 @@ func (m *Model) loadSingle(path string) (*singleAdapter, error) {
 	return &singleAdapter{w, digest}, nil
 }
 
-// WithAdapter makes requests those of the model's single adapter, where it has one, and returns them.
+// WithAdapter sets the model's single adapter, where it has one, in requests and returns them.
 func (m *Model) WithAdapter(reqs ...engine.Request) []engine.Request {
 	if m.adapter == nil {
 		return reqs

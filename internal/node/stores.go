@@ -46,7 +46,8 @@ func (c *StoreConfig) Directory() (string, error) {
 	return filepath.Join(base, "weft"), nil
 }
 
-// mayHoldKeys says whether there may be keys and tenants that cannot be read: then nobody is let in, not everybody.
+// mayHoldKeys reports whether there may be keys and tenants that cannot be read. Then a data directory that
+// cannot be opened is an error.
 func (c *StoreConfig) mayHoldKeys() bool {
 	dir, err := c.Directory()
 	if err != nil {
@@ -60,23 +61,23 @@ func unwritable(err error) bool {
 	return errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) || errors.Is(err, fs.ErrNotExist)
 }
 
-// Stores are the opened database with what is kept in it; Close closes it.
+// Stores are the opened stores of tenants, keys and adapters; Close closes their database.
 type Stores struct {
 	DB       *store.DB
 	Tenants  *tenant.Store
-	Registry *adapters.Registry // nil where only tenants were asked for
+	Registry *adapters.Registry // nil after OpenTenants
 }
 
 // Close closes the database.
 func (s *Stores) Close() error { return s.DB.Close() }
 
-// AddOptions returns what a tenant may still add: ErrNotFound of package tenant where it does not exist.
+// AddOptions returns the tenant's limits for adapters; tenant.ErrNotFound where it does not exist.
 func (s *Stores) AddOptions(ctx context.Context, owner string) (adapters.AddOptions, error) {
 	t, err := s.Tenants.Get(ctx, owner)
 	return adapters.AddOptions{MaxCount: t.Settings.AdapterCount, MaxBytes: t.Settings.AdapterBytes}, err
 }
 
-// OpenTenants opens tenants and keys alone.
+// OpenTenants opens only tenants and keys.
 func OpenTenants(ctx context.Context, c StoreConfig) (*Stores, error) {
 	dsn, err := c.dsn()
 	if err != nil {
@@ -93,8 +94,8 @@ func OpenTenants(ctx context.Context, c StoreConfig) (*Stores, error) {
 	return &Stores{DB: db, Tenants: tenants}, nil
 }
 
-// OpenStores opens tenants, keys and the registry of adapters; check looks at what is added and may be nil where
-// nothing is.
+// OpenStores opens tenants, keys and the registry of adapters. check checks adapters that are added; it may be nil
+// where none is.
 func OpenStores(ctx context.Context, c StoreConfig, check adapters.Checker) (*Stores, error) {
 	dir, err := c.Directory()
 	if err != nil {
@@ -115,7 +116,7 @@ func OpenStores(ctx context.Context, c StoreConfig, check adapters.Checker) (*St
 	return s, nil
 }
 
-// dsn returns what package store opens.
+// dsn returns the data source name for package store.
 func (c *StoreConfig) dsn() (string, error) {
 	if c.Database != "" {
 		return c.Database, nil
@@ -124,8 +125,8 @@ func (c *StoreConfig) dsn() (string, error) {
 	return filepath.Join(dir, "weft.db"), err
 }
 
-// WithBackupStore opens database and blobs for one operation, without a look at what they hold; open is store.Open, or
-// store.OpenExisting where there must be something: fs.ErrNotExist.
+// WithBackupStore opens database and blobs for one operation without reading them. open is store.Open, or
+// store.OpenExisting, which returns fs.ErrNotExist where there is no database.
 func WithBackupStore(ctx context.Context, c StoreConfig, open func(ctx context.Context, dsn string) (*store.DB, error),
 	do func(backup.Store) error) (err error) {
 	dir, err := c.Directory()

@@ -1,4 +1,4 @@
-// Package settings fills flags from the environment and a YAML file, and says where each value comes from.
+// Package settings sets flags from environment variables and a YAML file, and reports the source of each value.
 package settings
 
 import (
@@ -13,7 +13,7 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// Setting is the value in force of one flag and where it came from.
+// Setting is the effective value of one flag and its source.
 type Setting struct {
 	Key    string `json:"key"`
 	Value  string `json:"value"`
@@ -80,9 +80,9 @@ func variable(f *pflag.Flag, name string) string {
 }
 
 // Resolve fills each flag that the command line left alone from its variable (WEFT_<NAME>, see OfCommand), then from
-// the YAML file, and returns what is in force. A flag wins over the environment, the environment over the file, the
-// file over the default. known lists the flags of every command: other keys of the file are errors. Every error is a
-// mistake of the caller.
+// the YAML file, and returns the effective settings. A flag wins over the environment, the environment over the file,
+// the file over the default. known lists the flags of every command: other keys of the file are errors. Every error is
+// a mistake of the caller.
 func Resolve(flags *pflag.FlagSet, lookup func(string) (string, bool), known func() map[string]bool) ([]Setting,
 	error) {
 	path := ""

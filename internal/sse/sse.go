@@ -12,7 +12,7 @@ import (
 // ErrTooLong says that an event is longer than the reader's limit.
 var ErrTooLong = errors.New("sse: event too long")
 
-// Event is one event with data. Its slices hold until the next call of Next.
+// Event is one event with data. Its slices are valid until the next call of Next.
 type Event struct {
 	Name string // of the field event, "" where there is none
 	Data []byte // the lines of the fields data, joined by line feeds

@@ -47,7 +47,7 @@ func (d *DB) Version(ctx context.Context) (int64, error) {
 		return 0, err
 	}
 	if tables == 0 {
-		return 0, fmt.Errorf("it holds no tables of weft: %w", fs.ErrNotExist)
+		return 0, fmt.Errorf("it contains no tables of weft: %w", fs.ErrNotExist)
 	}
 	var have sql.NullInt64
 	err := d.QueryRow(ctx, "SELECT MAX(version) FROM schema_version").Scan(&have)
@@ -79,7 +79,7 @@ func (d *DB) CopyTo(ctx context.Context, path string, leaveOut ...string) (err e
 }
 
 // Replace puts the rows of from, a SQLite database of the same version, in the place of all rows of d but those of the
-// tables left out, in one transaction, in which nobody else changes d and which calls f first.
+// tables left out, in one transaction that calls f first and excludes other changes of d.
 func (d *DB) Replace(ctx context.Context, from *DB, f func(*Tx) error, leaveOut ...string) error {
 	return d.Tx(ctx, func(to *Tx) error {
 		if d.postgres {

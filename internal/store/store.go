@@ -23,7 +23,7 @@ import (
 )
 
 // ErrNewer says that the database was written by a later weft.
-var ErrNewer = errors.New("the database is of a newer version of weft")
+var ErrNewer = errors.New("the database was written by a newer version of weft")
 
 //go:embed migrations/*.sql
 var migrations embed.FS
@@ -45,7 +45,7 @@ func Open(ctx context.Context, dsn string) (*DB, error) {
 	return openAt(ctx, dsn, newest)
 }
 
-// newest stands for the version of the last migration.
+// newest means the version of the last migration.
 const newest = math.MaxInt64
 
 // openAt opens dsn and applies the migrations up to a version.
@@ -97,7 +97,7 @@ func Redact(dsn string) string {
 // Close closes the database.
 func (d *DB) Close() error { return d.db.Close() }
 
-// Postgres says which of the two it is.
+// Postgres reports whether the database is Postgres, not SQLite.
 func (d *DB) Postgres() bool { return d.postgres }
 
 // migrationLock is the key of the advisory lock under which Postgres is migrated.
@@ -257,7 +257,7 @@ func ignoreDone(err error) error {
 	return err
 }
 
-// conflict says whether err is a serialization failure or a deadlock (SQLSTATE 40001, 40P01).
+// conflict reports whether err is a serialization failure or a deadlock (SQLSTATE 40001, 40P01).
 func conflict(err error) bool {
 	var state interface{ SQLState() string }
 	return errors.As(err, &state) && (state.SQLState() == "40001" || state.SQLState() == "40P01")

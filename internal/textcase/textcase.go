@@ -39,7 +39,7 @@ func (c *Command) Int(name string, def int) int {
 	n, digits := 0, strings.TrimPrefix(v, "-")
 	for _, r := range digits {
 		if r < '0' || r > '9' {
-			c.t.Fatalf("%s: %s=%s is no number", c.pos, name, v)
+			c.t.Fatalf("%s: %s=%s is not a number", c.pos, name, v)
 		}
 		n = n*10 + int(r-'0')
 	}
@@ -49,7 +49,7 @@ func (c *Command) Int(name string, def int) int {
 	return n
 }
 
-// Has says whether the word stands among the arguments.
+// Has reports whether the word is one of the arguments.
 func (c *Command) Has(word string) bool {
 	for _, a := range c.Args {
 		if a == word {

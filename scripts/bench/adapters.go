@@ -95,7 +95,7 @@ func (s *suite) serveAdapters(ctx context.Context, model string, folders []strin
 // mixed is a load of so many streams over n adapters.
 func mixed(streams, n int, seed uint64) load.Config {
 	return load.Config{Requests: streams, Concurrency: streams, Prompt: 64, Gen: 128, Seed: seed,
-		Mix: load.Mix{Adapters: n, Names: "a%04d", RoundRobin: true}}
+		Choice: load.AdapterChoice{Adapters: n, Names: "a%04d", RoundRobin: true}}
 }
 
 // sixteen measures 16 streams on 16 adapters beside llama-server and beside weft on the base model alone.
@@ -122,7 +122,7 @@ func (s *suite) sixteen(ctx context.Context) error {
 				return err
 			}
 			base := c
-			base.Mix = load.Mix{}
+			base.Choice = load.AdapterChoice{}
 			alone, err := s.once(ctx, base, func() (*served, error) { return s.serveWeft(ctx, nil, p.model) })
 			if err != nil {
 				return err
@@ -135,7 +135,7 @@ func (s *suite) sixteen(ctx context.Context) error {
 				log.Printf("no baseline for %s: -baseline %q, %d adapters in %s", what, s.baseline, len(files), s.loras)
 				continue
 			}
-			c.Mix = load.Mix{Adapters: 16, RoundRobin: true, LlamaCpp: true}
+			c.Choice = load.AdapterChoice{Adapters: 16, RoundRobin: true, LlamaCpp: true}
 			other, err := s.once(ctx, c, func() (*served, error) {
 				return s.serveBaseline(ctx, s.baseline, p.model, 16, "--lora", strings.Join(files[:16], ","),
 					"--lora-init-without-apply")
@@ -178,14 +178,15 @@ func (s *suite) unused(ctx context.Context) error {
 			start := func() (*served, error) { return s.serveAdapters(ctx, small+"Q8_0", folders) }
 			c := mixed(16, 16, uint64(round)+1)
 			if i == 1 {
-				start, c.Mix = func() (*served, error) { return s.serveAdapters(ctx, small+"Q8_0", nil) }, load.Mix{}
+				start = func() (*served, error) { return s.serveAdapters(ctx, small+"Q8_0", nil) }
+				c.Choice = load.AdapterChoice{}
 			}
 			v, err := start()
 			if err != nil {
 				return err
 			}
 			if _, err = fire(ctx, v, c, load.Goal{}); err == nil {
-				c.Mix, c.Seed = load.Mix{}, c.Seed+500 // other prompts: none is in the prefix cache
+				c.Choice, c.Seed = load.AdapterChoice{}, c.Seed+500 // other prompts: none is in the prefix cache
 				var r load.Report
 				r, err = s.twice(ctx, v, c)
 				*to = append(*to, r.OutputPerSecond)
@@ -216,7 +217,7 @@ func (s *suite) thousands(ctx context.Context) error {
 		c := load.Config{Requests: requests, Concurrency: 16, Prompt: 16, PromptMax: 128, Gen: 16, GenMax: 128,
 			Seed: uint64(round) + 1}
 		for _, adapters := range []int{n, 5} {
-			c.Mix = load.Mix{Adapters: adapters, Names: "a%04d", Zipf: 1}
+			c.Choice = load.AdapterChoice{Adapters: adapters, Names: "a%04d", Zipf: 1}
 			v, err := s.serveAdapters(ctx, small+"Q8_0", folders[:adapters], "--adapter-memory",
 				fmt.Sprint(fitting*folderBytes(folders[0])))
 			if err != nil {

@@ -1,4 +1,4 @@
-// Package pefttest makes random LoRA adapters that fit a model: for tests, and for benchmarks of many adapters.
+// Package pefttest generates random LoRA adapters that fit a model, for tests and for benchmarks with many adapters.
 package pefttest
 
 import (
@@ -26,8 +26,8 @@ type Options struct {
 	Targets []string     // names such as "q_proj"; nil: every linear layer of a block, in the model's own spelling
 	Layers  []int        // nil: all
 	Base    string       // base_model_name_or_path
-	// Strength is the adapter's change of a layer's output, as a share of its input's size; 0: 0.2. From about 0.5 on a
-	// model writes something else.
+	// Strength is the size of the adapter's change of a layer's output relative to its input; 0: 0.2. From about 0.5 on
+	// a model generates other text.
 	Strength float64
 }
 
@@ -57,7 +57,7 @@ type linear struct {
 	block, name string
 	out, in     int
 	targets     []lora.Target // more than one: fused
-	rows        []int         // of each target
+	rows        []int         // of each target module
 }
 
 func linears(c *model.Config) []linear {
@@ -83,8 +83,7 @@ func linears(c *model.Config) []linear {
 	}
 }
 
-// each calls do for every adapted layer with its two factors, A [R, in] and B [out, R]. Equal options give equal
-// factors.
+// each calls do for every adapted layer with its matrices A [R, in] and B [out, R]. Equal options give equal matrices.
 func each(cfg *model.Config, o Options, do func(layer int, l linear, a, b lora.Matrix)) {
 	for layer := range cfg.Layers {
 		if o.Layers != nil && !slices.Contains(o.Layers, layer) {
@@ -96,15 +95,15 @@ func each(cfg *model.Config, o Options, do func(layer int, l linear, a, b lora.M
 			}
 			rng := rand.New(rand.NewPCG(o.Seed, uint64(layer)<<8|uint64(i)))
 			scale := float64(o.Alpha) / float64(o.Rank)
-			a := factor(rng, o.DType, o.Rank, l.in, 1/math.Sqrt(float64(l.in)))
-			b := factor(rng, o.DType, l.out, o.Rank, o.Strength/scale/math.Sqrt(float64(o.Rank)))
+			a := normal(rng, o.DType, o.Rank, l.in, 1/math.Sqrt(float64(l.in)))
+			b := normal(rng, o.DType, l.out, o.Rank, o.Strength/scale/math.Sqrt(float64(o.Rank)))
 			do(layer, l, a, b)
 		}
 	}
 }
 
-// factor returns normal numbers of the given standard deviation.
-func factor(rng *rand.Rand, dtype tensor.DType, rows, cols int, std float64) lora.Matrix {
+// normal returns normally distributed values of the given standard deviation.
+func normal(rng *rand.Rand, dtype tensor.DType, rows, cols int, std float64) lora.Matrix {
 	data := make([]byte, 0, rows*cols*dtype.Size())
 	for range rows * cols {
 		v := float32(rng.NormFloat64() * std)
@@ -165,7 +164,7 @@ func Config(path string) (*model.Config, error) {
 	return model.ConfigOf(path, src)
 }
 
-// Shape is a peft.Base of which only the configuration is asked.
+// Shape is a peft.Base with a configuration and without weights.
 type Shape struct{ Cfg *model.Config }
 
 // Name implements peft.Base.

@@ -1,4 +1,5 @@
-// Package bench measures a model: prefill and decode, and each operation of a step against its own limit.
+// Package bench measures prefill and decode of a model, and the time of each operation of a step compared with the
+// machine's limit.
 package bench
 
 import (
@@ -14,10 +15,10 @@ import (
 	"weft/runtime/sample"
 )
 
-// ErrShape says that what is to be measured does not fit the model.
+// ErrShape says that the measurement needs more tokens than the model's context.
 var ErrShape = errors.New("bench")
 
-// bandwidthTime is how long a limit of the machine is measured.
+// bandwidthTime is how long the memory bandwidth is measured.
 const bandwidthTime = 300 * time.Millisecond
 
 // Spread is the median of several runs, with the extremes beside it.
@@ -32,7 +33,7 @@ func spreadOf(xs []float64) Spread {
 	return Spread{Median: s[len(s)/2], Min: s[0], Max: s[len(s)-1]}
 }
 
-// Result is what Run measured. Rates are tokens a second over all streams.
+// Result is the result of Run. Rates are tokens per second over all streams.
 type Result struct {
 	Model              string           `json:"model"`
 	Device             string           `json:"device"`
@@ -55,11 +56,11 @@ type Result struct {
 	KVBytesPerPosition int64            `json:"kv_bytes_per_position"`
 }
 
-// Shape is what Run measures: prefill of Prompt tokens, and decoding of Gen tokens after Depth, each by itself, Runs
-// times in Streams sequences at once. All are at least 1, Gen at least 2.
+// Shape says what Run measures: prefill of Prompt tokens and, separately, decoding of Gen tokens after Depth, Runs
+// times, in Streams sequences at once. All are at least 1, Gen at least 2.
 type Shape struct{ Prompt, Gen, Depth, Runs, Streams int }
 
-// Run measures m, which has no prefix cache; start is when loading it began, threads are the device's.
+// Run measures m, which must have no prefix cache; start is when loading it began, threads are those of the device.
 func Run(ctx context.Context, m *node.Model, start time.Time, b Shape, threads int) (*Result, error) {
 	r := &Result{
 		Model: m.Name, Device: m.Device.Describe(), Prompt: b.Prompt, Gen: b.Gen, Depth: b.Depth, Streams: b.Streams,

@@ -15,7 +15,7 @@ import (
 	"weft/runtime/engine"
 )
 
-// OpRow is one operation of a step, against the limit that is nearer: reading memory, or computing.
+// OpRow is one operation of a step, compared with the limit that it is closer to: memory bandwidth or arithmetic.
 type OpRow struct {
 	Op            string  `json:"op"`
 	Rows          int     `json:"rows"`
@@ -30,7 +30,7 @@ type OpRow struct {
 	LimitFraction float64 `json:"share_of_limit"`
 }
 
-// stepKind tells steps apart: how many tokens of how many sequences.
+// stepKind is a kind of step: how many tokens of how many sequences.
 type stepKind struct{ tokens, seqs int }
 
 func (k stepKind) String() string {
@@ -40,7 +40,7 @@ func (k stepKind) String() string {
 	return fmt.Sprintf("prefill, %d tokens", k.tokens)
 }
 
-// OpsStep is where the time of steps of one kind goes.
+// OpsStep is the time of the operations in steps of one kind.
 type OpsStep struct {
 	Step         string  `json:"step"`
 	Steps        int     `json:"steps"`
@@ -50,7 +50,7 @@ type OpsStep struct {
 	kind         stepKind
 }
 
-// OpsResult is what Ops.Run measured.
+// OpsResult is the result of Ops.Run.
 type OpsResult struct {
 	Model     string    `json:"model"`
 	Device    string    `json:"device"`
@@ -66,7 +66,8 @@ type stepCost struct {
 	ops           map[cpu.OpCost]*cpu.OpCost // by shape: the key has no figures
 }
 
-// opsMeter takes the device's profile after each step. The engine's loop writes, report reads when the engine is idle.
+// opsMeter reads the device's profile after each step. The engine's loop writes it; report reads it while the engine is
+// idle.
 type opsMeter struct {
 	mu    sync.Mutex
 	dev   cpu.Profiler
@@ -107,7 +108,7 @@ func (m *opsMeter) start(dev cpu.Profiler) {
 	m.dev, m.steps = dev, map[stepKind]*stepCost{}
 }
 
-// report returns the steps of a kind that came often enough to be called one.
+// report returns the steps of a kind that occurred often enough to be measured.
 func (m *opsMeter) report(r *OpsResult) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -200,7 +201,7 @@ func (o *Ops) Run(ctx context.Context, prompt, gen int, streams []int) (*OpsResu
 	return r, nil
 }
 
-// keep forgets the steps that are not wanted.
+// keep drops the steps of other kinds.
 func (m *opsMeter) keep(wanted func(stepKind, *stepCost) bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

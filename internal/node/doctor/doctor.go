@@ -1,4 +1,4 @@
-// Package doctor says what a machine offers and what weft will use of it.
+// Package doctor examines what a machine offers and what weft will use of it.
 package doctor
 
 import (
@@ -21,7 +21,7 @@ type Check struct {
 	Advice string `json:"advice,omitempty"`
 }
 
-// Examine looks at the machine and at what weft will use of it; version is the program's. It takes about a second.
+// Examine checks the machine and what weft will use of it; version is the program's. It takes about a second.
 func Examine(version string) []Check {
 	checks := []Check{
 		{What: "version", Found: version + " " + runtime.Version() + " " + runtime.GOOS + "/" + runtime.GOARCH,

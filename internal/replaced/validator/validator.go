@@ -4,7 +4,7 @@ package validator
 
 import "errors"
 
-// Validate refuses every struct, so that nobody takes an unchecked one for a checked one.
+// Validate refuses every struct, so that an unchecked struct is never treated as checked.
 type Validate struct{}
 
 // New returns a validator.
