@@ -26,7 +26,7 @@ var commandNames = []string{"", "serve", "chat", "generate", "train", "score", "
 	"adapters", "adapters add", "adapters alias", "adapters inspect", "adapters list", "adapters pin",
 	"adapters remove", "adapters rollback",
 	"tenants", "tenants add", "tenants list", "tenants remove", "tenants set", "keys", "keys add", "keys list",
-	"keys revoke"}
+	"keys revoke", "usage", "backup", "restore"}
 
 var (
 	helpFlag    = regexp.MustCompile(`(?m)^ +(?:-[a-zA-Z], |    )--([a-z][-a-z0-9]*)`)
