@@ -231,7 +231,7 @@ type checkedBody struct {
 func (b *checkedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	b.text = append(b.text, p[:n]...)
-	if err == io.EOF { //nolint:errorlint // readers return it itself
+	if err == io.EOF {
 		document.answer(b.resp.Request, b.resp.StatusCode, b.resp.Header, b.text)
 	}
 	return n, err

@@ -38,7 +38,7 @@ type Server struct {
 	templates   map[[sha256.Size]byte]Renderer // by the hash of their source
 
 	// cancelled with errDraining when the time of a drain is over; the contexts of requests derive from it
-	cut    context.Context //nolint:containedctx
+	cut    context.Context //nolint:containedctx // the server's own, not a request's
 	cutNow context.CancelCauseFunc
 
 	mu      sync.Mutex

@@ -32,9 +32,10 @@ func Digest(path string) (string, error) {
 //	for each module by path, ascending bytewise:
 //	    its path ("model.layers.0.self_attn.q_proj")
 //	    the bits of its scale as a little-endian float64: the multiplier of BA; 0 where it has no A
-//	    for each of its tensors, in this order: the kind (lora_A, lora_B, lora_B.bias, lora_embedding_A, lora_embedding_B, lora_magnitude_vector, base_layer,
-//	    bias, weight), the type ("F32", …), the number of dimensions followed by each of them (of the mathematical matrix: A [r, in]) as little-endian uint64 in
-//	    one field, and the values as they are stored
+//	    for each of its tensors, in this order: the kind (lora_A, lora_B, lora_B.bias, lora_embedding_A,
+//	    lora_embedding_B, lora_magnitude_vector, base_layer, bias, weight), the type ("F32", …), the number of
+//	    dimensions followed by each of them (of the mathematical matrix: A [r, in]) as little-endian uint64 in one
+//	    field, and the values as they are stored
 //	    an empty field
 func (a *Adapter) Digest() (string, error) {
 	h := sha256.New()

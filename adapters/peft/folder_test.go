@@ -147,11 +147,15 @@ func TestFolders(t *testing.T) {
 				f.tensors[strings.TrimSuffix(strings.TrimPrefix(name, prefix), ".weight")+".default.weight"] = v
 			}
 		}, nil},
-		"two names of the same tensor": {add(q0+".lora_A.default.weight", f32(2, 64)), []string{"two names of the same tensor"}},
-		"unknown tensor":               {add(q0+".lora_C.weight", f32(2, 2)), []string{"lora_C.weight\" is unknown"}},
-		"norm":                         {add(prefix+"model.norm.weight", f32(64)), []string{"model.norm.weight\" is unknown"}},
-		"no A":                         {func(f *folder) { f.drop("0.self_attn.q_proj.lora_A") }, []string{"lora_A is missing"}},
-		"flat A":                       {add(q0+".lora_A.weight", f32(128)), []string{"they must be [r in] and [out r]"}},
+		"two names of the same tensor": {add(q0+".lora_A.default.weight", f32(2, 64)),
+			[]string{"two names of the same tensor"}},
+		"unknown tensor": {add(q0+".lora_C.weight", f32(2, 2)), []string{"lora_C.weight\" is unknown"}},
+		"norm": {add(prefix+"model.norm.weight", f32(64)),
+			[]string{"model.norm.weight\" is unknown"}},
+		"no A": {func(f *folder) { f.drop("0.self_attn.q_proj.lora_A") },
+			[]string{"lora_A is missing"}},
+		"flat A": {add(q0+".lora_A.weight", f32(128)),
+			[]string{"they must be [r in] and [out r]"}},
 		"empty": {func(f *folder) {
 			f.tensors[q0+".lora_A.weight"], f.tensors[q0+".lora_B.weight"] = f32(0, 64), f32(64, 0)
 		}, []string{"they must be [r in] and [out r]"}},

@@ -78,7 +78,8 @@ func smallFolders() []*folder {
 	dora.tensors[prefix+"model.layers.0.self_attn.k_proj.lora_magnitude_vector"] = f32(2)
 	dora.tensors[prefix+"model.layers.0.self_attn.k_proj.base_layer.bias"] = f32(2)
 	embed.config["target_modules"] = []string{"embed_tokens"}
-	embed.tensors[prefix+"model.embed_tokens.lora_embedding_A"], embed.tensors[prefix+"model.embed_tokens.lora_embedding_B"] = f32(2, 8), f32(4, 2)
+	embed.tensors[prefix+"model.embed_tokens.lora_embedding_A"] = f32(2, 8)
+	embed.tensors[prefix+"model.embed_tokens.lora_embedding_B"] = f32(4, 2)
 	embed.tensors[prefix+"model.embed_tokens.base_layer.weight"] = f32(8, 4)
 	lora(saved, "model.layers.0.mlp.up_proj", 6, 4)
 	saved.config["modules_to_save"], saved.config["lora_bias"] = []string{"lm_head"}, true

@@ -203,7 +203,7 @@ func loadUntil(ctx context.Context, c ModelConfig) (*Model, error) {
 	case <-ctx.Done():
 		go func() {
 			if r := <-loaded; r.m != nil {
-				r.m.Close() //nolint:errcheck // no caller is left to return it to
+				r.m.Close() // no caller is left to return its error to
 			}
 		}()
 		return nil, stopped(nil)

@@ -150,7 +150,7 @@ func fromEnvironment(f *pflag.Flag, lookup func(string) (string, bool)) (env, va
 
 func set(flags *pflag.FlagSet, name, value, source string) error {
 	if err := flags.Set(name, value); err != nil {
-		return fmt.Errorf("%s: %v", source, err)
+		return fmt.Errorf("%s: %w", source, err)
 	}
 	return nil
 }
@@ -185,11 +185,11 @@ func readConfig(path string) (values, error) {
 	}
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("--config: %v", err)
+		return nil, fmt.Errorf("--config: %w", err)
 	}
 	var raw map[string]any
 	if err := yaml.Unmarshal(text, &raw); err != nil {
-		return nil, fmt.Errorf("%s: %v", path, err)
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	out, seen := make(values, len(raw)), map[string]bool{}
 	for k, v := range raw {

@@ -177,8 +177,8 @@ func (d *DB) lockMigrations(ctx context.Context) (unlock func(), err error) {
 	return func() {
 		if _, err := conn.ExecContext(context.WithoutCancel(ctx), "SELECT pg_advisory_unlock($1)",
 			migrationLock); err != nil {
-			// ends the session, and the lock with it
-			conn.Raw(func(any) error { return driver.ErrBadConn }) //nolint:errcheck
+			//nolint:errcheck // the error is the one returned here: it ends the session, and the lock with it
+			conn.Raw(func(any) error { return driver.ErrBadConn })
 		}
 		conn.Close()
 	}, nil

@@ -248,7 +248,7 @@ func (m *Module) check() error {
 		}
 	}
 	if m.A.Rows != m.B.Cols || m.A.Rows == 0 && (m.A.Cols > 0 || m.B.Rows > 0) {
-		return fmt.Errorf("A and B are [%d, %d] and [%d, %d]; want [R, in] and [out, R]", m.A.Rows, m.A.Cols,
+		return fmt.Errorf("matrices A and B are [%d, %d] and [%d, %d]; want [R, in] and [out, R]", m.A.Rows, m.A.Cols,
 			m.B.Rows, m.B.Cols)
 	}
 	out := max(m.B.Rows, len(m.Gain), len(m.Bias))
