@@ -661,3 +661,22 @@ func TestKilled(t *testing.T) {
 		t.Errorf("%d kills only", kills)
 	}
 }
+
+// TestTarOfAnother: a backup that appeared while this one was written is not replaced.
+func TestTarOfAnother(t *testing.T) {
+	dir := t.TempDir()
+	f, err := os.Create(filepath.Join(dir, "work"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	mine := &tarFile{f, tar.NewWriter(f)}
+	defer mine.close()
+	out := filepath.Join(dir, "out.tar")
+	if err := os.WriteFile(out, []byte("another"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	wants(t, "the name of another backup", mine.commit(out), ErrExists)
+	if text, err := os.ReadFile(out); err != nil || string(text) != "another" {
+		t.Errorf("the other backup is now %q, %v", text, err)
+	}
+}

@@ -282,7 +282,7 @@ func mayReplace(ctx context.Context, db interface {
 			return err
 		}
 		if n > 0 {
-			return fmt.Errorf("the store to restore into is not empty: it has %s: %w", t.what, ErrExists)
+			return fmt.Errorf("%w: the store to restore into has %s", ErrExists, t.what)
 		}
 	}
 	return nil

@@ -4,7 +4,9 @@ import (
 	"archive/tar"
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -92,7 +94,15 @@ func (t *tarFile) commit(out string) error {
 	if err := errors.Join(t.w.Close(), t.f.Sync()); err != nil {
 		return err
 	}
-	if err := os.Rename(t.f.Name(), out); err != nil {
+	// a link, since a rename would replace the backup that another process wrote meanwhile
+	switch err := os.Link(t.f.Name(), out); {
+	case errors.Is(err, fs.ErrExist):
+		return fmt.Errorf("%s: %w", out, ErrExists)
+	case errors.Is(err, errors.ErrUnsupported), errors.Is(err, fs.ErrPermission): // no hard links on this file system
+		if err := os.Rename(t.f.Name(), out); err != nil {
+			return err
+		}
+	case err != nil:
 		return err
 	}
 	return durable.SyncDir(filepath.Dir(out))

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
@@ -75,6 +76,9 @@ func restoreCommand() *cobra.Command {
 					return fmt.Errorf("check: %w", err)
 				}
 				return printBackup(cmd.OutOrStdout(), asJSON, "complete and undamaged:", from, &m)
+			}
+			if _, err := os.Stat(from); err != nil { // before a store is opened, which would create it
+				return fmt.Errorf("restore: %w", err)
 			}
 			return node.WithBackupStore(ctx, c, store.Open, func(s backup.Store) error {
 				m, err := backup.Restore(ctx, from, s, replace)

@@ -3,7 +3,9 @@ package main
 import (
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -152,5 +154,16 @@ func TestNewerSchemaIsRefused(t *testing.T) {
 		if status != 1 || !strings.Contains(stderr, "its schema is 9999, this program knows schemas up to 3") {
 			t.Errorf("%s: status %d, %q", args, status, stderr)
 		}
+	}
+}
+
+// TestUsageOfNowhere: a mistyped data directory is an error, and is not created.
+func TestUsageOfNowhere(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "nowhere")
+	if _, err := weft("usage", "--data", dir); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("usage of a directory that does not exist: %v", err)
+	}
+	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the directory was created: %v", err)
 	}
 }

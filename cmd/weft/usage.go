@@ -31,10 +31,16 @@ func usageCommand() *cobra.Command {
 			if q.To, err = tenant.ParseDay(to); err != nil {
 				return usagef("--to: %v", err)
 			}
+			if err := f.stores.MustExist(); err != nil {
+				return err
+			}
 			return f.with(cmd.Context(), func(s *tenant.Store) error {
 				rows, err := s.Usage(cmd.Context(), q)
 				if err != nil {
 					return err
+				}
+				if len(rows) == 0 {
+					fmt.Fprintln(cmd.ErrOrStderr(), "weft: no usage is recorded for these days and this tenant")
 				}
 				if format == "json" {
 					return printJSON(cmd.OutOrStdout(), map[string]any{"usage": rows})

@@ -116,6 +116,22 @@ func OpenStores(ctx context.Context, c StoreConfig, check adapters.Checker) (*St
 	return s, nil
 }
 
+// MustExist returns an error where the data directory has no database yet: a command that only reads would create an
+// empty one. A database that is given by its address is not looked at.
+func (c *StoreConfig) MustExist() error {
+	if c.Database != "" {
+		return nil
+	}
+	dir, err := c.Directory()
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(filepath.Join(dir, "weft.db")); err != nil {
+		return fmt.Errorf("%s is not a data directory of weft: %w", dir, err)
+	}
+	return nil
+}
+
 // dsn returns the data source name for package store.
 func (c *StoreConfig) dsn() (string, error) {
 	if c.Database != "" {
