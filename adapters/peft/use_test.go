@@ -16,7 +16,7 @@ import (
 	"weft/runtime/weights"
 )
 
-// What Use lends is what Load copies; a file that is cut short while it is mapped is an error, and no memory of the
+// Use returns the bytes that Load copies; a file that is cut short while it is mapped is an error, and no memory of the
 // device is lost.
 func TestUse(t *testing.T) {
 	base := pefttest.Shape{Cfg: &model.Config{Architecture: "llama", Hidden: 64, Layers: 4, Heads: 4, KVHeads: 2,

@@ -55,7 +55,7 @@ func (w *world) weftOK(args ...string) string {
 }
 
 // command records the exit status of a command line and the shape of the JSON that it prints with --json. MODEL, DIR
-// and DATA stand for paths of this session.
+// and DATA stand for paths of the recorded session.
 func (w *world) command(line string) string {
 	args := strings.Fields(line)
 	for i, arg := range args {
