@@ -210,4 +210,17 @@ func TestEarlierName(t *testing.T) {
 		!strings.Contains(err.Error(), "one setting") {
 		t.Errorf("both names in a file: %v", err)
 	}
+	for _, args := range [][]string{{"--eval-share=0.1", "--eval-fraction", "0.2"},
+		{"--eval_fraction=0.2", "--eval_share", "0.1"}} {
+		if _, err := value(none, "", args...); err == nil || !strings.Contains(err.Error(), "one setting") {
+			t.Errorf("%v: %v", args, err)
+		}
+	}
+	both := func(k string) (string, bool) { return "0.25", strings.HasPrefix(k, "WEFT_TRAIN_EVAL_") }
+	if _, err := value(both, ""); err == nil || !strings.Contains(err.Error(), "one setting") {
+		t.Errorf("two variables: %v", err)
+	}
+	if got, err := value(none, "eval_share: 0.5\n", "--eval-share", "0.25"); err != nil || got != "0.25" {
+		t.Errorf("a flag over a file: %q, %v", got, err)
+	}
 }

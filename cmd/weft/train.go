@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"path/filepath"
+	"regexp"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -43,7 +45,7 @@ func trainCommand() *cobra.Command {
 			"commands have too (model, device, threads, memory) are also read from WEFT_<NAME>, the others from " +
 			"WEFT_TRAIN_<NAME>.\n" +
 			"The output folder DIR gets adapter/ (a PEFT folder) or model/, run.json, report.html, TensorBoard " +
-			"events and checkpoint-N/.",
+			"events and checkpoint-N/. It must be a folder of its own: one with other files is refused.",
 		Example: "  weft train --data samples.jsonl --out runs/support --eval-fraction 0.1\n" +
 			"  weft train --config recipe.yaml --learning-rate 2e-4\n" +
 			"  weft train --data samples.jsonl --out runs/support --resume",
@@ -80,12 +82,18 @@ func trainCommand() *cobra.Command {
 	return cmd
 }
 
+// archive matches names of files that a user may expect a run to write.
+var archive = regexp.MustCompile(`(?i)\.(tar|tgz|gz|bz2|xz|zst|zip|7z|safetensors|gguf|bin|pt|pth|ckpt|json|jsonl|ya?ml)$`)
+
 func (f *trainFlags) run(cmd *cobra.Command) (err error) {
 	switch {
 	case f.Data == "":
 		return usagef("--data is empty: give a file of samples")
 	case f.Out == "":
 		return usagef("--out is empty: give an output folder")
+	case f.Out == "-" || archive.MatchString(filepath.Base(f.Out)):
+		return usagef("--out %s: a run writes a folder, no stream, file or archive: give a folder such as runs/NAME; "+
+			"the adapter will be in its folder adapter", f.Out)
 	case f.Listen != "" && !node.Loopback(f.Listen):
 		return usagef("--listen %s: give a loopback address, e.g. 127.0.0.1:8000", f.Listen)
 	case f.Listen != "" && f.Init == "random":
@@ -135,6 +143,12 @@ func (f *trainFlags) read() (*train.Input, error) {
 		return nil, err
 	}
 	files := train.Files{Model: path, Ref: name, Data: f.Data, Out: f.Out}
+	if f.Listen != "" {
+		dir, err := f.stores.Directory()
+		if err == nil {
+			files.Keep = append(files.Keep, train.Place{What: "data directory of the server", Path: dir})
+		}
+	}
 	return train.Read(f.Config, files, data.Model{Tokenizer: tok, Template: template})
 }
 

@@ -136,6 +136,6 @@ func addCheckpointFlags(fs *pflag.FlagSet, c *train.Config) {
 	fs.IntVar(&c.SaveSteps, "save-steps", c.SaveSteps, "steps between checkpoints; 0 saves none")
 	fs.IntVar(&c.SaveLimit, "save-total-limit", c.SaveLimit, "checkpoints to keep")
 	fs.BoolVar(&c.Resume, "resume", c.Resume, "continue from the newest checkpoint in the output folder")
-	fs.BoolVar(&c.Overwrite, "overwrite-output-dir", c.Overwrite, "delete the output of an earlier run in the folder")
+	fs.BoolVar(&c.Overwrite, "overwrite-output-dir", c.Overwrite, "delete the output of an earlier run in the folder; other files are never deleted")
 	fs.IntVar(&c.LoggingSteps, "logging-steps", c.LoggingSteps, "steps between log lines")
 }

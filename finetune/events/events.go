@@ -31,18 +31,22 @@ type Writer struct {
 // created counts the files of this process, to give them different names.
 var created atomic.Int64
 
-// Create starts an event file in folder dir, which is made if needed. A run whose first step will be first > 0 writes a
-// new file next to older ones; TensorBoard then discards their values from that step on.
-func Create(dir string, now time.Time, first int64) (*Writer, error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, fmt.Errorf("event file: %w", err)
-	}
+// FileName returns the name of a new event file, as TensorBoard expects it: each call returns another one.
+func FileName(now time.Time) string {
 	host, err := os.Hostname()
 	if err != nil || host == "" || strings.ContainsAny(host, "/\x00") {
 		host = "localhost"
 	}
-	name := fmt.Sprintf("events.out.tfevents.%d.%s.%d.%d", now.Unix(), host, os.Getpid(), created.Add(1)-1)
-	f, err := os.OpenFile(filepath.Join(dir, name), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+	return fmt.Sprintf("events.out.tfevents.%d.%s.%d.%d", now.Unix(), host, os.Getpid(), created.Add(1)-1)
+}
+
+// Create starts the event file at path, in a folder that is made if needed. A run whose first step will be first > 0
+// writes a new file next to older ones; TensorBoard then discards their values from that step on.
+func Create(path string, now time.Time, first int64) (*Writer, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, fmt.Errorf("event file: %w", err)
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("event file: %w", err)
 	}

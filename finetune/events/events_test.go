@@ -19,7 +19,7 @@ var then = time.Unix(1_700_000_000, 500_000_000)
 func written(t *testing.T, first int64, write func(w *Writer) error) []byte {
 	t.Helper()
 	dir := t.TempDir()
-	w, err := Create(filepath.Join(dir, "runs", "a"), then, first)
+	w, err := Create(filepath.Join(dir, "runs", "a", FileName(then)), then, first)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -173,7 +173,7 @@ func TestBytes(t *testing.T) {
 }
 
 func TestWriteRefuses(t *testing.T) {
-	w, err := Create(t.TempDir(), then, 0)
+	w, err := Create(filepath.Join(t.TempDir(), FileName(then)), then, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -31,6 +31,8 @@ const (
 	progressFile     = "progress.json"
 )
 
+var checkpointFiles = []string{parametersFile, optimizerFile, bestFile, progressFile}
+
 // decisive returns the settings that determine the results of a run, as JSON, and their digest.
 func (c Config) decisive(total int) (settings json.RawMessage, digest string) {
 	c.Overwrite, c.Resume, c.SaveSteps, c.SaveLimit, c.LoggingSteps, c.PageDir = false, false, 0, 0, 0, ""

@@ -85,7 +85,7 @@ type Config struct {
 	Vars          map[string]string `json:"vars"`
 
 	EvalData      string  `json:"eval_data"`
-	EvalFraction  float64 `json:"eval_share"`
+	EvalFraction  float64 `json:"eval_fraction"`
 	EvalSteps     int     `json:"eval_steps"`
 	Patience      int     `json:"early_stopping_patience"`
 	Threshold     float64 `json:"early_stopping_threshold"`

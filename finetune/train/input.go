@@ -16,10 +16,16 @@ import (
 
 // Files are the inputs of a run and its output folder.
 type Files struct {
-	Model string // folder or .gguf file of the base; with init random a folder with config.json and tokenizer
-	Ref   string // name of the base in the adapter's configuration and in reports
-	Data  string // samples; held-out ones are in Config.EvalData or a part of these
-	Out   string // folder for the results
+	Model string  // folder or .gguf file of the base; with init random a folder with config.json and tokenizer
+	Ref   string  // name of the base in the adapter's configuration and in reports
+	Data  string  // samples; held-out ones are in Config.EvalData or a part of these
+	Out   string  // folder for the results
+	Keep  []Place // other files and folders that Out must not be, contain or lie in
+}
+
+// reads lists the places that a run reads; with random weights the base is the folder of its configuration.
+func (f *Files) reads(c *Config) []Place {
+	return append([]Place{{"base model", f.Model}, {"data", f.Data}, {"evaluation data", c.EvalData}}, f.Keep...)
 }
 
 // Input is a run whose samples are read and whose model is not loaded yet.
@@ -31,10 +37,13 @@ type Input struct {
 }
 
 // Read reads the samples, before any model is loaded, and holds out the evaluation samples. m is the tokenizer and the
-// template of the model. Errors: ErrConfig if eval_fraction leaves one side empty, data.ErrBad, or those of opening a
+// template of the model. Errors: ErrConfig if the output folder is refused (CheckOutput) or eval_fraction leaves one side empty, data.ErrBad, or those of opening a
 // file.
 func Read(c Config, f Files, m data.Model) (in *Input, err error) {
 	in = &Input{Config: c, Files: f}
+	if err := c.CheckOutput(f.Out, f.reads(&c)...); err != nil {
+		return nil, err
+	}
 	if in.Train, err = data.Load(f.Data, m, c.Data()); err != nil {
 		return nil, err
 	}
@@ -148,7 +157,7 @@ func (in *Input) Job(m *model.Frozen, dev device.Device) (*Job, error) {
 }
 
 func (in *Input) job() *Job {
-	j := &Job{Config: in.Config, Dir: in.Files.Out, BaseRef: in.Files.Ref, Train: in.Train.Samples,
+	j := &Job{Config: in.Config, Dir: in.Files.Out, Reads: in.Files.reads(&in.Config), BaseRef: in.Files.Ref, Train: in.Train.Samples,
 		Data: in.Train.Report.Digest}
 	if in.HeldOut != nil {
 		j.Eval = in.HeldOut.Samples

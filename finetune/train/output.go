@@ -60,10 +60,10 @@ func (r *run) targetNames() []string {
 // write writes the adapter, or the trained model's weights, to the run's folder and returns the path.
 func (r *run) write() (string, error) {
 	if r.Config.Method == "full" {
-		path := filepath.Join(r.Dir, "model")
+		path := filepath.Join(r.Dir, modelDir)
 		return path, r.writeModel(path)
 	}
-	path := filepath.Join(r.Dir, "adapter")
+	path := filepath.Join(r.Dir, adapterDir)
 	return path, r.replace(path, func(dir string) error {
 		c, err := r.adapterConfig()
 		if err != nil {
@@ -167,9 +167,12 @@ func (r *run) writeModel(path string) error {
 	})
 }
 
+// writingPrefix begins the name of a folder in which a result is written.
+const writingPrefix = ".writing-"
+
 // replace creates a new folder with fill, next to path, and renames it to path.
 func (r *run) replace(path string, fill func(dir string) error) error {
-	tmp, err := os.MkdirTemp(r.Dir, ".writing-")
+	tmp, err := os.MkdirTemp(r.Dir, writingPrefix)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
@@ -177,6 +180,10 @@ func (r *run) replace(path string, fill func(dir string) error) error {
 	made := filepath.Join(tmp, filepath.Base(path))
 	if err = fill(made); err == nil {
 		err = durable.SyncDir(made)
+	}
+	var settle func() error
+	if err == nil {
+		settle, err = r.announce(made, filepath.Base(path))
 	}
 	if err == nil {
 		err = os.RemoveAll(path)
@@ -186,6 +193,9 @@ func (r *run) replace(path string, fill func(dir string) error) error {
 	}
 	if err == nil {
 		err = durable.SyncDir(r.Dir)
+	}
+	if err == nil {
+		err = settle()
 	}
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)

@@ -12,8 +12,6 @@ import (
 	"weft/internal/durable"
 )
 
-const reportFile = "run.json"
-
 // Report is run.json: the settings and results of a run.
 type Report struct {
 	Weft       string      `json:"weft"`
@@ -70,7 +68,7 @@ func (j *Job) Report(res *Result, version string, read *data.Report) (*Report, e
 	}); err != nil {
 		return nil, fmt.Errorf("write run.json: %w; what was trained is in %s", err, r.Output)
 	}
-	if err := durable.Replace(filepath.Join(j.Dir, "report.html"), r.page); err != nil {
+	if err := durable.Replace(filepath.Join(j.Dir, pageFile), r.page); err != nil {
 		return nil, fmt.Errorf("write report.html: %w; what was trained is in %s", err, r.Output)
 	}
 	return r, nil

@@ -25,6 +25,7 @@ import (
 type Job struct {
 	Config  Config
 	Dir     string
+	Reads   []Place // files and folders that Dir must not be, contain or lie in
 	Model   *model.Frozen
 	Device  device.Device
 	Train   []data.Sample
@@ -118,6 +119,7 @@ type run struct {
 	total    int // steps of the run
 	best     [][]float32
 	events   *events.Writer
+	manifest *manifest                        // of the output folder
 	order    func(epoch int) ([][]int, error) // micro-batches of an epoch, a function of the epoch only
 }
 
@@ -145,14 +147,11 @@ func (r *run) run(ctx context.Context) (*Result, error) {
 	if len(j.Train) == 0 {
 		return nil, fmt.Errorf("%w: no sample to train on", ErrConfig)
 	}
-	unlock, err := lockDir(j.Dir)
+	unlock, err := r.claim()
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
-	if err := sweep(j.Dir); err != nil {
-		return nil, err
-	}
 	defer r.close()
 	if err := r.attach(); err != nil {
 		return nil, err
@@ -163,7 +162,7 @@ func (r *run) run(ctx context.Context) (*Result, error) {
 	if err := r.begin(); err != nil {
 		return nil, err
 	}
-	if r.events, err = events.Create(filepath.Join(r.Dir, "events"), time.Now(), int64(r.at.Step)+1); err != nil {
+	if err := r.createEvents(); err != nil {
 		return nil, err
 	}
 	if r.OnBegin != nil {
@@ -344,10 +343,10 @@ func (r *run) begin() error {
 	r.at.Base, r.at.Data = r.Base, r.Data
 	r.at.Settings, r.at.Config = r.Config.decisive(r.total)
 	if r.Config.Overwrite {
-		return clearDir(r.Dir)
+		return r.clear()
 	}
 	if !r.Config.Resume {
-		return vacant(r.Dir)
+		return nil
 	}
 	path, err := newestCheckpoint(r.Dir)
 	if err != nil {
@@ -358,6 +357,18 @@ func (r *run) begin() error {
 		return nil
 	}
 	return r.restore(path)
+}
+
+// createEvents starts the run's event file, after the manifest lists it.
+func (r *run) createEvents() (err error) {
+	now := time.Now()
+	name := events.FileName(now)
+	r.manifest.Events = append(r.manifest.Events, name)
+	if err := r.manifest.write(r.Dir); err != nil {
+		return err
+	}
+	r.events, err = events.Create(filepath.Join(r.Dir, eventsDir, name), now, int64(r.at.Step)+1)
+	return err
 }
 
 // epochs makes the steps. It returns why the run stopped before the last one, "" if it did not.

@@ -2,7 +2,6 @@
 package settings
 
 import (
-	"cmp"
 	"fmt"
 	"maps"
 	"os"
@@ -44,19 +43,42 @@ func annotate(f *pflag.Flag, key string, values ...string) {
 
 // Renamed says that a flag had an earlier name, which remains valid on the command line (see AcceptNames), as a key of
 // a file and in the name of the variable, and is not listed in the help.
-func Renamed(fs *pflag.FlagSet, flag, earlier string) { annotate(fs.Lookup(flag), earlierOf, earlier) }
+func Renamed(fs *pflag.FlagSet, flag, earlier string) {
+	f := fs.Lookup(flag)
+	annotate(f, earlierOf, earlier)
+	f.Value = &renamed{Value: f.Value}
+}
+
+// renamed is the value of a flag that has an earlier name. It notes how often the command line sets it, and by which
+// earlier name, to find both names given.
+type renamed struct {
+	pflag.Value
+	times   int
+	earlier string
+}
+
+func (r *renamed) Set(s string) error {
+	r.times++
+	return r.Value.Set(s)
+}
 
 // AcceptNames makes fs take each flag with _ for -, too, and by its earlier names.
 func AcceptNames(fs *pflag.FlagSet) {
-	now := map[string]string{}
+	now := map[string]*pflag.Flag{}
 	fs.VisitAll(func(f *pflag.Flag) {
 		for _, earlier := range f.Annotations[earlierOf] {
-			now[earlier] = f.Name
+			now[earlier] = f
 		}
 	})
 	fs.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
 		name = strings.ReplaceAll(name, "_", "-")
-		return pflag.NormalizedName(cmp.Or(now[name], name))
+		if f := now[name]; f != nil {
+			if v, ok := f.Value.(*renamed); ok {
+				v.earlier = name
+			}
+			name = f.Name
+		}
+		return pflag.NormalizedName(name)
 	})
 }
 
@@ -105,7 +127,15 @@ func Resolve(flags *pflag.FlagSet, lookup func(string) (string, bool), known fun
 		}
 		s := Setting{Key: f.Name, Source: "default"}
 		ownFile = ownFile || f.Annotations[ownSetting] != nil
-		env, value, inEnv := fromEnvironment(f, lookup)
+		if v, ok := f.Value.(*renamed); ok && v.times > 1 && v.earlier != "" {
+			failed = fmt.Errorf("--%s and --%s are one setting: give one, once", f.Name, v.earlier)
+			return
+		}
+		env, value, inEnv, err := fromEnvironment(f, lookup)
+		if err != nil {
+			failed = err
+			return
+		}
 		key, v, inFile, err := file.take(path, f)
 		switch {
 		case err != nil:
@@ -137,15 +167,21 @@ func Resolve(flags *pflag.FlagSet, lookup func(string) (string, bool), known fun
 	return out, nil
 }
 
-// fromEnvironment returns the variable that sets f and its value, where there is one.
-func fromEnvironment(f *pflag.Flag, lookup func(string) (string, bool)) (env, value string, ok bool) {
+// fromEnvironment returns the variable that sets f and its value, where there is one; two, under two names, are an
+// error.
+func fromEnvironment(f *pflag.Flag, lookup func(string) (string, bool)) (env, value string, ok bool, err error) {
 	for _, name := range Names(f) {
-		env = variable(f, name)
-		if value, ok = lookup(env); ok && env != "WEFT_ISA" { // the device reads WEFT_ISA itself
-			return env, value, true
+		key := variable(f, name)
+		v, found := lookup(key)
+		if !found || key == "WEFT_ISA" || key == env { // the device reads WEFT_ISA itself
+			continue
 		}
+		if ok {
+			return "", "", false, fmt.Errorf("%s and %s are one setting: give one", env, key)
+		}
+		env, value, ok = key, v, true
 	}
-	return "", "", false
+	return env, value, ok, nil
 }
 
 func set(flags *pflag.FlagSet, name, value, source string) error {
