@@ -145,6 +145,25 @@ func (p place) dump(t testing.TB) string {
 	return b.String()
 }
 
+// verify opens and closes a backup.
+func verify(ctx context.Context, path string) (Manifest, error) {
+	b, err := Open(ctx, path)
+	if err != nil {
+		return Manifest{}, err
+	}
+	return b.Manifest, b.Close()
+}
+
+// restore restores a backup.
+func restore(ctx context.Context, path string, s Store, replace bool) (Manifest, error) {
+	b, err := Open(ctx, path)
+	if err != nil {
+		return Manifest{}, err
+	}
+	err = b.Restore(ctx, s, replace)
+	return b.Manifest, errors.Join(err, b.Close())
+}
+
 // fill gives a place a tenant, a key, usage and three versions of two adapters.
 func (p place) fill(t testing.TB) {
 	t.Helper()
@@ -209,14 +228,14 @@ func testBackup(t *testing.T, a, b, c place) {
 		}
 		_, err = Write(ctx, last.Store, path, "v1")
 		wants(t, "a backup in the place of another", err, ErrExists)
-		if _, err := Verify(ctx, path); err != nil {
+		if _, err := verify(ctx, path); err != nil {
 			t.Fatal(err)
 		}
 		changes, err := to.r.Changes(ctx)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Restore(ctx, path, to.Store, false); err != nil {
+		if _, err := restore(ctx, path, to.Store, false); err != nil {
 			t.Fatal(err)
 		}
 		if got := to.dump(t); got != want {
@@ -228,7 +247,7 @@ func testBackup(t *testing.T, a, b, c place) {
 		if all := to.load(t); len(all) != 3 {
 			t.Errorf("%d versions", len(all))
 		}
-		_, err = Restore(ctx, path, to.Store, false)
+		_, err = restore(ctx, path, to.Store, false)
 		wants(t, "into a store that is not empty", err, ErrExists)
 		if got := to.dump(t); got != want {
 			t.Error("a refused restore has changed something")
@@ -243,7 +262,7 @@ func testBackup(t *testing.T, a, b, c place) {
 	if _, err := b.r.Resolve(ctx, "t", "a", ""); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Restore(ctx, filepath.Join(out, "file.tar"), b.Store, true); err != nil {
+	if _, err := restore(ctx, filepath.Join(out, "file.tar"), b.Store, true); err != nil {
 		t.Fatal(err)
 	}
 	if got := b.dump(t); got != want {
@@ -302,9 +321,9 @@ func TestDamagedBackup(t *testing.T) {
 	target := localPlace(t, t.TempDir())
 	refused := func(what, path string) {
 		t.Helper()
-		_, err := Verify(t.Context(), path)
+		_, err := verify(t.Context(), path)
 		wants(t, what, err, ErrDamaged)
-		_, err = Restore(t.Context(), path, target.Store, false)
+		_, err = restore(t.Context(), path, target.Store, false)
 		wants(t, what, err, ErrDamaged)
 		if left := namesIn(t, target.Dir); strings.Contains(strings.Join(left, " "), "blobs") {
 			t.Fatalf("%s: files are in the store: %v", what, left)
@@ -331,7 +350,7 @@ func TestDamagedBackup(t *testing.T) {
 		if err := os.WriteFile(bad, text, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Verify(t.Context(), bad); err == nil && !padding(whole, at) {
+		if _, err := verify(t.Context(), bad); err == nil && !padding(whole, at) {
 			t.Errorf("a bit is flipped at %d, and nothing is found", at)
 		}
 	}
@@ -358,7 +377,7 @@ func TestDamagedBackup(t *testing.T) {
 			if err := os.WriteFile(path, instead, 0o600); err != nil {
 				return err
 			}
-			if _, err := Verify(t.Context(), folder); err == nil {
+			if _, err := verify(t.Context(), folder); err == nil {
 				t.Errorf("%s is %s, and nothing is found", name, what)
 			}
 		}
@@ -398,11 +417,11 @@ func TestDamagedBackup(t *testing.T) {
 	later := m
 	later.Format = format + 1
 	rewrite(later)
-	if _, err := Verify(t.Context(), folder); err == nil || !strings.Contains(err.Error(), "or a later one") {
+	if _, err := verify(t.Context(), folder); err == nil || !strings.Contains(err.Error(), "or a later one") {
 		t.Errorf("a later format: %v", err)
 	}
 	rewrite(m)
-	if _, err := Restore(t.Context(), folder, target.Store, false); err != nil {
+	if _, err := restore(t.Context(), folder, target.Store, false); err != nil {
 		t.Error(err)
 	}
 }
@@ -516,7 +535,7 @@ func testBackupUnderLoad(t *testing.T, p place, backups int) {
 			continue
 		}
 		to := localPlace(t, t.TempDir())
-		if _, err := Restore(t.Context(), path, to.Store, false); err != nil {
+		if _, err := restore(t.Context(), path, to.Store, false); err != nil {
 			t.Errorf("backup %d: %v", i, err)
 			continue
 		}
@@ -585,7 +604,7 @@ func TestKilledChild(t *testing.T) {
 	p.Blobs = deadlyBlobs{p.Blobs, &left}
 	var err error
 	if os.Getenv("WEFT_TEST_BACKUP_RESTORE") != "" {
-		_, err = Restore(t.Context(), path, p.Store, false)
+		_, err = restore(t.Context(), path, p.Store, false)
 	} else {
 		_, err = Write(t.Context(), p.Store, path, "")
 	}
@@ -649,7 +668,7 @@ func TestKilled(t *testing.T) {
 					t.Errorf("killed at %d: half a file is under the name %s: %v", at, b.Digest, err)
 				}
 			}
-			if _, err := Restore(t.Context(), path, q.Store, false); err != nil {
+			if _, err := restore(t.Context(), path, q.Store, false); err != nil {
 				t.Errorf("again after a kill at %d: %v", at, err)
 			}
 			if got := q.dump(t); got != want {

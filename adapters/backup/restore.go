@@ -69,7 +69,8 @@ func walkFolder(ctx context.Context, path string, with func(f File, in io.Reader
 func walkTar(ctx context.Context, in *tar.Reader, with func(f File, in io.Reader) error) (m Manifest, err error) {
 	head, err := in.Next()
 	if err != nil || head.Name != manifestName {
-		return m, fmt.Errorf("%w: it does not begin with %s: it is not a backup of weft", ErrDamaged, manifestName)
+		return m, fmt.Errorf("%w: it does not begin with %s: it is not a tar file of weft backup, or was cut off",
+			ErrDamaged, manifestName)
 	}
 	if m, err = readManifest(in); err != nil {
 		return m, err
@@ -137,96 +138,97 @@ func readManifest(in io.Reader) (m Manifest, err error) {
 	return m, nil
 }
 
-// Verify reads all of a backup and checks that every file exists and has its SHA-256, and that the database can be
-// opened and names no other file. ErrDamaged, store.ErrNewer.
-func Verify(ctx context.Context, path string) (m Manifest, err error) {
-	work, err := os.MkdirTemp("", "weft-verify-")
-	if err != nil {
-		return m, err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
-	db, m, err := unpack(ctx, path, work)
-	if err != nil {
-		return m, err
-	}
-	return m, db.Close()
+// Backup is a verified backup; Close it.
+type Backup struct {
+	Manifest
+	path string
+	work string    // a temporary folder with the database
+	db   *store.DB // migrated to the current schema
 }
 
-// unpack verifies a backup and opens a copy of its database below work, migrated to the current schema.
-func unpack(ctx context.Context, path, work string) (db *store.DB, m Manifest, err error) {
-	file := filepath.Join(work, databaseName)
-	m, err = walk(ctx, path, func(f File, in io.Reader) error {
+// Open reads all of a backup and checks that every file exists and has its SHA-256, that the database can be opened and
+// that it names no other file. ErrDamaged, store.ErrNewer.
+func Open(ctx context.Context, path string) (b *Backup, err error) {
+	b = &Backup{path: path}
+	if b.work, err = os.MkdirTemp("", "weft-restore-"); err != nil {
+		return nil, err
+	}
+	if err := b.open(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: %w", path, err), b.Close())
+	}
+	return b, nil
+}
+
+// Close removes the temporary files.
+func (b *Backup) Close() error {
+	var err error
+	if b.db != nil {
+		err = b.db.Close()
+	}
+	return errors.Join(err, os.RemoveAll(b.work))
+}
+
+func (b *Backup) open(ctx context.Context) (err error) {
+	file := filepath.Join(b.work, databaseName)
+	b.Manifest, err = walk(ctx, b.path, func(f File, in io.Reader) error {
 		if f.Name != databaseName {
 			return nil // read and checked
 		}
 		return durable.CreateFrom(file, in, 0o600)
 	})
 	if err != nil {
-		return nil, m, fmt.Errorf("%s: %w", path, err)
+		return err
 	}
-	if db, err = store.Open(ctx, file); err != nil {
-		return nil, m, fmt.Errorf("%s: %w", path, err)
+	if b.db, err = store.Open(ctx, file); err != nil {
+		return err
 	}
-	have := make(map[string]int64, len(m.Files))
-	for _, f := range m.Files[1:] {
+	have := make(map[string]int64, len(b.Files))
+	for _, f := range b.Files[1:] {
 		have[f.SHA256] = f.Bytes
 	}
-	blobs, err := adapters.StoredFiles(ctx, db)
-	for _, b := range blobs {
-		if n, ok := have[b.Digest]; !ok || n != b.Bytes {
-			err = fmt.Errorf("%w: the file of %s is missing", ErrDamaged, names.Quote(b.Name))
+	blobs, err := adapters.StoredFiles(ctx, b.db)
+	for _, f := range blobs {
+		if n, ok := have[f.Digest]; !ok || n != f.Bytes {
+			err = fmt.Errorf("%w: the file of %s is missing", ErrDamaged, names.Quote(f.Name))
 		}
 	}
-	if err != nil {
-		return nil, m, errors.Join(fmt.Errorf("%s: %w", path, err), db.Close())
-	}
-	return db, m, nil
+	return err
 }
 
-// Restore restores a backup into a store. It first reads and verifies everything, then puts the files into the store,
-// then the rows, in one transaction. If the process is killed, the store keeps its rows, and garbage collection removes
-// the files to which no row refers. Without replace a store with tenants, keys, adapters or usage is refused with
-// ErrExists; with replace all of its rows are removed. ErrDamaged, store.ErrNewer.
-func Restore(ctx context.Context, path string, s Store, replace bool) (m Manifest, err error) {
+// Restore puts the files into the store, then the rows, in one transaction. If the process is killed, the store keeps
+// its rows, and garbage collection removes the files to which no row refers. Without replace a store with tenants, keys,
+// adapters or usage is refused with ErrExists; with replace all of its rows are removed. ErrDamaged where the backup has
+// changed since Open.
+func (b *Backup) Restore(ctx context.Context, s Store, replace bool) (err error) {
 	if err := mayReplace(ctx, s.DB, replace); err != nil {
-		return m, err
+		return err
 	}
 	r, err := s.registry()
 	if err != nil {
-		return m, err
+		return err
 	}
-	work, err := os.MkdirTemp(filepath.Join(s.Dir, "tmp"), "restore-")
-	if err != nil {
-		return m, err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
-	from, m, err := unpack(ctx, path, work)
-	if err != nil {
-		return m, err
-	}
-	defer func() { err = errors.Join(err, from.Close()) }()
 	hold, err := r.Hold(ctx)
 	if err != nil {
-		return m, err
+		return err
 	}
 	defer func() { err = errors.Join(err, hold.Release(context.WithoutCancel(ctx))) }()
 	defer renew(ctx, hold)()
-	if err := hold.Add(ctx, digests(m.Files[1:])...); err != nil {
-		return m, err
+	if err := hold.Add(ctx, digests(b.Files[1:])...); err != nil {
+		return err
 	}
-	_, err = walk(ctx, path, func(f File, in io.Reader) error {
+	_, err = walk(ctx, b.path, func(f File, in io.Reader) error {
 		if f.Name == databaseName {
 			return nil
 		}
 		return put(ctx, s, f, in)
 	})
 	if err != nil {
-		return m, fmt.Errorf("restore the files of adapters: %w", err)
+		return fmt.Errorf("restore the files of adapters: %w", err)
 	}
-	if err := replaceRows(ctx, s.DB, from, replace); err != nil {
-		return m, fmt.Errorf("restore the database: %w", err)
+	if err := replaceRows(ctx, s.DB, b.db, replace); err != nil {
+		return fmt.Errorf("restore the database: %w", err)
 	}
-	return m, nil
+	return nil
 }
 
 // put puts a blob into the store after its digest was verified.

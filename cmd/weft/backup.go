@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
@@ -64,31 +63,29 @@ func restoreCommand() *cobra.Command {
 		Example: "  weft restore --from /backups/weft-2026-01-31.tar --check\n" +
 			"  weft restore --from /backups/weft-2026-01-31.tar --data /var/lib/weft",
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if from == "" {
 				return usagef("--from is empty: give the folder or file that weft backup wrote")
 			}
 			ctx, stop := untilSignal(cmd.Context())
 			defer stop()
-			if check {
-				m, err := backup.Verify(ctx, from)
-				if err != nil {
-					return fmt.Errorf("check: %w", err)
-				}
-				return printBackup(cmd.OutOrStdout(), asJSON, "complete and undamaged:", from, &m)
-			}
-			if _, err := os.Stat(from); err != nil { // before a store is opened, which would create it
+			b, err := backup.Open(ctx, from) // before the store, which opening would create
+			if err != nil {
 				return fmt.Errorf("restore: %w", err)
 			}
+			defer func() { err = errors.Join(err, b.Close()) }()
+			if check {
+				return printBackup(cmd.OutOrStdout(), asJSON, "complete and undamaged:", from, &b.Manifest)
+			}
 			return node.WithBackupStore(ctx, c, store.Open, func(s backup.Store) error {
-				m, err := backup.Restore(ctx, from, s, replace)
+				err := b.Restore(ctx, s, replace)
 				if errors.Is(err, backup.ErrExists) {
 					return fmt.Errorf("restore: %w: give another --data, or --replace to delete them", err)
 				}
 				if err != nil {
 					return fmt.Errorf("restore: %w", err)
 				}
-				return printBackup(cmd.OutOrStdout(), asJSON, "restored", from, &m)
+				return printBackup(cmd.OutOrStdout(), asJSON, "restored", from, &b.Manifest)
 			})
 		},
 	}

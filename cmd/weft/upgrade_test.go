@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"weft/adapters/backup"
 	"weft/internal/goldens"
 )
 
@@ -142,6 +143,30 @@ func TestUpgrade(t *testing.T) {
 	}
 	checkUpgraded(t, dir)
 	checkUpgraded(t, restored)
+}
+
+// A damaged backup is refused before a store is created for it.
+func TestRestoreOfADamagedBackup(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "backup.tar")
+	if _, err := weft("backup", "--data", previousData(t), "--out", path); err != nil {
+		t.Fatal(err)
+	}
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []int{0, 100, len(whole) / 2} {
+		if err := os.WriteFile(path, whole[:n], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		data := filepath.Join(t.TempDir(), "data")
+		if _, err := weft("restore", "--data", data, "--from", path); !errors.Is(err, backup.ErrDamaged) {
+			t.Errorf("cut to %d bytes: %v", n, err)
+		}
+		if _, err := os.Stat(data); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("cut to %d bytes: %s exists: %v", n, data, err)
+		}
+	}
 }
 
 // A database of a later program is left alone, by every command.
