@@ -46,7 +46,7 @@ func CheckTemplate(dir string) error {
 	return nil
 }
 
-// CheckPEFT returns a Checker of PEFT folders and GGUF adapters with their chat templates. It checks them against base,
+// CheckPEFT returns a Checker of PEFT folders and GGUF adapters with their chat templates and parity files. It checks them against base,
 // whose digest is given; where base is nil, without a base.
 func CheckPEFT(base peft.Base, digest string) Checker {
 	return func(_ context.Context, dir string) (Meta, error) {
@@ -59,6 +59,9 @@ func CheckPEFT(base peft.Base, digest string) Checker {
 		}
 		if err := CheckTemplate(dir); err != nil {
 			return Meta{}, fmt.Errorf("%w: %w: correct or remove it", ErrInvalid, err)
+		}
+		if _, err := peft.ReadParity(dir); err != nil && !errors.Is(err, syscall.ENOTDIR) {
+			return Meta{}, fmt.Errorf("%w: %w", ErrInvalid, err)
 		}
 		m := Meta{Digest: r.Digest, Targets: append(r.Targets, r.Saved...), Params: r.Params, Bytes: r.Bytes,
 			Warnings: r.Warnings}

@@ -65,6 +65,10 @@ func ReadParity(dir string) (*Parity, error) {
 	if err := json.Unmarshal(text, &p); err != nil {
 		return nil, fmt.Errorf("%s: %w", ParityFile, err)
 	}
+	if len(p.Prompts) == 0 {
+		return nil, fmt.Errorf("%s has no prompts, so it verifies nothing: train the adapter again, or delete the file",
+			ParityFile)
+	}
 	if len(p.Prompts) > maxParityPrompts {
 		return nil, fmt.Errorf("%s: %d prompts, at most %d", ParityFile, len(p.Prompts), maxParityPrompts)
 	}

@@ -34,7 +34,8 @@ func TestParity(t *testing.T) {
 	if err := p.Check(next); !errors.Is(err, ErrParity) {
 		t.Errorf("another token: %v", err)
 	}
-	for _, text := range []string{"{", `{"prompts":[{"ids":[],"top":[1],"logprobs":[0]}]}`, `{"prompts":[{"ids":[1],"top":[1],"logprobs":[]}]}`} {
+	for _, text := range []string{"{", `{"nonsense":true}`, `{"prompts":null}`,
+		`{"prompts":[{"ids":[],"top":[1],"logprobs":[0]}]}`, `{"prompts":[{"ids":[1],"top":[1],"logprobs":[]}]}`} {
 		if err := os.WriteFile(filepath.Join(dir, ParityFile), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}

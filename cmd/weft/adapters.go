@@ -270,8 +270,9 @@ func adaptersAddCommand() *cobra.Command {
 		Short: "Copy a PEFT folder or a GGUF adapter into the store as the current version of TENANT/NAME",
 		Long: "Copy a PEFT folder or a GGUF adapter into the store as the current version of TENANT/NAME. DIR is not " +
 			"needed afterwards.\n" +
-			"With --model the adapter is checked against that model as a server does it. Without --model only the " +
-			"adapter itself is checked, and a server whose model it does not fit refuses it when it is first used.",
+			"With --model its tensors are checked against that model's, as a server does it; a server also runs the " +
+			"parity check, when it first loads the adapter. Without --model only the adapter itself is checked, and " +
+			"a server whose model it does not fit refuses it when it is first used.",
 		Example: "  weft adapters add acme/support runs/support/adapter --model SmolLM2-135M-Instruct",
 		Args:    cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
