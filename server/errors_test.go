@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -237,5 +238,42 @@ func TestStatusesStandInOneFile(t *testing.T) {
 			}
 			return true
 		})
+	}
+}
+
+// docs/api.md names every code of an error.
+func TestErrorCodesAreDocumented(t *testing.T) {
+	doc, err := os.ReadFile("../docs/api.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	codes := map[string]bool{}
+	for _, row := range errorTable {
+		codes[row.code] = true
+	}
+	files, err := filepath.Glob("openai/*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	invalid := regexp.MustCompile(`Code: +"(\w+)"|Invalid\([^,\n]+, "(\w+)",`)
+	for _, file := range append(files, "errors.go", "resolve.go") {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		for _, m := range invalid.FindAllStringSubmatch(string(text), -1) {
+			codes[m[1]+m[2]] = true
+		}
+	}
+	if !codes["invalid_json"] || !codes["internal_error"] || len(codes) < 30 {
+		t.Errorf("found only %v", codes)
+	}
+	for code := range codes {
+		if !strings.Contains(string(doc), "`"+code+"`") {
+			t.Errorf("docs/api.md does not name `%s`", code)
+		}
 	}
 }
