@@ -2,7 +2,8 @@
 SHELL       := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-export GOFLAGS := -buildvcs=false
+# -trimpath: the build cache does not depend on the checkout's folder, and one compilation of the C kernels serves all
+export GOFLAGS := -buildvcs=false -trimpath
 CACHE    := .cache
 LINT     := $(CACHE)/golangci-lint-v2.15.0
 LINTPKG  := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
@@ -31,7 +32,7 @@ model: setup ## fetch the default model into the user's cache and check its hash
 	@scripts/fetch-model >/dev/null
 
 build: setup ## build bin/weft
-	go build -trimpath $(if $(VERSION),-ldflags "-X main.version=$(VERSION)") -o bin/weft ./cmd/weft
+	go build $(if $(VERSION),-ldflags "-X main.version=$(VERSION)") -o bin/weft ./cmd/weft
 
 serve: build model ## serve the default model (or MODEL=REF) on LISTEN=127.0.0.1:8000
 	exec bin/weft serve $(if $(MODEL),--model $(MODEL)) --listen $(LISTEN)
@@ -116,7 +117,12 @@ check-deploy: ## check docs/deploy with promtool and systemd-analyze, where avai
 release: setup ## binaries, checksums and SBOMs of this version in dist/
 	scripts/release
 
-ci: lint build vulncheck check-deploy test-nocgo test-race test-asan test-isa fuzz docker-steps release test-stores test-clients test-guides test-python test ## everything that CI runs
+ci: ## everything that CI runs, each step with its seconds; the tests come last
+	@for step in lint build vulncheck check-deploy test-nocgo test-race test-asan test-isa fuzz docker-steps release \
+	  test-stores test-clients test-guides test-python; do \
+	  start=$$SECONDS; $(MAKE) --no-print-directory $$step; echo "ci: $$step took $$((SECONDS - start)) s"; done; \
+	  echo "ci: $$SECONDS s before the tests"
+	@$(MAKE) --no-print-directory test
 
 clean: ## remove built files
 	rm -rf bin dist $(CACHE)
