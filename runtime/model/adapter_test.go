@@ -185,7 +185,7 @@ func loadModel(t *testing.T, dev device.Device, src memory, cfg *Config) Model {
 	return m
 }
 
-// A combination of adapters of adapters equals the model with each merged in at its scale.
+// A combination of adapters equals the model with each merged in at its scale.
 func TestCombinationEqualsMerged(t *testing.T) {
 	ids := []int32{7, 100, 3, 9}
 	for name, open := range floatDevices(t) {
