@@ -113,7 +113,6 @@ type architecture struct {
 	name      string
 	hfTypes   []string // model_type of config.json
 	gguf      []string // general.architecture
-	headDim   int      // head_dim where config.json has none; 0: hidden size over heads
 	configure func(*Config, *hfConfig) error
 	fromGGUF  func(*Config, ggufMeta) error
 }

@@ -10,16 +10,15 @@ import (
 // Gemma 2: embeddings scaled by sqrt(H), norms of (1+w) around attention and MLP, GeGLU, soft caps on scores and
 // logits, every second layer slides (Gemma Team 2024, arXiv:2408.00118).
 var gemma2Arch = architecture{
-	name: "gemma2", hfTypes: []string{"gemma2"}, gguf: []string{"gemma2"}, headDim: 256,
+	name: "gemma2", hfTypes: []string{"gemma2"}, gguf: []string{"gemma2"},
 	configure: func(c *Config, h *hfConfig) error {
-		c.Pad = new(int)
 		if err := c.gemma(h); err != nil {
 			return err
 		}
 		if err := c.softcaps(h); err != nil {
 			return err
 		}
-		if err := h.slidingLayers(c, 4096, everyOther); err != nil {
+		if err := h.slidingLayers(c, everyOther); err != nil {
 			return err
 		}
 		return c.oneRope(h)
@@ -37,33 +36,23 @@ func everyOther(layer int) bool { return layer%2 == 0 }
 
 // softcaps reads both soft caps.
 func (c *Config) softcaps(h *hfConfig) (err error) {
-	if c.AttnSoftcap, err = h.softcap("attn_logit_softcapping", h.AttnSoftcap, 50); err != nil {
+	if c.AttnSoftcap, err = softcap("attn_logit_softcapping", h.AttnSoftcap); err != nil {
 		return err
 	}
-	c.FinalSoftcap, err = h.softcap("final_logit_softcapping", h.FinalSoftcap, 30)
+	c.FinalSoftcap, err = softcap("final_logit_softcapping", h.FinalSoftcap)
 	return err
 }
 
 // gemma reads the settings that all Gemma models have.
-func (c *Config) gemma(h *hfConfig) (err error) {
-	c.Tied, c.SandwichNorm, c.NormPlusOne = h.tied(true), true, true
+func (c *Config) gemma(h *hfConfig) error {
+	c.SandwichNorm, c.NormPlusOne = true, true
 	c.EmbedScale = float32(math.Sqrt(float64(c.Hidden)))
-	if h.AttentionBias != nil {
-		c.QKVBias, c.OBias = *h.AttentionBias, *h.AttentionBias
-	}
+	c.QKVBias, c.OBias = h.AttentionBias, h.AttentionBias
 	if h.Bidirectional != nil && *h.Bidirectional {
 		return fmt.Errorf("%w: bidirectional attention", ErrUnsupported)
 	}
-	scalar := 256.0
-	if h.QueryScalar != nil {
-		scalar = *h.QueryScalar
-	}
-	c.AttnScale = float32(1 / math.Sqrt(scalar))
-	if h.Activation == nil && h.Act == "" {
-		h.Act = "gelu_pytorch_tanh"
-	}
-	c.Act, err = h.activation()
-	return err
+	c.AttnScale = float32(1 / math.Sqrt(h.QueryScalar))
+	return nil
 }
 
 // gemmaGGUF is gemma for GGUF, whose files store 1+w and no query scale, which depends on the size of the model: only

@@ -6,40 +6,26 @@ import "fmt"
 // the file has it), with norms of query and key heads and two RoPE frequencies: sliding layers turn faster than the
 // full ones (Gemma Team 2025, arXiv:2503.19786).
 var gemma3Arch = architecture{
-	name: "gemma3", hfTypes: []string{"gemma3_text"}, gguf: []string{"gemma3"}, headDim: 256,
+	name: "gemma3", hfTypes: []string{"gemma3_text"}, gguf: []string{"gemma3"},
 	configure: func(c *Config, h *hfConfig) (err error) {
-		c.Pad = new(int)
 		if err := c.gemma(h); err != nil {
 			return err
 		}
 		c.QKNorm = true
-		if c.FinalSoftcap, err = h.softcap("final_logit_softcapping", h.FinalSoftcap, 0); err != nil {
+		if c.FinalSoftcap, err = softcap("final_logit_softcapping", h.FinalSoftcap); err != nil {
 			return err
 		}
-		pattern := 6
-		for _, p := range []*int{h.WindowPattern2, h.WindowPattern} {
-			if p != nil {
-				pattern = *p
-			}
+		if h.WindowPattern < 1 {
+			return fmt.Errorf("%w: sliding_window_pattern is %d", ErrConfig, h.WindowPattern)
 		}
-		if pattern < 1 {
-			return fmt.Errorf("%w: sliding_window_pattern is %d", ErrConfig, pattern)
-		}
-		if err := h.slidingLayers(c, 4096, func(l int) bool { return (l+1)%pattern != 0 }); err != nil {
+		if err := h.slidingLayers(c, func(l int) bool { return (l+1)%h.WindowPattern != 0 }); err != nil {
 			return err
 		}
-		global, local := h.Theta, h.LocalTheta
-		if global == nil {
-			global = new(1e6)
-		}
-		if local == nil {
-			local = new(10000.0)
-		}
-		all, err := h.rope(c, full, global, true)
+		all, err := h.rope(c, full, h.Theta)
 		if err != nil {
 			return err
 		}
-		near, err := h.rope(c, sliding, local, false)
+		near, err := h.rope(c, sliding, h.LocalTheta)
 		c.Ropes = []Rope{all, near}
 		c.slideRopes()
 		return err

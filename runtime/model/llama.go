@@ -4,20 +4,14 @@ package model
 // window where the configuration says so (Touvron et al. 2023, arXiv:2302.13971; Jiang et al. 2023, arXiv:2310.06825).
 var llamaArch = architecture{
 	name: "llama", hfTypes: []string{"llama", "mistral"}, gguf: []string{"llama"},
-	configure: func(c *Config, h *hfConfig) (err error) {
-		c.Tied = h.tied(false)
-		if h.AttentionBias != nil {
-			c.QKVBias, c.OBias = *h.AttentionBias, *h.AttentionBias
-		}
-		c.MLPBias = h.MLPBias
-		if c.Act, err = h.activation(); err != nil {
-			return err
-		}
-		if h.ModelType == "mistral" {
-			if err := h.slidingLayers(c, 4096, func(int) bool { return true }); err != nil {
+	configure: func(c *Config, h *hfConfig) error {
+		if h.ModelType == "mistral" { // whose class has no biases, whatever the file says
+			if err := h.everyLayer(c); err != nil {
 				return err
 			}
+			return c.oneRope(h)
 		}
+		c.QKVBias, c.OBias, c.MLPBias = h.AttentionBias, h.AttentionBias, h.MLPBias
 		return c.oneRope(h)
 	},
 	fromGGUF: func(c *Config, m ggufMeta) error {
@@ -31,7 +25,7 @@ var llamaArch = architecture{
 
 // oneRope reads the RoPE of a model with one RoPE for all layers.
 func (c *Config) oneRope(h *hfConfig) error {
-	r, err := h.rope(c, "", h.Theta, true)
+	r, err := h.rope(c, "", h.Theta)
 	c.Ropes = []Rope{r}
 	return err
 }

@@ -7,20 +7,10 @@ import "fmt"
 // 2024, arXiv:2402.13753).
 var phi3Arch = architecture{
 	name: "phi3", hfTypes: []string{"phi3"}, gguf: []string{"phi3"},
-	configure: func(c *Config, h *hfConfig) (err error) {
-		c.Pad = new(int)
-		*c.Pad = 32000
-		c.Tied, c.Fused = h.tied(false), true
-		if c.Act, err = h.activation(); err != nil {
+	configure: func(c *Config, h *hfConfig) error {
+		c.Fused = true
+		if err := h.everyLayer(c); err != nil {
 			return err
-		}
-		if h.RMSEps == nil {
-			c.RMSEps = 1e-5
-		}
-		if h.Window != nil {
-			if err := h.slidingLayers(c, 0, func(int) bool { return true }); err != nil {
-				return err
-			}
 		}
 		return c.oneRope(h)
 	},

@@ -4,11 +4,8 @@ package model
 // unless use_sliding_window says so.
 var qwen2Arch = architecture{
 	name: "qwen2", hfTypes: []string{"qwen2"}, gguf: []string{"qwen2"},
-	configure: func(c *Config, h *hfConfig) (err error) {
-		c.Tied, c.QKVBias = h.tied(false), true
-		if c.Act, err = h.activation(); err != nil {
-			return err
-		}
+	configure: func(c *Config, h *hfConfig) error {
+		c.QKVBias = true
 		if err := h.qwenWindows(c); err != nil {
 			return err
 		}
@@ -22,12 +19,8 @@ var qwen2Arch = architecture{
 
 // qwenWindows slides the layers from max_window_layers on, if sliding is on at all.
 func (h *hfConfig) qwenWindows(c *Config) error {
-	if h.UseWindow == nil || !*h.UseWindow {
-		return nil
+	if !h.UseWindow {
+		h.Window = nil
 	}
-	from := 28
-	if h.MaxWindow != nil {
-		from = *h.MaxWindow
-	}
-	return h.slidingLayers(c, 4096, func(l int) bool { return l >= from })
+	return h.slidingLayers(c, func(l int) bool { return l >= h.MaxWindow })
 }

@@ -27,7 +27,7 @@ func TestReadConfig(t *testing.T) {
 	if _, err := ConfigOf(dir, nil); err == nil || !strings.Contains(err.Error(), "more than 16777216") {
 		t.Errorf("a large file: %v", err)
 	}
-	for text, place := range map[string]string{`{"hidden_size": "x"}`: "at byte 19", `{"hidden_size": 1`: "at byte 17", `{"a" 1}`: "at byte 6"} {
+	for text, place := range map[string]string{`{"model_type": "llama", "hidden_size": "x"}`: "at byte 42", `{"hidden_size": 1`: "at byte 17", `{"a" 1}`: "at byte 6"} {
 		if _, err := ParseConfig([]byte(text)); err == nil || !strings.Contains(err.Error(), place) {
 			t.Errorf("%s: %v, want %s", text, err, place)
 		}

@@ -1,8 +1,10 @@
 package model
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 )
@@ -36,32 +38,55 @@ var ropeMembers = []string{
 }
 
 // section returns the object that describes the RoPE of one layer kind ("" for models with one kind), in either
-// spelling, or nothing.
-func (h *hfConfig) section(kind string, scaled bool) (ropeJSON, error) {
+// spelling, or nothing. With one kind, rope_scaling comes before rope_parameters; with two, its members replace those of
+// the full layers.
+func (h *hfConfig) section(kind string) (ropeJSON, error) {
 	var j ropeJSON
-	raw := h.Parameters
-	if isNull(raw) && scaled {
-		raw = h.Scaling
+	object := func(raw json.RawMessage) (members map[string]json.RawMessage, err error) {
+		if !isNull(raw) {
+			err = json.Unmarshal(raw, &members)
+		}
+		if err != nil {
+			err = fmt.Errorf("%w: RoPE parameters: %w", ErrConfig, err)
+		}
+		return members, err
 	}
-	if isNull(raw) {
-		return j, nil
+	parameters, err := object(h.Parameters)
+	if err != nil {
+		return j, err
 	}
-	var members map[string]json.RawMessage
-	if err := json.Unmarshal(raw, &members); err != nil {
-		return j, fmt.Errorf("%w: RoPE parameters: %w", ErrConfig, err)
+	scaling, err := object(h.Scaling)
+	if err != nil {
+		return j, err
 	}
-	if !isNull(h.Parameters) && kind != "" {
-		raw, members = members[kind], nil
-		if err := json.Unmarshal(raw, &members); err != nil || isNull(raw) {
+	if kind != "" {
+		if len(parameters) > 0 && parameters[full] == nil && parameters[sliding] == nil {
 			return j, fmt.Errorf("%w: rope_parameters has no object %s", ErrConfig, kind)
 		}
+		if parameters, err = object(parameters[kind]); err != nil {
+			return j, err
+		}
+		if kind == full && len(scaling) > 0 {
+			merged := maps.Clone(parameters)
+			if merged == nil {
+				merged = map[string]json.RawMessage{}
+			}
+			maps.Copy(merged, scaling)
+			parameters = merged
+		}
+	} else if len(scaling) > 0 {
+		parameters = scaling
 	}
-	for name, value := range members {
+	for name, value := range parameters {
 		if !slices.Contains(ropeMembers, name) && !isNull(value) {
 			return j, fmt.Errorf("%w: the RoPE parameter %q is not understood", ErrUnsupported, name)
 		}
 	}
-	if err := json.Unmarshal(raw, &j); err != nil {
+	raw, err := json.Marshal(parameters)
+	if err == nil {
+		err = json.Unmarshal(raw, &j)
+	}
+	if err != nil {
 		return j, fmt.Errorf("%w: RoPE parameters: %w", ErrConfig, err)
 	}
 	if j.Type == "" {
@@ -70,21 +95,30 @@ func (h *hfConfig) section(kind string, scaled bool) (ropeJSON, error) {
 	return j, nil
 }
 
-// rope reads the parameters of one layer kind; theta is transformers 4's for that kind, scaled says whether
-// rope_scaling is for it. It raises c.MaxContext to what a yarn factor reaches.
-func (h *hfConfig) rope(c *Config, kind string, theta *float64, scaled bool) (Rope, error) {
-	j, err := h.section(kind, scaled)
+// rope reads the parameters of one layer kind; theta is the value of that kind outside of the object. It raises
+// c.MaxContext to what a yarn factor reaches.
+func (h *hfConfig) rope(c *Config, kind string, theta float64) (Rope, error) {
+	j, err := h.section(kind)
 	if err != nil {
 		return Rope{}, err
 	}
 	r := Rope{
-		Kind: "default", Rot: c.HeadDim, Theta: or(j.Theta, or(theta, 10000)),
-		Original: or(h.Original, or(j.Original, c.MaxContext)), Scale: 1,
+		Kind: "default", Rot: c.HeadDim, Theta: or(j.Theta, theta), Original: or(j.Original, c.MaxContext), Scale: 1,
 	}
-	if partial := or(j.Partial, or(h.Partial, 1)); partial > 0 && partial <= 1 {
-		r.Rot = int(float64(c.HeadDim) * partial)
-	} else {
+	if kind == "" {
+		r.Original = or(h.Original, r.Original)
+	}
+	partial := or(j.Partial, or(h.Partial, 1))
+	if !(partial > 0 && partial <= 1) {
 		return r, fmt.Errorf("%w: partial_rotary_factor is %v, expected more than 0, at most 1", ErrConfig, partial)
+	}
+	if c.Fused { // Phi-3, the only class whose attention rotates a part of a head
+		r.Rot = int(float64(c.HeadDim) * partial)
+		if j.Type == "yarn" { // what its first files called longrope
+			j.Type = "longrope"
+		}
+	} else if partial < 1 && j.Type != "" && j.Type != "default" {
+		return r, fmt.Errorf("%w: partial_rotary_factor %v with RoPE type %q", ErrUnsupported, partial, j.Type)
 	}
 	switch j.Type {
 	case "", "default":
@@ -94,8 +128,9 @@ func (h *hfConfig) rope(c *Config, kind string, theta *float64, scaled bool) (Ro
 	case "llama3":
 		r.Kind, r.Factor, r.Low, r.High = j.Type, or(j.Factor, 0), or(j.Low, 0), or(j.High, 0)
 	case "yarn":
-		r.Kind, r.Factor, r.Fast, r.Slow, r.Truncate = j.Type, or(j.Factor, 0), or(j.Fast, 32), or(j.Slow, 1),
+		r.Kind, r.Factor, r.Truncate = j.Type, or(j.Factor, float64(c.MaxContext)/float64(max(1, r.Original))),
 			or(j.Truncate, true)
+		r.Fast, r.Slow = cmp.Or(or(j.Fast, 0), 32), cmp.Or(or(j.Slow, 0), 1)
 		r.Scale = yarnMagnitude(r.Factor, 1)
 		if a, b := or(j.MScale, 0), or(j.MScaleAll, 0); a != 0 && b != 0 {
 			r.Scale = yarnMagnitude(r.Factor, a) / yarnMagnitude(r.Factor, b)
@@ -103,10 +138,7 @@ func (h *hfConfig) rope(c *Config, kind string, theta *float64, scaled bool) (Ro
 		c.MaxContext = max(c.MaxContext, int(min(maxContext, float64(r.Original)*r.Factor)))
 	case "longrope", "su":
 		r.Kind, r.Short, r.Long = "longrope", j.Short, j.Long
-		if j.Original == nil && h.Original == nil {
-			return r, fmt.Errorf("%w: longrope without original_max_position_embeddings", ErrConfig)
-		}
-		r.Scale = longropeScale(or(j.Factor, float64(c.MaxContext)/float64(r.Original)), r.Original)
+		r.Scale = longropeScale(or(j.Factor, float64(c.MaxContext)/float64(max(1, r.Original))), r.Original)
 	default:
 		return r, fmt.Errorf("%w: RoPE type %q; supported are default, linear, dynamic, llama3, yarn, longrope",
 			ErrUnsupported, j.Type)

@@ -5,6 +5,7 @@
   transformers   loads what full finetuning writes and computes them too
   TensorBoard    reads the events: the figures of run.json
   Jinja2         renders the templates of jinja_cases.py, in transformers' environment, as package jinja does
+  transformers   makes of a drawn config.json what package model does (config_cases.py)
   bitsandbytes   dequantizes weft's NF4 and FP4, plain and with double quantization, to the same values bit for bit, and
                  chooses the same codes for the same weights
 
@@ -30,6 +31,7 @@ import transformers
 from peft import LoraConfig, PeftModel, get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
+import config_cases
 import jinja_cases
 import tiny_models
 
@@ -279,6 +281,7 @@ def main():
     a = p.parse_args()
     check = Checks(a.only)
     check("Jinja2", jinja_cases.check, a.jinja)
+    config_cases.run(check, a)
     text = pathlib.Path("README.md").read_text().split("\n\n")
     with tempfile.TemporaryDirectory() as t:
         work = pathlib.Path(t)
