@@ -130,8 +130,12 @@ func ParseConfig(text []byte) (*Config, error) {
 			return nil, fmt.Errorf("%w: config.json: %w", ErrUnsupported, err)
 		}
 	}
-	if len(h.Architectures) > 0 &&
-		!slices.ContainsFunc(h.Architectures, func(n string) bool { return strings.HasSuffix(n, "ForCausalLM") }) {
+	// "LlamaModel" is the bare decoder, whose head is its embedding or beside it
+	causal := func(n string) bool {
+		return strings.HasSuffix(n, "Model") || strings.HasSuffix(n, "ForCausalLM") ||
+			strings.HasSuffix(n, "ForCausalLMWithValueHead")
+	}
+	if len(h.Architectures) > 0 && !slices.ContainsFunc(h.Architectures, causal) {
 		return nil, fmt.Errorf("%w: %q is no causal language model", ErrUnsupported, h.Architectures)
 	}
 	for i, t := range h.LayerTypes {

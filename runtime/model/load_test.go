@@ -157,6 +157,37 @@ func TestLoadRefuses(t *testing.T) {
 }
 
 // A device that runs out of memory at any point of loading is left without a byte in use.
+// Tensors that cannot change what the model computes are passed over; all others are refused by name.
+func TestLoadExtraTensors(t *testing.T) {
+	for name, taken := range map[string]bool{
+		"v_head.summary.weight": true, "v_head.summary.bias": true, "score.weight": true,
+		"model.layers.0.self_attn.k_scale": true, "model.layers.0.self_attn.attn.v_scale": true,
+		"model.layers.0.self_attn.k_proj.k_scale": true, "model.layers.1.self_attn.v_proj.output_scale": true,
+		"model.layers.0.self_attn.masked_bias": true, "model.layers.0.self_attn.rotary_emb.inv_freq": true,
+		"model.layers.0.self_attn.rotary_emb.cos_cached": true, "model.rotary_emb.inv_freq": true,
+		"model.layers.0.self_attn.q_proj._extra_state": true, "model.embed_tokens.position_ids": true,
+		"model.layers.0.self_attn.q_proj.bias": false, "model.layers.0.self_attn.bias": false,
+		"model.layers.0.self_attn.q_proj.weight_scale": false, "model.layers.0.self_attn.q_proj.input_scale": false,
+		"model.layers.2.input_layernorm.weight": false, "lm_head.bias": false, "model.layers.0.self_attn.q_norm.weight": false,
+		"model.layers.0.self_attn.q_proj.lora_A.weight": false, "scores.weight": false,
+	} {
+		src, cfg := tiny(t)
+		src.random(rand.New(rand.NewPCG(1, 2)), name, 64)
+		m, err := Load(src, cfg, ref.New(ref.Options{}), Options{MaxBatchTokens: 8, MaxLogitRows: 1})
+		if taken != (err == nil) || err != nil && !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if m != nil {
+			m.Close()
+		}
+	}
+	src, cfg := tiny(t)
+	src.random(rand.New(rand.NewPCG(1, 2)), "model.layers.0.self_attn.bias", 1, 1, 8, 8) // a causal mask
+	if _, err := Load(src, cfg, ref.New(ref.Options{}), Options{MaxBatchTokens: 8, MaxLogitRows: 1}); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestLoadOutOfMemory(t *testing.T) {
 	src, cfg := tiny(t)
 	for limit := int64(1 << 10); ; limit += 40_000 {

@@ -62,6 +62,9 @@ func Describe(path string) (*Description, error) {
 	if q, ok := s.(*Quantized); ok {
 		files = q.tensorFiles
 	}
+	if p, ok := files.(*plain); ok {
+		files = p.tensorFiles
+	}
 	switch s := files.(type) {
 	case *GGUF:
 		d.Kind, d.Architecture = fmt.Sprintf("GGUF v%d", s.Version()), s.Architecture()

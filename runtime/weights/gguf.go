@@ -1,6 +1,7 @@
 package weights
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -16,26 +17,44 @@ import (
 type GGUF struct {
 	m       *mapping
 	header  *ggufHeader
+	parts   []*GGUF // the further files of a split model
 	tensors map[string]ggufTensor
 }
 
-// OpenGGUF maps a GGUF file (version 2 or 3, little-endian) and checks all of its header.
+// OpenGGUF maps a GGUF file (version 2 or 3, little-endian) and checks all of its header. path may be the first file of
+// a split model, as llama.cpp's gguf-split writes it; the others are expected beside it.
 func OpenGGUF(path string) (*GGUF, error) {
 	m, err := openMapping(path)
 	if err != nil {
 		return nil, fmt.Errorf("open GGUF: %w", err)
 	}
-	return openedGGUF(m)
+	g, err := openedGGUF(m)
+	if err != nil {
+		return nil, err
+	}
+	if err := g.openParts(path); err != nil {
+		g.Close()
+		return nil, fmt.Errorf("open GGUF: %s: %w", path, err)
+	}
+	return g, nil
 }
 
-// NewGGUF is OpenGGUF for a regular file that the caller has opened and checked. It owns f from then on, also after an
-// error.
+// NewGGUF is OpenGGUF for a regular file that the caller has opened and checked, and which must not be split. It owns f
+// from then on, also after an error.
 func NewGGUF(f *os.File) (*GGUF, error) {
 	m, err := newMapping(f)
 	if err != nil {
 		return nil, fmt.Errorf("open GGUF: %w", err)
 	}
-	return openedGGUF(m)
+	g, err := openedGGUF(m)
+	if err != nil {
+		return nil, err
+	}
+	if n := g.splitCount(); n > 1 {
+		g.Close()
+		return nil, fmt.Errorf("open GGUF: %s: %w: it is one of %d files of a split", m.path, ErrUnsupported, n)
+	}
+	return g, nil
 }
 
 func openedGGUF(m *mapping) (*GGUF, error) {
@@ -72,7 +91,7 @@ func (g *GGUF) rename() error {
 		if heads > 0 && t.shape[0]%(2*heads) != 0 {
 			return fmt.Errorf("tensor %q: %d rows are not %d heads of an even size", t.name, t.shape[0], heads)
 		}
-		t.heads = heads
+		t.heads, t.m = heads, g.m
 		g.tensors[name] = t
 	}
 	return nil
@@ -104,7 +123,7 @@ func (g *GGUF) Info(name string) (Info, bool) {
 	if !ok {
 		return Info{}, false
 	}
-	return Info{Shape: slices.Clone(t.shape), Format: t.typ.String(), Bytes: int64(t.end - t.begin), File: g.m.path},
+	return Info{Shape: slices.Clone(t.shape), Format: t.typ.String(), Bytes: int64(t.end - t.begin), File: t.m.path},
 		true
 }
 
@@ -116,7 +135,7 @@ func (g *GGUF) Matrix(name string) (*quant.Matrix, error) {
 		return nil, err
 	}
 	var mat *quant.Matrix
-	err = g.m.read(func() (err error) {
+	err = t.m.read(func() (err error) {
 		mat, err = quant.DecodeGGML(t.typ, g.rows(t), t.shape[0], t.shape[1])
 		if err != nil {
 			return fmt.Errorf("%w: %w", ErrUnsupported, err)
@@ -124,7 +143,7 @@ func (g *GGUF) Matrix(name string) (*quant.Matrix, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("%s: tensor %q: %w", g.m.path, name, err)
+		return nil, fmt.Errorf("%s: tensor %q: %w", t.m.path, name, err)
 	}
 	return mat, nil
 }
@@ -136,12 +155,12 @@ func (g *GGUF) Vector(name string) ([]float32, error) {
 		return nil, err
 	}
 	var out []float32
-	err = g.m.read(func() (err error) {
+	err = t.m.read(func() (err error) {
 		out, err = floats(t.typ.String(), g.rows(t))
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("%s: tensor %q: %w", g.m.path, name, err)
+		return nil, fmt.Errorf("%s: tensor %q: %w", t.m.path, name, err)
 	}
 	return out, nil
 }
@@ -153,22 +172,28 @@ func (g *GGUF) Bytes(name string, use func(data []byte) error) error {
 	if !ok {
 		return fmt.Errorf("%s: %w: %q", g.m.path, ErrNoTensor, name)
 	}
-	return g.m.read(func() error { return use(g.rows(t)) })
+	return t.m.read(func() error { return use(g.rows(t)) })
 }
 
 // Hold runs f, which may read slices obtained from Bytes, on this goroutine only; if the file is truncated meanwhile
-// the result is ErrChanged.
+// the result is ErrChanged. It is for files of NewGGUF.
 func (g *GGUF) Hold(f func() error) error { return g.m.read(f) }
 
 // Release implements Source.
 func (g *GGUF) Release(name string) {
 	if t, ok := g.tensors[name]; ok {
-		forget(g.m.data[t.begin:t.end])
+		forget(t.m.data[t.begin:t.end])
 	}
 }
 
-// Close unmaps the file.
-func (g *GGUF) Close() error { return g.m.close() }
+// Close unmaps the file, or all files of a split model.
+func (g *GGUF) Close() error {
+	errs := []error{g.m.close()}
+	for _, p := range g.parts {
+		errs = append(errs, p.Close())
+	}
+	return errors.Join(errs...)
+}
 
 func (g *GGUF) find(name string, rank int) (ggufTensor, error) {
 	t, ok := g.tensors[name]
@@ -177,7 +202,7 @@ func (g *GGUF) find(name string, rank int) (ggufTensor, error) {
 	}
 	if len(t.shape) != rank {
 		return t,
-			fmt.Errorf("%s: tensor %q: %w: shape %v has not %d dimensions", g.m.path, name, ErrKind, t.shape, rank)
+			fmt.Errorf("%s: tensor %q: %w: shape %v has not %d dimensions", t.m.path, name, ErrKind, t.shape, rank)
 	}
 	return t, nil
 }
@@ -185,7 +210,7 @@ func (g *GGUF) find(name string, rank int) (ggufTensor, error) {
 // rows returns the stored bytes of a tensor with its rows in rotate-half order; they alias the mapping if they were
 // already in that order.
 func (g *GGUF) rows(t ggufTensor) []byte {
-	stored := g.m.data[t.begin:t.end:t.end]
+	stored := t.m.data[t.begin:t.end:t.end]
 	if t.heads == 0 {
 		return stored
 	}

@@ -57,6 +57,7 @@ type ggufTensor struct {
 	shape      []int // outermost first
 	begin, end int
 	heads      int // rows are interleaved for RoPE within this many heads; 0: they are not
+	m          *mapping
 }
 
 // cursor reads little-endian values one after another. After the first failure, which it keeps, every value reads as

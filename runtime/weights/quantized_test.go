@@ -21,7 +21,7 @@ func gptqFolder(t *testing.T, config map[string]string, edit func(map[string]Ten
 	t.Helper()
 	golden := open(t, goldens.Path(t, "train", "E_export", "gptq_linear_actorder.safetensors")).(*Safetensors)
 	tensors := map[string]Tensor{
-		"norm.weight": {"F32", []int{1}, []byte{0, 0, 128, 63}}, "q_proj.bias": {"F16", []int{48}, make([]byte, 96)},
+		"model.norm.weight": {"F32", []int{1}, []byte{0, 0, 128, 63}}, "q_proj.bias": {"F16", []int{48}, make([]byte, 96)},
 		"k_proj.bias": {"F16", []int{1}, []byte{0, 60}},
 	}
 	for _, part := range []string{"qweight", "qzeros", "scales", "g_idx"} {
@@ -61,7 +61,7 @@ func TestGPTQCheckpoint(t *testing.T) {
 		{"config.json": `{}`, "quantize_config.json": `{"bits":4,"group_size":32,"desc_act":true}`},
 	} {
 		src := open(t, gptqFolder(t, config, nil))
-		if names := src.Names(); !slices.Equal(names, []string{"k_proj.bias", "norm.weight", "q_proj.weight"}) {
+		if names := src.Names(); !slices.Equal(names, []string{"k_proj.bias", "model.norm.weight", "q_proj.weight"}) {
 			t.Errorf("names %v", names)
 		}
 		info, ok := src.Info("q_proj.weight")
@@ -82,8 +82,8 @@ func TestGPTQCheckpoint(t *testing.T) {
 		}
 		numtest.Equal(t, "values", got, want)
 		src.Release("q_proj.weight")
-		src.Release("norm.weight")
-		if v, err := src.Vector("norm.weight"); err != nil || v[0] != 1 {
+		src.Release("model.norm.weight")
+		if v, err := src.Vector("model.norm.weight"); err != nil || v[0] != 1 {
 			t.Errorf("plain tensor %v: %v", v, err)
 		}
 	}

@@ -27,8 +27,8 @@ var (
 )
 
 // Source is an opened model: a Hugging Face folder or a GGUF file. Tensor names are Hugging Face names
-// ("model.layers.0.self_attn.q_proj.weight") whatever the file; GGUF's own names and its row order of llama's q and k
-// are translated, so that RoPE is always rotate-half. Safe for concurrent reads; Close unmaps, after which no Matrix
+// ("model.layers.0.self_attn.q_proj.weight") whatever the file: prefixes of wrappers are removed (PlainName), and GGUF's
+// own names and its row order of llama's q and k are translated, so that RoPE is always rotate-half. Safe for concurrent reads; Close unmaps, after which no Matrix
 // that aliases the file may be used.
 type Source interface {
 	// Names lists the tensors, sorted.
@@ -69,7 +69,7 @@ func Open(path string) (Source, error) {
 		if err != nil {
 			return nil, err
 		}
-		return openQuantized(d, path)
+		return openPlain(d, path)
 	}
 	gguf, err := isGGUF(path)
 	if err != nil {
@@ -86,7 +86,7 @@ func Open(path string) (Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	return openQuantized(s, filepath.Dir(path))
+	return openPlain(s, filepath.Dir(path))
 }
 
 func isGGUF(path string) (bool, error) {
