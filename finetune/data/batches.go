@@ -21,10 +21,16 @@ type Grouping struct {
 	InOrder   bool   // the file's order, for evaluation
 }
 
-// Epoch returns the micro-batches of an epoch (from 0) as indices of samples: every sample once. It is a function of
-// its arguments only, so that a run can resume within an epoch by counting. The packs of samples are the same in every
-// epoch; an epoch changes their order.
-func Epoch(samples []Sample, g Grouping, epoch int) ([][]int, error) {
+// Order is the order in which a run sees samples: the micro-batches of every epoch. It is a function of the samples and
+// the grouping only, so that a run can resume within an epoch by counting.
+type Order struct {
+	samples []Sample
+	g       Grouping
+	units   [][]int // what a micro-batch has BatchSize of: packs, or single samples; the same in every epoch
+}
+
+// NewOrder groups samples, which it keeps. Errors: ErrOptions, also for a sample that is longer than a pack.
+func NewOrder(samples []Sample, g Grouping) (*Order, error) {
 	switch {
 	case g.BatchSize < 1 || g.Pack < 0:
 		return nil, fmt.Errorf("%w: batches of %d, packs of %d tokens", ErrOptions, g.BatchSize, g.Pack)
@@ -46,6 +52,31 @@ func Epoch(samples []Sample, g Grouping, epoch int) ([][]int, error) {
 		}
 		units = Pack(lengths, g.Pack)
 	}
+	return &Order{samples, g, units}, nil
+}
+
+// Len returns the number of micro-batches of each epoch.
+func (o *Order) Len() int { return (len(o.units) + o.g.BatchSize - 1) / o.g.BatchSize }
+
+// Most returns a bound of the tokens of a micro-batch of any epoch.
+func (o *Order) Most() (tokens int) {
+	sizes := make([]int, len(o.units))
+	for i, u := range o.units {
+		for _, s := range u {
+			sizes[i] += len(o.samples[s].IDs)
+		}
+	}
+	slices.SortFunc(sizes, func(a, b int) int { return cmp.Compare(b, a) })
+	for _, n := range sizes[:min(o.g.BatchSize, len(sizes))] {
+		tokens += n
+	}
+	return tokens
+}
+
+// Epoch returns the micro-batches of an epoch (from 0) as indices of samples: every sample once. An epoch changes the
+// order of the packs.
+func (o *Order) Epoch(epoch int) [][]int {
+	g, units := o.g, o.units
 	order := make([]int, len(units))
 	for i := range order {
 		order[i] = i
@@ -53,7 +84,7 @@ func Epoch(samples []Sample, g Grouping, epoch int) ([][]int, error) {
 	switch {
 	case g.InOrder:
 	case g.ByLength:
-		order = lengthGrouped(samples, g, epoch)
+		order = lengthGrouped(o.samples, g, epoch)
 	default:
 		order = Shuffle(len(units), g.Seed, epoch)
 	}
@@ -65,7 +96,7 @@ func Epoch(samples []Sample, g Grouping, epoch int) ([][]int, error) {
 		}
 		out = append(out, batch)
 	}
-	return out, nil
+	return out
 }
 
 // NewBatch concatenates the samples of the given indices.

@@ -68,12 +68,16 @@ func TestEpochs(t *testing.T) {
 		{BatchSize: 8, InOrder: true}, {BatchSize: 1000, ByLength: true}} {
 		g.Seed = 7
 		var first [][]int
+		order, err := NewOrder(samples, g)
+		if err != nil {
+			t.Fatal(err)
+		}
 		for epoch := range 2 {
-			batches, err := Epoch(samples, g, epoch)
-			if err != nil {
-				t.Fatal(err)
+			batches := order.Epoch(epoch)
+			again := order.Epoch(epoch)
+			if len(batches) != order.Len() {
+				t.Errorf("%+v: %d micro-batches, Len says %d", g, len(batches), order.Len())
 			}
-			again, _ := Epoch(samples, g, epoch)
 			if !slices.EqualFunc(batches, again, slices.Equal[[]int]) {
 				t.Errorf("%+v: one epoch in two orders", g)
 			}
@@ -135,7 +139,7 @@ func checkLengths(t *testing.T, lengths []int, batches [][]int) {
 func TestEpochRefuses(t *testing.T) {
 	for _, g := range []Grouping{{}, {BatchSize: 1, Pack: -1}, {BatchSize: 1, Pack: 4, ByLength: true},
 		{BatchSize: 1, Pack: 4}} {
-		if _, err := Epoch(samplesOf(5), g, 0); !errors.Is(err, ErrOptions) {
+		if _, err := NewOrder(samplesOf(5), g); !errors.Is(err, ErrOptions) {
 			t.Errorf("%+v: %v", g, err)
 		}
 	}

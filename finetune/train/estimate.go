@@ -13,14 +13,14 @@ import (
 // optimizer's state. It allocates none of it.
 func (j *Job) Estimate(m *model.Config) (int64, error) {
 	r := newRun(j)
-	most, longest, err := r.sizes()
-	if err != nil {
+	if err := r.plan(); err != nil {
 		return 0, err
 	}
 	c := &j.Config
-	g := grad.Config{MaxTokens: most, MaxSample: longest, Checkpoint: c.Checkpointing}
+	g := grad.Config{MaxTokens: r.course.most, MaxSample: r.course.longest, Checkpoint: c.Checkpointing}
 	var params []int
 	var use grad.Adapters
+	var err error
 	if c.Method == "full" {
 		params = grad.Weights(m)
 	} else if params, use, err = c.adapterSizes(m); err != nil {

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"iter"
 	"log/slog"
 	"math"
 	"path/filepath"
@@ -115,17 +114,15 @@ type run struct {
 	opt      *optim.AdamW
 	schedule optim.Schedule
 	at       progress
-	perEpoch int // steps of an epoch
-	total    int // steps of the run
+	course   course
 	best     [][]float32
 	events   *events.Writer
-	manifest *manifest                        // of the output folder
-	order    func(epoch int) ([][]int, error) // micro-batches of an epoch, a function of the epoch only
+	manifest *manifest // of the output folder
+	order    order
 }
 
 func newRun(j *Job) *run {
 	r := &run{Job: j}
-	r.order = func(epoch int) ([][]int, error) { return j.Config.order(j.Train, epoch) }
 	if j.Config.FP16 {
 		r.at.Scaler = optim.NewScaler(0)
 	}
@@ -191,17 +188,16 @@ func (r *run) close() {
 	}
 }
 
-// attach builds the gradients' model with its trained parameters, unless that is done.
+// attach plans the run and builds the gradients' model with its trained parameters, unless that is done.
 func (r *run) attach() (err error) {
 	if r.grad != nil {
 		return nil
 	}
-	c := &r.Config
-	most, longest, err := r.sizes()
-	if err != nil {
+	if err := r.plan(); err != nil {
 		return err
 	}
-	g := grad.Config{MaxTokens: most, MaxSample: longest, Checkpoint: c.Checkpointing, Yield: r.Yield,
+	c := &r.Config
+	g := grad.Config{MaxTokens: r.course.most, MaxSample: r.course.longest, Checkpoint: c.Checkpointing, Yield: r.Yield,
 		Precision: device.Float32, FP16: c.FP16}
 	if c.BF16 {
 		g.Precision = device.BF16
@@ -259,21 +255,11 @@ func (r *run) prepare() (err error) {
 	if err != nil {
 		return err
 	}
-	first, err := r.order(0)
-	if err != nil {
-		return err
-	}
-	// the last step of an epoch takes the remaining micro-batches
-	r.perEpoch = (len(first) + c.Accumulation - 1) / c.Accumulation
-	r.total = c.MaxSteps
-	if r.total == 0 {
-		r.total = int(math.Ceil(c.Epochs * float64(r.perEpoch)))
-	}
 	warmup := c.WarmupSteps
 	if warmup == 0 {
-		warmup = int(math.Ceil(c.WarmupRatio * float64(r.total)))
+		warmup = int(math.Ceil(c.WarmupRatio * float64(r.course.total)))
 	}
-	r.schedule = optim.Schedule{Kind: c.Scheduler, Warmup: min(warmup, r.total), Total: r.total}
+	r.schedule = optim.Schedule{Kind: c.Scheduler, Warmup: min(warmup, r.course.total), Total: r.course.total}
 	if c.Scheduler == "cosine_with_min_lr" {
 		r.schedule.MinLR = c.MinLRRate * c.LearningRate
 	}
@@ -295,53 +281,10 @@ func (r *run) bytes() int64 {
 	return r.Device.InUse(device.Activations) + r.Device.InUse(device.Adapters) + r.opt.Bytes()
 }
 
-// sizes returns the tokens of the largest micro-batch of the run, and of the longest sample. Orders are functions of
-// seed and epoch, so all are known in advance.
-func (r *run) sizes() (most, longest int, err error) {
-	tokens := func(samples []data.Sample, which []int) (n int) {
-		for _, i := range which {
-			n += len(samples[i].IDs)
-			longest = max(longest, len(samples[i].IDs))
-		}
-		return n
-	}
-	for epoch := range r.epochsAhead() {
-		batches, err := r.order(epoch)
-		if err != nil {
-			return 0, 0, err
-		}
-		for _, b := range batches {
-			most = max(most, tokens(r.Train, b))
-		}
-	}
-	for b := range r.evalBatches() {
-		most = max(most, tokens(r.Eval, b))
-	}
-	return most, longest, nil
-}
-
-// epochsAhead bounds the epochs of a run.
-func (r *run) epochsAhead() int {
-	perEpoch := max(1, len(r.Train)/(r.Config.BatchSize*r.Config.Accumulation))
-	if r.Config.MaxSteps > 0 {
-		return r.Config.MaxSteps/perEpoch + 1
-	}
-	return int(math.Ceil(r.Config.Epochs))
-}
-
-// evalBatches are the held-out samples in their order.
-func (r *run) evalBatches() iter.Seq[[]int] {
-	all := make([]int, len(r.Eval))
-	for i := range all {
-		all[i] = i
-	}
-	return slices.Chunk(all, r.Config.BatchSize)
-}
-
 // begin starts from step 0 or from the newest checkpoint.
 func (r *run) begin() error {
 	r.at.Base, r.at.Data = r.Base, r.Data
-	r.at.Settings, r.at.Config = r.Config.decisive(r.total)
+	r.at.Settings, r.at.Config = r.Config.decisive(r.course.total)
 	if r.Config.Overwrite {
 		return r.clear()
 	}
@@ -373,17 +316,13 @@ func (r *run) createEvents() (err error) {
 
 // epochs makes the steps. It returns why the run stopped before the last one, "" if it did not.
 func (r *run) epochs(ctx context.Context) (string, error) {
-	for r.at.Step < r.total {
-		batches, err := r.order(r.at.Epoch)
-		if err != nil {
-			return "", err
-		}
-		for r.at.Within < r.perEpoch && r.at.Step < r.total {
+	for r.at.Step < r.course.total {
+		batches := r.order.Epoch(r.at.Epoch)
+		for r.at.Within < r.course.perEpoch && r.at.Step < r.course.total {
 			if err := ctx.Err(); err != nil {
 				return "", errors.Join(err, r.checkpoint())
 			}
-			first := r.at.Within * r.Config.Accumulation
-			if err := r.step(batches[first:min(first+r.Config.Accumulation, len(batches))]); err != nil {
+			if err := r.step(r.Config.microBatches(batches, r.at.Within)); err != nil {
 				return "", err
 			}
 			if stop, err := r.after(); err != nil || stop != "" {
@@ -396,15 +335,6 @@ func (r *run) epochs(ctx context.Context) (string, error) {
 	return "", nil
 }
 
-// order groups the samples of an epoch into micro-batches.
-func (c *Config) order(samples []data.Sample, epoch int) ([][]int, error) {
-	g := data.Grouping{BatchSize: c.BatchSize, ByLength: c.GroupByLength, Seed: c.Seed}
-	if c.Packing {
-		g.Pack = c.MaxLength
-	}
-	return data.Epoch(samples, g, epoch)
-}
-
 // join returns a micro-batch of samples.
 func join(samples []data.Sample, which []int) *grad.Batch {
 	b := data.NewBatch(samples, which)
@@ -415,7 +345,7 @@ func join(samples []data.Sample, which []int) *grad.Batch {
 func (r *run) step(which [][]int) error {
 	start := time.Now()
 	c := &r.Config
-	info := StepInfo{Step: r.at.Step + 1, Total: r.total, LR: r.schedule.LR(c.LearningRate, r.at.Step-r.at.Skipped)}
+	info := StepInfo{Step: r.at.Step + 1, Total: r.course.total, LR: r.schedule.LR(c.LearningRate, r.at.Step-r.at.Skipped)}
 	lossScale := 1.0
 	if r.at.Scaler != nil {
 		lossScale = r.at.Scaler.Scale
@@ -455,7 +385,7 @@ func (r *run) step(which [][]int) error {
 	}
 	r.at.Step++
 	r.at.Within++
-	info.Epoch = float64(r.at.Epoch) + float64(r.at.Within)/float64(r.perEpoch)
+	info.Epoch = float64(r.at.Epoch) + float64(r.at.Within)/float64(r.course.perEpoch)
 	info.Seconds = time.Since(start).Seconds()
 	r.at.Steps = append(r.at.Steps, info)
 	if r.OnStep != nil {
@@ -506,9 +436,9 @@ func (p *progress) firstLoss() float64 {
 // after evaluates and saves when due, and returns why the run should stop.
 func (r *run) after() (string, error) {
 	c := &r.Config
-	due := r.at.Step == r.total || r.at.Within == r.perEpoch
+	due := r.at.Step == r.course.total || r.at.Within == r.course.perEpoch
 	if c.EvalSteps > 0 {
-		due = r.at.Step == r.total || r.at.Step%c.EvalSteps == 0
+		due = r.at.Step == r.course.total || r.at.Step%c.EvalSteps == 0
 	}
 	stop := ""
 	if len(r.Eval) > 0 && due {
@@ -517,7 +447,7 @@ func (r *run) after() (string, error) {
 			return "", err
 		}
 	}
-	if c.SaveSteps > 0 && r.at.Step%c.SaveSteps == 0 && r.at.Step < r.total {
+	if c.SaveSteps > 0 && r.at.Step%c.SaveSteps == 0 && r.at.Step < r.course.total {
 		return stop, r.checkpoint()
 	}
 	return stop, nil
