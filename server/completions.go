@@ -28,7 +28,7 @@ func renderCompletion(s *Server, _ *resolved, in *openai.CompletionRequest) ([]*
 				return nil, err
 			}
 		} else if in.Echo {
-			pr.text = s.deps.Tokenizer.Decode(given.IDs, in.SkipSpecial)
+			pr.text = s.deps.Tokenizer.DecodeComplete(given.IDs, in.SkipSpecial)
 		}
 		prompts[i] = pr
 	}
@@ -116,10 +116,10 @@ func (r *completionReply) logprobs(ch *choice, prompt []engine.TokenLogprobs,
 	l := r.newCompletionLogprobs()
 	base := 0
 	if r.in.Echo {
-		skipping, whole := r.s.deps.Tokenizer.NewStream(true), r.s.deps.Tokenizer.NewStream(false)
+		skipping, whole := r.s.deps.Tokenizer.NewStream(nil, true), r.s.deps.Tokenizer.NewStream(nil, false)
 		offset, rest := 0, ch.prompt.text
 		for _, t := range prompt {
-			l.add(t, offset)
+			l.add(t, offset+utf8.RuneCountInString(skipping.Held()))
 			text := skipping.Push(t.Token)
 			if s := whole.Push(t.Token); strings.HasPrefix(rest, s) {
 				// also a special token that the prompt spells out; a BOS that the server added is not part of the text

@@ -77,3 +77,22 @@ func TestTokenizeAndBack(t *testing.T) {
 		}
 	}
 }
+
+// TestCompletionContinuesCharacter: a prompt of ids that ends in the middle of a character; the text begins with the
+// whole character, in every kind of answer.
+func TestCompletionContinuesCharacter(t *testing.T) {
+	s := newTest(t, &fakeEngine{reply: "\xa9!"})
+	for _, c := range []struct{ more, want string }{
+		{``, `"text":"é!"`},
+		{`,"echo":true`, `"text":"hé!"`},
+		{`,"logprobs":0`, `"text_offset":[0,1]`},
+		{`,"stop":"é"`, `"text":""`},
+		{`,"stop":"!"`, `"text":"é"`},
+		{`,"stream":true`, `"text":"é"`},
+	} {
+		w := post(s, "/v1/completions", `{"prompt":[104,195],"max_tokens":3`+c.more+`}`)
+		if got := w.Body.String(); w.Code != 200 || !strings.Contains(got, c.want) {
+			t.Errorf("%s: %d %s, want %s", c.more, w.Code, got, c.want)
+		}
+	}
+}

@@ -40,7 +40,10 @@ type Tokenizer interface {
 	// MinTokens returns a lower bound of text's number of tokens without encoding it; 0 where none is known.
 	MinTokens(text string) int
 	Decode(ids []int32, skipSpecial bool) string
-	NewStream(skipSpecial bool) TextStream
+	// DecodeComplete returns the text of ids up to its last complete character.
+	DecodeComplete(ids []int32, skipSpecial bool) string
+	// NewStream returns a stream of the text that follows that of prompt, as DecodeComplete gives it.
+	NewStream(prompt []int32, skipSpecial bool) TextStream
 	// Token returns a token's name in the vocabulary.
 	Token(id int32) string
 	// TokenBytes returns the bytes that a token adds to a text; a byte token adds one.
@@ -49,10 +52,11 @@ type Tokenizer interface {
 	StopIDs() []int32
 }
 
-// TextStream decodes one id after another and never returns part of a character; Flush returns the bytes that it still
-// buffers.
+// TextStream decodes one id after another and never returns part of a character; Held returns the complete characters
+// among what it still buffers, and Flush all of it.
 type TextStream interface {
 	Push(id int32) string
+	Held() string
 	Flush() string
 }
 

@@ -48,7 +48,7 @@ func (fakeTokenizer) Encode(text string, addSpecial bool) []int32 {
 }
 
 func (t fakeTokenizer) Decode(ids []int32, skipSpecial bool) string {
-	s := t.NewStream(skipSpecial)
+	s := t.NewStream(nil, skipSpecial)
 	var b strings.Builder
 	for _, id := range ids {
 		b.WriteString(s.Push(id))
@@ -56,9 +56,25 @@ func (t fakeTokenizer) Decode(ids []int32, skipSpecial bool) string {
 	return b.String() + s.Flush()
 }
 
-func (fakeTokenizer) NewStream(skip bool) TextStream { return &fakeStream{skip: skip} }
-func (t fakeTokenizer) Token(id int32) string        { return string(t.TokenBytes(id)) }
-func (fakeTokenizer) StopIDs() []int32               { return []int32{fakeEOS} }
+func (t fakeTokenizer) DecodeComplete(ids []int32, skipSpecial bool) string {
+	s := &fakeStream{skip: skipSpecial}
+	text := ""
+	for _, id := range ids {
+		text += s.Push(id)
+	}
+	return text
+}
+
+func (fakeTokenizer) NewStream(prompt []int32, skip bool) TextStream {
+	s := &fakeStream{skip: skip}
+	for _, id := range prompt {
+		s.Push(id)
+	}
+	return s
+}
+
+func (t fakeTokenizer) Token(id int32) string { return string(t.TokenBytes(id)) }
+func (fakeTokenizer) StopIDs() []int32        { return []int32{fakeEOS} }
 
 func (fakeTokenizer) TokenBytes(id int32) []byte {
 	switch {
@@ -89,6 +105,8 @@ func (s *fakeStream) Push(id int32) string {
 	s.held = nil
 	return out
 }
+
+func (s *fakeStream) Held() string { return "" }
 
 func (s *fakeStream) Flush() string {
 	out := strings.ToValidUTF8(string(s.held), "\ufffd")

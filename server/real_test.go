@@ -31,8 +31,10 @@ type realTokenizer struct{ *tokenizer.Tokenizer }
 func (t realTokenizer) Encode(text string, addSpecial bool) []int32 {
 	return t.Tokenizer.Encode(text, tokenizer.EncodeOptions{AddSpecial: addSpecial})
 }
-func (t realTokenizer) NewStream(skip bool) TextStream { return t.Tokenizer.NewStream(skip) }
-func (t realTokenizer) Token(id int32) string          { s, _ := t.Tokenizer.Token(id); return s }
+func (t realTokenizer) NewStream(prompt []int32, skip bool) TextStream {
+	return t.Tokenizer.NewStream(prompt, skip)
+}
+func (t realTokenizer) Token(id int32) string { s, _ := t.Tokenizer.Token(id); return s }
 
 // realServer serves stories260K on the reference device.
 func realServer(t *testing.T) (*Server, *engine.Engine) {

@@ -247,7 +247,8 @@ type delta struct {
 
 func (r *request) newChoice(index int, pr *prompt) *choice {
 	pr.cached = -1
-	return &choice{request: r, index: index, prompt: pr, decoder: r.s.deps.Tokenizer.NewStream(r.p.SkipSpecial)}
+	return &choice{request: r, index: index, prompt: pr,
+		decoder: r.s.deps.Tokenizer.NewStream(pr.ids, r.p.SkipSpecial)}
 }
 
 // take consumes one event. Events that arrive after a stop string was found are not sent to the client.
@@ -307,10 +308,12 @@ func (ch *choice) count(id int32) {
 
 // push decodes a token and returns the text that may be sent.
 func (ch *choice) push(ev engine.Event) string {
-	text := ch.decoder.Push(ev.Token)
 	if ev.Logprobs != nil {
-		ch.pending = append(ch.pending, scored{TokenLogprobs: *ev.Logprobs, at: ch.decoded, rune: ch.runes})
+		held := ch.decoder.Held()
+		ch.pending = append(ch.pending, scored{TokenLogprobs: *ev.Logprobs, at: ch.decoded + len(held),
+			rune: ch.runes + utf8.RuneCountInString(held)})
 	}
+	text := ch.decoder.Push(ev.Token)
 	ch.decoded += len(text)
 	ch.runes += utf8.RuneCountInString(text)
 	return ch.search(text)

@@ -47,7 +47,7 @@ func (m *Model) Generate(ctx context.Context, w io.Writer, prompt string, o Gene
 	}
 	defer streams[0].Cancel()
 	g := &Generation{PromptTokens: len(ids)}
-	detok := m.Tokenizer.NewStream(true)
+	detok := m.Tokenizer.NewStream(ids, true)
 	var text strings.Builder
 	emit := func(piece string) error {
 		text.WriteString(piece)

@@ -37,8 +37,8 @@ func (t serverTokenizer) Encode(text string, addSpecial bool) []int32 {
 	return t.Tokenizer.Encode(text, tokenizer.EncodeOptions{AddSpecial: addSpecial})
 }
 
-func (t serverTokenizer) NewStream(skipSpecial bool) server.TextStream {
-	return t.Tokenizer.NewStream(skipSpecial)
+func (t serverTokenizer) NewStream(prompt []int32, skipSpecial bool) server.TextStream {
+	return t.Tokenizer.NewStream(prompt, skipSpecial)
 }
 
 func (t serverTokenizer) Token(id int32) string {

@@ -1,6 +1,8 @@
 package tokenizer
 
 import (
+	"bytes"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -59,19 +61,30 @@ func hexDigit(c byte) (byte, bool) {
 	return 0, false
 }
 
+// decoding is how tokens become text: the steps of tokenizer.json's decoder.
+type decoding struct {
+	byteLevel bool // a token spells bytes by the characters of byteChars
+	spaces    bool // ▁ is a space
+	bytes     bool // <0x0A> is a byte
+	dropMeta  bool // the first token's ▁ are dropped
+	apart     bool // a space stands between tokens
+	lead      int  // spaces dropped at the start of the text
+	leadEach  int  // spaces dropped at the start of each token
+}
+
 // TokenBytes returns the bytes that a token adds to a text, at any position; nil for ids without a token.
 func (t *Tokenizer) TokenBytes(id int32) []byte {
 	piece, ok := t.Token(id)
 	if !ok {
 		return nil
 	}
-	if t.byteLevel {
+	if t.byteLevel || t.decoding.byteLevel {
 		return unspell(piece)
 	}
 	if b, ok := fallbackByte(piece); ok {
 		return []byte{b}
 	}
-	if t.spaces {
+	if t.decoding.spaces {
 		piece = strings.ReplaceAll(piece, meta, " ")
 	}
 	return []byte(piece)
@@ -80,64 +93,26 @@ func (t *Tokenizer) TokenBytes(id int32) []byte {
 // Decode returns the text of ids; skipSpecial leaves special tokens out, unknown ids are left out always. Invalid UTF-8
 // becomes U+FFFD. As in the tokenizers library, special tokens whose spelling normalization changes are not left out.
 func (t *Tokenizer) Decode(ids []int32, skipSpecial bool) string {
+	s := Stream{t: t, skipSpecial: skipSpecial}
 	var text []byte
-	var bytes []byte // a run of fallback bytes
-	flush := func() {
-		if utf8.Valid(bytes) {
-			text = append(text, bytes...)
-		} else {
-			for range bytes { // one for each byte, including those of complete characters
-				text = append(text, "\uFFFD"...)
-			}
-		}
-		bytes = bytes[:0]
-	}
 	for _, id := range ids {
-		piece, ok := t.Token(id)
-		if !ok || skipSpecial && t.special[id] && t.shown[id] == "" {
-			continue
-		}
-		if t.byteLevel {
-			text = append(text, unspell(piece)...)
-			continue
-		}
-		if b, ok := fallbackByte(piece); ok {
-			bytes = append(bytes, b)
-			continue
-		}
-		if len(bytes) > 0 {
-			flush()
-		}
-		text = append(text, t.TokenBytes(id)...)
+		text = s.push(text, id)
 	}
-	if len(bytes) > 0 {
-		flush()
-	}
-	s := lossy(text)
-	if t.stripLead {
-		s = strings.TrimPrefix(s, " ")
-	}
-	return s
+	return string(s.flush(text))
 }
 
-// lossy replaces each maximal part of an ill-formed sequence by U+FFFD (Unicode 15, §3.9, "substitution of maximal
-// subparts").
-func lossy(b []byte) string {
-	if utf8.Valid(b) {
-		return string(b)
+// DecodeComplete returns the text of ids up to its last complete character. It is where a Stream after these ids
+// begins.
+func (t *Tokenizer) DecodeComplete(ids []int32, skipSpecial bool) string {
+	s := Stream{t: t, skipSpecial: skipSpecial}
+	var text []byte
+	for _, id := range ids {
+		text = s.push(text, id)
 	}
-	var out strings.Builder
-	for i := 0; i < len(b); {
-		r, n := utf8.DecodeRune(b[i:])
-		if r != utf8.RuneError || n > 1 {
-			out.Write(b[i : i+n])
-			i += n
-			continue
-		}
-		out.WriteRune(utf8.RuneError)
-		i += maximalPart(b[i:])
+	if held := s.Held(); held != "" {
+		return string(text) + held
 	}
-	return out.String()
+	return string(text[:len(text)-s.replaced*len(replacement)])
 }
 
 // maximalPart returns how many bytes at the start of ill-formed text could begin a character.
@@ -168,46 +143,194 @@ func maximalPart(b []byte) int {
 	return i
 }
 
-// maxHeld bounds the ids that a Stream holds back for a character that never ends.
-const maxHeld = 64
+const replacement = "\uFFFD"
 
-// Stream decodes ids one after another. It is not safe for concurrent use.
+// maxRun bounds the bytes of complete characters that a Stream holds back: the text of scripts that a vocabulary spells
+// in bytes is a single run.
+const maxRun = 12
+
+// Stream decodes ids one after another, without ever returning part of a character: all that it returns is the text
+// that Decode gives. It holds back characters spelled by byte tokens until the run of these ends or is too long, since
+// an invalid byte makes the whole run invalid (as it does for Decode). It is not safe for concurrent use.
 type Stream struct {
 	t           *Tokenizer
 	skipSpecial bool
-	ids         []int32
-	prefix      string // text of ids[:known], already emitted
-	known       int
+	maxRun      int    // 0: no bound
+	tokens      int    // decoded so far
+	stripped    int    // spaces dropped at the start; -1: the text has begun
+	half        []byte // byte-level: the first bytes of a character
+	run         []byte // byte tokens
+	broken      bool   // the run is invalid: its bytes are not held back
+	shown       int    // code points of run's text that are part of the prompt
+	replaced    int    // U+FFFD in place of invalid bytes, without a character behind them
+	first       string // text before what the next token adds
 }
 
-// NewStream returns a Stream at the start of a text.
-func (t *Tokenizer) NewStream(skipSpecial bool) *Stream {
-	return &Stream{t: t, skipSpecial: skipSpecial}
-}
-
-// Push returns the text that id completes, possibly none: bytes that could be half a character are held back. It
-// decodes new ids together with previous ones, since the first token's leading space and runs of byte tokens depend on
-// adjacent tokens.
-func (s *Stream) Push(id int32) string {
-	s.ids = append(s.ids, id)
-	text := s.t.Decode(s.ids, s.skipSpecial)
-	if len(text) <= len(s.prefix) || strings.HasSuffix(text, "\uFFFD") && len(s.ids)-s.known < maxHeld ||
-		!strings.HasPrefix(text, s.prefix) {
-		return ""
+// NewStream returns a Stream of the text that follows prompt's, which may be empty. The text begins behind prompt's last
+// complete character: where prompt ends in the middle of one, the whole character is part of the Stream.
+func (t *Tokenizer) NewStream(prompt []int32, skipSpecial bool) *Stream {
+	s := &Stream{t: t, skipSpecial: skipSpecial}
+	var text []byte
+	for _, id := range prompt {
+		text = s.push(text[:0], id)
 	}
-	out := text[len(s.prefix):]
-	s.ids = append(s.ids[:0], s.ids[s.known:]...)
-	s.prefix = s.t.Decode(s.ids, s.skipSpecial)
-	s.known = len(s.ids)
-	return out
+	if s.shown = utf8.RuneCountInString(s.Held()); s.shown == 0 {
+		s.first = strings.Repeat(replacement, s.replaced)
+	}
+	s.maxRun = maxRun
+	return s
+}
+
+// Push returns the text that id completes, possibly none.
+func (s *Stream) Push(id int32) string {
+	text := s.push([]byte(s.first), id)
+	s.first = ""
+	return string(text)
+}
+
+// Held returns the complete characters that are held back. An invalid byte may still take them back.
+func (s *Stream) Held() string {
+	n := len(s.run) - incomplete(s.run)
+	c := *s
+	return string(skipRunes(c.trim(s.run[:n]), s.shown))
 }
 
 // Flush returns what is still held back, incomplete characters as U+FFFD, and ends the stream.
 func (s *Stream) Flush() string {
-	text := s.t.Decode(s.ids, s.skipSpecial)
-	s.ids = nil
-	if !strings.HasPrefix(text, s.prefix) {
-		return ""
+	text := s.flush([]byte(s.first))
+	s.first = ""
+	return string(text)
+}
+
+// push appends the text that id completes.
+func (s *Stream) push(text []byte, id int32) []byte {
+	t, d := s.t, &s.t.decoding
+	piece, ok := t.Token(id)
+	if !ok || s.skipSpecial && t.special[id] && t.shown[id] == "" {
+		return text
 	}
-	return text[len(s.prefix):]
+	s.tokens++
+	if d.byteLevel {
+		s.half = append(s.half, unspell(piece)...)
+		n := len(s.half) - incomplete(s.half)
+		text = s.add(text, s.half[:n])
+		s.half = append(s.half[:0], s.half[n:]...)
+		return text
+	}
+	if b, ok := fallbackByte(piece); ok && d.bytes {
+		return s.pushByte(text, b)
+	}
+	text = s.endRun(text)
+	s.broken = false
+	if s.tokens == 1 && d.dropMeta {
+		piece = strings.ReplaceAll(piece, meta, "")
+	}
+	if d.spaces {
+		piece = strings.ReplaceAll(piece, meta, " ")
+	}
+	for range d.leadEach {
+		piece = strings.TrimPrefix(piece, " ")
+	}
+	if d.apart && s.tokens > 1 {
+		piece = " " + piece
+	}
+	return s.add(text, []byte(piece))
+}
+
+// pushByte appends the text that a byte token completes: none while its run is valid and short.
+func (s *Stream) pushByte(text []byte, b byte) []byte {
+	s.run = append(s.run, b)
+	n := len(s.run) - incomplete(s.run)
+	switch valid := utf8.Valid(s.run[:n]); {
+	case s.broken || !valid:
+		s.broken = true
+		return s.replace(text)
+	case s.maxRun > 0 && n >= s.maxRun:
+		rest := slices.Clone(s.run[n:])
+		s.run = s.run[:n]
+		text = s.endRun(text)
+		s.run = append(s.run, rest...)
+	}
+	return text
+}
+
+// endRun appends the text of the byte tokens that are held back.
+func (s *Stream) endRun(text []byte) []byte {
+	if !utf8.Valid(s.run) {
+		return s.replace(text)
+	}
+	text = s.add(text, skipRunes(s.trim(s.run), s.shown))
+	s.run, s.shown = s.run[:0], 0
+	return text
+}
+
+// replace appends one U+FFFD for each byte of an invalid run, those of complete characters included.
+func (s *Stream) replace(text []byte) []byte {
+	s.trim(s.run)
+	text = append(text, bytes.Repeat([]byte(replacement), max(len(s.run)-s.shown, 0))...)
+	s.replaced += len(s.run)
+	s.run, s.shown = s.run[:0], 0
+	return text
+}
+
+// trim returns part without the spaces that decoding drops at the start of the text.
+func (s *Stream) trim(part []byte) []byte {
+	for s.stripped >= 0 && len(part) > 0 {
+		if part[0] != ' ' || s.stripped == s.t.decoding.lead {
+			s.stripped = -1
+			break
+		}
+		s.stripped++
+		part = part[1:]
+	}
+	return part
+}
+
+// skipRunes returns text without its first n code points.
+func skipRunes(text []byte, n int) []byte {
+	for ; n > 0; n-- {
+		_, size := utf8.DecodeRune(text)
+		text = text[size:]
+	}
+	return text
+}
+
+// add appends part, which does not end within a character, with invalid bytes replaced.
+func (s *Stream) add(text, part []byte) []byte {
+	part = s.trim(part)
+	for len(part) > 0 {
+		r, n := utf8.DecodeRune(part)
+		if r == utf8.RuneError && n == 1 {
+			s.replaced++
+			text = append(text, replacement...)
+			n = maximalPart(part)
+		} else {
+			s.replaced = 0
+			text = append(text, part[:n]...)
+		}
+		part = part[n:]
+	}
+	return text
+}
+
+// flush appends all that is held back.
+func (s *Stream) flush(text []byte) []byte {
+	text = s.endRun(text)
+	text = s.add(text, s.half)
+	s.half = nil
+	return text
+}
+
+// incomplete returns the number of bytes at the end of b that more bytes could make a character.
+func incomplete(b []byte) int {
+	for n := 1; n < utf8.UTFMax && n <= len(b); n++ {
+		tail := b[len(b)-n:]
+		if utf8.RuneStart(tail[0]) {
+			if !utf8.FullRune(tail) {
+				return n
+			}
+			return 0
+		}
+	}
+	return 0
 }

@@ -90,7 +90,7 @@ func FuzzEncodeDecode(f *testing.F) {
 			if got := tok.Decode(ids, false); complete && got != valid {
 				t.Fatalf("%q came back as %q", valid, got)
 			}
-			stream, all := tok.NewStream(false), ""
+			stream, all := tok.NewStream(nil, false), ""
 			for _, id := range ids {
 				all += stream.Push(id)
 			}

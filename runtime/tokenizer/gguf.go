@@ -108,7 +108,7 @@ func (t *Tokenizer) ggufByteLevel(m map[string]any, p string) error {
 	if pre == "" {
 		pre = "default"
 	}
-	t.byteLevel, t.split = true, splitters[pre]
+	t.byteLevel, t.split, t.decoding.byteLevel = true, splitters[pre], true
 	if t.split == nil {
 		return fmt.Errorf("%w: pre-tokenizer %q; supported are %s", ErrUnsupported, pre,
 			strings.Join(slices.Sorted(maps.Keys(splitters)), ", "))
@@ -152,9 +152,9 @@ func (t *Tokenizer) ggufSentencePiece(m map[string]any, p string, typeOf func(in
 
 // sentencePiece sets up merging by scores.
 func (t *Tokenizer) sentencePiece(scores []float32, typeOf func(int32) int32, prefix bool) {
-	t.spaces, t.stripLead = true, prefix
+	t.spaces, t.decoding = true, decoding{spaces: true, bytes: true}
 	if prefix {
-		t.prefix = prefixAlways
+		t.prefix, t.decoding.lead = prefixAlways, 1
 	}
 	t.bpe.unk, t.bpe.fuseUnk = -1, true
 	t.symbols(true)

@@ -120,21 +120,18 @@ func checkGolden(t *testing.T, tok *Tokenizer, g *golden) {
 	}
 	for _, s := range g.Streaming {
 		ids := g.Cases[s.Case].IDs
-		stream := tok.NewStream(s.SkipSpecial)
+		stream := tok.NewStream(nil, s.SkipSpecial)
 		all := ""
 		for k, id := range ids {
 			if got := tok.Decode(ids[:k+1], s.SkipSpecial); got != s.PrefixDecode[k] {
 				t.Errorf("case %d: prefix %d decodes to %q, want %q", s.Case, k, got, s.PrefixDecode[k])
 			}
-			want := ""
-			if s.DecodeStream[k] != nil {
-				want = *s.DecodeStream[k]
+			all += stream.Push(id)
+			// A run of byte tokens is held back, since another may make it invalid; DecodeStream of tokenizers then fails.
+			if s.DecodeStream[k] != nil && all+stream.Held() != s.PrefixDecode[k] {
+				t.Errorf("case %d: after id %d the text is %q, and %q is held back, want %q", s.Case, k, all,
+					stream.Held(), s.PrefixDecode[k])
 			}
-			got := stream.Push(id)
-			if got != want {
-				t.Errorf("case %d: id %d streams %q, want %q", s.Case, k, got, want)
-			}
-			all += got
 		}
 		all += stream.Flush()
 		if len(ids) > 0 && all != s.PrefixDecode[len(ids)-1] {

@@ -61,7 +61,9 @@ type hfStep struct {
 	UseRegex         *bool           `json:"use_regex"`
 	Behavior         string          `json:"behavior"`
 	Scheme           string          `json:"prepend_scheme"`
+	Replacement      string          `json:"replacement"`
 	Start            int             `json:"start"`
+	Stop             int             `json:"stop"`
 	Single           []struct {
 		SpecialToken *struct {
 			ID string `json:"id"`

@@ -101,15 +101,27 @@ func (t *Tokenizer) decoderSteps(h *hfTokenizer) error {
 	if err != nil {
 		return err
 	}
+	d := &t.decoding
+	d.apart = h.Decoder == nil
+	fused := false
 	for _, s := range all {
 		switch literal, _ := s.pattern(); {
-		case s.Type == "ByteLevel" || s.Type == "ByteFallback" || s.Type == "Fuse":
+		case s.Type == "ByteLevel":
+			d.byteLevel = true
+		case s.Type == "ByteFallback":
+			d.bytes = true
+		case s.Type == "Fuse":
+			fused = true
 		case s.Type == "Replace" && literal == meta && s.Content == " ":
-			t.spaces = true
-		case s.Type == "Strip" && s.Content == " ":
-			t.stripLead = s.Start > 0
-		case s.Type == "Metaspace":
-			t.stripLead = t.prefix != prefixNone
+			d.spaces = true
+		case s.Type == "Strip" && s.Content == " " && s.Start >= 0 && s.Start <= maxAround && s.Stop == 0:
+			if fused {
+				d.lead = s.Start
+			} else {
+				d.leadEach = s.Start
+			}
+		case s.Type == "Metaspace" && (s.Replacement == meta || s.Replacement == ""):
+			d.spaces, d.dropMeta = true, s.Scheme != "never" && (s.AddPrefixSpace == nil || *s.AddPrefixSpace)
 		default:
 			return fmt.Errorf("%w: decoder %q", ErrUnsupported, s.Type)
 		}

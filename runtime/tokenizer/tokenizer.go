@@ -53,8 +53,8 @@ type Tokenizer struct {
 	split     splitter // byte-level: splits text into words
 	nfc       bool
 	prefix    prefixMode
-	stripLead bool // decoding drops the space that the prefix put
-	spaces    bool // spaces become ▁ and back
+	spaces    bool // spaces become ▁
+	decoding  decoding
 
 	longest   int    // the most bytes of text in one token; 0: no bound
 	vanishing []byte // bytes of text that become no token

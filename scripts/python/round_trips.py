@@ -6,6 +6,7 @@
   TensorBoard    reads the events: the figures of run.json
   Jinja2         renders the templates of jinja_cases.py, in transformers' environment, as package jinja does
   transformers   makes of a drawn config.json what package model does (config_cases.py)
+  tokenizers     decodes the ids of completions to the texts that weft answers, prompts of random ids included
   bitsandbytes   dequantizes weft's NF4 and FP4, plain and with double quantization, to the same values bit for bit, and
                  chooses the same codes for the same weights
 
@@ -33,6 +34,7 @@ from safetensors.torch import load_file, save_file
 
 import config_cases
 import jinja_cases
+import text_cases
 import tiny_models
 
 warnings.simplefilter("ignore", FutureWarning)
@@ -282,6 +284,7 @@ def main():
     check = Checks(a.only)
     check("Jinja2", jinja_cases.check, a.jinja)
     config_cases.run(check, a)
+    text_cases.run(check, a)
     text = pathlib.Path("README.md").read_text().split("\n\n")
     with tempfile.TemporaryDirectory() as t:
         work = pathlib.Path(t)
