@@ -17,7 +17,7 @@ BASELINE_AVX2 ?= $(PEER_AVX2)
 FUZZTIME ?= 5s
 CODE     := adapters cmd docs finetune internal quant runtime scripts server
 # packages without cgo, which the race detector checks
-PURE = $(shell go list ./... | grep -v -e /device/cpu$$)
+PURE = $(shell go list ./... | grep -v /device/cpu)
 
 .PHONY: help setup model build serve test test-race test-asan test-isa test-nocgo test-stores test-clients test-guides \
   test-python soak fuzz bench bench-training microbench lint fmt docker-steps vulncheck check-deploy release ci clean

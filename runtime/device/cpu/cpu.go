@@ -3,9 +3,8 @@
 package cpu
 
 /*
-#cgo CFLAGS: -std=c11 -O3 -Wall -Werror -Wno-psabi
-#cgo LDFLAGS: -lm -lpthread
-#include "kernels.h"
+#cgo CFLAGS: -std=c11 -Wall -Werror -Wno-psabi
+#include "kernels/kernels.h"
 */
 import "C"
 
@@ -17,6 +16,7 @@ import (
 	"unsafe"
 
 	"weft/runtime/device"
+	_ "weft/runtime/device/cpu/kernels" // the C functions
 )
 
 // maxThreads bounds Options.Threads.

@@ -1,8 +1,8 @@
 // Package cpu is the device with C kernels, chosen at run time by instruction set and run by a pool of threads. Kernels
-// whose source is the same for every instruction set are written once over 16 lanes (NAME_body.h) and compiled by
-// bodies_ISA.c over the vectors of vec_ISA.h. The integer kernels of Linear (linear_ISA.c), the measurements of peak
-// throughput (peak_ISA.c) and the bf16 products of AVX-512 (product_avx512_amd64.c) are written for one instruction set
-// each and have files of their own. table.c collects them.
+// (folder kernels) whose source is the same for every instruction set are written once over 16 lanes (NAME_body.h) and
+// compiled by bodies_ISA.c over the vectors of vec_ISA.h. The integer kernels of Linear (linear_ISA.c), the
+// measurements of peak throughput (peak_ISA.c) and the bf16 products of AVX-512 (product_avx512_amd64.c) are written
+// for one instruction set each and have files of their own. table.c collects them.
 //
 // # Recording
 //

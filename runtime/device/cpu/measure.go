@@ -4,7 +4,7 @@ package cpu
 
 /*
 #include <string.h>
-#include "kernels.h"
+#include "kernels/kernels.h"
 */
 import "C"
 

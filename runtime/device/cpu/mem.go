@@ -3,7 +3,7 @@
 package cpu
 
 /*
-#include "kernels.h"
+#include "kernels/kernels.h"
 */
 import "C"
 
