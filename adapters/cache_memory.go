@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"weft/internal/priority"
 )
 
 // pollMemory is how often the dispatcher asks again for memory that the KV cache has.
@@ -238,7 +240,7 @@ func (c *Cache) stopDraining() {
 }
 
 func (c *Cache) load(e *entry) {
-	lowerPriority()
+	priority.Lower()
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(c.ctx, c.cfg.LoadTimeout)
 	defer cancel()

@@ -139,6 +139,22 @@ func writeFile(ctx context.Context, in io.Reader, work, name string) (File, erro
 	return File{Name: name, Digest: hex.EncodeToString(h.Sum(nil)), Bytes: n}, errors.Join(out.Sync(), out.Close())
 }
 
+// digestAgain sets the length and digest of files that were rewritten in the folder work.
+func digestAgain(ctx context.Context, work string, files []File) error {
+	for i := range files {
+		path := filepath.Join(work, files[i].Name)
+		st, err := os.Stat(path)
+		if err != nil {
+			return err
+		}
+		if files[i].Digest, err = durable.SHA256(ctx, path); err != nil {
+			return err
+		}
+		files[i].Bytes = st.Size()
+	}
+	return nil
+}
+
 func readIfThere(path string) (string, error) {
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -46,10 +46,20 @@ func CheckTemplate(dir string) error {
 	return nil
 }
 
-// CheckPEFT returns a Checker of PEFT folders and GGUF adapters with their chat templates and parity files. It checks them against base,
+// CheckPEFT returns a Checker of PEFT folders and GGUF adapters with their chat templates and parity files. An adapter
+// whose initialization changed the base is converted (peft.Convert), once and for all requests. It checks them against base,
 // whose digest is given; where base is nil, without a base.
 func CheckPEFT(base peft.Base, digest string) Checker {
-	return func(_ context.Context, dir string) (Meta, error) {
+	return func(ctx context.Context, dir string) (Meta, error) {
+		converted, err := peft.Convert(ctx, peftPath(dir), base)
+		var refused *peft.RefusedError
+		if errors.As(err, &refused) {
+			refused.Path = "the adapter"
+			return Meta{}, refusal{refused}
+		}
+		if err != nil {
+			return Meta{}, err
+		}
 		r, err := peft.Inspect(peftPath(dir), base)
 		if err != nil {
 			return Meta{}, err
@@ -65,6 +75,9 @@ func CheckPEFT(base peft.Base, digest string) Checker {
 		}
 		m := Meta{Digest: r.Digest, Targets: append(r.Targets, r.Saved...), Params: r.Params, Bytes: r.Bytes,
 			Warnings: r.Warnings}
+		if converted != "" {
+			m.Converted, m.Warnings = true, append(m.Warnings, converted)
+		}
 		if base != nil {
 			m.Base = digest
 		}

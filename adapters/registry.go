@@ -33,11 +33,12 @@ type Meta struct {
 	Params  int64
 	Bytes   int64 // on a device
 	// Warnings are returned by Add; see Version.
-	Warnings []string
+	Warnings  []string
+	Converted bool // the Checker has rewritten the files, which are stored as they are now
 }
 
-// Checker reads the adapter in a folder and returns an error with every reason why it cannot be served. The folder is
-// removed afterwards.
+// Checker reads the adapter in a folder, and may rewrite its files in it; it returns an error with every reason why the
+// adapter cannot be served. The folder is removed afterwards.
 type Checker func(ctx context.Context, dir string) (Meta, error)
 
 // RegistryConfig is the configuration of a Registry.
@@ -138,6 +139,11 @@ func (r *Registry) add(ctx context.Context, tenant, name string, opt AddOptions,
 	meta, err := r.cfg.Check(ctx, work)
 	if err != nil {
 		return v, err
+	}
+	if meta.Converted {
+		if err := digestAgain(ctx, work, files); err != nil {
+			return v, err
+		}
 	}
 	p, err := newUpload(tenant, name, work, meta, files, r.now())
 	if err != nil {

@@ -2,6 +2,7 @@ package peft
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"fmt"
 	"math"
@@ -14,18 +15,23 @@ import (
 	"weft/runtime/weights"
 )
 
-// Load opens the adapter at path, checks it against base and returns it in host memory. The error lists all reasons
-// against it.
+// Load opens the adapter at path, converts it if it needs that (see Convert; its files stay as they are), checks it
+// against base and returns it in host memory. The error lists all reasons against it.
 func Load(path string, base Base) (*lora.Adapter, error) {
 	a, err := open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer a.Close()
+	if a.Config.Init != "" && a.file != nil {
+		if _, err := a.convert(context.Background(), base, ConversionTime); err != nil {
+			return nil, err
+		}
+	}
 	return a.Build(base)
 }
 
-// Use calls use with the adapter at path, checked as by Load. Its LoRA matrices are in the file's mapped memory and
+// Use calls use with the adapter at path, checked as by Load; one that needs a conversion is refused. Its LoRA matrices are in the file's mapped memory and
 // invalid after use has returned. A file that is truncated meanwhile is weights.ErrChanged.
 func Use(path string, base Base, use func(*lora.Adapter) error) error {
 	a, err := open(path)
@@ -64,7 +70,12 @@ func (a *Adapter) check(c *model.Config) *reasons {
 // files may be removed. DoRA reads each adapted weight of the base once, a row at a time in float64.
 func (a *Adapter) Build(base Base) (*lora.Adapter, error) {
 	c := base.Config()
-	if err := a.Check(c); err != nil {
+	r := a.check(c)
+	if a.Config.Init != "" {
+		r.add("add it again with the base model (--model), which converts it", "init_lora_weights is %q, which "+
+			"changed the base's weights, and it was not converted to a plain LoRA", a.Config.Init)
+	}
+	if err := r.err(a.path); err != nil {
 		return nil, err
 	}
 	b := &builder{a: a, base: base, out: &lora.Adapter{Layers: make([][lora.NumTargets]lora.Module, c.Layers)}}
@@ -335,7 +346,7 @@ func (a *Adapter) loraMatrix(r stored) (lora.Matrix, error) {
 	default:
 		return a.dequantized(r)
 	}
-	err := a.file.Bytes(r.name, func(data []byte) error {
+	err := a.bytes(r, func(data []byte) error {
 		if f.Data = data; !a.reserved {
 			f.Data = bytes.Clone(data)
 		}
@@ -345,6 +356,14 @@ func (a *Adapter) loraMatrix(r stored) (lora.Matrix, error) {
 		f.Data = transposed(f.Data, f.Rows, f.DType.Size())
 	}
 	return f, err
+}
+
+// bytes calls use with a tensor's values.
+func (a *Adapter) bytes(r stored, use func(data []byte) error) error {
+	if r.data != nil {
+		return use(r.data)
+	}
+	return a.file.Bytes(r.name, use)
 }
 
 func (a *Adapter) dequantized(r stored) (lora.Matrix, error) {

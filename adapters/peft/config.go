@@ -50,6 +50,9 @@ type Config struct {
 	Save          []string // modules_to_save
 	TieWeights    bool     // ensure_weight_tying
 	Dropout       float64  // lora_dropout: training only
+	// Init is init_lora_weights where PEFT changed the base's weights with it: "pissa" or "olora". Such an adapter does
+	// not fit the unchanged base before it is converted, see Convert. "" is every other.
+	Init string
 }
 
 // Pattern is a member of rank_pattern or alpha_pattern: Key is a regular expression that the end of a module's path
@@ -68,11 +71,11 @@ type Modules struct {
 
 func (m Modules) empty() bool { return len(m.Names) == 0 && m.Pattern == "" }
 
-// harmless lists members that do not change what a trained adapter computes, such as those about initialization and
+// harmless lists members that do not change what a trained adapter computes, such as those about
 // training.
 var harmless = map[string]bool{
 	"task_type": true, "peft_version": true, "inference_mode": true, "revision": true, "auto_mapping": true,
-	"lora_dropout": true, "init_lora_weights": true,
+	"lora_dropout": true,
 	"loftq_config": true, "eva_config": true, "corda_config": true, "lora_ga_config": true, "megatron_core": true,
 	"qalora_group_size": true,
 	"fan_in_fan_out":    true, // PEFT itself sets it to false for linear layers, and all are here
@@ -119,6 +122,9 @@ func parseConfig(text []byte, r *reasons) (Config, bool) {
 	for _, f := range m {
 		if err := c.set(f.name, f.value); err != nil {
 			r.add("", "%s: %v", f.name, err)
+		}
+		if f.name == "init_lora_weights" {
+			c.setInit(f.value, r)
 		}
 		c.refuseMember(f, r)
 	}
@@ -251,7 +257,7 @@ var honoured = map[string]bool{
 	"alpha_pattern": true, "target_modules": true,
 	"exclude_modules": true, "layers_to_transform": true, "layers_pattern": true, "use_rslora": true, "use_dora": true,
 	"lora_bias": true, "bias": true,
-	"modules_to_save": true, "ensure_weight_tying": true,
+	"modules_to_save": true, "ensure_weight_tying": true, "init_lora_weights": true,
 }
 
 // refuseMember refuses a member that is set and neither honoured nor harmless.

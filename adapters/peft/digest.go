@@ -29,6 +29,7 @@ func Digest(path string) (string, error) {
 //
 //	"weft adapter 1"
 //	"peft", or "gguf" and the architecture (whose rows of q and k are in another order)
+//	"init_lora_weights pissa" or "… olora" where these are not yet subtracted
 //	for each module by path, ascending bytewise:
 //	    its path ("model.layers.0.self_attn.q_proj")
 //	    the bits of its scale as a little-endian float64: the multiplier of BA; 0 where it has no A
@@ -45,6 +46,9 @@ func (a *Adapter) Digest() (string, error) {
 		field(h, []byte(a.arch))
 	} else {
 		field(h, []byte("peft"))
+	}
+	if a.Config.Init != "" {
+		field(h, []byte("init_lora_weights "+a.Config.Init))
 	}
 	for _, path := range a.paths() {
 		field(h, []byte(path))
@@ -79,7 +83,7 @@ func (a *Adapter) digestTensor(h hash.Hash, k kind, r stored) error {
 		shape = binary.LittleEndian.AppendUint64(shape, uint64(n))
 	}
 	field(h, shape)
-	return a.file.Bytes(r.name, func(data []byte) error {
+	return a.bytes(r, func(data []byte) error {
 		field(h, data)
 		return nil
 	})

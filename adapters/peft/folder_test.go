@@ -98,10 +98,7 @@ func TestFolders(t *testing.T) {
 		}, nil},
 		"unknown field, off": {set("something_new", map[string]any{}), nil},
 		"unknown field, on":  {set("something_new", 3), []string{`"something_new" is set`}},
-		"PiSSA, dropout": {func(f *folder) {
-			f.config["init_lora_weights"],
-				f.config["lora_dropout"] = "pissa", 0.1
-		}, nil},
+		"dropout":            {set("lora_dropout", 0.1), nil},
 		"no kind": {func(f *folder) { delete(f.config, "peft_type") },
 			[]string{"peft_type is absent"}},
 		"sequence classification": {set("task_type", "SEQ_CLS"), []string{`task_type is "SEQ_CLS"`}},

@@ -69,7 +69,8 @@ type stored struct {
 	shape   []int
 	format  string // "F32", …
 	bytes   int64
-	flipped bool // stored as the transpose of shape
+	flipped bool   // stored as the transpose of shape
+	data    []byte // replaces the file's content; nil: none
 }
 
 // tensorFile is an opened safetensors or GGUF file.

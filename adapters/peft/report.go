@@ -1,6 +1,7 @@
 package peft
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -18,7 +19,8 @@ type Report struct {
 	Base    string    `json:"base,omitempty"` // that its configuration names
 	Ranks   []int     `json:"ranks"`          // all that occur, ascending
 	Alphas  []float64 `json:"alphas"`
-	Scales  []float64 `json:"scales"` // the multipliers of BA
+	Scales  []float64 `json:"scales"`                      // the multipliers of BA
+	Init    string    `json:"init_lora_weights,omitempty"` // where it changed the base: "pissa" or "olora"
 	RSLoRA  bool      `json:"rslora"`
 	DoRA    bool      `json:"dora"`
 	Bias    string    `json:"bias"`
@@ -45,7 +47,8 @@ const (
 )
 
 // Inspect examines the adapter at path and, unless base is nil, checks whether it fits. Nothing is loaded onto a
-// device; base's weights are read only as in Build. A refused adapter is not an error: the report has the reasons.
+// device; base's weights are read only as in Build and Convert. The report is about the files; what a conversion would
+// make of them is in Bytes and Warnings. A refused adapter is not an error: the report has the reasons.
 func Inspect(path string, base Base) (*Report, error) {
 	a, err := open(path)
 	if err != nil {
@@ -71,8 +74,20 @@ func Inspect(path string, base Base) (*Report, error) {
 // judge sets the verdict and the remaining fields for an adapter that is not refused.
 func (a *Adapter) judge(base Base, r *Report) (err error) {
 	r.Verdict = Sound
+	if base != nil && a.Config.Init != "" && a.file != nil {
+		did, err := a.convert(context.Background(), base, ConversionTime)
+		if err != nil {
+			return err
+		}
+		r.Warnings = append(r.Warnings, did)
+	}
 	if base == nil {
 		err = a.wrong.err(a.path)
+		if r.Init != "" {
+			r.Warnings = append(r.Warnings, fmt.Sprintf("init_lora_weights is %q, which changed the base's weights: "+
+				"it can only be served after a conversion with the base's weights, which adding it with --model makes",
+				r.Init))
+		}
 	} else {
 		var built *lora.Adapter
 		if built, err = a.Build(base); err == nil {
@@ -89,7 +104,7 @@ func (a *Adapter) judge(base Base, r *Report) (err error) {
 func (a *Adapter) describe() *Report {
 	c := &a.Config
 	r := &Report{
-		Path: a.path, Format: "peft", Base: c.Base, RSLoRA: c.RSLoRA, DoRA: c.DoRA, Bias: c.Bias,
+		Path: a.path, Format: "peft", Base: c.Base, Init: c.Init, RSLoRA: c.RSLoRA, DoRA: c.DoRA, Bias: c.Bias,
 		Ranks: []int{}, Alphas: []float64{}, Scales: []float64{}, Targets: []string{}, Saved: []string{},
 		Layers: []int{}, Types: []string{}, Reasons: []Reason{}, Warnings: []string{},
 	}

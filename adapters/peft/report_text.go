@@ -22,6 +22,9 @@ func (r *Report) WriteText(w io.Writer) {
 	if r.RSLoRA {
 		kind += ", rank-stabilized"
 	}
+	if r.Init != "" {
+		kind += ", initialized by " + r.Init
+	}
 	row("adapter", "%s (%s, %s)", r.Path, r.Format, kind)
 	if r.Digest != "" {
 		row("digest", "%s", r.Digest)

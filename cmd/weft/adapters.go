@@ -272,7 +272,9 @@ func adaptersAddCommand() *cobra.Command {
 			"needed afterwards.\n" +
 			"With --model its tensors are checked against that model's, as a server does it; a server also runs the " +
 			"parity check, when it first loads the adapter. Without --model only the adapter itself is checked, and " +
-			"a server whose model it does not fit refuses it when it is first used.",
+			"a server whose model it does not fit refuses it when it is first used.\n" +
+			"An adapter that PEFT initialized with pissa or olora changed the base's weights: with --model it is " +
+			"converted to a plain LoRA of twice the rank.",
 		Example: "  weft adapters add acme/support runs/support/adapter --model SmolLM2-135M-Instruct",
 		Args:    cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {

@@ -2,6 +2,7 @@
 
   PEFT           loads every tensor of every kind of adapter that weft trains, and computes the log-probabilities that
                  the trainer recorded (parity.json)
+  PEFT           trains adapters of every init_lora_weights, which weft serves (init_cases.py)
   transformers   loads what full finetuning writes and computes them too
   TensorBoard    reads the events: the figures of run.json
   Jinja2         renders the templates of jinja_cases.py, in transformers' environment, as package jinja does
@@ -33,6 +34,7 @@ from peft import LoraConfig, PeftModel, get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
 import config_cases
+import init_cases
 import jinja_cases
 import text_cases
 import tiny_models
@@ -306,6 +308,7 @@ def main():
             check(f"PEFT and bitsandbytes, QLoRA on {kind}", qlora, a, work / kind, models["llama"], data, kind)
         check("TensorBoard", tensorboard, a, work / "events", models["llama"], data)
         check("TensorBoard, stopped and killed", resumed, a, work / "resumed", models["llama"], data)
+        init_cases.run(check, a, work, models)
         four_bits(check, a, work)
         smollm2(check, a, work, "docs/demo/identity.jsonl")
     print(f"test-python: {check.passed} passed, {check.failed} failed")
