@@ -289,3 +289,31 @@ func TestPings(t *testing.T) {
 		t.Errorf("text %q", text[0])
 	}
 }
+
+// The model's max_new_tokens is the default of max_tokens, which a tenant's limit reduces and a request overrides.
+func TestModelsOwnDefaults(t *testing.T) {
+	e := &fakeEngine{reply: "abcdefgh"}
+	s, err := New(Config{Model: "m", Vocab: fakeVocab, Context: 200,
+		Sampling: openai.Sampling{Temperature: new(0.0), TopK: new(5), MaxTokens: new(4)}},
+		Deps{Engine: e, Tokenizer: fakeTokenizer{}, Template: fakeTemplate{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.SetReady()
+	for body, want := range map[string]string{
+		`{` + hi + `}`: `"completion_tokens":4`, `{"max_tokens":6,` + hi + `}`: `"completion_tokens":6`,
+		`{"max_completion_tokens":5,` + hi + `}`: `"completion_tokens":5`,
+	} {
+		if w := post(s, "/v1/chat/completions", body); !strings.Contains(w.Body.String(), want) {
+			t.Errorf("%s: %s", body, w.Body)
+		}
+	}
+	if w := post(s, "/v1/completions", `{"prompt":"x"}`); !strings.Contains(w.Body.String(), `"completion_tokens":4`) {
+		t.Error(w.Body)
+	}
+	for i, r := range e.reqs {
+		if r.Sampling.Temperature != 0 || r.Sampling.TopK != 5 || r.Sampling.TopP != 1 {
+			t.Errorf("request %d: %+v", i, r.Sampling)
+		}
+	}
+}

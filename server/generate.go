@@ -339,7 +339,7 @@ func (r *request) maxTokens(i, n, quota int) (int, error) {
 			"The model's context is %d tokens; prompt %d has %d, which leaves none for an answer. Shorten the prompt.",
 			context, i, n)
 	}
-	return min(ptrOr(r.p.MaxTokens, math.MaxInt), context-n, quota), nil
+	return min(ptrOr(r.p.MaxTokens, ptrOr(r.s.cfg.Sampling.MaxTokens, math.MaxInt)), context-n, quota), nil
 }
 
 func (r *request) engineRequest(id string, ids []int32, most int, seed uint64) engine.Request {

@@ -74,7 +74,8 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	if s.traces == nil {
 		s.traces = telemetry.NoTraces()
 	}
-	s.limits = openai.Limits{Vocab: cfg.Vocab, Context: cfg.Context, MaxChoices: s.cfg.MaxChoices}
+	s.limits = openai.Limits{Vocab: cfg.Vocab, Context: cfg.Context, MaxChoices: s.cfg.MaxChoices,
+		Sampling: cfg.Sampling}
 	s.cut, s.cutNow = context.WithCancelCause(context.Background())
 	s.routes()
 	return s, nil

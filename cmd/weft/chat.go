@@ -50,6 +50,12 @@ func chatCommand() *cobra.Command {
 				served := make(chan error, 1)
 				go func() { served <- n.Serve(ctx) }()
 				c.URL = n.URL()
+				if own := n.Model.Sampling; own.Temperature != nil && !cmd.Flags().Changed("temperature") {
+					c.Temperature = *own.Temperature
+				}
+				if own := n.Model.Sampling; own.MaxTokens != nil && !cmd.Flags().Changed("max-tokens") {
+					c.MaxTokens = *own.MaxTokens
+				}
 				err = converse(c)
 				stop()
 				return errors.Join(err, <-served, n.Close())
@@ -58,14 +64,17 @@ func chatCommand() *cobra.Command {
 		},
 	}
 	addModelFlags(cmd.Flags(), &f)
+	addGenerationFlag(cmd.Flags(), &f)
 	cmd.Flags().StringVar(&f.Adapter, "adapter", "",
 		"`adapter` to use: a PEFT folder or a GGUF file; with --url the name of a model of the server")
 	fl := cmd.Flags()
 	fl.StringVar(&url, "url", "", "`URL` of the server to use, e.g. http://127.0.0.1:8000")
 	fl.StringVar(&key, "api-key", "", "API `key` for --url (default: that in WEFT_API_KEY)")
 	fl.StringVar(&system, "system", "", "`text` of the system message")
-	fl.Float64Var(&temperature, "temperature", 0.7, "sampling temperature; 0 is greedy")
-	fl.IntVar(&maxTokens, "max-tokens", 512, "largest number of tokens in an answer")
+	fl.Float64Var(&temperature, "temperature", 0.7,
+		"sampling temperature, 0 is greedy; if not given, the default of a model on this machine comes first")
+	fl.IntVar(&maxTokens, "max-tokens", 512,
+		"largest number of tokens in an answer; if not given, the default of a model on this machine comes first")
 	return cmd
 }
 

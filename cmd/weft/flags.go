@@ -54,6 +54,14 @@ func addModelFlags(fs *pflag.FlagSet, c *node.ModelConfig) {
 	fs.BoolVar(&c.PrefixCache, "prefix-cache", c.PrefixCache, "reuse the KV pages of prompts with the same prefix")
 }
 
+// addGenerationFlag is for the commands that sample.
+func addGenerationFlag(fs *pflag.FlagSet, c *node.ModelConfig) {
+	defer settings.Topic(fs, topicModel)()
+	fs.StringVar(&c.GenerationConfig, "generation-config", "auto", "`source` of the sampling parameters that a "+
+		"request leaves out: auto (the model's generation_config.json or general.sampling keys), vllm or none (the "+
+		"API's defaults), or a folder with a generation_config.json")
+}
+
 // add4BitFlags have the names of training's, so that an adapter of such a base is served on the same values.
 func add4BitFlags(fs *pflag.FlagSet, l *weights.Load4Bit) {
 	defer settings.Topic(fs, topicModel)()

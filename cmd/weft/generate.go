@@ -18,6 +18,8 @@ func generateCommand() *cobra.Command {
 	var f node.ModelConfig
 	var prompt string
 	var o node.GenerateOptions
+	var maxTokens int
+	var temperature float64
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "generate --prompt TEXT",
@@ -29,10 +31,16 @@ func generateCommand() *cobra.Command {
 			switch {
 			case prompt == "":
 				return usagef("--prompt is empty: give the text to continue")
-			case o.MaxTokens < 1:
-				return usagef("--max-tokens %d: give at least 1", o.MaxTokens)
-			case !(o.Temperature >= 0 && o.Temperature <= 2):
-				return usagef("--temperature %v: give 0 to 2", o.Temperature)
+			case maxTokens < 1:
+				return usagef("--max-tokens %d: give at least 1", maxTokens)
+			case !(temperature >= 0 && temperature <= 2):
+				return usagef("--temperature %v: give 0 to 2", temperature)
+			}
+			if cmd.Flags().Changed("max-tokens") {
+				o.MaxTokens = &maxTokens
+			}
+			if cmd.Flags().Changed("temperature") {
+				o.Temperature = &temperature
 			}
 			s, err := node.OpenModel(f)
 			if err != nil {
@@ -58,10 +66,13 @@ func generateCommand() *cobra.Command {
 		},
 	}
 	addModelFlags(cmd.Flags(), &f)
+	addGenerationFlag(cmd.Flags(), &f)
 	addAdapterFlag(cmd.Flags(), &f)
 	cmd.Flags().StringVar(&prompt, "prompt", "", "`text` to continue")
-	cmd.Flags().IntVar(&o.MaxTokens, "max-tokens", 128, "largest number of tokens to generate")
-	cmd.Flags().Float64Var(&o.Temperature, "temperature", 0, "sampling temperature; 0 is greedy")
+	cmd.Flags().IntVar(&maxTokens, "max-tokens", node.DefaultGenerateTokens,
+		"largest number of tokens to generate; if not given, the model's own default comes first")
+	cmd.Flags().Float64Var(&temperature, "temperature", 0,
+		"sampling temperature, 0 is greedy; if not given, the model's own default comes first")
 	cmd.Flags().Uint64Var(&o.Seed, "seed", 0, "seed of sampling")
 	addJSONFlag(cmd.Flags(), &asJSON)
 	return cmd

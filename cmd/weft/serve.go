@@ -43,6 +43,7 @@ func serveCommand() *cobra.Command {
 	}
 	fs := cmd.Flags()
 	addModelFlags(fs, &f.Model)
+	addGenerationFlag(fs, &f.Model)
 	f.addNetworkFlags(fs)
 	f.addAdapterFlags(fs)
 	addCacheFlags(fs, &f.Config)

@@ -78,6 +78,7 @@ func trainCommand() *cobra.Command {
 	f.logLevel.register(fs)
 	addStoreFlags(fs, &f.stores, "data-dir")
 	addCacheFlags(fs, &f.server)
+	addGenerationFlag(fs, &f.model)
 	settings.AcceptNames(fs)
 	return cmd
 }
@@ -183,6 +184,7 @@ func (f *trainFlags) open(ctx context.Context, in *train.Input, log *slog.Logger
 	}
 	c, m := f.server, node.DefaultModelConfig()
 	m.Ref, m.Memory, m.KVMemory, m.Load4Bit, m.Log = f.model.Ref, f.model.Memory, 1<<30, f.model.Load4Bit, log
+	m.GenerationConfig = f.model.GenerationConfig
 	m.Device, m.ISA, m.Threads = f.model.Device, f.model.ISA, f.model.Threads
 	c.Model, c.Stores, c.Listen, c.Version, c.Log = m, &f.stores, f.Listen, version, log
 	return node.OpenServedTrainee(ctx, c)

@@ -12,12 +12,15 @@ import (
 	"weft/runtime/tokenizer"
 )
 
-// GenerateOptions are the options of Generate.
+// GenerateOptions are the options of Generate. What is nil has the model's own default, else the one given here.
 type GenerateOptions struct {
-	MaxTokens   int // at least 1; the model's context ends an answer too
-	Temperature float64
+	MaxTokens   *int     // at least 1, by default 128; the model's context ends an answer too
+	Temperature *float64 // by default 0
 	Seed        uint64
 }
+
+// DefaultGenerateTokens is the default of GenerateOptions.MaxTokens.
+const DefaultGenerateTokens = 128
 
 // Generation is the result of Generate.
 type Generation struct {
@@ -36,11 +39,14 @@ func (m *Model) Generate(ctx context.Context, w io.Writer, prompt string, o Gene
 	if len(ids) == 0 {
 		return nil, refusef("prompt: the tokenizer makes no token of it")
 	}
-	start := time.Now()
+	start, own := time.Now(), &m.Sampling
+	most := ptrOr(o.MaxTokens, ptrOr(own.MaxTokens, DefaultGenerateTokens))
 	streams, err := m.Engine.Submit(ctx, m.WithAdapter(engine.Request{
-		ID: "generate", Prompt: ids, MaxTokens: min(o.MaxTokens, max(m.Context-len(ids), 1)),
+		ID: "generate", Prompt: ids, MaxTokens: min(most, max(m.Context-len(ids), 1)),
 		StopIDs: m.Tokenizer.StopIDs(), PromptLogprobs: -1,
-		Sampling: sample.Params{Temperature: o.Temperature, TopP: 1, RepetitionPenalty: 1, Seed: o.Seed, Logprobs: -1},
+		Sampling: sample.Params{Temperature: ptrOr(o.Temperature, ptrOr(own.Temperature, 0)),
+			TopP: max(ptrOr(own.TopP, 1), 1e-12), TopK: ptrOr(own.TopK, 0), MinP: ptrOr(own.MinP, 0),
+			RepetitionPenalty: ptrOr(own.RepetitionPenalty, 1), Seed: o.Seed, Logprobs: -1},
 	})...)
 	if err != nil {
 		return nil, err

@@ -19,6 +19,7 @@ import (
 	"weft/runtime/tensor"
 	"weft/runtime/tokenizer"
 	"weft/runtime/weights"
+	"weft/server/openai"
 )
 
 // ModelConfig says which model runs, on which device, and within which limits. DefaultModelConfig sets everything but
@@ -36,9 +37,11 @@ type ModelConfig struct {
 	MaxQueued      int           // sequences waiting
 	PrefixCache    bool          // reuse the KV pages of equal prompt prefixes
 	Load4Bit       weights.Load4Bit
-	Adapter        string                // PEFT folder or GGUF adapter of every request; "" is the base
-	OnStep         func(engine.StepInfo) // called on the engine's loop after each step, or nil
-	Log            *slog.Logger          // nil: nothing is logged
+	// whose sampling defaults requests have: auto, vllm, none or a folder, see samplingDefaults; "" is none
+	GenerationConfig string
+	Adapter          string                // PEFT folder or GGUF adapter of every request; "" is the base
+	OnStep           func(engine.StepInfo) // called on the engine's loop after each step, or nil
+	Log              *slog.Logger          // nil: nothing is logged
 }
 
 // DefaultModelConfig returns the default settings of a server.
@@ -103,8 +106,9 @@ type Model struct {
 	Model        model.Model
 	Engine       *engine.Engine
 	KV           device.KVConfig
-	Context      int    // longest sequence
-	Quantization string // to which the base was quantized when it was loaded, as parity files name it; "" is none
+	Context      int             // longest sequence
+	Sampling     openai.Sampling // its own defaults for requests that leave parameters out
+	Quantization string          // to which the base was quantized when it was loaded, as parity files name it; "" is none
 
 	adapter *singleAdapter // of every request, or nil
 	hooks   hooks
@@ -166,6 +170,9 @@ func OpenModel(c ModelConfig) (m *Model, err error) {
 			m, err = nil, errors.Join(err, m.Close())
 		}
 	}()
+	if m.Sampling, err = samplingDefaults(path, c.GenerationConfig, c.Log); err != nil {
+		return m, err
+	}
 	if m.Tokenizer, m.Template, err = LoadTokenizer(path); err != nil {
 		if other := model.Check(path); errors.Is(other, model.ErrUnsupported) {
 			err = other // the model's own error is the more useful one

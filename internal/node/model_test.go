@@ -27,14 +27,14 @@ func TestOpenModel(t *testing.T) {
 	}
 	defer m.Close()
 	var out strings.Builder
-	g, err := m.Generate(t.Context(), &out, "Once upon a time", GenerateOptions{MaxTokens: 20})
+	g, err := m.Generate(t.Context(), &out, "Once upon a time", GenerateOptions{MaxTokens: new(20)})
 	if err != nil || out.String() != g.Text || !strings.HasPrefix(g.Text, ", there was a little girl") ||
 		g.FinishReason != "length" || g.CompletionTokens != 20 || len(g.TokenIDs) != 20 {
 		t.Errorf("%+v, %q, %v", g, out.String(), err)
 	}
 	ended, end := context.WithCancel(t.Context())
 	end()
-	if _, err := m.Generate(ended, &out, "Once", GenerateOptions{MaxTokens: 400}); err == nil {
+	if _, err := m.Generate(ended, &out, "Once", GenerateOptions{MaxTokens: new(400)}); err == nil {
 		t.Error("a context that has ended ends nothing")
 	}
 }

@@ -105,10 +105,10 @@ func (h *hfConfig) rope(c *Config, kind string, theta float64) (Rope, error) {
 	r := Rope{
 		Kind: "default", Rot: c.HeadDim, Theta: or(j.Theta, theta), Original: or(j.Original, c.MaxContext), Scale: 1,
 	}
+	partial := or(j.Partial, 1)
 	if kind == "" {
-		r.Original = or(h.Original, r.Original)
+		r.Original, partial = or(h.Original, r.Original), or(j.Partial, or(h.Partial, 1))
 	}
-	partial := or(j.Partial, or(h.Partial, 1))
 	if !(partial > 0 && partial <= 1) {
 		return r, fmt.Errorf("%w: partial_rotary_factor is %v, expected more than 0, at most 1", ErrConfig, partial)
 	}

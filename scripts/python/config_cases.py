@@ -147,7 +147,7 @@ def expected(config):
         "MLPBias": bias["mlp.down_proj"], "ActOfOne": act(torch.ones(1)).item(), "AttnScale": float(attention.scaling),
         "AttnSoftcap": (c.attn_logit_softcapping or 0.0) if c.model_type == "gemma2" else 0.0,
         "FinalSoftcap": (c.final_logit_softcapping or 0.0) if c.model_type.startswith("gemma") else 0.0,
-        "Windows": windows, "Ropes": [ropes[y.self_attn.layer_type if kinds else ""] for y in layers][:6],
+        "Windows": windows, "Ropes": [ropes[y.self_attn.layer_type if kinds else ""] for y in layers],
         "Pad": model.model.padding_idx,
     }
 

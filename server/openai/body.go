@@ -14,11 +14,14 @@ type body struct {
 }
 
 // parseBody checks every body for UTF-8, bounded nesting, and one JSON object with nothing after it.
+// bom is the byte order mark that some programs on Windows write before a text of UTF-8.
+var bom = []byte("\ufeff")
+
 func parseBody(data []byte, limits Limits) (*body, *Error) {
 	if !utf8.Valid(data) {
 		return nil, Invalid("", "invalid_utf8", "The body is not valid UTF-8.")
 	}
-	data = bytes.TrimLeft(data, " \t\r\n")
+	data = bytes.TrimLeft(bytes.TrimPrefix(data, bom), " \t\r\n")
 	if len(data) == 0 {
 		return nil, Invalid("", "invalid_json", "The body is empty; a JSON object is expected.")
 	}

@@ -1,6 +1,7 @@
 package openai
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -32,7 +33,7 @@ func ParseChat(data []byte, limits Limits) (*ChatRequest, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &ChatRequest{Params: defaults()}
+	r := &ChatRequest{Params: limits.Sampling.defaults()}
 	b.conversation(r)
 	b.common(&r.Params, chatAPI)
 	if b.flag("logprobs", false) {
@@ -115,20 +116,72 @@ func (b *body) messages(r *ChatRequest) {
 		b.fail(err)
 		return
 	}
+	plain := true
 	for i, item := range items {
-		if err := checkMessage(fmt.Sprintf("messages[%d]", i), item); err != nil {
+		content, err := checkMessage(fmt.Sprintf("messages[%d]", i), item)
+		if err != nil {
 			b.fail(err)
 			return
 		}
+		if content != nil {
+			items[i], plain = withContent(item, content), false
+		}
+	}
+	if !plain {
+		raw = slices.Concat([]byte("["), bytes.Join(rawBytes(items), []byte(",")), []byte("]"))
 	}
 	r.Messages = raw
 }
 
-func checkMessage(name string, raw json.RawMessage) *Error {
+func rawBytes(items []json.RawMessage) [][]byte {
+	out := make([][]byte, len(items))
+	for i := range items {
+		out[i] = items[i]
+	}
+	return out
+}
+
+// withContent returns a valid message with another content.
+func withContent(message json.RawMessage, content []byte) json.RawMessage {
+	dec := json.NewDecoder(bytes.NewReader(message))
+	begin, end := 0, 0
+	dec.Token() // {
+	for dec.More() {
+		name, _ := dec.Token()
+		var value json.RawMessage
+		if dec.Decode(&value) != nil {
+			return message
+		}
+		if name == "content" { // the last one counts
+			end = int(dec.InputOffset())
+			begin = end - len(value)
+		}
+	}
+	return slices.Concat(message[:begin], content, message[end:])
+}
+
+// checkMessage checks one message. content is not nil where its content must be written as other parts: see checkContent.
+func checkMessage(name string, raw json.RawMessage) (content []byte, err *Error) {
 	m, err := object(name, raw)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	if err := checkMembers(name, m); err != nil {
+		return nil, err
+	}
+	parts, ok := m["content"]
+	if !ok || isNull(parts) {
+		if role, _ := textOf("", m["role"]); role == "assistant" {
+			return nil, nil // tool calls, or an answer to begin
+		}
+		return nil, Invalid(name+".content", "missing",
+			"%s.content is missing; a string or an array of text parts is expected.", name)
+	}
+	return checkContent(name+".content", parts)
+}
+
+// checkMembers checks the members of a message other than its content.
+func checkMembers(name string, m map[string]json.RawMessage) *Error {
 	roleRaw, ok := m["role"]
 	if !ok {
 		return Invalid(name+".role", "missing", "%s.role is missing; it must be one of %v.", name, roles)
@@ -160,15 +213,7 @@ func checkMessage(name string, raw json.RawMessage) *Error {
 			return err
 		}
 	}
-	content, ok := m["content"]
-	if !ok || isNull(content) {
-		if role == "assistant" {
-			return nil // tool calls, or an answer to begin
-		}
-		return Invalid(name+".content", "missing",
-			"%s.content is missing; a string or an array of text parts is expected.", name)
-	}
-	return checkContent(name+".content", content)
+	return nil
 }
 
 func checkToolCalls(name string, raw json.RawMessage) *Error {
@@ -213,44 +258,58 @@ func checkFunction(at string, raw json.RawMessage) *Error {
 	return nil
 }
 
-// checkContent accepts a string or an array of {"type": "text", "text": "..."}.
-func checkContent(name string, raw json.RawMessage) *Error {
+// textParts are the types of parts that hold text, with the member that holds it: input_text and output_text are those of
+// OpenAI's Responses API, refusal is in the answers of its chat API.
+var textParts = map[string]string{"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
+
+// checkContent accepts a string or an array of parts that hold text. parts is not nil where a part is not {"type":
+// "text"}: then it is the array with all of them in that form, which templates know.
+func checkContent(name string, raw json.RawMessage) (parts []byte, err *Error) {
 	if raw[0] == '"' {
-		return nil
+		return nil, nil
 	}
 	if raw[0] != '[' {
-		return badType(name, "a string or an array of text parts", raw)
+		return nil, badType(name, "a string or an array of text parts", raw)
 	}
-	parts, err := elements(name, raw, MaxParts)
+	items, err := elements(name, raw, MaxParts)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if len(parts) == 0 {
-		return badValue(name, "is an empty array; at least one text part is expected.")
+	if len(items) == 0 {
+		return nil, badValue(name, "is an empty array; at least one text part is expected.")
 	}
-	for i, part := range parts {
+	plain := true
+	for i, part := range items {
 		at := fmt.Sprintf("%s[%d]", name, i)
 		m, err := object(at, part)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		kind := ""
 		if raw, ok := m["type"]; ok {
 			if kind, err = textOf(at+".type", raw); err != nil {
-				return err
+				return nil, err
 			}
 		}
-		if kind != "text" {
-			return Invalid(at+".type", "unsupported_content", "%s.type is %q; only text parts are served.", at,
+		member := textParts[kind]
+		if member == "" {
+			return nil, Invalid(at+".type", "unsupported_content", "%s.type is %q; only text parts are served.", at,
 				shorten(kind))
 		}
-		text, ok := m["text"]
+		text, ok := m[member]
 		if !ok {
-			return Invalid(at+".text", "missing", "%s.text is missing.", at)
+			return nil, Invalid(at+"."+member, "missing", "%s.%s is missing.", at, member)
 		}
-		if _, err := textOf(at+".text", text); err != nil {
-			return err
+		if _, err := textOf(at+"."+member, text); err != nil {
+			return nil, err
+		}
+		if kind != "text" {
+			plain = false
+			items[i] = slices.Concat([]byte(`{"type":"text","text":`), text, []byte("}"))
 		}
 	}
-	return nil
+	if plain {
+		return nil, nil
+	}
+	return slices.Concat([]byte("["), bytes.Join(rawBytes(items), []byte(",")), []byte("]")), nil
 }

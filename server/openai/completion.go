@@ -5,7 +5,7 @@ import (
 	"fmt"
 )
 
-// DefaultCompletionTokens is the default of max_tokens in /v1/completions.
+// DefaultCompletionTokens is the default of max_tokens in /v1/completions where the model has none.
 const DefaultCompletionTokens = 16
 
 // Prompt is one prompt: token ids, or text where IDs is nil.
@@ -30,10 +30,11 @@ func ParseCompletion(data []byte, limits Limits) (*CompletionRequest, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &CompletionRequest{Params: defaults()}
+	r := &CompletionRequest{Params: limits.Sampling.defaults()}
 	r.AddSpecialTokens = true
-	most := DefaultCompletionTokens
-	r.MaxTokens = &most
+	if limits.Sampling.MaxTokens == nil {
+		r.MaxTokens = new(DefaultCompletionTokens)
+	}
 	b.common(&r.Params, completionAPI)
 	r.Echo = b.flag("echo", false)
 	r.Prompts = b.prompts("prompt")

@@ -31,6 +31,7 @@ type Limits struct {
 	Vocab      int // token ids are below this
 	Context    int // a prompt of more token ids is refused before it is read; 0: 2^20
 	MaxChoices int // prompts · n; 0: MaxChoicesOfOne
+	Sampling   Sampling
 }
 
 func (l Limits) maxChoices() int {

@@ -15,7 +15,7 @@ type Params struct {
 	LogitBias         map[int32]float64
 	Seed              *int64 // nil: the server chooses one at random
 	N                 int
-	MaxTokens         *int // nil: the API's default
+	MaxTokens         *int // nil: the model's default, or what the context allows
 	MinTokens         int
 	Stop              []string
 	StopTokenIDs      []int32
@@ -35,11 +35,6 @@ type Params struct {
 
 // Shared returns the parameters of the request that embeds them.
 func (p *Params) Shared() *Params { return p }
-
-func defaults() Params {
-	return Params{Temperature: 1, TopP: 1, RepetitionPenalty: 1, N: 1, SkipSpecial: true, Logprobs: -1,
-		PromptLogprobs: -1}
-}
 
 // common reads the members of both APIs; the request has prompts · n sequences.
 func (b *body) common(p *Params, of api) {

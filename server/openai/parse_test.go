@@ -216,7 +216,7 @@ func TestChatDefaultsAndValues(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := defaults(); !reflect.DeepEqual(r.Params, want) || !r.AddGenerationPrompt || r.Tools != nil {
+	if want := new(Sampling).defaults(); !reflect.DeepEqual(r.Params, want) || !r.AddGenerationPrompt || r.Tools != nil {
 		t.Errorf("got %+v, want %+v", r.Params, want)
 	}
 	r, err = ParseChat([]byte(`{"model":"m","temperature":0.5,"top_p":0.25,"top_k":-1,"min_p":0.1,"presence_penalty":1,"frequency_penalty":-1,"repetition_penalty":1.5,
@@ -306,6 +306,87 @@ func TestWire(t *testing.T) {
 	} {
 		if got, err := Marshal(c.v); err != nil || string(got) != c.want {
 			t.Errorf("got %s, %v; want %s", got, err, c.want)
+		}
+	}
+}
+
+// A model's own defaults are those of requests that state nothing; what a request states counts.
+func TestSamplingDefaults(t *testing.T) {
+	own, err := ParseGenerationConfig([]byte("\ufeff" + `{"temperature": 0.6, "top_p": 0.9, "top_k": 20, "min_p": 0.05,
+		"repetition_penalty": 1.05, "max_new_tokens": 7, "do_sample": false, "eos_token_id": [1, 2]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	limits := testLimits
+	limits.Sampling = own
+	chat := func(members string) *ChatRequest {
+		r, err := ParseChat([]byte(`{"messages":[{"role":"user","content":"x"}]`+members+`}`), limits)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	for _, p := range []*Params{&chat("").Params, &chat(`,"temperature":null,"top_k":null`).Params} {
+		if p.Temperature != 0.6 || p.TopP != 0.9 || p.TopK != 20 || p.MinP != 0.05 || p.RepetitionPenalty != 1.05 ||
+			p.MaxTokens != nil {
+			t.Errorf("%+v", p)
+		}
+	}
+	p := chat(`,"temperature":0,"top_p":1,"top_k":-1,"min_p":0,"repetition_penalty":1,"max_tokens":30`)
+	if p.Temperature != 0 || p.TopP != 1 || p.TopK != 0 || p.MinP != 0 || p.RepetitionPenalty != 1 || *p.MaxTokens != 30 {
+		t.Errorf("%+v", p)
+	}
+	c, err := ParseCompletion([]byte(`{"prompt":"x"}`), limits)
+	if err != nil || c.MaxTokens != nil || c.TopK != 20 {
+		t.Errorf("%+v, %v", c, err)
+	}
+	empty, err := ParseGenerationConfig([]byte(`{"temperature": null, "top_k": null, "do_sample": true}`))
+	if err != nil || empty != (Sampling{}) {
+		t.Errorf("%+v, %v", empty, err)
+	}
+	for text, say := range map[string]string{
+		`{"temperature": 2.5}`: "temperature must be from 0 to 2, not 2.5", `{"top_p": -1}`: "top_p must be",
+		`{"top_k": 1.5}`: "top_k must be an integer", `{"min_p": "a"}`: "min_p must be a number",
+		`{"repetition_penalty": 0}`: "repetition_penalty must be above 0", `{"max_new_tokens": 0}`: "max_new_tokens must be",
+		`[]`: "cannot unmarshal", `{`: "unexpected end",
+	} {
+		if _, err := ParseGenerationConfig([]byte(text)); err == nil || !strings.Contains(err.Error(), say) {
+			t.Errorf("%s: %v, want %q", text, err, say)
+		}
+	}
+}
+
+// Parts of OpenAI's other APIs hold text, too: templates see them as text parts.
+func TestTextParts(t *testing.T) {
+	for content, want := range map[string]string{
+		`"a"`:                                       `"a"`,
+		`[{"type":"text","text":"a","x":1}]`:        `[{"type":"text","text":"a","x":1}]`,
+		`[{"type":"input_text","text":"a"}]`:        `[{"type":"text","text":"a"}]`,
+		`[{"type":"output_text","text":"\u00e9"} ]`: `[{"type":"text","text":"\u00e9"}]`,
+		`[{"type":"text","text":"a"}, {"refusal":"no","type":"refusal"}]`: `[{"type":"text","text":"a"},{"type":"text","text":"no"}]`,
+	} {
+		r, err := ParseChat([]byte("\ufeff"+`{"messages":[ {"role":"user","content":"q"} ,{"content":[],"role":"assistant", "content" : `+
+			content+` ,"name":"n"}]}`), testLimits)
+		if err != nil {
+			t.Errorf("%s: %v", content, err)
+			continue
+		}
+		var got []struct{ Content json.RawMessage }
+		if err := json.Unmarshal(r.Messages, &got); err != nil || len(got) != 2 || string(got[0].Content) != `"q"` ||
+			string(got[1].Content) != want {
+			t.Errorf("%s: %s, %v", content, r.Messages, err)
+		}
+	}
+	for content, param := range map[string]string{
+		`[{"type":"input_text"}]`:               "messages[0].content[0].text",
+		`[{"type":"refusal","text":"a"}]`:       "messages[0].content[0].refusal",
+		`[{"type":"input_image","text":"a"}]`:   "messages[0].content[0].type",
+		`[{"type":"output_text","text":["a"]}]`: "messages[0].content[0].text",
+	} {
+		_, err := ParseChat([]byte(`{"messages":[{"role":"user","content":`+content+`}]}`), testLimits)
+		var e *Error
+		if !errors.As(err, &e) || e.Param != param {
+			t.Errorf("%s: %v, want an error of %s", content, err, param)
 		}
 	}
 }

@@ -23,7 +23,7 @@ func ParseTokenize(data []byte, limits Limits) (*TokenizeRequest, error) {
 		b.fail(badValue("prompt", "and messages exclude each other."))
 	case isChat:
 		b.members["tool_choice"] = []byte(`"none"`)
-		r.Chat = &ChatRequest{Params: defaults()}
+		r.Chat = &ChatRequest{Params: limits.Sampling.defaults()}
 		b.conversation(r.Chat)
 		if _, ok := b.get("chat_template"); ok {
 			b.fail(unserved("chat_template", "a template comes from the model, not from a request"))
