@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -26,7 +28,7 @@ type trainFlags struct {
 	model    node.ModelConfig
 	server   node.Config // of --listen
 	stores   node.StoreConfig
-	Data     string
+	Data     []string
 	Out      string
 	Listen   string
 	asJSON   bool
@@ -54,8 +56,9 @@ func trainCommand() *cobra.Command {
 	}
 	own := pflag.NewFlagSet("train", pflag.ContinueOnError)
 	files := settings.Topic(own, topicData)
-	own.StringVar(&f.Data, "data", "",
-		"`file` of samples: Alpaca, ShareGPT, OpenAI messages or prompt and completion, as JSON or JSON Lines")
+	own.StringArrayVar(&f.Data, "data", nil,
+		"`file` of samples: Alpaca, ShareGPT, OpenAI messages or prompt and completion, as JSON or JSON Lines, also "+
+			"compressed with gzip; a folder of such files; - for standard input; may be repeated")
 	files()
 	files = settings.Topic(own, topicOutput)
 	own.StringVar(&f.Out, "out", "", "output `folder`")
@@ -73,7 +76,7 @@ func trainCommand() *cobra.Command {
 	output()
 	memory := settings.Topic(fs, topicPrecision)
 	fs.Var(&f.model.Memory, "memory",
-		"budget for weights, activations, parameters and optimizer state together; 0 uses the free memory")
+		"budget for samples, weights, activations, parameters and optimizer state together; 0 uses the free memory")
 	memory()
 	f.logLevel.register(fs)
 	addStoreFlags(fs, &f.stores, "data-dir")
@@ -88,7 +91,7 @@ var archive = regexp.MustCompile(`(?i)\.(tar|tgz|gz|bz2|xz|zst|zip|7z|safetensor
 
 func (f *trainFlags) run(cmd *cobra.Command) (err error) {
 	switch {
-	case f.Data == "":
+	case len(f.Data) == 0 || slices.Contains(f.Data, ""):
 		return usagef("--data is empty: give a file of samples")
 	case f.Out == "":
 		return usagef("--out is empty: give an output folder")
@@ -106,16 +109,20 @@ func (f *trainFlags) run(cmd *cobra.Command) (err error) {
 		return usageError{err}
 	}
 	f.model.Load4Bit = weights.Load4Bit{On: f.LoadIn4Bit, Type: f.QuantType, Double: f.DoubleQuant}
-	ctx, stop := untilSignal(cmd.Context())
-	defer stop()
 	log, err := f.logLevel.logger(cmd.ErrOrStderr(), "text")
 	if err != nil {
 		return err
 	}
-	in, err := f.read()
+	if f.model.Memory == 0 {
+		f.model.Memory = byteSize(node.AvailableMemory())
+	}
+	in, err := f.read(cmd.ErrOrStderr()) // a signal ends the process at once
 	if err != nil {
 		return err
 	}
+	f.model.Memory = max(1, f.model.Memory-byteSize(in.SampleBytes()))
+	ctx, stop := untilSignal(cmd.Context())
+	defer stop()
 	describe(in, cmd.ErrOrStderr(), log)
 	t, err := f.open(ctx, in, log)
 	if err != nil {
@@ -134,7 +141,7 @@ func (f *trainFlags) run(cmd *cobra.Command) (err error) {
 }
 
 // read reads the data, before the model is loaded: an error in it is reported at once.
-func (f *trainFlags) read() (*train.Input, error) {
+func (f *trainFlags) read(terminal io.Writer) (*train.Input, error) {
 	path, name, err := modelref.Resolve(f.model.Ref)
 	if err != nil {
 		return nil, err
@@ -143,7 +150,8 @@ func (f *trainFlags) read() (*train.Input, error) {
 	if err != nil {
 		return nil, err
 	}
-	files := train.Files{Model: path, Ref: name, Data: f.Data, Out: f.Out}
+	files := train.Files{Model: path, Ref: name, Data: f.Data, Out: f.Out, Memory: int64(f.model.Memory),
+		Progress: reading(terminal, time.Now)}
 	if f.Listen != "" {
 		dir, err := f.stores.Directory()
 		if err == nil {
@@ -151,6 +159,25 @@ func (f *trainFlags) read() (*train.Input, error) {
 		}
 	}
 	return train.Read(f.Config, files, data.Model{Tokenizer: tok, Template: template})
+}
+
+// sayEvery is how often the reading of the data says how far it is.
+const sayEvery = 3 * time.Second
+
+// reading prints how far the reading is, unless it is short.
+func reading(terminal io.Writer, now func() time.Time) func(data.Progress) {
+	last := now()
+	return func(p data.Progress) {
+		if now().Sub(last) < sayEvery {
+			return
+		}
+		last = now()
+		of := ""
+		if p.Size > 0 {
+			of = fmt.Sprintf(" of %d", p.Size>>20)
+		}
+		fmt.Fprintf(terminal, "reading %s: %d records, %d%s MiB\n", p.Path, p.Records, p.Bytes>>20, of)
+	}
 }
 
 // describe prints what was read.
@@ -173,9 +200,6 @@ func describe(in *train.Input, terminal io.Writer, log *slog.Logger) {
 
 // open loads the model, with a server over it where --listen is given.
 func (f *trainFlags) open(ctx context.Context, in *train.Input, log *slog.Logger) (*node.Trainee, error) {
-	if f.model.Memory == 0 {
-		f.model.Memory = byteSize(node.AvailableMemory())
-	}
 	if err := in.CheckMemory(int64(f.model.Memory)); err != nil {
 		return nil, err
 	}

@@ -1,18 +1,15 @@
 // Package data turns files of conversations into token ids with labels, and those into batches.
 //
-// records.go cuts a file into records and reads Alpaca, ShareGPT, OpenAI messages, prompt/completion and plain text;
-// encode.go renders them with the model's own template through runtime/chat and sets the labels; batches.go orders,
-// groups and packs. Nothing is dropped silently: records that are not trained on are counted in Report, with their
-// lines. The same file, options and seed give the same batches on every machine and in every version.
+// sources.go finds and opens the files, whatever their encoding; records.go cuts each into records; parse.go reads
+// Alpaca, ShareGPT, OpenAI messages, prompt/completion and plain text; encode.go renders them with the model's own
+// template through runtime/chat and sets the labels, on all cores while the file is read; batches.go orders, groups and
+// packs. Nothing is dropped silently: records that are not trained on are counted in Report, with their lines. The same
+// files, options and seed give the same batches on every machine and in every version.
 package data
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -27,6 +24,8 @@ var (
 	ErrOptions = errors.New("data options")
 	// ErrBad says that a file has samples that cannot be trained on and the policy is to refuse them.
 	ErrBad = errors.New("bad training data")
+	// ErrMemory says that the samples take more memory than Options.MaxMemory.
+	ErrMemory = errors.New("the samples need more memory")
 )
 
 // Ignore is the label of a token that the loss does not count.
@@ -36,7 +35,7 @@ const Ignore = -100
 // are not shifted: logits of t-1 predict Labels[t].
 type Sample struct {
 	IDs, Labels []int32
-	Line        int // line in the file on which its record begins, from 1
+	Line        int // line in its file on which its record begins, from 1
 }
 
 // Targets counts the trained tokens: those with a label, except the first of a sample, which nothing predicts.
@@ -85,10 +84,23 @@ type Options struct {
 	OnBad          string            // Refuse, Skip
 	OnLong         string            // Truncate, Skip, Refuse
 	MaxTokens      int               // of a sample; Load needs it
+	Positions      int               // of the model: a longer sample is too long whatever MaxTokens is; 0: any number
+	Vocab          int               // tokens that the model has an embedding for; 0: any number
+	MaxMemory      int64             // bytes of all samples, see Dataset.Bytes; 0: any number
 	MaxSampleBytes int               // of a record in the file; 0 means 4 MiB
 	Vars           map[string]string // {{name}} in the text becomes Vars["name"]
 	Now            time.Time         // the day that a chat template may print; zero means TemplateDay
 	Columns        map[string]string // weft's name of a field to the file's, as {"output": "response"}
+	// OnProgress is called now and then while Load reads, from its goroutine.
+	OnProgress func(Progress)
+}
+
+// Progress is how far Load has read.
+type Progress struct {
+	Path    string // of the file that is read
+	Records int    // of all files so far
+	Bytes   int64  // read of the file, as stored
+	Size    int64  // of the file; 0 where it is not known
 }
 
 // TemplateDay is the date that templates see in training, so that a run is reproducible on any day: the default of
@@ -137,78 +149,46 @@ type Model struct {
 	Template  *chat.Template
 }
 
-// Dataset is a file, encoded.
+// Dataset is one or more files, encoded.
 type Dataset struct {
 	Samples []Sample
 	Report  Report
 }
 
-// Load reads a file and encodes its records. With the policy Refuse an error that wraps ErrBad lists the problems, with
-// lines; a file without usable samples is always such an error.
-func Load(path string, m Model, o Options) (*Dataset, error) {
+// sampleBytes is the memory of a sample besides its tokens: two slices, the line and the file.
+const sampleBytes = 64
+
+// memory returns about how many bytes of memory n samples with the given number of tokens take.
+func memory(n int, tokens int64) int64 { return sampleBytes*int64(n) + 8*tokens }
+
+// Bytes returns about how many bytes of memory the samples take.
+func (d *Dataset) Bytes() int64 {
+	tokens := int64(0)
+	for i := range d.Samples {
+		tokens += int64(len(d.Samples[i].IDs))
+	}
+	return memory(len(d.Samples), tokens)
+}
+
+// Load reads files and encodes their records: each path is a file, a folder (see sourceFiles) or Stdin. With the policy
+// Refuse an error that wraps ErrBad lists the problems, with lines; files without usable samples are always such an
+// error. Samples that do not fit in Options.MaxMemory are ErrMemory.
+func Load(paths []string, m Model, o Options) (*Dataset, error) {
 	if err := o.fill(); err != nil {
 		return nil, err
 	}
 	if o.MaxTokens < 2 {
 		return nil, fmt.Errorf("%w: at most %d tokens per sample leave no token to train on", ErrOptions, o.MaxTokens)
 	}
-	d := &Dataset{Report: Report{Path: path, Counts: map[Problem]int{}}}
-	if err := d.read(m, &o); err != nil {
-		return nil, fmt.Errorf("training data %s: %w", path, err)
+	name := strings.Join(paths, ", ")
+	d := &Dataset{Report: Report{Path: name, Counts: map[Problem]int{}}}
+	err := d.read(paths, m, &o)
+	if err == nil {
+		err = d.Report.verdict(&o, len(d.Samples))
 	}
-	if err := d.Report.verdict(&o, len(d.Samples)); err != nil {
-		return nil, fmt.Errorf("training data %s: %w", path, err)
+	if err != nil {
+		return nil, fmt.Errorf("training data %s: %w", name, err)
 	}
 	d.summarize()
 	return d, nil
-}
-
-// encodeAtOnce bounds the records in memory at a time.
-const encodeAtOnce = 1024
-
-// read reads the report's file and encodes its records.
-func (d *Dataset) read(m Model, o *Options) error {
-	r := &d.Report
-	info, err := os.Stat(r.Path)
-	if err != nil {
-		return err
-	}
-	if !info.Mode().IsRegular() {
-		return errors.New("not a regular file: give a .json or .jsonl file")
-	}
-	f, err := os.Open(r.Path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	h := sha256.New()
-	encoding := Report{Counts: map[Problem]int{}} // reported after the problems found in reading
-	var held []*Record
-	var failed error
-	(&reader{o: o, format: &r.Format, yield: func(rec *Record, err error) bool {
-		var bad Finding
-		switch {
-		case err == nil:
-			r.add(rec.Notes...)
-			held = append(held, rec)
-		case errors.As(err, &bad):
-			r.add(bad)
-		default:
-			failed = err
-			return false
-		}
-		r.Records++
-		if len(held) == encodeAtOnce {
-			d.encode(m, o, held, &encoding)
-			held = held[:0]
-		}
-		return true
-	}}).read(io.TeeReader(f, h))
-	if failed != nil {
-		return failed
-	}
-	d.encode(m, o, held, &encoding)
-	r.merge(&encoding)
-	r.SHA256 = hex.EncodeToString(h.Sum(nil))
-	return nil
 }

@@ -34,7 +34,7 @@ func TestBadInput(t *testing.T) {
 		say          string
 	}{
 		{"broken", `{"messages":[{"role":"user"`, BrokenJSON, "line 3"},
-		{"two on a line", good + good, BrokenJSON, "line 3"},
+		{"text behind", good + ",", BrokenJSON, "line 3"},
 		{"utf8", "{\"messages\":[{\"role\":\"user\",\"content\":\"\xff\"}]}", InvalidUTF8, "byte 39"},
 		{"huge", turns(`{"role":"user","content":"` + strings.Repeat("x", 10<<20) + `"},{"role":"assistant","content":"y"}`), TooLarge, "bytes, more than 4194304"},
 		{"number", `17`, WrongShape, "no object"},
@@ -58,7 +58,7 @@ func TestBadInput(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			path := write(t, good+"\n\n"+c.record+"\r\n"+good2)
-			_, err := Load(path, m, Options{MaxTokens: 100})
+			_, err := Load([]string{path}, m, Options{MaxTokens: 100})
 			if !errors.Is(err, ErrBad) ||
 				!strings.Contains(err.Error(),
 					"1 of 3 records (1 × "+string(
@@ -66,7 +66,7 @@ func TestBadInput(t *testing.T) {
 						c.problem)) || !strings.Contains(err.Error(), c.say) {
 				t.Errorf("refused with %.400v, want %s, %q", err, c.problem, c.say)
 			}
-			d, err := Load(path, m, Options{MaxTokens: 100, OnBad: Skip})
+			d, err := Load([]string{path}, m, Options{MaxTokens: 100, OnBad: Skip})
 			if err != nil || !maps.Equal(d.Report.Counts, map[Problem]int{c.problem: 1}) || len(d.Samples) != 2 ||
 				d.Samples[1].Line != 4 {
 				t.Fatalf("skipped: %v: %+v", err, d)
@@ -90,25 +90,25 @@ func TestUnusableFiles(t *testing.T) {
 		{"tail", "[" + good + "]\n\n{}", "line 3: more text behind the array"},
 		{"nothing sound", "x\ny\n", "none of 2 records can be trained on: 2 × broken JSON\n  line 1"},
 	} {
-		if _, err := Load(write(t, c.text), m, Options{MaxTokens: 100, OnBad: Skip}); !errors.Is(err, ErrBad) ||
+		if _, err := Load([]string{write(t, c.text)}, m, Options{MaxTokens: 100, OnBad: Skip}); !errors.Is(err, ErrBad) ||
 			!strings.Contains(err.Error(), c.say) {
 			t.Errorf("%s: %v, want %q", c.name, err, c.say)
 		}
 	}
-	if _, err := Load(t.TempDir(), m, Options{MaxTokens: 100}); err == nil ||
-		!strings.Contains(err.Error(), "not a regular file") {
+	if _, err := Load([]string{t.TempDir()}, m, Options{MaxTokens: 100}); err == nil ||
+		!strings.Contains(err.Error(), "has no file whose name ends in .json, .jsonl, .ndjson") {
 		t.Errorf("folder: %v", err)
 	}
-	if _, err := Load("absent", m, Options{MaxTokens: 100}); !errors.Is(err, os.ErrNotExist) {
+	if _, err := Load([]string{"absent"}, m, Options{MaxTokens: 100}); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("absent: %v", err)
 	}
 	for _, o := range []Options{{MaxTokens: 1}, {MaxTokens: 9, Loss: "answers"}, {MaxTokens: 9, OnBad: "drop"},
 		{MaxTokens: 9, Columns: map[string]string{"out": "x"}}} {
-		if _, err := Load("absent", m, o); !errors.Is(err, ErrOptions) {
+		if _, err := Load([]string{"absent"}, m, o); !errors.Is(err, ErrOptions) {
 			t.Errorf("%+v: %v", o, err)
 		}
 	}
-	if _, err := Load(write(t, good), Model{Tokenizer: m.Tokenizer}, Options{MaxTokens: 100}); !errors.Is(err,
+	if _, err := Load([]string{write(t, good)}, Model{Tokenizer: m.Tokenizer}, Options{MaxTokens: 100}); !errors.Is(err,
 		ErrBad) || !strings.Contains(err.Error(), "no chat template") {
 		t.Errorf("no template: %v", err)
 	}
@@ -128,7 +128,7 @@ func TestFormatsAgree(t *testing.T) {
 		`{"prompt":[{"role":"user","content":"Hi"}],"completion":[{"role":"assistant","content":"Hello"}]}` + "\n" +
 			`{"prompt":[{"role":"user","content":[{"type":"text","text":"Bye"}]}],"completion":[{"role":"assistant","content":"See you"}]}`,
 	} {
-		d, err := Load(write(t, text), m, Options{MaxTokens: 100})
+		d, err := Load([]string{write(t, text)}, m, Options{MaxTokens: 100})
 		if err != nil {
 			t.Errorf("%d: %v", i, err)
 			continue
@@ -144,7 +144,7 @@ func TestFormatsAgree(t *testing.T) {
 
 func TestAlpacaFields(t *testing.T) {
 	m := Model{smolLM2(t), mustParse(t, chat.ChatML)}
-	d, err := Load(write(t, `{"system":"S","instruction":"I","input":"{{ x }}","output":"O {{y}}","history":[["a","b"]]}`), m,
+	d, err := Load([]string{write(t, `{"system":"S","instruction":"I","input":"{{ x }}","output":"O {{y}}","history":[["a","b"]]}`)}, m,
 		Options{MaxTokens: 100, Vars: map[string]string{"x": "{{y}}", "y": "Y"}})
 	if err != nil {
 		t.Fatal(err)
@@ -189,7 +189,7 @@ func TestTurnsAndTools(t *testing.T) {
 		{chat.ChatML, `{"prompt":[{"role":"user","content":"a"},{"role":"assistant","content":"b"},{"role":"user","content":"c"}],"completion":[{"role":"assistant","content":"d"}]}`, "d<|im_end|>"},
 	} {
 		m := Model{tok, mustParse(t, c.template)}
-		d, err := Load(write(t, strings.Join(strings.Fields(c.record), " ")), m, Options{MaxTokens: 200})
+		d, err := Load([]string{write(t, strings.Join(strings.Fields(c.record), " "))}, m, Options{MaxTokens: 200})
 		if err != nil {
 			t.Errorf("%s: %v", c.record, err)
 			continue
@@ -205,16 +205,16 @@ func TestLongSamples(t *testing.T) {
 	long := fmt.Sprintf(`{"messages":[{"role":"user","content":"Hi"},{"role":"assistant","content":%q}]}`, strings.Repeat("word ", 50))
 	tooLong := fmt.Sprintf(`{"messages":[{"role":"user","content":%q},{"role":"assistant","content":"a"}]}`, strings.Repeat("word ", 50))
 	path := write(t, good+"\n"+long+"\n"+tooLong)
-	d, err := Load(path, m, Options{MaxTokens: 20, OnBad: Skip})
+	d, err := Load([]string{path}, m, Options{MaxTokens: 20, OnBad: Skip})
 	if err != nil || len(d.Samples) != 2 || len(d.Samples[1].IDs) != 20 ||
 		!maps.Equal(d.Report.Counts, map[Problem]int{Long: 2, NoTargets: 1}) {
 		t.Errorf("truncate: %v: %v", err, &d.Report)
 	}
-	if d, err = Load(path, m, Options{MaxTokens: 20, OnLong: Skip}); err != nil || len(d.Samples) != 1 ||
+	if d, err = Load([]string{path}, m, Options{MaxTokens: 20, OnLong: Skip}); err != nil || len(d.Samples) != 1 ||
 		d.Report.Counts[Long] != 2 {
 		t.Errorf("skip: %v", err)
 	}
-	if _, err = Load(path, m, Options{MaxTokens: 20, OnLong: Refuse, OnBad: Skip}); !errors.Is(err, ErrBad) ||
+	if _, err = Load([]string{path}, m, Options{MaxTokens: 20, OnLong: Refuse, OnBad: Skip}); !errors.Is(err, ErrBad) ||
 		!strings.Contains(err.Error(), "line 2: longer than the limit: 63 tokens, more than 20") {
 		t.Errorf("refuse: %v", err)
 	}
@@ -223,15 +223,15 @@ func TestLongSamples(t *testing.T) {
 // Plain text and prompt/completion end with the end of text.
 func TestTexts(t *testing.T) {
 	m := Model{Tokenizer: smolLM2(t)}
-	d, err := Load(write(t, `{"text":"Once upon a time"}`), m, Options{MaxTokens: 20, Loss: OnAll})
+	d, err := Load([]string{write(t, `{"text":"Once upon a time"}`)}, m, Options{MaxTokens: 20, Loss: OnAll})
 	if err != nil || !slices.Equal(d.Samples[0].Labels, d.Samples[0].IDs) ||
 		m.Tokenizer.Decode(d.Samples[0].IDs, false) != "Once upon a time<|im_end|>" {
 		t.Errorf("text: %v, %v", d, err)
 	}
-	if _, err := Load(write(t, `{"text":"Once upon a time"}`), m, Options{MaxTokens: 20}); err == nil || !strings.Contains(err.Error(), `set the loss to "all"`) {
+	if _, err := Load([]string{write(t, `{"text":"Once upon a time"}`)}, m, Options{MaxTokens: 20}); err == nil || !strings.Contains(err.Error(), `set the loss to "all"`) {
 		t.Errorf("text with the loss on answers: %v", err)
 	}
-	d, err = Load(write(t, `{"prompt":"2+2=","completion":" 4"}`), m, Options{MaxTokens: 20})
+	d, err = Load([]string{write(t, `{"prompt":"2+2=","completion":" 4"}`)}, m, Options{MaxTokens: 20})
 	if err != nil || targetText(m, d.Samples[0]) != " 4<|im_end|>" ||
 		m.Tokenizer.Decode(d.Samples[0].IDs, false) != "2+2= 4<|im_end|>" {
 		t.Errorf("completion: %v, %v", d, err)
@@ -292,7 +292,7 @@ func TestOtherTokenizers(t *testing.T) {
 		m := Model{tok, mustParse(t, src)}
 		for i, c := range g.Cases {
 			rec := parseMessages(t, c.Messages)
-			ids, labels, ended, err := chatTokens(m, rec, &Options{Loss: OnAssistant})
+			ids, labels, ended, err := chatTokens(m, newSpeller(m.Tokenizer), rec, &Options{Loss: OnAssistant})
 			if err != nil || !ended {
 				t.Errorf("%s %d: %v, ended %v", name, i, err, ended)
 				continue
@@ -332,7 +332,7 @@ func TestNormalizingTokenizer(t *testing.T) {
 	}
 	m := Model{mustLoad(t, path), mustParse(t, chat.ChatML)}
 	const answers = `{"messages":[{"role":"user","content":"cafe\u0301"},{"role":"assistant","content":"e\u0301t\u00e9"},{"role":"user","content":"x"},{"role":"assistant","content":"y"}]}`
-	ids, labels, _, err := chatTokens(m, mustRecord(t, answers), &Options{Loss: OnAssistant})
+	ids, labels, _, err := chatTokens(m, newSpeller(m.Tokenizer), mustRecord(t, answers), &Options{Loss: OnAssistant})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -343,7 +343,7 @@ func TestNormalizingTokenizer(t *testing.T) {
 
 func mustRecord(t *testing.T, text string) *Record {
 	t.Helper()
-	rec, problem, err := parseRecord([]byte(text), &Options{}, new(string))
+	rec, _, problem, err := parseRecord([]byte(text), &Options{})
 	if err != nil {
 		t.Fatal(problem, err)
 	}
@@ -355,7 +355,7 @@ func TestLines(t *testing.T) {
 	m := Model{smolLM2(t), mustParse(t, chat.ChatML)}
 	pretty := "\n[\n  {\n    \"instruction\": \"a\",\n    \"output\": \"b\"\n  },\n\n  {\n    \"instruction\": " +
 		"\"c\",\n    \"output\": \"d\"\n  }, {\"instruction\": \"e\",\n\"output\": \"f\"}\n]"
-	d, err := Load(write(t, pretty), m, Options{MaxTokens: 50})
+	d, err := Load([]string{write(t, pretty)}, m, Options{MaxTokens: 50})
 	if err != nil || len(d.Samples) != 3 {
 		t.Fatal(err)
 	}
@@ -370,7 +370,7 @@ func TestSampleBytes(t *testing.T) {
 	m := Model{smolLM2(t), mustParse(t, chat.ChatML)}
 	for _, end := range []string{"", "\n", "\r\n"} {
 		for limit, n := range map[int]int{len(good): 1, len(good) - 1: 0} {
-			d, err := Load(write(t, good2[:len(good2)-1]+`,"x":"`+strings.Repeat("y", 200)+"\"}\n"+good+end), m, Options{MaxTokens: 50, MaxSampleBytes: limit, OnBad: Skip})
+			d, err := Load([]string{write(t, good2[:len(good2)-1]+`,"x":"`+strings.Repeat("y", 200)+"\"}\n"+good+end)}, m, Options{MaxTokens: 50, MaxSampleBytes: limit, OnBad: Skip})
 			if n == 1 && (err != nil || d.Report.Counts[TooLarge] != 1) || n == 0 && !errors.Is(err, ErrBad) {
 				t.Errorf("limit %d, end %q: %v", limit, end, err)
 			}
@@ -383,7 +383,7 @@ func TestTemplateDay(t *testing.T) {
 	m := Model{smolLM2(t), mustParse(t, `{{ strftime_now("%Y-%m-%d") }}`+chat.ChatML)}
 	for now, want := range map[time.Time]string{{}: "2024-07-26",
 		time.Date(2031, 2, 3, 0, 0, 0, 0, time.UTC): "2031-02-03"} {
-		d, err := Load(write(t, good), m, Options{MaxTokens: 50, Now: now})
+		d, err := Load([]string{write(t, good)}, m, Options{MaxTokens: 50, Now: now})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -400,7 +400,7 @@ func TestReadStreams(t *testing.T) {
 		parts []string
 		lines []int
 	}{
-		"lines": {[]string{good + "\n", "\n{\n", good2 + "\n"}, []int{1, 3, 4}},
+		"lines": {[]string{good + "\n", "\n{]\n", good2 + "\n"}, []int{1, 3, 4}},
 		"array": {[]string{"[" + good + ",\n", "\n{\"text\": 3},", good2 + "]"}, []int{1, 3, 3}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -448,5 +448,42 @@ func TestReadStreams(t *testing.T) {
 		if got != 1 {
 			t.Errorf("%q: %d results", c.text, got)
 		}
+	}
+}
+
+// An error shows the records that it is about, and only counts what is harmless, wherever it stands in the file.
+func TestBadOnesFirst(t *testing.T) {
+	m := Model{words(t), mustParse(t, chat.ChatML)}
+	noted := strings.ReplaceAll(good, "Hello", "Hello {{name}}")
+	lines := slices.Repeat([]string{noted}, 200)
+	lines[150], lines[170] = `{"a":1}`, strings.ReplaceAll(good, "Hello", strings.Repeat("x", 200))
+	file := write(t, strings.Join(lines, "\n"))
+	for _, c := range []struct {
+		long string
+		want string
+	}{
+		{Truncate, "1 of 200 records (1 × unknown fields or types); fix them, or leave them out with bad_samples skip:\n" +
+			"  line 151: unknown fields or types: none of messages, conversations, instruction, prompt with completion, " +
+			"text is among its fields \"a\"\n  besides, not refused: 1 × longer than the limit, 198 × placeholder without value"},
+		{Refuse, "2 of 200 records (1 × longer than the limit, 1 × unknown fields or types); fix them, or leave them out " +
+			"with bad_samples skip; raise max_length, or set overlong to truncate or skip for what is too long:\n  line 151: "},
+	} {
+		_, err := Load([]string{file}, m, Options{MaxTokens: 150, OnLong: c.long})
+		if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "line 1:") {
+			t.Errorf("%s: %v, want %q", c.long, err, c.want)
+		}
+	}
+	d, err := Load([]string{file}, m, Options{MaxTokens: 150, OnBad: Skip})
+	if err != nil || d.Report.Findings[0].Line != 151 || len(d.Report.Findings) != maxFindings {
+		t.Errorf("%v: %+v", err, d.Report.Findings[:3])
+	}
+	if s := d.Report.String(); !strings.Contains(s, "\n  line 151: unknown fields") ||
+		!strings.HasSuffix(s, "… and 190 more") {
+		t.Errorf("%s", s)
+	}
+	many := write(t, good+"\n"+strings.Repeat("7\n", 150))
+	if _, err := Load([]string{many}, m, Options{MaxTokens: 150}); err == nil ||
+		!strings.HasSuffix(err.Error(), "line 11: unknown fields or types: the record is no object\n  … and 140 more") {
+		t.Errorf("many: %v", err)
 	}
 }

@@ -1,11 +1,9 @@
 package data
 
 import (
+	"errors"
 	"fmt"
-	"runtime"
 	"slices"
-	"sync"
-	"sync/atomic"
 
 	"weft/runtime/tokenizer"
 )
@@ -15,32 +13,35 @@ type encoded struct {
 	sample   Sample
 	findings []Finding
 	bad      bool
+	format   string // that the record shows
 }
 
-// encode appends the samples of the records, in their order, encoded on all cores; found receives their problems.
-func (d *Dataset) encode(m Model, o *Options, records []*Record, found *Report) {
-	out := make([]encoded, len(records))
-	var next atomic.Int64
-	var wg sync.WaitGroup
-	for range min(runtime.GOMAXPROCS(0), len(records)) {
-		wg.Go(func() {
-			for i := int(next.Add(1)) - 1; i < len(records); i = int(next.Add(1)) - 1 {
-				out[i] = encodeRecord(m, o, records[i])
-			}
-		})
-	}
-	wg.Wait()
-	for i := range out {
-		found.add(out[i].findings...)
-		if !out[i].bad {
-			d.Samples = append(d.Samples, out[i].sample)
-		}
-	}
+// encoder encodes records, for one goroutine.
+type encoder struct {
+	m     Model
+	o     *Options
+	spell *speller
 }
 
-func encodeRecord(m Model, o *Options, rec *Record) (e encoded) {
+// record parses and encodes one record.
+func (e *encoder) record(r raw) encoded {
+	rec, format, err := r.parse(e.o)
+	var bad Finding
+	if errors.As(err, &bad) {
+		return encoded{findings: []Finding{bad}, bad: true, format: format}
+	}
+	out := e.encode(rec)
+	out.findings = append(rec.Notes, out.findings...)
+	out.format = format
+	return out
+}
+
+func (c *encoder) encode(rec *Record) (e encoded) {
+	m, o := c.m, c.o
 	e.sample.Line = rec.Line
-	find := func(p Problem, detail string) { e.findings = append(e.findings, Finding{rec.Line, p, detail}) }
+	find := func(p Problem, detail string) {
+		e.findings = append(e.findings, Finding{Line: rec.Line, Problem: p, Detail: detail})
+	}
 	switch rec.kind {
 	case plain:
 		e.sample.IDs = withEnd(m.Tokenizer, m.Tokenizer.Encode(rec.Text, tokenizer.EncodeOptions{AddSpecial: true}))
@@ -55,7 +56,7 @@ func encodeRecord(m Model, o *Options, rec *Record) (e encoded) {
 		}
 		var ended bool
 		var err error
-		if e.sample.IDs, e.sample.Labels, ended, err = chatTokens(m, rec, o); err != nil {
+		if e.sample.IDs, e.sample.Labels, ended, err = chatTokens(m, c.spell, rec, o); err != nil {
 			find(NotRendered, err.Error())
 			e.bad = true
 			return e
@@ -67,14 +68,29 @@ func encodeRecord(m Model, o *Options, rec *Record) (e encoded) {
 			find(ToolsIgnored, "")
 		}
 	}
-	if n := len(e.sample.IDs); n > o.MaxTokens {
-		find(Long, fmt.Sprintf("%d tokens, more than %d", n, o.MaxTokens))
+	if i := slices.IndexFunc(e.sample.IDs, func(id int32) bool { return o.Vocab > 0 && int(id) >= o.Vocab }); i >= 0 {
+		id := e.sample.IDs[i]
+		token, _ := m.Tokenizer.Token(id)
+		find(NoEmbedding, fmt.Sprintf("token %q has the id %d, the model has embeddings for the ids below %d", token, id,
+			o.Vocab))
+		e.bad = true
+		return e
+	}
+	limit := o.MaxTokens
+	if o.Positions > 0 {
+		limit = min(limit, o.Positions)
+	}
+	if n := len(e.sample.IDs); n > limit {
+		detail := fmt.Sprintf("%d tokens, more than %d", n, limit)
+		if limit < o.MaxTokens {
+			detail = fmt.Sprintf("%d tokens, more than the %d positions of the model", n, limit)
+		}
+		find(Long, detail)
 		if o.OnLong != Truncate {
 			e.bad = true
 			return e
 		}
-		e.sample.IDs, e.sample.Labels = e.sample.IDs[:o.MaxTokens:o.MaxTokens],
-			e.sample.Labels[:o.MaxTokens:o.MaxTokens]
+		e.sample.IDs, e.sample.Labels = e.sample.IDs[:limit], e.sample.Labels[:limit]
 	}
 	if e.sample.Targets() == 0 {
 		find(NoTargets, "")
@@ -107,7 +123,7 @@ func splitTokens(tok *tokenizer.Tokenizer, rec *Record, loss string) (ids, label
 }
 
 // chatTokens renders a conversation, encodes it as one text as the server does, and sets the labels.
-func chatTokens(m Model, rec *Record, o *Options) (ids, labels []int32, ended bool, err error) {
+func chatTokens(m Model, spell *speller, rec *Record, o *Options) (ids, labels []int32, ended bool, err error) {
 	r, err := newRendering(m, rec, o.Now)
 	if err != nil {
 		return nil, nil, false, err
@@ -132,7 +148,7 @@ func chatTokens(m Model, rec *Record, o *Options) (ids, labels []int32, ended bo
 	if err != nil {
 		return nil, nil, false, err
 	}
-	ids, ranges := encodeText(m.Tokenizer, r.full, regions)
+	ids, ranges := encodeText(spell, r.full, regions)
 	labels, ended = labelsOf(m.Tokenizer, ids, ranges, regions, r.full)
 	return ids, labels, ended, nil
 }

@@ -3,6 +3,7 @@ package data
 import (
 	"bytes"
 	"errors"
+	"io"
 	"testing"
 )
 
@@ -16,6 +17,8 @@ func FuzzRecords(f *testing.F) {
 		"\ufeff \n[{\"messages\":[{\"role\":\"assistant\",\"content\":" +
 			"[{\"type\":\"text\",\"text\":\"a\"}],\"weight\":0}]}]",
 		"{\"messages\":\"\xff\"}\n7\nnull",
+		"{\n \"text\": \"a\"\n}{\n\"text\"\n}\n" + good, `{"v":1,"data":[` + good + `],"n":"x"}`,
+		inUTF16(good+"\n"+good2, 'l'), inUTF16("[\n"+good+"]", 'b'), zipped(f, good+"\n"+good2), "{\x00}\x00",
 	} {
 		f.Add([]byte(seed), uint8(0))
 	}
@@ -50,7 +53,13 @@ func FuzzRecords(f *testing.F) {
 		if want := min(all, 1+int(choice)%3); some != want {
 			t.Fatalf("%d records of %d when %d are requested", some, all, 1+int(choice)%3)
 		}
-		last, lines := 0, 1+bytes.Count(file, []byte("\n"))
+		last, lines := 0, 1
+		if text, err := decoded(bytes.NewReader(file)); err == nil {
+			all, err := io.ReadAll(text)
+			if lines += bytes.Count(all, []byte("\n")); err != nil && failed == nil {
+				t.Fatalf("no error, where the text has %v", err)
+			}
+		}
 		for _, rec := range records {
 			if rec.Line < max(last, 1) || rec.Line > lines {
 				t.Fatalf("a record of line %d behind one of line %d, in %d lines", rec.Line, last, lines)

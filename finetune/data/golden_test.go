@@ -99,7 +99,7 @@ func TestChatMasksEqualGoldens(t *testing.T) {
 		m := Model{smolLM2(t), mustParse(t, src)}
 		for i, c := range g.Cases {
 			for loss, want := range map[string][]int32{OnAssistant: c.Labels, OnCompletion: c.Last, OnAll: c.IDs} {
-				ids, labels, ended, err := chatTokens(m, parseMessages(t, c.Messages), &Options{Loss: loss})
+				ids, labels, ended, err := chatTokens(m, newSpeller(m.Tokenizer), parseMessages(t, c.Messages), &Options{Loss: loss})
 				if err != nil || !ended {
 					t.Fatalf("case %d: %v, ended %v", i, err, ended)
 				}
@@ -128,7 +128,7 @@ func TestAlpacaEqualsGoldens(t *testing.T) {
 		}
 		file.Write(append(line, '\n'))
 	}
-	d, err := Load(write(t, file.String()), Model{Tokenizer: smolLM2(t)}, Options{Style: StyleAlpaca, MaxTokens: 4096})
+	d, err := Load([]string{write(t, file.String())}, Model{Tokenizer: smolLM2(t)}, Options{Style: StyleAlpaca, MaxTokens: 4096})
 	if err != nil || len(d.Samples) != len(g.Cases) || len(g.Cases) == 0 {
 		t.Fatalf("%d samples of %d: %v", len(d.Samples), len(g.Cases), err)
 	}
@@ -181,7 +181,7 @@ func TestIdentity(t *testing.T) {
 	readJSON(t, &g, "train", "H_data", "chatml.json")
 	m := Model{smolLM2(t), mustParse(t, g.Template)}
 	o := Options{MaxTokens: 512, Vars: map[string]string{"name": "Weft", "author": "the Weft team"}}
-	d, err := Load(goldens.Shared(t, "data", "instruct", "llamafactory", "identity.json"), m, o)
+	d, err := Load([]string{goldens.Shared(t, "data", "instruct", "llamafactory", "identity.json")}, m, o)
 	if err != nil || len(d.Samples) != 91 || len(d.Report.Counts) != 0 || d.Report.Format != formatAlpaca {
 		t.Fatalf("%d samples: %v\n%v", len(d.Samples), err, &d.Report)
 	}
@@ -191,7 +191,7 @@ func TestIdentity(t *testing.T) {
 		t.Errorf("%q", text)
 	}
 	o.Vars = nil
-	if d, err = Load(d.Report.Path, m, o); err != nil || d.Report.Counts[Placeholder] != 85 {
+	if d, err = Load([]string{d.Report.Path}, m, o); err != nil || d.Report.Counts[Placeholder] != 85 {
 		t.Errorf("without values: %v: %v", d.Report.Counts, err)
 	}
 }
@@ -242,7 +242,7 @@ func TestPublicFiles(t *testing.T) {
 			map[Problem]int{Long: 1, ToolsIgnored: 191}},
 	} {
 		c.o.MaxTokens = 8192
-		d, err := Load(goldens.Shared(t, "data", "instruct", c.file), m, c.o)
+		d, err := Load([]string{goldens.Shared(t, "data", "instruct", c.file)}, m, c.o)
 		if err != nil {
 			t.Errorf("%s: %v", c.file, err)
 			continue
@@ -253,7 +253,7 @@ func TestPublicFiles(t *testing.T) {
 		}
 	}
 	dpo := goldens.Shared(t, "data", "instruct", "llamafactory", "dpo_en_demo.json")
-	if _, err := Load(dpo, m, Options{MaxTokens: 8192, OnBad: Skip}); err == nil ||
+	if _, err := Load([]string{dpo}, m, Options{MaxTokens: 8192, OnBad: Skip}); err == nil ||
 		!strings.Contains(err.Error(), "preferences") {
 		t.Errorf("preferences: %v", err)
 	}

@@ -141,7 +141,10 @@ func (r *rendering) byPrompt(i int) (region, bool) {
 	if err != nil || !strings.HasPrefix(r.full, prompt) {
 		return region{}, false // also for a template that cannot render the earlier messages alone
 	}
-	whole, err := r.text(i+1, false)
+	whole := r.full
+	if i+1 < len(r.messages) {
+		whole, err = r.text(i+1, false)
+	}
 	if err != nil || !strings.HasPrefix(r.full, whole) || len(whole) < len(prompt) {
 		return region{}, false
 	}
@@ -181,12 +184,35 @@ func (r *rendering) byProbe(i int) (region, error) {
 
 var errAlign = errors.New("tokens do not spell the text")
 
+// speller remembers what tokens spell, for one goroutine.
+type speller struct {
+	tok   *tokenizer.Tokenizer
+	text  []string
+	known []bool
+}
+
+func newSpeller(tok *tokenizer.Tokenizer) *speller {
+	n := tok.VocabSize()
+	return &speller{tok, make([]string, n), make([]bool, n)}
+}
+
+// of returns the bytes that a token spells.
+func (s *speller) of(id int32) string {
+	if id < 0 || int(id) >= len(s.text) {
+		return string(s.tok.TokenBytes(id))
+	}
+	if !s.known[id] {
+		s.text[id], s.known[id] = string(s.tok.TokenBytes(id)), true
+	}
+	return s.text[id]
+}
+
 // align returns the bytes of text that each token spells. Tokenizers may drop white space behind special tokens and put
 // a space before words; any other change is errAlign.
-func align(tok *tokenizer.Tokenizer, ids []int32, text string) ([]byteRange, error) {
+func align(spell *speller, ids []int32, text string) ([]byteRange, error) {
 	out, at := make([]byteRange, len(ids)), 0
 	for k, id := range ids {
-		b := string(tok.TokenBytes(id))
+		b := spell.of(id)
 		begin, n := at, len(b)
 		for !strings.HasPrefix(text[begin:], b) {
 			if strings.HasPrefix(b, " ") && strings.HasPrefix(text[begin:], b[1:]) {
@@ -209,9 +235,10 @@ func align(tok *tokenizer.Tokenizer, ids []int32, text string) ([]byteRange, err
 
 // encodeText returns the ids of text and the bytes of each. Where the tokenizer normalizes so that tokens cannot be
 // placed, the text is encoded in pieces, cut at the regions' borders, and a token has its piece's bytes.
-func encodeText(tok *tokenizer.Tokenizer, text string, regions []region) ([]int32, []byteRange) {
+func encodeText(spell *speller, text string, regions []region) ([]int32, []byteRange) {
+	tok := spell.tok
 	ids := tok.Encode(text, tokenizer.EncodeOptions{})
-	if ranges, err := align(tok, ids, text); err == nil {
+	if ranges, err := align(spell, ids, text); err == nil {
 		return ids, ranges
 	}
 	cuts := []int{0, len(text)}

@@ -24,6 +24,19 @@ const (
 var columns = []string{"messages", "tools", "conversations", "system", "instruction", "input", "output", "history",
 	"prompt", "completion", "text"}
 
+// isField reports whether a record may have a field of this name that says what to train on.
+func (o *Options) isField(name string) bool {
+	if slices.Contains(columns, name) || slices.Contains([]string{"chosen", "rejected", "label"}, name) {
+		return true
+	}
+	for _, theirs := range o.Columns {
+		if name == theirs {
+			return true
+		}
+	}
+	return false
+}
+
 // Message is one message of a conversation.
 type Message struct {
 	Fields *jinja.Map // as the template takes it: role, content, tool_calls, …
@@ -72,36 +85,37 @@ func (f fields) format() string {
 	return ""
 }
 
-// parseRecord reads one record; a problem is returned with an error that describes it. fileFormat is the format of the
-// records before it, "" where there is none yet, and is set.
-func parseRecord(raw []byte, o *Options, fileFormat *string) (*Record, Problem, error) {
+// parseRecord reads one record; a problem is returned with an error that describes it. format is the record's own, ""
+// where it has none.
+func parseRecord(raw []byte, o *Options) (rec *Record, format string, problem Problem, err error) {
 	v, err := jinja.DecodeJSON(raw)
 	if err != nil {
-		return nil, BrokenJSON, err
+		return nil, "", BrokenJSON, err
 	}
 	m, ok := v.(*jinja.Map)
 	if !ok {
-		return nil, WrongShape, errors.New("the record is no object")
+		return nil, "", WrongShape, errors.New("the record is no object")
 	}
 	f := fields{m, o.Columns}
+	format = f.format()
+	rec, problem, err = f.record(format, o)
+	return rec, format, problem, err
+}
+
+// record reads the fields of the format.
+func (f fields) record(format string, o *Options) (*Record, Problem, error) {
 	if f.get("chosen") != nil && f.get("rejected") != nil {
 		return nil, WrongShape,
 			errors.New(
 				"chosen and rejected are preferences, which are not trained on: give the chosen answers as " +
 					"conversations")
 	}
-	format := f.format()
-	if *fileFormat == "" {
-		*fileFormat = format
-	}
 	switch {
 	case format == "":
 		return nil, WrongShape,
 			fmt.Errorf(
 				"none of messages, conversations, instruction, prompt with completion, text is among its fields %s",
-				keys(m))
-	case format != *fileFormat:
-		return nil, WrongShape, fmt.Errorf("it is %s in a file of %s", format, *fileFormat)
+				keys(f.m))
 	case o.Style == StyleAlpaca && format != formatAlpaca:
 		return nil, WrongShape, fmt.Errorf("the style %s needs instruction and output, this is %s", StyleAlpaca, format)
 	case o.Loss != OnAll && format == formatText:

@@ -31,7 +31,8 @@ const (
 	plain             // text only
 )
 
-// Read returns the records of src, a JSON array or JSON Lines, as they are read. It keeps one in memory at a time, of
+// Read returns the records of src as they are read: JSON Lines, objects one after another, a JSON array, or an object
+// with one array of records; as UTF-8 or UTF-16, also compressed with gzip. It keeps one record in memory at a time, of
 // at most Options.MaxSampleBytes. A record that cannot be used yields a Finding (errors.As), and the iteration
 // continues. Any other error ends it: of Options, of reading, or ErrBad where the rest of src cannot be parsed.
 func Read(src io.Reader, o Options) iter.Seq2[*Record, error] {
@@ -41,190 +42,502 @@ func Read(src io.Reader, o Options) iter.Seq2[*Record, error] {
 			return
 		}
 		format := ""
-		(&reader{o: &o, format: &format, yield: yield}).read(src)
-	}
-}
-
-// reader yields the records of one file.
-type reader struct {
-	o      *Options
-	format *string // of the file, once a record has shown it
-	yield  func(*Record, error) bool
-}
-
-// read yields all records, and last the error that ends them.
-func (p *reader) read(src io.Reader) {
-	in := bufio.NewReaderSize(src, 1<<16)
-	if bom, _ := in.Peek(3); string(bom) == "\ufeff" {
-		if _, err := in.Discard(3); err != nil {
-			p.yield(nil, err)
-			return
+		err := readRaw(src, &o, func(r raw) bool {
+			rec, own, err := r.parse(&o)
+			return yield(inFormat(rec, own, &format, r.line, err))
+		})
+		if err != nil {
+			yield(nil, err)
 		}
 	}
-	line, first, err := skipSpace(in)
+}
+
+// raw is the text of one record.
+type raw struct {
+	text []byte // nil where size is above the limit and it was not kept
+	size int
+	line int // on which it begins, from 1
+}
+
+// readRaw cuts src into records. The text of each is valid only until take returns; it ends without an error where take
+// returns false.
+func readRaw(src io.Reader, o *Options, take func(raw) bool) error {
+	in, err := decoded(src)
+	if err != nil {
+		return err
+	}
+	p := &reader{o: o, take: take, in: &pieces{in: in, line: 1}}
+	first, err := p.in.skipSpace()
 	switch {
 	case errors.Is(err, io.EOF):
 		err = fmt.Errorf("%w: the file is empty", ErrBad)
 	case err != nil:
 	case first == '[':
-		err = p.array(in, line)
+		p.depth = 1
+		err = p.elements(&shape{})
 	default:
-		err = p.lines(in, line)
+		err = p.objects()
 	}
-	if err != nil && !errors.Is(err, errEnough) {
-		p.yield(nil, err)
+	if errors.Is(err, errEnough) {
+		return nil
 	}
+	return err
 }
 
 // errEnough says that the caller needs no further records.
 var errEnough = errors.New("enough")
 
-// skipSpace skips white space of in and returns the next byte, not consumed, and its line.
-func skipSpace(in *bufio.Reader) (line int, first byte, err error) {
-	for line = 1; ; {
-		c, err := in.ReadByte()
-		switch {
-		case err != nil:
-			return line, 0, err
-		case c == '\n':
-			line++
-		case c != ' ' && c != '\t' && c != '\r':
-			return line, c, in.UnreadByte()
-		}
-	}
+// reader cuts one file into records.
+type reader struct {
+	o     *Options
+	take  func(raw) bool
+	in    *pieces
+	text  []byte // of the record, at most o.MaxSampleBytes
+	depth int    // of the array whose elements are records
+	again int    // bytes that were read twice, see maxAgain
 }
 
-// lines reads JSON Lines; an invalid line does not affect the others.
-func (p *reader) lines(in *bufio.Reader, line int) error {
-	for ; ; line++ {
-		text, size, err := readLine(in, p.o.MaxSampleBytes)
-		last := errors.Is(err, io.EOF)
-		if err != nil && !last {
-			return err
-		}
-		if trimmed := bytes.TrimSpace(text); size > p.o.MaxSampleBytes || len(trimmed) > 0 {
-			if err := p.take(trimmed, size, line); err != nil {
-				return err
-			}
-		}
-		if last {
-			return nil
-		}
-	}
-}
+// maxAgain bounds what is read again behind broken objects: from then on each line of a file is a record, so that the
+// time is in proportion to the size.
+const maxAgain = 64 << 20
 
-// readLine returns a line without its end and its size; of one larger than limit only the size.
-func readLine(in *bufio.Reader, limit int) (text []byte, size int, err error) {
-	for {
-		part, err := in.ReadSlice('\n')
-		size += len(part)
-		if size <= limit+2 {
-			text = append(text, part...)
-		}
-		if errors.Is(err, bufio.ErrBufferFull) {
-			continue
-		}
-		trimmed := bytes.TrimRight(part, "\r\n")
-		size -= len(part) - len(trimmed)
-		if size > limit {
-			text = nil
-		}
-		return text, size, err
+// give yields one record of the given size: p.text, if all of it was kept.
+func (p *reader) give(size, line int) error {
+	r := raw{size: size, line: line}
+	if len(p.text) == size {
+		r.text = bytes.TrimSpace(p.text)
+		r.size = len(r.text)
 	}
-}
-
-// array reads a JSON array. After a syntax error the elements cannot be separated: it is an error with every policy.
-func (p *reader) array(in *bufio.Reader, line int) error {
-	lines := &lineCounter{r: in, line: line}
-	dec := json.NewDecoder(lines)
-	fail := func(err error) error {
-		if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
-			err = errors.New("the array is not closed")
-		}
-		return fmt.Errorf("%w: line %d: %w", ErrBad, lines.at(next(dec)), err)
+	if r.size > p.o.MaxSampleBytes {
+		r.text = nil
 	}
-	if _, err := dec.Token(); err != nil {
-		return fail(err)
-	}
-	for dec.More() {
-		var raw json.RawMessage
-		if err := dec.Decode(&raw); err != nil {
-			return fail(err)
-		}
-		if err := p.take(raw, len(raw), lines.at(dec.InputOffset()-int64(len(raw)))); err != nil {
-			return err
-		}
-	}
-	if _, err := dec.Token(); err != nil {
-		return fail(err)
-	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return fmt.Errorf("%w: line %d: more text behind the array", ErrBad, lines.at(next(dec)))
-	}
-	return nil
-}
-
-// next returns the offset of what the decoder would read next, behind white space.
-func next(dec *json.Decoder) int64 {
-	rest, _ := io.ReadAll(dec.Buffered()) // a bytes.Reader
-	return dec.InputOffset() + int64(len(rest)-len(bytes.TrimLeft(rest, " \t\r\n")))
-}
-
-// lineCounter returns the line of a byte offset in the data read through it. Offsets must ascend.
-type lineCounter struct {
-	r       io.Reader
-	read    int64
-	ends    []int64 // offsets of line ends not yet passed
-	line    int
-	skipped int
-}
-
-func (l *lineCounter) Read(p []byte) (int, error) {
-	n, err := l.r.Read(p)
-	for i, c := range p[:n] {
-		if c == '\n' {
-			l.ends = append(l.ends, l.read+int64(i))
-		}
-	}
-	l.read += int64(n)
-	return n, err
-}
-
-func (l *lineCounter) at(offset int64) int {
-	for l.skipped < len(l.ends) && l.ends[l.skipped] < offset {
-		l.skipped++
-	}
-	l.line += l.skipped
-	l.ends, l.skipped = l.ends[l.skipped:], 0
-	return l.line
-}
-
-// take yields one record. raw is nil where size is above the limit and it was not kept. The error is errEnough.
-func (p *reader) take(raw []byte, size, line int) error {
-	rec, err := p.parse(raw, size, line)
-	if !p.yield(rec, err) {
+	if !p.take(r) {
 		return errEnough
 	}
 	return nil
 }
 
-// parse reads one record, or returns a Finding that describes its problem.
-func (p *reader) parse(raw []byte, size, line int) (*Record, error) {
-	switch {
-	case size > p.o.MaxSampleBytes:
-		return nil, Finding{line, TooLarge, fmt.Sprintf("%d bytes, more than %d", size, p.o.MaxSampleBytes)}
-	case !utf8.Valid(raw):
-		return nil, Finding{line, InvalidUTF8, fmt.Sprintf("byte %d", invalidAt(raw))}
+// keep appends a part of a record, unless the record is above the limit already.
+func (p *reader) keep(part []byte, size *int) {
+	if *size <= p.o.MaxSampleBytes {
+		p.text = append(p.text, part...)
 	}
-	rec, problem, err := parseRecord(raw, p.o, p.format)
+	*size += len(part)
+}
+
+// pieces returns a text line by line, or in parts of a line, and can take text back.
+type pieces struct {
+	in   *bufio.Reader
+	back []byte // text that was taken back; from pos it is still to be read, before in
+	pos  int
+	line int  // of the next byte, from 1
+	lead bool // the next byte is the first of its line
+}
+
+// next returns what is there of the current line, with its end; it is valid until the next call.
+func (p *pieces) next() (part []byte, err error) {
+	again := p.pos < len(p.back)
+	if again {
+		part = p.back[p.pos:]
+	} else {
+		p.back, p.pos = p.back[:0], 0
+		if _, err := p.in.Peek(1); err != nil {
+			return nil, err
+		}
+		if part, err = p.in.Peek(p.in.Buffered()); err != nil {
+			return nil, err
+		}
+	}
+	p.lead = false
+	if i := bytes.IndexByte(part, '\n'); i >= 0 {
+		part = part[:i+1]
+		p.line++
+		p.lead = true
+	}
+	if again {
+		p.pos += len(part)
+		return part, nil
+	}
+	_, err = p.in.Discard(len(part))
+	return part, err
+}
+
+// unread takes back the text that was read last, which begins on the given line, at its first byte or not.
+func (p *pieces) unread(text []byte, line int, lead bool) {
+	if p.line, p.lead = line, lead; len(text) <= p.pos {
+		p.pos -= len(text)
+		return
+	}
+	p.back, p.pos = append(p.back[:0], text...), 0
+}
+
+// skipSpace returns the next byte that is no white space, without consuming it.
+func (p *pieces) skipSpace() (byte, error) {
+	for {
+		line, lead := p.line, p.lead
+		part, err := p.next()
+		if err != nil {
+			return 0, err
+		}
+		if rest := bytes.TrimLeft(part, " \t\r\n"); len(rest) > 0 {
+			p.unread(rest, line, lead && len(rest) == len(part))
+			return rest[0], nil
+		}
+	}
+}
+
+// objects reads objects one after another, each on a line of its own or over several. A line with anything else is a
+// record that cannot be used. So is an object that is broken: it ends where the next line begins with '{', or, if it is
+// broken on its first line, with that line, so that it does not affect the others.
+func (p *reader) objects() error {
+	for first := true; ; first = false {
+		c, err := p.in.skipSpace()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		switch {
+		case c != '{':
+			line := p.in.line
+			size, err := p.rest(0)
+			if err != nil {
+				return err
+			}
+			if err := p.give(size, line); err != nil {
+				return err
+			}
+		default:
+			if err := p.object(first); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// rest appends the rest of the current line to the record of the given size.
+func (p *reader) rest(size int) (int, error) {
+	if size == 0 {
+		p.text = p.text[:0]
+	}
+	for {
+		part, err := p.in.next()
+		if errors.Is(err, io.EOF) {
+			return size, nil
+		}
+		if err != nil {
+			return 0, err
+		}
+		if p.in.lead {
+			part = bytes.TrimRight(part, "\r\n")
+		}
+		p.keep(part, &size)
+		if p.in.lead {
+			return size, nil
+		}
+	}
+}
+
+// object reads one object, which begins with the next byte; first says that it is the first of the file.
+func (p *reader) object(first bool) error {
+	p.text = p.text[:0]
+	line, lead := p.in.line, p.in.lead
+	size, begin := 0, true  // begin: no line has ended yet
+	next, nextLine := -1, 0 // where in the text, and on which line, another object may begin
+	var s shape
+	for {
+		at, of := p.in.lead, p.in.line
+		part, err := p.in.next()
+		if errors.Is(err, io.EOF) {
+			if done, err := p.unwrap(first, line, lead); done {
+				return err
+			}
+			return p.broken(size, line, next, nextLine, !begin)
+		}
+		if err != nil {
+			return err
+		}
+		if at && !begin && part[0] == '{' && next < 0 && size <= p.o.MaxSampleBytes {
+			next, nextLine = size, of
+		}
+		for i, c := range part {
+			if s.plain(c) {
+				continue
+			}
+			if err := s.step(c); err != nil {
+				p.keep(part, &size)
+				if done, err := p.unwrap(first, line, lead); done {
+					return err
+				}
+				if next < 0 && !p.in.lead {
+					if size, err = p.rest(size); err != nil {
+						return err
+					}
+				}
+				return p.broken(size, line, next, nextLine, !begin)
+			}
+			if s.ended(0) {
+				p.keep(part[:i+1], &size)
+				return p.complete(size, line, lead, first, part[i+1:], of)
+			}
+		}
+		kept := size <= p.o.MaxSampleBytes
+		if p.keep(part, &size); kept && size > p.o.MaxSampleBytes {
+			if done, err := p.unwrap(first, line, lead); done {
+				return err
+			}
+			first = false
+			if next >= 0 {
+				return p.broken(size, line, next, nextLine, true)
+			}
+		}
+		if begin = begin && !p.in.lead; !begin && p.again > maxAgain {
+			return p.give(size, line)
+		}
+	}
+}
+
+// complete yields the object in p.text. rest is what follows it in the last piece, of the line at.
+func (p *reader) complete(size, line int, lead, first bool, rest []byte, at int) error {
+	if len(p.text) == size {
+		p.text = append(p.text, rest...)
+		if done, err := p.unwrap(first, line, lead); done {
+			return err
+		}
+		p.text = p.text[:size]
+	}
+	ended := p.in.lead
+	for {
+		if trimmed := bytes.TrimLeft(rest, " \t\r\n"); len(trimmed) > 0 {
+			p.in.unread(trimmed, at, false)
+			if trimmed[0] != '{' { // the line is one record, which is broken
+				var err error
+				if size, err = p.rest(size); err != nil {
+					return err
+				}
+			}
+			return p.give(size, line)
+		}
+		if ended {
+			return p.give(size, line)
+		}
+		var err error
+		rest, err = p.in.next()
+		if errors.Is(err, io.EOF) {
+			return p.give(size, line)
+		}
+		if err != nil {
+			return err
+		}
+		ended = p.in.lead
+	}
+}
+
+// broken yields an object that is broken, and goes on at the next object: the one at p.text[next:], or, if the object
+// has more than one line, at the next line that begins with one.
+func (p *reader) broken(size, line, next, nextLine int, several bool) error {
+	if next >= 0 {
+		p.again += size - next
+		p.in.unread(p.text[next:], nextLine, true)
+		p.text = p.text[:next]
+		return p.give(next, line)
+	}
+	for several {
+		at, of := p.in.lead, p.in.line
+		part, err := p.in.next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		if at && part[0] == '{' {
+			p.in.unread(part, of, true)
+			break
+		}
+	}
+	return p.give(size, line)
+}
+
+// severalLists says that an object that holds records holds more than one list of them.
+var severalLists = errors.New("the object has more than one list: put the records to train on into a file of their own")
+
+// wrapper returns the offset in p.text of the array in an object like {"data": [{…}, …]}: the object has no field of a
+// record and one array of objects, beside which it may have other values. -1: it is none. p.text may be cut off.
+func (p *reader) wrapper(first bool) (array int, err error) {
+	if !first {
+		return -1, nil
+	}
+	dec := json.NewDecoder(bytes.NewReader(p.text))
+	found := -1
+	if _, err := dec.Token(); err != nil {
+		return -1, nil
+	}
+	for dec.More() {
+		key, err := dec.Token()
+		if err != nil {
+			break
+		}
+		if name, _ := key.(string); p.o.isField(name) {
+			return -1, nil
+		}
+		begin := int(dec.InputOffset())
+		v, err := dec.Token()
+		if err != nil {
+			break
+		}
+		if v == json.Delim('[') {
+			inner, err := dec.Token()
+			if inner == json.Delim('{') {
+				if found >= 0 {
+					return -1, severalLists
+				}
+				found = begin + bytes.IndexByte(p.text[begin:], '[')
+			}
+			if err != nil || inner != json.Delim(']') && skipTokens(dec, 1+isOpen(inner)) != nil {
+				break
+			}
+		} else if v == json.Delim('{') && skipTokens(dec, 1) != nil {
+			break
+		}
+	}
+	return found, nil
+}
+
+func isOpen(t json.Token) int {
+	if t == json.Delim('{') || t == json.Delim('[') {
+		return 1
+	}
+	return 0
+}
+
+// skipTokens reads until depth brackets are closed.
+func skipTokens(dec *json.Decoder, depth int) error {
+	for depth > 0 {
+		t, err := dec.Token()
+		switch {
+		case err != nil:
+			return err
+		case isOpen(t) == 1:
+			depth++
+		case t == json.Delim('}') || t == json.Delim(']'):
+			depth--
+		}
+	}
+	return nil
+}
+
+// unwrap reads the records in the array of an object whose text, as far as it has been read, is in p.text, if it is the
+// first of the file and has one.
+func (p *reader) unwrap(first bool, line int, lead bool) (done bool, err error) {
+	array, err := p.wrapper(first)
 	if err != nil {
-		return nil, Finding{line, problem, err.Error()}
+		return true, fmt.Errorf("%w: line %d: %w", ErrBad, line, err)
 	}
-	rec.Line = line
-	if p.o.substitute(rec) {
-		rec.Notes = append(rec.Notes, Finding{line, Placeholder, rec.firstPlaceholder()})
+	if array < 0 {
+		return false, nil
 	}
-	return rec, nil
+	s := &shape{open: []byte{'{'}, next: value}
+	p.in.unread(p.text[array:], line+bytes.Count(p.text[:array], []byte{'\n'}), lead && array == 0)
+	p.depth = 2
+	return true, p.elements(s)
+}
+
+// elements reads the elements of an array, which the next byte begins, and what closes what s has open. After a syntax
+// error the elements cannot be separated: it is an error with every policy.
+func (p *reader) elements(s *shape) error {
+	size, line, inside := 0, 0, false
+	opened, closed := false, false // the array
+	for {
+		of := p.in.line
+		part, err := p.in.next()
+		switch {
+		case errors.Is(err, io.EOF) && s.ended(0):
+			return nil
+		case errors.Is(err, io.EOF) && closed:
+			return fmt.Errorf("%w: line %d: the object is not closed", ErrBad, p.in.line)
+		case errors.Is(err, io.EOF):
+			return fmt.Errorf("%w: line %d: the array is not closed", ErrBad, p.in.line)
+		case err != nil:
+			return err
+		}
+		begin := 0 // of the element in the part
+		for i, c := range part {
+			if s.plain(c) {
+				continue
+			}
+			state, depth := s.next, len(s.open)
+			switch {
+			case s.ended(0) && !isSpace(c):
+				return fmt.Errorf("%w: line %d: more text behind the array", ErrBad, of)
+			case closed && state == value && (c == '[' || c == '{'):
+				return fmt.Errorf("%w: line %d: %w", ErrBad, of, severalLists)
+			}
+			if err := s.step(c); err != nil {
+				return fmt.Errorf("%w: line %d: %w", ErrBad, of, err)
+			}
+			if depth == p.depth && (state == value || state == valueOrEnd) &&
+				(len(s.open) > depth || s.next == text || s.next == literal) {
+				inside, size, line, begin = true, 0, of, i
+				p.text = p.text[:0]
+			}
+			end := -1
+			switch {
+			case !inside:
+			case state == literal && depth == p.depth && s.next != literal:
+				end = i // the byte behind it ends a literal
+			case (state != literal || depth > p.depth) && s.ended(p.depth):
+				end = i + 1
+			}
+			if end >= 0 {
+				inside = false
+				p.keep(part[begin:end], &size)
+				if err := p.give(size, line); err != nil {
+					return err
+				}
+			}
+			opened = opened || len(s.open) == p.depth
+			closed = opened && len(s.open) < p.depth
+		}
+		if inside {
+			p.keep(part[begin:], &size)
+		}
+	}
+}
+
+// parse reads one record; format is its own, if it shows one. The error is a Finding that describes its problem.
+func (r raw) parse(o *Options) (rec *Record, format string, err error) {
+	switch {
+	case r.size > o.MaxSampleBytes:
+		return nil, "", Finding{Line: r.line, Problem: TooLarge,
+			Detail: fmt.Sprintf("%d bytes, more than %d", r.size, o.MaxSampleBytes)}
+	case !utf8.Valid(r.text):
+		return nil, "", Finding{Line: r.line, Problem: InvalidUTF8, Detail: fmt.Sprintf("byte %d", invalidAt(r.text))}
+	}
+	rec, format, problem, err := parseRecord(r.text, o)
+	if err != nil {
+		return nil, format, Finding{Line: r.line, Problem: problem, Detail: err.Error()}
+	}
+	rec.Line = r.line
+	if o.substitute(rec) {
+		rec.Notes = append(rec.Notes, Finding{Line: r.line, Problem: Placeholder, Detail: rec.firstPlaceholder()})
+	}
+	return rec, format, nil
+}
+
+// inFormat refuses a record that has another format than the records of its file before it, and sets that of the first.
+func inFormat(rec *Record, own string, file *string, line int, err error) (*Record, error) {
+	if own == "" {
+		return rec, err
+	}
+	if *file == "" {
+		*file = own
+	}
+	if own != *file {
+		return nil, Finding{Line: line, Problem: WrongShape, Detail: fmt.Sprintf("it is %s in a file of %s", own, *file)}
+	}
+	return rec, err
 }
 
 func invalidAt(b []byte) int {

@@ -13,7 +13,7 @@ import (
 // Problem is the kind of a record's problem; it is also the key of Report.Counts.
 type Problem string
 
-// The problems. All but the last four make a record bad; Long and Unanswered have their own policies.
+// The problems. All but the last three make a record bad; Long has a policy of its own.
 const (
 	BrokenJSON   Problem = "broken JSON"
 	InvalidUTF8  Problem = "invalid UTF-8"
@@ -24,6 +24,7 @@ const (
 	EmptyAnswer  Problem = "empty answer"
 	NotRendered  Problem = "the chat template refuses it"
 	NoTargets    Problem = "no target left"
+	NoEmbedding  Problem = "token without embedding"   // its id is beyond the rows of the embedding
 	Long         Problem = "longer than the limit"     // truncated, skipped or refused as Options.OnLong says
 	Placeholder  Problem = "placeholder without value" // {{word}} stays in the text: a note
 	ToolsIgnored Problem = "tools unknown to template" // the template does not mention tools: a note
@@ -36,22 +37,24 @@ func (p Problem) note() bool { return p == Placeholder || p == ToolsIgnored || p
 
 // Finding is one problem at one place; as an error it says that a record cannot be used.
 type Finding struct {
+	File    string  `json:"file,omitempty"` // where several are read
 	Line    int     `json:"line"`
 	Problem Problem `json:"problem"`
 	Detail  string  `json:"detail,omitempty"`
 }
 
 func (f Finding) Error() string {
-	if f.Detail == "" {
-		return fmt.Sprintf("line %d: %s", f.Line, f.Problem)
-	}
-	return fmt.Sprintf("line %d: %s: %s", f.Line, f.Problem, f.Detail)
+	return fmt.Sprintf("%sline %d: %s%s", suffixed(f.File, ": "), f.Line, f.Problem, prefixed(": ", f.Detail))
 }
 
 // Report summarizes the reading of a file.
 type Report struct {
-	Path   string `json:"path"`
-	SHA256 string `json:"sha256"` // of the file
+	Path   string `json:"path"`   // the paths given, joined by commas
+	SHA256 string `json:"sha256"` // of the file, or of all files one after another
+	// Files are those that were read, in their order, where they are not the path itself.
+	Files []File `json:"files,omitempty"`
+	// LeftOut counts files of folders whose names do not end as those of samples do.
+	LeftOut int `json:"files_left_out,omitempty"`
 	// Digest is the SHA-256 of the encoded samples: each one's length, ids and labels as little-endian int32.
 	Digest   string          `json:"digest"`
 	Format   string          `json:"format"`
@@ -61,7 +64,28 @@ type Report struct {
 	Targets  int64           `json:"targets"`
 	Longest  int             `json:"longest"` // tokens of the longest sample
 	Counts   map[Problem]int `json:"problems,omitempty"`
-	Findings []Finding       `json:"findings,omitempty"` // the first maxFindings
+	Findings []Finding       `json:"findings,omitempty"` // the first maxFindings, those that a refusal is about first
+
+	found [3][]Finding // by severity, at most maxFindings each
+}
+
+// File is one of several files that were read.
+type File struct {
+	Path    string `json:"path"`
+	Format  string `json:"format"`
+	Records int    `json:"records"`
+}
+
+// severity orders problems: 0 refuse the file, 1 leave the record out, 2 are only told.
+func (o *Options) severity(p Problem) int {
+	policy := o.OnBad
+	switch {
+	case p.note():
+		return 2
+	case p == Long:
+		policy = o.OnLong
+	}
+	return slices.Index([]string{Refuse, Skip, Truncate}, policy)
 }
 
 const (
@@ -69,38 +93,34 @@ const (
 	maxInError  = 10  // in an error
 )
 
-func (r *Report) add(found ...Finding) {
+func (r *Report) add(o *Options, found ...Finding) {
 	for _, f := range found {
 		r.Counts[f.Problem]++
-		if len(r.Findings) < maxFindings {
-			r.Findings = append(r.Findings, f)
+		if list := &r.found[o.severity(f.Problem)]; len(*list) < maxFindings {
+			*list = append(*list, f)
 		}
 	}
-}
-
-// merge adds the findings of another report.
-func (r *Report) merge(other *Report) {
-	for p, n := range other.Counts {
-		r.Counts[p] += n
-	}
-	r.Findings = append(r.Findings, other.Findings[:min(len(other.Findings), maxFindings-len(r.Findings))]...)
 }
 
 // verdict applies the policies to the findings.
 func (r *Report) verdict(o *Options, samples int) error {
+	r.Findings = slices.Concat(r.found[0], r.found[1], r.found[2])
+	r.Findings = r.Findings[:min(len(r.Findings), maxFindings)]
 	bad := 0
 	for p, n := range r.Counts {
-		if !p.note() && (p != Long || o.OnLong == Refuse) && (o.OnBad == Refuse || p == Long) {
+		if o.severity(p) == 0 {
 			bad += n
 		}
 	}
+	refused := func(p Problem) bool { return o.severity(p) == 0 }
+	others := func(p Problem) bool { return o.severity(p) != 0 }
 	switch {
 	case bad > 0:
-		return fmt.Errorf("%w: %d of %d records (%s); %s:%s", ErrBad, bad, r.Records, r.counted(), r.advice(o),
-			r.listed())
+		return fmt.Errorf("%w: %d of %d records (%s); %s:%s%s", ErrBad, bad, r.Records, r.counted(refused), r.advice(o),
+			listed(r.found[0], bad), prefixed("\n  besides, not refused: ", r.counted(others)))
 	case samples == 0:
 		return fmt.Errorf("%w: none of %d records can be trained on%s%s", ErrBad, r.Records,
-			prefixed(": ", r.counted()), r.listed())
+			prefixed(": ", r.counted(others)), listed(r.Findings, len(r.Findings)))
 	}
 	return nil
 }
@@ -108,13 +128,8 @@ func (r *Report) verdict(o *Options, samples int) error {
 // advice returns a hint for a refused file; the settings are those of package train.
 func (r *Report) advice(o *Options) string {
 	var out []string
-	bad := 0
-	for p, n := range r.Counts {
-		if !p.note() && p != Long {
-			bad += n
-		}
-	}
-	if o.OnBad == Refuse && bad > 0 {
+	if o.OnBad == Refuse && slices.ContainsFunc(slices.Collect(maps.Keys(r.Counts)),
+		func(p Problem) bool { return p != Long && o.severity(p) == 0 }) {
 		out = append(out, "fix them, or leave them out with bad_samples "+Skip)
 	}
 	if o.OnLong == Refuse && r.Counts[Long] > 0 {
@@ -131,31 +146,52 @@ func prefixed(prefix, s string) string {
 	return prefix + s
 }
 
-func (r *Report) counted() string {
+func suffixed(s, suffix string) string {
+	if s == "" {
+		return ""
+	}
+	return s + suffix
+}
+
+// counted lists the counts of the problems that of chooses.
+func (r *Report) counted(of func(Problem) bool) string {
 	var parts []string
 	for _, p := range slices.Sorted(maps.Keys(r.Counts)) {
-		parts = append(parts, fmt.Sprintf("%d × %s", r.Counts[p], p))
+		if of(p) {
+			parts = append(parts, fmt.Sprintf("%d × %s", r.Counts[p], p))
+		}
 	}
 	return strings.Join(parts, ", ")
 }
 
-func (r *Report) listed() string {
+// listed returns the first of total findings, a line each.
+func listed(found []Finding, total int) string {
 	var b strings.Builder
-	for i, f := range r.Findings {
-		if i == maxInError {
-			b.WriteString("\n  …")
-			break
-		}
+	shown := found[:min(len(found), maxInError)]
+	for _, f := range shown {
 		b.WriteString("\n  " + f.Error())
+	}
+	if more := total - len(shown); more > 0 {
+		fmt.Fprintf(&b, "\n  … and %d more", more)
 	}
 	return b.String()
 }
 
 // String is the report in a few lines.
 func (r *Report) String() string {
-	return fmt.Sprintf("%s: %s, %d records, %d samples, %d tokens, %d trained tokens, longest %d%s%s", r.Path, r.Format,
-		r.Records, r.Samples, r.Tokens, r.Targets, r.Longest,
-		prefixed("; ", r.counted()), r.listed())
+	total, files := 0, ""
+	for _, n := range r.Counts {
+		total += n
+	}
+	if n := len(r.Files); n > 0 {
+		files = fmt.Sprintf(" (%d files)", n)
+	}
+	if r.LeftOut > 0 {
+		files += fmt.Sprintf(" (%d files with other endings than %s left out)", r.LeftOut, strings.Join(endings, ", "))
+	}
+	return fmt.Sprintf("%s%s: %s, %d records, %d samples, %d tokens, %d trained tokens, longest %d%s%s", r.Path, files,
+		r.Format, r.Records, r.Samples, r.Tokens, r.Targets, r.Longest,
+		prefixed("; ", r.counted(func(Problem) bool { return true })), listed(r.Findings, total))
 }
 
 func (d *Dataset) summarize() {

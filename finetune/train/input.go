@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"weft/finetune/data"
 	"weft/runtime/device"
@@ -16,16 +17,23 @@ import (
 
 // Files are the inputs of a run and its output folder.
 type Files struct {
-	Model string  // folder or .gguf file of the base; with init random a folder with config.json and tokenizer
-	Ref   string  // name of the base in the adapter's configuration and in reports
-	Data  string  // samples; held-out ones are in Config.EvalData or a part of these
-	Out   string  // folder for the results
-	Keep  []Place // other files and folders that Out must not be, contain or lie in
+	Model string   // folder or .gguf file of the base; with init random a folder with config.json and tokenizer
+	Ref   string   // name of the base in the adapter's configuration and in reports
+	Data  []string // samples: files, folders or data.Stdin; held-out ones are in Config.EvalData or a part of these
+	Out   string   // folder for the results
+	Keep  []Place  // other files and folders that Out must not be, contain or lie in
+	// Memory bounds the samples, in bytes; 0: no bound. Progress, if not nil, is called now and then while they are read.
+	Memory   int64
+	Progress func(data.Progress)
 }
 
 // reads lists the places that a run reads; with random weights the base is the folder of its configuration.
 func (f *Files) reads(c *Config) []Place {
-	return append([]Place{{"base model", f.Model}, {"data", f.Data}, {"evaluation data", c.EvalData}}, f.Keep...)
+	out := append([]Place{{"base model", f.Model}, {"evaluation data", c.EvalData}}, f.Keep...)
+	for _, path := range f.Data {
+		out = append(out, Place{"data", path})
+	}
+	return slices.DeleteFunc(out, func(p Place) bool { return p.Path == data.Stdin })
 }
 
 // Input is a run whose samples are read and whose model is not loaded yet.
@@ -37,19 +45,33 @@ type Input struct {
 }
 
 // Read reads the samples, before any model is loaded, and holds out the evaluation samples. m is the tokenizer and the
-// template of the model. Errors: ErrConfig if the output folder is refused (CheckOutput) or eval_fraction leaves one side empty, data.ErrBad, or those of opening a
-// file.
+// template of the model. Errors: ErrConfig if the output folder is refused (CheckOutput) or eval_fraction leaves one side
+// empty, ErrMemory, data.ErrBad, or those of opening a file.
 func Read(c Config, f Files, m data.Model) (in *Input, err error) {
 	in = &Input{Config: c, Files: f}
 	if err := c.CheckOutput(f.Out, f.reads(&c)...); err != nil {
 		return nil, err
 	}
-	if in.Train, err = data.Load(f.Data, m, c.Data()); err != nil {
+	if c.EvalData == data.Stdin && slices.Contains(f.Data, data.Stdin) {
+		return nil, fmt.Errorf("%w: data and eval_data are both standard input (-): give one of them as a file",
+			ErrConfig)
+	}
+	cfg, err := in.modelConfig()
+	if err != nil {
+		return nil, err
+	}
+	o := c.Data()
+	o.MaxMemory, o.OnProgress = f.Memory, f.Progress
+	o.Vocab, o.Positions = cfg.Vocab, cfg.MaxContext
+	if in.Train, err = in.load(f.Data, m, o); err != nil {
 		return nil, err
 	}
 	switch {
 	case c.EvalData != "":
-		in.HeldOut, err = data.Load(c.EvalData, m, c.Data())
+		if o.MaxMemory > 0 {
+			o.MaxMemory = max(1, o.MaxMemory-in.Train.Bytes())
+		}
+		in.HeldOut, err = in.load([]string{c.EvalData}, m, o)
 	case c.EvalFraction > 0:
 		err = in.holdOut()
 	}
@@ -57,6 +79,37 @@ func Read(c Config, f Files, m data.Model) (in *Input, err error) {
 		return nil, err
 	}
 	return in, nil
+}
+
+// load reads one set of samples.
+func (in *Input) load(paths []string, m data.Model, o data.Options) (*data.Dataset, error) {
+	d, err := data.Load(paths, m, o)
+	if errors.Is(err, data.ErrMemory) {
+		err = fmt.Errorf("%w: %w", ErrMemory, err)
+	}
+	return d, err
+}
+
+// modelConfig reads the configuration of the model that is trained, and none of its weights.
+func (in *Input) modelConfig() (*model.Config, error) {
+	if in.Config.Init == "random" {
+		_, cfg, err := in.configFile()
+		return cfg, err
+	}
+	src, cfg, err := in.source()
+	if err != nil {
+		return nil, err
+	}
+	return cfg, src.Close()
+}
+
+// SampleBytes returns about how many bytes of memory the samples take.
+func (in *Input) SampleBytes() int64 {
+	n := in.Train.Bytes()
+	if in.HeldOut != nil {
+		n += in.HeldOut.Bytes()
+	}
+	return n
 }
 
 // holdOut holds out the fraction of the samples that is evaluated and not trained on.
@@ -114,8 +167,21 @@ func (in *Input) source() (weights.Source, *model.Config, error) {
 	return src, cfg, nil
 }
 
-// scratch reads a folder's configuration and initializes weights for it.
+// scratch initializes weights for the configuration in a folder.
 func (in *Input) scratch() (weights.Source, *model.Config, error) {
+	text, cfg, err := in.configFile()
+	if err != nil {
+		return nil, nil, err
+	}
+	src, err := NewScratch(text, cfg, in.Config.Seed)
+	if err != nil {
+		return nil, nil, err
+	}
+	return src, cfg, nil
+}
+
+// configFile reads the config.json of the model's folder.
+func (in *Input) configFile() ([]byte, *model.Config, error) {
 	file := filepath.Join(in.Files.Model, "config.json")
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -125,11 +191,7 @@ func (in *Input) scratch() (weights.Source, *model.Config, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", file, err)
 	}
-	src, err := NewScratch(text, cfg, in.Config.Seed)
-	if err != nil {
-		return nil, nil, err
-	}
-	return src, cfg, nil
+	return text, cfg, nil
 }
 
 // LoadModel loads the model to train onto dev; the caller closes it. wrap quantizes a base's weights while they are

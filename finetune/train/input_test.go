@@ -24,7 +24,7 @@ func chats(t *testing.T, name string, first, n int) string {
 	t.Helper()
 	var text strings.Builder
 	for i := range n {
-		fmt.Fprintf(&text, `{"prompt":"What is %d plus 1?","completion":"%d"}`+"\n", first+i, first+i+1)
+		fmt.Fprintf(&text, `{"prompt":"%d+1=","completion":"%d"}`+"\n", first+i, first+i+1)
 	}
 	path := filepath.Join(t.TempDir(), name)
 	if err := os.WriteFile(path, []byte(text.String()), 0o600); err != nil {
@@ -49,7 +49,7 @@ func tinyModel(t *testing.T) (string, data.Model) {
 // A run's files become a job: samples trained on and held out, the names and digests of its inputs.
 func TestInput(t *testing.T) {
 	path, m := tinyModel(t)
-	files := Files{Model: path, Ref: "tiny", Data: chats(t, "data.jsonl", 0, 40), Out: t.TempDir()}
+	files := Files{Model: path, Ref: "tiny", Data: []string{chats(t, "data.jsonl", 0, 40)}, Out: t.TempDir()}
 	c := Default()
 	c.EvalFraction = 0.25
 	in, err := Read(c, files, m)
@@ -104,7 +104,7 @@ func TestRandomInput(t *testing.T) {
 	seen := map[string]bool{}
 	for _, seed := range []uint64{1, 2, 1} {
 		c.Seed = seed
-		in, err := Read(c, Files{Model: path, Data: chats(t, "data.jsonl", 0, 4), Out: t.TempDir()}, m)
+		in, err := Read(c, Files{Model: path, Data: []string{chats(t, "data.jsonl", 0, 4)}, Out: t.TempDir()}, m)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -133,7 +133,7 @@ func TestInputRefuses(t *testing.T) {
 		want   error
 		text   string
 	}{
-		"no data":          {func(_ *Config, f *Files) { f.Data = "absent" }, fs.ErrNotExist, "absent"},
+		"no data":          {func(_ *Config, f *Files) { f.Data = []string{"absent"} }, fs.ErrNotExist, "absent"},
 		"no held-out data": {func(c *Config, _ *Files) { c.EvalData = "absent" }, fs.ErrNotExist, "absent"},
 		"one side empty":   {func(c *Config, _ *Files) { c.EvalFraction = 1e-9 }, ErrConfig, "0 of 2 samples"},
 		"no configuration": {func(c *Config, f *Files) {
@@ -142,7 +142,7 @@ func TestInputRefuses(t *testing.T) {
 		"no weights": {func(_ *Config, f *Files) { f.Model = t.TempDir() }, weights.ErrFormat,
 			"neither model.safetensors"},
 	} {
-		config, files := Default(), Files{Model: path, Data: sound, Out: t.TempDir()}
+		config, files := Default(), Files{Model: path, Data: []string{sound}, Out: t.TempDir()}
 		c.change(&config, &files)
 		in, err := Read(config, files, m)
 		if err == nil {
@@ -151,5 +151,45 @@ func TestInputRefuses(t *testing.T) {
 		if !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.text) {
 			t.Errorf("%s: %v, want %v with %q", name, err, c.want, c.text)
 		}
+	}
+}
+
+// What the model cannot take is found while the data is read, with its lines: ids beyond its embedding, and samples
+// longer than its positions, whatever max_length allows.
+func TestModelLimits(t *testing.T) {
+	path, m := tinyModel(t) // of 512 tokens and 256 positions, with the tokenizer of a larger one
+	file := func(records ...string) []string {
+		name := filepath.Join(t.TempDir(), "data.jsonl")
+		if err := os.WriteFile(name, []byte(strings.Join(records, "\n")), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return []string{name}
+	}
+	const sound = `{"prompt":"1+1=","completion":"2"}`
+	long := fmt.Sprintf(`{"prompt":"1","completion":%q}`, strings.Repeat("7", 300))
+	c := Default()
+	c.MaxLength, c.Overlong = 1024, data.Refuse
+	_, err := Read(c, Files{Model: path, Data: file(sound, `{"prompt":"What","completion":"2"}`), Out: t.TempDir()}, m)
+	if !errors.Is(err, data.ErrBad) || !strings.Contains(err.Error(), "line 2: token without embedding: token \"What\" "+
+		"has the id 1780, the model has embeddings for the ids below 512") {
+		t.Errorf("ids: %v", err)
+	}
+	files := Files{Model: path, Data: file(sound, sound, long), Out: t.TempDir()}
+	if _, err = Read(c, files, m); !errors.Is(err, data.ErrBad) || !strings.Contains(err.Error(),
+		"line 3: longer than the limit: 302 tokens, more than the 256 positions of the model") {
+		t.Errorf("positions: %v", err)
+	}
+	c.Overlong = data.Truncate
+	in, err := Read(c, files, m)
+	if err != nil || len(in.Train.Samples[2].IDs) != 256 || in.Train.Report.Counts[data.Long] != 1 {
+		t.Errorf("cut: %v", err)
+	}
+	files.Memory = 400
+	if _, err = Read(c, files, m); !errors.Is(err, ErrMemory) || !strings.Contains(err.Error(), "line 3") {
+		t.Errorf("memory: %v", err)
+	}
+	c.EvalData, files.Data = data.Stdin, []string{data.Stdin}
+	if _, err = Read(c, files, m); !errors.Is(err, ErrConfig) {
+		t.Errorf("standard input twice: %v", err)
 	}
 }
