@@ -2,7 +2,7 @@ package tokenizer
 
 import (
 	"bytes"
-	"unicode"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -29,6 +29,9 @@ func (n *trieNode) follow(b byte) (int32, bool) {
 func (t *trie) insert(content string, added int32) {
 	if len(t.nodes) == 0 {
 		t.nodes = append(t.nodes, trieNode{})
+	}
+	if content == "" {
+		return
 	}
 	t.first[content[0]] = true
 	at := int32(0)
@@ -63,65 +66,49 @@ func (t *trie) longest(text string) (length int, added int32) {
 	return length, added
 }
 
-// cut calls emit with each run of text before an added token and the token's id, and with the rest and -1.
-func (t *trie) cut(text string, added []addedToken, emit func(run string, id int32)) {
-	begin, i := 0, 0
-	if len(t.nodes) > 0 {
-		for i < len(text) {
-			if !t.first[text[i]] {
-				i++
-				continue
-			}
-			n, index := t.longest(text[i:])
-			if n == 0 || added[index].single && !alone(text, i, i+n) {
-				i++
-				continue
-			}
-			from, to := i, i+n
-			if added[index].lstrip {
-				from = trimRight(text, begin, from)
-			}
-			if added[index].rstrip {
-				to = trimLeft(text, to)
-			}
-			emit(text[begin:from], added[index].id)
-			begin, i = to, to
+// cut calls emit with each run of text before an added token, where it begins, and the token's id; and with the rest
+// and -1. plain tells which tokens are plain text; what they match, no other token matches either.
+func (t *trie) cut(text string, added []addedToken, plain func(*addedToken) bool,
+	emit func(begin int, run string, id int32)) {
+	begin, strippedTo := 0, 0 // the end of the last white space that was stripped
+	for i := 0; i < len(text) && len(t.nodes) > 0; {
+		if !t.first[text[i]] {
+			i++
+			continue
 		}
+		n, index := t.longest(text[i:])
+		if n == 0 {
+			i++
+			continue
+		}
+		a, from, to := &added[index], i, i+n
+		i = to
+		if plain(a) || a.single && !alone(text, from, to) {
+			continue
+		}
+		if a.lstrip {
+			from = max(begin, from)
+			from = begin + len(strings.TrimRightFunc(text[begin:from], classRustSpace.has))
+		}
+		if a.rstrip {
+			if to >= strippedTo {
+				strippedTo = len(text) - len(strings.TrimLeftFunc(text[to:], classRustSpace.has))
+			}
+			to = strippedTo
+		}
+		if from < to { // else a token before has stripped this one
+			emit(begin, text[begin:max(begin, from)], a.id)
+		}
+		begin = to
 	}
 	if begin < len(text) {
-		emit(text[begin:], -1)
+		emit(begin, text[begin:], -1)
 	}
-}
-
-// trimRight moves end left over white space, not past begin.
-func trimRight(s string, begin, end int) int {
-	for end > begin {
-		r, n := utf8.DecodeLastRuneInString(s[begin:end])
-		if !unicode.IsSpace(r) {
-			break
-		}
-		end -= n
-	}
-	return end
-}
-
-func trimLeft(s string, begin int) int {
-	for begin < len(s) {
-		r, n := utf8.DecodeRuneInString(s[begin:])
-		if !unicode.IsSpace(r) {
-			break
-		}
-		begin += n
-	}
-	return begin
 }
 
 // alone reports whether no letter, digit or underscore is next to text[i:j].
 func alone(text string, i, j int) bool {
-	word := func(r rune) bool {
-		return r == '_' || unicode.IsLetter(r) || unicode.IsNumber(r) || unicode.Is(unicode.M, r)
-	}
 	l, n := utf8.DecodeLastRuneInString(text[:i])
 	r, m := utf8.DecodeRuneInString(text[j:])
-	return !(n > 0 && word(l)) && !(m > 0 && word(r))
+	return !(n > 0 && classRustWord.has(l)) && !(m > 0 && classRustWord.has(r))
 }

@@ -12,15 +12,17 @@ import (
 // bpe merges adjacent symbols, the pair of lowest rank first, of equal ranks the leftmost (Sennrich et al. 2016,
 // arXiv:1508.07909).
 type bpe struct {
-	merges  *pairTable
-	bytes   [256]int32     // byte-level: the token of each byte; else byte fallback, -1 where there is none
-	chars   map[rune]int32 // SentencePiece-style: single characters
-	unk     int32          // -1: unknown characters vanish
-	fuseUnk bool
-	whole   map[string]int32 // words encoded as one token if the model ignores merges; nil otherwise
-	cache   *wordCache
-	cuts    *cuts // nil if a run must be merged as a whole
-	parts   *wordCache
+	merges   *pairTable
+	level    bool           // byte-level: words are bytes, which characters of the vocabulary spell
+	bytes    [256]int32     // byte-level: the token of each byte, -1 where there is none
+	fallback [256]int32     // the tokens of the bytes of characters that are no token, -1 where there is none
+	chars    map[rune]int32 // single characters
+	unk      int32          // -1: unknown characters vanish
+	fuseUnk  bool
+	whole    map[string]int32 // words encoded as one token if the model ignores merges; nil otherwise
+	cache    *wordCache
+	cuts     *cuts // nil if a run must be merged as a whole
+	parts    *wordCache
 }
 
 type merge struct{ rank, id int32 }
@@ -45,9 +47,7 @@ func (b *bpe) addMerges(ids map[string]int32, pairs [][2]string) error {
 			return fmt.Errorf("%w: merge %d joins %q and %q, but %q is not in the vocabulary: the file is damaged",
 				ErrFormat, rank, p[0], p[1], missing)
 		}
-		if !b.merges.has(left, right) {
-			b.merges.put(left, right, merge{int32(rank), id})
-		}
+		b.merges.put(left, right, merge{int32(rank), id}) // of equal pairs the last counts
 	}
 	return nil
 }
@@ -114,8 +114,11 @@ func (b *bpe) encodeBytes(out []int32, word string) []int32 {
 	return out
 }
 
-// encodeChars appends the tokens of a SentencePiece-style run.
+// encodeChars appends the tokens of a word of characters.
 func (b *bpe) encodeChars(out []int32, run string) []int32 {
+	if id, ok := b.whole[run]; ok {
+		return append(out, id)
+	}
 	if b.cuts == nil {
 		return b.encodePart(out, run)
 	}
@@ -141,13 +144,16 @@ func (b *bpe) encodeParts(out []int32, run string) []int32 {
 // encodePart appends the tokens of a part that is merged as a whole.
 func (b *bpe) encodePart(out []int32, part string) []int32 {
 	var buf [maxScan]int32
-	if b.chars == nil {
+	switch {
+	case !b.level:
+		return b.mergeAll(out, b.charSymbols(buf[:0], part))
+	case b.complete(part):
 		return b.mergeAll(out, b.byteSymbols(buf[:0], part))
 	}
-	return b.mergeAll(out, b.charSymbols(buf[:0], part))
+	return b.mergeAll(out, b.charSymbols(buf[:0], spell(part)))
 }
 
-// complete reports whether each byte of word is a token.
+// complete reports whether each byte of a byte-level word is a token.
 func (b *bpe) complete(word string) bool {
 	for i := range len(word) {
 		if b.bytes[word[i]] < 0 {
@@ -159,29 +165,37 @@ func (b *bpe) complete(word string) bool {
 
 func (b *bpe) byteSymbols(symbols []int32, word string) []int32 {
 	for i := range len(word) {
-		if id := b.bytes[word[i]]; id >= 0 {
-			symbols = append(symbols, id)
-		} else if b.unk >= 0 {
-			symbols = append(symbols, b.unk)
-		}
+		symbols = append(symbols, b.bytes[word[i]])
 	}
 	return symbols
 }
 
-// charSymbols appends the characters of run, and bytes for characters that are no token.
+// charSymbols appends the characters of run, and bytes for characters that are no token. As in the tokenizers library,
+// the token for unknown characters comes behind the bytes of characters that follow.
 func (b *bpe) charSymbols(symbols []int32, run string) []int32 {
+	unknown := false
 	for i, r := range run {
 		if id, ok := b.chars[r]; ok {
-			symbols = append(symbols, id)
+			if unknown {
+				symbols = append(symbols, b.unk)
+			}
+			symbols, unknown = append(symbols, id), false
 			continue
 		}
-		end := i + utf8.RuneLen(r)
-		switch {
-		case b.complete(run[i:end]):
-			symbols = b.byteSymbols(symbols, run[i:end])
-		case b.unk >= 0 && !(b.fuseUnk && len(symbols) > 0 && symbols[len(symbols)-1] == b.unk):
-			symbols = append(symbols, b.unk)
+		begin := len(symbols)
+		for _, c := range []byte(run[i : i+utf8.RuneLen(r)]) {
+			symbols = append(symbols, b.fallback[c])
 		}
+		if slices.Contains(symbols[begin:], -1) {
+			symbols = symbols[:begin]
+			if unknown && !b.fuseUnk {
+				symbols = append(symbols, b.unk)
+			}
+			unknown = b.unk >= 0
+		}
+	}
+	if unknown {
+		symbols = append(symbols, b.unk)
 	}
 	return symbols
 }

@@ -14,7 +14,7 @@ const cutSide = 3
 
 // findCuts fills b.cuts, once symbols and merges are known.
 func (b *bpe) findCuts(pieces []string) {
-	if b.chars == nil {
+	if b.level {
 		b.findByteCuts(pieces)
 	} else {
 		b.findCharCuts(pieces)
@@ -26,7 +26,7 @@ func (b *bpe) findCuts(pieces []string) {
 // characters vanish or fuse because there are no byte tokens.
 func (b *bpe) findCharCuts(pieces []string) {
 	whole := map[int32]bool{} // tokens whose spelling is not their text
-	for _, id := range b.bytes {
+	for _, id := range b.fallback {
 		if id < 0 {
 			return
 		}

@@ -28,15 +28,23 @@ func init() {
 
 // unspell returns the bytes of a byte-level token, or its text if a character is not in the table.
 func unspell(piece string) []byte {
+	if out, ok := spelledBytes(piece); ok {
+		return out
+	}
+	return []byte(piece)
+}
+
+// spelledBytes returns the bytes that piece spells, if all its characters are in the table.
+func spelledBytes(piece string) ([]byte, bool) {
 	out := make([]byte, 0, len(piece))
 	for _, r := range piece {
 		b, ok := charBytes[r]
 		if !ok {
-			return []byte(piece)
+			return nil, false
 		}
 		out = append(out, b)
 	}
-	return out
+	return out, true
 }
 
 // fallbackByte returns the byte that a token such as <0x0A> means.

@@ -108,11 +108,12 @@ func (t *Tokenizer) ggufByteLevel(m map[string]any, p string) error {
 	if pre == "" {
 		pre = "default"
 	}
-	t.byteLevel, t.split, t.decoding.byteLevel = true, splitters[pre], true
-	if t.split == nil {
+	split := splitters[pre]
+	if split == nil {
 		return fmt.Errorf("%w: pre-tokenizer %q; supported are %s", ErrUnsupported, pre,
 			strings.Join(slices.Sorted(maps.Keys(splitters)), ", "))
 	}
+	t.byteLevel, t.pre, t.decoding.byteLevel = true, []preStep{split.cut}, true
 	list, _ := m[p+"merges"].([]string)
 	pairs := make([][2]string, len(list))
 	for i, s := range list {
@@ -152,10 +153,11 @@ func (t *Tokenizer) ggufSentencePiece(m map[string]any, p string, typeOf func(in
 
 // sentencePiece sets up merging by scores.
 func (t *Tokenizer) sentencePiece(scores []float32, typeOf func(int32) int32, prefix bool) {
-	t.spaces, t.decoding = true, decoding{spaces: true, bytes: true}
+	t.decoding = decoding{spaces: true, bytes: true}
 	if prefix {
-		t.prefix, t.decoding.lead = prefixAlways, 1
+		t.norm, t.decoding.lead = append(t.norm, prepend(meta)), 1
 	}
+	t.norm = append(t.norm, replaceSpaces(meta))
 	t.bpe.unk, t.bpe.fuseUnk = -1, true
 	t.symbols(true)
 	usable := func(id int32) bool {

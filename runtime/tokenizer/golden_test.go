@@ -343,7 +343,7 @@ func qwen2(t testing.TB) *Tokenizer {
 		pieces = append(pieces, spelled)
 	}
 	tok := byteLevelOf(t, pieces, splitQwen2)
-	tok.nfc = true
+	tok.norm, tok.composes = []normStep{mapped(formNFC.apply)}, true
 	tok.bpe.addScores(pieces, scores, func(int32) bool { return true })
 	tok.bpe.findCuts(pieces)
 	return tok
@@ -355,7 +355,7 @@ func byteLevelOf(t testing.TB, pieces []string, split splitter) *Tokenizer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tok.byteLevel, tok.split, tok.bpe.unk = true, split, -1
+	tok.byteLevel, tok.pre, tok.bpe.unk = true, []preStep{split.cut}, -1
 	tok.symbols(false)
 	return tok
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"unicode/utf8"
 
 	"weft/internal/bounded"
 )
@@ -60,8 +61,14 @@ type hfStep struct {
 	AddPrefixSpace   *bool           `json:"add_prefix_space"`
 	UseRegex         *bool           `json:"use_regex"`
 	Behavior         string          `json:"behavior"`
-	Scheme           string          `json:"prepend_scheme"`
+	Invert           bool            `json:"invert"`
 	Replacement      string          `json:"replacement"`
+	Scheme           string          `json:"prepend_scheme"`
+	Split            *bool           `json:"split"`
+	Delimiter        string          `json:"delimiter"`
+	Length           *int            `json:"length"`
+	StripLeft        bool            `json:"strip_left"`
+	StripRight       bool            `json:"strip_right"`
 	Start            int             `json:"start"`
 	Stop             int             `json:"stop"`
 	Single           []struct {
@@ -75,6 +82,8 @@ type hfStep struct {
 	SpecialTokens map[string]struct {
 		IDs []int32 `json:"ids"`
 	} `json:"special_tokens"`
+	CLS json.RawMessage `json:"cls"` // [token, id]
+	SEP json.RawMessage `json:"sep"`
 }
 
 // maxSteps bounds the steps of a tokenizer.json; those in use have fewer than ten.
@@ -186,6 +195,9 @@ func parseHF(text []byte) (*Tokenizer, error) {
 	if h.Model.Type != "BPE" && !(h.Model.Type == "" && h.Model.Merges != nil) {
 		return nil, fmt.Errorf("%w: model type %q; supported is BPE", ErrUnsupported, h.Model.Type)
 	}
+	if h.Model.Dropout != nil && *h.Model.Dropout != 0 {
+		return nil, fmt.Errorf("%w: BPE with dropout %g gives other ids each time", ErrUnsupported, *h.Model.Dropout)
+	}
 	if deref(h.Model.Prefix) != "" || deref(h.Model.Suffix) != "" {
 		return nil, fmt.Errorf("%w: BPE with a subword prefix or word suffix", ErrUnsupported)
 	}
@@ -211,14 +223,16 @@ func parseHF(text []byte) (*Tokenizer, error) {
 		return nil, err
 	}
 	t.bpe.unk, t.bpe.fuseUnk = -1, h.Model.FuseUnk
-	if h.Model.UnkToken != nil {
-		if id, ok := t.ids[*h.Model.UnkToken]; ok {
-			t.bpe.unk = id
+	if name := deref(h.Model.UnkToken); h.Model.UnkToken != nil {
+		id, ok := t.ids[name]
+		if !ok {
+			return nil, fmt.Errorf("%w: the unk_token %q is not in the vocabulary", ErrFormat, name)
 		}
+		t.bpe.unk = id
 	}
 	t.symbols(h.Model.ByteFallback)
 	t.bpe.findCuts(t.pieces)
-	if h.Model.IgnoreMerges && t.byteLevel {
+	if h.Model.IgnoreMerges {
 		t.wholeWords()
 	}
 	for _, a := range h.AddedTokens {
@@ -241,36 +255,34 @@ func deref(s *string) string {
 func (t *Tokenizer) wholeWords() {
 	t.bpe.whole = make(map[string]int32, len(t.ids))
 	for p, id := range t.ids {
-		t.bpe.whole[string(unspell(p))] = id
+		if !t.byteLevel {
+			t.bpe.whole[p] = id
+		} else if b, ok := spelledBytes(p); ok {
+			t.bpe.whole[string(b)] = id
+		}
 	}
 }
 
 // symbols finds the tokens that BPE begins with: bytes or characters.
 func (t *Tokenizer) symbols(byteFallback bool) {
 	b := &t.bpe
+	b.level, b.chars = t.byteLevel, map[rune]int32{}
 	for i := range b.bytes {
-		b.bytes[i] = -1
-	}
-	if t.byteLevel {
-		for i := range b.bytes {
-			if id, ok := t.ids[string(byteChars[i])]; ok {
-				b.bytes[i] = id
-			}
+		b.bytes[i], b.fallback[i] = -1, -1
+		if id, ok := t.ids[fmt.Sprintf("<0x%02X>", i)]; ok && byteFallback {
+			b.fallback[i] = id
 		}
-		b.cache = newWordCache()
-		return
+		if id, ok := t.ids[string(byteChars[i])]; ok {
+			b.bytes[i] = id
+		}
 	}
-	b.chars = map[rune]int32{}
 	for p, id := range t.ids {
-		if v, ok := fallbackByte(p); ok {
-			if byteFallback {
-				b.bytes[v] = id
-			}
-			continue
+		if r, n := utf8.DecodeRuneInString(p); n == len(p) {
+			b.chars[r] = id
 		}
-		if r := []rune(p); len(r) == 1 {
-			b.chars[r[0]] = id
-		}
+	}
+	if b.level {
+		b.cache = newWordCache()
 	}
 }
 

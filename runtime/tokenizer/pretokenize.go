@@ -1,9 +1,6 @@
 package tokenizer
 
-import (
-	"unicode"
-	"unicode/utf8"
-)
+import "unicode/utf8"
 
 // splitter cuts text into the words within which byte-level BPE merges. It calls emit with consecutive parts that
 // together are the text.
@@ -16,12 +13,12 @@ var splitters = map[string]splitter{
 	"qwen2":    splitQwen2, "deepseek-r1-qwen": splitQwen2, "deepseek-coder": splitDeepSeekCoder,
 }
 
-func isLetter(r rune) bool { return unicode.IsLetter(r) }
-func isNumber(r rune) bool { return unicode.IsNumber(r) }
-func isSpace(r rune) bool  { return unicode.IsSpace(r) }
+func isLetter(r rune) bool { return classLetter.has(r) }
+func isNumber(r rune) bool { return classNumber.has(r) }
+func isSpace(r rune) bool  { return classSpace.has(r) }
 
 // isOther is [^\s\p{L}\p{N}].
-func isOther(r rune) bool { return !isSpace(r) && !isLetter(r) && !isNumber(r) }
+func isOther(r rune) bool { return !(classSpace | classLetter | classNumber).has(r) }
 
 func isBreak(r rune) bool { return r == '\r' || r == '\n' }
 
@@ -220,7 +217,7 @@ func splitDeepSeekCoder(s string, emit func(string)) {
 		}
 	}
 	patterns := []func(string, int) int{
-		one(isBreak), withSpace(isLetter), withSpace(unicode.IsPunct),
+		one(isBreak), withSpace(isLetter), withSpace(classPunct.has),
 		func(s string, i int) int { return run(s, i, cjk) }, one(isNumber),
 	}
 	splitBy(s, patterns, emit)

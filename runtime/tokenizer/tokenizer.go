@@ -25,15 +25,6 @@ const (
 	maxAddedBytes = 1024
 )
 
-// prefixMode is where SentencePiece-style tokenizers put ▁ before text.
-type prefixMode uint8
-
-const (
-	prefixNone   prefixMode = iota
-	prefixFirst             // before the text only
-	prefixAlways            // before each run of text between added tokens
-)
-
 const meta = "▁" // SentencePiece's visible space
 
 // Tokenizer is a vocabulary with the rules to use it.
@@ -44,16 +35,15 @@ type Tokenizer struct {
 	shown   map[int32]string // added tokens whose spelling normalization changes ("▁<s>"): their own text
 	added   []addedToken
 	raw     trie // added tokens matched in the text as it is
-	rawText trie // the same without the special ones
 	normed  trie // added tokens matched in normalized text
-	normTxt trie
 
+	norm      []normStep
+	pre       []preStep // splits normalized text into words
+	spelled   bool      // the last steps of pre see the characters that spell bytes
+	shortens  bool      // a step may remove text
+	composes  bool      // a step composes characters
 	bpe       bpe
 	byteLevel bool
-	split     splitter // byte-level: splits text into words
-	nfc       bool
-	prefix    prefixMode
-	spaces    bool // spaces become ▁
 	decoding  decoding
 
 	longest   int    // the most bytes of text in one token; 0: no bound
@@ -87,32 +77,52 @@ func (t *Tokenizer) Encode(text string, o EncodeOptions) []int32 {
 	if o.AddSpecial {
 		out = append(out, t.before...)
 	}
-	raw, normed := &t.raw, &t.normed
-	if o.SpecialAsText {
-		raw, normed = &t.rawText, &t.normTxt
+	plain := func(a *addedToken) bool { return o.SpecialAsText && a.special }
+	zero := 0
+	if text != "" {
+		_, zero = utf8.DecodeRuneInString(text)
 	}
-	first := true
-	raw.cut(text, t.added, func(run string, id int32) {
+	ids, encode := t.encoder(out)
+	t.raw.cut(text, t.added, plain, func(begin int, run string, id int32) {
 		if run != "" {
-			run = t.normalize(run, first)
-			normed.cut(run, t.added, func(run string, id int32) {
+			p := t.normalize(part{text, zero}.sub(begin, begin+len(run)))
+			t.normed.cut(p.text, t.added, plain, func(begin int, run string, id int32) {
 				if run != "" {
-					out = t.encodeRun(out, run)
+					encode(p.sub(begin, begin+len(run)))
 				}
 				if id >= 0 {
-					out = append(out, id)
+					*ids = append(*ids, id)
 				}
 			})
 		}
 		if id >= 0 {
-			out = append(out, id)
+			*ids = append(*ids, id)
 		}
-		first = false
 	})
 	if o.AddSpecial {
-		out = append(out, t.after...)
+		*ids = append(*ids, t.after...)
 	}
-	return out
+	return *ids
+}
+
+// encoder returns a function that appends the ids of normalized text to a copy of ids.
+func (t *Tokenizer) encoder(ids []int32) (*[]int32, func(part)) {
+	out := &ids
+	encode := func(p part) {
+		switch {
+		case !t.byteLevel:
+			*out = t.bpe.encodeChars(*out, p.text)
+		case t.spelled:
+			*out = t.bpe.encodeBytes(*out, string(unspell(p.text)))
+		default:
+			*out = t.bpe.encodeBytes(*out, p.text)
+		}
+	}
+	for _, step := range slices.Backward(t.pre) {
+		next := encode
+		encode = func(p part) { step(p, next) }
+	}
+	return out, encode
 }
 
 // MinTokens returns a lower bound of the tokens of text, without encoding it, so that a text longer than the context
@@ -129,49 +139,39 @@ func (t *Tokenizer) MinTokens(text string) int {
 }
 
 // bound finds the longest token, and the bytes that are no token and vanish. There is no bound if more text can vanish:
-// white space that an added token strips, or characters that are no token.
+// white space that an added token strips, what a step removes or shortens, or characters that are no token.
 func (t *Tokenizer) bound() {
 	for i := range t.added {
 		if t.added[i].lstrip || t.added[i].rstrip {
 			return
 		}
 	}
-	for b, id := range t.bpe.bytes {
-		if id < 0 && !t.byteLevel {
-			return
-		}
-		if id < 0 {
+	if t.shortens {
+		return
+	}
+	for b := range 256 {
+		switch {
+		case t.byteLevel && t.bpe.bytes[b] >= 0, !t.byteLevel && t.bpe.fallback[b] >= 0:
+		case t.byteLevel && t.bpe.unk < 0:
 			t.vanishing = append(t.vanishing, byte(b))
+		default:
+			return
 		}
 	}
 	for _, p := range t.pieces { // byte-level tokens are spelled with a character of one byte or more for each byte
 		t.longest = max(t.longest, len(p))
 	}
-	if t.nfc {
+	if t.composes {
 		t.longest *= 4 // composing shortens text to a third at most (Unicode Standard Annex 15)
 	}
 }
 
 // normalize normalizes the text between added tokens.
-func (t *Tokenizer) normalize(run string, first bool) string {
-	if t.nfc {
-		run = nfc(run)
+func (t *Tokenizer) normalize(p part) part {
+	for _, step := range t.norm {
+		p = step(p)
 	}
-	if t.spaces {
-		run = strings.ReplaceAll(run, " ", meta)
-	}
-	if t.prefix == prefixAlways || t.prefix == prefixFirst && first && !strings.HasPrefix(run, meta) {
-		run = meta + run
-	}
-	return run
-}
-
-func (t *Tokenizer) encodeRun(out []int32, run string) []int32 {
-	if !t.byteLevel {
-		return t.bpe.encodeChars(out, run)
-	}
-	t.split(run, func(word string) { out = t.bpe.encodeBytes(out, word) })
-	return out
+	return p
 }
 
 // VocabSize returns one more than the largest id.
@@ -277,9 +277,9 @@ func (t *Tokenizer) add(a addedToken) error {
 func (t *Tokenizer) finish() {
 	for i := range t.added {
 		a := &t.added[i]
-		content, all, text := a.content, &t.raw, &t.rawText
+		content, all := a.content, &t.raw
 		if a.normalized {
-			content, all, text = t.normalize(a.content, true), &t.normed, &t.normTxt
+			content, all = t.normalize(part{a.content, 0}).text, &t.normed
 			if content != a.content {
 				if t.shown == nil {
 					t.shown = map[int32]string{}
@@ -288,9 +288,6 @@ func (t *Tokenizer) finish() {
 			}
 		}
 		all.insert(content, int32(i))
-		if !a.special {
-			text.insert(content, int32(i))
-		}
 	}
 	if t.eos >= 0 {
 		t.addStop(t.eos)

@@ -7,6 +7,7 @@
   TensorBoard    reads the events: the figures of run.json
   Jinja2         renders the templates of jinja_cases.py, in transformers' environment, as package jinja does
   transformers   makes of a drawn config.json what package model does (config_cases.py)
+  tokenizers     encodes texts with drawn tokenizer.json files, and every character, to the same ids (tokenizer_cases.py)
   tokenizers     decodes the ids of completions to the texts that weft answers, prompts of random ids included
   bitsandbytes   dequantizes weft's NF4 and FP4, plain and with double quantization, to the same values bit for bit, and
                  chooses the same codes for the same weights
@@ -38,6 +39,7 @@ import init_cases
 import jinja_cases
 import text_cases
 import tiny_models
+import tokenizer_cases
 
 warnings.simplefilter("ignore", FutureWarning)
 TOLERANCE = 2e-4
@@ -279,6 +281,7 @@ def main():
     p.add_argument("--weft", required=True)
     p.add_argument("--fourbit", required=True)
     p.add_argument("--jinja", required=True)
+    p.add_argument("--tokenizer", required=True)
     p.add_argument("--model", required=True)
     p.add_argument("--goldens", required=True)
     p.add_argument("--only", default="", help="expression: the checks to make")
@@ -287,6 +290,7 @@ def main():
     check("Jinja2", jinja_cases.check, a.jinja)
     config_cases.run(check, a)
     text_cases.run(check, a)
+    tokenizer_cases.run(check, a)
     text = pathlib.Path("README.md").read_text().split("\n\n")
     with tempfile.TemporaryDirectory() as t:
         work = pathlib.Path(t)
