@@ -18,7 +18,11 @@ import (
 const actAsCommand = "WEFT_TEST_STOPS"
 
 func stoppingCommand(how string) {
-	ctx, stop := untilSignal(context.Background())
+	begin := untilSignal
+	if how == "hangup" {
+		begin = untilHangup
+	}
+	ctx, stop := begin(context.Background())
 	fmt.Println("running")
 	<-ctx.Done()
 	fmt.Println("stopping")
@@ -44,6 +48,8 @@ func TestUntilSignal(t *testing.T) {
 		{"soon", []os.Signal{os.Interrupt}, 0},
 		{"never", []os.Signal{syscall.SIGTERM, syscall.SIGTERM}, 1},
 		{"never", []os.Signal{os.Interrupt, syscall.SIGTERM}, 1},
+		{"hangup", []os.Signal{syscall.SIGHUP}, 0},
+		{"hangup", []os.Signal{syscall.SIGTERM}, 0},
 	} {
 		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestUntilSignal$")
 		cmd.Env = append(os.Environ(), actAsCommand+"="+c.how)

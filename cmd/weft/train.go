@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os/signal"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -87,7 +89,8 @@ func trainCommand() *cobra.Command {
 }
 
 // archive matches names of files that a user may expect a run to write.
-var archive = regexp.MustCompile(`(?i)\.(tar|tgz|gz|bz2|xz|zst|zip|7z|safetensors|gguf|bin|pt|pth|ckpt|json|jsonl|ya?ml)$`)
+var archive = regexp.MustCompile(
+	`(?i)\.(tar|tgz|gz|bz2|xz|zst|zip|7z|safetensors|gguf|bin|pt|pth|ckpt|json|jsonl|ya?ml)$`)
 
 func (f *trainFlags) run(cmd *cobra.Command) (err error) {
 	switch {
@@ -109,6 +112,9 @@ func (f *trainFlags) run(cmd *cobra.Command) (err error) {
 		return usageError{err}
 	}
 	f.model.Load4Bit = weights.Load4Bit{On: f.LoadIn4Bit, Type: f.QuantType, Double: f.DoubleQuant}
+	ctx, stop := untilHangup(cmd.Context())
+	defer stop()
+	signal.Ignore(syscall.SIGPIPE) // a log that no program reads any more ends no run
 	log, err := f.logLevel.logger(cmd.ErrOrStderr(), "text")
 	if err != nil {
 		return err
@@ -116,13 +122,12 @@ func (f *trainFlags) run(cmd *cobra.Command) (err error) {
 	if f.model.Memory == 0 {
 		f.model.Memory = byteSize(node.AvailableMemory())
 	}
-	in, err := f.read(cmd.ErrOrStderr()) // a signal ends the process at once
+	in, err := unlessEnded(ctx, "reading the data",
+		func() (*train.Input, error) { return f.read(cmd.ErrOrStderr()) })
 	if err != nil {
 		return err
 	}
 	f.model.Memory = max(1, f.model.Memory-byteSize(in.SampleBytes()))
-	ctx, stop := untilSignal(cmd.Context())
-	defer stop()
 	describe(in, cmd.ErrOrStderr(), log)
 	t, err := f.open(ctx, in, log)
 	if err != nil {
@@ -138,6 +143,27 @@ func (f *trainFlags) run(cmd *cobra.Command) (err error) {
 	}
 	fmt.Fprintln(cmd.OutOrStdout(), report.Output)
 	return nil
+}
+
+// unlessEnded returns what work returns, or an error if ctx ends first: the work is then abandoned, for the process
+// ends.
+func unlessEnded[T any](ctx context.Context, what string, work func() (T, error)) (T, error) {
+	type result struct {
+		v   T
+		err error
+	}
+	done := make(chan result, 1)
+	go func() {
+		v, err := work()
+		done <- result{v, err}
+	}()
+	select {
+	case r := <-done:
+		return r.v, r.err
+	case <-ctx.Done():
+		var none T
+		return none, fmt.Errorf("interrupted while %s: no step was made", what)
+	}
 }
 
 // read reads the data, before the model is loaded: an error in it is reported at once.
@@ -204,7 +230,8 @@ func (f *trainFlags) open(ctx context.Context, in *train.Input, log *slog.Logger
 		return nil, err
 	}
 	if f.Listen == "" {
-		return node.OpenTrainee(in, f.model)
+		return unlessEnded(ctx, "loading the model",
+			func() (*node.Trainee, error) { return node.OpenTrainee(in, f.model) })
 	}
 	c, m := f.server, node.DefaultModelConfig()
 	m.Ref, m.Memory, m.KVMemory, m.Load4Bit, m.Log = f.model.Ref, f.model.Memory, 1<<30, f.model.Load4Bit, log
@@ -217,7 +244,8 @@ func (f *trainFlags) open(ctx context.Context, in *train.Input, log *slog.Logger
 // train runs the job and writes its report.
 func (f *trainFlags) train(ctx context.Context, in *train.Input, t *node.Trainee, terminal io.Writer,
 	log *slog.Logger) (*train.Report, error) {
-	j, err := in.Job(t.Model.Frozen(), t.Device)
+	j, err := unlessEnded(ctx, "reading the model",
+		func() (*train.Job, error) { return in.Job(t.Model.Frozen(), t.Device) })
 	if err != nil {
 		return nil, err
 	}
@@ -226,9 +254,12 @@ func (f *trainFlags) train(ctx context.Context, in *train.Input, t *node.Trainee
 	j.OnStep, j.OnEval, j.OnBegin = bar.Step, bar.Eval, bar.Begin
 	res, err := t.Run(ctx, j)
 	bar.End()
+	if err == nil {
+		fmt.Fprintln(terminal, res)
+	}
 	switch {
-	case err != nil && ctx.Err() != nil:
-		return nil, fmt.Errorf("interrupted: %w; --resume continues from the newest checkpoint in %s", err, f.Out)
+	case err != nil && ctx.Err() != nil && !errors.Is(err, train.ErrCheckpoint):
+		return nil, fmt.Errorf("interrupted: --resume continues from the newest checkpoint in %s", f.Out)
 	case err != nil:
 		return nil, err
 	case j.Quantization != "" && f.Method == "lora":

@@ -107,7 +107,7 @@ func addEvaluationFlags(fs *pflag.FlagSet, c *train.Config) {
 	fs.IntVar(&c.Patience, "early-stopping-patience", c.Patience,
 		"stop after this many evaluations without improvement; 0 disables it")
 	fs.Float64Var(&c.Threshold, "early-stopping-threshold", c.Threshold,
-		"decrease of the evaluation loss that counts as an improvement")
+		"decrease of the lowest evaluation loss that resets the patience; it does not decide which parameters are best")
 	fs.BoolVar(&c.BestAtEnd, "load-best-model-at-end", c.BestAtEnd,
 		"save the parameters with the lowest evaluation loss instead of the last ones")
 }
@@ -133,9 +133,25 @@ func addPrecisionFlags(fs *pflag.FlagSet, c *train.Config) {
 
 func addCheckpointFlags(fs *pflag.FlagSet, c *train.Config) {
 	defer settings.Topic(fs, topicOutput)()
-	fs.IntVar(&c.SaveSteps, "save-steps", c.SaveSteps, "steps between checkpoints; 0 saves none")
+	fs.IntVar(
+		&c.SaveSteps,
+		"save-steps",
+		c.SaveSteps,
+		"steps between checkpoints, of which the last one is at the end; 0 saves none",
+	)
 	fs.IntVar(&c.SaveLimit, "save-total-limit", c.SaveLimit, "checkpoints to keep")
-	fs.BoolVar(&c.Resume, "resume", c.Resume, "continue from the newest checkpoint in the output folder")
-	fs.BoolVar(&c.Overwrite, "overwrite-output-dir", c.Overwrite, "delete the output of an earlier run in the folder; other files are never deleted")
+	fs.BoolVar(
+		&c.Resume,
+		"resume",
+		c.Resume,
+		"continue from the newest checkpoint in the output folder; with more num-train-epochs or max-steps, also "+
+			"a finished run",
+	)
+	fs.BoolVar(
+		&c.Overwrite,
+		"overwrite-output-dir",
+		c.Overwrite,
+		"delete the output of an earlier run in the folder; other files are never deleted",
+	)
 	fs.IntVar(&c.LoggingSteps, "logging-steps", c.LoggingSteps, "steps between log lines")
 }

@@ -3,8 +3,6 @@ package train
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -33,16 +31,15 @@ const (
 
 var checkpointFiles = []string{parametersFile, optimizerFile, bestFile, progressFile}
 
-// decisive returns the settings that determine the results of a run, as JSON, and their digest.
-func (c Config) decisive(total int) (settings json.RawMessage, digest string) {
+// decisive returns, as JSON, the settings that a resumed run must share with its checkpoint. Left out are those that do
+// not change results, those that say how far to train, and names of files, whose contents have digests.
+func (c Config) decisive() json.RawMessage {
 	c.Overwrite, c.Resume, c.SaveSteps, c.SaveLimit, c.LoggingSteps, c.PageDir = false, false, 0, 0, 0, ""
 	c.Checkpointing = false // the results are the same either way
-	settings, _ = json.Marshal(struct {
-		Config
-		Total int `json:"steps"`
-	}{c, total})
-	h := sha256.Sum256(settings)
-	return settings, hex.EncodeToString(h[:])
+	c.Epochs, c.MaxSteps, c.Patience, c.Threshold = 0, 0, 0, 0
+	c.EvalData = ""
+	settings, _ := json.Marshal(c)
+	return settings
 }
 
 func bytesOf(v []float32) []byte {
@@ -214,41 +211,57 @@ func (r *run) restore(path string) error {
 	for i := range values {
 		copy(r.params[i].Value, values[i])
 	}
+	planned := at.Total
+	at.Settings, at.Total = r.at.Settings, r.at.Total
 	r.at, r.best = at, best
-	r.Log.Info("going on", "checkpoint", path, "step", at.Step)
+	r.Log.Info("resuming from a checkpoint", "checkpoint", path, "step", at.Step, "of", r.course.total)
+	if planned != r.course.total {
+		r.Log.Info(
+			"the number of steps has changed: the learning rate continues on the schedule of the new number, as "+
+				"with transformers",
+			"before",
+			planned,
+			"now",
+			r.course.total,
+		)
+	}
 	return r.grad.Renew()
 }
 
 // same refuses a checkpoint of another run and lists the differences.
 func (r *run) same(at *progress) error {
-	const advice = "go on with the same, or begin in another folder"
+	const advice = "continue with the same, or train in another folder"
 	for _, d := range []struct{ what, have, want string }{{"base model", at.Base, r.Base}, {"data", at.Data, r.Data}} {
 		if d.have != d.want {
 			return fmt.Errorf("it was made with other %s (%.12s, now %.12s); %s", d.what, d.have, d.want, advice)
 		}
 	}
-	if at.Config == r.at.Config {
-		return nil
+	differs, err := differences(at.Settings, r.at.Settings)
+	if err != nil {
+		return err
 	}
-	differs := differences(at.Settings, r.at.Settings)
-	if len(differs) == 0 {
-		differs = []string{fmt.Sprintf("%.12s, now %.12s", at.Config, r.at.Config)}
+	if len(differs) > 0 {
+		return fmt.Errorf("it was made with other settings (%s); %s", strings.Join(differs, "; "), advice)
 	}
-	return fmt.Errorf("it was made with other settings (%s); %s", strings.Join(differs, "; "), advice)
+	if at.Step > r.course.total {
+		return fmt.Errorf("it has %d steps, more than the %d of these settings: raise num_train_epochs or max_steps, "+
+			"or train in another folder", at.Step, r.course.total)
+	}
+	return nil
 }
 
 // differences lists the members in which two objects differ.
-func differences(a, b json.RawMessage) (out []string) {
+func differences(a, b json.RawMessage) (out []string, err error) {
 	var before, now map[string]json.RawMessage
-	if json.Unmarshal(a, &before) != nil || json.Unmarshal(b, &now) != nil {
-		return nil
+	if err := errors.Join(json.Unmarshal(a, &before), json.Unmarshal(b, &now)); err != nil {
+		return nil, err
 	}
 	for _, key := range slices.Sorted(maps.Keys(now)) {
 		if !bytes.Equal(before[key], now[key]) {
 			out = append(out, fmt.Sprintf("%s was %s, now %s", key, orNone(before[key]), now[key]))
 		}
 	}
-	return out
+	return out, nil
 }
 
 func orNone(v json.RawMessage) string {
@@ -262,9 +275,9 @@ func orNone(v json.RawMessage) string {
 func (r *run) without(path string) string {
 	steps, _ := checkpoints(r.Dir)
 	if len(steps) < 2 {
-		return fmt.Sprintf("remove %s to begin afresh", path)
+		return fmt.Sprintf("remove %s to start again", path)
 	}
-	return fmt.Sprintf("remove %s to go on from %s%d", path, checkpointPrefix, steps[len(steps)-2])
+	return fmt.Sprintf("remove %s to resume from %s%d", path, checkpointPrefix, steps[len(steps)-2])
 }
 
 // readParams reads the tensors of all parameters.

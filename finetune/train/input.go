@@ -219,8 +219,14 @@ func (in *Input) Job(m *model.Frozen, dev device.Device) (*Job, error) {
 }
 
 func (in *Input) job() *Job {
-	j := &Job{Config: in.Config, Dir: in.Files.Out, Reads: in.Files.reads(&in.Config), BaseRef: in.Files.Ref, Train: in.Train.Samples,
-		Data: in.Train.Report.Digest}
+	j := &Job{
+		Config:  in.Config,
+		Dir:     in.Files.Out,
+		Reads:   in.Files.reads(&in.Config),
+		BaseRef: in.Files.Ref,
+		Train:   in.Train.Samples,
+		Data:    in.Train.Report.Digest,
+	}
 	if in.HeldOut != nil {
 		j.Eval = in.HeldOut.Samples
 		j.Data += "+" + in.HeldOut.Report.Digest

@@ -170,8 +170,9 @@ func TestModelLimits(t *testing.T) {
 	c := Default()
 	c.MaxLength, c.Overlong = 1024, data.Refuse
 	_, err := Read(c, Files{Model: path, Data: file(sound, `{"prompt":"What","completion":"2"}`), Out: t.TempDir()}, m)
-	if !errors.Is(err, data.ErrBad) || !strings.Contains(err.Error(), "line 2: token without embedding: token \"What\" "+
-		"has the id 1780, the model has embeddings for the ids below 512") {
+	if !errors.Is(err, data.ErrBad) ||
+		!strings.Contains(err.Error(), "line 2: token without embedding: token \"What\" "+
+			"has the id 1780, the model has embeddings for the ids below 512") {
 		t.Errorf("ids: %v", err)
 	}
 	files := Files{Model: path, Data: file(sound, sound, long), Out: t.TempDir()}

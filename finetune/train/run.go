@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"os"
 	"path/filepath"
 	"slices"
 	"time"
@@ -76,8 +77,9 @@ type EvalInfo struct {
 type Result struct {
 	Steps       []StepInfo
 	Evals       []EvalInfo
-	BestStep    int // of the parameters kept; the last one without evaluation
-	Stopped     string
+	BestStep    int    // of the parameters kept; the last one without evaluation
+	Stopped     string // why, if the run made fewer steps than planned
+	Planned     int    // steps
 	Trainable   int64
 	All         int64
 	Tokens      int64
@@ -85,20 +87,32 @@ type Result struct {
 	AdapterPath string
 }
 
+// String says in a line how the run ended and which parameters it kept.
+func (r *Result) String() string {
+	steps := len(r.Steps)
+	text := fmt.Sprintf("all %d steps are done", steps)
+	if r.Stopped != "" {
+		text = fmt.Sprintf("stopped early at step %d of %d: %s", steps, r.Planned, r.Stopped)
+	}
+	if r.BestStep != steps {
+		text += fmt.Sprintf("; kept are the parameters of step %d", r.BestStep)
+	}
+	return text
+}
+
 // progress is the content of a checkpoint besides tensors.
 type progress struct {
-	Step     int               `json:"step"`
-	Epoch    int               `json:"epoch"`
-	Within   int               `json:"within"` // steps done of the epoch
-	Best     *float64          `json:"best,omitempty"`
-	BestStep int               `json:"best_step"`
-	Waited   int               `json:"waited"` // evaluations since the best
+	Step   int  `json:"step"`
+	Epoch  int  `json:"epoch"`
+	Within int  `json:"within"`                   // steps done of the epoch
+	Due    bool `json:"evaluation_due,omitempty"` // the evaluation of this step
+	standing
 	Skipped  int               `json:"skipped,omitempty"`
 	Scaler   *optim.Scaler     `json:"scaler,omitempty"`
 	Steps    []StepInfo        `json:"steps"`
 	Evals    []EvalInfo        `json:"evals"`
-	Config   string            `json:"config"`   // digest of the settings that decide the numbers
-	Settings json.RawMessage   `json:"settings"` // they themselves
+	Total    int               `json:"total"`    // steps of the run, as it was planned
+	Settings json.RawMessage   `json:"settings"` // those that decide the results
 	Base     string            `json:"base"`
 	Data     string            `json:"data"`
 	Files    map[string]string `json:"files"` // SHA-256 of the checkpoint's other files
@@ -284,7 +298,7 @@ func (r *run) bytes() int64 {
 // begin starts from step 0 or from the newest checkpoint.
 func (r *run) begin() error {
 	r.at.Base, r.at.Data = r.Base, r.Data
-	r.at.Settings, r.at.Config = r.Config.decisive(r.course.total)
+	r.at.Settings, r.at.Total = r.Config.decisive(), r.course.total
 	if r.Config.Overwrite {
 		return r.clear()
 	}
@@ -296,6 +310,14 @@ func (r *run) begin() error {
 		return err
 	}
 	if path == "" {
+		if _, err := os.Stat(filepath.Join(r.Dir, pageFile)); err == nil {
+			return fmt.Errorf(
+				"%w: %s has a finished run without a checkpoint (save_steps 0), so it cannot be resumed: "+
+					"choose another folder, and continue from its result with init_adapter",
+				ErrConfig,
+				r.Dir,
+			)
+		}
 		r.Log.Info("no checkpoint to resume from; starting at step 0", "dir", r.Dir)
 		return nil
 	}
@@ -314,18 +336,32 @@ func (r *run) createEvents() (err error) {
 	return err
 }
 
-// epochs makes the steps. It returns why the run stopped before the last one, "" if it did not.
-func (r *run) epochs(ctx context.Context) (string, error) {
+// epochs makes the steps. It returns why the run stopped before the last one, "" if it did not. When ctx ends it writes
+// a checkpoint and returns the context's error.
+func (r *run) epochs(ctx context.Context) (stopped string, err error) {
+	defer func() {
+		if err != nil && errors.Is(err, ctx.Err()) {
+			err = errors.Join(err, r.checkpoint())
+		}
+	}()
+	if r.at.Due {
+		if stop, err := r.after(ctx); err != nil || stop != "" {
+			return stop, err
+		}
+	}
+	if stop := r.resting(); stop != "" {
+		return stop, nil
+	}
 	for r.at.Step < r.course.total {
 		batches := r.order.Epoch(r.at.Epoch)
 		for r.at.Within < r.course.perEpoch && r.at.Step < r.course.total {
 			if err := ctx.Err(); err != nil {
-				return "", errors.Join(err, r.checkpoint())
-			}
-			if err := r.step(r.Config.microBatches(batches, r.at.Within)); err != nil {
 				return "", err
 			}
-			if stop, err := r.after(); err != nil || stop != "" {
+			if err := r.step(ctx, r.Config.microBatches(batches, r.at.Within)); err != nil {
+				return "", err
+			}
+			if stop, err := r.after(ctx); err != nil || stop != "" {
 				return stop, err
 			}
 		}
@@ -335,17 +371,37 @@ func (r *run) epochs(ctx context.Context) (string, error) {
 	return "", nil
 }
 
+// resting says why a resumed run makes no more steps, if it stopped early; it logs that and whether all are done.
+func (r *run) resting() string {
+	switch {
+	case r.at.Step == 0:
+		return ""
+	case r.at.exhausted(r.Config.Patience):
+		stop := r.stopText()
+		r.Log.Info("the run had stopped early and does not go on: raise early_stopping_patience, or set it to 0, to "+
+			"make more steps", "step", r.at.Step, "of", r.course.total, "why", stop)
+		return stop
+	case r.at.Step >= r.course.total:
+		r.Log.Info("all steps are done: raise num_train_epochs or max_steps to make more", "steps", r.at.Step)
+	}
+	return ""
+}
+
 // join returns a micro-batch of samples.
 func join(samples []data.Sample, which []int) *grad.Batch {
 	b := data.NewBatch(samples, which)
 	return &grad.Batch{IDs: b.IDs, Labels: b.Labels, Indptr: b.Indptr}
 }
 
-// step makes one optimizer step over micro-batches.
-func (r *run) step(which [][]int) error {
+// step makes one optimizer step over micro-batches. If ctx ends between two of them, nothing has changed.
+func (r *run) step(ctx context.Context, which [][]int) error {
 	start := time.Now()
 	c := &r.Config
-	info := StepInfo{Step: r.at.Step + 1, Total: r.course.total, LR: r.schedule.LR(c.LearningRate, r.at.Step-r.at.Skipped)}
+	info := StepInfo{
+		Step:  r.at.Step + 1,
+		Total: r.course.total,
+		LR:    r.schedule.LR(c.LearningRate, r.at.Step-r.at.Skipped),
+	}
 	lossScale := 1.0
 	if r.at.Scaler != nil {
 		lossScale = r.at.Scaler.Scale
@@ -361,6 +417,9 @@ func (r *run) step(which [][]int) error {
 	sum := 0.0
 	if info.Targets > 0 {
 		for i, b := range micro {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
 			seed := rng.New(c.Seed, streamDropout, uint64(r.at.Step), uint64(i)).Uint64()
 			loss, err := r.grad.Step(b, float32(lossScale)/float32(info.Targets), seed)
 			if err != nil {
@@ -416,6 +475,10 @@ func (r *run) sound(info *StepInfo) error {
 	default:
 		return nil
 	}
+	return r.diverged(what, info)
+}
+
+func (r *run) diverged(what string, info *StepInfo) error {
 	last, _ := newestCheckpoint(r.Dir)
 	if last == "" {
 		last = "none was written"
@@ -433,30 +496,34 @@ func (p *progress) firstLoss() float64 {
 	return p.Steps[0].Loss
 }
 
-// after evaluates and saves when due, and returns why the run should stop.
-func (r *run) after() (string, error) {
+// after evaluates and saves when due, and returns why the run should stop. The last step is saved too, so that a
+// finished run can be extended.
+func (r *run) after(ctx context.Context) (stop string, err error) {
 	c := &r.Config
-	due := r.at.Step == r.course.total || r.at.Within == r.course.perEpoch
+	last := r.at.Step == r.course.total
+	due := last || r.at.Within == r.course.perEpoch
 	if c.EvalSteps > 0 {
-		due = r.at.Step == r.course.total || r.at.Step%c.EvalSteps == 0
+		due = last || r.at.Step%c.EvalSteps == 0
 	}
-	stop := ""
-	if len(r.Eval) > 0 && due {
-		var err error
-		if stop, err = r.evaluate(); err != nil {
+	if r.at.Due = len(r.Eval) > 0 && (due || r.at.Due); r.at.Due {
+		if stop, err = r.evaluate(ctx); err != nil {
 			return "", err
 		}
+		r.at.Due = false
 	}
-	if c.SaveSteps > 0 && r.at.Step%c.SaveSteps == 0 && r.at.Step < r.course.total {
+	if c.SaveSteps > 0 && (r.at.Step%c.SaveSteps == 0 || last || stop != "") {
 		return stop, r.checkpoint()
 	}
 	return stop, nil
 }
 
 // evaluate computes the loss on the held-out samples, keeps the best parameters and counts patience.
-func (r *run) evaluate() (string, error) {
+func (r *run) evaluate(ctx context.Context) (string, error) {
 	sum, trained := 0.0, 0
 	for which := range r.evalBatches() {
+		if err := ctx.Err(); err != nil {
+			return "", err
+		}
 		b := join(r.Eval, which)
 		loss, err := r.grad.Loss(b)
 		if err != nil {
@@ -469,6 +536,10 @@ func (r *run) evaluate() (string, error) {
 		return "", fmt.Errorf("%w: eval_data has no token to train on", ErrConfig)
 	}
 	loss := sum / float64(trained)
+	if math.IsNaN(loss) || math.IsInf(loss, 0) {
+		return "", r.diverged(fmt.Sprintf("the evaluation loss is %v", loss), &r.at.Steps[len(r.at.Steps)-1])
+	}
+	lowest := r.at.judge(r.at.Step, loss, r.Config.Threshold)
 	r.at.Evals = append(r.at.Evals, EvalInfo{r.at.Step, loss})
 	if r.OnEval != nil {
 		r.OnEval(r.at.Step, loss)
@@ -476,16 +547,11 @@ func (r *run) evaluate() (string, error) {
 	if err := r.events.Write(time.Now(), int64(r.at.Step), events.Scalar{Tag: "eval/loss", Value: loss}); err != nil {
 		return "", err
 	}
-	if r.at.Best == nil || loss < *r.at.Best-r.Config.Threshold {
-		r.at.Best, r.at.BestStep, r.at.Waited = &loss, r.at.Step, 0
-		if r.Config.BestAtEnd {
-			r.keepBest()
-		}
-		return "", nil
+	if lowest && r.Config.BestAtEnd {
+		r.keepBest()
 	}
-	r.at.Waited++
-	if p := r.Config.Patience; p > 0 && r.at.Waited >= p {
-		return fmt.Sprintf("no improvement of the evaluation loss in %d evaluations", p), nil
+	if r.at.exhausted(r.Config.Patience) {
+		return r.stopText(), nil
 	}
 	return "", nil
 }
@@ -511,7 +577,8 @@ func (r *run) finish(stopped string) (*Result, error) {
 	} else {
 		r.at.BestStep = r.at.Step
 	}
-	res := &Result{Steps: r.at.Steps, Evals: r.at.Evals, BestStep: r.at.BestStep, Stopped: stopped}
+	res := &Result{Steps: r.at.Steps, Evals: r.at.Evals, BestStep: r.at.BestStep, Stopped: stopped,
+		Planned: r.course.total}
 	for _, s := range r.at.Steps {
 		res.Tokens += int64(s.Tokens)
 		res.Seconds += s.Seconds

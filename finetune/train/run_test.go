@@ -311,7 +311,7 @@ func TestOtherRunsAreKeptOut(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := torn.Run(t.Context()); !errors.Is(err, ErrCheckpoint) ||
-		!strings.Contains(err.Error(), "remove "+newest+" to go on from checkpoint-4") {
+		!strings.Contains(err.Error(), "remove "+newest+" to resume from checkpoint-6") {
 		t.Errorf("a truncated checkpoint: %v", err)
 	}
 	if err := os.RemoveAll(newest); err != nil {

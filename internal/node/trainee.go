@@ -32,16 +32,17 @@ func OpenTrainee(in *train.Input, c ModelConfig) (t *Trainee, err error) {
 	return t, nil
 }
 
-// OpenServedTrainee opens a server that answers until Close; jobs run on the weights that it serves. ctx bounds the
-// opening only. The caller closes the Trainee.
+// OpenServedTrainee opens a server that answers until Close; jobs run on the weights that it serves. When ctx ends, the
+// server drains at once: new requests get a 503, also while a job still makes a step. The caller closes the Trainee.
 func OpenServedTrainee(ctx context.Context, c Config) (*Trainee, error) {
 	n, err := Open(ctx, c)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	serving, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	ended := make(chan error, 1)
-	go func() { ended <- n.Serve(ctx) }()
+	go func() { ended <- n.Serve(serving) }()
+	context.AfterFunc(ctx, func() { n.server.Drain(serving) })
 	return &Trainee{Device: n.Model.Device, Model: n.Model.Model, node: n, stop: func() error {
 		cancel()
 		return <-ended

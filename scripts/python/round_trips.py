@@ -5,6 +5,7 @@
   PEFT           trains adapters of every init_lora_weights, which weft serves (init_cases.py)
   transformers   loads what full finetuning writes and computes them too
   TensorBoard    reads the events: the figures of run.json
+  transformers   stops early where weft does (train_cases.py)
   Jinja2         renders the templates of jinja_cases.py, in transformers' environment, as package jinja does
   transformers   makes of a drawn config.json what package model does (config_cases.py)
   tokenizers     encodes texts with drawn tokenizer.json files, and every character, to the same ids (tokenizer_cases.py)
@@ -38,6 +39,7 @@ import config_cases
 import init_cases
 import jinja_cases
 import text_cases
+import train_cases
 import tiny_models
 import tokenizer_cases
 
@@ -313,6 +315,7 @@ def main():
         check("TensorBoard", tensorboard, a, work / "events", models["llama"], data)
         check("TensorBoard, stopped and killed", resumed, a, work / "resumed", models["llama"], data)
         init_cases.run(check, a, work, models)
+        train_cases.run(check, train, a, work, models, data)
         four_bits(check, a, work)
         smollm2(check, a, work, "docs/demo/identity.jsonl")
     print(f"test-python: {check.passed} passed, {check.failed} failed")
