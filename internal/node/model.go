@@ -197,10 +197,10 @@ func (m *Model) load(c *ModelConfig) (err error) {
 	if m.Model, err = model.Open(m.Path, device.Limited{Device: m.Device, Bytes: int64(c.Memory)}, opt); err != nil {
 		return err
 	}
-	debug.FreeOSMemory() // free the memory that the conversion used
-	if v, n := m.Model.Config().Vocab, m.Tokenizer.VocabSize(); n > v {
-		return fmt.Errorf("%s: the tokenizer has %d tokens, the model %d: they belong to different models", m.Path, n,
-			v)
+	debug.FreeOSMemory()                                                                // free the memory that the conversion used
+	if v, n := m.Model.Config().Vocab, m.Tokenizer.VocabSize(); n > v && c.Log != nil { // as CodeLlama's
+		c.Log.Warn("the tokenizer has more tokens than the model has embeddings: prompts with one of the others are "+
+			"refused", "model", m.Name, "tokens", n, "embeddings", v)
 	}
 	m.Context = m.Model.Config().MaxContext
 	if c.MaxContext > 0 {

@@ -1,14 +1,22 @@
 package node
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
+	"io"
+	"log/slog"
+	"math"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"weft/internal/goldens"
 	"weft/runtime/device"
+	"weft/runtime/engine"
 	"weft/runtime/weights"
 )
 
@@ -84,5 +92,62 @@ func TestOpenEndsWithItsContext(t *testing.T) {
 	defer l.Close()
 	if n, err := Open(t.Context(), Config{Model: storiesConfig(t), Listen: l.Addr().String()}); err == nil || n != nil {
 		t.Errorf("an address that is taken: %v, %v", n, err)
+	}
+}
+
+// A tokenizer may have more tokens than the model has embeddings (CodeLlama's infilling tokens): only prompts with one
+// of these are refused.
+func TestMoreTokensThanEmbeddings(t *testing.T) {
+	const hidden, vocab = 32, 4
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		"config.json": `{"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 32,
+			"intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2,
+			"vocab_size": 4, "max_position_embeddings": 64, "rms_norm_eps": 1e-5, "tie_word_embeddings": true}`,
+		"tokenizer.json": `{"added_tokens": [{"id": 4, "content": "<PRE>", "special": true}],
+			"model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2, "x": 3}, "merges": ["a b"]}}`,
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tensors := map[string]weights.Tensor{}
+	add := func(name string, shape ...int) {
+		data := make([]byte, 0, 4*hidden*hidden)
+		for i := range shape[0] * append(shape, 1)[1] {
+			data = binary.LittleEndian.AppendUint32(data, math.Float32bits(float32(i%7)/7))
+		}
+		tensors[name] = weights.Tensor{DType: "F32", Shape: shape, Data: data}
+	}
+	add("model.embed_tokens.weight", vocab, hidden)
+	add("model.norm.weight", hidden)
+	const layer = "model.layers.0."
+	for _, name := range []string{"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
+		"mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"} {
+		add(layer+name+".weight", hidden, hidden)
+	}
+	add(layer+"input_layernorm.weight", hidden)
+	add(layer+"post_attention_layernorm.weight", hidden)
+	if err := weights.WriteSafetensors(filepath.Join(dir, "model.safetensors"), tensors, nil); err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	c := DefaultModelConfig()
+	c.Ref, c.Device, c.Memory, c.Log = dir, "ref", 1<<28, slog.New(slog.NewTextHandler(&log, nil))
+	m, err := OpenModel(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	if !strings.Contains(log.String(), "tokens=5 embeddings=4") {
+		t.Errorf("the log says %s", log.String())
+	}
+	if g, err := m.Generate(t.Context(), io.Discard, "abx", GenerateOptions{MaxTokens: new(3)}); err != nil ||
+		g.CompletionTokens != 3 {
+		t.Errorf("%+v, %v", g, err)
+	}
+	_, err = m.Generate(t.Context(), io.Discard, "a<PRE>b", GenerateOptions{})
+	if !errors.Is(err, engine.ErrInvalid) || !strings.Contains(err.Error(), "token 1 is 4") {
+		t.Errorf("%v, want engine.ErrInvalid", err)
 	}
 }

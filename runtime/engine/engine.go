@@ -252,7 +252,8 @@ func (e *Engine) validate(r *Request) error {
 	}
 	for i, id := range r.Prompt {
 		if id < 0 || int(id) >= e.vocab {
-			return fmt.Errorf("%w: prompt token %d is %d, the vocabulary has %d", ErrInvalid, i, id, e.vocab)
+			return fmt.Errorf("%w: prompt token %d is %d, the model has embeddings for the ids below %d", ErrInvalid, i,
+				id, e.vocab)
 		}
 	}
 	return nil

@@ -182,6 +182,11 @@ func Load(path string) (*Tokenizer, error) {
 	if err := t.companions(dir); err != nil {
 		return nil, err
 	}
+	if t.scored {
+		if err := t.llamaTokenizer(dir); err != nil {
+			return nil, err
+		}
+	}
 	t.finish()
 	return t, nil
 }

@@ -1,9 +1,11 @@
 package tokenizer
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"math"
+	"path/filepath"
 )
 
 // protobuf reads the wire format field by field; bounds are those of the slice.
@@ -128,6 +130,7 @@ func parseSentencePiece(text []byte) (*Tokenizer, error) {
 	if err != nil {
 		return nil, err
 	}
+	t.scored = true
 	t.sentencePiece(scores, func(id int32) int32 { return types[id] }, prefix)
 	for i, ty := range types {
 		if ty == typeControl || ty == typeUser || ty == typeUnknown {
@@ -151,6 +154,46 @@ func parseSentencePiece(text []byte) (*Tokenizer, error) {
 		t.before = []int32{t.bos}
 	}
 	return t, nil
+}
+
+// llamaTokenizer follows tokenizer_config.json where it names transformers' LlamaTokenizer, which reads tokenizer.model
+// otherwise than SentencePiece does: ▁ stands before the text only if it begins with no space, unless "legacy" is true
+// also behind each added token, and BOS and EOS are added where the file says so.
+func (t *Tokenizer) llamaTokenizer(dir string) error {
+	var config struct {
+		Class          string `json:"tokenizer_class"`
+		Legacy         *bool  `json:"legacy"`
+		AddPrefixSpace *bool  `json:"add_prefix_space"`
+		AddBOS         *bool  `json:"add_bos_token"`
+		AddEOS         *bool  `json:"add_eos_token"`
+	}
+	if err := readJSON(filepath.Join(dir, "tokenizer_config.json"), &config); err != nil {
+		return err
+	}
+	is := func(b *bool, absent bool) bool { return b != nil && *b || b == nil && absent }
+	if config.Class != "LlamaTokenizer" && config.Class != "LlamaTokenizerFast" {
+		if is(config.Legacy, true) {
+			return nil
+		}
+		config.AddBOS = cmp.Or(config.AddBOS, new(len(t.before) > 0))
+	}
+	mode := prefixFirst
+	if is(config.Legacy, false) {
+		mode = prefixAlways
+	}
+	t.decoding.lead = 1
+	if !is(config.AddPrefixSpace, true) {
+		mode, t.decoding.lead = prefixNever, 0
+	}
+	t.norm, t.pre = nil, []preStep{metaspace(meta, mode, false)}
+	t.before, t.after = nil, nil
+	if is(config.AddBOS, false) && t.bos >= 0 {
+		t.before = []int32{t.bos}
+	}
+	if is(config.AddEOS, false) && t.eos >= 0 {
+		t.after = []int32{t.eos}
+	}
+	return nil
 }
 
 func parsePiece(data []byte) (piece string, score float32, ty int32, err error) {

@@ -220,6 +220,42 @@ func TestHostileExpressions(t *testing.T) {
 	}
 }
 
+// TestSentencePieceConfig compares a lone tokenizer.model beside a tokenizer_config.json with transformers, whose ids
+// scripts/golden/sentencepiece_config.py wrote.
+func TestSentencePieceConfig(t *testing.T) {
+	var fixture struct {
+		Model []byte
+		Texts []string
+		Cases []struct {
+			Config  json.RawMessage
+			IDs     [][]int32
+			Decoded []string
+		}
+	}
+	readFixture(t, "sentencepiece.json", &fixture)
+	for _, c := range fixture.Cases {
+		dir := t.TempDir()
+		for name, data := range map[string][]byte{"tokenizer.model": fixture.Model, "tokenizer_config.json": c.Config} {
+			if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		tok, err := Load(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, text := range fixture.Texts {
+			got := tok.Encode(text, EncodeOptions{AddSpecial: true})
+			if !slices.Equal(got, c.IDs[i]) {
+				t.Errorf("%s\n%q: %v, want %v", c.Config, text, got, c.IDs[i])
+			}
+			if got := tok.Decode(c.IDs[i], false); got != c.Decoded[i] {
+				t.Errorf("%s\n%v: %q, want %q", c.Config, c.IDs[i], got, c.Decoded[i])
+			}
+		}
+	}
+}
+
 func FuzzRegex(f *testing.F) {
 	for e := range knownPatterns {
 		f.Add(e, "Hello 123")

@@ -44,6 +44,7 @@ type Tokenizer struct {
 	composes  bool      // a step composes characters
 	bpe       bpe
 	byteLevel bool
+	scored    bool // read from tokenizer.model, which has scores and no merges
 	decoding  decoding
 
 	longest   int    // the most bytes of text in one token; 0: no bound

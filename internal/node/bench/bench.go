@@ -103,7 +103,7 @@ func Run(ctx context.Context, m *node.Model, start time.Time, b Shape, threads i
 // generate returns prefill and decode tokens per second over all streams.
 func generate(ctx context.Context, m *node.Model, prompt, gen, streams int) (prefill, decode float64, err error) {
 	reqs := make([]engine.Request, streams)
-	vocab := int32(m.Tokenizer.VocabSize())
+	vocab := int32(min(m.Tokenizer.VocabSize(), m.Model.Config().Vocab))
 	for i := range reqs {
 		ids := make([]int32, prompt)
 		for j := range ids {
