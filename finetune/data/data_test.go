@@ -292,7 +292,7 @@ func TestOtherTokenizers(t *testing.T) {
 		m := Model{tok, mustParse(t, src)}
 		for i, c := range g.Cases {
 			rec := parseMessages(t, c.Messages)
-			ids, labels, ended, err := chatTokens(m, newSpeller(m.Tokenizer), rec, &Options{Loss: OnAssistant})
+			ids, labels, ended, err := chatTokens(m, rec, &Options{Loss: OnAssistant})
 			if err != nil || !ended {
 				t.Errorf("%s %d: %v, ended %v", name, i, err, ended)
 				continue
@@ -332,7 +332,7 @@ func TestNormalizingTokenizer(t *testing.T) {
 	}
 	m := Model{mustLoad(t, path), mustParse(t, chat.ChatML)}
 	const answers = `{"messages":[{"role":"user","content":"cafe\u0301"},{"role":"assistant","content":"e\u0301t\u00e9"},{"role":"user","content":"x"},{"role":"assistant","content":"y"}]}`
-	ids, labels, _, err := chatTokens(m, newSpeller(m.Tokenizer), mustRecord(t, answers), &Options{Loss: OnAssistant})
+	ids, labels, _, err := chatTokens(m, mustRecord(t, answers), &Options{Loss: OnAssistant})
 	if err != nil {
 		t.Fatal(err)
 	}

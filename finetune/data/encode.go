@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"weft/runtime/tokenizer"
 )
@@ -21,6 +22,8 @@ type encoder struct {
 	m     Model
 	o     *Options
 	spell *speller
+	// shapes are those of rendering.lost.
+	shapes map[string][]bool
 }
 
 // record parses and encodes one record.
@@ -54,9 +57,12 @@ func (c *encoder) encode(rec *Record) (e encoded) {
 			e.bad = true
 			return e
 		}
+		r, err := newRendering(m, rec, o.Now)
 		var ended bool
-		var err error
-		if e.sample.IDs, e.sample.Labels, ended, err = chatTokens(m, c.spell, rec, o); err != nil {
+		if err == nil {
+			e.sample.IDs, e.sample.Labels, ended, err = r.tokens(c.spell, rec, o)
+		}
+		if err != nil {
 			find(NotRendered, err.Error())
 			e.bad = true
 			return e
@@ -64,8 +70,20 @@ func (c *encoder) encode(rec *Record) (e encoded) {
 		if !ended {
 			find(Endless, "")
 		}
-		if rec.Tools != nil && !m.Template.UsesTools() {
+		lost := r.lost(rec, c.shapes)
+		if lost.tools {
 			find(ToolsIgnored, "")
+		}
+		if len(lost.changed) > 0 {
+			find(Changed, listOf(lost.changed))
+		}
+		if len(lost.fields) > 0 {
+			find(Unread, listOf(lost.fields))
+		}
+		if len(lost.bad) > 0 {
+			find(Unrendered, listOf(lost.bad))
+			e.bad = true
+			return e
 		}
 	}
 	if i := slices.IndexFunc(e.sample.IDs, func(id int32) bool { return o.Vocab > 0 && int(id) >= o.Vocab }); i >= 0 {
@@ -122,12 +140,18 @@ func splitTokens(tok *tokenizer.Tokenizer, rec *Record, loss string) (ids, label
 	return ids, labels
 }
 
-// chatTokens renders a conversation, encodes it as one text as the server does, and sets the labels.
-func chatTokens(m Model, spell *speller, rec *Record, o *Options) (ids, labels []int32, ended bool, err error) {
-	r, err := newRendering(m, rec, o.Now)
-	if err != nil {
-		return nil, nil, false, err
+// listOf lists the first of the names.
+func listOf(names []string) string {
+	const most = 5
+	if more := len(names) - most; more > 0 {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), more)
 	}
+	return strings.Join(names, ", ")
+}
+
+// tokens renders the conversation, encodes it as one text as the server does, and sets the labels.
+func (r *rendering) tokens(spell *speller, rec *Record, o *Options) (ids, labels []int32, ended bool, err error) {
+	m := r.m
 	if o.Loss == OnAll {
 		if r.full, err = r.text(len(r.messages), false); err != nil {
 			return nil, nil, false, err

@@ -49,6 +49,15 @@ func readJSON(t testing.TB, to any, elem ...string) {
 	}
 }
 
+// chatTokens renders a conversation and sets its labels.
+func chatTokens(m Model, rec *Record, o *Options) (ids, labels []int32, ended bool, err error) {
+	r, err := newRendering(m, rec, o.Now)
+	if err != nil {
+		return nil, nil, false, err
+	}
+	return r.tokens(newSpeller(m.Tokenizer), rec, o)
+}
+
 type chatGolden struct {
 	Template string
 	Cases    []struct {
@@ -99,7 +108,7 @@ func TestChatMasksEqualGoldens(t *testing.T) {
 		m := Model{smolLM2(t), mustParse(t, src)}
 		for i, c := range g.Cases {
 			for loss, want := range map[string][]int32{OnAssistant: c.Labels, OnCompletion: c.Last, OnAll: c.IDs} {
-				ids, labels, ended, err := chatTokens(m, newSpeller(m.Tokenizer), parseMessages(t, c.Messages), &Options{Loss: loss})
+				ids, labels, ended, err := chatTokens(m, parseMessages(t, c.Messages), &Options{Loss: loss})
 				if err != nil || !ended {
 					t.Fatalf("case %d: %v, ended %v", i, err, ended)
 				}

@@ -212,7 +212,7 @@ func (c counter) Write(b []byte) (int, error) {
 
 // encode encodes batches until there are no more.
 func (p *pipeline) encode() {
-	e := &encoder{m: p.m, o: p.o, spell: newSpeller(p.m.Tokenizer)}
+	e := &encoder{m: p.m, o: p.o, spell: newSpeller(p.m.Tokenizer), shapes: map[string][]bool{}}
 	for b := range p.work {
 		b.out = make([]encoded, len(b.raws))
 		for i, r := range b.raws {

@@ -59,7 +59,7 @@ func forTemplate(t *chat.Template, m *jinja.Map) *jinja.Map {
 		k, v := m.At(i)
 		key, _ := k.(string)
 		switch {
-		case key == callText || key == "weight":
+		case key == callText || slices.Contains(trainFields, key):
 		case both && key == "content" && t.UsesToolCalls():
 			out.Set(key, "")
 		case both && key == "tool_calls" && !t.UsesToolCalls():

@@ -1,11 +1,13 @@
 package data
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"maps"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"weft/internal/jinja"
@@ -92,6 +94,9 @@ func parseRecord(raw []byte, o *Options) (rec *Record, format string, problem Pr
 	if err != nil {
 		return nil, "", BrokenJSON, err
 	}
+	if at := loneSurrogate(raw); at >= 0 {
+		return nil, "", InvalidUTF8, fmt.Errorf("the escape %s at byte %d is half a character", raw[at:at+6], at)
+	}
 	m, ok := v.(*jinja.Map)
 	if !ok {
 		return nil, "", WrongShape, errors.New("the record is no object")
@@ -102,13 +107,40 @@ func parseRecord(raw []byte, o *Options) (rec *Record, format string, problem Pr
 	return rec, format, problem, err
 }
 
+// loneSurrogate returns the place of an escape in JSON that is half of a UTF-16 pair without the other half, -1 for none.
+func loneSurrogate(raw []byte) int {
+	unit := func(at int) rune { // of the escape of four digits at this place, -1 for none
+		if at+6 > len(raw) || raw[at] != '\\' || raw[at+1] != 'u' {
+			return -1
+		}
+		n, err := strconv.ParseUint(string(raw[at+2:at+6]), 16, 16)
+		if err != nil {
+			return -1
+		}
+		return rune(n)
+	}
+	for at := 0; at < len(raw); {
+		next := bytes.IndexByte(raw[at:], '\\')
+		if next < 0 {
+			return -1
+		}
+		at += next
+		switch u := unit(at); {
+		case u < 0xd800 || u >= 0xe000:
+			at += 2 // the escaped character may be a backslash
+		case u < 0xdc00 && unit(at+6) >= 0xdc00 && unit(at+6) < 0xe000:
+			at += 12
+		default:
+			return at
+		}
+	}
+	return -1
+}
+
 // record reads the fields of the format.
 func (f fields) record(format string, o *Options) (*Record, Problem, error) {
-	if f.get("chosen") != nil && f.get("rejected") != nil {
-		return nil, WrongShape,
-			errors.New(
-				"chosen and rejected are preferences, which are not trained on: give the chosen answers as " +
-					"conversations")
+	if err := f.preferences(format); err != nil {
+		return nil, WrongShape, err
 	}
 	switch {
 	case format == "":
@@ -141,6 +173,28 @@ func (f fields) record(format string, o *Options) (*Record, Problem, error) {
 	return &Record{kind: plain, Text: text}, "", nil
 }
 
+// preferences refuses records of methods that train on wanted and unwanted answers (DPO, ORPO, KTO, reward models):
+// trained as they are, the model would learn the unwanted ones too.
+func (f fields) preferences(format string) error {
+	for _, pair := range [][2]string{{"chosen", "rejected"}, {"chosen_response", "rejected_response"},
+		{"preferred_output", "non_preferred_output"}} {
+		if f.get(pair[0]) != nil && f.get(pair[1]) != nil {
+			return fmt.Errorf("%s and %s are preferences (DPO), which are not trained on: give the %s answers as "+
+				"conversations", pair[0], pair[1], pair[0])
+		}
+	}
+	for _, name := range []string{"kto_tag", "label"} {
+		v := f.get(name)
+		_, isBool := v.(bool)
+		number := v == any(int64(0)) || v == any(int64(1)) || v == any("true") || v == any("false")
+		if v != nil && (name == "kto_tag" || format != formatText && format != "" && (isBool || number)) {
+			return fmt.Errorf("%s says whether an answer is wanted (KTO), which is not trained on: give the records whose "+
+				"%s is true, without this field", name, name)
+		}
+	}
+	return nil
+}
+
 func keys(m *jinja.Map) string {
 	var names []string
 	for i := range min(m.Len(), 20) {
@@ -166,6 +220,15 @@ func (f fields) messages() (*Record, Problem, error) {
 			return nil, problem, fmt.Errorf("message %d: %w", i, err)
 		}
 		rec.Messages = append(rec.Messages, msg)
+	}
+	system, err := f.text("system")
+	switch {
+	case err != nil:
+		return nil, WrongShape, err
+	case system != "" && len(rec.Messages) > 0 && rec.Messages[0].Role == "system":
+		return nil, WrongShape, errors.New("system stands beside messages that begin with a system message: give one")
+	case system != "":
+		rec.Messages = slices.Insert(rec.Messages, 0, say("system", system))
 	}
 	return rec.finish(f)
 }
@@ -233,14 +296,43 @@ func parseMessage(m *jinja.Map) (Message, Problem, error) {
 			return Message{}, WrongShape, errors.New("tool_calls is no list")
 		}
 	}
-	switch w, _ := m.Get("weight"); w {
-	case nil, int64(1), float64(1), true:
-	case int64(0), float64(0), false:
-		msg.Train = false
-	default:
-		return Message{}, WrongShape, fmt.Errorf("weight %v is neither 0 nor 1", w)
+	for _, key := range trainFields {
+		switch w, _ := m.Get(key); w {
+		case nil, int64(1), float64(1), true:
+		case int64(0), float64(0), false:
+			msg.Train = false
+		default:
+			return Message{}, WrongShape, fmt.Errorf("%s %v is neither 0 nor 1", key, w)
+		}
 	}
-	return msg, "", nil
+	return msg, "", msg.legacyCall()
+}
+
+// trainFields of an assistant message say whether it is trained on: OpenAI's weight, and Axolotl's names.
+var trainFields = []string{"weight", "train", "training"}
+
+// legacyCall turns the field function_call, which OpenAI had before tool_calls, into a tool call.
+func (m *Message) legacyCall() error {
+	v, _ := m.Fields.Get("function_call")
+	if v == nil {
+		return nil
+	}
+	f, ok := v.(*jinja.Map)
+	if !ok {
+		return errors.New("function_call is no object")
+	}
+	if name, _ := f.Get("name"); name == nil {
+		return errors.New("function_call has no name")
+	}
+	if calls, _ := m.Fields.Get("tool_calls"); calls != nil {
+		return errors.New("function_call and tool_calls are two forms of one thing: give one")
+	}
+	call := jinja.NewMap()
+	call.Set("type", "function")
+	call.Set("function", f)
+	m.Fields = m.Fields.Filter(func(key, _ any) bool { return key != "function_call" })
+	m.Fields.Set("tool_calls", []any{call})
+	return nil
 }
 
 // speakers are ShareGPT's names of the roles.
@@ -343,6 +435,18 @@ func say(role, content string) Message {
 // tools reads the tools of a record: a list, or a string with a JSON list (LLaMA-Factory).
 func (f fields) tools() ([]any, error) {
 	v := f.get("tools")
+	if v == nil {
+		if list, ok := f.get("functions").([]any); ok { // as OpenAI had them before tools
+			var tools []any
+			for _, function := range list {
+				tool := jinja.NewMap()
+				tool.Set("type", "function")
+				tool.Set("function", function)
+				tools = append(tools, tool)
+			}
+			v = tools
+		}
+	}
 	if text, ok := v.(string); ok {
 		if strings.TrimSpace(text) == "" {
 			return nil, nil
@@ -460,6 +564,10 @@ func (f fields) completion() (*Record, Problem, error) {
 	prompt, err := f.text("prompt")
 	if err != nil {
 		return nil, WrongShape, err
+	}
+	if system, _ := f.text("system"); system != "" {
+		return nil, WrongShape, errors.New("system has no place beside a prompt that is a text: write it into the prompt, " +
+			"or give messages")
 	}
 	text, err := f.text("completion")
 	if err != nil {

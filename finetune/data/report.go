@@ -13,7 +13,7 @@ import (
 // Problem is the kind of a record's problem; it is also the key of Report.Counts.
 type Problem string
 
-// The problems. All but the last three make a record bad; Long has a policy of its own.
+// The problems. All but the last five make a record bad; Long has a policy of its own.
 const (
 	BrokenJSON   Problem = "broken JSON"
 	InvalidUTF8  Problem = "invalid UTF-8"
@@ -23,17 +23,22 @@ const (
 	NoAnswer     Problem = "no assistant turn"
 	EmptyAnswer  Problem = "empty answer"
 	NotRendered  Problem = "the chat template refuses it"
+	Unrendered   Problem = "the chat template leaves content out" // so that the model would not learn it
 	NoTargets    Problem = "no target left"
 	NoEmbedding  Problem = "token without embedding"   // its id is beyond the rows of the embedding
 	Long         Problem = "longer than the limit"     // truncated, skipped or refused as Options.OnLong says
 	Placeholder  Problem = "placeholder without value" // {{word}} stays in the text: a note
-	ToolsIgnored Problem = "tools unknown to template" // the template does not mention tools: a note
+	ToolsIgnored Problem = "tools unknown to template" // the template does not show the tools: a note
+	Changed      Problem = "text changed by template"  // more than white space around it: a note
+	Unread       Problem = "fields of messages unread" // the template does not use them: a note
 	// the template closes an answer with no token that stops the generation: a note
 	Endless Problem = "answer without end of turn"
 )
 
 // note reports whether a problem is reported but does not make a record bad.
-func (p Problem) note() bool { return p == Placeholder || p == ToolsIgnored || p == Endless }
+func (p Problem) note() bool {
+	return slices.Contains([]Problem{Placeholder, ToolsIgnored, Changed, Unread, Endless}, p)
+}
 
 // Finding is one problem at one place; as an error it says that a record cannot be used.
 type Finding struct {
