@@ -48,6 +48,9 @@ func addMethodFlags(fs *pflag.FlagSet, c *train.Config) {
 	fs.StringVar(&c.Init, "init", c.Init,
 		"with method full, initial `weights`: base or random; for random the model's "+
 			"folder needs only a config.json and a tokenizer")
+	fs.StringVar(&c.InitAdapter, "init-adapter", c.InitAdapter,
+		"PEFT `folder` of an adapter from which training starts, with a new optimizer; its rank, alpha and target "+
+			"modules are kept (default: new LoRA matrices)")
 	fs.IntVar(&c.Rank, "r", c.Rank, "rank of the LoRA matrices")
 	fs.Float64Var(&c.Alpha, "lora-alpha", c.Alpha, "LoRA alpha: the product of the LoRA matrices is scaled by alpha/r")
 	fs.Float64Var(&c.Dropout, "lora-dropout", c.Dropout,

@@ -33,11 +33,15 @@ var checkpointFiles = []string{parametersFile, optimizerFile, bestFile, progress
 
 // decisive returns, as JSON, the settings that a resumed run must share with its checkpoint. Left out are those that do
 // not change results, those that say how far to train, and names of files, whose contents have digests.
-func (c Config) decisive() json.RawMessage {
+func (j *Job) decisive() json.RawMessage {
+	c := j.Config
 	c.Overwrite, c.Resume, c.SaveSteps, c.SaveLimit, c.LoggingSteps, c.PageDir = false, false, 0, 0, 0, ""
 	c.Checkpointing = false // the results are the same either way
 	c.Epochs, c.MaxSteps, c.Patience, c.Threshold = 0, 0, 0, 0
-	c.EvalData = ""
+	c.EvalData, c.InitAdapter = "", ""
+	if j.start != nil {
+		c.InitAdapter = j.start.digest
+	}
 	settings, _ := json.Marshal(c)
 	return settings
 }

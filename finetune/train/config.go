@@ -35,6 +35,8 @@ var (
 type Config struct {
 	Method string `json:"method"` // lora or full
 	Init   string `json:"init"`   // base, or random: of method full
+	// InitAdapter is the PEFT folder of an adapter from which a LoRA run starts, "" for new matrices.
+	InitAdapter string `json:"init_adapter"`
 
 	Rank              int               `json:"r"`
 	Alpha             float64           `json:"lora_alpha"`

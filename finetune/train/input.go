@@ -29,7 +29,8 @@ type Files struct {
 
 // reads lists the places that a run reads; with random weights the base is the folder of its configuration.
 func (f *Files) reads(c *Config) []Place {
-	out := append([]Place{{"base model", f.Model}, {"evaluation data", c.EvalData}}, f.Keep...)
+	out := append([]Place{{"base model", f.Model}, {"evaluation data", c.EvalData},
+		{"adapter to start from", c.InitAdapter}}, f.Keep...)
 	for _, path := range f.Data {
 		out = append(out, Place{"data", path})
 	}
@@ -42,6 +43,8 @@ type Input struct {
 	Files   Files
 	Train   *data.Dataset
 	HeldOut *data.Dataset // nil: nothing is evaluated
+
+	start *start // the adapter of init_adapter, or nil
 }
 
 // Read reads the samples, before any model is loaded, and holds out the evaluation samples. m is the tokenizer and the
@@ -58,6 +61,9 @@ func Read(c Config, f Files, m data.Model) (in *Input, err error) {
 	}
 	cfg, err := in.modelConfig()
 	if err != nil {
+		return nil, err
+	}
+	if err := in.startFrom(cfg); err != nil {
 		return nil, err
 	}
 	o := c.Data()
@@ -226,6 +232,7 @@ func (in *Input) job() *Job {
 		BaseRef: in.Files.Ref,
 		Train:   in.Train.Samples,
 		Data:    in.Train.Report.Digest,
+		start:   in.start,
 	}
 	if in.HeldOut != nil {
 		j.Eval = in.HeldOut.Samples

@@ -38,6 +38,7 @@ type Job struct {
 	// files of the base that are copied next to a trained model's weights: its configuration and tokenizer
 	Beside []string
 	Log    *slog.Logger
+	start  *start // values of the parameters before the first step; nil: new ones
 	// MemoryLimit bounds the device's memory and the optimizer's state together; 0: none.
 	MemoryLimit int64
 	// OnBegin is called before the first step with the number of trained and of all parameters, and with the bytes that
@@ -298,18 +299,20 @@ func (r *run) bytes() int64 {
 // begin starts from step 0 or from the newest checkpoint.
 func (r *run) begin() error {
 	r.at.Base, r.at.Data = r.Base, r.Data
-	r.at.Settings, r.at.Total = r.Config.decisive(), r.course.total
-	if r.Config.Overwrite {
-		return r.clear()
-	}
-	if !r.Config.Resume {
-		return nil
-	}
-	path, err := newestCheckpoint(r.Dir)
-	if err != nil {
-		return err
-	}
-	if path == "" {
+	r.at.Settings, r.at.Total = r.decisive(), r.course.total
+	switch {
+	case r.Config.Overwrite:
+		if err := r.clear(); err != nil {
+			return err
+		}
+	case r.Config.Resume:
+		path, err := newestCheckpoint(r.Dir)
+		if err != nil {
+			return err
+		}
+		if path != "" {
+			return r.restore(path)
+		}
 		if _, err := os.Stat(filepath.Join(r.Dir, pageFile)); err == nil {
 			return fmt.Errorf(
 				"%w: %s has a finished run without a checkpoint (save_steps 0), so it cannot be resumed: "+
@@ -319,9 +322,8 @@ func (r *run) begin() error {
 			)
 		}
 		r.Log.Info("no checkpoint to resume from; starting at step 0", "dir", r.Dir)
-		return nil
 	}
-	return r.restore(path)
+	return r.warm()
 }
 
 // createEvents starts the run's event file, after the manifest lists it.
