@@ -44,7 +44,8 @@ func (r *templateRenderer) Render(req *openai.ChatRequest) (string, error) {
 		}
 		*part.to = list
 	}
-	adapted, err := r.template.Adapt(in.Messages)
+	template := r.template.For(in.Tools != nil)
+	adapted, err := template.Adapt(in.Messages)
 	if err != nil {
 		return "", openai.Invalid("messages", "invalid_value", "%v", err)
 	}
@@ -68,7 +69,7 @@ func (r *templateRenderer) Render(req *openai.ChatRequest) (string, error) {
 	if req.ReasoningEffort != "" {
 		in.Vars["reasoning_effort"] = req.ReasoningEffort
 	}
-	text, err := r.template.Render(in)
+	text, err := template.Render(in)
 	var raised *jinja.RaisedError
 	switch {
 	case errors.As(err, &raised):

@@ -38,3 +38,21 @@ func TestPromptWithoutContent(t *testing.T) {
 		}
 	}
 }
+
+// TestRenderChoosesTemplate: a conversation with tools is rendered by the model's template for these.
+func TestRenderChoosesTemplate(t *testing.T) {
+	tmpl, err := chat.ParseNamed(map[string]string{"default": "plain", "tool_use": "{{ tools[0].function.name }}"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := NewRenderer(tmpl, nil, nil)
+	for tools, want := range map[string]string{"": "plain", `[{"type":"function","function":{"name":"f"}}]`: "f"} {
+		req := &openai.ChatRequest{Messages: []byte(`[{"role":"user","content":"x"}]`)}
+		if tools != "" {
+			req.Tools = []byte(tools)
+		}
+		if got, err := r.Render(req); err != nil || got != want {
+			t.Errorf("tools %s: %q %v, want %q", tools, got, err, want)
+		}
+	}
+}

@@ -57,6 +57,7 @@ func (c *encoder) encode(rec *Record) (e encoded) {
 			e.bad = true
 			return e
 		}
+		m.Template = m.Template.For(rec.Tools != nil)
 		r, err := newRendering(m, rec, o.Now)
 		var ended bool
 		if err == nil {

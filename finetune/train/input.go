@@ -244,7 +244,7 @@ func (in *Input) job() *Job {
 // besideWeights lists the files of a Hugging Face folder that a model trained from it needs too; a GGUF file has none.
 func besideWeights(path string) (out []string) {
 	for _, name := range []string{"config.json", "generation_config.json", "tokenizer.json", "tokenizer.model",
-		"tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"} {
+		"tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja"} {
 		if st, err := os.Stat(filepath.Join(path, name)); err == nil && st.Mode().IsRegular() {
 			out = append(out, filepath.Join(path, name))
 		}

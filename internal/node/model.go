@@ -140,11 +140,11 @@ func LoadTokenizer(path string) (*tokenizer.Tokenizer, *chat.Template, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("tokenizer of %s: %w", path, err)
 	}
-	src, ok := tok.ChatTemplate()
-	if !ok {
+	sources := tok.ChatTemplates()
+	if len(sources) == 0 {
 		return tok, nil, nil
 	}
-	tmpl, err := chat.Parse(src)
+	tmpl, err := chat.ParseNamed(sources)
 	if err != nil {
 		return nil, nil, fmt.Errorf("chat template of %s: %w", path, err)
 	}

@@ -23,6 +23,9 @@ type Template struct {
 
 	lists                       bool // the template iterates over a message's content
 	developer, toolCalls, tools bool // names that the source mentions
+
+	toolUse *Template // nil: none of its own for conversations with tools
+	names   []string  // of the model's templates, where none of them is for this conversation
 }
 
 // Parse reads a chat template under jinja.DefaultLimits. Errors wrap jinja.ErrTemplate and name the line.
@@ -31,8 +34,38 @@ func Parse(src string) (*Template, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Template{t, t.IteratesAttribute("content"), t.Mentions("developer"), t.Mentions("tool_calls"),
-		t.Mentions("tools")}, nil
+	return &Template{jinja: t, lists: t.IteratesAttribute("content"), developer: t.Mentions("developer"),
+		toolCalls: t.Mentions("tool_calls"), tools: t.Mentions("tools")}, nil
+}
+
+// ParseNamed reads a model's chat templates, at least one. As in transformers, "tool_use" is for conversations with
+// tools and "default" for all others; a conversation that neither is for cannot be rendered.
+func ParseNamed(sources map[string]string) (*Template, error) {
+	t := &Template{names: slices.Sorted(maps.Keys(sources))}
+	for _, name := range []string{"default", "tool_use"} {
+		src, ok := sources[name]
+		if !ok {
+			continue
+		}
+		parsed, err := Parse(src)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		if name == "default" {
+			t = parsed
+		} else {
+			t.toolUse = parsed
+		}
+	}
+	return t, nil
+}
+
+// For returns the template for a conversation, with tools or without.
+func (t *Template) For(tools bool) *Template {
+	if tools && t.toolUse != nil {
+		return t.toolUse
+	}
+	return t
 }
 
 // IteratesContent reports whether the template iterates over a message's content itself, so that content may stay a
@@ -90,6 +123,9 @@ func (t *Template) Render(in Input) (string, error) {
 // RenderRanges also returns the range of the text of each {% generation %} block: [start, end) in code points of text,
 // in the order of rendering.
 func (t *Template) RenderRanges(in Input) (text string, ranges [][2]int, err error) {
+	if t.jinja == nil {
+		return "", nil, failed("the model has several chat templates (%s), but no default", strings.Join(t.names, ", "))
+	}
 	messages, err := prepare(in)
 	if err != nil {
 		return "", nil, err

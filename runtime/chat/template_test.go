@@ -173,3 +173,31 @@ func TestObjectArguments(t *testing.T) {
 		t.Errorf("got %v, want %v", got, odd)
 	}
 }
+
+// TestNamedTemplates: which of a model's templates is for a conversation.
+func TestNamedTemplates(t *testing.T) {
+	in := Input{Messages: []any{}}
+	for _, c := range []struct {
+		sources     map[string]string
+		plain, tool string
+	}{
+		{map[string]string{"default": "d"}, "d", "d"},
+		{map[string]string{"default": "d", "tool_use": "t", "rag": "{{"}, "d", "t"},
+		{map[string]string{"tool_use": "t"}, "", "t"},
+		{map[string]string{"rag": "r"}, "", ""},
+	} {
+		tmpl, err := ParseNamed(c.sources)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for tools, want := range map[bool]string{false: c.plain, true: c.tool} {
+			got, err := tmpl.For(tools).Render(in)
+			if got != want || (err == nil) != (want != "") {
+				t.Errorf("%v, tools %v: %q %v, want %q", c.sources, tools, got, err, want)
+			}
+		}
+	}
+	if _, err := ParseNamed(map[string]string{"default": "d", "tool_use": "{{"}); err == nil {
+		t.Error("a damaged template is taken")
+	}
+}

@@ -15,7 +15,7 @@ type trie struct {
 type trieNode struct {
 	bytes []byte  // bytes that may follow
 	next  []int32 // the node that each leads to
-	added int32   // index into Tokenizer.added, plus 1; 0: none ends here
+	id    int32   // of the token that ends here; -1: none
 }
 
 // follow returns the node that b leads to.
@@ -26,9 +26,9 @@ func (n *trieNode) follow(b byte) (int32, bool) {
 	return 0, false
 }
 
-func (t *trie) insert(content string, added int32) {
+func (t *trie) insert(content string, id int32) {
 	if len(t.nodes) == 0 {
-		t.nodes = append(t.nodes, trieNode{})
+		t.nodes = append(t.nodes, trieNode{id: -1})
 	}
 	if content == "" {
 		return
@@ -39,19 +39,19 @@ func (t *trie) insert(content string, added int32) {
 		next, ok := t.nodes[at].follow(content[i])
 		if !ok {
 			next = int32(len(t.nodes))
-			t.nodes = append(t.nodes, trieNode{})
+			t.nodes = append(t.nodes, trieNode{id: -1})
 			n := &t.nodes[at]
 			n.bytes, n.next = append(n.bytes, content[i]), append(n.next, next)
 		}
 		at = next
 	}
-	if t.nodes[at].added == 0 { // of two tokens with the same text the first counts
-		t.nodes[at].added = added + 1
+	if t.nodes[at].id < 0 { // of two tokens with the same text the first counts
+		t.nodes[at].id = id
 	}
 }
 
-// longest returns the length of the longest token at the start of text and its index, or 0.
-func (t *trie) longest(text string) (length int, added int32) {
+// longest returns the length of the longest token at the start of text and its id, or 0.
+func (t *trie) longest(text string) (length int, id int32) {
 	at := int32(0)
 	for i := range len(text) {
 		next, ok := t.nodes[at].follow(text[i])
@@ -59,16 +59,16 @@ func (t *trie) longest(text string) (length int, added int32) {
 			break
 		}
 		at = next
-		if a := t.nodes[at].added; a > 0 {
-			length, added = i+1, a-1
+		if found := t.nodes[at].id; found >= 0 {
+			length, id = i+1, found
 		}
 	}
-	return length, added
+	return length, id
 }
 
 // cut calls emit with each run of text before an added token, where it begins, and the token's id; and with the rest
 // and -1. plain tells which tokens are plain text; what they match, no other token matches either.
-func (t *trie) cut(text string, added []addedToken, plain func(*addedToken) bool,
+func (t *trie) cut(text string, added map[int32]addedToken, plain func(*addedToken) bool,
 	emit func(begin int, run string, id int32)) {
 	begin, strippedTo := 0, 0 // the end of the last white space that was stripped
 	for i := 0; i < len(text) && len(t.nodes) > 0; {
@@ -76,14 +76,14 @@ func (t *trie) cut(text string, added []addedToken, plain func(*addedToken) bool
 			i++
 			continue
 		}
-		n, index := t.longest(text[i:])
+		n, id := t.longest(text[i:])
 		if n == 0 {
 			i++
 			continue
 		}
-		a, from, to := &added[index], i, i+n
+		a, from, to := added[id], i, i+n
 		i = to
-		if plain(a) || a.single && !alone(text, from, to) {
+		if plain(&a) || a.single && !alone(text, from, to) {
 			continue
 		}
 		if a.lstrip {

@@ -70,7 +70,15 @@ func FromGGUF(m map[string]any) (*Tokenizer, error) {
 	if addEOS && t.eos >= 0 {
 		t.after = []int32{t.eos}
 	}
-	t.template, t.hasTemplate = m["tokenizer.chat_template"].(string)
+	for key, v := range m {
+		if name, ok := strings.CutPrefix(key, "tokenizer.chat_template"); ok {
+			if source, ok := v.(string); ok && name == "" {
+				t.templates["default"] = source
+			} else if ok && name[0] == '.' && len(t.templates) < maxTemplates {
+				t.templates[name[1:]] = source
+			}
+		}
+	}
 	t.finish()
 	for _, key := range []string{"eot_token_id", "eom_token_id"} {
 		t.addStop(t.metaID(m, p+key))

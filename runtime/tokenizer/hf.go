@@ -20,13 +20,8 @@ const maxFileBytes = 256 << 20
 // hfTokenizer is tokenizer.json of the tokenizers library.
 type hfTokenizer struct {
 	AddedTokens []struct {
-		ID         int32  `json:"id"`
-		Content    string `json:"content"`
-		Special    bool   `json:"special"`
-		LStrip     bool   `json:"lstrip"`
-		RStrip     bool   `json:"rstrip"`
-		Normalized bool   `json:"normalized"`
-		SingleWord bool   `json:"single_word"`
+		ID int32 `json:"id"`
+		hfAddedToken
 	} `json:"added_tokens"`
 	Normalizer    *hfStep `json:"normalizer"`
 	PreTokenizer  *hfStep `json:"pre_tokenizer"`
@@ -241,8 +236,10 @@ func parseHF(text []byte) (*Tokenizer, error) {
 		t.wholeWords()
 	}
 	for _, a := range h.AddedTokens {
-		if err := t.add(addedToken{a.ID, a.Content, a.Special, a.LStrip, a.RStrip, a.Normalized,
-			a.SingleWord}); err != nil {
+		if a.ID < 0 || int(a.ID) > mostID(len(t.ids)) {
+			return nil, fmt.Errorf("%w: added token %q has id %d, of %d tokens", ErrFormat, a.Content, a.ID, len(t.ids))
+		}
+		if err := t.addText(a.token()); err != nil {
 			return nil, err
 		}
 	}

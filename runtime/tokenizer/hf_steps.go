@@ -3,8 +3,6 @@ package tokenizer
 import (
 	"encoding/json"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"unicode/utf8"
 )
@@ -335,101 +333,4 @@ func (t *Tokenizer) templateSteps(s *hfStep) error {
 			ErrUnsupported, texts)
 	}
 	return t.surround(before, after)
-}
-
-// companions reads the files next to a tokenizer: the tokens that begin and end a text, the chat template, further ids
-// that end a generation.
-func (t *Tokenizer) companions(dir string) error {
-	var config struct {
-		BOS      json.RawMessage `json:"bos_token"`
-		EOS      json.RawMessage `json:"eos_token"`
-		Template json.RawMessage `json:"chat_template"`
-	}
-	if err := readJSON(filepath.Join(dir, "tokenizer_config.json"), &config); err != nil {
-		return err
-	}
-	var special struct {
-		BOS json.RawMessage `json:"bos_token"`
-		EOS json.RawMessage `json:"eos_token"`
-	}
-	if err := readJSON(filepath.Join(dir, "special_tokens_map.json"), &special); err != nil {
-		return err
-	}
-	for _, s := range []struct {
-		raw json.RawMessage
-		to  *int32
-	}{{special.BOS, &t.bos}, {special.EOS, &t.eos}, {config.BOS, &t.bos}, {config.EOS, &t.eos}} {
-		if id, ok := t.ids[tokenName(s.raw)]; ok {
-			*s.to = id
-		}
-	}
-	t.readTemplate(config.Template)
-	if text, err := readFile(filepath.Join(dir, "chat_template.jinja")); err == nil {
-		t.template, t.hasTemplate = string(text), true
-	}
-	var generation struct {
-		EOS json.RawMessage `json:"eos_token_id"`
-	}
-	if err := readJSON(filepath.Join(dir, "generation_config.json"), &generation); err != nil {
-		return err
-	}
-	var one int32
-	var many []int32
-	if json.Unmarshal(generation.EOS, &one) == nil && generation.EOS != nil {
-		many = []int32{one}
-	} else if json.Unmarshal(generation.EOS, &many) != nil {
-		many = nil
-	}
-	if t.eos < 0 && len(many) > 0 && int(many[0]) < len(t.pieces) {
-		t.eos = max(many[0], -1)
-	}
-	for _, id := range many {
-		t.addStop(id)
-	}
-	return nil
-}
-
-// readTemplate reads chat_template: a string, or a list of named ones of which "default" counts.
-func (t *Tokenizer) readTemplate(raw json.RawMessage) {
-	var s string
-	if json.Unmarshal(raw, &s) == nil && s != "" {
-		t.template, t.hasTemplate = s, true
-		return
-	}
-	var list []struct{ Name, Template string }
-	if json.Unmarshal(raw, &list) != nil || len(list) == 0 {
-		return
-	}
-	at := max(slices.IndexFunc(list, func(e struct{ Name, Template string }) bool { return e.Name == "default" }), 0)
-	t.template, t.hasTemplate = list[at].Template, true
-}
-
-// tokenName reads a token given as a string or as an object with content.
-func tokenName(raw json.RawMessage) string {
-	var s string
-	if json.Unmarshal(raw, &s) == nil {
-		return s
-	}
-	var o struct {
-		Content string `json:"content"`
-	}
-	if json.Unmarshal(raw, &o) == nil {
-		return o.Content
-	}
-	return ""
-}
-
-// readJSON reads an optional file.
-func readJSON(path string, v any) error {
-	text, err := readFile(path)
-	if err != nil {
-		if os.IsNotExist(err) {
-			return nil
-		}
-		return err
-	}
-	if err := json.Unmarshal(text, v); err != nil {
-		return fmt.Errorf("%s: %w: %s%w", path, ErrFormat, place(err), err)
-	}
-	return nil
 }

@@ -6,6 +6,7 @@ package tokenizer
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -33,9 +34,11 @@ type Tokenizer struct {
 	ids     map[string]int32 // of the model's vocabulary, then added tokens
 	special []bool
 	shown   map[int32]string // added tokens whose spelling normalization changes ("▁<s>"): their own text
-	added   []addedToken
-	raw     trie // added tokens matched in the text as it is
-	normed  trie // added tokens matched in normalized text
+	added   map[int32]addedToken
+	raw     trie  // added tokens matched in the text as it is
+	normed  trie  // added tokens matched in normalized text
+	size    int   // tokens of the model's vocabulary
+	next    int32 // above the ids of added tokens
 
 	norm      []normStep
 	pre       []preStep // splits normalized text into words
@@ -53,8 +56,7 @@ type Tokenizer struct {
 	before, after []int32 // the ids that AddSpecial puts around a text
 	bos, eos      int32   // -1: none
 	stops         []int32
-	template      string
-	hasTemplate   bool
+	templates     map[string]string
 }
 
 // addedToken is a token that is matched in the text before any other processing.
@@ -78,7 +80,7 @@ func (t *Tokenizer) Encode(text string, o EncodeOptions) []int32 {
 	if o.AddSpecial {
 		out = append(out, t.before...)
 	}
-	plain := func(a *addedToken) bool { return o.SpecialAsText && a.special }
+	plain := func(a *addedToken) bool { return o.SpecialAsText && t.special[a.id] }
 	zero := 0
 	if text != "" {
 		_, zero = utf8.DecodeRuneInString(text)
@@ -142,8 +144,8 @@ func (t *Tokenizer) MinTokens(text string) int {
 // bound finds the longest token, and the bytes that are no token and vanish. There is no bound if more text can vanish:
 // white space that an added token strips, what a step removes or shortens, or characters that are no token.
 func (t *Tokenizer) bound() {
-	for i := range t.added {
-		if t.added[i].lstrip || t.added[i].rstrip {
+	for _, a := range t.added {
+		if a.lstrip || a.rstrip {
 			return
 		}
 	}
@@ -220,8 +222,9 @@ func (t *Tokenizer) text(id int32) (string, bool) {
 // change the slice.
 func (t *Tokenizer) StopIDs() []int32 { return t.stops }
 
-// ChatTemplate returns the Jinja source that came with the tokenizer.
-func (t *Tokenizer) ChatTemplate() (string, bool) { return t.template, t.hasTemplate }
+// ChatTemplates returns the Jinja sources that came with the tokenizer by their names; the only one, or the one without
+// a name, is "default". The caller must not change the map.
+func (t *Tokenizer) ChatTemplates() map[string]string { return t.templates }
 
 func (t *Tokenizer) addStop(id int32) {
 	if id >= 0 && int(id) < len(t.pieces) && !slices.Contains(t.stops, id) {
@@ -235,11 +238,12 @@ func newTokenizer(pieces []string) (*Tokenizer, error) {
 		return nil, fmt.Errorf("%w: %d tokens, expected 1 to %d", ErrFormat, len(pieces), maxVocab)
 	}
 	t := &Tokenizer{pieces: pieces, ids: make(map[string]int32, len(pieces)), special: make([]bool, len(pieces)),
-		bos: -1, eos: -1}
+		added: map[int32]addedToken{}, templates: map[string]string{}, bos: -1, eos: -1}
 	for i, p := range pieces {
 		if p == "" {
 			continue
 		}
+		t.size++
 		if _, twice := t.ids[p]; !twice {
 			t.ids[p] = int32(i)
 		}
@@ -250,7 +254,8 @@ func newTokenizer(pieces []string) (*Tokenizer, error) {
 // mostID is the largest id allowed for a number of tokens, so that ids in a file cannot cause large allocations.
 func mostID(tokens int) int { return min(4*tokens+1<<16, maxVocab-1) }
 
-// add adds a token that is matched first. Its id may be beyond the vocabulary.
+// add adds a token that is matched first, or changes the flags of one; special it stays. Its id may be beyond the
+// vocabulary.
 func (t *Tokenizer) add(a addedToken) error {
 	if a.id < 0 || a.id >= maxVocab || a.content == "" {
 		return fmt.Errorf("%w: added token %q has id %d, expected 0 to %d and a text", ErrFormat, a.content, a.id,
@@ -267,28 +272,43 @@ func (t *Tokenizer) add(a addedToken) error {
 		t.pieces = append(t.pieces, make([]string, grow)...)
 		t.special = append(t.special, make([]bool, grow)...)
 	}
-	t.pieces[a.id] = a.content
+	if t.shown[a.id] == "" {
+		t.pieces[a.id] = a.content
+	}
+	if a.normalized {
+		if content := t.normalize(part{a.content, 0}).text; content != a.content {
+			if t.shown == nil {
+				t.shown = map[int32]string{}
+			}
+			t.shown[a.id] = a.content
+			t.pieces[a.id] = content
+		}
+	}
 	t.ids[a.content] = a.id
 	t.special[a.id] = t.special[a.id] || a.special
-	t.added = append(t.added, a)
+	t.added[a.id] = a
+	t.next = max(t.next, a.id+1)
 	return nil
+}
+
+// addText adds a token as the tokenizers library does: under the id that its text has, else under the next free one.
+func (t *Tokenizer) addText(a addedToken) error {
+	id, ok := t.ids[a.content]
+	if !ok {
+		id = max(t.next, int32(t.size))
+	}
+	a.id = id
+	return t.add(a)
 }
 
 // finish builds the search tables, once all added tokens are known.
 func (t *Tokenizer) finish() {
-	for i := range t.added {
-		a := &t.added[i]
-		content, all := a.content, &t.raw
-		if a.normalized {
-			content, all = t.normalize(part{a.content, 0}).text, &t.normed
-			if content != a.content {
-				if t.shown == nil {
-					t.shown = map[int32]string{}
-				}
-				t.shown[a.id], t.pieces[a.id] = a.content, content
-			}
+	for _, id := range slices.Sorted(maps.Keys(t.added)) {
+		if a := t.added[id]; a.normalized {
+			t.normed.insert(t.normalize(part{a.content, 0}).text, id)
+		} else {
+			t.raw.insert(a.content, id)
 		}
-		all.insert(content, int32(i))
 	}
 	if t.eos >= 0 {
 		t.addStop(t.eos)

@@ -9,6 +9,7 @@
   Jinja2         renders the templates of jinja_cases.py, in transformers' environment, as package jinja does
   transformers   makes of a drawn config.json what package model does (config_cases.py)
   tokenizers     encodes texts with drawn tokenizer.json files, and every character, to the same ids (tokenizer_cases.py)
+  transformers   reads special and added tokens, and chat templates, of drawn folders (token_files_cases.py)
   tokenizers     decodes the ids of completions to the texts that weft answers, prompts of random ids included
   bitsandbytes   dequantizes weft's NF4 and FP4, plain and with double quantization, to the same values bit for bit, and
                  chooses the same codes for the same weights
@@ -42,6 +43,7 @@ import text_cases
 import train_cases
 import tiny_models
 import tokenizer_cases
+import token_files_cases
 
 warnings.simplefilter("ignore", FutureWarning)
 TOLERANCE = 2e-4
@@ -293,6 +295,7 @@ def main():
     config_cases.run(check, a)
     text_cases.run(check, a)
     tokenizer_cases.run(check, a)
+    token_files_cases.run(check, a)
     text = pathlib.Path("README.md").read_text().split("\n\n")
     with tempfile.TemporaryDirectory() as t:
         work = pathlib.Path(t)
