@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"weft/adapters/peft"
 	"weft/internal/durable"
 	"weft/internal/names"
 )
@@ -95,8 +96,12 @@ func complete(files []File, beside func(name string) bool) error {
 }
 
 // copyRegular copies the regular file from to work/name. Links are refused: they may point outside of the folder, and
-// may change.
+// may change; except those of a Hugging Face cache, which name their content.
 func copyRegular(ctx context.Context, from, work, name string) (File, error) {
+	from, err := peft.Followed(from)
+	if err != nil {
+		return File{}, err
+	}
 	st, err := os.Lstat(from)
 	if err != nil {
 		return File{}, err

@@ -2,6 +2,8 @@ package adapters
 
 import (
 	"context"
+	"database/sql"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -9,8 +11,30 @@ import (
 	"weft/internal/store"
 )
 
-// CheckName returns ErrInvalid for an invalid name of a tenant, an adapter or a tag; what is the word for it in the
-// message.
+// CheckAdapterName returns ErrInvalid for an invalid name of an adapter; what is the word for it in the message.
+func CheckAdapterName(what, name string) error {
+	if err := names.CheckAdapter(what, name); err != nil {
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	return nil
+}
+
+// checkUnique returns ErrConflict where the tenant has an adapter whose name differs only in capitals.
+func checkUnique(ctx context.Context, tx *store.Tx, tenant, name string) error {
+	var other string
+	err := tx.QueryRow(ctx, "SELECT name FROM adapter_names WHERE tenant = ? AND LOWER(name) = ? AND name <> ?", tenant,
+		names.Fold(name), name).Scan(&other)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return fmt.Errorf("%w: tenant %s has an adapter %s, and names that differ only in capitals would be confused: write "+
+		"it so, or choose another name", ErrConflict, tenant, other)
+}
+
+// CheckName returns ErrInvalid for an invalid name of a tenant or a tag; what is the word for it in the message.
 func CheckName(what, name string) error {
 	if err := names.Check(what, name); err != nil {
 		return fmt.Errorf("%w: %w", ErrInvalid, err)
@@ -49,7 +73,7 @@ func ParseRef(ref string) (tenant, name, version string, err error) {
 	if err := CheckName("tenant", tenant); err != nil {
 		return "", "", "", err
 	}
-	return tenant, name, version, CheckName("adapter", name)
+	return tenant, name, version, CheckAdapterName("adapter", name)
 }
 
 // CountNames returns how many adapters a tenant has in the registry in tx's database. Other packages call it in their

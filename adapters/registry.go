@@ -110,7 +110,7 @@ func (r *Registry) Add(ctx context.Context, tenant, name, dir string, opt AddOpt
 // add calls fill to put the files of an adapter into a new folder, checks them and publishes them.
 func (r *Registry) add(ctx context.Context, tenant, name string, opt AddOptions,
 	fill func(work string) ([]File, error)) (v Version, err error) {
-	if err := errors.Join(CheckName("tenant", tenant), CheckName("adapter", name)); err != nil {
+	if err := errors.Join(CheckName("tenant", tenant), CheckAdapterName("adapter", name)); err != nil {
 		return v, err
 	}
 	if opt.Tag != "" {
@@ -271,10 +271,13 @@ func (r *Registry) unclaim(ctx context.Context, id string) error {
 	return err
 }
 
-// checkQuota returns ErrQuota where an upload would exceed a limit of its tenant. A version that exists already counts
-// nothing.
+// checkQuota returns ErrQuota where an upload would exceed a limit of its tenant, and ErrConflict where its name is taken
+// in another spelling. A version that exists already counts nothing.
 func checkQuota(ctx context.Context, tx *store.Tx, p *upload, opt AddOptions) error {
 	v := &p.version
+	if err := checkUnique(ctx, tx, v.Tenant, v.Name); err != nil {
+		return err
+	}
 	var same, named, names, bytes int64
 	if err := tx.QueryRow(ctx, `SELECT
 		(SELECT COUNT(*) FROM adapter_versions WHERE tenant = ? AND name = ? AND digest = ?),

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -359,7 +360,7 @@ func TestNamesAreRefused(t *testing.T) {
 	r := localPlace(t).open(t)
 	folder := peftFolder(t, "x")
 	long := strings.Repeat("x", 10_000)
-	for _, name := range []string{"", "A", ".a", "-a", "a/b", "..", "a..b", "a b", "a\x00", "a\nb", "é", long, `a"; DROP TABLE adapter_names; --`, "a' OR '1'='1", "\x1b[2Ja", "a\r\n2026 INFO forged"} {
+	for _, name := range []string{"", ".a", "-a", "a/b", "..", "a..b", "a b", "a\x00", "a\nb", "é", long, `a"; DROP TABLE adapter_names; --`, "a' OR '1'='1", "\x1b[2Ja", "a\r\n2026 INFO forged"} {
 		for _, tn := range [][2]string{{"t", name}, {name, "a"}} {
 			_, err := r.Add(t.Context(), tn[0], tn[1], folder, AddOptions{})
 			if !errors.Is(err, ErrInvalid) || len(err.Error()) > 400 ||
@@ -572,5 +573,56 @@ func TestFullFileSystem(t *testing.T) {
 		if got := content(t, r, v); len(got) != 300_000 {
 			t.Errorf("%s has %d bytes", v.Ref(), len(got))
 		}
+	}
+}
+
+// A folder of a Hugging Face cache has links to its blobs, whose contents are copied.
+func TestAddFromAHuggingFaceCache(t *testing.T) {
+	r := localPlace(t).open(t)
+	root := t.TempDir()
+	snapshot, blobs := filepath.Join(root, "snapshots", "main"), filepath.Join(root, "blobs")
+	if err := errors.Join(os.MkdirAll(snapshot, 0o700), os.MkdirAll(blobs, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	from := peftFolder(t, "x")
+	for i, file := range []string{configFile, tensorsFile} {
+		hash := strings.Repeat(strconv.Itoa(i), 40)
+		if err := errors.Join(os.Rename(filepath.Join(from, file), filepath.Join(blobs, hash)),
+			os.Symlink("../../blobs/"+hash, filepath.Join(snapshot, file))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	v, err := r.Add(t.Context(), "t", "a", snapshot, AddOptions{})
+	if err != nil || v.Digest == "" {
+		t.Errorf("%+v, %v", v, err)
+	}
+}
+
+// Names are kept as written, and no two of a tenant differ only in capitals.
+func TestNamesWithCapitals(t *testing.T) { testNamesWithCapitals(t, localPlace(t)) }
+
+func testNamesWithCapitals(t *testing.T, p place) {
+	r := p.open(t)
+	v, err := r.Add(t.Context(), "acme", "SQL-Coder", peftFolder(t, "x"), AddOptions{Tag: "v1"})
+	if err != nil || v.Name != "SQL-Coder" {
+		t.Fatalf("%+v, %v", v, err)
+	}
+	for _, other := range []string{"sql-coder", "SQL-CODER"} {
+		_, err := r.Add(t.Context(), "acme", other, peftFolder(t, "y"), AddOptions{})
+		if !errors.Is(err, ErrConflict) || !strings.Contains(err.Error(), "SQL-Coder") {
+			t.Errorf("%s: %v", other, err)
+		}
+		if _, err := r.Resolve(t.Context(), "acme", other, ""); !errors.Is(err, ErrNotFound) {
+			t.Errorf("%s: %v", other, err)
+		}
+	}
+	if _, err := r.Add(t.Context(), "globex", "sql-coder", peftFolder(t, "y"), AddOptions{}); err != nil {
+		t.Errorf("another tenant's: %v", err)
+	}
+	if v, err := r.Add(t.Context(), "acme", "SQL-Coder", peftFolder(t, "z"), AddOptions{}); err != nil {
+		t.Errorf("another version: %+v, %v", v, err)
+	}
+	if v, err := r.Resolve(t.Context(), "acme", "SQL-Coder", "v1"); err != nil || v.Name != "SQL-Coder" {
+		t.Errorf("%+v, %v", v, err)
 	}
 }

@@ -56,6 +56,7 @@ func TestStores(t *testing.T) {
 		"versions": testVersions, "rollback": testRollback, "tag pin remove": testTagPinRemove, "quota": testQuota,
 		"same upload at once": testSameUploadAtOnce, "garbage of uploads": testGarbageOfUploads,
 		"change is seen elsewhere": testChangeIsSeenElsewhere, "model": testModel,
+		"names with capitals": testNamesWithCapitals,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, sharedPlaces(t, 1)[0]) })
 	}

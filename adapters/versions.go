@@ -22,7 +22,7 @@ type querier interface {
 // digest (8 digits or more, unambiguous). A version that does not exist or belongs to another tenant, and an invalid
 // name, give the same ErrNotFound. Answers are cached and at most a quarter of a second old.
 func (r *Registry) Resolve(ctx context.Context, tenant, name, version string) (Version, error) {
-	if CheckName("tenant", tenant) != nil || CheckName("adapter", name) != nil || version != "" &&
+	if CheckName("tenant", tenant) != nil || CheckAdapterName("adapter", name) != nil || version != "" &&
 		CheckName("version", version) != nil {
 		return Version{}, notFound(tenant, name, version)
 	}
@@ -217,7 +217,7 @@ func (r *Registry) Untag(ctx context.Context, tenant, name, tag string) error {
 
 // changeName runs f as a change of one name. Invalid names are ErrNotFound.
 func (r *Registry) changeName(ctx context.Context, tenant, name string, f func(tx *store.Tx) error) error {
-	if CheckName("tenant", tenant) != nil || CheckName("adapter", name) != nil {
+	if CheckName("tenant", tenant) != nil || CheckAdapterName("adapter", name) != nil {
 		return notFound(tenant, name, "")
 	}
 	return r.change(ctx, f)

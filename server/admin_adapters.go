@@ -122,7 +122,7 @@ func (s *Server) uploadAdapter(c *gin.Context) (any, error) {
 	defer leave()
 	opt, err := s.addOptions(c, c.Param("tenant"))
 	if err == nil {
-		err = adapters.CheckName("adapter", c.Param("name"))
+		err = adapters.CheckAdapterName("adapter", c.Param("name"))
 	}
 	if err != nil {
 		return nil, err

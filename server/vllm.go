@@ -58,7 +58,7 @@ func (s *Server) loadLoRA(c *gin.Context) (string, error) {
 	if in.Name == "" || in.Path == "" {
 		return "", vllmError(vllmInvalid, "Both 'lora_name' and 'lora_path' must be provided.")
 	}
-	if err := adapters.CheckName("lora_name", in.Name); err != nil {
+	if err := adapters.CheckAdapterName("lora_name", in.Name); err != nil {
 		return "", vllmError(vllmInvalid, "%s", sentence(err.Error()))
 	}
 	ctx, own := c.Request.Context(), grantOf(c).Tenant

@@ -91,6 +91,11 @@ func (a *Adapter) Build(base Base) (*lora.Adapter, error) {
 			return nil, fmt.Errorf("%s: %s: %w", a.path, embedPath, err)
 		}
 	}
+	for _, fill := range []func() error{b.tokenRows, b.tieHead, b.norms} {
+		if err := fill(); err != nil {
+			return nil, fmt.Errorf("%s: %w", a.path, err)
+		}
+	}
 	if err := b.wrong.err(a.path); err != nil {
 		return nil, err
 	}
@@ -299,10 +304,7 @@ func (b *builder) table(path string, m map[kind]stored) (*quant.Matrix, error) {
 // sameAsBase compares a saved weight with the base's: values may differ by the rounding of either type; a quantized
 // base by a tenth of the size of the whole.
 func (b *builder) sameAsBase(path string, r stored) (bool, error) {
-	if path == headPath && b.base.Config().Tied {
-		path = embedPath
-	}
-	name := path + ".weight"
+	name := b.tableName(path)
 	w, err := b.base.Matrix(name)
 	if err != nil {
 		return false, err

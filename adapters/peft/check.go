@@ -3,6 +3,7 @@ package peft
 import (
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -224,6 +225,8 @@ func (a *Adapter) checkBase(c *model.Config, r *reasons) {
 		a.checkSite(&s, a.modules[s.path], r)
 	}
 	a.checkEmbedding(c, r)
+	a.checkTokens(c, r)
+	maps.Copy(known, a.checkNorms(c, r))
 	var unknown []string
 	for _, path := range a.paths() {
 		if !known[path] {
@@ -234,11 +237,6 @@ func (a *Adapter) checkBase(c *model.Config, r *reasons) {
 		r.add(a.otherBase(), "the base has no %s", listed(explained(unknown, c.Layers)))
 	}
 	a.checkTargets(c, r)
-	if a.Config.TieWeights && c.Tied && (a.modules[embedPath] != nil || a.modules[headPath] != nil) {
-		r.add("train without it",
-			"ensure_weight_tying is set, and the base's head is its embedding: an adapter of one that changes both "+
-				"is not served")
-	}
 }
 
 // explained adds the reason to modules beyond the last layer.
@@ -324,6 +322,7 @@ func (a *Adapter) checkTargets(c *model.Config, r *reasons) {
 		switch has := adapted(a.modules[path]); {
 		case a.match.targets(path) && !has:
 			lacks = append(lacks, path)
+		case path == headPath && a.Config.TieWeights && c.Tied: // it follows the embedding
 		case has && !a.match.targets(path):
 			unasked = append(unasked, path)
 		}

@@ -8,7 +8,10 @@ import (
 	"io"
 	"math"
 	"slices"
+	"strings"
 	"unicode/utf8"
+
+	"weft/runtime/weights"
 )
 
 // Limits of adapter_config.json, far above those of real files.
@@ -48,6 +51,7 @@ type Config struct {
 	LoRABias      bool     // lora_B has a bias
 	Bias          string   // BiasNone, BiasAll or BiasLoRAOnly; "": none
 	Save          []string // modules_to_save
+	Tokens        Tokens   // trainable_token_indices
 	TieWeights    bool     // ensure_weight_tying
 	Dropout       float64  // lora_dropout: training only
 	// Init is init_lora_weights where PEFT changed the base's weights with it: "pissa" or "olora". Such an adapter does
@@ -78,6 +82,8 @@ var harmless = map[string]bool{
 	"lora_dropout": true,
 	"loftq_config": true, "eva_config": true, "corda_config": true, "lora_ga_config": true, "megatron_core": true,
 	"qalora_group_size": true,
+	"velora_config":     true, // what the backward pass keeps
+	"monteclora_config": true, // noise in training
 	"fan_in_fan_out":    true, // PEFT itself sets it to false for linear layers, and all are here
 	"runtime_config":    true, "merge_weights": true, "enable_lora": true, "unsloth_fixed": true,
 }
@@ -88,14 +94,13 @@ var changing = map[string]string{
 		"something else",
 	"alora_invocation_string": "an activated LoRA works only after its invocation string; plain LoRA would compute " +
 		"something else",
-	"layer_replication":       "it changes the number of the model's layers",
-	"trainable_token_indices": "the adapter replaces rows of the embedding",
-	"target_parameters":       "the adapter changes parameters that belong to no linear layer",
-	"megatron_config":         "the adapter was made for Megatron's parallel layers",
-	"use_qalora":              "QALoRA pools the inputs of A",
-	"use_bdlora":              "block-diagonal LoRA has other shapes",
-	"arrow_config":            "Arrow routes between several adapters",
-	"kasa_config":             "KaSA scales the inner dimension by singular values",
+	"layer_replication": "it changes the number of the model's layers",
+	"target_parameters": "the adapter changes parameters that belong to no linear layer",
+	"megatron_config":   "the adapter was made for Megatron's parallel layers",
+	"use_qalora":        "QALoRA pools the inputs of A",
+	"use_bdlora":        "block-diagonal LoRA has other shapes",
+	"arrow_config":      "Arrow routes between several adapters",
+	"kasa_config":       "KaSA scales the inner dimension by singular values",
 }
 
 // parseConfig reads an adapter_config.json. It adds what is not supported to r, and returns what it could read. It
@@ -245,6 +250,10 @@ func (c *Config) set(name string, v json.RawMessage) (err error) {
 		err = json.Unmarshal(v, &c.Bias)
 	case "modules_to_save":
 		c.Save, err = oneOrMore[string](v)
+	case "trainable_token_indices":
+		if !isOff(v) {
+			c.Tokens, err = tokens(v)
+		}
 	case "ensure_weight_tying":
 		err = json.Unmarshal(v, &c.TieWeights)
 	}
@@ -257,7 +266,7 @@ var honoured = map[string]bool{
 	"alpha_pattern": true, "target_modules": true,
 	"exclude_modules": true, "layers_to_transform": true, "layers_pattern": true, "use_rslora": true, "use_dora": true,
 	"lora_bias": true, "bias": true,
-	"modules_to_save": true, "ensure_weight_tying": true, "init_lora_weights": true,
+	"modules_to_save": true, "ensure_weight_tying": true, "trainable_token_indices": true, "init_lora_weights": true,
 }
 
 // refuseMember refuses a member that is set and neither honoured nor harmless.
@@ -274,13 +283,33 @@ func (c *Config) refuseMember(f member, r *reasons) {
 			"computes", f.name)
 }
 
-// isOff reports whether a value of any type means off: null, false, 0, "", [] or {}.
+// isOff reports whether a value of any type means off: null, false, 0, "", or an array or object of nothing else.
 func isOff(v json.RawMessage) bool {
-	var compact bytes.Buffer
-	if json.Compact(&compact, v) != nil {
-		return false
+	var value any
+	return json.Unmarshal(v, &value) == nil && off(value)
+}
+
+func off(value any) bool {
+	switch v := value.(type) {
+	case nil:
+		return true
+	case bool:
+		return !v
+	case float64:
+		return v == 0
+	case string:
+		return v == ""
+	case []any:
+		return !slices.ContainsFunc(v, func(e any) bool { return !off(e) })
+	case map[string]any:
+		for _, e := range v {
+			if !off(e) {
+				return false
+			}
+		}
+		return true
 	}
-	return slices.Contains([]string{"null", "false", "0", "0.0", `""`, "[]", "{}"}, compact.String())
+	return false
 }
 
 // oneOrMore reads a value or a list of them.
@@ -356,20 +385,30 @@ func (c *Config) validate(r *reasons) {
 			c.Targets.Pattern)
 	}
 	for _, s := range c.Save {
-		if saved(s) == "" {
+		if saved(s) == "" && !namesNorm(s) {
 			r.add("save only these, or merge the adapter into its base",
-				"modules_to_save names %.200q; only lm_head and embed_tokens can be replaced", s)
+				"modules_to_save names %.200q; only lm_head, embed_tokens and norms can be replaced", s)
 		}
 	}
 }
 
-// saved returns the module path for a name in modules_to_save, "" where it is not supported.
+// saved returns the module path outside of the blocks for a name in modules_to_save, "" for any other.
 func saved(name string) string {
-	switch name {
+	switch weights.PlainName(name) {
 	case "lm_head":
 		return headPath
 	case "embed_tokens", embedPath:
 		return embedPath
 	}
 	return ""
+}
+
+// namesNorm reports whether a name in modules_to_save chooses norms: PEFT compares the ends of paths as texts, so that
+// "norm" is every norm.
+func namesNorm(name string) bool {
+	plain := weights.PlainName(name)
+	return name != "" && (isNorm(plain) || slices.ContainsFunc(append(norms[:], finalNormPath),
+		func(n string) bool {
+			return strings.HasSuffix("model.layers.0."+n, plain) && strings.HasSuffix(plain, "norm")
+		}))
 }

@@ -196,6 +196,7 @@ func normal(c Config) normalConfig {
 	c.Layers, c.LayersPattern, c.Save = append([]int{}, c.Layers...), append([]string{}, c.LayersPattern...),
 		append([]string{}, c.Save...)
 	c.RankPattern, c.AlphaPattern = append([]Pattern{}, c.RankPattern...), append([]Pattern{}, c.AlphaPattern...)
+	c.Tokens.Embed, c.Tokens.Head = append([]int{}, c.Tokens.Embed...), append([]int{}, c.Tokens.Head...)
 	c.Targets.Names, c.Exclude.Names = append([]string{}, c.Targets.Names...), append([]string{}, c.Exclude.Names...)
 	return normalConfig(c)
 }
@@ -206,7 +207,7 @@ func (c normalConfig) differs(d normalConfig) bool { return !reflect.DeepEqual(c
 func TestInspectAgrees(t *testing.T) {
 	goldenAdapters(t, func(t *testing.T, dir string, g *golden) {
 		report, err := Inspect(dir, openBase(t, g))
-		if err != nil || (report.Verdict == Refused) != (g.Expect == "refuse") {
+		if err != nil || (report.Verdict == Refused) != g.refused() {
 			t.Errorf("%v, %+v: want %s", err, report, g.Expect)
 		}
 	})

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"weft/runtime/weights"
 )
 
 // matcher decides what a Config means for a module path of the base ("model.layers.0.self_attn.q_proj"), as PEFT's
@@ -16,6 +18,34 @@ type matcher struct {
 	target, exclude *regexp.Regexp // of Targets.Pattern and Exclude.Pattern, or nil
 	layer           []*regexp.Regexp
 	ranks, alphas   []*regexp.Regexp
+	prefix          string // what the file's names have for "model."; "" until one is seen
+}
+
+// spelledAs learns from a tensor's name how the model in which the adapter was trained spelled its paths: patterns were
+// written for those.
+func (m *matcher) spelledAs(name string) {
+	name = strings.TrimPrefix(name, "base_model.model.")
+	if i := strings.Index(name, "layers."); m.prefix == "" && i >= 0 && (i == 0 || name[i-1] == '.') {
+		m.prefix = name[:i]
+	}
+}
+
+// spellings returns a path as the base has it, and as the adapter's model had it where that is another.
+func (m *matcher) spellings(path string) []string {
+	rest, inModel := strings.CutPrefix(path, "model.")
+	switch outer := strings.TrimSuffix(m.prefix, "model."); {
+	case m.prefix == "" || m.prefix == "model.":
+	case inModel:
+		return []string{path, m.prefix + rest}
+	case outer != m.prefix:
+		return []string{path, outer + path}
+	}
+	return []string{path}
+}
+
+// any reports whether re matches a spelling of the path.
+func (m *matcher) any(re *regexp.Regexp, path string) bool {
+	return re != nil && slices.ContainsFunc(m.spellings(path), re.MatchString)
 }
 
 // newMatcher compiles every pattern of c and adds those that do not compile to r.
@@ -70,7 +100,12 @@ func (c *Config) Select() (func(path string) (rank int, alpha float64, ok bool),
 
 // Saves reports whether modules_to_save replaces the module of a path.
 func (c *Config) Saves(path string) bool {
-	return slices.ContainsFunc(c.Save, func(s string) bool { return saved(s) == path })
+	return slices.ContainsFunc(c.Save, func(s string) bool {
+		if isNorm(path) {
+			return namesNorm(s) && strings.HasSuffix(path, weights.PlainName(s))
+		}
+		return saved(s) == path
+	})
 }
 
 // targets reports whether the module is a target module.
@@ -86,12 +121,11 @@ func (m *matcher) targets(path string) bool {
 	case t.Pattern == AllLinear:
 		return path != headPath && path != embedPath
 	case t.Pattern != "":
-		return m.target != nil && m.target.MatchString(path)
-	case slices.Contains(t.Names, path):
-		return true
+		return m.any(m.target, path)
 	}
-	return slices.ContainsFunc(t.Names, func(n string) bool { return strings.HasSuffix(path, "."+n) }) &&
-		m.inLayers(path)
+	return slices.ContainsFunc(m.spellings(path), func(p string) bool {
+		return slices.Contains(t.Names, p) || named(t.Names, p) && m.inLayers(path)
+	})
 }
 
 func (m *matcher) excluded(path string) bool {
@@ -101,7 +135,9 @@ func (m *matcher) excluded(path string) bool {
 	if m.c.Exclude.Pattern == AllLinear { // PEFT takes it as an ordinary pattern here, which no path matches
 		return false
 	}
-	return m.exclude != nil && m.exclude.MatchString(path) || named(m.c.Exclude.Names, path)
+	return m.any(m.exclude, path) || slices.ContainsFunc(m.spellings(path), func(p string) bool {
+		return named(m.c.Exclude.Names, p)
+	})
 }
 
 // named reports whether the path is one of names, or ends in one.
@@ -132,7 +168,7 @@ func (m *matcher) inLayers(path string) bool {
 func (m *matcher) rankFits(path string, rank int) (want string, ok bool) {
 	var all []string
 	for i, p := range m.c.RankPattern {
-		if re := m.ranks[i]; re != nil && re.MatchString(path) {
+		if m.any(m.ranks[i], path) {
 			if int(p.Value) == rank {
 				return "", true
 			}
@@ -148,7 +184,7 @@ func (m *matcher) rankFits(path string, rank int) (want string, ok bool) {
 // rank returns the module's rank: the first pattern that matches, else r.
 func (m *matcher) rank(path string) int {
 	for i, p := range m.c.RankPattern {
-		if re := m.ranks[i]; re != nil && re.MatchString(path) {
+		if m.any(m.ranks[i], path) {
 			return int(p.Value)
 		}
 	}
@@ -158,7 +194,7 @@ func (m *matcher) rank(path string) int {
 // alpha returns the module's alpha: the first pattern that matches, else lora_alpha.
 func (m *matcher) alpha(path string) float64 {
 	for i, p := range m.c.AlphaPattern {
-		if re := m.alphas[i]; re != nil && re.MatchString(path) {
+		if m.any(m.alphas[i], path) {
 			return p.Value
 		}
 	}

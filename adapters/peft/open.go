@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -47,6 +48,7 @@ const (
 	// the unchanged base weight, which PEFT saves beside an adapter on the embedding or the head
 	kindBase
 	kindBias   // the layer's trained bias [out]
+	kindTokens // rows of the embedding or the head that replace the base's: trainable_token_indices
 	kindWeight // a weight that replaces the base's
 )
 
@@ -59,7 +61,7 @@ var suffixes = []struct {
 	{".lora_A.weight", kindA}, {".lora_B.weight", kindB}, {".lora_B.bias", kindLoRABias},
 	{".lora_embedding_A", kindEmbedA}, {".lora_embedding_B", kindEmbedB},
 	{".lora_magnitude_vector", kindMagnitude}, {".lora_magnitude_vector.weight", kindMagnitude},
-	{".base_layer.weight", kindBase}, {".base_layer.bias", kindBias}, {".bias", kindBias},
+	{".token_adapter.trainable_tokens_delta", kindTokens}, {".base_layer.weight", kindBase}, {".base_layer.bias", kindBias}, {".bias", kindBias},
 	{".modules_to_save.weight", kindWeight}, {".weight", kindWeight},
 }
 
@@ -100,7 +102,8 @@ type Adapter struct {
 }
 
 // Open opens the PEFT folder or the GGUF file at path. A *RefusedError lists everything that is wrong for every base; a
-// folder that cannot be read is the system's error. Symbolic links within the folder are refused.
+// folder that cannot be read is the system's error. Symbolic links within the folder are refused, except those of a
+// Hugging Face cache.
 func Open(path string) (*Adapter, error) {
 	a, err := open(path)
 	if err != nil {
@@ -171,6 +174,7 @@ func (a *Adapter) openFolder() error {
 	a.file = s
 	for _, name := range s.Names() {
 		path, kind, ok := splitName(name)
+		a.match.spelledAs(name)
 		a.addTensor(name, path, kind, ok)
 	}
 	a.plainWeights()
@@ -182,7 +186,8 @@ func (a *Adapter) openFolder() error {
 func (a *Adapter) plainWeights() {
 	for _, path := range []string{embedPath, headPath} {
 		m := a.modules[path]
-		if w, ok := m[kindWeight]; ok && !a.Config.Saves(path) {
+		tied := path == headPath && a.Config.TieWeights && a.Config.Saves(embedPath)
+		if w, ok := m[kindWeight]; ok && !tied && !a.Config.Saves(path) {
 			if _, both := m[kindBase]; both {
 				a.wrong.add("remove one of them", "tensors %q and %q are two names of the same tensor",
 					m[kindBase].name, w.name)
@@ -218,9 +223,30 @@ func (a *Adapter) readConfig() ([]byte, error) {
 	return text, err
 }
 
-// openRegular opens a file of the folder; nil where it is missing, a link or no regular file, which is a reason.
+// cached is where a Hugging Face cache's link from a file of a snapshot points to: a blob named by its content's hash.
+var cached = regexp.MustCompile(`^(\.\./){2,8}blobs/[0-9a-f]{40}([0-9a-f]{24})?$`)
+
+// Followed returns the file that a link of a Hugging Face cache stands for, and every other path as it is.
+func Followed(path string) (string, error) {
+	st, err := os.Lstat(path)
+	if err != nil || st.Mode()&fs.ModeSymlink == 0 {
+		return path, err
+	}
+	to, err := os.Readlink(path)
+	if err != nil || !cached.MatchString(to) {
+		return path, err
+	}
+	folder, err := filepath.EvalSymlinks(filepath.Dir(path))
+	return filepath.Join(folder, to), err
+}
+
+// openRegular opens a file of the folder; nil where it is missing, a link or no regular file, which is a reason. Links
+// of a Hugging Face cache are followed.
 func (a *Adapter) openRegular(name string) (*os.File, error) {
-	path := filepath.Join(a.path, name)
+	path, err := Followed(filepath.Join(a.path, name))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
 	before, err := os.Lstat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -274,7 +300,7 @@ func checkHeaderLength(f *os.File) error {
 
 // splitName splits a tensor's name into its module's path and its kind.
 func splitName(name string) (path string, k kind, ok bool) {
-	parts := strings.Split(strings.TrimPrefix(name, "base_model.model."), ".")
+	parts := strings.Split(weights.PlainName(name), ".")
 	if n := len(parts); n > 2 && parts[n-2] == "default" {
 		parts = slices.Delete(parts, n-2, n-1)
 	} else if n > 1 && parts[n-1] == "default" {
@@ -292,7 +318,7 @@ func splitName(name string) (path string, k kind, ok bool) {
 // addTensor adds a tensor of the file to its module. A plain weight is allowed only for the embedding and the head.
 func (a *Adapter) addTensor(name, path string, k kind, ok bool) {
 	whole := path == embedPath || path == headPath
-	if !ok || (k == kindWeight || k == kindBase) && !whole {
+	if !ok || !whole && (k == kindBase || k == kindTokens || k == kindWeight && (a.gguf || !isNorm(path))) {
 		a.wrong.add("remove it if it does not change what the adapter computes", "tensor %q is unknown", name)
 		return
 	}

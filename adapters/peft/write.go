@@ -90,7 +90,7 @@ func (c *Config) encode() ([]byte, error) {
 		"modules_to_save": listOrNull(c.Save), "ensure_weight_tying": c.TieWeights,
 		"fan_in_fan_out": false, "init_lora_weights": true, "loftq_config": map[string]any{}, "megatron_config": nil,
 		"megatron_core":     "megatron.core",
-		"layer_replication": nil, "trainable_token_indices": nil, "target_parameters": nil,
+		"layer_replication": nil, "trainable_token_indices": c.Tokens, "target_parameters": nil,
 		"alora_invocation_tokens": nil, "use_qalora": false, "qalora_group_size": 16,
 		"use_bdlora": nil, "arrow_config": nil, "corda_config": nil, "eva_config": nil, "kasa_config": nil,
 		"lora_ga_config": nil, "monteclora_config": nil, "velora_config": nil,

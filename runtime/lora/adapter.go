@@ -43,4 +43,7 @@ type Adapter struct {
 	EmbedTable *quant.Matrix // [V, H]: replaces the embedding's input side, or nil
 	Head       Module        // on the output head, with In = H, Out = V
 	HeadTable  *quant.Matrix // [V, H]: replaces the output head, or nil
+
+	Norms     [][NumNorms][]float32 // weights that replace those of a block's norms; nil: none, and nil in it: unchanged
+	FinalNorm []float32             // [H]: replaces the norm before the head, or nil
 }

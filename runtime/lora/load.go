@@ -41,8 +41,8 @@ func (a *Adapter) blockBytes() int64 {
 	return n
 }
 
-// DeviceBytes returns the bytes that Load allocates on a device: exactly, except for whole matrices (replaced tables,
-// and A of an embedding), whose rows and columns devices pad; for those it is an upper bound.
+// DeviceBytes returns the bytes that Load allocates on a device: exactly, except for norms and whole matrices (replaced
+// tables, and A of an embedding), whose rows and columns devices pad; for those it is an upper bound.
 func DeviceBytes(a *Adapter) int64 {
 	n := a.blockBytes()
 	for _, m := range []*quant.Matrix{a.EmbedTable, a.HeadTable} {
@@ -50,6 +50,7 @@ func DeviceBytes(a *Adapter) int64 {
 			n += tableBytes(m)
 		}
 	}
+	a.eachNorm(func(v []float32) { n += aligned(4 * int64(len(v))) })
 	if r := a.Embed.Rank(); r > 0 {
 		n += tableBytes(&quant.Matrix{Layout: layoutOf(a.Embed.A.DType), Rows: a.Embed.A.Cols, Cols: r})
 	}
@@ -121,7 +122,7 @@ func (w *Weights) load(dev device.Device, a *Adapter) error {
 		w.bytes += m.Bytes()
 	}
 	w.notCombinable = a.notCombinable()
-	return nil
+	return w.loadNorms(dev, a)
 }
 
 // Free releases the memory; further calls do nothing. No batch may refer to w any more.
@@ -132,6 +133,10 @@ func (w *Weights) Free() {
 			*t = nil
 		}
 	}
+	for _, b := range w.norms {
+		b.Free()
+	}
+	w.norms = nil
 	if w.block != nil {
 		w.block.Free()
 		w.block = nil
@@ -142,6 +147,8 @@ func (a *Adapter) notCombinable() string {
 	switch {
 	case a.EmbedTable != nil || a.HeadTable != nil:
 		return "it replaces the embedding or the output head"
+	case a.replacesNorms():
+		return "it replaces norms"
 	case a.Embed.Gain != nil || a.Head.Gain != nil:
 		return "it is a DoRA adapter"
 	}
@@ -231,6 +238,9 @@ func (a *Adapter) check() error {
 				return fmt.Errorf("%w: layer %d, target module %d: %w", ErrAdapter, l, t, err)
 			}
 		}
+	}
+	if err := a.checkNorms(); err != nil {
+		return err
 	}
 	if err := a.Embed.check(); err != nil {
 		return fmt.Errorf("%w: embedding: %w", ErrAdapter, err)

@@ -31,9 +31,12 @@ type Weights struct {
 	Embed      Embedding
 	EmbedTable device.Weight // [V, H] that replaces the embedding, or nil
 	Head       device.LoRAMatrices
-	HeadTable  device.Weight // [V, H] that replaces the output head, or nil
+	HeadTable  device.Weight             // [V, H] that replaces the output head, or nil
+	Norms      [][NumNorms]device.Buffer // that replace those of a block, nil: unchanged; nil where none is replaced
+	FinalNorm  device.Buffer             // that replaces the norm before the head, or nil
 
 	block         device.Buffer // all A and B matrices, gains and biases
+	norms         []device.Buffer
 	bytes         int64
 	notCombinable string // why it cannot be combined with others, "" where it can
 }

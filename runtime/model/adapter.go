@@ -35,6 +35,18 @@ func CheckAdapter(c *Config, w *lora.Weights) error {
 		return fmt.Errorf("adapter: %w: its embedding has %d columns or another vocabulary; want [%d, %d]",
 			device.ErrShape, m.Out, c.Vocab, c.Hidden)
 	}
+	widths := lora.NormWidths(c.Hidden, c.HeadDim, c.SandwichNorm, c.QKNorm)
+	for l := range w.Norms {
+		for n, b := range w.Norms[l] {
+			if b != nil && b.Bytes() < int64(4*max(widths[n], 1)) {
+				return fmt.Errorf("adapter: %w: norm %d of layer %d has %d bytes; want %d weights", device.ErrShape, n, l,
+					b.Bytes(), widths[n])
+			}
+		}
+	}
+	if b := w.FinalNorm; b != nil && b.Bytes() < int64(4*c.Hidden) {
+		return fmt.Errorf("adapter: %w: the last norm has %d bytes; want %d weights", device.ErrShape, b.Bytes(), c.Hidden)
+	}
 	for _, t := range []device.Weight{w.EmbedTable, w.HeadTable} {
 		if t != nil && (t.Rows() != c.Vocab || t.Cols() != c.Hidden) {
 			return fmt.Errorf("adapter: %w: a replaced table is [%d, %d]; want [%d, %d]", device.ErrShape, t.Rows(),
@@ -60,7 +72,7 @@ type placed struct {
 
 // checkAdapters refuses invalid segments and records the others.
 func (d *decoder) checkAdapters(segments []lora.Segment, tokens int) error {
-	d.lora, d.passes, d.whole = d.lora[:0], 0, false
+	d.lora, d.passes, d.whole, d.ownNorms = d.lora[:0], 0, false, false
 	bad := func(i int, format string, args ...any) error {
 		return fmt.Errorf("forward: %w: adapter segment %d: %s", device.ErrShape, i, fmt.Sprintf(format, args...))
 	}
@@ -85,6 +97,7 @@ func (d *decoder) checkAdapters(segments []lora.Segment, tokens int) error {
 		begin, end = s.Begin, s.End
 		d.lora, d.passes = append(d.lora, placed{s, pass}), max(d.passes, pass+1)
 		w := s.Weights
+		d.ownNorms = d.ownNorms || w.Norms != nil || w.FinalNorm != nil
 		d.whole = d.whole || w.EmbedTable != nil || w.HeadTable != nil || !w.Embed.M.Empty() || !w.Head.Empty()
 	}
 	return nil
@@ -114,6 +127,71 @@ func (d *decoder) adapt(l int, x device.View, parts []part) error {
 		if err := d.dev.LoRA(device.LoRAArgs{X: x, Parts: d.changes[:n]}); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// norm computes an RMSNorm of all tokens of the batch, those of an adapter that replaces it with the adapter's weight.
+func (d *decoder) norm(a device.RMSNormArgs, own func(*lora.Weights) device.Buffer) error {
+	if !d.ownNorms {
+		return d.dev.RMSNorm(a)
+	}
+	base, begin := a, 0
+	part := func(end int, weight device.Buffer) error {
+		if begin == end {
+			return nil
+		}
+		p := base
+		p.X, p.Out, p.Weight = rowsOf(base.X, begin, end), rowsOf(base.Out, begin, end), weight
+		if base.Add.Buf != nil {
+			p.Add = rowsOf(base.Add, begin, end)
+		}
+		begin = end
+		return d.dev.RMSNorm(p)
+	}
+	for i := range d.lora {
+		s := &d.lora[i]
+		b := own(s.Weights)
+		if s.pass > 0 || b == nil {
+			continue
+		}
+		if err := part(s.Begin, base.Weight); err != nil {
+			return err
+		}
+		if err := part(s.End, b); err != nil {
+			return err
+		}
+	}
+	return part(base.X.Rows, base.Weight)
+}
+
+// blockNorm is norm for a norm of block l.
+func (d *decoder) blockNorm(l int, n lora.Norm, a device.RMSNormArgs) error {
+	a.Eps = d.cfg.RMSEps
+	return d.norm(a, func(w *lora.Weights) device.Buffer {
+		if w.Norms == nil {
+			return nil
+		}
+		return w.Norms[l][n]
+	})
+}
+
+// lastNorm normalizes rows of the batch for the head, each with its own adapter's norm.
+func (d *decoder) lastNorm(rows []int32, last device.View) error {
+	a := device.RMSNormArgs{X: view(d.x, d.tokens, d.cfg.Hidden), Weight: d.finalNorm, Eps: d.cfg.RMSEps}
+	for begin := 0; begin < len(rows); {
+		end, weight := len(rows), d.finalNorm
+		if d.ownNorms {
+			var s *placed
+			if s, end = d.nextRun(rows, begin, 0); s != nil && s.Weights.FinalNorm != nil {
+				weight = s.Weights.FinalNorm
+			}
+		}
+		a.Rows, a.Out, a.Weight = rows[begin:end], rowsOf(last, begin, end), weight
+		if err := d.dev.RMSNorm(a); err != nil {
+			return err
+		}
+		begin = end
 	}
 	return nil
 }

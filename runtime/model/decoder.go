@@ -21,30 +21,32 @@ type layer struct {
 
 // decoder is the forward pass of every architecture; the differences are in Config. Not safe for concurrent use.
 type decoder struct {
-	cfg    *Config
-	dev    device.Device
-	opt    Options
-	embed  device.Weight
-	head   device.Weight
-	norm   device.Buffer
-	layers []layer
-	ropes  []ropeTable
-	bytes  map[string]int64
-	free   []interface{ Free() }
+	cfg       *Config
+	dev       device.Device
+	opt       Options
+	embed     device.Weight
+	head      device.Weight
+	finalNorm device.Buffer
+	layers    []layer
+	ropes     []ropeTable
+	bytes     map[string]int64
+	free      []interface{ Free() }
 
 	// Activations, F32: x is the residual stream, y the next addition to it, h its norm.
 	x, y, h, q, k, v, attn, gate, up, last, logits device.Buffer
 
-	tokens  int      // of the last Forward
-	lora    []placed // its adapters
-	passes  int      // over them
-	whole   bool     // one of them touches the embedding or the head
-	slots   []int32
-	rows    [][]int32 // per RoPE kind, the table row of each token
-	parts   []device.LinearPart
-	changes [3]device.LoRAPart // of the parts, as many as a linear layer has at most
-	out     []float32
-	tap     func(stage string, v device.View) // for tests: called after each stage
+	tokens int      // of the last Forward
+	lora   []placed // its adapters
+	passes int      // over them
+	whole  bool     // one of them touches the embedding or the head
+	// one of them replaces norms
+	ownNorms bool
+	slots    []int32
+	rows     [][]int32 // per RoPE kind, the table row of each token
+	parts    []device.LinearPart
+	changes  [3]device.LoRAPart // of the parts, as many as a linear layer has at most
+	out      []float32
+	tap      func(stage string, v device.View) // for tests: called after each stage
 }
 
 // ropeTable is the cos and sin of each position, filled as positions appear. longrope's long half follows the short
@@ -216,11 +218,11 @@ func (d *decoder) layer(l int, b *Batch, cache device.KVCache) error {
 	q, k, v := view(d.q, n, c.Heads*c.HeadDim), view(d.k, n, c.KVHeads*c.HeadDim), view(d.v, n, c.KVHeads*c.HeadDim)
 	attn, gate, up := view(d.attn, n, c.Heads*c.HeadDim), view(d.gate, n, c.FFN), view(d.up, n, c.FFN)
 
-	norm := device.RMSNormArgs{X: x, Out: h, Weight: w.attnNorm, Eps: c.RMSEps}
+	norm := device.RMSNormArgs{X: x, Out: h, Weight: w.attnNorm}
 	if l > 0 {
 		norm.Add = y
 	}
-	if err := dev.RMSNorm(norm); err != nil {
+	if err := d.blockNorm(l, lora.InputNorm, norm); err != nil {
 		return err
 	}
 	if l > 0 {
@@ -232,12 +234,12 @@ func (d *decoder) layer(l int, b *Batch, cache device.KVCache) error {
 		return err
 	}
 	if c.QKNorm {
-		if err := dev.RMSNorm(device.RMSNormArgs{X: q, Out: q, Weight: w.qNorm, Parts: c.Heads,
-			Eps: c.RMSEps}); err != nil {
+		if err := d.blockNorm(l, lora.QNorm, device.RMSNormArgs{X: q, Out: q, Weight: w.qNorm,
+			Parts: c.Heads}); err != nil {
 			return err
 		}
-		if err := dev.RMSNorm(device.RMSNormArgs{X: k, Out: k, Weight: w.kNorm, Parts: c.KVHeads,
-			Eps: c.RMSEps}); err != nil {
+		if err := d.blockNorm(l, lora.KNorm, device.RMSNormArgs{X: k, Out: k, Weight: w.kNorm,
+			Parts: c.KVHeads}); err != nil {
 			return err
 		}
 	}
@@ -258,10 +260,15 @@ func (d *decoder) layer(l int, b *Batch, cache device.KVCache) error {
 	if err := d.linear(l, attn, part{w.o, w.oBias, y, lora.OProj}); err != nil {
 		return err
 	}
-	if err := d.normed(y, w.postAttn); err != nil {
-		return err
+	beforeMLP := lora.PostAttentionNorm
+	if c.SandwichNorm {
+		beforeMLP = lora.PreMLPNorm
+		if err := d.blockNorm(l, lora.PostAttentionNorm, device.RMSNormArgs{X: y, Out: y,
+			Weight: w.postAttn}); err != nil {
+			return err
+		}
 	}
-	if err := dev.RMSNorm(device.RMSNormArgs{X: x, Add: y, Out: h, Weight: w.mlpNorm, Eps: c.RMSEps}); err != nil {
+	if err := d.blockNorm(l, beforeMLP, device.RMSNormArgs{X: x, Add: y, Out: h, Weight: w.mlpNorm}); err != nil {
 		return err
 	}
 	if err := d.linear(l, h, part{w.gate, w.gateBias, gate, lora.GateProj},
@@ -274,15 +281,10 @@ func (d *decoder) layer(l int, b *Batch, cache device.KVCache) error {
 	if err := d.linear(l, gate, part{w.down, w.downBias, y, lora.DownProj}); err != nil {
 		return err
 	}
-	return d.normed(y, w.postMLP)
-}
-
-// normed normalizes y in place where the architecture has such a norm.
-func (d *decoder) normed(y device.View, weight device.Buffer) error {
-	if weight == nil {
+	if !c.SandwichNorm {
 		return nil
 	}
-	return d.dev.RMSNorm(device.RMSNormArgs{X: y, Out: y, Weight: weight, Eps: d.cfg.RMSEps})
+	return d.blockNorm(l, lora.PostMLPNorm, device.RMSNormArgs{X: y, Out: y, Weight: w.postMLP})
 }
 
 // part is one product of a linear layer and its target module.
@@ -315,9 +317,7 @@ func (d *decoder) Logits(rows []int32) ([]float32, error) {
 		return nil, d.dev.Sync()
 	}
 	last, logits := view(d.last, n, c.Hidden), view(d.logits, n, c.Vocab)
-	err := d.dev.RMSNorm(device.RMSNormArgs{X: view(d.x, d.tokens, c.Hidden), Out: last, Weight: d.norm, Eps: c.RMSEps,
-		Rows: rows})
-	if err != nil {
+	if err := d.lastNorm(rows, last); err != nil {
 		return nil, err
 	}
 	d.see("norm", last)

@@ -25,7 +25,7 @@ type Block struct {
 
 // Frozen implements Model.
 func (d *decoder) Frozen() *Frozen {
-	f := &Frozen{Config: d.cfg, Embed: d.embed, Head: d.head, Norm: d.norm, Blocks: make([]Block, len(d.layers))}
+	f := &Frozen{Config: d.cfg, Embed: d.embed, Head: d.head, Norm: d.finalNorm, Blocks: make([]Block, len(d.layers))}
 	for i := range d.layers {
 		y := &d.layers[i]
 		f.Blocks[i] = Block{

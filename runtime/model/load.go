@@ -153,7 +153,7 @@ func (l *loader) decoder(opt Options) *decoder {
 		l.sameAsEmbedding("lm_head.weight")
 	}
 	l.release()
-	d.norm = l.normWeight("model.norm.weight", c.Hidden)
+	d.finalNorm = l.normWeight("model.norm.weight", c.Hidden)
 	d.layers = make([]layer, c.Layers)
 	for i := range d.layers {
 		l.layer(&d.layers[i], fmt.Sprintf("model.layers.%d.", i))

@@ -39,6 +39,7 @@ from safetensors.torch import load_file, save_file
 import config_cases
 import init_cases
 import jinja_cases
+import saved_cases
 import text_cases
 import train_cases
 import tiny_models
@@ -319,6 +320,7 @@ def main():
         check("TensorBoard, stopped and killed", resumed, a, work / "resumed", models["llama"], data)
         init_cases.run(check, a, work, models)
         train_cases.run(check, train, a, work, models, data)
+        saved_cases.run(check, a, work, models)
         four_bits(check, a, work)
         smollm2(check, a, work, "docs/demo/identity.jsonl")
     print(f"test-python: {check.passed} passed, {check.failed} failed")

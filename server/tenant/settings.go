@@ -30,9 +30,13 @@ var (
 // may act on every tenant.
 const Default = "default"
 
-// CheckName returns ErrInvalid for an invalid name of a tenant or an adapter; what is the word for it in the message.
-func CheckName(what, name string) error {
-	if err := names.Check(what, name); err != nil {
+// CheckName returns ErrInvalid for an invalid name of a tenant or a tag; what is the word for it in the message.
+func CheckName(what, name string) error { return invalid(names.Check(what, name)) }
+
+func checkAdapter(what, name string) error { return invalid(names.CheckAdapter(what, name)) }
+
+func invalid(err error) error {
+	if err != nil {
 		return fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	return nil
@@ -93,7 +97,7 @@ func (s *Settings) Validate() error {
 	}
 	for _, name := range s.Adapters {
 		if name != "*" {
-			if err := CheckName("allowed adapter", name); err != nil {
+			if err := checkAdapter("allowed adapter", name); err != nil {
 				return err
 			}
 		}
@@ -123,7 +127,7 @@ func checkDefault(ref string) error {
 		return nil
 	}
 	name, version, tagged := strings.Cut(ref, "@")
-	if err := CheckName("default adapter", name); err != nil || !tagged {
+	if err := checkAdapter("default adapter", name); err != nil || !tagged {
 		return err
 	}
 	return CheckName("version of the default adapter", version)

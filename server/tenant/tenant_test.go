@@ -155,7 +155,7 @@ func TestNamesAreRefused(t *testing.T) {
 		}, func(s *Settings) { s.TokensPerMinute = -1 },
 		func(s *Settings) { s.DefaultAdapter = "../x" }, func(s *Settings) { s.DefaultAdapter = "x@" }, func(
 			s *Settings) {
-			s.Adapters = []string{"ok", "No"}
+			s.Adapters = []string{"ok", "n/o"}
 		},
 		func(s *Settings) { s.Adapters = make([]string, maxAllowed+1) },
 	} {
