@@ -92,6 +92,8 @@ func addOptimizerFlags(fs *pflag.FlagSet, c *train.Config) {
 	fs.StringVar(&c.Optimizer, "optim", c.Optimizer,
 		"`optimizer`: adamw, or adamw_8bit (block-wise 8-bit states as in bitsandbytes)")
 	fs.Float64Var(&c.WeightDecay, "weight-decay", c.WeightDecay, "decoupled weight decay")
+	fs.StringVar(&c.DecayOn, "weight-decay-on", c.DecayOn, "`parameters` that decay: weights (all but biases and norms, as "+
+		"transformers' Trainer), or all (plain AdamW)")
 	fs.Float64Var(&c.Beta1, "adam-beta1", c.Beta1, "decay rate of AdamW's first moment")
 	fs.Float64Var(&c.Beta2, "adam-beta2", c.Beta2, "decay rate of AdamW's second moment")
 	fs.Float64Var(&c.Epsilon, "adam-epsilon", c.Epsilon, "term that AdamW adds to the denominator")

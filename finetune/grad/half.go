@@ -46,7 +46,7 @@ func (m *Model) renewCopies() {
 		if p.master == nil {
 			continue
 		}
-		from, to, plus := p.Master(), p.Values(), m.plusOne(p)
+		from, to, plus := p.Master(), p.Values(), m.PlusOne(p)
 		parallel(p.Rows, func(begin, end int) {
 			to := to[begin*p.Cols : end*p.Cols]
 			copy(to, from[begin*p.Cols:])
@@ -61,8 +61,8 @@ func (m *Model) renewCopies() {
 	}
 }
 
-// plusOne reports whether a file stores a parameter minus 1: Gemma's norms.
-func (m *Model) plusOne(p *Param) bool { return m.cfg.SandwichNorm && p.Vector && !p.Bias }
+// PlusOne reports whether a file stores a parameter minus 1: Gemma's norms.
+func (m *Model) PlusOne(p *Param) bool { return m.cfg.SandwichNorm && p.Vector && !p.Bias }
 
 func shift(v []float32, by float32) {
 	for i := range v {

@@ -51,7 +51,7 @@ func NewAdamW(cfg AdamWConfig, params []Param) (*AdamW, error) {
 	}
 	size := int64(0)
 	for i := range params {
-		size += cfg.StateBytes(len(params[i].Value))
+		size += cfg.StateBytes(len(params[i].Value), params[i].Wide)
 	}
 	mem, err := newArena(cfg.PageDir, int(size))
 	if err != nil {
@@ -59,18 +59,19 @@ func NewAdamW(cfg AdamWConfig, params []Param) (*AdamW, error) {
 	}
 	o := &AdamW{cfg: cfg, params: params, chunks: chunksOf(params), mem: mem}
 	for i := range params {
-		o.states = append(o.states, newState(mem, cfg.eightBit(len(params[i].Value)), len(params[i].Value)))
+		n := len(params[i].Value)
+		o.states = append(o.states, newState(mem, cfg.eightBit(n, params[i].Wide), n))
 	}
 	return o, nil
 }
 
-func (c AdamWConfig) eightBit(elements int) bool {
-	return c.EightBit && elements >= cmp.Or(c.Min8Bit, 4096)
+func (c AdamWConfig) eightBit(elements int, wide bool) bool {
+	return c.EightBit && !wide && elements >= cmp.Or(c.Min8Bit, 4096)
 }
 
-// StateBytes returns the bytes of the state of a parameter with that many elements.
-func (c AdamWConfig) StateBytes(elements int) int64 {
-	return int64(stateSize(c.eightBit(elements), elements))
+// StateBytes returns the bytes of the state of a parameter with that many elements; wide is Param.Wide.
+func (c AdamWConfig) StateBytes(elements int, wide bool) int64 {
+	return int64(stateSize(c.eightBit(elements, wide), elements))
 }
 
 // Close frees the state; State's tensors are invalid after it.
@@ -88,6 +89,7 @@ func (o *AdamW) Step(lr float64, scale float32) {
 		p := &o.params[c.param]
 		k := o.cfg.coefficients(o.steps, lr*p.ratio(), p.WeightDecay, scale)
 		s := &o.states[c.param]
+		k.origin = p.Origin
 		value, grad := p.Value[c.begin:c.end], p.Grad[c.begin:c.end]
 		if s.eightBit {
 			s.step8(k, value, grad, c.begin)
@@ -107,7 +109,7 @@ type coefficients struct {
 	rootCorrection2      float32 // sqrt(1-beta2^t)
 	eps                  float32
 	stepSize8, eps8      float32 // bitsandbytes': stepSize*rootCorrection2, eps*rootCorrection2
-	decays               bool
+	origin               float32 // Param.Origin
 }
 
 func (c AdamWConfig) coefficients(t int, lr, wd float64, scale float32) *coefficients {
@@ -117,7 +119,7 @@ func (c AdamWConfig) coefficients(t int, lr, wd float64, scale float32) *coeffic
 		oneMinus2: float32(1 - c.Beta2),
 		decay:     float32(1 - lr*wd), stepSize: float32(lr / corr1), rootCorrection2: float32(root2),
 		eps:       float32(c.Eps),
-		stepSize8: float32(lr * root2 / corr1), eps8: float32(root2 * c.Eps), decays: wd > 0,
+		stepSize8: float32(lr * root2 / corr1), eps8: float32(root2 * c.Eps),
 	}
 }
 
@@ -126,7 +128,7 @@ func step32(k *coefficients, value, grad, m, v []float32) {
 	grad, m, v = grad[:len(value)], m[:len(value)], v[:len(value)]
 	for i, p := range value {
 		g := grad[i] * k.scale
-		p *= k.decay
+		p = float32((p-k.origin)*k.decay) + k.origin
 		m[i] += float32((g - m[i]) * k.oneMinus1)
 		v[i] = float32(v[i]*k.beta2) + float32(float32(g*g)*k.oneMinus2)
 		denom := float32(math.Sqrt(float64(v[i])))/k.rootCorrection2 + k.eps

@@ -29,7 +29,9 @@ var (
 type Param struct {
 	Name        string // unique; names the state
 	Value, Grad []float32
-	WeightDecay float64 // decoupled: the parameter shrinks by lr * WeightDecay a step
+	WeightDecay float64 // decoupled: the parameter's distance from Origin shrinks by lr * WeightDecay a step
+	Origin      float32 // 1 for a Value that is 1 + w, of which w decays: Gemma's norms
+	Wide        bool    // state in 32 bits also where other parameters have 8
 	LRRatio     float64 // times the learning rate (LoRA+: 16 for B); 0 means 1
 }
 

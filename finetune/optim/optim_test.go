@@ -267,7 +267,7 @@ func TestStateBytes(t *testing.T) {
 	for _, o := range []*AdamW{wide, narrow} {
 		got := int64(0)
 		for i := range params {
-			got += o.cfg.StateBytes(len(params[i].Value))
+			got += o.cfg.StateBytes(len(params[i].Value), params[i].Wide)
 		}
 		if want := o.Bytes(); got != want {
 			t.Errorf("StateBytes of all parameters = %d, the optimizer has %d", got, want)

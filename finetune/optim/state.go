@@ -113,7 +113,7 @@ func (s *state) step8(k *coefficients, value, grad []float32, begin int) {
 		p := value[at : at+n]
 		for i := range p {
 			update := float32(k.stepSize8 * (m[i] / (float32(math.Sqrt(float64(v[i]))) + k.eps8)))
-			p[i] = float32(p[i]*k.decay) - update
+			p[i] = float32((p[i]-k.origin)*k.decay) + k.origin - update
 		}
 		s.store8(m[:n], v[:n], begin+at, b)
 	}

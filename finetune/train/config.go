@@ -69,6 +69,7 @@ type Config struct {
 	WarmupRatio  float64 `json:"warmup_ratio"`
 	MinLRRate    float64 `json:"min_lr_rate"`
 	WeightDecay  float64 `json:"weight_decay"`
+	DecayOn      string  `json:"weight_decay_on"` // weights or all
 	Beta1        float64 `json:"adam_beta1"`
 	Beta2        float64 `json:"adam_beta2"`
 	Epsilon      float64 `json:"adam_epsilon"`
@@ -106,7 +107,7 @@ func Default() Config {
 		Method: "lora", Init: "base", Rank: 16, Alpha: 32, TargetModules: []string{"all-linear"}, Bias: "none",
 		LoraPlusRatio: 1, QuantType: "nf4", SaveDType: "auto",
 		BatchSize: 8, Accumulation: 1, Epochs: 3, LearningRate: 2e-4, Scheduler: "cosine", MinLRRate: DefaultMinLRRate,
-		WeightDecay: 0.01, Beta1: 0.9, Beta2: 0.999, Epsilon: 1e-8, MaxGradNorm: 1, Optimizer: "adamw", Seed: 42,
+		WeightDecay: 0.01, DecayOn: "weights", Beta1: 0.9, Beta2: 0.999, Epsilon: 1e-8, MaxGradNorm: 1, Optimizer: "adamw", Seed: 42,
 		MaxLength: 1024, Overlong: data.Truncate, TrainOn: data.OnAssistant, BadSamples: data.Refuse,
 		Style: data.StyleChat, BestAtEnd: true, SaveSteps: 100, SaveLimit: 2, LoggingSteps: 1,
 	}
@@ -139,6 +140,7 @@ func (c *Config) Validate() error {
 	in("bnb_4bit_quant_type", c.QuantType, "nf4", "fp4")
 	in("lr_scheduler_type", c.Scheduler, optim.ScheduleKinds...)
 	in("optim", c.Optimizer, "adamw", "adamw_8bit")
+	in("weight_decay_on", c.DecayOn, "weights", "all")
 	in("overlong", c.Overlong, data.Truncate, data.Skip, data.Refuse)
 	in("train_on", c.TrainOn, data.OnAssistant, data.OnCompletion, data.OnAll)
 	in("bad_samples", c.BadSamples, data.Refuse, data.Skip)

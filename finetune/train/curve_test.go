@@ -74,14 +74,18 @@ func goldenJob(t *testing.T, dir string, c curve) (j *Job, batches [][]int) {
 		batches = append(batches, one)
 		most = max(most, len(one))
 	}
-	cfg := &j.Config
-	cfg.BatchSize, cfg.Accumulation, cfg.MaxSteps = most, c.Accumulation, c.Steps
+	c.settings(&j.Config, most)
+	return j, batches
+}
+
+// settings are those of the curve, with all parameters decaying.
+func (c *curve) settings(cfg *Config, batch int) {
+	cfg.BatchSize, cfg.Accumulation, cfg.MaxSteps = batch, c.Accumulation, c.Steps
 	cfg.LearningRate, cfg.Scheduler, cfg.WarmupSteps = c.LR, c.Schedule, c.Warmup
 	if c.Schedule == "constant" && c.Warmup > 0 {
 		cfg.Scheduler = "constant_with_warmup"
 	}
-	cfg.WeightDecay, cfg.MaxGradNorm, cfg.SaveSteps = c.WeightDecay, c.Clip, 0
-	return j, batches
+	cfg.DecayOn, cfg.WeightDecay, cfg.MaxGradNorm, cfg.SaveSteps = "all", c.WeightDecay, c.Clip, 0
 }
 
 // goldenRun is a run over the micro-batches of a curve, from first values by name; nil: the base's own.

@@ -2,6 +2,7 @@ package train
 
 import (
 	"fmt"
+	"slices"
 
 	"weft/adapters/peft"
 	"weft/finetune/grad"
@@ -34,7 +35,11 @@ func (j *Job) Estimate(m *model.Config) (int64, error) {
 	}
 	state := optim.AdamWConfig{EightBit: c.Optimizer == "adamw_8bit"}
 	for _, n := range params {
-		total += 8*int64(n) + state.StateBytes(n)
+		total += 8*int64(n) + state.StateBytes(n, false)
+	}
+	if c.Method == "full" || slices.ContainsFunc(c.ModulesToSave, func(s string) bool { return s != "lm_head" }) {
+		n := m.Vocab * m.Hidden
+		total += state.StateBytes(n, true) - state.StateBytes(n, false)
 	}
 	return total, nil
 }

@@ -257,7 +257,13 @@ func (r *run) prepare() (err error) {
 		}
 	}
 	for _, p := range r.grad.Params() {
-		o := optim.Param{Name: p.Name, Value: p.Master(), Grad: p.Grads(), WeightDecay: c.WeightDecay}
+		o := optim.Param{Name: p.Name, Value: p.Master(), Grad: p.Grads(), Wide: isEmbedding(p.Name)}
+		if c.decays(p.Name) {
+			o.WeightDecay = c.WeightDecay
+		}
+		if r.grad.PlusOne(p) {
+			o.Origin = 1
+		}
 		for i := range r.adapted {
 			if r.adapted[i].lora.B == p && !r.adapted[i].Embedding() {
 				o.LRRatio = c.LoraPlusRatio

@@ -3,6 +3,7 @@
   PEFT           loads every tensor of every kind of adapter that weft trains, and computes the log-probabilities that
                  the trainer recorded (parity.json)
   PEFT           trains adapters of every init_lora_weights, which weft serves (init_cases.py)
+  torch          moves all weights as weft does, with Trainer's weight decay and 8-bit states (optim_cases.py)
   transformers   loads what full finetuning writes and computes them too
   TensorBoard    reads the events: the figures of run.json
   transformers   stops early where weft does (train_cases.py)
@@ -40,6 +41,7 @@ import config_cases
 import init_cases
 import jinja_cases
 import saved_cases
+import optim_cases
 import text_cases
 import train_cases
 import tiny_models
@@ -321,6 +323,7 @@ def main():
         init_cases.run(check, a, work, models)
         train_cases.run(check, train, a, work, models, data)
         saved_cases.run(check, a, work, models)
+        optim_cases.run(check, a, work, models)
         four_bits(check, a, work)
         smollm2(check, a, work, "docs/demo/identity.jsonl")
     print(f"test-python: {check.passed} passed, {check.failed} failed")
