@@ -314,6 +314,23 @@ func TestConfigFromGGUF(t *testing.T) {
 	}
 }
 
+// TestYarnFactor: a GGUF's yarn_attn_factor is what a folder's attention_factor is, the whole factor of cos and sin.
+func TestYarnFactor(t *testing.T) {
+	type m = map[string]any
+	yarn := m{"llama.rope.scaling.type": "yarn", "llama.rope.scaling.factor": float32(4)}
+	for want, more := range map[float64]m{
+		yarnMagnitude(4, 1):     {},
+		2 * yarnMagnitude(4, 1): {"llama.rope.scaling.attn_factor": float32(2)},
+		1.5:                     {"llama.rope.scaling.yarn_attn_factor": float32(1.5)},
+	} {
+		maps.Copy(more, yarn)
+		cfg, err := ConfigFromGGUF(gguf(more), nil, nil)
+		if err != nil || math.Abs(cfg.Ropes[0].Scale-want) > 1e-6 {
+			t.Errorf("%v: %v, %v, want %v", more, cfg, err, want)
+		}
+	}
+}
+
 func TestSupported(t *testing.T) {
 	want := []string{"gemma2", "gemma3_text", "llama", "mistral", "phi3", "qwen2", "qwen3"}
 	if got := Supported(); !slices.Equal(got, want) {

@@ -170,6 +170,9 @@ func (c *Config) oneRopeGGUF(m ggufMeta) error {
 		r.Fast, r.Slow = m.float("rope.scaling.yarn_beta_fast", 32), m.float("rope.scaling.yarn_beta_slow", 1)
 		r.Original = m.integer("rope.scaling.original_context_length", c.MaxContext)
 		r.Scale = yarnMagnitude(factor, 1) * m.float("rope.scaling.attn_factor", 1)
+		if f := m.float("rope.scaling.yarn_attn_factor", 0); f != 0 { // the converter writes attention_factor, the product
+			r.Scale = f
+		}
 	default:
 		return fmt.Errorf("%w: RoPE scaling %q in GGUF; supported are none, linear, yarn, longrope", ErrUnsupported,
 			kind)

@@ -27,22 +27,32 @@ func FromGGUF(m map[string]any) (*Tokenizer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%stokens: %w", p, err)
 	}
-	if types != nil && len(types) != len(pieces) {
+	if types != nil && len(types) < len(pieces) {
 		return nil, fmt.Errorf("%w: %d token types for %d tokens", ErrFormat, len(types), len(pieces))
 	}
 	typeOf := func(id int32) int32 {
-		if types == nil {
+		switch {
+		case slices.Contains(ggufShown, pieces[id]):
+			return typeUser
+		case slices.Contains(ggufEnds, pieces[id]) || slices.Contains(ggufFills, pieces[id]):
+			return typeControl // some files give these another type
+		case types == nil:
 			return typeNormal
 		}
 		return types[id]
 	}
 	t.bos, t.eos = t.metaID(m, p+"bos_token_id"), t.metaID(m, p+"eos_token_id")
-	addBOS, addEOS := false, false
+	addBOS, addEOS := slices.Contains(ggufBOS, m[p+"pre"]), false
 	switch kind {
 	case "gpt2":
 		err = t.ggufByteLevel(m, p)
 	case "llama":
 		addBOS = true
+		for def, to := range map[int32]*int32{1: &t.bos, 2: &t.eos} {
+			if *to < 0 && int(def) < len(pieces) {
+				*to = def
+			}
+		}
 		err = t.ggufSentencePiece(m, p, typeOf)
 	default:
 		err = fmt.Errorf("%w: %smodel %q; supported are gpt2 and llama", ErrUnsupported, p, kind)
@@ -50,10 +60,15 @@ func FromGGUF(m map[string]any) (*Tokenizer, error) {
 	if err != nil {
 		return nil, err
 	}
+	name, _ := m["general.name"].(string)
+	name = strings.ToLower(name)
+	phi3 := strings.Contains(name, "phi-3") || strings.Contains(name, "phi3") // white space behind its special tokens
 	for i := range pieces {
 		if ty := typeOf(int32(i)); pieces[i] != "" &&
 			(ty == typeControl || ty == typeUser || ty == typeUnknown && kind == "llama") {
-			if err := t.add(addedToken{id: int32(i), content: pieces[i], special: ty != typeUser}); err != nil {
+			rstrip := phi3 && !slices.Contains([]string{"<unk>", "<s>", "<|endoftext|>"}, pieces[i])
+			if err := t.add(addedToken{id: int32(i), content: pieces[i], special: ty != typeUser,
+				rstrip: rstrip}); err != nil {
 				return nil, err
 			}
 		}
@@ -80,17 +95,39 @@ func FromGGUF(m map[string]any) (*Tokenizer, error) {
 		}
 	}
 	t.finish()
-	for _, key := range []string{"eot_token_id", "eom_token_id"} {
+	for _, key := range []string{"eot_token_id", "eom_token_id", "fim_pad_token_id", "fim_rep_token_id",
+		"fim_sep_token_id"} {
 		t.addStop(t.metaID(m, p+key))
 	}
-	for _, name := range []string{"<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>",
-		"<|eom_id|>"} {
-		if id, ok := t.ids[name]; ok && t.special[id] {
+	has := func(name string) bool { _, ok := t.ids[name]; return ok }
+	for _, name := range ggufEnds {
+		harmony := name == "<|end|>" && (has("<|return|>") && has("<|call|>") || has("<|calls|>") && has("<|flush|>"))
+		if id, ok := t.ids[name]; ok && !harmony && !(name == "</s>" && has("<|tool_response>")) {
 			t.addStop(id)
 		}
 	}
 	return t, nil
 }
+
+// Tokens that llama.cpp knows by their text, whatever type the file gives them.
+var (
+	// ggufEnds end a generation.
+	ggufEnds = []string{"<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|flush|>", "<|calls|>",
+		"<end_of_turn>", "<|endoftext|>", "</s>", "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<|end_of_text|>",
+		"<end_of_utterance>", "<eos>", "<turn|>", "<|tool_response>", "<｜end▁of▁sentence｜>", "[e~[",
+		"<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]", "<|fim_repo|>", "<|repo_name|>", "<fim-repo>",
+		"<REPO>", "<reponame>", "<|file_sep|>"}
+	// ggufFills are the other special tokens of filling in the middle.
+	ggufFills = []string{"<|fim_prefix|>", "<fim-prefix>", "<fim_prefix>", "<｜fim▁begin｜>", "<PRE>", "▁<PRE>",
+		"<|code_prefix|>", "<|prefix|>", "<|fim_suffix|>", "<fim-suffix>", "<fim_suffix>", "<｜fim▁hole｜>", "<SUF>",
+		"▁<SUF>", "<|code_suffix|>", "<|suffix|>", "<|fim_middle|>", "<fim-middle>", "<fim_middle>", "<｜fim▁end｜>",
+		"<MID>", "▁<MID>", "<|code_middle|>", "<|middle|>"}
+	// ggufShown are part of the answer's text.
+	ggufShown = []string{"<|channel|>", "<|message|>", "<|start|>", "<|constrain|>"}
+	// ggufBOS are the pre-tokenizers whose models begin with BOS unless the file says otherwise.
+	ggufBOS = []any{"llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2",
+		"jina-v5-nano", "tekken", "chameleon"}
+)
 
 // metaID returns a token id of the metadata, -1 if it is absent or not a token.
 func (t *Tokenizer) metaID(m map[string]any, key string) int32 {
@@ -146,7 +183,10 @@ func (t *Tokenizer) ggufByteLevel(m map[string]any, p string) error {
 }
 
 func (t *Tokenizer) ggufSentencePiece(m map[string]any, p string, typeOf func(int32) int32) error {
-	scores, _ := m[p+"scores"].([]float32)
+	scores, ok := m[p+"scores"].([]float32)
+	if !ok {
+		scores = make([]float32, len(t.pieces))
+	}
 	if len(scores) != len(t.pieces) {
 		return fmt.Errorf("%w: %d scores for %d tokens", ErrFormat, len(scores), len(t.pieces))
 	}
@@ -155,7 +195,9 @@ func (t *Tokenizer) ggufSentencePiece(m map[string]any, p string, typeOf func(in
 		prefix = v
 	}
 	t.sentencePiece(scores, typeOf, prefix)
-	t.bpe.unk = t.metaID(m, p+"unknown_token_id")
+	if t.bpe.unk = t.metaID(m, p+"unknown_token_id"); t.bpe.unk < 0 {
+		t.bpe.unk = 0
+	}
 	return nil
 }
 

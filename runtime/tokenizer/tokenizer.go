@@ -35,10 +35,11 @@ type Tokenizer struct {
 	special []bool
 	shown   map[int32]string // added tokens whose spelling normalization changes ("▁<s>"): their own text
 	added   map[int32]addedToken
-	raw     trie  // added tokens matched in the text as it is
-	normed  trie  // added tokens matched in normalized text
-	size    int   // tokens of the model's vocabulary
-	next    int32 // above the ids of added tokens
+	raw     trie           // added tokens matched in the text as it is
+	normed  trie           // added tokens matched in normalized text
+	size    int            // tokens of the model's vocabulary
+	next    int32          // above the ids of added tokens
+	normal  map[int32]bool // added tokens that were normalized at some time: their pieces stay so
 
 	norm      []normStep
 	pre       []preStep // splits normalized text into words
@@ -238,7 +239,8 @@ func newTokenizer(pieces []string) (*Tokenizer, error) {
 		return nil, fmt.Errorf("%w: %d tokens, expected 1 to %d", ErrFormat, len(pieces), maxVocab)
 	}
 	t := &Tokenizer{pieces: pieces, ids: make(map[string]int32, len(pieces)), special: make([]bool, len(pieces)),
-		added: map[int32]addedToken{}, templates: map[string]string{}, bos: -1, eos: -1}
+		added: map[int32]addedToken{}, normal: map[int32]bool{}, shown: map[int32]string{},
+		templates: map[string]string{}, bos: -1, eos: -1}
 	for i, p := range pieces {
 		if p == "" {
 			continue
@@ -272,18 +274,8 @@ func (t *Tokenizer) add(a addedToken) error {
 		t.pieces = append(t.pieces, make([]string, grow)...)
 		t.special = append(t.special, make([]bool, grow)...)
 	}
-	if t.shown[a.id] == "" {
-		t.pieces[a.id] = a.content
-	}
-	if a.normalized {
-		if content := t.normalize(part{a.content, 0}).text; content != a.content {
-			if t.shown == nil {
-				t.shown = map[int32]string{}
-			}
-			t.shown[a.id] = a.content
-			t.pieces[a.id] = content
-		}
-	}
+	t.pieces[a.id] = a.content
+	t.normal[a.id] = t.normal[a.id] || a.normalized
 	t.ids[a.content] = a.id
 	t.special[a.id] = t.special[a.id] || a.special
 	t.added[a.id] = a
@@ -304,8 +296,13 @@ func (t *Tokenizer) addText(a addedToken) error {
 // finish builds the search tables, once all added tokens are known.
 func (t *Tokenizer) finish() {
 	for _, id := range slices.Sorted(maps.Keys(t.added)) {
-		if a := t.added[id]; a.normalized {
-			t.normed.insert(t.normalize(part{a.content, 0}).text, id)
+		a := t.added[id]
+		content := t.normalize(part{a.content, 0}).text
+		if t.normal[id] && content != a.content {
+			t.shown[id], t.pieces[id] = a.content, content
+		}
+		if a.normalized {
+			t.normed.insert(content, id)
 		} else {
 			t.raw.insert(a.content, id)
 		}
