@@ -116,14 +116,6 @@ func Quantize4(kind Kind4, x []float32, rows, cols, blockLen int, double bool) *
 	return b
 }
 
-func mean(x []float32) float32 {
-	sum := 0.0
-	for _, v := range x {
-		sum += float64(v)
-	}
-	return float32(sum / float64(max(len(x), 1)))
-}
-
 // quantize fills the blocks [first, last). first must be even, so that two goroutines never write the same byte.
 func (b *Blocks4) quantize(steps *steps4, x []float32, first, last int) {
 	for k := first; k < last; k++ {
@@ -158,7 +150,7 @@ func parallel(n, run int, f func(begin, end int)) {
 	wg.Wait()
 }
 
-// nest quantizes the absmaxes less their mean. (torch sums that mean in another order; it may differ by one ulp.)
+// nest quantizes the absmaxes less their mean.
 func (b *Blocks4) nest(offset float32) {
 	n := &Nested8{Map: &DynamicSigned.Values, BlockLen: nestedLen, Codes: make([]byte, len(b.Absmax)),
 		Absmax: make([]float32, ceilDiv(len(b.Absmax), nestedLen)), Offset: offset}

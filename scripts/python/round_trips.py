@@ -41,6 +41,7 @@ import config_cases
 import init_cases
 import jinja_cases
 import saved_cases
+import mean_cases
 import optim_cases
 import text_cases
 import train_cases
@@ -325,6 +326,7 @@ def main():
         saved_cases.run(check, a, work, models)
         optim_cases.run(check, a, work, models)
         four_bits(check, a, work)
+        mean_cases.run(check, a, work)
         smollm2(check, a, work, "docs/demo/identity.jsonl")
     print(f"test-python: {check.passed} passed, {check.failed} failed")
     sys.exit(1 if check.failed else 0)

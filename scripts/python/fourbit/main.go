@@ -1,5 +1,6 @@
 // Command fourbit quantizes the matrices of a safetensors file to 4 bits as `weft train --load-in-4bit` does, and
-// writes codes, scales and the dequantized values, to compare with those of bitsandbytes: fourbit IN OUT.
+// writes codes, scales and the dequantized values, to compare with those of bitsandbytes: fourbit IN OUT. With -offsets
+// it writes the offsets of double quantization for parts of the vector pool as scales: those at starts, of sizes.
 package main
 
 import (
@@ -18,12 +19,42 @@ const blockLen = 64 // QLoRA's
 func main() {
 	log.SetFlags(0)
 	log.SetPrefix("fourbit: ")
-	if len(os.Args) != 3 {
-		log.Fatal("usage: fourbit IN.safetensors OUT.safetensors")
+	args, do := os.Args[1:], quantize
+	if len(args) == 3 && args[0] == "-offsets" {
+		args, do = args[1:], offsets
 	}
-	if err := quantize(os.Args[1], os.Args[2]); err != nil {
+	if len(args) != 2 {
+		log.Fatal("usage: fourbit [-offsets] IN.safetensors OUT.safetensors")
+	}
+	if err := do(args[0], args[1]); err != nil {
 		log.Fatal(err)
 	}
+}
+
+func offsets(in, out string) error {
+	src, err := weights.OpenSafetensors(in)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	pool, _, err := src.Floats("pool")
+	if err != nil {
+		return err
+	}
+	sizes, _, err := src.Ints("sizes")
+	if err != nil {
+		return err
+	}
+	starts, _, err := src.Ints("starts")
+	if err != nil {
+		return err
+	}
+	var found []float32
+	for i, n := range sizes {
+		x := pool[starts[i] : starts[i]+n]
+		found = append(found, quant.Quantize4(quant.NF4, x, len(x), 1, 1, true).Nested.Offset)
+	}
+	return weights.WriteSafetensors(out, map[string]weights.Tensor{"offsets": floats(found, len(found))}, nil)
 }
 
 func quantize(in, out string) error {
