@@ -115,7 +115,8 @@ func (f *trainFlags) run(cmd *cobra.Command) (err error) {
 	ctx, stop := untilHangup(cmd.Context())
 	defer stop()
 	signal.Ignore(syscall.SIGPIPE) // a log that no program reads any more ends no run
-	log, err := f.logLevel.logger(cmd.ErrOrStderr(), "text")
+	bar := train.NewProgress(cmd.ErrOrStderr(), f.LoggingSteps)
+	log, err := f.logLevel.logger(bar, "text")
 	if err != nil {
 		return err
 	}
@@ -134,7 +135,8 @@ func (f *trainFlags) run(cmd *cobra.Command) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, t.Close()) }()
-	report, err := f.train(ctx, in, t, cmd.ErrOrStderr(), log)
+	bar.Log = log
+	report, err := f.train(ctx, in, t, bar)
 	if err != nil {
 		return err
 	}
@@ -242,20 +244,20 @@ func (f *trainFlags) open(ctx context.Context, in *train.Input, log *slog.Logger
 }
 
 // train runs the job and writes its report.
-func (f *trainFlags) train(ctx context.Context, in *train.Input, t *node.Trainee, terminal io.Writer,
-	log *slog.Logger) (*train.Report, error) {
+func (f *trainFlags) train(ctx context.Context, in *train.Input, t *node.Trainee,
+	bar *train.Progress) (*train.Report, error) {
+	log := bar.Log
 	j, err := unlessEnded(ctx, "reading the model",
 		func() (*train.Job, error) { return in.Job(t.Model.Frozen(), t.Device) })
 	if err != nil {
 		return nil, err
 	}
 	j.Log, j.MemoryLimit, j.Quantization = log, int64(f.model.Memory), f.model.Load4Bit.Name()
-	bar := train.NewProgress(terminal, log, f.LoggingSteps)
 	j.OnStep, j.OnEval, j.OnBegin = bar.Step, bar.Eval, bar.Begin
 	res, err := t.Run(ctx, j)
 	bar.End()
 	if err == nil {
-		fmt.Fprintln(terminal, res)
+		fmt.Fprintln(bar, res)
 	}
 	switch {
 	case err != nil && ctx.Err() != nil && !errors.Is(err, train.ErrCheckpoint):

@@ -200,18 +200,26 @@ func (r *Report) String() string {
 }
 
 func (d *Dataset) summarize() {
-	r, h := &d.Report, sha256.New()
-	r.Samples = len(d.Samples)
+	h := sha256.New()
 	var buf []byte
+	for i := range d.Samples {
+		buf = d.Samples[i].appendTo(buf[:0])
+		h.Write(buf)
+	}
+	d.Report.Digest = hex.EncodeToString(h.Sum(nil))
+	d.Count()
+}
+
+// Count makes the report's numbers of samples and tokens those of Samples, for sets of which some were taken away.
+func (d *Dataset) Count() {
+	r := &d.Report
+	r.Samples, r.Tokens, r.Targets, r.Longest = len(d.Samples), 0, 0, 0
 	for i := range d.Samples {
 		s := &d.Samples[i]
 		r.Tokens += int64(len(s.IDs))
 		r.Targets += int64(s.Targets())
 		r.Longest = max(r.Longest, len(s.IDs))
-		buf = s.appendTo(buf[:0])
-		h.Write(buf)
 	}
-	r.Digest = hex.EncodeToString(h.Sum(nil))
 }
 
 // appendTo writes the sample as Digest hashes it.

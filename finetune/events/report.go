@@ -38,10 +38,11 @@ type Page struct {
 	Tables []Table
 }
 
-// Table is rows under a heading.
+// Table is rows under a heading. A folded one shows its heading only, until the reader opens it.
 type Table struct {
-	Title string
-	Rows  []Row
+	Title  string
+	Rows   []Row
+	Folded bool
 }
 
 // WritePage writes the page as one HTML file that needs nothing else: no script, no style sheet, no network.
@@ -59,7 +60,8 @@ body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto
 h1 { font-size: 1.4rem } h2 { font-size: 1.1rem; margin-top: 2rem }
 svg { width: 100%; height: auto } text { font: 11px system-ui, sans-serif; fill: currentColor }
 table { border-collapse: collapse } td { padding: .15rem 1.5rem .15rem 0; vertical-align: top; overflow-wrap: anywhere }
-td:first-child { opacity: .7 } .note { border-left: 4px solid #c33; padding-left: 1rem }
+td:first-child { opacity: .7; white-space: nowrap } summary h2 { display: inline-block; margin-bottom: .5rem }
+summary { cursor: pointer } .note { border-left: 4px solid #c33; padding-left: 1rem }
 </style>
 </head>
 <body>
@@ -67,10 +69,10 @@ td:first-child { opacity: .7 } .note { border-left: 4px solid #c33; padding-left
 {{range .Notes}}<p class="note">{{.}}</p>
 {{end}}{{range .Charts}}<h2>{{.Title}}</h2>
 {{svg .}}
-{{end}}{{range .Tables}}<h2>{{.Title}}</h2>
+{{end}}{{range .Tables}}{{if .Folded}}<details><summary><h2>{{.Title}}</h2></summary>{{else}}<h2>{{.Title}}</h2>{{end}}
 <table>{{range .Rows}}
 <tr><td>{{.Name}}</td><td>{{.Value}}</td></tr>{{end}}
-</table>
+</table>{{if .Folded}}</details>{{end}}
 {{end}}</body>
 </html>
 `))
@@ -92,7 +94,13 @@ func (a axis) at(v float64) float64 { return a.from + (v-a.lo)/(a.hi-a.lo)*(a.to
 func draw(c Chart) template.HTML {
 	x, y, ok := axes(c)
 	var b strings.Builder
-	fmt.Fprintf(&b, `<svg viewBox="0 0 %g %g" role="img" aria-label="%s">`, width, height, template.HTMLEscapeString(c.Title))
+	fmt.Fprintf(
+		&b,
+		`<svg viewBox="0 0 %g %g" role="img" aria-label="%s">`,
+		width,
+		height,
+		template.HTMLEscapeString(c.Title),
+	)
 	if !ok {
 		label(&b, left, height/2, "start", "currentColor", "no values")
 		b.WriteString(`</svg>`)
@@ -103,6 +111,9 @@ func draw(c Chart) template.HTML {
 		label(&b, left-6, y.at(t.at)+4, "end", "currentColor", t.text)
 	}
 	for _, t := range ticks(x.lo, x.hi) {
+		if t.at != math.Trunc(t.at) { // no step is there
+			continue
+		}
 		grid(&b, x.at(t.at), x.at(t.at), top, height-bottom)
 		label(&b, x.at(t.at), height-bottom+16, "middle", "currentColor", t.text)
 	}
@@ -111,6 +122,9 @@ func draw(c Chart) template.HTML {
 		color := palette[i%len(palette)]
 		for _, line := range lines(thin(s.Points), x, y) {
 			fmt.Fprintf(&b, `<polyline fill="none" stroke="%s" stroke-width="1.5" points="%s"/>`, color, line)
+			if x, y, alone := point(line); alone {
+				fmt.Fprintf(&b, `<circle fill="%s" r="3" cx="%s" cy="%s"/>`, color, x, y)
+			}
 		}
 		label(&b, width-right-4, top+14*float64(i+1), "end", color, s.Name)
 	}
@@ -118,12 +132,36 @@ func draw(c Chart) template.HTML {
 	return template.HTML(b.String())
 }
 
+// point returns the coordinates of a line of a single point, which as a line would not be seen.
+func point(line string) (x, y string, alone bool) {
+	points := strings.Fields(line)
+	if len(points) != 1 {
+		return "", "", false
+	}
+	return strings.Cut(points[0], ",")
+}
+
 func grid(b *strings.Builder, x1, x2, y1, y2 float64) {
-	fmt.Fprintf(b, `<line x1="%.1f" x2="%.1f" y1="%.1f" y2="%.1f" stroke="currentColor" stroke-opacity=".15"/>`, x1, x2, y1, y2)
+	fmt.Fprintf(
+		b,
+		`<line x1="%.1f" x2="%.1f" y1="%.1f" y2="%.1f" stroke="currentColor" stroke-opacity=".15"/>`,
+		x1,
+		x2,
+		y1,
+		y2,
+	)
 }
 
 func label(b *strings.Builder, x, y float64, anchor, color, text string) {
-	fmt.Fprintf(b, `<text x="%.1f" y="%.1f" text-anchor="%s" style="fill:%s">%s</text>`, x, y, anchor, color, template.HTMLEscapeString(text))
+	fmt.Fprintf(
+		b,
+		`<text x="%.1f" y="%.1f" text-anchor="%s" style="fill:%s">%s</text>`,
+		x,
+		y,
+		anchor,
+		color,
+		template.HTMLEscapeString(text),
+	)
 }
 
 func finite(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }
@@ -140,11 +178,12 @@ func axes(c Chart) (x, y axis, ok bool) {
 			}
 		}
 	}
-	for _, a := range []*axis{&x, &y} {
-		if a.hi-a.lo < 1e-300 {
-			room := max(math.Abs(a.lo)/10, 1e-9)
-			a.lo, a.hi = a.lo-room, a.hi+room
-		}
+	if x.hi == x.lo {
+		x.lo, x.hi = x.lo-1, x.hi+1
+	}
+	if y.hi-y.lo < 1e-300 {
+		room := max(math.Abs(y.lo)/10, 1e-9)
+		y.lo, y.hi = y.lo-room, y.hi+room
 	}
 	return x, y, ok && finite(y.hi-y.lo)
 }

@@ -46,7 +46,7 @@ func TestPage(t *testing.T) {
 		Charts: []Chart{{Title: "Loss & more",
 			Series: []Series{{"train <x>", []Point{{1, 3}, {2, 2}, {3, math.NaN()}, {4, 1}, {5, 1.5}}},
 				{"eval", []Point{{5, 2}}}}}},
-		Tables: []Table{{"Settings", []Row{{"r", "8"}, {"<i>", "</table>"}}}},
+		Tables: []Table{{"Settings", []Row{{"r", "8"}, {"<i>", "</table>"}}, true}},
 	})
 	for _, bad := range []string{"<b>", "<script", "<x>", "<i>", "http"} {
 		if strings.Contains(html, bad) {
@@ -67,6 +67,14 @@ func TestPage(t *testing.T) {
 	}
 	if want := "603.0,272.0 784.0,207.0 "; pieces[1][1] != want {
 		t.Errorf("line %q, want %q", pieces[1][1], want)
+	}
+	// A line of one point would not be seen: it is a circle.
+	if circles := strings.Count(pictures[0], "<circle "); circles != 1 ||
+		!strings.Contains(pictures[0], `cx="784.0" cy="142.0"`) {
+		t.Errorf("%d circles: %s", circles, pictures[0])
+	}
+	if !strings.Contains(html, "<details><summary><h2>Settings</h2></summary>") {
+		t.Error("a folded table is not folded")
 	}
 }
 

@@ -126,7 +126,10 @@ func (in *Input) holdOut() error {
 			"%w: eval_fraction %v holds out %d of %d samples: both sides need one; give a larger file, another "+
 				"fraction or eval_data", ErrConfig, in.Config.EvalFraction, len(held), len(in.Train.Samples))
 	}
-	in.Train.Samples, in.HeldOut = kept, &data.Dataset{Samples: held, Report: in.Train.Report}
+	in.HeldOut = &data.Dataset{Samples: held, Report: in.Train.Report}
+	in.Train.Samples = kept
+	in.Train.Count()
+	in.HeldOut.Count()
 	return nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"weft/adapters/peft"
+	"weft/finetune/data"
 	"weft/internal/durable"
 	"weft/runtime/sample"
 	"weft/runtime/weights"
@@ -90,22 +91,33 @@ const (
 // parity records the log-probabilities of the trained model after the prompts of the first samples.
 func (r *run) parity() (*peft.Parity, error) {
 	p := &peft.Parity{Base: r.Base, Quantization: r.Quantization}
-	for i := range r.Train {
-		s := &r.Train[i]
-		first := slices.IndexFunc(s.Labels, func(l int32) bool { return l >= 0 })
-		if first < 1 || first > parityTokens {
-			continue
-		}
-		logits, err := r.grad.Next(s.IDs[:first])
+	for _, ids := range parityPromptsOf(r.Train) {
+		logits, err := r.grad.Next(ids)
 		if err != nil {
 			return nil, err
 		}
-		p.Prompts = append(p.Prompts, nextTokens(s.IDs[:first], logits))
-		if len(p.Prompts) == parityPrompts {
-			break
-		}
+		p.Prompts = append(p.Prompts, nextTokens(ids, logits))
 	}
 	return p, nil
+}
+
+// parityPromptsOf returns the tokens of the first samples before the first trained one. There is at least one prompt:
+// where every sample is trained from its first token, or only after more than parityTokens, it is a part of a sample.
+func parityPromptsOf(samples []data.Sample) (out [][]int32) {
+	var parts [][]int32
+	for i := range samples {
+		s := &samples[i]
+		switch first := slices.IndexFunc(s.Labels, func(l int32) bool { return l >= 0 }); {
+		case first >= 1 && first <= parityTokens:
+			out = append(out, s.IDs[:first])
+		case len(parts) < parityPrompts && len(s.IDs) > 0:
+			parts = append(parts, s.IDs[:max(1, min(len(s.IDs)/2, parityTokens))])
+		}
+		if len(out) == parityPrompts {
+			return out
+		}
+	}
+	return append(out, parts[:min(len(parts), parityPrompts-len(out))]...)
 }
 
 // nextTokens returns the most probable next tokens with their log-probabilities.

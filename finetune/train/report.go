@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
 	"time"
 
 	"weft/finetune/data"
@@ -19,6 +22,7 @@ type Report struct {
 	Base       string      `json:"base"`
 	BaseSHA256 string      `json:"base_sha256"`
 	Data       data.Report `json:"data"`
+	HeldOut    int         `json:"held_out_samples,omitempty"` // evaluated, not trained on
 	Config     Config      `json:"config"`
 	Output     string      `json:"output"`
 	Trainable  int64       `json:"trainable_params"`
@@ -41,6 +45,7 @@ type Report struct {
 func (j *Job) Report(res *Result, version string, read *data.Report) (*Report, error) {
 	r := &Report{
 		Weft: version, Finished: time.Now().UTC(), Base: j.BaseRef, BaseSHA256: j.Base, Data: *read, Config: j.Config,
+		HeldOut:   len(j.Eval),
 		Output:    res.AdapterPath,
 		Trainable: res.Trainable, All: res.All, Steps: len(res.Steps), BestStep: res.BestStep, Stopped: res.Stopped,
 		Tokens:  res.Tokens,
@@ -91,6 +96,7 @@ func (r *Report) page(w io.Writer) error {
 		}
 		loss.Series = append(loss.Series, s)
 	}
+	loss.Title = "loss"
 	p := events.Page{Title: "Training of " + r.Base, Charts: []events.Chart{
 		loss, curve("gradient norm", func(s *StepInfo) float64 { return s.GradNorm }),
 		curve("learning rate", func(s *StepInfo) float64 { return s.LR }),
@@ -98,14 +104,83 @@ func (r *Report) page(w io.Writer) error {
 	if r.Stopped != "" {
 		p.Notes = append(p.Notes, "Stopped early: "+r.Stopped+".")
 	}
-	p.Tables = []events.Table{{Title: "Run", Rows: []events.Row{
-		{Name: "base", Value: r.Base + " (SHA-256 " + r.BaseSHA256 + ")"}, {Name: "data", Value: r.Data.String()},
-		{Name: "data digest", Value: r.Data.Digest},
-		{Name: "trained parameters", Value: fmt.Sprintf("%d of %d", r.Trainable, r.All)},
-		{Name: "steps", Value: fmt.Sprintf("%d, parameters of step %d", r.Steps, r.BestStep)},
-		{Name: "loss", Value: fmt.Sprintf("%.4f to %.4f", r.FirstLoss, r.LastLoss)},
-		{Name: "tokens a second", Value: fmt.Sprintf("%.0f", r.TokensPerSecond)},
-		{Name: "peak memory", Value: fmt.Sprintf("%d MiB", r.PeakRSS>>20)}, {Name: "weft", Value: r.Weft},
-	}}}
+	changed, all := r.Config.rows()
+	p.Tables = []events.Table{{Title: "Run", Rows: r.rows()}, {Title: "Evaluations", Rows: r.evaluationRows()},
+		{Title: "Settings that are not the defaults", Rows: changed}, {Title: "All settings", Rows: all, Folded: true}}
+	p.Tables = slices.DeleteFunc(p.Tables, func(t events.Table) bool { return len(t.Rows) == 0 })
 	return events.WritePage(w, p)
+}
+
+// rows are the figures of the run.
+func (r *Report) rows() []events.Row {
+	epochs := 0.0
+	if n := len(r.Curve); n > 0 {
+		epochs = r.Curve[n-1].Epoch
+	}
+	return []events.Row{
+		{Name: "base", Value: r.Base + " (SHA-256 " + r.BaseSHA256 + ")"},
+		{Name: "result", Value: r.Output},
+		{Name: "data", Value: r.Data.String()},
+		{Name: "data digest", Value: r.Data.Digest},
+		{Name: "samples trained on", Value: thousands(int64(r.Data.Samples))},
+		{Name: "samples held out", Value: thousands(int64(r.HeldOut))},
+		{Name: "trained tokens of an epoch", Value: fmt.Sprintf("%s of %s", thousands(r.Data.Targets),
+			thousands(r.Data.Tokens))},
+		{Name: "trained parameters", Value: fmt.Sprintf("%s of %s", thousands(r.Trainable), thousands(r.All))},
+		{Name: "steps", Value: fmt.Sprintf("%s (%.2f epochs); kept are the parameters of step %d",
+			thousands(int64(r.Steps)), epochs, r.BestStep)},
+		{Name: "tokens computed", Value: thousands(r.Tokens)},
+		{Name: "training loss, first and last", Value: fmt.Sprintf("%.4f, %.4f", r.FirstLoss, r.LastLoss)},
+		{Name: "tokens per second", Value: fmt.Sprintf("%.0f", r.TokensPerSecond)},
+		{Name: "peak memory", Value: fmt.Sprintf("%d MiB", r.PeakRSS>>20)},
+		{Name: "finished", Value: r.Finished.Format(time.RFC3339)},
+		{Name: "weft", Value: r.Weft},
+	}
+}
+
+// maxEvaluations bounds the evaluations in the page, the last ones; run.json has all.
+const maxEvaluations = 200
+
+func (r *Report) evaluationRows() (rows []events.Row) {
+	lowest := 0
+	for i, e := range r.Evaluations {
+		if e.Loss < r.Evaluations[lowest].Loss {
+			lowest = i
+		}
+	}
+	first := max(0, len(r.Evaluations)-maxEvaluations)
+	if first > 0 {
+		rows = append(rows, events.Row{Name: fmt.Sprintf("%d earlier ones", first), Value: "see run.json"})
+	}
+	for i, e := range r.Evaluations {
+		if i < first && i != lowest {
+			continue
+		}
+		text := fmt.Sprintf("%.4f", e.Loss)
+		if i == lowest {
+			text += ", the lowest"
+		}
+		rows = append(rows, events.Row{Name: fmt.Sprintf("step %d", e.Step), Value: text})
+	}
+	return rows
+}
+
+// rows lists the settings, under their names: those that are not the defaults, and all.
+func (c *Config) rows() (changed, all []events.Row) {
+	defaults := Default()
+	now, def := reflect.ValueOf(*c), reflect.ValueOf(defaults)
+	for i := range now.NumField() {
+		name, _, _ := strings.Cut(now.Type().Field(i).Tag.Get("json"), ",")
+		v := now.Field(i).Interface()
+		text, err := json.Marshal(v)
+		if s, plain := v.(string); plain || err != nil {
+			text = []byte(s)
+		}
+		row := events.Row{Name: name, Value: string(text)}
+		all = append(all, row)
+		if !reflect.DeepEqual(v, def.Field(i).Interface()) {
+			changed = append(changed, row)
+		}
+	}
+	return changed, all
 }

@@ -91,7 +91,7 @@ type Result struct {
 // String says in a line how the run ended and which parameters it kept.
 func (r *Result) String() string {
 	steps := len(r.Steps)
-	text := fmt.Sprintf("all %d steps are done", steps)
+	text := fmt.Sprintf("done: step %d of %d", steps, r.Planned)
 	if r.Stopped != "" {
 		text = fmt.Sprintf("stopped early at step %d of %d: %s", steps, r.Planned, r.Stopped)
 	}
@@ -384,13 +384,13 @@ func (r *run) resting() string {
 	switch {
 	case r.at.Step == 0:
 		return ""
+	case r.at.Step >= r.course.total:
+		r.Log.Info("all steps are done: raise num_train_epochs or max_steps to make more", "steps", r.at.Step)
 	case r.at.exhausted(r.Config.Patience):
 		stop := r.stopText()
 		r.Log.Info("the run had stopped early and does not go on: raise early_stopping_patience, or set it to 0, to "+
 			"make more steps", "step", r.at.Step, "of", r.course.total, "why", stop)
 		return stop
-	case r.at.Step >= r.course.total:
-		r.Log.Info("all steps are done: raise num_train_epochs or max_steps to make more", "steps", r.at.Step)
 	}
 	return ""
 }
@@ -558,7 +558,7 @@ func (r *run) evaluate(ctx context.Context) (string, error) {
 	if lowest && r.Config.BestAtEnd {
 		r.keepBest()
 	}
-	if r.at.exhausted(r.Config.Patience) {
+	if r.at.exhausted(r.Config.Patience) && r.at.Step < r.course.total {
 		return r.stopText(), nil
 	}
 	return "", nil
