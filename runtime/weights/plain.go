@@ -18,7 +18,8 @@ var wrappers = []string{"_orig_mod", "_fsdp_wrapped_module", "_fpw_module", "_ch
 // that wrappers insert, without PEFT's base_model.model and TRL's pretrained_model, and with the model. that the names
 // of a bare decoder lack.
 func PlainName(name string) string {
-	parts := strings.Split(name, ".")
+	wrapped := func(p string) bool { return slices.Contains(wrappers, p) }
+	parts := slices.DeleteFunc(strings.Split(name, "."), wrapped)
 	for len(parts) > 2 && (parts[0] == "base_model" && parts[1] == "model" || parts[0] == "pretrained_model") {
 		n := 1
 		if parts[0] == "base_model" {
@@ -26,7 +27,6 @@ func PlainName(name string) string {
 		}
 		parts = parts[n:]
 	}
-	parts = slices.DeleteFunc(parts, func(p string) bool { return slices.Contains(wrappers, p) })
 	if len(parts) > 2 && parts[0] == "model" && parts[1] == "model" { // model.language_model.model.layers
 		parts = parts[1:]
 	}

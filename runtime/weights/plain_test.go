@@ -31,6 +31,8 @@ func TestPlainName(t *testing.T) {
 		"_forward_module.model.norm.weight":                                           "model.norm.weight",
 		"base_model.model.model.norm.weight":                                          "model.norm.weight",
 		"base_model.model.layers.2.self_attn.q_proj":                                  "model.layers.2.self_attn.q_proj",
+		"module.base_model.model.model.norm.weight":                                   "model.norm.weight",
+		"_fsdp_wrapped_module.base_model.model.lm_head.lora_A.weight":                 "lm_head.lora_A.weight",
 		"pretrained_model.model.norm.weight":                                          "model.norm.weight",
 		"v_head.summary.weight":                                                       "v_head.summary.weight",
 		"vision_tower.layers.0.weight":                                                "vision_tower.layers.0.weight",
