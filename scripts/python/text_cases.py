@@ -1,4 +1,4 @@
-"""The text of completions, compared with tokenizers' decode. See run.
+"""The text of completions, compared with tokenizers' decode, and YaRN in a folder and in its GGUF file. See run.
 
   text_cases.py --write    writes the fixture of go test ./runtime/tokenizer, testdata/streams.json
 
@@ -216,8 +216,70 @@ def completions(weft, name, t, seed):
         assert out["text"] == want, (name, out, want)
 
 
+def yarn(weft, attention_factor):
+    """Compares a text's likelihood under a folder with YaRN, and under the GGUF file made from it, with transformers."""
+    import gguf
+    import torch
+    import transformers
+    t, text = byte_level(), "a abé世 " * 25
+    with tempfile.TemporaryDirectory() as work:
+        work = pathlib.Path(work)
+        rope = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 64}
+        if attention_factor:
+            rope["attention_factor"] = attention_factor
+        tiny(work / "model", t, rope_parameters=rope)
+        model = transformers.AutoModelForCausalLM.from_pretrained(work / "model", dtype=torch.float32)
+        torch.manual_seed(1)
+        for p in model.parameters():
+            if p.dim() == 2:
+                p.data.normal_(0, 2 / p.shape[1] ** 0.5)
+        model.save_pretrained(work / "model")
+        ids = torch.tensor([t.encode(text).ids])
+        with torch.no_grad():
+            want = model(ids, labels=ids).loss.item()
+        w = gguf.GGUFWriter(work / "model.gguf", "llama")
+        c = model.config
+        w.add_context_length(c.max_position_embeddings)
+        w.add_embedding_length(c.hidden_size)
+        w.add_block_count(c.num_hidden_layers)
+        w.add_feed_forward_length(c.intermediate_size)
+        w.add_head_count(c.num_attention_heads)
+        w.add_head_count_kv(c.num_key_value_heads)
+        w.add_layer_norm_rms_eps(c.rms_norm_eps)
+        w.add_rope_freq_base(10000.0)
+        w.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+        w.add_rope_scaling_factor(4.0)
+        w.add_rope_scaling_orig_ctx_len(64)
+        if attention_factor:
+            w.add_float32("llama.rope.scaling.yarn_attn_factor", attention_factor)
+        vocabulary = json.loads(t.to_str())["model"]
+        w.add_tokenizer_model("gpt2")
+        w.add_tokenizer_pre("gpt-2")
+        w.add_token_list(sorted(vocabulary["vocab"], key=vocabulary["vocab"].get))
+        w.add_token_merges([m if isinstance(m, str) else " ".join(m) for m in vocabulary["merges"]])
+        names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, c.num_hidden_layers)
+        for name, tensor in model.state_dict().items():
+            if "q_proj" in name or "k_proj" in name:  # the converter's order of rotated pairs
+                tensor = tensor.reshape(c.num_attention_heads, 2, -1, c.hidden_size).swapaxes(1, 2).reshape(
+                    tensor.shape)
+            w.add_tensor(names.get_name(name, try_suffixes=(".weight",)), tensor.contiguous().numpy())
+        w.write_header_to_file()
+        w.write_kv_data_to_file()
+        w.write_tensors_to_file()
+        w.close()
+        (work / "text").write_text(text)
+        for path in ("model", "model.gguf"):
+            out = subprocess.run([weft, "score", "--model", work / path, "--file", work / "text", "--json", "--memory",
+                "512MiB", "--kv-type", "f32"], capture_output=True, text=True, check=True).stdout
+            got = json.loads(out)["mean_nll"]
+            assert abs(got - want) < 1e-4, (path, attention_factor, got, want)
+    return f"{want:.4f}"
+
+
 def run(check, arguments):
-    """Compares the completions of a random model with each tokenizer, of random prompts."""
+    """Compares the completions of a random model with each tokenizer, of random prompts, and models with YaRN."""
+    for factor in (None, 0.8, 1.7):
+        check(f"transformers, yarn, attention factor {factor}", yarn, arguments.weft, factor)
     for name, t in kinds().items():
         check(f"tokenizers, completions, {name}", completions, arguments.weft, name, t, time.time_ns())
 
