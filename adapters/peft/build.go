@@ -72,7 +72,8 @@ func (a *Adapter) Build(base Base) (*lora.Adapter, error) {
 	c := base.Config()
 	r := a.check(c)
 	if a.Config.Init != "" {
-		r.add("add it again with the base model (--model), which converts it", "init_lora_weights is %q, which "+
+		r.add("convert it: weft adapters add with --model does, and so does PEFT's save_pretrained with "+
+			"path_initial_model_for_weight_conversion", "init_lora_weights is %q, which "+
 			"changed the base's weights, and it was not converted to a plain LoRA", a.Config.Init)
 	}
 	if err := r.err(a.path); err != nil {

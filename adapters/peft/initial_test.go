@@ -72,7 +72,7 @@ func TestInitialMatrices(t *testing.T) {
 				t.Errorf("without a base: %v", err)
 			}
 			err = Use(dir, base, func(*lora.Adapter) error { return nil })
-			if !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "add it again") {
+			if !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "adapters add with --model") {
 				t.Errorf("unconverted: %v", err)
 			}
 			did, err := Convert(t.Context(), dir, base)

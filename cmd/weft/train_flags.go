@@ -68,6 +68,8 @@ func addMethodFlags(fs *pflag.FlagSet, c *train.Config) {
 		"`modules` to train in full beside the LoRA matrices: lm_head, embed_tokens")
 	fs.BoolVar(&c.RsLoRA, "use-rslora", c.RsLoRA, "scale by alpha/sqrt(r) (rank-stabilized LoRA)")
 	fs.BoolVar(&c.DoRA, "use-dora", c.DoRA, "train the magnitudes of the weights' rows too (DoRA)")
+	fs.StringVar(&c.InitWeights, "init-lora-weights", c.InitWeights,
+		"initial A `matrices` of LoRA: true (uniform, PEFT's default) or gaussian; B is zero with both")
 	fs.StringToStringVar(&c.RankPattern, "rank-pattern", c.RankPattern, "ranks of some layers, as `PATTERN=R,...`")
 	fs.StringToStringVar(&c.AlphaPattern, "alpha-pattern", c.AlphaPattern,
 		"LoRA alphas of some layers, as `PATTERN=ALPHA,...`")

@@ -191,8 +191,24 @@ func (c *Config) attach(dev device.Device, g *grad.Model, frozen *model.Frozen, 
 	return own, nil
 }
 
-// attachLoRA initializes A and B as PEFT does by default: A uniform in ±1/√in and B zero; of the embedding A zero and B
-// normal.
+// refusedInit says why a value of init_lora_weights is not offered, "" where it is. Those that change the base's
+// weights would need a base of their own in memory beside the one that is served.
+func refusedInit(value string) string {
+	const offered = "; weft offers true and gaussian, and serves adapters that PEFT trained with it (docs/adapters.md)"
+	switch {
+	case value == "true" || value == "gaussian":
+		return ""
+	case value == "pissa" || value == "olora":
+		return fmt.Sprintf("init_lora_weights %s changes the base's weights, and weft trains on those that it serves%s",
+			value, offered)
+	case slices.Contains([]string{"false", "orthogonal", "eva", "mica"}, value):
+		return fmt.Sprintf("init_lora_weights %s is not offered in training%s", value, offered)
+	}
+	return fmt.Sprintf("init_lora_weights %.200q: one of true, gaussian", value)
+}
+
+// attachLoRA initializes A and B as PEFT does: A uniform in ±1/√in, or normal with deviation 1/r for gaussian, and B
+// zero; of the embedding A zero and B normal.
 func (c *Config) attachLoRA(dev device.Device, g *grad.Model, a *adapted, random *rng.Source) error {
 	nameA, nameB, in, out := ".lora_A.weight", ".lora_B.weight", a.In, a.Out
 	if a.Embedding() {
@@ -216,6 +232,10 @@ func (c *Config) attachLoRA(dev device.Device, g *grad.Model, a *adapted, random
 	}
 	bound := 1 / math.Sqrt(float64(in))
 	for j, v := 0, A.Values(); j < len(v); j++ {
+		if c.InitWeights == "gaussian" {
+			v[j] = float32(random.Normal() / float64(a.rank))
+			continue
+		}
 		v[j] = float32((2*random.Float64() - 1) * bound)
 	}
 	if c.DoRA {

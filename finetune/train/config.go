@@ -48,6 +48,7 @@ type Config struct {
 	ModulesToSave     []string          `json:"modules_to_save"` // lm_head, embed_tokens: trained whole
 	RsLoRA            bool              `json:"use_rslora"`
 	DoRA              bool              `json:"use_dora"`
+	InitWeights       string            `json:"init_lora_weights"` // true or gaussian
 	RankPattern       map[string]string `json:"rank_pattern"`
 	AlphaPattern      map[string]string `json:"alpha_pattern"`
 	LoraPlusRatio     float64           `json:"loraplus_lr_ratio"`
@@ -105,7 +106,7 @@ type Config struct {
 func Default() Config {
 	return Config{
 		Method: "lora", Init: "base", Rank: 16, Alpha: 32, TargetModules: []string{"all-linear"}, Bias: "none",
-		LoraPlusRatio: 1, QuantType: "nf4", SaveDType: "auto",
+		LoraPlusRatio: 1, InitWeights: "true", QuantType: "nf4", SaveDType: "auto",
 		BatchSize: 8, Accumulation: 1, Epochs: 3, LearningRate: 2e-4, Scheduler: "cosine", MinLRRate: DefaultMinLRRate,
 		WeightDecay: 0.01, DecayOn: "weights", Beta1: 0.9, Beta2: 0.999, Epsilon: 1e-8, MaxGradNorm: 1, Optimizer: "adamw", Seed: 42,
 		MaxLength: 1024, Overlong: data.Truncate, TrainOn: data.OnAssistant, BadSamples: data.Refuse,
@@ -136,6 +137,9 @@ func (c *Config) Validate() error {
 	in("method", c.Method, "lora", "full")
 	in("init", c.Init, "base", "random")
 	want(c.Init != "random" || c.Method == "full", "init random trains a model from scratch: it needs method full")
+	if why := refusedInit(c.InitWeights); why != "" {
+		bad = append(bad, why)
+	}
 	in("bias", c.Bias, "none", "all", "lora_only")
 	in("bnb_4bit_quant_type", c.QuantType, "nf4", "fp4")
 	in("lr_scheduler_type", c.Scheduler, optim.ScheduleKinds...)

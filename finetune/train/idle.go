@@ -47,6 +47,8 @@ func (c *Config) idleSettings() (bad []string) {
 	needs(c.DoubleQuant && !c.LoadIn4Bit, "bnb_4bit_use_double_quant needs load_in_4bit")
 	needs(c.Scheduler == "constant" && (c.WarmupSteps > 0 || c.WarmupRatio > 0),
 		"lr_scheduler_type constant has no warm-up: constant_with_warmup has")
+	needs(c.InitAdapter != "" && c.InitWeights != "true",
+		"init_adapter has the initial LoRA matrices: leave out init_lora_weights")
 	if c.Method == "full" {
 		for _, s := range []struct {
 			key   string
@@ -58,7 +60,7 @@ func (c *Config) idleSettings() (bad []string) {
 			{"rank_pattern", len(c.RankPattern) > 0},
 			{"alpha_pattern", len(c.AlphaPattern) > 0}, {"layers_to_transform", len(c.LayersToTransform) > 0},
 			{"modules_to_save", len(c.ModulesToSave) > 0},
-			{"init_adapter", c.InitAdapter != ""}, {"loraplus_lr_ratio", c.LoraPlusRatio != 1},
+			{"init_lora_weights", c.InitWeights != "true"}, {"init_adapter", c.InitAdapter != ""}, {"loraplus_lr_ratio", c.LoraPlusRatio != 1},
 		} {
 			needs(s.given, s.key+" is of method lora")
 		}
