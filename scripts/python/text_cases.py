@@ -217,7 +217,7 @@ def completions(weft, name, t, seed):
 
 
 def yarn(weft, attention_factor):
-    """Compares a text's likelihood under a folder with YaRN, and under the GGUF file made from it, with transformers."""
+    """Compares a text's likelihood under a folder with YaRN and under its GGUF file with transformers."""
     import gguf
     import torch
     import transformers
