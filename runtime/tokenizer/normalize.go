@@ -32,18 +32,34 @@ type mark struct {
 	rank uint8
 }
 
-// apply returns s in the form.
+// apply returns s in the form. It works on the characters that may change, each with the one before, which they may be
+// composed with, up to the next that does not change: nothing combines across its beginning.
 func (f form) apply(s string) string {
-	for _, r := range s {
-		if r >= 0xa0 && f.changes.has(r) {
-			return f.whole(s)
+	var b strings.Builder
+	done, before := 0, 0 // what is written, and the character before i
+	for i := 0; i < len(s); {
+		r, n := rune(s[i]), 1
+		if r >= utf8.RuneSelf {
+			r, n = utf8.DecodeRuneInString(s[i:])
 		}
+		if r < 0xa0 || !f.changes.has(r) {
+			before, i = i, i+n
+			continue
+		}
+		end := run(s, i, f.changes.has)
+		b.WriteString(s[done:before])
+		b.WriteString(f.whole(s[before:end]))
+		done, before, i = end, end, end
 	}
-	return s
+	if done == 0 {
+		return s
+	}
+	b.WriteString(s[done:])
+	return b.String()
 }
 
 func (f form) whole(s string) string {
-	t := tables()
+	t := tables
 	marks := make([]mark, 0, len(s))
 	for _, r := range s {
 		marks = f.decompose(marks, t, r)
@@ -225,7 +241,7 @@ func strip(left, right bool) normStep {
 
 // lower is Rust's lower case of each character by itself.
 func lower(s string) string {
-	t := tables()
+	t := tables
 	var b strings.Builder
 	for _, r := range s {
 		if to, ok := t.lower[r]; ok {

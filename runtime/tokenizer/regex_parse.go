@@ -57,6 +57,7 @@ func compileRegex(text string) (*regex, error) {
 	if !utf8.ValidString(text) {
 		return nil, fmt.Errorf("%w: the regular expression %q is not UTF-8", ErrFormat, text)
 	}
+	needTables()
 	p := &regexParser{text: text, compiled: &regex{}}
 	n, err := p.either()
 	if err == nil && p.at < len(text) {
@@ -387,7 +388,7 @@ func (p *regexParser) property(negate bool) (*charSet, error) {
 		c = categoryClass(short)
 	}
 	if c == 0 {
-		c = tables().scripts[key]
+		c = tables.scripts[key]
 	}
 	if c == 0 {
 		return nil, p.no("the property %.40q", name)

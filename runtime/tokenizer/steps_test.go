@@ -12,6 +12,11 @@ import (
 	"testing"
 )
 
+func TestMain(m *testing.M) {
+	needTables()
+	os.Exit(m.Run())
+}
+
 // readFixture reads a file of testdata that scripts/python/tokenizer_cases.py wrote.
 func readFixture(t testing.TB, name string, to any) {
 	t.Helper()

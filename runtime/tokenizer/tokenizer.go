@@ -235,6 +235,7 @@ func (t *Tokenizer) addStop(id int32) {
 
 // newTokenizer starts a tokenizer from its vocabulary; pieces[id] is the spelling.
 func newTokenizer(pieces []string) (*Tokenizer, error) {
+	needTables()
 	if len(pieces) == 0 || len(pieces) > maxVocab {
 		return nil, fmt.Errorf("%w: %d tokens, expected 1 to %d", ErrFormat, len(pieces), maxVocab)
 	}

@@ -54,6 +54,7 @@ func categoryClass(name string) (c class) {
 
 // characters are all tables of unicode.txt.
 type characters struct {
+	ascii     [128]class
 	pages     [0x110000 >> 8]uint16
 	blocks    [][256]uint8
 	classes   []class
@@ -65,14 +66,28 @@ type characters struct {
 	compose   map[[2]rune]rune
 }
 
-var tables = sync.OnceValue(readTables)
+// tables are read from unicode.txt when the first tokenizer or regular expression is made (5 ms).
+var (
+	tables     *characters
+	readTables sync.Once
+)
+
+func needTables() {
+	readTables.Do(func() { tables = parseTables() })
+}
 
 // classOf returns the properties of a character.
 func classOf(r rune) class {
+	if r >= 0 && r < 128 {
+		return tables.ascii[r]
+	}
+	return tables.find(r)
+}
+
+func (t *characters) find(r rune) class {
 	if uint32(r) >= 0x110000 {
 		return classNone
 	}
-	t := tables()
 	return t.classes[t.blocks[t.pages[r>>8]][r&255]]
 }
 
@@ -81,7 +96,7 @@ func (c class) has(r rune) bool { return classOf(r)&c != 0 }
 // classPage is the classes of 256 characters while they are read.
 type classPage [256]class
 
-func readTables() *characters {
+func parseTables() *characters {
 	t := &characters{scripts: map[string]class{}, lower: map[rune]string{}, canonical: map[rune]string{},
 		compat: map[rune]string{}, combining: map[rune]uint8{}, compose: map[[2]rune]rune{}}
 	pages := make([]*classPage, len(t.pages))
@@ -131,6 +146,9 @@ func readTables() *characters {
 	})
 	t.forms(mark)
 	t.pack(pages)
+	for r := range t.ascii {
+		t.ascii[r] = t.find(rune(r))
+	}
 	return t
 }
 
