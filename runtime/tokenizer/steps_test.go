@@ -206,6 +206,23 @@ func TestRefusedExpressions(t *testing.T) {
 	}
 }
 
+// TestEmptyMatches: what led to a match does not count as failed when the next search begins at its end. The texts that
+// are left between matches are those of the tokenizers library.
+func TestEmptyMatches(t *testing.T) {
+	for _, c := range []struct{ expression, text, left string }{
+		{`a*|b`, "abab", "b|b"}, {`a*|b`, "bba", "b|b"}, {`(?:ab?)*|b+`, "babb", "b|b"}} {
+		re, err := compileRegex(c.expression)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var left []string
+		splitAt(re.all, removed, false)(part{c.text, 0}, func(p part) { left = append(left, p.text) })
+		if got := strings.Join(left, "|"); got != c.left {
+			t.Errorf("%s in %s leaves %s, want %s", c.expression, c.text, got, c.left)
+		}
+	}
+}
+
 // TestHostileExpressions: expressions that take other matchers exponential or quadratic time take as many instructions
 // as the text has characters, times a constant.
 func TestHostileExpressions(t *testing.T) {

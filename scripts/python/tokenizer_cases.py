@@ -59,7 +59,8 @@ REGEXES = [r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!
     r"(?i:[a-c]|ll)", r"\P{L}+", r"\p{^L}+",
     r"x{2,}|x", r"[\x41-\x5a]+", r"\x{4e00}|\u8a9e", r".", r"..", r"\Aa|b\z", r"\h+", r"[\p{Lu}&&\p{Latin}]\p{Ll}*",
     r"\p{M}", r"\p{Mn}+", r"\p{S}", r"\p{Cn}",
-    r"", r"(?:)", r"a?", r"(?=a)", r"\p{Greek}", r"[[:alpha:]]+", r"(a)\1", r"\R", r"\X", r"(?i:ss|fi)", r"(?i:é)",
+    r"", r"(?:)", r"a?", r"a*|b", r"(?:ab?)*|b+", r"(?=a)", r"\p{Greek}", r"[[:alpha:]]+", r"(a)\1", r"\R",
+    r"\X", r"(?i:ss|fi)", r"(?i:é)",
     r"(a*)*", r"\p{Tifinagh}", r"\p{Uppercase_Letter}"]
 BEHAVIORS = ["Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous"]
 UNKNOWN = {"UnicodeScripts", "StripAccents", "BertNormalizer", "Nmt", "ByteLevel"}
