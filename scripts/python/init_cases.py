@@ -217,6 +217,24 @@ def converted(a, work, folder, kind):
     return f"{error:.1e}"
 
 
+def bfloat16(a, work, folder, kind):
+    """An adapter that was trained on a bfloat16 base: weft is as near to PEFT in float32 as with any, and to PEFT in
+    bfloat16 as the rounding of the changed base allows."""
+    base_model(folder, torch.bfloat16).save_pretrained(work / "base")
+    for file in folder.glob("tokenizer*"):
+        shutil.copyfile(file, work / "base" / file.name)
+    train(work / "base", work / "adapter", dtype=torch.bfloat16, init_lora_weights=kind)
+    ids = sample(base_model(folder).config.vocab_size, 6, (1, 30))[0].tolist()
+    with Server(a.weft, work / "base", work / "data", {"a": work / "adapter"}) as server:
+        got = server.logprobs("a", ids)
+    errors = []
+    for dtype in (torch.float32, torch.bfloat16):
+        want = logprobs(loaded(work / "base", work / "adapter", dtype), ids)
+        errors.append(max(abs(x - y) for x, y in zip(got, want, strict=True)))
+    assert errors[0] <= TOLERANCE and errors[1] < 0.5, errors
+    return f"float32 {errors[0]:.1e}, bfloat16 {errors[1]:.2f}"
+
+
 def run(check, a, work, models):
     for name, folder in models.items():
         if name not in ("llama", "llama-tied", "phi3", "qwen2", "gemma2", "gemma3"):
@@ -229,7 +247,8 @@ def run(check, a, work, models):
         check(f"PEFT, init_lora_weights, {name}", served, a, place, folder, names)
     for kind in ("pissa", "olora"):
         place = work / f"init {kind}"
-        place.mkdir()
+        (place / "bf16").mkdir(parents=True)
+        check(f"PEFT, init_lora_weights, {kind} on bfloat16", bfloat16, a, place / "bf16", models["llama"], kind)
         check(f"PEFT, conversion of {kind}", converted, a, place, models["llama"], kind)
     for name in REFUSED:
         check(f"PEFT, init_lora_weights, {name}", refused, a, work, models["llama"], name)
