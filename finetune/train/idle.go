@@ -60,7 +60,8 @@ func (c *Config) idleSettings() (bad []string) {
 			{"rank_pattern", len(c.RankPattern) > 0},
 			{"alpha_pattern", len(c.AlphaPattern) > 0}, {"layers_to_transform", len(c.LayersToTransform) > 0},
 			{"modules_to_save", len(c.ModulesToSave) > 0},
-			{"init_lora_weights", c.InitWeights != "true"}, {"init_adapter", c.InitAdapter != ""}, {"loraplus_lr_ratio", c.LoraPlusRatio != 1},
+			{"init_lora_weights", c.InitWeights != "true"}, {"init_adapter", c.InitAdapter != ""},
+			{"loraplus_lr_ratio", c.LoraPlusRatio != 1},
 		} {
 			needs(s.given, s.key+" is of method lora")
 		}
