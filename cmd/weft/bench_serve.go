@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"weft/internal/load"
+	"weft/internal/settings"
 )
 
 // serveLoad holds the flags of `weft bench serve` that are not load.Config's own.
@@ -125,7 +126,7 @@ The second example is two minutes of the workload of S-LoRA over the adapters th
 	fl.Float64Var(&f.scale.Prompt, "trace-prompt", 1, "`factor` by which the trace's prompt lengths are multiplied")
 	fl.Float64Var(&f.scale.Gen, "trace-gen", 1, "`factor` by which the trace's answer lengths are multiplied")
 	fl.Float64Var(&f.scale.Speed, "trace-speed", 1, "`factor` by which the trace's request rate is multiplied")
-	fl.StringSliceVar(&f.goodput, "goodput", nil,
+	settings.Strings(fl, &f.goodput, "goodput", nil,
 		"`goals` that a request must meet to count as good, in milliseconds, e.g. ttft:500,tpot:50,e2e:5000")
 	fl.Uint64Var(&f.Seed, "seed", 1,
 		"seed of prompts and arrivals; repeated prompts may hit the server's prefix cache")

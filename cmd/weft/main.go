@@ -108,7 +108,11 @@ func rootCommand() *cobra.Command {
 			return noSuchCommand(cmd, words) // its flags are not known either
 		}
 		if name, ok := strings.CutPrefix(err.Error(), "unknown flag: --"); ok {
-			err = fmt.Errorf("%w%s", err, settings.Suggestion(name, cmd.Flags()))
+			hint := settings.Suggestion(name, cmd.Flags())
+			if name == "json" && cmd.Flags().Lookup("format") != nil {
+				hint = ": write --format json"
+			}
+			err = fmt.Errorf("%w%s", err, hint)
 		}
 		return usageError{err}
 	})
@@ -126,6 +130,9 @@ func rootCommand() *cobra.Command {
 	add("Tools", benchCommand(), inspectCommand(), tokenizeCommand(), doctorCommand(), configCommand(),
 		versionCommand())
 	root.SetUsageFunc(settings.Usage(topics...))
+	root.SetHelpFunc(settings.Help(topics...))
+	root.Version = version
+	root.SetVersionTemplate(versionText() + "\n")
 	root.PersistentFlags().String("config", "", "YAML `file` of settings; the keys are the names of the flags")
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
 		_, err := resolve(cmd.Flags(), os.LookupEnv)
@@ -143,7 +150,16 @@ func rootCommand() *cobra.Command {
 		},
 	})
 	countUsage(root.Commands())
+	takeYesNo(root)
 	return root
+}
+
+// takeYesNo lets the boolean flags of c and of the commands below it take yes and no.
+func takeYesNo(c *cobra.Command) {
+	settings.AcceptYesNo(c.Flags())
+	for _, sub := range c.Commands() {
+		takeYesNo(sub)
+	}
 }
 
 // noSuchCommand refuses words where the name of a command below cmd is expected.
@@ -162,15 +178,43 @@ func noSuchCommand(cmd *cobra.Command, words []string) error {
 	return usagef("unknown command %q%s%s", words[0], of, hint)
 }
 
+// wrongArguments says which arguments a command takes and which were given.
+func wrongArguments(cmd *cobra.Command, args []string) error {
+	_, takes, _ := strings.Cut(cmd.Use, " ")
+	takes, _, _ = strings.Cut(takes, "--") // what follows are flags
+	takes, _, _ = strings.Cut(takes, "[--")
+	takes = strings.TrimSpace(takes)
+	given := "none is given"
+	if len(args) > 0 {
+		quoted := make([]string, len(args))
+		for i, a := range args {
+			quoted[i] = fmt.Sprintf("%q", a)
+		}
+		given = strings.Join(quoted, " ") + " are given"
+		if len(args) == 1 {
+			given = quoted[0] + " is given"
+		}
+	}
+	hint := ""
+	if cmd.Name() == "train" {
+		hint = "; several files of samples: --data FILE --data FILE"
+	}
+	if takes == "" {
+		return usagef("`%s` takes no arguments, %s%s", cmd.CommandPath(), given, hint)
+	}
+	return usagef("`%s` takes the arguments %s, %s", cmd.CommandPath(), takes, given)
+}
+
 // countUsage makes wrong arguments and refused settings of the commands and of those below them usage errors.
 func countUsage(commands []*cobra.Command) {
 	for _, c := range commands {
 		if inner := c.Args; inner != nil {
 			c.Args = func(cmd *cobra.Command, args []string) error {
-				if err := inner(cmd, args); err != nil {
-					return usageError{err}
+				err := inner(cmd, args)
+				if u := (usageError{}); err != nil && !errors.As(err, &u) {
+					err = wrongArguments(cmd, args)
 				}
-				return nil
+				return err
 			}
 		}
 		if run := c.RunE; run != nil {

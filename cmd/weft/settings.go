@@ -26,6 +26,9 @@ func knownKeys() map[string]bool {
 	var visit func(c *cobra.Command)
 	visit = func(c *cobra.Command) {
 		c.Flags().VisitAll(func(f *pflag.Flag) {
+			if f.Hidden {
+				return // of other programs
+			}
 			for _, name := range settings.Names(f) {
 				keys[name] = true
 			}

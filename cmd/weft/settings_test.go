@@ -86,7 +86,7 @@ func TestOwnSettings(t *testing.T) {
 	for _, s := range list {
 		got[s.Key] = s
 	}
-	for key, want := range map[string]string{"data": "", "listen": "", "memory": "3.00GiB", "r": "5", "seed": "42"} {
+	for key, want := range map[string]string{"data": "[]", "listen": "", "memory": "3.00GiB", "r": "5", "seed": "42"} {
 		if got[key].Value != want {
 			t.Errorf("%s = %q from %s, want %q", key, got[key].Value, got[key].Source, want)
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"weft/internal/node"
+	"weft/internal/settings"
 	"weft/server/tenant"
 )
 
@@ -79,7 +80,7 @@ func (f *settingsFlags) register(fs *pflag.FlagSet) {
 		"weight of the tenant when requests of several tenants wait (fair scheduling)")
 	fs.StringVar(&f.set.DefaultAdapter, "default-adapter", "",
 		"adapter `NAME[@VERSION]` of requests that name no model (default: the base model)")
-	fs.StringSliceVar(&f.set.Adapters, "allow", []string{"*"},
+	settings.Strings(fs, &f.set.Adapters, "allow", []string{"*"},
 		"`names` of the adapters that the tenant may use, separated by commas; * allows all of its own, an empty "+
 			"value none")
 	fs.StringVar(&f.prefix, "prefix-cache", string(tenant.PrefixTenant),
@@ -286,7 +287,7 @@ func keysAddCommand() *cobra.Command {
 	}
 	fs := cmd.Flags()
 	fs.StringVar(&name, "tenant", tenant.Default, "`tenant` to which the key belongs")
-	fs.StringSliceVar(&scopes, "scope", []string{string(tenant.Infer)},
+	settings.Strings(fs, &scopes, "scope", []string{string(tenant.Infer)},
 		"`scopes` of the key, separated by commas: infer, admin, metrics")
 	fs.DurationVar(&expires, "expires", 0, "time until the key expires, e.g. 720h; 0 is never")
 	fs.StringVar(&adapter, "default-adapter", "",

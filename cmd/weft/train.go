@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -84,6 +85,7 @@ func trainCommand() *cobra.Command {
 	addStoreFlags(fs, &f.stores, "data-dir")
 	addCacheFlags(fs, &f.server)
 	addGenerationFlag(fs, &f.model)
+	addOtherNames(fs)
 	settings.AcceptNames(fs)
 	return cmd
 }
@@ -110,6 +112,9 @@ func (f *trainFlags) run(cmd *cobra.Command) (err error) {
 	}
 	if err := f.Config.Validate(); err != nil {
 		return usageError{err}
+	}
+	if idle := settings.WithoutEffect(cmd.Flags()); len(idle) > 0 {
+		fmt.Fprintln(cmd.ErrOrStderr(), "settings of other programs that change nothing here:", strings.Join(idle, ", "))
 	}
 	f.model.Load4Bit = weights.Load4Bit{On: f.LoadIn4Bit, Type: f.QuantType, Double: f.DoubleQuant}
 	ctx, stop := untilHangup(cmd.Context())

@@ -37,8 +37,9 @@ func addDataFlags(fs *pflag.FlagSet, c *train.Config) {
 	fs.StringVar(&c.BadSamples, "bad-samples", c.BadSamples, "`action` on invalid samples: refuse (the run) or skip")
 	fs.StringVar(&c.Style, "style", c.Style,
 		"`style` of the text made of a record: chat (the model's chat template) or alpaca (Stanford Alpaca's prompts)")
-	fs.StringToStringVar(&c.Vars, "vars", c.Vars,
-		"values of placeholders in the data, as `NAME=VALUE,...`: NAME=VALUE replaces {{NAME}} by VALUE")
+	settings.Texts(fs, &c.Vars, "vars",
+		"values of placeholders in the data, as `NAME=VALUE,...`: NAME=VALUE replaces {{NAME}} by VALUE; a comma belongs "+
+			"to VALUE unless NAME= follows it")
 }
 
 func addMethodFlags(fs *pflag.FlagSet, c *train.Config) {
@@ -55,23 +56,23 @@ func addMethodFlags(fs *pflag.FlagSet, c *train.Config) {
 	fs.Float64Var(&c.Alpha, "lora-alpha", c.Alpha, "LoRA alpha: the product of the LoRA matrices is scaled by alpha/r")
 	fs.Float64Var(&c.Dropout, "lora-dropout", c.Dropout,
 		"`probability` of dropping an input value of the LoRA A matrix")
-	fs.StringSliceVar(&c.TargetModules, "target-modules", c.TargetModules,
+	settings.Strings(fs, &c.TargetModules, "target-modules", c.TargetModules,
 		"`modules` to adapt: names separated by commas (embed_tokens and lm_head too), one regular expression that "+
 			"matches whole paths, or all-linear")
-	fs.StringSliceVar(&c.ExcludeModules, "exclude-modules", c.ExcludeModules,
+	settings.Strings(fs, &c.ExcludeModules, "exclude-modules", c.ExcludeModules,
 		"`modules` of these not to adapt: names, or one regular expression that matches whole paths")
 	fs.IntSliceVar(&c.LayersToTransform, "layers-to-transform", c.LayersToTransform,
 		"`indices` of the layers to adapt, separated by commas (default: all)")
 	fs.StringVar(&c.Bias, "bias", c.Bias,
 		"`biases` to train: none, lora_only (of the adapted layers) or all (of every layer)")
-	fs.StringSliceVar(&c.ModulesToSave, "modules-to-save", c.ModulesToSave,
+	settings.Strings(fs, &c.ModulesToSave, "modules-to-save", c.ModulesToSave,
 		"`modules` to train in full beside the LoRA matrices: lm_head, embed_tokens")
 	fs.BoolVar(&c.RsLoRA, "use-rslora", c.RsLoRA, "scale by alpha/sqrt(r) (rank-stabilized LoRA)")
 	fs.BoolVar(&c.DoRA, "use-dora", c.DoRA, "train the magnitudes of the weights' rows too (DoRA)")
 	fs.StringVar(&c.InitWeights, "init-lora-weights", c.InitWeights,
 		"initial A `matrices` of LoRA: true (uniform, PEFT's default) or gaussian; B is zero with both")
-	fs.StringToStringVar(&c.RankPattern, "rank-pattern", c.RankPattern, "ranks of some layers, as `PATTERN=R,...`")
-	fs.StringToStringVar(&c.AlphaPattern, "alpha-pattern", c.AlphaPattern,
+	settings.Patterns(fs, &c.RankPattern, "rank-pattern", "ranks of some layers, as `PATTERN=R,...`")
+	settings.Patterns(fs, &c.AlphaPattern, "alpha-pattern",
 		"LoRA alphas of some layers, as `PATTERN=ALPHA,...`")
 }
 

@@ -1,20 +1,60 @@
 package settings
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"weft/internal/terminal"
 )
 
 // topicOf annotates a flag with the title of its section in the help.
 const topicOf = "weft_topic"
 
-// helpWidth is the width of help texts in columns.
-const helpWidth = 110
+// Widths of help texts, in columns: where they go to no terminal, and on wider ones.
+const (
+	pipeWidth = 80
+	maxWidth  = 110
+)
+
+// helpWidth returns the width of help texts that go to w.
+func helpWidth(w io.Writer) int { return min(cmp.Or(terminal.Width(w), pipeWidth), maxWidth) }
+
+// Help is a cobra help function: what a command does, and what Usage prints, wrapped at the width of the terminal.
+func Help(topics ...string) func(c *cobra.Command, _ []string) {
+	return func(c *cobra.Command, _ []string) {
+		out := c.OutOrStdout()
+		width := helpWidth(out)
+		fmt.Fprintf(out, "%s\n\n%s", wrap(cmp.Or(c.Long, c.Short), width), usage(c, width, topics))
+	}
+}
+
+// wrap breaks the lines of a text at spaces so that none is wider than width, where its words allow.
+func wrap(text string, width int) string {
+	var lines []string
+	for _, line := range strings.Split(text, "\n") {
+		at, out := 0, ""
+		for _, word := range strings.Fields(line) {
+			n := utf8.RuneCountInString(word)
+			switch {
+			case at == 0:
+			case at+1+n > width:
+				out, at = out+"\n", 0
+			default:
+				out, at = out+" ", at+1
+			}
+			out, at = out+word, at+n
+		}
+		lines = append(lines, out)
+	}
+	return strings.Join(lines, "\n")
+}
 
 // Topic begins a section of the help: the flags that are added to fs before the returned function is called belong to
 // it.
@@ -34,61 +74,66 @@ func Topic(fs *pflag.FlagSet, title string) (end func()) {
 // topic. Topics are listed in the given order, those that it does not name after them, by title.
 func Usage(topics ...string) func(c *cobra.Command) error {
 	return func(c *cobra.Command) error {
-		var b strings.Builder
-		fmt.Fprintf(&b, "Usage:\n  %s\n", c.UseLine())
-		if c.Example != "" {
-			fmt.Fprintf(&b, "\nExamples:\n%s\n", c.Example)
-		}
-		commands(&b, c)
-		sections := map[string]*pflag.FlagSet{}
-		add := func(f *pflag.Flag) {
-			title := "Flags"
-			switch of := f.Annotations[topicOf]; {
-			case of != nil:
-				title = of[0]
-			case f.Name == "help" || f.Name == "config":
-				title = "General"
-			}
-			if sections[title] == nil {
-				sections[title] = pflag.NewFlagSet(title, pflag.ContinueOnError)
-			}
-			sections[title].AddFlag(shown(f))
-		}
-		c.LocalFlags().VisitAll(add)
-		c.InheritedFlags().VisitAll(add)
-		titles := make([]string, 0, len(sections))
-		for title := range sections {
-			titles = append(titles, title)
-		}
-		place := func(title string) int {
-			switch i := slices.Index(topics, title); {
-			case title == "Flags":
-				return -1
-			case title == "General":
-				return len(topics) + 1
-			case i < 0:
-				return len(topics)
-			default:
-				return i
-			}
-		}
-		slices.SortFunc(titles, func(x, y string) int {
-			if d := place(x) - place(y); d != 0 {
-				return d
-			}
-			return strings.Compare(x, y)
-		})
-		for _, title := range titles {
-			if sections[title].HasAvailableFlags() {
-				fmt.Fprintf(&b, "\n%s:\n%s", title, sections[title].FlagUsagesWrapped(helpWidth))
-			}
-		}
-		if c.HasAvailableSubCommands() {
-			fmt.Fprintf(&b, "\n`%s COMMAND --help` says more about a command.\n", c.CommandPath())
-		}
-		_, err := io.WriteString(c.OutOrStderr(), b.String())
+		out := c.OutOrStderr()
+		_, err := io.WriteString(out, usage(c, helpWidth(out), topics))
 		return err
 	}
+}
+
+func usage(c *cobra.Command, width int, topics []string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "Usage:\n  %s\n", c.UseLine())
+	if c.Example != "" {
+		fmt.Fprintf(&b, "\nExamples:\n%s\n", c.Example)
+	}
+	commands(&b, c)
+	sections := map[string]*pflag.FlagSet{}
+	add := func(f *pflag.Flag) {
+		title := "Flags"
+		switch of := f.Annotations[topicOf]; {
+		case of != nil:
+			title = of[0]
+		case f.Name == "help" || f.Name == "config":
+			title = "General"
+		}
+		if sections[title] == nil {
+			sections[title] = pflag.NewFlagSet(title, pflag.ContinueOnError)
+		}
+		sections[title].AddFlag(shown(f))
+	}
+	c.LocalFlags().VisitAll(add)
+	c.InheritedFlags().VisitAll(add)
+	titles := make([]string, 0, len(sections))
+	for title := range sections {
+		titles = append(titles, title)
+	}
+	place := func(title string) int {
+		switch i := slices.Index(topics, title); {
+		case title == "Flags":
+			return -1
+		case title == "General":
+			return len(topics) + 1
+		case i < 0:
+			return len(topics)
+		default:
+			return i
+		}
+	}
+	slices.SortFunc(titles, func(x, y string) int {
+		if d := place(x) - place(y); d != 0 {
+			return d
+		}
+		return strings.Compare(x, y)
+	})
+	for _, title := range titles {
+		if sections[title].HasAvailableFlags() {
+			fmt.Fprintf(&b, "\n%s:\n%s", title, sections[title].FlagUsagesWrapped(width))
+		}
+	}
+	if c.HasAvailableSubCommands() {
+		fmt.Fprintf(&b, "\n`%s COMMAND --help` says more about a command.\n", c.CommandPath())
+	}
+	return b.String()
 }
 
 // commands lists the commands below c by group, those of none last.

@@ -2,6 +2,7 @@
 package settings
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -44,9 +45,7 @@ func annotate(f *pflag.Flag, key string, values ...string) {
 // Renamed says that a flag had an earlier name, which remains valid on the command line (see AcceptNames), as a key of
 // a file and in the name of the variable, and is not listed in the help.
 func Renamed(fs *pflag.FlagSet, flag, earlier string) {
-	f := fs.Lookup(flag)
-	annotate(f, earlierOf, earlier)
-	f.Value = &renamed{Value: f.Value}
+	RenamedAll(fs, map[string][]string{flag: {earlier}})
 }
 
 // renamed is the value of a flag that has an earlier name. It notes how often the command line sets it, and by which
@@ -127,7 +126,8 @@ func Resolve(flags *pflag.FlagSet, lookup func(string) (string, bool), known fun
 		}
 		s := Setting{Key: f.Name, Source: "default"}
 		ownFile = ownFile || f.Annotations[ownSetting] != nil
-		if v, ok := f.Value.(*renamed); ok && v.times > 1 && v.earlier != "" {
+		isForeign := f.Annotations[foreignOf] != nil
+		if v, ok := f.Value.(*renamed); ok && v.times > 1 && v.earlier != "" && !isList(v) {
 			failed = fmt.Errorf("--%s and --%s are one setting: give one, once", f.Name, v.earlier)
 			return
 		}
@@ -145,17 +145,27 @@ func Resolve(flags *pflag.FlagSet, lookup func(string) (string, bool), known fun
 		case inEnv:
 			s.Source = "environment " + env
 			failed = set(flags, f.Name, value, s.Source)
-		case inFile && v.mapping && f.Value.Type() != "stringToString":
-			failed = fmt.Errorf("%s: %s: a mapping where a value is expected", path, key)
 		case inFile:
 			s.Source = "file " + path
-			failed = set(flags, f.Name, v.text, s.Source)
+			if err := v.set(flags, f); err != nil {
+				failed = fmt.Errorf("%s: %s: %w", path, key, err)
+			}
 		}
-		s.Value = f.Value.String()
-		out = append(out, s)
+		if !isForeign {
+			out = append(out, s)
+		}
 	})
 	if failed != nil {
 		return nil, failed
+	}
+	if _, err := applyForeign(flags); err != nil {
+		return nil, err
+	}
+	for i := range out {
+		f := flags.Lookup(out[i].Key)
+		if out[i].Value = f.Value.String(); f.Changed && out[i].Source == "default" {
+			out[i].Source = "another setting"
+		}
 	}
 	// A file may serve several commands: only keys that no command knows are errors, unless the file is the command's
 	// own.
@@ -191,10 +201,78 @@ func set(flags *pflag.FlagSet, name, value, source string) error {
 	return nil
 }
 
-// fileValue is a value of a YAML file as a flag takes it.
+// isList reports whether a flag has several values.
+func isList(v pflag.Value) bool {
+	switch v := plainValue(v).(type) {
+	case *list, *mapping:
+		return true
+	default:
+		_, ok := v.(pflag.SliceValue)
+		return ok
+	}
+}
+
+// fileValue is a value of a YAML file.
 type fileValue struct {
-	text    string
-	mapping bool
+	text  string            // of a scalar, as it is written
+	items []string          // of a list
+	pairs map[string]string // of a mapping
+	other error             // why it is none of these
+}
+
+// set sets a flag to the value; items and pairs are taken as they stand.
+func (v fileValue) set(flags *pflag.FlagSet, f *pflag.Flag) error {
+	var err error
+	switch to := plainValue(f.Value).(type) {
+	case *foreign:
+		text := v.text
+		if v.items != nil || v.pairs != nil || v.other != nil {
+			text = strings.Join(v.items, ",")
+		}
+		err = to.Set(text)
+	case *mapping:
+		switch {
+		case v.pairs != nil:
+			err = to.add(v.pairs)
+		case v.items != nil || v.other != nil:
+			err = errors.New("a list where a mapping is expected")
+		default:
+			err = f.Value.Set(v.text)
+		}
+	case *list:
+		switch {
+		case v.items != nil:
+			err = to.add(v.items)
+		case v.pairs != nil || v.other != nil:
+			err = errors.New("a mapping where a value is expected")
+		default:
+			err = f.Value.Set(v.text)
+		}
+	case pflag.SliceValue:
+		switch {
+		case v.items != nil:
+			err = to.Replace(v.items)
+		case v.pairs != nil || v.other != nil:
+			err = errors.New("a mapping where a value is expected")
+		default:
+			err = f.Value.Set(v.text)
+		}
+	default:
+		switch {
+		case v.other != nil:
+			err = v.other
+		case v.pairs != nil:
+			err = errors.New("a mapping where a value is expected")
+		case v.items != nil:
+			err = errors.New("a list where one value is expected")
+		default:
+			return flags.Set(f.Name, v.text)
+		}
+	}
+	if err == nil {
+		f.Changed = true
+	}
+	return err
 }
 
 // values are those of a YAML file by key, with - for _.
@@ -223,46 +301,58 @@ func readConfig(path string) (values, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--config: %w", err)
 	}
-	var raw map[string]any
+	var raw map[string]yaml.Node
 	if err := yaml.Unmarshal(text, &raw); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	out, seen := make(values, len(raw)), map[string]bool{}
-	for k, v := range raw {
+	for k, n := range raw {
 		k = strings.ReplaceAll(k, "_", "-")
 		if seen[k] {
 			return nil, fmt.Errorf("%s: key %q is there twice, with - and with _", path, k)
 		}
 		seen[k] = true
-		switch v := v.(type) {
-		case []any:
-			parts := make([]string, len(v))
-			for i := range v {
-				parts[i] = fmt.Sprint(v[i])
-			}
-			out[k] = fileValue{text: strings.Join(parts, ",")}
-		case map[string]any:
-			parts := make([]string, 0, len(v))
-			for _, name := range slices.Sorted(maps.Keys(v)) {
-				if _, nested := v[name].(map[string]any); nested {
-					return nil, fmt.Errorf("%s: %s: %s: a mapping where a value is expected", path, k, name)
-				}
-				parts = append(parts, fmt.Sprintf("%s=%v", name, v[name]))
-			}
-			out[k] = fileValue{strings.Join(parts, ","), true}
-		case nil:
-		default:
-			out[k] = fileValue{text: fmt.Sprint(v)}
+		if v, ok := valueOf(&n); ok {
+			out[k] = v
 		}
 	}
 	return out, nil
+}
+
+// valueOf reads a value; ok is false for null.
+func valueOf(n *yaml.Node) (v fileValue, ok bool) {
+	if n.Kind == yaml.AliasNode {
+		n = n.Alias
+	}
+	switch n.Kind {
+	case yaml.SequenceNode:
+		if v.items, v.other = scalars(n); v.other != nil {
+			v.items = nil
+		}
+	case yaml.MappingNode:
+		var nodes map[string]yaml.Node
+		if v.other = n.Decode(&nodes); v.other != nil {
+			return v, true
+		}
+		v.pairs = map[string]string{}
+		for name, of := range nodes {
+			inner, ok := valueOf(&of)
+			if !ok || inner.items != nil || inner.pairs != nil || inner.other != nil {
+				return fileValue{other: fmt.Errorf("%s: one value is expected", name)}, true
+			}
+			v.pairs[name] = inner.text
+		}
+	default:
+		return fileValue{text: n.Value}, n.Tag != "!!null"
+	}
+	return v, true
 }
 
 // Suggestion returns ` (did you mean "x"?)` for the nearest flag within two edits.
 func Suggestion(key string, flags *pflag.FlagSet) string {
 	best, bestDist := "", 3
 	flags.VisitAll(func(f *pflag.Flag) {
-		if d := editDistance(key, f.Name); d < bestDist {
+		if d := editDistance(key, f.Name); d < bestDist && !f.Hidden {
 			best, bestDist = f.Name, d
 		}
 	})
