@@ -9,12 +9,13 @@ import (
 // Wrong arguments are answered with what the command takes and what was given.
 func TestArguments(t *testing.T) {
 	for args, want := range map[string]string{
-		"serve extra":     "`weft serve` takes no arguments, \"extra\" is given",
-		"train a b":       "`weft train` takes no arguments, \"a\" \"b\" are given; several files of samples: --data FILE",
-		"inspect":         "`weft inspect` takes the arguments FILE, none is given",
-		"keys revoke a b": "`weft keys revoke` takes the arguments KEY, \"a\" \"b\" are given",
-		"usage --json":    "unknown flag: --json: write --format json",
-		"nothing":         `unknown command "nothing"`,
+		"serve extra":       "`weft serve` takes no arguments, \"extra\" is given",
+		"train a b":         "`weft train` takes no arguments, \"a\" \"b\" are given; several files of samples: --data FILE",
+		"inspect":           "`weft inspect` takes the arguments FILE, none is given",
+		"keys revoke a b":   "`weft keys revoke` takes the arguments KEY, \"a\" \"b\" are given",
+		"usage --json":      "unknown flag: --json: write --format json",
+		"train --bf16 True": "\"True\" is given; a flag that is on or off is written --FLAG=True",
+		"nothing":           `unknown command "nothing"`,
 	} {
 		root := rootCommand()
 		root.SetArgs(strings.Fields(args))

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -196,7 +197,13 @@ func wrongArguments(cmd *cobra.Command, args []string) error {
 		}
 	}
 	hint := ""
-	if cmd.Name() == "train" {
+	word := func(s string) bool {
+		return slices.Contains([]string{"true", "false", "yes", "no"}, strings.ToLower(s))
+	}
+	switch {
+	case len(args) > 0 && !slices.ContainsFunc(args, func(s string) bool { return !word(s) }):
+		hint = "; a flag that is on or off is written --FLAG=" + args[0]
+	case cmd.Name() == "train":
 		hint = "; several files of samples: --data FILE --data FILE"
 	}
 	if takes == "" {

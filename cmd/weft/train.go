@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"syscall"
@@ -128,8 +129,10 @@ func (f *trainFlags) run(cmd *cobra.Command) (err error) {
 	if f.model.Memory == 0 {
 		f.model.Memory = byteSize(node.AvailableMemory())
 	}
+	before := debug.SetGCPercent(25) // the samples are large and stay
 	in, err := unlessEnded(ctx, "reading the data",
 		func() (*train.Input, error) { return f.read(cmd.ErrOrStderr()) })
+	debug.SetGCPercent(before)
 	if err != nil {
 		return err
 	}

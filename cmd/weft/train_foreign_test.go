@@ -130,8 +130,8 @@ func TestForeignSettings(t *testing.T) {
 		}
 	}
 	got, flags, err := trainSettings(t, "tf32: true\nreport_to: none", "--lora_r", "3", "--bf16=yes", "--optim", "adamw_torch",
-		"--save_strategy=no", "--group_by_length", "--disable_tqdm")
-	if err != nil || got.Rank != 3 || !got.BF16 || got.Optimizer != "adamw" || got.SaveSteps != 0 || !got.GroupByLength {
+		"--save_strategy", "no", "--group_by_length", "--disable_tqdm", "--lr_scheduler", "linear")
+	if err != nil || got.Rank != 3 || !got.BF16 || got.Optimizer != "adamw" || got.SaveSteps != 0 || got.Scheduler != "linear" || !got.GroupByLength {
 		t.Errorf("arguments: %v: %+v", err, got)
 	}
 	if idle := settings.WithoutEffect(flags); !slices.Equal(idle, []string{"disable-tqdm", "report-to", "tf32"}) {

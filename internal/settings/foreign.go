@@ -37,7 +37,10 @@ func AddForeign(fs *pflag.FlagSet, command string, table []Foreign) {
 				continue
 			}
 			f := fs.VarPF(&foreign{of: &table[i]}, name, "", "a `setting` of other programs")
-			f.Hidden, f.NoOptDefVal = true, "true"
+			f.Hidden = true
+			if _, on := table[i].Take["true"]; on {
+				f.NoOptDefVal = "true" // as of a boolean flag
+			}
 			annotate(f, foreignOf, name)
 			annotate(f, ownSetting, command)
 		}
