@@ -105,8 +105,6 @@ var foreignSettings = []settings.Foreign{
 		Say: "write init_adapter: DIR to start from an adapter, or resume: true to continue a run"},
 	{Names: []string{"neftune-noise-alpha", "label-smoothing-factor", "label-smoothing", "noisy-embedding-alpha"}, Take: off,
 		Say: "this is not supported: remove it"},
-	{Names: []string{"init-lora-weights"}, Take: map[string]string{"true": "", "kaiming": "", "default": ""},
-		Say: "weft initializes A at random and B with zeros, as PEFT does for true: write true, or remove it"},
 	{Names: []string{"layers-pattern", "megatron-config", "megatron-core", "trainable-token-indices", "loftq-config",
 		"eva-config", "corda-config", "lora-ga-config", "velora-config", "alora-invocation-tokens", "qalora-group-size",
 		"monteclora-config", "layer-replication", "runtime-config", "target-parameters", "use-bdlora", "arrow-config",
