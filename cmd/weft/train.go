@@ -115,7 +115,8 @@ func (f *trainFlags) run(cmd *cobra.Command) (err error) {
 		return usageError{err}
 	}
 	if idle := settings.WithoutEffect(cmd.Flags()); len(idle) > 0 {
-		fmt.Fprintln(cmd.ErrOrStderr(), "settings of other programs that change nothing here:", strings.Join(idle, ", "))
+		fmt.Fprintln(cmd.ErrOrStderr(), "settings of other programs that change nothing here:", strings.Join(idle,
+			", "))
 	}
 	f.model.Load4Bit = weights.Load4Bit{On: f.LoadIn4Bit, Type: f.QuantType, Double: f.DoubleQuant}
 	ctx, stop := untilHangup(cmd.Context())

@@ -37,9 +37,13 @@ func addDataFlags(fs *pflag.FlagSet, c *train.Config) {
 	fs.StringVar(&c.BadSamples, "bad-samples", c.BadSamples, "`action` on invalid samples: refuse (the run) or skip")
 	fs.StringVar(&c.Style, "style", c.Style,
 		"`style` of the text made of a record: chat (the model's chat template) or alpaca (Stanford Alpaca's prompts)")
-	settings.Texts(fs, &c.Vars, "vars",
+	settings.Texts(
+		fs,
+		&c.Vars,
+		"vars",
 		"values of placeholders in the data, as `NAME=VALUE,...`: NAME=VALUE replaces {{NAME}} by VALUE; a comma belongs "+
-			"to VALUE unless NAME= follows it")
+			"to VALUE unless NAME= follows it",
+	)
 }
 
 func addMethodFlags(fs *pflag.FlagSet, c *train.Config) {
@@ -95,8 +99,13 @@ func addOptimizerFlags(fs *pflag.FlagSet, c *train.Config) {
 	fs.StringVar(&c.Optimizer, "optim", c.Optimizer,
 		"`optimizer`: adamw, or adamw_8bit (block-wise 8-bit states as in bitsandbytes)")
 	fs.Float64Var(&c.WeightDecay, "weight-decay", c.WeightDecay, "decoupled weight decay")
-	fs.StringVar(&c.DecayOn, "weight-decay-on", c.DecayOn, "`parameters` that decay: weights (all but biases and norms, as "+
-		"transformers' Trainer), or all (plain AdamW)")
+	fs.StringVar(
+		&c.DecayOn,
+		"weight-decay-on",
+		c.DecayOn,
+		"`parameters` that decay: weights (all but biases and norms, as "+
+			"transformers' Trainer), or all (plain AdamW)",
+	)
 	fs.Float64Var(&c.Beta1, "adam-beta1", c.Beta1, "decay rate of AdamW's first moment")
 	fs.Float64Var(&c.Beta2, "adam-beta2", c.Beta2, "decay rate of AdamW's second moment")
 	fs.Float64Var(&c.Epsilon, "adam-epsilon", c.Epsilon, "term that AdamW adds to the denominator")

@@ -58,8 +58,9 @@ func (r *rendering) lost(rec *Record, shapes map[string][]bool) (out lost) {
 		last--
 	}
 	for _, f := range r.lostFields() {
-		if name := fmt.Sprintf("%s of message %d", f.key, f.message); f.message == last && slices.Contains(reasoningFields,
-			f.key) {
+		if name := fmt.Sprintf("%s of message %d", f.key, f.message); f.message == last &&
+			slices.Contains(reasoningFields,
+				f.key) {
 			out.bad = append(out.bad, name)
 		} else {
 			out.fields = append(out.fields, name)

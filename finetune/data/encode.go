@@ -90,7 +90,8 @@ func (c *encoder) encode(rec *Record) (e encoded) {
 	if i := slices.IndexFunc(e.sample.IDs, func(id int32) bool { return o.Vocab > 0 && int(id) >= o.Vocab }); i >= 0 {
 		id := e.sample.IDs[i]
 		token, _ := m.Tokenizer.Token(id)
-		find(NoEmbedding, fmt.Sprintf("token %q has the id %d, the model has embeddings for the ids below %d", token, id,
+		find(NoEmbedding, fmt.Sprintf("token %q has the id %d, the model has embeddings for the ids below %d", token,
+			id,
 			o.Vocab))
 		e.bad = true
 		return e

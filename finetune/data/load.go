@@ -93,9 +93,15 @@ func (d *Dataset) read(paths []string, m Model, o *Options) error {
 		r.Records += len(b.out)
 		tokens += d.keep(b.out)
 		if need := memory(len(d.Samples), tokens); o.MaxMemory > 0 && need > o.MaxMemory {
-			return fmt.Errorf("%w: those up to line %d%s take %s, more than the %s that may be used: give fewer, or raise "+
-				"memory", ErrMemory, b.raws[len(b.raws)-1].line, prefixed(" of ", fileName(several, files[b.file])),
-				bytesize.Format(need), bytesize.Format(o.MaxMemory))
+			return fmt.Errorf(
+				"%w: those up to line %d%s take %s, more than the %s that may be used: give fewer, or raise "+
+					"memory",
+				ErrMemory,
+				b.raws[len(b.raws)-1].line,
+				prefixed(" of ", fileName(several, files[b.file])),
+				bytesize.Format(need),
+				bytesize.Format(o.MaxMemory),
+			)
 		}
 		if several {
 			f := &r.Files[b.file]

@@ -107,7 +107,8 @@ func parseRecord(raw []byte, o *Options) (rec *Record, format string, problem Pr
 	return rec, format, problem, err
 }
 
-// loneSurrogate returns the place of an escape in JSON that is half of a UTF-16 pair without the other half, -1 for none.
+// loneSurrogate returns the place of an escape in JSON that is half of a UTF-16 pair without the other half, -1 for
+// none.
 func loneSurrogate(raw []byte) int {
 	unit := func(at int) rune { // of the escape of four digits at this place, -1 for none
 		if at+6 > len(raw) || raw[at] != '\\' || raw[at+1] != 'u' {
@@ -188,8 +189,12 @@ func (f fields) preferences(format string) error {
 		_, isBool := v.(bool)
 		number := v == any(int64(0)) || v == any(int64(1)) || v == any("true") || v == any("false")
 		if v != nil && (name == "kto_tag" || format != formatText && format != "" && (isBool || number)) {
-			return fmt.Errorf("%s says whether an answer is wanted (KTO), which is not trained on: give the records whose "+
-				"%s is true, without this field", name, name)
+			return fmt.Errorf(
+				"%s says whether an answer is wanted (KTO), which is not trained on: give the records whose "+
+					"%s is true, without this field",
+				name,
+				name,
+			)
 		}
 	}
 	return nil
@@ -566,8 +571,10 @@ func (f fields) completion() (*Record, Problem, error) {
 		return nil, WrongShape, err
 	}
 	if system, _ := f.text("system"); system != "" {
-		return nil, WrongShape, errors.New("system has no place beside a prompt that is a text: write it into the prompt, " +
-			"or give messages")
+		return nil, WrongShape, errors.New(
+			"system has no place beside a prompt that is a text: write it into the prompt, " +
+				"or give messages",
+		)
 	}
 	text, err := f.text("completion")
 	if err != nil {

@@ -535,7 +535,8 @@ func inFormat(rec *Record, own string, file *string, line int, err error) (*Reco
 		*file = own
 	}
 	if own != *file {
-		return nil, Finding{Line: line, Problem: WrongShape, Detail: fmt.Sprintf("it is %s in a file of %s", own, *file)}
+		return nil, Finding{Line: line, Problem: WrongShape, Detail: fmt.Sprintf("it is %s in a file of %s", own,
+			*file)}
 	}
 	return rec, err
 }

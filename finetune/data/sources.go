@@ -86,7 +86,8 @@ func sourceFiles(paths []string) (files []string, others int, first string, err 
 				return nil, 0, "", err
 			}
 			if len(files) == before {
-				return nil, 0, "", fmt.Errorf("the folder %s has no file whose name ends in %s, or these with .gz%s", path,
+				return nil, 0, "", fmt.Errorf("the folder %s has no file whose name ends in %s, or these with .gz%s",
+					path,
 					strings.Join(endings, ", "), prefixed("; it has ", first))
 			}
 		default:
@@ -132,19 +133,28 @@ func openSource(path string) (f *os.File, size int64, err error) {
 
 // magics are the starts of files that hold records in a form that is not read, and what to do.
 var magics = []struct{ start, name, do string }{
-	{"PAR1", "a Parquet file", `convert it: python -c "import pandas; pandas.read_parquet('FILE').to_json('FILE.jsonl', ` +
-		`orient='records', lines=True)"`},
+	{
+		"PAR1",
+		"a Parquet file",
+		`convert it: python -c "import pandas; pandas.read_parquet('FILE').to_json('FILE.jsonl', ` +
+			`orient='records', lines=True)"`,
+	},
 	{"ARROW1", "an Arrow file", "save it as JSON Lines, with to_json of the library datasets"},
 	{"\xff\xff\xff\xff", "an Arrow stream", "save it as JSON Lines, with to_json of the library datasets"},
 	{"PK\x03\x04", "a zip archive", "unpack it"},
-	{"\x28\xb5\x2f\xfd", "compressed with zstd", "unpack it (zstd -d), or pipe it: zstd -dc FILE | weft train --data -"},
+	{
+		"\x28\xb5\x2f\xfd",
+		"compressed with zstd",
+		"unpack it (zstd -d), or pipe it: zstd -dc FILE | weft train --data -",
+	},
 	{"BZh", "compressed with bzip2", "unpack it (bunzip2), or pipe it: bzcat FILE | weft train --data -"},
 	{"\xfd7zXZ", "compressed with xz", "unpack it (unxz), or pipe it: xzcat FILE | weft train --data -"},
 	{"SQLite format 3\x00", "an SQLite database", "export its records as JSON Lines"},
 }
 
 // decoded returns the text of src as UTF-8 without byte-order mark: src is plain or compressed with gzip, and its
-// text is UTF-8, or UTF-16 with a byte-order mark or with an ASCII character at the start, as JSON has. What is no valid
+// text is UTF-8, or UTF-16 with a byte-order mark or with an ASCII character at the start, as JSON has. What is no
+// valid
 // UTF-16 becomes invalid UTF-8. Memory does not depend on the size.
 func decoded(src io.Reader) (*bufio.Reader, error) {
 	in := bufio.NewReaderSize(src, 1<<16)
@@ -219,7 +229,8 @@ func utf16Text(in *bufio.Reader) (*bufio.Reader, error) {
 	return bufio.NewReaderSize(u, 1<<16), nil
 }
 
-// utf16Reader turns UTF-16 into UTF-8; an unpaired surrogate or half a unit becomes the byte 0xFF, which is never valid.
+// utf16Reader turns UTF-16 into UTF-8; an unpaired surrogate or half a unit becomes the byte 0xFF, which is never
+// valid.
 type utf16Reader struct {
 	in   *bufio.Reader
 	big  bool

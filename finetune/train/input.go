@@ -22,7 +22,8 @@ type Files struct {
 	Data  []string // samples: files, folders or data.Stdin; held-out ones are in Config.EvalData or a part of these
 	Out   string   // folder for the results
 	Keep  []Place  // other files and folders that Out must not be, contain or lie in
-	// Memory bounds the samples, in bytes; 0: no bound. Progress, if not nil, is called now and then while they are read.
+	// Memory bounds the samples, in bytes; 0: no bound. Progress, if not nil, is called now and then while they are
+	// read.
 	Memory   int64
 	Progress func(data.Progress)
 }
@@ -48,7 +49,8 @@ type Input struct {
 }
 
 // Read reads the samples, before any model is loaded, and holds out the evaluation samples. m is the tokenizer and the
-// template of the model. Errors: ErrConfig if the output folder is refused (CheckOutput) or eval_fraction leaves one side
+// template of the model. Errors: ErrConfig if the output folder is refused (CheckOutput) or eval_fraction leaves one
+// side
 // empty, ErrMemory, data.ErrBad, or those of opening a file.
 func Read(c Config, f Files, m data.Model) (in *Input, err error) {
 	in = &Input{Config: c, Files: f}

@@ -14,7 +14,8 @@ import (
 
 // Strings registers a flag with several values. On the command line and in a variable they are separated by commas; a
 // comma within brackets, as in the regular expression q_proj[0-9]{1,2}, or within a value in double quotes does not
-// separate. [A, B] is a list as YAML and JSON write it. In a file each item of a list is one value as it stands. The flag
+// separate. [A, B] is a list as YAML and JSON write it. In a file each item of a list is one value as it stands. The
+// flag
 // may be repeated.
 func Strings(fs *pflag.FlagSet, p *[]string, name string, def []string, usage string) {
 	*p = def
@@ -82,7 +83,8 @@ func flowList(text string) ([]string, bool) {
 		return nil, false // a class of characters of a regular expression
 	}
 	var node yaml.Node
-	if yaml.Unmarshal([]byte(text), &node) != nil || len(node.Content) != 1 || node.Content[0].Kind != yaml.SequenceNode {
+	if yaml.Unmarshal([]byte(text), &node) != nil || len(node.Content) != 1 ||
+		node.Content[0].Kind != yaml.SequenceNode {
 		return nil, false
 	}
 	out, err := scalars(node.Content[0])
