@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"weft/adapters/backup"
+	"weft/internal/interrupt"
 	"weft/internal/node"
 	"weft/internal/store"
 )
@@ -31,7 +32,7 @@ func backupCommand() *cobra.Command {
 			if out == "" {
 				return usagef("--out is empty: give a folder or a .tar file")
 			}
-			ctx, stop := untilSignal(cmd.Context())
+			ctx, stop := interrupt.Until(cmd.Context())
 			defer stop()
 			return node.WithBackupStore(ctx, c, store.OpenExisting, func(s backup.Store) error {
 				m, err := backup.Write(ctx, s, filepath.Clean(out), version)
@@ -67,7 +68,7 @@ func restoreCommand() *cobra.Command {
 			if from == "" {
 				return usagef("--from is empty: give the folder or file that weft backup wrote")
 			}
-			ctx, stop := untilSignal(cmd.Context())
+			ctx, stop := interrupt.Until(cmd.Context())
 			defer stop()
 			b, err := backup.Open(ctx, from) // before the store, which opening would create
 			if err != nil {

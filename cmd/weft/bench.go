@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"weft/internal/interrupt"
 	"weft/internal/node"
 	"weft/internal/node/bench"
 )
@@ -31,7 +32,7 @@ func benchCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			ctx, stop := untilSignal(cmd.Context())
+			ctx, stop := interrupt.Until(cmd.Context())
 			defer stop()
 			r, err := bench.Run(ctx, s, start, b, f.NumThreads())
 			if err = errors.Join(err, s.Close()); err != nil {
@@ -82,7 +83,7 @@ func benchOpsCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			ctx, stop := untilSignal(cmd.Context())
+			ctx, stop := interrupt.Until(cmd.Context())
 			defer stop()
 			r, err := ops.Run(ctx, prompt, gen, streams)
 			if err = errors.Join(err, ops.Close()); err != nil {

@@ -4,12 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"weft/internal/interrupt"
 	"weft/internal/load"
 	"weft/internal/settings"
 )
@@ -56,11 +55,8 @@ The second example is two minutes of the workload of S-LoRA over the adapters th
 			if err != nil {
 				return usagef("--goodput %v", err)
 			}
-			if err := f.openTrace(); err != nil {
-				return err
-			}
-			if err := f.readKeys(); err != nil {
-				return err
+			if err := f.ReadFiles(f.trace, f.scale, f.keyFile); err != nil {
+				return usageError{err}
 			}
 			if f.duration > 0 {
 				if f.Rate <= 0 {
@@ -71,7 +67,7 @@ The second example is two minutes of the workload of S-LoRA over the adapters th
 			if !cmd.Flags().Changed("concurrency") && (f.Rate > 0 || f.Trace != nil) {
 				f.Concurrency = 0
 			}
-			ctx, stop := untilSignal(cmd.Context())
+			ctx, stop := interrupt.Until(cmd.Context())
 			defer stop()
 			ctx, cancel := context.WithTimeout(ctx, f.timeout)
 			defer cancel()
@@ -134,33 +130,4 @@ The second example is two minutes of the workload of S-LoRA over the adapters th
 	fl.DurationVar(&f.timeout, "timeout", 10*time.Minute, "time limit of the whole run")
 	addJSONFlag(fl, &asJSON)
 	return cmd
-}
-
-func (f *serveLoad) openTrace() error {
-	if f.trace == "" {
-		return nil
-	}
-	file, err := os.Open(f.trace)
-	if err != nil {
-		return usagef("--trace: %v", err)
-	}
-	defer file.Close()
-	f.scale.MinPrompt = 8
-	if f.Trace, err = load.ReadTrace(file, f.scale, f.Requests); err != nil {
-		return usagef("--trace %s: %v", f.trace, err)
-	}
-	return nil
-}
-
-// readKeys adds the lines of --api-keys.
-func (f *serveLoad) readKeys() error {
-	if f.keyFile == "" {
-		return nil
-	}
-	text, err := os.ReadFile(f.keyFile)
-	if err != nil {
-		return usagef("--api-keys: %v", err)
-	}
-	f.Keys = append(f.Keys, strings.Fields(string(text))...)
-	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"weft/finetune/eval"
+	"weft/internal/interrupt"
 	"weft/internal/node"
 	"weft/runtime/tokenizer"
 )
@@ -51,7 +52,7 @@ func generateCommand() *cobra.Command {
 			if asJSON {
 				stream = io.Discard
 			}
-			ctx, stop := untilSignal(cmd.Context())
+			ctx, stop := interrupt.Until(cmd.Context())
 			defer stop()
 			r, err := s.Generate(ctx, stream, prompt, o)
 			err = errors.Join(err, s.Close())
@@ -109,7 +110,7 @@ func scoreCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			ctx, stop := untilSignal(cmd.Context())
+			ctx, stop := interrupt.Until(cmd.Context())
 			defer stop()
 			r, err := eval.Perplexity(ctx, eval.OnEngine(s.Engine, s.WithAdapter),
 				s.Tokenizer.Encode(string(text), tokenizer.EncodeOptions{}),

@@ -7,11 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"slices"
 	"strings"
-	"sync"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -33,43 +30,6 @@ func usagef(format string, args ...any) error { return usageError{fmt.Errorf(for
 
 func main() {
 	os.Exit(exitStatus(rootCommand().ExecuteContext(context.Background())))
-}
-
-// untilSignal returns a context that the first SIGINT or SIGTERM ends; the next one ends the process at once, with exit
-// status 1. Commands call it once they can stop in order: before that, and in those that never call it, a signal ends
-// the process. The caller calls stop, which restores that.
-func untilSignal(ctx context.Context) (_ context.Context, stop context.CancelFunc) {
-	return untilSignals(ctx, os.Interrupt, syscall.SIGTERM)
-}
-
-// untilHangup is untilSignal for work that outlives its terminal in order: SIGHUP ends the context too, unless it was
-// ignored when the process started, as under nohup. A terminal that closes may send it twice; only SIGINT and SIGTERM
-// end the process at once.
-func untilHangup(ctx context.Context) (_ context.Context, stop context.CancelFunc) {
-	if signal.Ignored(syscall.SIGHUP) {
-		return untilSignal(ctx)
-	}
-	return untilSignals(ctx, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-}
-
-func untilSignals(ctx context.Context, which ...os.Signal) (_ context.Context, stop context.CancelFunc) {
-	ctx, cancel := context.WithCancel(ctx)
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, which...)
-	go func() {
-		for s := range signals {
-			if s != syscall.SIGHUP && ctx.Err() != nil {
-				fmt.Fprintln(os.Stderr, "weft: second signal: stopping at once")
-				os.Exit(1)
-			}
-			cancel()
-		}
-	}()
-	return ctx, sync.OnceFunc(func() {
-		signal.Stop(signals)
-		close(signals)
-		cancel()
-	})
 }
 
 // maxMessage bounds an error on the terminal: a hostile file's names may be long.

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"weft/internal/interrupt"
 	"weft/internal/modelref"
 	"weft/internal/node"
 	"weft/internal/settings"
@@ -94,7 +95,7 @@ func (f *serveFlags) serve(ctx context.Context) (err error) {
 		f.Adapters = append(f.Adapters, node.NamedAdapter{Name: name, Path: dir})
 	}
 	f.Stores, f.Version, f.Log, f.Model.Log = &f.stores, version, log, log
-	ctx, stop := untilSignal(ctx)
+	ctx, stop := interrupt.Until(ctx)
 	defer stop()
 	n, err := node.Open(ctx, f.Config)
 	if err != nil && ctx.Err() != nil {

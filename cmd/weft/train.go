@@ -7,8 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"os/signal"
-	"path/filepath"
-	"regexp"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -20,6 +18,7 @@ import (
 
 	"weft/finetune/data"
 	"weft/finetune/train"
+	"weft/internal/interrupt"
 	"weft/internal/modelref"
 	"weft/internal/node"
 	"weft/internal/settings"
@@ -91,19 +90,12 @@ func trainCommand() *cobra.Command {
 	return cmd
 }
 
-// archive matches names of files that a user may expect a run to write.
-var archive = regexp.MustCompile(
-	`(?i)\.(tar|tgz|gz|bz2|xz|zst|zip|7z|safetensors|gguf|bin|pt|pth|ckpt|json|jsonl|ya?ml)$`)
-
 func (f *trainFlags) run(cmd *cobra.Command) (err error) {
 	switch {
 	case len(f.Data) == 0 || slices.Contains(f.Data, ""):
 		return usagef("--data is empty: give a file of samples")
 	case f.Out == "":
 		return usagef("--out is empty: give an output folder")
-	case f.Out == "-" || archive.MatchString(filepath.Base(f.Out)):
-		return usagef("--out %s: a run writes a folder, no stream, file or archive: give a folder such as runs/NAME; "+
-			"the adapter will be in its folder adapter", f.Out)
 	case f.Listen != "" && !node.Loopback(f.Listen):
 		return usagef("--listen %s: give a loopback address, e.g. 127.0.0.1:8000", f.Listen)
 	case f.Listen != "" && f.Init == "random":
@@ -111,7 +103,7 @@ func (f *trainFlags) run(cmd *cobra.Command) (err error) {
 	case f.model.Threads < 0 || f.model.Threads > 1024:
 		return usagef("--threads %d: give 0 to 1024", f.model.Threads)
 	}
-	if err := f.Config.Validate(); err != nil {
+	if err := errors.Join(train.CheckOutputName(f.Out), f.Config.Validate()); err != nil {
 		return usageError{err}
 	}
 	if idle := settings.WithoutEffect(cmd.Flags()); len(idle) > 0 {
@@ -119,7 +111,7 @@ func (f *trainFlags) run(cmd *cobra.Command) (err error) {
 			", "))
 	}
 	f.model.Load4Bit = weights.Load4Bit{On: f.LoadIn4Bit, Type: f.QuantType, Double: f.DoubleQuant}
-	ctx, stop := untilHangup(cmd.Context())
+	ctx, stop := interrupt.UntilHangup(cmd.Context())
 	defer stop()
 	signal.Ignore(syscall.SIGPIPE) // a log that no program reads any more ends no run
 	bar := train.NewProgress(cmd.ErrOrStderr(), f.LoggingSteps)
@@ -131,14 +123,14 @@ func (f *trainFlags) run(cmd *cobra.Command) (err error) {
 		f.model.Memory = byteSize(node.AvailableMemory())
 	}
 	before := debug.SetGCPercent(25) // the samples are large and stay
-	in, err := unlessEnded(ctx, "reading the data",
+	in, err := interrupt.Call(ctx, "reading the data",
 		func() (*train.Input, error) { return f.read(cmd.ErrOrStderr()) })
 	debug.SetGCPercent(before)
 	if err != nil {
 		return err
 	}
 	f.model.Memory = max(1, f.model.Memory-byteSize(in.SampleBytes()))
-	describe(in, cmd.ErrOrStderr(), log)
+	in.Describe(cmd.ErrOrStderr(), log)
 	t, err := f.open(ctx, in, log)
 	if err != nil {
 		return err
@@ -156,27 +148,6 @@ func (f *trainFlags) run(cmd *cobra.Command) (err error) {
 	return nil
 }
 
-// unlessEnded returns what work returns, or an error if ctx ends first: the work is then abandoned, for the process
-// ends.
-func unlessEnded[T any](ctx context.Context, what string, work func() (T, error)) (T, error) {
-	type result struct {
-		v   T
-		err error
-	}
-	done := make(chan result, 1)
-	go func() {
-		v, err := work()
-		done <- result{v, err}
-	}()
-	select {
-	case r := <-done:
-		return r.v, r.err
-	case <-ctx.Done():
-		var none T
-		return none, fmt.Errorf("interrupted while %s: no step was made", what)
-	}
-}
-
 // read reads the data, before the model is loaded: an error in it is reported at once.
 func (f *trainFlags) read(terminal io.Writer) (*train.Input, error) {
 	path, name, err := modelref.Resolve(f.model.Ref)
@@ -188,7 +159,7 @@ func (f *trainFlags) read(terminal io.Writer) (*train.Input, error) {
 		return nil, err
 	}
 	files := train.Files{Model: path, Ref: name, Data: f.Data, Out: f.Out, Memory: int64(f.model.Memory),
-		Progress: reading(terminal, time.Now)}
+		Progress: train.Reading(terminal, time.Now)}
 	if f.Listen != "" {
 		dir, err := f.stores.Directory()
 		if err == nil {
@@ -198,50 +169,13 @@ func (f *trainFlags) read(terminal io.Writer) (*train.Input, error) {
 	return train.Read(f.Config, files, data.Model{Tokenizer: tok, Template: template})
 }
 
-// sayEvery is how often the reading of the data says how far it is.
-const sayEvery = 3 * time.Second
-
-// reading prints how far the reading is, unless it is short.
-func reading(terminal io.Writer, now func() time.Time) func(data.Progress) {
-	last := now()
-	return func(p data.Progress) {
-		if now().Sub(last) < sayEvery {
-			return
-		}
-		last = now()
-		of := ""
-		if p.Size > 0 {
-			of = fmt.Sprintf(" of %d", p.Size>>20)
-		}
-		fmt.Fprintf(terminal, "reading %s: %d records, %d%s MiB\n", p.Path, p.Records, p.Bytes>>20, of)
-	}
-}
-
-// describe prints what was read.
-func describe(in *train.Input, terminal io.Writer, log *slog.Logger) {
-	fmt.Fprintln(terminal, in.Train.Report.String())
-	if in.HeldOut == nil {
-		return
-	}
-	if in.Config.EvalData == "" {
-		fmt.Fprintf(terminal, "held out: %d samples; %d remain for training\n", len(in.HeldOut.Samples),
-			len(in.Train.Samples))
-		return
-	}
-	fmt.Fprintln(terminal, in.HeldOut.Report.String())
-	if n := in.Repeated(); n > 0 {
-		log.Warn("some held-out samples are training samples too: the evaluation loss does not show how well the "+
-			"model generalizes", "samples", n, "of", len(in.HeldOut.Samples))
-	}
-}
-
 // open loads the model, with a server over it where --listen is given.
 func (f *trainFlags) open(ctx context.Context, in *train.Input, log *slog.Logger) (*node.Trainee, error) {
 	if err := in.CheckMemory(int64(f.model.Memory)); err != nil {
 		return nil, err
 	}
 	if f.Listen == "" {
-		return unlessEnded(ctx, "loading the model",
+		return interrupt.Call(ctx, "loading the model",
 			func() (*node.Trainee, error) { return node.OpenTrainee(in, f.model) })
 	}
 	c, m := f.server, node.DefaultModelConfig()
@@ -256,7 +190,7 @@ func (f *trainFlags) open(ctx context.Context, in *train.Input, log *slog.Logger
 func (f *trainFlags) train(ctx context.Context, in *train.Input, t *node.Trainee,
 	bar *train.Progress) (*train.Report, error) {
 	log := bar.Log
-	j, err := unlessEnded(ctx, "reading the model",
+	j, err := interrupt.Call(ctx, "reading the model",
 		func() (*train.Job, error) { return in.Job(t.Model.Frozen(), t.Device) })
 	if err != nil {
 		return nil, err

@@ -150,25 +150,12 @@ func addPrecisionFlags(fs *pflag.FlagSet, c *train.Config) {
 
 func addCheckpointFlags(fs *pflag.FlagSet, c *train.Config) {
 	defer settings.Topic(fs, topicOutput)()
-	fs.IntVar(
-		&c.SaveSteps,
-		"save-steps",
-		c.SaveSteps,
-		"steps between checkpoints, of which the last one is at the end; 0 saves none",
-	)
+	fs.IntVar(&c.SaveSteps, "save-steps", c.SaveSteps,
+		"steps between checkpoints, of which the last one is at the end; 0 saves none")
 	fs.IntVar(&c.SaveLimit, "save-total-limit", c.SaveLimit, "checkpoints to keep")
-	fs.BoolVar(
-		&c.Resume,
-		"resume",
-		c.Resume,
-		"continue from the newest checkpoint in the output folder; with more num-train-epochs or max-steps, also "+
-			"a finished run",
-	)
-	fs.BoolVar(
-		&c.Overwrite,
-		"overwrite-output-dir",
-		c.Overwrite,
-		"delete the output of an earlier run in the folder; other files are never deleted",
-	)
+	fs.BoolVar(&c.Resume, "resume", c.Resume, "continue from the newest checkpoint in the output folder; with more "+
+		"num-train-epochs or max-steps, also a finished run")
+	fs.BoolVar(&c.Overwrite, "overwrite-output-dir", c.Overwrite,
+		"delete the output of an earlier run in the folder; other files are never deleted")
 	fs.IntVar(&c.LoggingSteps, "logging-steps", c.LoggingSteps, "steps between log lines")
 }

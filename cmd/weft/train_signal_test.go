@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -82,25 +81,6 @@ func TestTrainUnderNohup(t *testing.T) {
 	p.signal(syscall.SIGTERM)
 	if status := p.wait(time.Minute); status != 1 {
 		t.Errorf("exit status %d", status)
-	}
-}
-
-func TestUnlessEnded(t *testing.T) {
-	ctx, cancel := context.WithCancel(t.Context())
-	if v, err := unlessEnded(ctx, "counting", func() (int, error) { return 7, nil }); v != 7 || err != nil {
-		t.Error(v, err)
-	}
-	failed := errors.New("failed")
-	if _, err := unlessEnded(ctx, "counting", func() (int, error) { return 0, failed }); !errors.Is(err, failed) {
-		t.Error(err)
-	}
-	_, err := unlessEnded(ctx, "counting", func() (int, error) {
-		cancel()
-		<-t.Context().Done() // work that does not end by itself
-		return 0, nil
-	})
-	if err == nil || !strings.Contains(err.Error(), "interrupted while counting") {
-		t.Error(err)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -198,6 +199,19 @@ func (c *contents) has(names ...string) bool {
 
 // Place is a file or folder that a run reads, under its name in messages.
 type Place struct{ What, Path string }
+
+// archive matches names of files that a user may expect a run to write.
+var archive = regexp.MustCompile(
+	`(?i)\.(tar|tgz|gz|bz2|xz|zst|zip|7z|safetensors|gguf|bin|pt|pth|ckpt|json|jsonl|ya?ml)$`)
+
+// CheckOutputName refuses names that mean a stream or a file: a run writes a folder.
+func CheckOutputName(out string) error {
+	if out == "-" || archive.MatchString(filepath.Base(out)) {
+		return fmt.Errorf("--out %s: a run writes a folder, no stream, file or archive: give a folder such as "+
+			"runs/NAME; the adapter will be in its folder adapter", out)
+	}
+	return nil
+}
 
 // CheckOutput refuses, with ErrConfig and the reason, an output folder in which a run would replace or remove what no
 // run of weft made: one that is, contains or lies in a place that the run reads, or that has files of others. It

@@ -5,6 +5,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -141,6 +143,24 @@ func (in *Input) Repeated() int {
 		return 0
 	}
 	return data.Common(in.Train.Samples, in.HeldOut.Samples)
+}
+
+// Describe prints to w what was read.
+func (in *Input) Describe(w io.Writer, log *slog.Logger) {
+	fmt.Fprintln(w, in.Train.Report.String())
+	if in.HeldOut == nil {
+		return
+	}
+	if in.Config.EvalData == "" {
+		fmt.Fprintf(w, "held out: %d samples; %d remain for training\n", len(in.HeldOut.Samples),
+			len(in.Train.Samples))
+		return
+	}
+	fmt.Fprintln(w, in.HeldOut.Report.String())
+	if n := in.Repeated(); n > 0 {
+		log.Warn("some held-out samples are training samples too: the evaluation loss does not show how well the "+
+			"model generalizes", "samples", n, "of", len(in.HeldOut.Samples))
+	}
 }
 
 // CheckMemory refuses with ErrMemory a run that cannot fit in limit bytes, from the model's configuration and the size

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"weft/finetune/data"
 	"weft/internal/bytesize"
 	"weft/internal/terminal"
 )
@@ -132,4 +133,23 @@ func thousands(n int64) string {
 		s = s[:i] + "," + s[i:]
 	}
 	return s
+}
+
+// sayEvery is how often the reading of the data says how far it is.
+const sayEvery = 3 * time.Second
+
+// Reading returns a Files.Progress that prints to w how far the reading is, unless it is short.
+func Reading(w io.Writer, now func() time.Time) func(data.Progress) {
+	last := now()
+	return func(p data.Progress) {
+		if now().Sub(last) < sayEvery {
+			return
+		}
+		last = now()
+		of := ""
+		if p.Size > 0 {
+			of = fmt.Sprintf(" of %d", p.Size>>20)
+		}
+		fmt.Fprintf(w, "reading %s: %d records, %d%s MiB\n", p.Path, p.Records, p.Bytes>>20, of)
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -15,6 +16,29 @@ type Scaling struct {
 	Prompt, Gen, Speed   float64
 	MinPrompt, MaxPrompt int
 	MaxGen               int
+}
+
+// ReadFiles reads the trace, scaled, and adds the keys of a file with one a line; "" reads nothing.
+func (c *Config) ReadFiles(trace string, s Scaling, keys string) error {
+	if trace != "" {
+		file, err := os.Open(trace)
+		if err != nil {
+			return fmt.Errorf("--trace: %w", err)
+		}
+		defer file.Close()
+		s.MinPrompt = 8
+		if c.Trace, err = ReadTrace(file, s, c.Requests); err != nil {
+			return fmt.Errorf("--trace %s: %w", trace, err)
+		}
+	}
+	if keys != "" {
+		text, err := os.ReadFile(keys)
+		if err != nil {
+			return fmt.Errorf("--api-keys: %w", err)
+		}
+		c.Keys = append(c.Keys, strings.Fields(string(text))...)
+	}
+	return nil
 }
 
 // ReadTrace reads the Azure LLM inference traces (2023): CSV with the columns TIMESTAMP, ContextTokens,

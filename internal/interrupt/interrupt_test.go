@@ -1,4 +1,4 @@
-package main
+package interrupt
 
 import (
 	"bufio"
@@ -18,9 +18,9 @@ import (
 const actAsCommand = "WEFT_TEST_STOPS"
 
 func stoppingCommand(how string) {
-	begin := untilSignal
+	begin := Until
 	if how == "hangup" {
-		begin = untilHangup
+		begin = UntilHangup
 	}
 	ctx, stop := begin(context.Background())
 	fmt.Println("running")
@@ -33,9 +33,9 @@ func stoppingCommand(how string) {
 	os.Exit(0)
 }
 
-// TestUntilSignal: the first signal, SIGINT or SIGTERM, lets a command stop in order; the second one ends it with exit
+// TestUntil: the first signal, SIGINT or SIGTERM, lets a command stop in order; the second one ends it with exit
 // status 1.
-func TestUntilSignal(t *testing.T) {
+func TestUntil(t *testing.T) {
 	if how := os.Getenv(actAsCommand); how != "" {
 		stoppingCommand(how)
 	}
@@ -51,7 +51,7 @@ func TestUntilSignal(t *testing.T) {
 		{"hangup", []os.Signal{syscall.SIGHUP}, 0},
 		{"hangup", []os.Signal{syscall.SIGTERM}, 0},
 	} {
-		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestUntilSignal$")
+		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestUntil$")
 		cmd.Env = append(os.Environ(), actAsCommand+"="+c.how)
 		var stderr strings.Builder
 		cmd.Stderr = &stderr
@@ -84,5 +84,24 @@ func TestUntilSignal(t *testing.T) {
 			strings.Contains(stderr.String(), "second signal") != (c.status == 1) {
 			t.Errorf("%+v: exit status %d, %q", c, status, stderr.String())
 		}
+	}
+}
+
+func TestCall(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	if v, err := Call(ctx, "counting", func() (int, error) { return 7, nil }); v != 7 || err != nil {
+		t.Error(v, err)
+	}
+	failed := errors.New("failed")
+	if _, err := Call(ctx, "counting", func() (int, error) { return 0, failed }); !errors.Is(err, failed) {
+		t.Error(err)
+	}
+	_, err := Call(ctx, "counting", func() (int, error) {
+		cancel()
+		<-t.Context().Done() // work that does not end by itself
+		return 0, nil
+	})
+	if err == nil || !strings.Contains(err.Error(), "interrupted while counting") {
+		t.Error(err)
 	}
 }
