@@ -144,3 +144,9 @@ func settingUsage(err error) error {
 	}
 	return err
 }
+
+// addLogFlag adds --log-level, which every command that logs has.
+func addLogFlag(fs *pflag.FlagSet, l *settings.LogLevel) {
+	defer settings.Topic(fs, topicLog)()
+	fs.Var(l, "log-level", "lowest level that is logged: debug (health checks too), info, warn or error")
+}

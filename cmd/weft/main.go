@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -111,16 +110,8 @@ func rootCommand() *cobra.Command {
 		},
 	})
 	countUsage(root.Commands())
-	takeYesNo(root)
+	settings.TakeYesNo(root)
 	return root
-}
-
-// takeYesNo lets the boolean flags of c and of the commands below it take yes and no.
-func takeYesNo(c *cobra.Command) {
-	settings.AcceptYesNo(c.Flags())
-	for _, sub := range c.Commands() {
-		takeYesNo(sub)
-	}
 }
 
 // noSuchCommand refuses words where the name of a command below cmd is expected.
@@ -139,39 +130,6 @@ func noSuchCommand(cmd *cobra.Command, words []string) error {
 	return usagef("unknown command %q%s%s", words[0], of, hint)
 }
 
-// wrongArguments says which arguments a command takes and which were given.
-func wrongArguments(cmd *cobra.Command, args []string) error {
-	_, takes, _ := strings.Cut(cmd.Use, " ")
-	takes, _, _ = strings.Cut(takes, "--") // what follows are flags
-	takes, _, _ = strings.Cut(takes, "[--")
-	takes = strings.TrimSpace(takes)
-	given := "none is given"
-	if len(args) > 0 {
-		quoted := make([]string, len(args))
-		for i, a := range args {
-			quoted[i] = fmt.Sprintf("%q", a)
-		}
-		given = strings.Join(quoted, " ") + " are given"
-		if len(args) == 1 {
-			given = quoted[0] + " is given"
-		}
-	}
-	hint := ""
-	word := func(s string) bool {
-		return slices.Contains([]string{"true", "false", "yes", "no"}, strings.ToLower(s))
-	}
-	switch {
-	case len(args) > 0 && !slices.ContainsFunc(args, func(s string) bool { return !word(s) }):
-		hint = "; a flag that is on or off is written --FLAG=" + args[0]
-	case cmd.Name() == "train":
-		hint = "; several files of samples: --data FILE --data FILE"
-	}
-	if takes == "" {
-		return usagef("`%s` takes no arguments, %s%s", cmd.CommandPath(), given, hint)
-	}
-	return usagef("`%s` takes the arguments %s, %s", cmd.CommandPath(), takes, given)
-}
-
 // countUsage makes wrong arguments and refused settings of the commands and of those below them usage errors.
 func countUsage(commands []*cobra.Command) {
 	for _, c := range commands {
@@ -179,7 +137,7 @@ func countUsage(commands []*cobra.Command) {
 			c.Args = func(cmd *cobra.Command, args []string) error {
 				err := inner(cmd, args)
 				if u := (usageError{}); err != nil && !errors.As(err, &u) {
-					err = wrongArguments(cmd, args)
+					err = usageError{settings.WrongArguments(cmd, args)}
 				}
 				return err
 			}

@@ -24,7 +24,7 @@ type serveFlags struct {
 	adapters  []string // NAME=DIR
 	keyFile   string
 	logFormat string
-	logLevel  logLevel
+	logLevel  settings.LogLevel
 }
 
 func serveCommand() *cobra.Command {
@@ -49,7 +49,7 @@ func serveCommand() *cobra.Command {
 	f.addAdapterFlags(fs)
 	addCacheFlags(fs, &f.Config)
 	addStoreFlags(fs, &f.stores, "data")
-	f.logLevel.register(fs)
+	addLogFlag(fs, &f.logLevel)
 	defer settings.Topic(fs, topicLog)()
 	fs.StringVar(&f.logFormat, "log-format", "text", "`format` of log lines on standard error: text or json")
 	return cmd
@@ -78,9 +78,9 @@ func (f *serveFlags) addAdapterFlags(fs *pflag.FlagSet) {
 
 // serve runs until a signal; it returns nil after a clean drain.
 func (f *serveFlags) serve(ctx context.Context) (err error) {
-	log, err := f.logLevel.logger(os.Stderr, f.logFormat)
+	log, err := f.logLevel.Logger(os.Stderr, f.logFormat)
 	if err != nil {
-		return err
+		return usageError{err}
 	}
 	if f.keyFile != "" {
 		if f.Keys, err = tenant.ReadKeys(f.keyFile); err != nil {

@@ -22,6 +22,7 @@ import (
 	"weft/internal/modelref"
 	"weft/internal/node"
 	"weft/internal/settings"
+	"weft/internal/settings/trainers"
 	"weft/runtime/weights"
 )
 
@@ -35,7 +36,7 @@ type trainFlags struct {
 	Out      string
 	Listen   string
 	asJSON   bool
-	logLevel logLevel
+	logLevel settings.LogLevel
 }
 
 func trainCommand() *cobra.Command {
@@ -81,11 +82,11 @@ func trainCommand() *cobra.Command {
 	fs.Var(&f.model.Memory, "memory",
 		"budget for samples, weights, activations, parameters and optimizer state together; 0 uses the free memory")
 	memory()
-	f.logLevel.register(fs)
+	addLogFlag(fs, &f.logLevel)
 	addStoreFlags(fs, &f.stores, "data-dir")
 	addCacheFlags(fs, &f.server)
 	addGenerationFlag(fs, &f.model)
-	addOtherNames(fs)
+	trainers.Add(fs)
 	settings.AcceptNames(fs)
 	return cmd
 }
@@ -115,9 +116,9 @@ func (f *trainFlags) run(cmd *cobra.Command) (err error) {
 	defer stop()
 	signal.Ignore(syscall.SIGPIPE) // a log that no program reads any more ends no run
 	bar := train.NewProgress(cmd.ErrOrStderr(), f.LoggingSteps)
-	log, err := f.logLevel.logger(bar, "text")
+	log, err := f.logLevel.Logger(bar, "text")
 	if err != nil {
-		return err
+		return usageError{err}
 	}
 	if f.model.Memory == 0 {
 		f.model.Memory = byteSize(node.AvailableMemory())

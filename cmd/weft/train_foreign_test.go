@@ -11,6 +11,7 @@ import (
 
 	"weft/finetune/train"
 	"weft/internal/settings"
+	"weft/internal/settings/trainers"
 )
 
 // The fields of transformers 5.23's TrainingArguments and of PEFT 0.21's LoraConfig.
@@ -151,7 +152,7 @@ func TestFieldsOfTransformers(t *testing.T) {
 // The table names settings that there are, with values that they take.
 func TestForeignTable(t *testing.T) {
 	flags := trainCommand().Flags()
-	for _, f := range foreignSettings {
+	for _, f := range trainers.Foreign {
 		if f.Say == "" != f.Any {
 			t.Errorf("%v: answer %q", f.Names, f.Say)
 		}
@@ -163,12 +164,12 @@ func TestForeignTable(t *testing.T) {
 			}
 		}
 	}
-	for flag := range otherNames {
+	for flag := range trainers.Names {
 		if flags.Lookup(flag) == nil {
 			t.Errorf("%s is no setting", flag)
 		}
 	}
-	for flag := range otherWords {
+	for flag := range trainers.Words {
 		if flags.Lookup(flag) == nil {
 			t.Errorf("%s is no setting", flag)
 		}

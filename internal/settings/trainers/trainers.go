@@ -1,4 +1,5 @@
-package main
+// Package trainers has what other training programs call the settings of weft train, and their settings that weft has not.
+package trainers
 
 import (
 	"github.com/spf13/pflag"
@@ -6,8 +7,8 @@ import (
 	"weft/internal/settings"
 )
 
-// otherNames are what transformers' and TRL's tutorials, unsloth, Axolotl and LLaMA-Factory call weft's settings.
-var otherNames = map[string][]string{
+// Names are what transformers' and TRL's tutorials, unsloth, Axolotl and LLaMA-Factory call weft's settings.
+var Names = map[string][]string{
 	"out":           {"output-dir"},
 	"model":         {"model-name-or-path", "model-name", "base-model", "base-model-name-or-path"},
 	"data":          {"train-file", "train-data", "data-path", "dataset-path"},
@@ -32,9 +33,9 @@ var otherNames = map[string][]string{
 	"seed":                        {"random-state"},
 }
 
-// otherWords are values of weft's settings under other names; those of optim name one algorithm in several
+// Words are values of weft's settings under other names; those of optim name one algorithm in several
 // implementations.
-var otherWords = map[string]map[string]string{
+var Words = map[string]map[string]string{
 	"optim": {"adamw_torch": "adamw", "adamw_torch_fused": "adamw", "adamw_hf": "adamw", "adamw_apex_fused": "adamw",
 		"paged_adamw": "adamw", "paged_adamw_32bit": "adamw", "adamw_bnb_8bit": "adamw_8bit",
 		"paged_adamw_8bit": "adamw_8bit"},
@@ -52,9 +53,9 @@ var (
 	both = map[string]string{"true": "", "false": ""}
 )
 
-// foreignSettings are settings of other programs that weft has under no name: taken where they ask for what weft does,
+// Foreign are settings of other programs that weft has under no name: taken where they ask for what weft does,
 // or for what changes no result; otherwise the answer says what to write.
-var foreignSettings = []settings.Foreign{
+var Foreign = []settings.Foreign{
 	// data
 	{Names: []string{"assistant-only-loss"}, Take: map[string]string{"true": "train-on=assistant",
 		"false": "train-on=all"},
@@ -193,11 +194,11 @@ var foreignSettings = []settings.Foreign{
 		"fp16-full-eval"}, Take: both, Any: true},
 }
 
-// addOtherNames lets weft train take settings as tutorials of other programs write them.
-func addOtherNames(fs *pflag.FlagSet) {
-	settings.RenamedAll(fs, otherNames)
-	for flag, words := range otherWords {
+// Add lets weft train take settings as tutorials of other programs write them.
+func Add(fs *pflag.FlagSet) {
+	settings.RenamedAll(fs, Names)
+	for flag, words := range Words {
 		settings.Words(fs, flag, words)
 	}
-	settings.AddForeign(fs, "train", foreignSettings)
+	settings.AddForeign(fs, "train", Foreign)
 }
