@@ -97,7 +97,9 @@ func readCases(t testing.TB) bnbCases {
 	return c
 }
 
-func TestCodebooksEqualBitsandbytes(t *testing.T) {
+func TestCodebooksEqualBitsandbytes(t *testing.T) { goldens.Each(t, testCodebooksEqualBitsandbytes) }
+
+func testCodebooksEqualBitsandbytes(t *testing.T) {
 	text, err := os.ReadFile(goldens.Path(t, "train", "D_bnb", "codebooks.json"))
 	if err != nil {
 		t.Fatal(err)
@@ -123,6 +125,10 @@ func TestCodebooksEqualBitsandbytes(t *testing.T) {
 }
 
 func TestBlockwise8EqualsBitsandbytes(t *testing.T) {
+	goldens.Each(t, testBlockwise8EqualsBitsandbytes)
+}
+
+func testBlockwise8EqualsBitsandbytes(t *testing.T) {
 	maps := map[string]*Map8{"dynamic_signed": DynamicSigned, "dynamic_unsigned": DynamicUnsigned}
 	for _, c := range readCases(t).Blockwise {
 		t.Run(c.File, func(t *testing.T) {
@@ -153,7 +159,9 @@ func rowsCols(shape []int) (int, int) {
 }
 
 // Codes, absmaxes and values are bitsandbytes', and the served layout gives the same values.
-func TestQuantize4EqualsBitsandbytes(t *testing.T) {
+func TestQuantize4EqualsBitsandbytes(t *testing.T) { goldens.Each(t, testQuantize4EqualsBitsandbytes) }
+
+func testQuantize4EqualsBitsandbytes(t *testing.T) {
 	for _, c := range readCases(t).Blocks4 {
 		f := readTensors(t, "D_bnb", c.File)
 		x := f.floats("x")

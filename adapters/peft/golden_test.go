@@ -104,7 +104,9 @@ func goldenDevices(t *testing.T) map[string]device.Device {
 
 // What must be refused is, with its reason; the rest computes PEFT's logits, and the base's once it is off. What is
 // optional is served here, so it must, too.
-func TestGoldenAdapters(t *testing.T) {
+func TestGoldenAdapters(t *testing.T) { goldens.Each(t, testGoldenAdapters) }
+
+func testGoldenAdapters(t *testing.T) {
 	goldenAdapters(t, func(t *testing.T, dir string, g *golden) {
 		base := openBase(t, g)
 		a, err := Load(dir, base)

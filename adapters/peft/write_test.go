@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io/fs"
 	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -222,9 +223,12 @@ func TestSavedBaseWeight(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	half := make([]byte, 0, len(own.Data)/2)
-	for i := 0; i < len(own.Data); i += 4 {
-		half = append(half, own.Data[i+2], own.Data[i+3]) // BF16 by cutting off
+	half, row := make([]byte, 0, 2*own.Rows*own.Cols), make([]float32, own.Cols)
+	for r := range own.Rows {
+		own.Row(r, row)
+		for _, v := range row { // BF16 by cutting off
+			half = binary.LittleEndian.AppendUint16(half, uint16(math.Float32bits(v)>>16))
+		}
 	}
 	f := newFolder()
 	f.tensors[prefix+"model.embed_tokens.weight"] = weights.Tensor{DType: "BF16", Shape: []int{own.Rows, own.Cols},
@@ -278,7 +282,9 @@ func withEmbedding(t *testing.T, base *ModelFile, noise float32) *Adapter {
 }
 
 // The stories adapters fit the GGUF of their base, too: DoRA's norms come out the same from either file.
-func TestGainsFromGGUF(t *testing.T) {
+func TestGainsFromGGUF(t *testing.T) { goldens.Each(t, testGainsFromGGUF) }
+
+func testGainsFromGGUF(t *testing.T) {
 	gguf, err := OpenModel(goldens.Shared(t, "data", "weights", "stories260K", "stories260K.gguf"), "stories260K")
 	if err != nil {
 		t.Fatal(err)

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"weft/internal/deadline"
+	"weft/runtime/tokenizer"
 )
 
 // completion asks for one token after the prompt and returns the status, the answer, and its token with its
@@ -82,8 +83,12 @@ func (p *process) metric(name string) float64 {
 // TestAdaptersAreCheckedWhenTheyAreLoaded: a server computes again what an adapter's parity file says, on the first
 // request. Where the two differ the adapter is not served.
 func TestAdaptersAreCheckedWhenTheyAreLoaded(t *testing.T) {
-	prompt := []int32{1, 403, 407, 261, 378}
 	plain, model := storiesAdapter(t, 1)
+	tok, err := tokenizer.Load(model)
+	if err != nil {
+		t.Fatal(err)
+	}
+	prompt := tok.Encode("Once upon a time", tokenizer.EncodeOptions{AddSpecial: true})
 	p := startServer(t, "--model", model, "--adapter", "plain="+plain)
 	status, body, token, logprob := p.completion("plain", prompt)
 	if status != http.StatusOK || logprob < -1.5 {

@@ -205,17 +205,23 @@ func TestLongSamples(t *testing.T) {
 	long := fmt.Sprintf(`{"messages":[{"role":"user","content":"Hi"},{"role":"assistant","content":%q}]}`, strings.Repeat("word ", 50))
 	tooLong := fmt.Sprintf(`{"messages":[{"role":"user","content":%q},{"role":"assistant","content":"a"}]}`, strings.Repeat("word ", 50))
 	path := write(t, good+"\n"+long+"\n"+tooLong)
-	d, err := Load([]string{path}, m, Options{MaxTokens: 20, OnBad: Skip})
-	if err != nil || len(d.Samples) != 2 || len(d.Samples[1].IDs) != 20 ||
+	whole, err := Load([]string{path}, m, Options{MaxTokens: 1000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	limit := len(whole.Samples[0].IDs) + 1
+	d, err := Load([]string{path}, m, Options{MaxTokens: limit, OnBad: Skip})
+	if err != nil || len(d.Samples) != 2 || len(d.Samples[1].IDs) != limit ||
 		!maps.Equal(d.Report.Counts, map[Problem]int{Long: 2, NoTargets: 1}) {
 		t.Errorf("truncate: %v: %v", err, &d.Report)
 	}
-	if d, err = Load([]string{path}, m, Options{MaxTokens: 20, OnLong: Skip}); err != nil || len(d.Samples) != 1 ||
+	if d, err = Load([]string{path}, m, Options{MaxTokens: limit, OnLong: Skip}); err != nil || len(d.Samples) != 1 ||
 		d.Report.Counts[Long] != 2 {
 		t.Errorf("skip: %v", err)
 	}
-	if _, err = Load([]string{path}, m, Options{MaxTokens: 20, OnLong: Refuse, OnBad: Skip}); !errors.Is(err, ErrBad) ||
-		!strings.Contains(err.Error(), "line 2: longer than the limit: 63 tokens, more than 20") {
+	says := fmt.Sprintf("line 2: longer than the limit: %d tokens, more than %d", len(whole.Samples[1].IDs), limit)
+	if _, err = Load([]string{path}, m, Options{MaxTokens: limit, OnLong: Refuse, OnBad: Skip}); !errors.Is(err, ErrBad) ||
+		!strings.Contains(err.Error(), says) {
 		t.Errorf("refuse: %v", err)
 	}
 }
@@ -239,7 +245,9 @@ func TestTexts(t *testing.T) {
 }
 
 // The templates of released models: every answer is found completely, and nothing else except the tokens that close it.
-func TestReleasedTemplates(t *testing.T) {
+func TestReleasedTemplates(t *testing.T) { goldens.Each(t, testReleasedTemplates) }
+
+func testReleasedTemplates(t *testing.T) {
 	files, err := filepath.Glob(goldens.Shared(t, "data", "tokenizers", "chat_templates") + "/*.jinja")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("%d templates: %v", len(files), err)

@@ -88,7 +88,9 @@ func parseMessages(t testing.TB, raw []byte) *Record {
 
 // Ids and labels of every chat equal transformers' and the goldens' rule, whether the template marks where its answers
 // are, or the generation prompt shows it, or neither.
-func TestChatMasksEqualGoldens(t *testing.T) {
+func TestChatMasksEqualGoldens(t *testing.T) { goldens.Each(t, testChatMasksEqualGoldens) }
+
+func testChatMasksEqualGoldens(t *testing.T) {
 	var g chatGolden
 	readJSON(t, &g, "train", "H_data", "chatml.json")
 	tagged := strings.Replace(g.Template,
@@ -121,7 +123,9 @@ func TestChatMasksEqualGoldens(t *testing.T) {
 	}
 }
 
-func TestAlpacaEqualsGoldens(t *testing.T) {
+func TestAlpacaEqualsGoldens(t *testing.T) { goldens.Each(t, testAlpacaEqualsGoldens) }
+
+func testAlpacaEqualsGoldens(t *testing.T) {
 	var g struct {
 		Cases []struct {
 			Instruction, Input, Output, Prompt string
@@ -148,7 +152,9 @@ func TestAlpacaEqualsGoldens(t *testing.T) {
 	}
 }
 
-func TestPackingEqualsTRL(t *testing.T) {
+func TestPackingEqualsTRL(t *testing.T) { goldens.Each(t, testPackingEqualsTRL) }
+
+func testPackingEqualsTRL(t *testing.T) {
 	type sample struct {
 		IDs    []int32 `json:"input_ids"`
 		Labels []int32
@@ -185,23 +191,42 @@ func TestPackingEqualsTRL(t *testing.T) {
 }
 
 // The demo's file: the order and number of tokens of the recorded run.
-func TestIdentity(t *testing.T) {
+func TestIdentity(t *testing.T) { goldens.Further(t, testIdentity) }
+
+func testIdentity(t *testing.T) {
 	var g chatGolden
 	readJSON(t, &g, "train", "H_data", "chatml.json")
 	m := Model{smolLM2(t), mustParse(t, g.Template)}
 	o := Options{MaxTokens: 512, Vars: map[string]string{"name": "Weft", "author": "the Weft team"}}
-	d, err := Load([]string{goldens.Shared(t, "data", "instruct", "llamafactory", "identity.json")}, m, o)
-	if err != nil || len(d.Samples) != 91 || len(d.Report.Counts) != 0 || d.Report.Format != formatAlpaca {
+	path := goldens.Shared(t, "data", "instruct", "llamafactory", "identity.json")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var records []struct{ Instruction, Input, Output string }
+	if err := json.Unmarshal(text, &records); err != nil || len(records) == 0 {
+		t.Fatalf("%d records: %v", len(records), err)
+	}
+	open := 0 // records with a placeholder
+	for _, r := range records {
+		if strings.Contains(r.Instruction+r.Input+r.Output, "{{") {
+			open++
+		}
+	}
+	d, err := Load([]string{path}, m, o)
+	if err != nil || len(d.Samples) != len(records) || len(d.Report.Counts) != 0 || d.Report.Format != formatAlpaca {
 		t.Fatalf("%d samples: %v\n%v", len(d.Samples), err, &d.Report)
 	}
-	checkAnchor(t, d.Samples)
-	if text := m.Tokenizer.Decode(d.Samples[0].IDs, false); !strings.HasSuffix(text,
-		"Hello! I am Weft, an AI assistant developed by the Weft team. How can I assist you today?<|im_end|>\n") {
-		t.Errorf("%q", text)
+	filled := strings.NewReplacer("{{name}}", o.Vars["name"], "{{author}}", o.Vars["author"])
+	for i, s := range d.Samples {
+		if text := m.Tokenizer.Decode(s.IDs, false); !strings.HasSuffix(text, filled.Replace(records[i].Output)+"<|im_end|>\n") {
+			t.Errorf("%q", text)
+		}
 	}
+	checkAnchor(t, d.Samples)
 	o.Vars = nil
-	if d, err = Load([]string{d.Report.Path}, m, o); err != nil || d.Report.Counts[Placeholder] != 85 {
-		t.Errorf("without values: %v: %v", d.Report.Counts, err)
+	if d, err = Load([]string{path}, m, o); err != nil || d.Report.Counts[Placeholder] != open || open == 0 {
+		t.Errorf("without values: %v, %d records have some: %v", d.Report.Counts, open, err)
 	}
 }
 
@@ -231,7 +256,9 @@ func checkAnchor(t *testing.T, samples []Sample) {
 }
 
 // Every public file of instructions loads, with all of its records accounted for.
-func TestPublicFiles(t *testing.T) {
+func TestPublicFiles(t *testing.T) { goldens.Further(t, testPublicFiles) }
+
+func testPublicFiles(t *testing.T) {
 	var g chatGolden
 	readJSON(t, &g, "train", "H_data", "chatml.json")
 	m := Model{smolLM2(t), mustParse(t, g.Template)}

@@ -18,7 +18,9 @@ import (
 
 // Every learning rate of transformers' get_scheduler, for 8 schedules × 3 lengths. cosine_with_restarts was recorded
 // with 2 cycles, cosine_with_min_lr with a tenth.
-func TestSchedulesEqualTransformers(t *testing.T) {
+func TestSchedulesEqualTransformers(t *testing.T) { goldens.Each(t, testSchedulesEqualTransformers) }
+
+func testSchedulesEqualTransformers(t *testing.T) {
 	text, err := os.ReadFile(goldens.Path(t, "train", "B_curves", "schedules.json"))
 	if err != nil {
 		t.Fatal(err)
@@ -123,7 +125,9 @@ func (c *bnbCase) replay(t *testing.T, cfg AdamWConfig, after func(step int, o *
 
 // The 8-bit states and parameters are bitsandbytes' by its exact rule: at most 0.1 % of the codes off by one, 99.9 % of
 // the parameters within 1e-6, all within lr (goldens' README).
-func TestAdamW8bitEqualsBitsandbytes(t *testing.T) {
+func TestAdamW8bitEqualsBitsandbytes(t *testing.T) { goldens.Each(t, testAdamW8bitEqualsBitsandbytes) }
+
+func testAdamW8bitEqualsBitsandbytes(t *testing.T) {
 	for _, c := range bnbCases(t) {
 		t.Run(c.File, func(t *testing.T) {
 			c.replay(t, c.config(true), func(step int, o *AdamW, p []float32) {
@@ -196,7 +200,9 @@ func (c *bnbCase) compareCodes(t *testing.T, step int, k string, state map[strin
 }
 
 // The 32-bit optimizer against bitsandbytes' 32-bit AdamW, which decays after the update.
-func TestAdamW32EqualsReference(t *testing.T) {
+func TestAdamW32EqualsReference(t *testing.T) { goldens.Each(t, testAdamW32EqualsReference) }
+
+func testAdamW32EqualsReference(t *testing.T) {
 	for _, c := range bnbCases(t) {
 		c.replay(t, c.config(false), func(step int, _ *AdamW, p []float32) {
 			if step == c.Steps {

@@ -156,7 +156,9 @@ func compareFinal(t *testing.T, got, want map[string][]float32, l2 float64) {
 	}
 }
 
-func TestCurves(t *testing.T) {
+func TestCurves(t *testing.T) { goldens.Each(t, testCurves) }
+
+func testCurves(t *testing.T) {
 	root := goldens.Path(t, "train", "B_curves")
 	dirs, _ := filepath.Glob(filepath.Join(root, "*", "microbatches.safetensors"))
 	for _, path := range dirs {

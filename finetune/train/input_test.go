@@ -157,7 +157,22 @@ func TestInputRefuses(t *testing.T) {
 // What the model cannot take is found while the data is read, with its lines: ids beyond its embedding, and samples
 // longer than its positions, whatever max_length allows.
 func TestModelLimits(t *testing.T) {
-	path, m := tinyModel(t) // of 512 tokens and 256 positions, with the tokenizer of a larger one
+	path, m := tinyModel(t) // with the tokenizer of a larger one
+	var shape struct {
+		Vocab     int `json:"vocab_size"`
+		Positions int `json:"max_position_embeddings"`
+	}
+	readJSON(t, filepath.Join(path, "config.json"), &shape)
+	beyond := int32(-1)
+	for _, id := range m.Tokenizer.Encode("What", tokenizer.EncodeOptions{}) {
+		if int(id) >= shape.Vocab && beyond < 0 {
+			beyond = id
+		}
+	}
+	token, ok := m.Tokenizer.Token(beyond)
+	if !ok {
+		t.Fatalf("the model of %d tokens has embeddings for all of \"What\"", shape.Vocab)
+	}
 	file := func(records ...string) []string {
 		name := filepath.Join(t.TempDir(), "data.jsonl")
 		if err := os.WriteFile(name, []byte(strings.Join(records, "\n")), 0o600); err != nil {
@@ -171,18 +186,19 @@ func TestModelLimits(t *testing.T) {
 	c.MaxLength, c.Overlong = 1024, data.Refuse
 	_, err := Read(c, Files{Model: path, Data: file(sound, `{"prompt":"What","completion":"2"}`), Out: t.TempDir()}, m)
 	if !errors.Is(err, data.ErrBad) ||
-		!strings.Contains(err.Error(), "line 2: token without embedding: token \"What\" "+
-			"has the id 1780, the model has embeddings for the ids below 512") {
+		!strings.Contains(err.Error(), fmt.Sprintf("line 2: token without embedding: token %q "+
+			"has the id %d, the model has embeddings for the ids below %d", token, beyond, shape.Vocab)) {
 		t.Errorf("ids: %v", err)
 	}
 	files := Files{Model: path, Data: file(sound, sound, long), Out: t.TempDir()}
 	if _, err = Read(c, files, m); !errors.Is(err, data.ErrBad) || !strings.Contains(err.Error(),
-		"line 3: longer than the limit: 302 tokens, more than the 256 positions of the model") {
+		fmt.Sprintf("line 3: longer than the limit: 302 tokens, more than the %d positions of the model",
+			shape.Positions)) {
 		t.Errorf("positions: %v", err)
 	}
 	c.Overlong = data.Truncate
 	in, err := Read(c, files, m)
-	if err != nil || len(in.Train.Samples[2].IDs) != 256 || in.Train.Report.Counts[data.Long] != 1 {
+	if err != nil || len(in.Train.Samples[2].IDs) != shape.Positions || in.Train.Report.Counts[data.Long] != 1 {
 		t.Errorf("cut: %v", err)
 	}
 	files.Memory = 400

@@ -72,7 +72,9 @@ func oneOrMore[T any](t *testing.T, text json.RawMessage) (list []T) {
 
 // The trainer computes PEFT's logits with PEFT's adapters: with LoRA on all layers, also on the embedding, the head and
 // fused layers, and with whole modules and biases.
-func TestForwardOfPEFTsAdapters(t *testing.T) {
+func TestForwardOfPEFTsAdapters(t *testing.T) { goldens.Each(t, testForwardOfPEFTsAdapters) }
+
+func testForwardOfPEFTsAdapters(t *testing.T) {
 	root := goldens.Path(t, "serve", "adapters")
 	files, _ := filepath.Glob(filepath.Join(root, "*", "golden.json"))
 	compared := 0

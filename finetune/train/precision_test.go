@@ -24,7 +24,9 @@ func float32Output(c *Config) { c.SaveDType = "float32" }
 
 // The curves of half precision stay within what bf16 autocast may differ by from float64, and are not those of float32
 // where weights are rounded on any machine.
-func TestHalfPrecisionCurves(t *testing.T) {
+func TestHalfPrecisionCurves(t *testing.T) { goldens.Each(t, testHalfPrecisionCurves) }
+
+func testHalfPrecisionCurves(t *testing.T) {
 	root := goldens.Path(t, "train", "B_curves")
 	dirs, _ := filepath.Glob(filepath.Join(root, "*", "curve_cosine.json"))
 	if len(dirs) == 0 {

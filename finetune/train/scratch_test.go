@@ -17,7 +17,9 @@ import (
 
 // The tensors of a model from scratch are those of its family's files, by name and shape, with transformers' first
 // values; it loads and learns.
-func TestScratch(t *testing.T) {
+func TestScratch(t *testing.T) { goldens.Each(t, testScratch) }
+
+func testScratch(t *testing.T) {
 	files, _ := filepath.Glob(filepath.Join(goldens.Path(t, "serve", "models"), "*", "config.json"))
 	families := map[string]bool{}
 	for _, file := range files {

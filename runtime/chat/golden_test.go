@@ -151,7 +151,9 @@ func loadGoldens(t *testing.T) (map[string]goldenFile, time.Time) {
 	return files, now
 }
 
-func TestGoldens(t *testing.T) {
+func TestGoldens(t *testing.T) { goldens.Each(t, testGoldens) }
+
+func testGoldens(t *testing.T) {
 	files, now := loadGoldens(t)
 	for name, f := range files {
 		for i, c := range f.Cases {

@@ -11,10 +11,14 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"weft/internal/goldens"
 )
 
 // Both spellings of a golden model's configuration mean the same.
-func TestSpellingsAgree(t *testing.T) {
+func TestSpellingsAgree(t *testing.T) { goldens.Each(t, testSpellingsAgree) }
+
+func testSpellingsAgree(t *testing.T) {
 	for _, dir := range modelFolders(t) {
 		t.Run(filepath.Base(dir), func(t *testing.T) {
 			old, err := os.ReadFile(filepath.Join(dir, "config_v4.json"))

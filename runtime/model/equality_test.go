@@ -176,7 +176,7 @@ func TestStoredLayoutStays(t *testing.T) {
 			}
 			layout := "f32"
 			for dtype, name := range map[string]string{"bfloat16": "bf16", "float16": "f16"} {
-				if strings.Contains(string(text), `"dtype": "`+dtype+`"`) {
+				if strings.Contains(string(text), `"`+dtype+`"`) {
 					layout = name
 				}
 			}

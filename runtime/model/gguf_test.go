@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"weft/internal/goldens"
 	"weft/internal/numtest"
 	"weft/runtime/device"
 	"weft/runtime/tensor"
@@ -236,7 +237,9 @@ func encodeGGUF(meta map[string]any, tensors map[string]memoryTensor) []byte {
 }
 
 // Every golden model, written as GGUF, has the same configuration and gives the same logits.
-func TestGoldenModelsAsGGUF(t *testing.T) {
+func TestGoldenModelsAsGGUF(t *testing.T) { goldens.Each(t, testGoldenModelsAsGGUF) }
+
+func testGoldenModelsAsGGUF(t *testing.T) {
 	for _, dir := range modelFolders(t) {
 		t.Run(filepath.Base(dir), func(t *testing.T) {
 			if isMoE(t, dir) {

@@ -157,7 +157,9 @@ func isMoE(t *testing.T, dir string) bool {
 	return strings.Contains(string(text), "expert")
 }
 
-func TestGoldenModels(t *testing.T) {
+func TestGoldenModels(t *testing.T) { goldens.Each(t, testGoldenModels) }
+
+func testGoldenModels(t *testing.T) {
 	for _, dir := range modelFolders(t) {
 		for _, config := range []string{"config.json", "config_v4.json"} {
 			text, err := os.ReadFile(filepath.Join(dir, config))

@@ -122,7 +122,9 @@ func wikiTextIDs(t *testing.T, g *smollm2, path string) []int32 {
 
 // The negative log-likelihood of the first stories under stories260K equals the double-precision reference's: of each
 // listed story, and of all of them with a fast device.
-func TestStoriesNLL(t *testing.T) {
+func TestStoriesNLL(t *testing.T) { goldens.Each(t, testStoriesNLL) }
+
+func testStoriesNLL(t *testing.T) {
 	root := goldens.Shared(t, "data", "weights", "stories260K")
 	var reference struct {
 		NLL struct {

@@ -23,7 +23,9 @@ type storiesReference struct {
 }
 
 // stories260K, from safetensors and from GGUF (q and k rows interleaved there), writes the story that llama2.c does.
-func TestStories(t *testing.T) {
+func TestStories(t *testing.T) { goldens.Each(t, testStories) }
+
+func testStories(t *testing.T) {
 	root := goldens.Shared(t, "data", "weights", "stories260K")
 	text, err := os.ReadFile(filepath.Join(root, "reference.json"))
 	if err != nil {
@@ -60,7 +62,9 @@ func TestStories(t *testing.T) {
 }
 
 // Every GGUF file among the test data loads and computes finite values.
-func TestGGUFFilesLoad(t *testing.T) {
+func TestGGUFFilesLoad(t *testing.T) { goldens.Each(t, testGGUFFilesLoad) }
+
+func testGGUFFilesLoad(t *testing.T) {
 	files, err := filepath.Glob(filepath.Join(goldens.Shared(t, "data", "weights"), "*", "*.gguf"))
 	if err != nil || len(files) == 0 {
 		t.Skip("no GGUF file among the test data")

@@ -81,7 +81,9 @@ func or(p *float64, def float64) float64 {
 	return *p
 }
 
-func TestGoldenDistributions(t *testing.T) {
+func TestGoldenDistributions(t *testing.T) { goldens.Each(t, testGoldenDistributions) }
+
+func testGoldenDistributions(t *testing.T) {
 	g := load(t)
 	for i, c := range g.Cases {
 		t.Run(fmt.Sprintf("%d-%s", i, c.Logits), func(t *testing.T) {
@@ -150,7 +152,9 @@ func near(got, want []float64) error {
 	return nil
 }
 
-func TestGoldenLogprobs(t *testing.T) {
+func TestGoldenLogprobs(t *testing.T) { goldens.Each(t, testGoldenLogprobs) }
+
+func testGoldenLogprobs(t *testing.T) {
 	g := load(t)
 	for name, want := range g.Logprobs {
 		t.Run(name, func(t *testing.T) {

@@ -77,7 +77,9 @@ func source(t *testing.T, name string) string {
 	return ""
 }
 
-func TestGoldens(t *testing.T) {
+func TestGoldens(t *testing.T) { goldens.Each(t, testGoldens) }
+
+func testGoldens(t *testing.T) {
 	for name, g := range goldenFiles(t) {
 		t.Run(name, func(t *testing.T) {
 			tok, err := Load(source(t, g.Source))
@@ -163,7 +165,9 @@ func fromGGUF(t testing.TB, path string) *Tokenizer {
 }
 
 // TestGGUFEqualsJSON compares the tokenizers in GGUF files with the goldens of the same model's tokenizer.json.
-func TestGGUFEqualsJSON(t *testing.T) {
+func TestGGUFEqualsJSON(t *testing.T) { goldens.Each(t, testGGUFEqualsJSON) }
+
+func testGGUFEqualsJSON(t *testing.T) {
 	all := goldenFiles(t)
 	t.Run("stories260K", func(t *testing.T) {
 		tok := fromGGUF(t, goldens.Shared(t, "data", "weights", "stories260K", "stories260K.gguf"))
@@ -199,7 +203,9 @@ func or(a, b []int32) []int32 {
 }
 
 // TestLlamaCppVectors runs the vectors beside each vocabulary file.
-func TestLlamaCppVectors(t *testing.T) {
+func TestLlamaCppVectors(t *testing.T) { goldens.Each(t, testLlamaCppVectors) }
+
+func testLlamaCppVectors(t *testing.T) {
 	files, err := filepath.Glob(filepath.Join(goldens.Shared(t, "data", "tokenizers", "llamacpp_vocab"), "*.gguf"))
 	if err != nil || len(files) == 0 {
 		t.Fatal("no vocabulary", err)
@@ -280,9 +286,12 @@ func TestDamagedFiles(t *testing.T) {
 
 // TestVectorsWithoutVocabulary runs the vectors whose GGUF is absent on the same vocabularies in other spellings.
 func TestVectorsWithoutVocabulary(t *testing.T) {
-	vectors := goldens.Shared(t, "data", "tokenizers", "llamacpp_vocab")
-	t.Run("llama-bpe", func(t *testing.T) { runVectors(t, llama3(t), vectors+"/ggml-vocab-llama-bpe.gguf") })
-	t.Run("qwen2", func(t *testing.T) { runVectors(t, qwen2(t), vectors+"/ggml-vocab-qwen2.gguf") })
+	for name, load := range map[string]func(testing.TB) *Tokenizer{"llama-bpe": llama3, "qwen2": qwen2} {
+		t.Run(name, func(t *testing.T) {
+			in := goldens.Shared(t, "data", "tokenizers", "llamacpp_vocab", "ggml-vocab-"+name+".gguf.inp")
+			runVectors(t, load(t), strings.TrimSuffix(in, ".inp"))
+		})
+	}
 }
 
 // llama3 reads GPT-2's encoder.json with vocab.bpe.

@@ -146,7 +146,9 @@ func TestDefaultModelLoadsFast(t *testing.T) {
 }
 
 // A GGUF file and the Hugging Face folder of the same model hold equal tensors, q and k included.
-func TestStoriesGGUFEqualsFolder(t *testing.T) {
+func TestStoriesGGUFEqualsFolder(t *testing.T) { goldens.Each(t, testStoriesGGUFEqualsFolder) }
+
+func testStoriesGGUFEqualsFolder(t *testing.T) {
 	dir := goldens.Shared(t, "data", "weights", "stories260K")
 	folder, gguf := open(t, filepath.Join(dir, "hf")), open(t, filepath.Join(dir, "stories260K.gguf"))
 	names := folder.Names()
@@ -208,7 +210,9 @@ func sameAs(t *testing.T, dir string) string {
 
 // Folders that golden.json lists as the same model in other files are equal tensor by tensor; every folder opens and
 // reads.
-func TestGoldenModelFolders(t *testing.T) {
+func TestGoldenModelFolders(t *testing.T) { goldens.Each(t, testGoldenModelFolders) }
+
+func testGoldenModelFolders(t *testing.T) {
 	root := goldens.Path(t, "serve", "models")
 	entries, err := os.ReadDir(root)
 	if err != nil {
@@ -242,7 +246,9 @@ func TestGoldenModelFolders(t *testing.T) {
 
 // Every safetensors file of the goldens opens, save those that are made to be refused; golden tensors are read as what
 // they are.
-func TestGoldenFiles(t *testing.T) {
+func TestGoldenFiles(t *testing.T) { goldens.Each(t, testGoldenFiles) }
+
+func testGoldenFiles(t *testing.T) {
 	root := goldens.Path(t, "serve")
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || filepath.Ext(path) != ".safetensors" {
@@ -292,7 +298,9 @@ func TestGoldenFiles(t *testing.T) {
 }
 
 // The vocabulary files of llama.cpp have no tensors but much metadata.
-func TestVocabularyFiles(t *testing.T) {
+func TestVocabularyFiles(t *testing.T) { goldens.Each(t, testVocabularyFiles) }
+
+func testVocabularyFiles(t *testing.T) {
 	files, _ := filepath.Glob(filepath.Join(goldens.Shared(t, "data", "tokenizers", "llamacpp_vocab"), "*.gguf"))
 	for _, path := range files {
 		t.Run(filepath.Base(path), func(t *testing.T) {
