@@ -20,7 +20,7 @@ CODE     := adapters cmd docs finetune internal quant runtime scripts server
 PURE = $(shell go list ./... | grep -v /device/cpu)
 
 .PHONY: help setup model build serve test test-race test-asan test-isa test-nocgo test-stores test-clients test-guides \
-  test-python soak fuzz bench bench-training microbench lint fmt docker-steps vulncheck check-deploy release ci clean
+  test-python mutants soak fuzz bench bench-training microbench lint fmt docker-steps vulncheck check-deploy release ci clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -68,6 +68,9 @@ test-guides: build model ## run the examples of README and the guides
 
 test-python: build model ## read weft's files with PEFT, transformers, TensorBoard, bitsandbytes (first run: 3 GB)
 	scripts/python/run
+
+mutants: setup ## break one line at a time and list the faults that no test finds (an hour)
+	go run ./scripts/mutants
 
 soak: build model ## load for SOAK=60s; memory must stay constant and no page may leak
 	scripts/soak "$${SOAK:-60s}"
