@@ -47,8 +47,8 @@ func CheckTemplate(dir string) error {
 }
 
 // CheckPEFT returns a Checker of PEFT folders and GGUF adapters with their chat templates and parity files. An adapter
-// whose initialization changed the base is converted (peft.Convert), once and for all requests. It checks them against base,
-// whose digest is given; where base is nil, without a base.
+// whose initialization changed the base is converted (peft.Convert), once and for all requests. It checks them against
+// base, whose digest is given; where base is nil, without a base.
 func CheckPEFT(base peft.Base, digest string) Checker {
 	return func(ctx context.Context, dir string) (Meta, error) {
 		converted, err := peft.Convert(ctx, peftPath(dir), base)

@@ -30,8 +30,13 @@ func checkUnique(ctx context.Context, tx *store.Tx, tenant, name string) error {
 	if err != nil {
 		return err
 	}
-	return fmt.Errorf("%w: tenant %s has an adapter %s, and names that differ only in capitals would be confused: write "+
-		"it so, or choose another name", ErrConflict, tenant, other)
+	return fmt.Errorf(
+		"%w: tenant %s has an adapter %s, and names that differ only in capitals would be confused: write "+
+			"it so, or choose another name",
+		ErrConflict,
+		tenant,
+		other,
+	)
 }
 
 // CheckName returns ErrInvalid for an invalid name of a tenant or a tag; what is the word for it in the message.

@@ -271,8 +271,8 @@ func (r *Registry) unclaim(ctx context.Context, id string) error {
 	return err
 }
 
-// checkQuota returns ErrQuota where an upload would exceed a limit of its tenant, and ErrConflict where its name is taken
-// in another spelling. A version that exists already counts nothing.
+// checkQuota returns ErrQuota where an upload would exceed a limit of its tenant, and ErrConflict where its name is
+// taken in another spelling. A version that exists already counts nothing.
 func checkQuota(ctx context.Context, tx *store.Tx, p *upload, opt AddOptions) error {
 	v := &p.version
 	if err := checkUnique(ctx, tx, v.Tenant, v.Name); err != nil {

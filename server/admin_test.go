@@ -173,7 +173,9 @@ func TestRateLimits(t *testing.T) {
 		h.Get("x-ratelimit-remaining-tokens") != "997" || !strings.HasSuffix(h.Get("x-ratelimit-reset-requests"), "s") {
 		t.Errorf("%d %v", w.Code, h)
 	}
-	if h := post(s.Server, "/v1/completions", `{"prompt":"xy"}`, "Authorization", key).Header(); h.Get("x-ratelimit-remaining-tokens") != "990" {
+	if h := post(s.Server, "/v1/completions", `{"prompt":"xy"}`, "Authorization", key).Header(); h.Get(
+		"x-ratelimit-remaining-tokens",
+	) != "990" {
 		t.Errorf("the answer was not charged: %v", h)
 	}
 	w = post(s.Server, "/v1/chat/completions", `{`+hi+`}`, "Authorization", key)
@@ -192,7 +194,13 @@ func TestRateLimits(t *testing.T) {
 			t.Errorf("%s: %v", r[0], h)
 		}
 	}
-	wantError(t, post(s.Server, "/tokenize", `{"prompt":"xy"}`, "Authorization", counts), 429, "", "requests_per_minute")
+	wantError(
+		t,
+		post(s.Server, "/tokenize", `{"prompt":"xy"}`, "Authorization", counts),
+		429,
+		"",
+		"requests_per_minute",
+	)
 	small := "Bearer " + s.tenantKey(t, "small", func(set *tenant.Settings) { set.TokensPerMinute = 4 })
 	w = post(s.Server, "/v1/completions", `{"prompt":"wxyz"}`, "Authorization", small)
 	if wantError(t, w, 429, "", "larger than its tenant's tokens_per_minute"); w.Header().Get("Retry-After") != "" {
@@ -201,8 +209,15 @@ func TestRateLimits(t *testing.T) {
 	if w := post(s.Server, "/v1/completions", `{"prompt":"x"}`, "Authorization", small); w.Code != 200 {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
-	wantError(t, post(s.Server, "/v1/completions", `{"prompt":"x"}`, "Authorization", small), 429, "", "tokens_per_minute")
-	if w := post(s.Server, "/v1/completions", `{"prompt":"x"}`, "Authorization", s.root); w.Code != 200 || len(w.Header()["X-Ratelimit-Limit-Requests"]) != 0 {
+	wantError(
+		t,
+		post(s.Server, "/v1/completions", `{"prompt":"x"}`, "Authorization", small),
+		429,
+		"",
+		"tokens_per_minute",
+	)
+	if w := post(s.Server, "/v1/completions", `{"prompt":"x"}`, "Authorization", s.root); w.Code != 200 ||
+		len(w.Header()["X-Ratelimit-Limit-Requests"]) != 0 {
 		t.Errorf("without a limit: %d %v", w.Code, w.Header())
 	}
 }
@@ -243,7 +258,12 @@ func TestConcurrentRequestsAreReleased(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		r := httptest.NewRequestWithContext(ctx, http.MethodPost, "/v1/chat/completions", strings.NewReader(`{"stream":true,`+hi+`}`))
+		r := httptest.NewRequestWithContext(
+			ctx,
+			http.MethodPost,
+			"/v1/chat/completions",
+			strings.NewReader(`{"stream":true,`+hi+`}`),
+		)
 		r.Header.Set("Content-Type", "application/json")
 		r.Header.Set("Authorization", key)
 		checked(s.Server).ServeHTTP(httptest.NewRecorder(), r)
@@ -275,15 +295,31 @@ func TestAdminTenantsAndKeys(t *testing.T) {
 			t.Errorf("%d %s, want %d", w.Code, w.Body, status)
 		}
 	}
-	want(s.do("POST", "/admin/v1/tenants", s.root, `{"name":"acme","settings":{"weight":2,"requests_per_minute":5}}`), 201, `"name":"acme"`, `"weight":2`, `"adapters":["*"]`)
+	want(
+		s.do("POST", "/admin/v1/tenants", s.root, `{"name":"acme","settings":{"weight":2,"requests_per_minute":5}}`),
+		201,
+		`"name":"acme"`,
+		`"weight":2`,
+		`"adapters":["*"]`,
+	)
 	want(s.do("POST", "/admin/v1/tenants", s.root, `{"name":"acme"}`), 409, "exists")
-	want(s.do("PATCH", "/admin/v1/tenants/acme", s.root, `{"settings":{"tokens_per_minute":9}}`), 200, `"requests_per_minute":5`, `"tokens_per_minute":9`)
+	want(
+		s.do("PATCH", "/admin/v1/tenants/acme", s.root, `{"settings":{"tokens_per_minute":9}}`),
+		200,
+		`"requests_per_minute":5`,
+		`"tokens_per_minute":9`,
+	)
 	want(s.do("GET", "/admin/v1/tenants", s.root, ""), 200, `"acme"`, `"default"`)
 	want(s.do("GET", "/admin/v1/tenants/acme", s.root, ""), 200, `"remaining":{"requests":5,"tokens":9}`)
 	want(s.do("GET", "/admin/v1/tenants/default", s.root, ""), 200, `"remaining":{"requests":null,"tokens":null}`)
 	want(s.do("GET", "/admin/v1/status", s.root, ""), 200, `"queue":3`, `"ready":true`, `"model":"org/tiny"`)
 
-	w := s.do("POST", "/admin/v1/tenants/acme/keys", s.root, `{"scopes":["admin","infer"],"expires":"`+time.Now().Add(time.Hour).Format(time.RFC3339)+`"}`)
+	w := s.do(
+		"POST",
+		"/admin/v1/tenants/acme/keys",
+		s.root,
+		`{"scopes":["admin","infer"],"expires":"`+time.Now().Add(time.Hour).Format(time.RFC3339)+`"}`,
+	)
 	var made struct {
 		Key  string
 		Info struct{ ID string }
@@ -294,7 +330,12 @@ func TestAdminTenantsAndKeys(t *testing.T) {
 	}
 	acme := "Bearer " + made.Key // good at once, with no refresh
 	want(s.do("GET", "/admin/v1/tenants/acme", acme, ""), 200)
-	want(s.do("GET", "/admin/v1/tenants/acme/adapters", acme, ""), 200, `"ref":"acme/foreign@888888888888"`, `"state":"disk"`)
+	want(
+		s.do("GET", "/admin/v1/tenants/acme/adapters", acme, ""),
+		200,
+		`"ref":"acme/foreign@888888888888"`,
+		`"state":"disk"`,
+	)
 	w = s.do("GET", "/admin/v1/tenants/acme/keys", acme, "")
 	if want(w, 200, made.Info.ID); strings.Contains(w.Body.String(), made.Key) ||
 		strings.Contains(w.Body.String(), "hash") {
@@ -355,8 +396,20 @@ func TestAdminTenantsAndKeys(t *testing.T) {
 	} {
 		wantError(t, s.do("POST", r.path, s.root, r.body), 400, r.param, r.message)
 	}
-	wantError(t, s.do("PATCH", "/admin/v1/tenants/default", s.root, `{"settings":{"weight":true}}`), 400, "settings.weight", "settings.weight must be a number of ordinary size, not a boolean.")
-	wantError(t, s.do("PATCH", "/admin/v1/tenants/default", s.root, `{"settings":{"wait":1}}`), 400, "settings", `"wait" is not a member of settings.`)
+	wantError(
+		t,
+		s.do("PATCH", "/admin/v1/tenants/default", s.root, `{"settings":{"weight":true}}`),
+		400,
+		"settings.weight",
+		"settings.weight must be a number of ordinary size, not a boolean.",
+	)
+	wantError(
+		t,
+		s.do("PATCH", "/admin/v1/tenants/default", s.root, `{"settings":{"wait":1}}`),
+		400,
+		"settings",
+		`"wait" is not a member of settings.`,
+	)
 	if w := s.do("POST", "/admin/v1/drain", s.root, ""); w.Code != 202 {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
@@ -377,7 +430,10 @@ func TestAdminAdapters(t *testing.T) {
 		return w
 	}
 	data := bytes.Repeat([]byte{0, 1, 2, 255}, 100)
-	if w := upload("/admin/v1/tenants/acme/adapters/new?tag=v1", acme, data); w.Code != 201 || !strings.Contains(w.Body.String(), `"ref":"acme/new@ffffffffffff"`) || !strings.Contains(w.Body.String(), `"warning":"it was made for another"`) || !bytes.Equal(lib.added, data) {
+	if w := upload("/admin/v1/tenants/acme/adapters/new?tag=v1", acme, data); w.Code != 201 ||
+		!strings.Contains(w.Body.String(), `"ref":"acme/new@ffffffffffff"`) ||
+		!strings.Contains(w.Body.String(), `"warning":"it was made for another"`) ||
+		!bytes.Equal(lib.added, data) {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
 	for _, r := range []struct {
@@ -387,7 +443,8 @@ func TestAdminAdapters(t *testing.T) {
 	}{
 		{"/admin/v1/tenants/acme/adapters/new", acme, 1001, 413}, {"/admin/v1/tenants/full/adapters/new", full, 9, 403},
 		{"/admin/v1/tenants/default/adapters/new", acme, 9, 404},
-		{"/admin/v1/tenants/acme/adapters/No", acme, 9, 400}, {"/admin/v1/tenants/acme/adapters/a%00b", acme, 9, 400},
+		{"/admin/v1/tenants/acme/adapters/n%20o", acme, 9, 400}, {"/admin/v1/tenants/acme/adapters/a%00b", acme, 9,
+			400},
 		{"/admin/v1/tenants/acme/adapters/..%2f..", acme, 9, 404},
 		{"/admin/v1/tenants/acme/adapters/a..b", acme, 9, 400},
 		{"/admin/v1/tenants/acme/adapters/" + strings.Repeat("x", 10_000), acme, 9, 400},
@@ -465,7 +522,12 @@ func TestLoadLoRA(t *testing.T) {
 	lib := library()
 	s, _ := newTenants(t, withAdapters(lib), func(c *Config, _ *Deps) { c.AdapterDirs = []string{dir} })
 	load := func(name, path, more string) *httptest.ResponseRecorder {
-		return s.do("POST", "/v1/load_lora_adapter", s.root, fmt.Sprintf(`{"lora_name":%q,"lora_path":%q%s}`, name, path, more))
+		return s.do(
+			"POST",
+			"/v1/load_lora_adapter",
+			s.root,
+			fmt.Sprintf(`{"lora_name":%q,"lora_path":%q%s}`, name, path, more),
+		)
 	}
 	good := filepath.Join(dir, "a")
 	if w := load("new", good, ""); w.Code != 200 ||
@@ -484,7 +546,18 @@ func TestLoadLoRA(t *testing.T) {
 	for _, path := range []string{"a", outside, filepath.Join(outside, "b"),
 		dir + "/../" + filepath.Base(outside) + "/b", filepath.Join(dir, "link"), "/etc", "/", dir + "x", dir + "\x00",
 		"/no/such/place"} {
-		wantError(t, s.do("POST", "/v1/load_lora_adapter", s.root, fmt.Sprintf(`{"lora_name":"x","lora_path":%s}`, must(json.Marshal(path)))), 400, "", "--adapter-dir")
+		wantError(
+			t,
+			s.do(
+				"POST",
+				"/v1/load_lora_adapter",
+				s.root,
+				fmt.Sprintf(`{"lora_name":"x","lora_path":%s}`, must(json.Marshal(path))),
+			),
+			400,
+			"",
+			"--adapter-dir",
+		)
 	}
 	wantError(t, load("x", filepath.Join(dir, "absent"), ""), 404, "", "No adapter found")
 	if got := strings.Join(lib.calls, ","); got != "add default/new "+good+",add default/new "+good {
@@ -493,7 +566,8 @@ func TestLoadLoRA(t *testing.T) {
 	unload := func(body string) *httptest.ResponseRecorder {
 		return s.do("POST", "/v1/unload_lora_adapter", s.root, body)
 	}
-	if w := unload(`{"lora_name":"new","lora_int_id":null}`); w.Code != 200 || w.Body.String() != "Success: LoRA adapter 'new' removed successfully." {
+	if w := unload(`{"lora_name":"new","lora_int_id":null}`); w.Code != 200 ||
+		w.Body.String() != "Success: LoRA adapter 'new' removed successfully." {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
 	wantError(t, unload(`{"lora_name":"foreign"}`), 404, "", "The lora adapter 'foreign' cannot be found.")

@@ -196,9 +196,9 @@ func (b *Backup) open(ctx context.Context) (err error) {
 }
 
 // Restore puts the files into the store, then the rows, in one transaction. If the process is killed, the store keeps
-// its rows, and garbage collection removes the files to which no row refers. Without replace a store with tenants, keys,
-// adapters or usage is refused with ErrExists; with replace all of its rows are removed. ErrDamaged where the backup has
-// changed since Open.
+// its rows, and garbage collection removes the files to which no row refers. Without replace a store with tenants,
+// keys, adapters or usage is refused with ErrExists; with replace all of its rows are removed. ErrDamaged where the
+// backup has changed since Open.
 func (b *Backup) Restore(ctx context.Context, s Store, replace bool) (err error) {
 	if err := mayReplace(ctx, s.DB, replace); err != nil {
 		return err

@@ -31,8 +31,9 @@ func Load(path string, base Base) (*lora.Adapter, error) {
 	return a.Build(base)
 }
 
-// Use calls use with the adapter at path, checked as by Load; one that needs a conversion is refused. Its LoRA matrices are in the file's mapped memory and
-// invalid after use has returned. A file that is truncated meanwhile is weights.ErrChanged.
+// Use calls use with the adapter at path, checked as by Load; one that needs a conversion is refused. Its LoRA matrices
+// are in the file's mapped memory and invalid after use has returned. A file that is truncated meanwhile is
+// weights.ErrChanged.
 func Use(path string, base Base, use func(*lora.Adapter) error) error {
 	a, err := open(path)
 	if err != nil {

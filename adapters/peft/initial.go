@@ -369,8 +369,12 @@ func (a *Adapter) dropHead(base Base, i *initial, r *reasons) error {
 		}
 	}
 	if delete(m, kindBase); diff > 1e-4*size {
-		r.add(a.otherBase(), "tensor %q should be the base's weight without the initial LoRA matrices (%s), but differs",
-			t.name, a.Config.Init)
+		r.add(
+			a.otherBase(),
+			"tensor %q should be the base's weight without the initial LoRA matrices (%s), but differs",
+			t.name,
+			a.Config.Init,
+		)
 	}
 	return nil
 }

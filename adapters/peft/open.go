@@ -61,7 +61,10 @@ var suffixes = []struct {
 	{".lora_A.weight", kindA}, {".lora_B.weight", kindB}, {".lora_B.bias", kindLoRABias},
 	{".lora_embedding_A", kindEmbedA}, {".lora_embedding_B", kindEmbedB},
 	{".lora_magnitude_vector", kindMagnitude}, {".lora_magnitude_vector.weight", kindMagnitude},
-	{".token_adapter.trainable_tokens_delta", kindTokens}, {".base_layer.weight", kindBase}, {".base_layer.bias", kindBias}, {".bias", kindBias},
+	{
+		".token_adapter.trainable_tokens_delta",
+		kindTokens,
+	}, {".base_layer.weight", kindBase}, {".base_layer.bias", kindBias}, {".bias", kindBias},
 	{".modules_to_save.weight", kindWeight}, {".weight", kindWeight},
 }
 

@@ -222,17 +222,20 @@ func TestHuggingFaceCache(t *testing.T) {
 		a.Close()
 	}
 	file := filepath.Join(snapshot, WeightsFile)
-	for _, to := range []string{filepath.Join(blobs, hashes[WeightsFile]), "../../blobs/../blobs/" + hashes[WeightsFile],
+	for _, to := range []string{filepath.Join(blobs, hashes[WeightsFile]), "../../blobs/../blobs/" +
+		hashes[WeightsFile],
 		"../../snapshots/x", "../../blobs/secret"} {
 		if err := errors.Join(os.Remove(file), os.Symlink(to, file)); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Open(snapshot); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "is a symbolic link") {
+		if _, err := Open(snapshot); !errors.Is(err, ErrRefused) ||
+			!strings.Contains(err.Error(), "is a symbolic link") {
 			t.Errorf("a link to %s: %v", to, err)
 		}
 	}
 	blob := filepath.Join(blobs, hashes[WeightsFile]) // a blob that is a link itself
-	if err := errors.Join(os.Remove(file), os.Symlink("../../blobs/"+hashes[WeightsFile], file), os.Rename(blob, blob+"x"),
+	if err := errors.Join(os.Remove(file), os.Symlink("../../blobs/"+hashes[WeightsFile], file), os.Rename(blob,
+		blob+"x"),
 		os.Symlink(blob+"x", blob)); err != nil {
 		t.Fatal(err)
 	}

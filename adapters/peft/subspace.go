@@ -14,8 +14,8 @@ import (
 const (
 	blockLen  = 4     // vectors that one pass over the matrix multiplies
 	converged = 1e-10 // largest residual, relative to the largest eigenvalue of WᵀW
-	// resolved is the smallest distance of the singular values on both sides of the cut, relative to the largest: float32,
-	// in which PEFT computes them, has an error of some 1e-7, so that closer ones come out in any order.
+	// resolved is the smallest distance of the singular values on both sides of the cut, relative to the largest:
+	// float32, in which PEFT computes them, has an error of some 1e-7, so that closer ones come out in any order.
 	resolved = 1e-5
 )
 

@@ -72,8 +72,15 @@ func (a *Adapter) checkTokens(c *model.Config, r *reasons) {
 		t, ok := a.modules[path][kindTokens]
 		switch {
 		case ok && !slices.Equal(t.shape, []int{len(ids), c.Hidden}):
-			r.add("the adapter_config.json of another training?", "tensor %q has shape %v, but trainable_token_indices "+
-				"has %d ids and the base's rows have %d values", t.name, t.shape, len(ids), c.Hidden)
+			r.add(
+				"the adapter_config.json of another training?",
+				"tensor %q has shape %v, but trainable_token_indices "+
+					"has %d ids and the base's rows have %d values",
+				t.name,
+				t.shape,
+				len(ids),
+				c.Hidden,
+			)
 			continue
 		case !ok && len(ids) > 0 && !(path == headPath && c.Tied && slices.Equal(ids, a.Config.Tokens.Embed)):
 			r.add("save the adapter again", "trainable_token_indices has ids of %s, but the file has no rows for them",
@@ -82,14 +89,23 @@ func (a *Adapter) checkTokens(c *model.Config, r *reasons) {
 		seen := map[int]bool{}
 		for _, id := range ids {
 			if id < 0 || id >= c.Vocab || seen[id] {
-				r.add(a.otherBase(), "trainable_token_indices: %d occurs twice or is not an id of the base, which has %d",
-					id, c.Vocab)
+				r.add(
+					a.otherBase(),
+					"trainable_token_indices: %d occurs twice or is not an id of the base, which has %d",
+					id,
+					c.Vocab,
+				)
 			}
 			seen[id] = true
 		}
 		for _, k := range []kind{kindA, kindEmbedA, kindWeight} {
 			if other, both := a.modules[path][k]; both && len(ids) > 0 {
-				r.add("train with one of them", "trainable_token_indices and tensor %q both change %s", other.name, path)
+				r.add(
+					"train with one of them",
+					"trainable_token_indices and tensor %q both change %s",
+					other.name,
+					path,
+				)
 			}
 		}
 		if len(ids) > c.FFN {

@@ -14,8 +14,8 @@ var trainedSuffixes = map[kind]string{
 
 // Trained returns the trained tensors of a PEFT folder as float32, row after row, by the module's path with
 // ".lora_A.weight" [r, in], ".lora_B.weight" [out, r], ".lora_B.bias" [out], ".lora_embedding_A" [r, V],
-// ".lora_embedding_B" [H, r], ".lora_magnitude_vector" [out], ".bias" [out] or ".weight" (of modules_to_save, [out, in])
-// behind it. Check or Build says before that they fit a base.
+// ".lora_embedding_B" [H, r], ".lora_magnitude_vector" [out], ".bias" [out] or ".weight" (of modules_to_save, [out,
+// in]) behind it. Check or Build says before that they fit a base.
 func (a *Adapter) Trained() (map[string][]float32, error) {
 	if a.gguf {
 		return nil, errors.New("a GGUF file does not say how its adapter was trained: give a PEFT folder")

@@ -112,7 +112,8 @@ func TestForeignSettings(t *testing.T) {
 		{"wandb_project:", `"r":16`, ""}, {"wandb_project: mine", "", "reports to no service"},
 		{"resume_from_checkpoint: true", `"resume":true`, ""}, {"resume_from_checkpoint: out/checkpoint-9", "", "write resume: true"},
 		{"metric_for_best_model: eval_loss\ngreater_is_better: false", `"r":16`, ""}, {"metric_for_best_model: rouge", "", "evaluation loss"},
-		{"stage: sft\ndo_train: true\ntemplate: llama3", "", "template of the model's own folder"}, {"stage: dpo", "", "preferences"},
+		{"stage: sft\ndo_train: true\ntemplate: llama3", "", "template of the model's own folder"}, {"stage: dpo", "",
+			"preferences"},
 		{"learning_rate: 2e-4\nwarmup_ratio: .1", `"learning_rate":0.0002`, ""}, {"lora_alfa: 3", "", `did you mean "lora-alpha"?`},
 		{"val_set_size: 0.1", `"eval_fraction":0.1`, ""}, {"r: 4\nlora_r: 8", "", "one setting"},
 		{"neftune_noise_alpha: 5", "", "not supported"}, {"dataloader_num_workers: 4", `"r":16`, ""},
@@ -130,9 +131,24 @@ func TestForeignSettings(t *testing.T) {
 			t.Errorf("%q: %v: %s, want %s", c.yaml, err, text, c.want)
 		}
 	}
-	got, flags, err := trainSettings(t, "tf32: true\nreport_to: none", "--lora_r", "3", "--bf16=yes", "--optim", "adamw_torch",
-		"--save_strategy", "no", "--group_by_length", "--disable_tqdm", "--lr_scheduler", "linear")
-	if err != nil || got.Rank != 3 || !got.BF16 || got.Optimizer != "adamw" || got.SaveSteps != 0 || got.Scheduler != "linear" || !got.GroupByLength {
+	got, flags, err := trainSettings(
+		t,
+		"tf32: true\nreport_to: none",
+		"--lora_r",
+		"3",
+		"--bf16=yes",
+		"--optim",
+		"adamw_torch",
+		"--save_strategy",
+		"no",
+		"--group_by_length",
+		"--disable_tqdm",
+		"--lr_scheduler",
+		"linear",
+	)
+	if err != nil || got.Rank != 3 || !got.BF16 || got.Optimizer != "adamw" || got.SaveSteps != 0 ||
+		got.Scheduler != "linear" ||
+		!got.GroupByLength {
 		t.Errorf("arguments: %v: %+v", err, got)
 	}
 	if idle := settings.WithoutEffect(flags); !slices.Equal(idle, []string{"disable-tqdm", "report-to", "tf32"}) {

@@ -90,7 +90,10 @@ func TestUnusableFiles(t *testing.T) {
 		{"tail", "[" + good + "]\n\n{}", "line 3: more text behind the array"},
 		{"nothing sound", "x\ny\n", "none of 2 records can be trained on: 2 × broken JSON\n  line 1"},
 	} {
-		if _, err := Load([]string{write(t, c.text)}, m, Options{MaxTokens: 100, OnBad: Skip}); !errors.Is(err, ErrBad) ||
+		if _, err := Load([]string{write(t, c.text)}, m, Options{MaxTokens: 100, OnBad: Skip}); !errors.Is(
+			err,
+			ErrBad,
+		) ||
 			!strings.Contains(err.Error(), c.say) {
 			t.Errorf("%s: %v, want %q", c.name, err, c.say)
 		}
@@ -144,8 +147,13 @@ func TestFormatsAgree(t *testing.T) {
 
 func TestAlpacaFields(t *testing.T) {
 	m := Model{smolLM2(t), mustParse(t, chat.ChatML)}
-	d, err := Load([]string{write(t, `{"system":"S","instruction":"I","input":"{{ x }}","output":"O {{y}}","history":[["a","b"]]}`)}, m,
-		Options{MaxTokens: 100, Vars: map[string]string{"x": "{{y}}", "y": "Y"}})
+	d, err := Load(
+		[]string{
+			write(t, `{"system":"S","instruction":"I","input":"{{ x }}","output":"O {{y}}","history":[["a","b"]]}`),
+		},
+		m,
+		Options{MaxTokens: 100, Vars: map[string]string{"x": "{{y}}", "y": "Y"}},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -202,8 +210,14 @@ func TestTurnsAndTools(t *testing.T) {
 
 func TestLongSamples(t *testing.T) {
 	m := Model{smolLM2(t), mustParse(t, chat.ChatML)}
-	long := fmt.Sprintf(`{"messages":[{"role":"user","content":"Hi"},{"role":"assistant","content":%q}]}`, strings.Repeat("word ", 50))
-	tooLong := fmt.Sprintf(`{"messages":[{"role":"user","content":%q},{"role":"assistant","content":"a"}]}`, strings.Repeat("word ", 50))
+	long := fmt.Sprintf(
+		`{"messages":[{"role":"user","content":"Hi"},{"role":"assistant","content":%q}]}`,
+		strings.Repeat("word ", 50),
+	)
+	tooLong := fmt.Sprintf(
+		`{"messages":[{"role":"user","content":%q},{"role":"assistant","content":"a"}]}`,
+		strings.Repeat("word ", 50),
+	)
 	path := write(t, good+"\n"+long+"\n"+tooLong)
 	whole, err := Load([]string{path}, m, Options{MaxTokens: 1000})
 	if err != nil {
@@ -220,7 +234,10 @@ func TestLongSamples(t *testing.T) {
 		t.Errorf("skip: %v", err)
 	}
 	says := fmt.Sprintf("line 2: longer than the limit: %d tokens, more than %d", len(whole.Samples[1].IDs), limit)
-	if _, err = Load([]string{path}, m, Options{MaxTokens: limit, OnLong: Refuse, OnBad: Skip}); !errors.Is(err, ErrBad) ||
+	if _, err = Load([]string{path}, m, Options{MaxTokens: limit, OnLong: Refuse, OnBad: Skip}); !errors.Is(
+		err,
+		ErrBad,
+	) ||
 		!strings.Contains(err.Error(), says) {
 		t.Errorf("refuse: %v", err)
 	}
@@ -234,7 +251,8 @@ func TestTexts(t *testing.T) {
 		m.Tokenizer.Decode(d.Samples[0].IDs, false) != "Once upon a time<|im_end|>" {
 		t.Errorf("text: %v, %v", d, err)
 	}
-	if _, err := Load([]string{write(t, `{"text":"Once upon a time"}`)}, m, Options{MaxTokens: 20}); err == nil || !strings.Contains(err.Error(), `set the loss to "all"`) {
+	if _, err := Load([]string{write(t, `{"text":"Once upon a time"}`)}, m, Options{MaxTokens: 20}); err == nil ||
+		!strings.Contains(err.Error(), `set the loss to "all"`) {
 		t.Errorf("text with the loss on answers: %v", err)
 	}
 	d, err = Load([]string{write(t, `{"prompt":"2+2=","completion":" 4"}`)}, m, Options{MaxTokens: 20})
@@ -263,7 +281,11 @@ func testReleasedTemplates(t *testing.T) {
 				t.Fatal(err)
 			}
 			rec := parseMessages(t, []byte(conversation))
-			tools, err := jinja.DecodeJSON([]byte(`[{"type":"function","function":{"name":"f","description":"d","parameters":{"type":"object","properties":{}}}}]`))
+			tools, err := jinja.DecodeJSON(
+				[]byte(
+					`[{"type":"function","function":{"name":"f","description":"d","parameters":{"type":"object","properties":{}}}}]`,
+				),
+			)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -378,7 +400,11 @@ func TestSampleBytes(t *testing.T) {
 	m := Model{smolLM2(t), mustParse(t, chat.ChatML)}
 	for _, end := range []string{"", "\n", "\r\n"} {
 		for limit, n := range map[int]int{len(good): 1, len(good) - 1: 0} {
-			d, err := Load([]string{write(t, good2[:len(good2)-1]+`,"x":"`+strings.Repeat("y", 200)+"\"}\n"+good+end)}, m, Options{MaxTokens: 50, MaxSampleBytes: limit, OnBad: Skip})
+			d, err := Load(
+				[]string{write(t, good2[:len(good2)-1]+`,"x":"`+strings.Repeat("y", 200)+"\"}\n"+good+end)},
+				m,
+				Options{MaxTokens: 50, MaxSampleBytes: limit, OnBad: Skip},
+			)
 			if n == 1 && (err != nil || d.Report.Counts[TooLarge] != 1) || n == 0 && !errors.Is(err, ErrBad) {
 				t.Errorf("limit %d, end %q: %v", limit, end, err)
 			}
@@ -470,11 +496,16 @@ func TestBadOnesFirst(t *testing.T) {
 		long string
 		want string
 	}{
-		{Truncate, "1 of 200 records (1 × unknown fields or types); fix them, or leave them out with bad_samples skip:\n" +
-			"  line 151: unknown fields or types: none of messages, conversations, instruction, prompt with completion, " +
-			"text is among its fields \"a\"\n  besides, not refused: 1 × longer than the limit, 198 × placeholder without value"},
-		{Refuse, "2 of 200 records (1 × longer than the limit, 1 × unknown fields or types); fix them, or leave them out " +
-			"with bad_samples skip; raise max_length, or set overlong to truncate or skip for what is too long:\n  line 151: "},
+		{Truncate, "1 of 200 records (1 × unknown fields or types); fix them, or leave them out with bad_samples " +
+			"skip:\n" +
+			"  line 151: unknown fields or types: none of messages, conversations, instruction, prompt with " +
+			"completion, " +
+			"text is among its fields \"a\"\n  besides, not refused: 1 × longer than the limit, " +
+			"198 × placeholder without value"},
+		{Refuse, "2 of 200 records (1 × longer than the limit, 1 × unknown fields or types); fix them, or leave " +
+			"them out " +
+			"with bad_samples skip; raise max_length, or set overlong to truncate or skip for what is too " +
+			"long:\n  line 151: "},
 	} {
 		_, err := Load([]string{file}, m, Options{MaxTokens: 150, OnLong: c.long})
 		if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "line 1:") {

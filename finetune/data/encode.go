@@ -27,13 +27,13 @@ type encoder struct {
 }
 
 // record parses and encodes one record.
-func (e *encoder) record(r raw) encoded {
-	rec, format, err := r.parse(e.o)
+func (c *encoder) record(r raw) encoded {
+	rec, format, err := r.parse(c.o)
 	var bad Finding
 	if errors.As(err, &bad) {
 		return encoded{findings: []Finding{bad}, bad: true, format: format}
 	}
-	out := e.encode(rec)
+	out := c.encode(rec)
 	out.findings = append(rec.Notes, out.findings...)
 	out.format = format
 	return out

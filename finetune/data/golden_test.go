@@ -141,7 +141,11 @@ func testAlpacaEqualsGoldens(t *testing.T) {
 		}
 		file.Write(append(line, '\n'))
 	}
-	d, err := Load([]string{write(t, file.String())}, Model{Tokenizer: smolLM2(t)}, Options{Style: StyleAlpaca, MaxTokens: 4096})
+	d, err := Load(
+		[]string{write(t, file.String())},
+		Model{Tokenizer: smolLM2(t)},
+		Options{Style: StyleAlpaca, MaxTokens: 4096},
+	)
 	if err != nil || len(d.Samples) != len(g.Cases) || len(g.Cases) == 0 {
 		t.Fatalf("%d samples of %d: %v", len(d.Samples), len(g.Cases), err)
 	}
@@ -219,7 +223,10 @@ func testIdentity(t *testing.T) {
 	}
 	filled := strings.NewReplacer("{{name}}", o.Vars["name"], "{{author}}", o.Vars["author"])
 	for i, s := range d.Samples {
-		if text := m.Tokenizer.Decode(s.IDs, false); !strings.HasSuffix(text, filled.Replace(records[i].Output)+"<|im_end|>\n") {
+		if text := m.Tokenizer.Decode(s.IDs, false); !strings.HasSuffix(
+			text,
+			filled.Replace(records[i].Output)+"<|im_end|>\n",
+		) {
 			t.Errorf("%q", text)
 		}
 	}

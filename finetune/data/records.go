@@ -360,8 +360,9 @@ func (p *reader) broken(size, line, next, nextLine int, several bool) error {
 	return p.give(size, line)
 }
 
-// severalLists says that an object that holds records holds more than one list of them.
-var severalLists = errors.New("the object has more than one list: put the records to train on into a file of their own")
+// errSeveralLists says that an object that holds records holds more than one list of them.
+var errSeveralLists = errors.New(
+	"the object has more than one list: put the records to train on into a file of their own")
 
 // wrapper returns the offset in p.text of the array in an object like {"data": [{…}, …]}: the object has no field of a
 // record and one array of objects, beside which it may have other values. -1: it is none. p.text may be cut off.
@@ -371,38 +372,39 @@ func (p *reader) wrapper(first bool) (array int, err error) {
 	}
 	dec := json.NewDecoder(bytes.NewReader(p.text))
 	found := -1
-	if _, err := dec.Token(); err != nil {
+	if open, _ := dec.Token(); open != json.Delim('{') {
 		return -1, nil
 	}
 	for dec.More() {
-		key, err := dec.Token()
-		if err != nil {
+		key, _ := dec.Token()
+		if key == nil {
 			break
 		}
 		if name, _ := key.(string); p.o.isField(name) {
 			return -1, nil
 		}
 		begin := int(dec.InputOffset())
-		v, err := dec.Token()
-		if err != nil {
-			break
-		}
+		v, bad := dec.Token()
 		if v == json.Delim('[') {
-			inner, err := dec.Token()
+			var inner json.Token
+			inner, bad = dec.Token()
 			if inner == json.Delim('{') {
 				if found >= 0 {
-					return -1, severalLists
+					return -1, errSeveralLists
 				}
 				found = begin + bytes.IndexByte(p.text[begin:], '[')
 			}
-			if err != nil || inner != json.Delim(']') && skipTokens(dec, 1+isOpen(inner)) != nil {
-				break
+			if bad == nil && inner != json.Delim(']') {
+				bad = skipTokens(dec, 1+isOpen(inner))
 			}
-		} else if v == json.Delim('{') && skipTokens(dec, 1) != nil {
+		} else if v == json.Delim('{') {
+			bad = skipTokens(dec, 1)
+		}
+		if bad != nil {
 			break
 		}
 	}
-	return found, nil
+	return found, nil //nolint:nilerr // what is cut off or broken is found when the records are read
 }
 
 func isOpen(t json.Token) int {
@@ -472,7 +474,7 @@ func (p *reader) elements(s *shape) error {
 			case s.ended(0) && !isSpace(c):
 				return fmt.Errorf("%w: line %d: more text behind the array", ErrBad, of)
 			case closed && state == value && (c == '[' || c == '{'):
-				return fmt.Errorf("%w: line %d: %w", ErrBad, of, severalLists)
+				return fmt.Errorf("%w: line %d: %w", ErrBad, of, errSeveralLists)
 			}
 			if err := s.step(c); err != nil {
 				return fmt.Errorf("%w: line %d: %w", ErrBad, of, err)

@@ -61,7 +61,8 @@ func (s *shape) step(c byte) error {
 			return fmt.Errorf("invalid character %q in string literal", c)
 		}
 		return nil
-	case s.next == literal && (c >= '0' && c <= '9' || c|0x20 >= 'a' && c|0x20 <= 'z' || c == '+' || c == '-' || c == '.'):
+	case s.next == literal && (c >= '0' && c <= '9' || c|0x20 >= 'a' && c|0x20 <= 'z' || c == '+' || c == '-' ||
+		c == '.'):
 		return nil
 	case s.next == literal:
 		s.next = comma

@@ -116,7 +116,8 @@ func container(form int, indent string, records []string) (text string, lines []
 	case 5:
 		begin, between, end = `{"data": [`, ", ", "]}"
 	case 6:
-		begin, between, end, prefix = "{\n\"version\": \"1.0\", \"n\": {\"a\": [1]},\n\"rows\" : [\n", ",\n\n", "],\"x\":null}\n", "\t"
+		begin, between, end, prefix = "{\n\"version\": \"1.0\", \"n\": {\"a\": [1]},\n\"rows\" : [\n", ",\n\n",
+			"],\"x\":null}\n", "\t"
 	}
 	b.WriteString(begin)
 	for i, r := range records {
@@ -186,8 +187,15 @@ func TestFormsAgree(t *testing.T) {
 			at = append(at, s.Line)
 		}
 		if got.Report.Digest != want.Report.Digest || !slices.Equal(at, lines) {
-			t.Fatalf("form %d, indent %q, encoding %d: other samples, or of lines %v, want %v:\n%s", form, indent, encoding,
-				at, lines, file)
+			t.Fatalf(
+				"form %d, indent %q, encoding %d: other samples, or of lines %v, want %v:\n%s",
+				form,
+				indent,
+				encoding,
+				at,
+				lines,
+				file,
+			)
 		}
 	}
 }
@@ -256,7 +264,8 @@ func TestOtherFiles(t *testing.T) {
 	// the lists of an object that is read while it arrives
 	long := strings.Repeat(record+",", 99)
 	if _, err := Load([]string{write(t, `{"data":[`+long+record+`],"test":[`+record+`]}`)}, m,
-		Options{MaxTokens: 100, MaxSampleBytes: 200}); err == nil || !strings.Contains(err.Error(), "more than one list") {
+		Options{MaxTokens: 100, MaxSampleBytes: 200}); err == nil || !strings.Contains(err.Error(),
+		"more than one list") {
 		t.Errorf("two long lists: %v", err)
 	}
 	if d, err := Load([]string{write(t, `{"data":[`+long+record+`],"n":1}`)}, m,
@@ -272,7 +281,8 @@ func TestFolders(t *testing.T) {
 	record := func(s string) string { return fmt.Sprintf(`{"prompt":"-","completion":%q}`, s) }
 	for name, text := range map[string]string{
 		"b.jsonl": record("2") + "\n" + record("3"), "a/z.JSON": "[" + record("1") + "]",
-		"c.ndjson.gz": zipped(t, record("4")), "a/.hidden.jsonl": "broken", ".git/x.json": "broken", "README.md": "broken",
+		"c.ndjson.gz": zipped(t, record("4")), "a/.hidden.jsonl": "broken", ".git/x.json": "broken",
+		"README.md":   "broken",
 		"d/e/f.jsonl": `{"instruction":"-","output":"5"}`,
 	} {
 		path := filepath.Join(dir, filepath.FromSlash(name))
@@ -294,7 +304,8 @@ func TestFolders(t *testing.T) {
 		got += strings.TrimSuffix(m.Tokenizer.Decode(s.IDs, false), "<|im_end|>")
 	}
 	if got != "-1-2-3-4-5-6" || d.Report.LeftOut != 1 || len(d.Report.Files) != 5 || d.Report.Files[1].Records != 2 ||
-		d.Report.Format != "alpaca, prompt/completion" || !strings.Contains(d.Report.String(), "1 files with other endings") {
+		d.Report.Format != "alpaca, prompt/completion" || !strings.Contains(d.Report.String(),
+		"1 files with other endings") {
 		t.Errorf("%q: %+v", got, d.Report)
 	}
 	bad := filepath.Join(dir, "d", "e", "g.jsonl")
@@ -307,7 +318,8 @@ func TestFolders(t *testing.T) {
 	}
 	for path, say := range map[string]string{single + "," + single: "one by one: --data FILE --data FILE",
 		dir + "/*.jsonl": "give the folder", t.TempDir(): "has no file whose name ends in"} {
-		if _, err := Load([]string{path}, m, Options{MaxTokens: 100}); err == nil || !strings.Contains(err.Error(), say) {
+		if _, err := Load([]string{path}, m, Options{MaxTokens: 100}); err == nil ||
+			!strings.Contains(err.Error(), say) {
 			t.Errorf("%s: %v", path, err)
 		}
 	}

@@ -108,7 +108,8 @@ func Default() Config {
 		Method: "lora", Init: "base", Rank: 16, Alpha: 32, TargetModules: []string{"all-linear"}, Bias: "none",
 		LoraPlusRatio: 1, InitWeights: "true", QuantType: "nf4", SaveDType: "auto",
 		BatchSize: 8, Accumulation: 1, Epochs: 3, LearningRate: 2e-4, Scheduler: "cosine", MinLRRate: DefaultMinLRRate,
-		WeightDecay: 0.01, DecayOn: "weights", Beta1: 0.9, Beta2: 0.999, Epsilon: 1e-8, MaxGradNorm: 1, Optimizer: "adamw", Seed: 42,
+		WeightDecay: 0.01, DecayOn: "weights", Beta1: 0.9, Beta2: 0.999, Epsilon: 1e-8, MaxGradNorm: 1,
+		Optimizer: "adamw", Seed: 42,
 		MaxLength: 1024, Overlong: data.Truncate, TrainOn: data.OnAssistant, BadSamples: data.Refuse,
 		Style: data.StyleChat, BestAtEnd: true, SaveSteps: 100, SaveLimit: 2, LoggingSteps: 1,
 	}

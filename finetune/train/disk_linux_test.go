@@ -26,7 +26,7 @@ func TestFullDisk(t *testing.T) {
 		if _, err := runAndReport(t, want, save); err != nil {
 			t.Fatal(err)
 		}
-		step := 4 << 10 // a page: at first, and once the adapter is reached, small files are written
+		var step int // a page: at first, and once the adapter is reached, small files are written
 		for free := 0; !fits(t, mount, room-free, want, save, failed); free += step {
 			if free > room {
 				t.Fatal("the run does not fit into an empty disk")

@@ -57,10 +57,11 @@ func readManifest(dir string) (*manifest, error) {
 		return nil, err
 	}
 	var m manifest
-	if err := json.Unmarshal(text, &m); err != nil || m.Version != manifestVersion {
-		return nil, nil
+	bad := json.Unmarshal(text, &m)
+	if bad == nil && m.Version == manifestVersion {
+		return &m, nil
 	}
-	return &m, nil
+	return nil, nil // it proves nothing
 }
 
 func (m *manifest) write(dir string) error {

@@ -70,7 +70,8 @@ func TestParameterGroups(t *testing.T) {
 		t.Error("all does not mean all")
 	}
 	for name, want := range map[string]bool{"model.embed_tokens.weight": true, "lm_head.weight": false,
-		"base_model.model.model.embed_tokens.weight": true, "base_model.model.model.embed_tokens.lora_embedding_A": false,
+		"base_model.model.model.embed_tokens.weight":           true,
+		"base_model.model.model.embed_tokens.lora_embedding_A": false,
 	} {
 		if got := isEmbedding(name); got != want {
 			t.Errorf("%s is the embedding: %v", name, got)

@@ -79,8 +79,10 @@ func TestProgressFitsTheTerminal(t *testing.T) {
 		if columns == 0 {
 			wide = 80
 		}
-		for _, s := range []StepInfo{{Step: 1, Total: 1_000_000, Loss: 123456.789, LR: 1.2345e-7, Tokens: 1 << 20, Seconds: 1e-3},
-			{Step: 2, Total: 1_000_000, Loss: 1, LR: 1, Tokens: 1, Seconds: 1e5}, {Step: 7, Total: 9, Loss: 1, Seconds: 1}} {
+		for _, s := range []StepInfo{{Step: 1, Total: 1_000_000, Loss: 123456.789, LR: 1.2345e-7, Tokens: 1 << 20,
+			Seconds: 1e-3},
+			{Step: 2, Total: 1_000_000, Loss: 1, LR: 1, Tokens: 1, Seconds: 1e5}, {Step: 7, Total: 9, Loss: 1,
+				Seconds: 1}} {
 			p.Step(s)
 			seen := screen(out.String(), max(wide, 1))
 			shown := seen[len(seen)-1]

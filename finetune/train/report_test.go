@@ -67,8 +67,9 @@ func TestParityPrompts(t *testing.T) {
 		samples []data.Sample
 		want    []int // tokens of the prompts
 	}{
-		"prompts":             {[]data.Sample{long(9, 3), long(200, 128), long(7, 5)}, []int{3, 128, 5}},
-		"four of them":        {[]data.Sample{long(9, 0), long(9, 3), long(9, 4), long(9, 5), long(9, 6), long(9, 7)}, []int{3, 4, 5, 6}},
+		"prompts": {[]data.Sample{long(9, 3), long(200, 128), long(7, 5)}, []int{3, 128, 5}},
+		"four of them": {[]data.Sample{long(9, 0), long(9, 3), long(9, 4), long(9, 5), long(9, 6), long(9, 7)},
+			[]int{3, 4, 5, 6}},
 		"all tokens":          {[]data.Sample{long(9, 0), long(2, 0), long(1000, 0)}, []int{4, 1, 128}},
 		"one token":           {[]data.Sample{long(1, 0)}, []int{1}},
 		"long prompts":        {[]data.Sample{long(400, 300), long(200, 129)}, []int{128, 100}},

@@ -137,7 +137,8 @@ func (c *Config) sameShape(other *Config, m *model.Config) bool {
 		})
 }
 
-// warm gives the prepared parameters the values of the adapter that the run starts from: each has one, and none is left.
+// warm gives the prepared parameters the values of the adapter that the run starts from: each has one, and none is
+// left.
 func (r *run) warm() error {
 	if r.start == nil {
 		return nil

@@ -79,7 +79,8 @@ func TestInitAdapter(t *testing.T) {
 		"plain": func(*Config) {},
 		"names": func(c *Config) { c.TargetModules, c.Rank, c.Alpha = []string{"q_proj", "down_proj"}, 3, 5 },
 		"patterns": func(c *Config) {
-			c.RankPattern, c.AlphaPattern = map[string]string{"q_proj": "2"}, map[string]string{"layers.1.self_attn.v_proj": "7"}
+			c.RankPattern, c.AlphaPattern = map[string]string{"q_proj": "2"},
+				map[string]string{"layers.1.self_attn.v_proj": "7"}
 		},
 		"one layer, rank-stabilized": func(c *Config) {
 			c.LayersToTransform, c.RsLoRA = []int{1}, true

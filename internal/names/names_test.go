@@ -35,7 +35,8 @@ func TestQuote(t *testing.T) {
 func TestCheckAdapter(t *testing.T) {
 	for name, good := range map[string]bool{
 		"a": true, "Support": true, "SQL-Coder_v1.2": true, "A": true, strings.Repeat("X", Max): true, "": false,
-		strings.Repeat("X", Max+1): false, ".A": false, "A..B": false, "A/B": false, "É": false, "A@1": false, "A:B": false,
+		strings.Repeat("X", Max+1): false, ".A": false, "A..B": false, "A/B": false, "É": false, "A@1": false,
+		"A:B":    false,
 		"\u212a": false, // the Kelvin sign, which Unicode folds to k
 	} {
 		err := CheckAdapter("adapter", name)

@@ -98,17 +98,18 @@ func kvType(name string) (tensor.DType, error) {
 
 // Model is a model ready to run. Its parts may be used, not closed, until Close.
 type Model struct {
-	Name         string // of its file or folder
-	Path         string
-	Tokenizer    *tokenizer.Tokenizer
-	Template     *chat.Template // nil where the model has none
-	Device       device.Device
-	Model        model.Model
-	Engine       *engine.Engine
-	KV           device.KVConfig
-	Context      int             // longest sequence
-	Sampling     openai.Sampling // its own defaults for requests that leave parameters out
-	Quantization string          // to which the base was quantized when it was loaded, as parity files name it; "" is none
+	Name      string // of its file or folder
+	Path      string
+	Tokenizer *tokenizer.Tokenizer
+	Template  *chat.Template // nil where the model has none
+	Device    device.Device
+	Model     model.Model
+	Engine    *engine.Engine
+	KV        device.KVConfig
+	Context   int             // longest sequence
+	Sampling  openai.Sampling // its own defaults for requests that leave parameters out
+	// to which the base was quantized when it was loaded, as parity files name it; "" is none
+	Quantization string
 
 	adapter *singleAdapter // of every request, or nil
 	hooks   hooks
@@ -197,7 +198,8 @@ func (m *Model) load(c *ModelConfig) (err error) {
 	if m.Model, err = model.Open(m.Path, device.Limited{Device: m.Device, Bytes: int64(c.Memory)}, opt); err != nil {
 		return err
 	}
-	debug.FreeOSMemory()                                                                // free the memory that the conversion used
+	// free the memory that the conversion used
+	debug.FreeOSMemory()
 	if v, n := m.Model.Config().Vocab, m.Tokenizer.VocabSize(); n > v && c.Log != nil { // as CodeLlama's
 		c.Log.Warn("the tokenizer has more tokens than the model has embeddings: prompts with one of the others are "+
 			"refused", "model", m.Name, "tokens", n, "embeddings", v)

@@ -65,7 +65,8 @@ func TestGGUFSamplingDefaults(t *testing.T) {
 			t.Errorf("%v, want %v", p[0], *p[1])
 		}
 	}
-	if err != nil || *s.TopK != 20 || s.MaxTokens != nil || !strings.Contains(log.String(), "general.sampling.mirostat") {
+	if err != nil || *s.TopK != 20 || s.MaxTokens != nil ||
+		!strings.Contains(log.String(), "general.sampling.mirostat") {
 		t.Errorf("%+v, %v, log %s", s, err, log.String())
 	}
 	for key, v := range map[string]any{"general.sampling.temp": float32(9), "general.sampling.top_k": "many"} {

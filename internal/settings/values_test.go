@@ -50,7 +50,8 @@ func TestLists(t *testing.T) {
 			t.Errorf("flag %q: %q, %v, want %q", text, f.list, err, want)
 		}
 		g := newFlags("", t)
-		if err := g.Set("list", f.Lookup("list").Value.String()[1:len(f.Lookup("list").Value.String())-1]); err != nil ||
+		if err := g.Set("list",
+			f.Lookup("list").Value.String()[1:len(f.Lookup("list").Value.String())-1]); err != nil ||
 			len(want) > 0 && !slices.Equal(g.list, want) {
 			t.Errorf("%q printed and read again: %q", text, g.list)
 		}
@@ -61,7 +62,8 @@ func TestLists(t *testing.T) {
 		}
 	}
 	f := newFlags("", t)
-	if err := f.Parse([]string{"--list", "a,b", "--list", "c"}); err != nil || !slices.Equal(f.list, []string{"a", "b", "c"}) {
+	if err := f.Parse([]string{"--list", "a,b", "--list", "c"}); err != nil ||
+		!slices.Equal(f.list, []string{"a", "b", "c"}) {
 		t.Errorf("repeated: %q, %v", f.list, err)
 	}
 }
@@ -111,13 +113,17 @@ yes: yes
 	if !slices.Equal(f.plain, []string{"x=1", "y,z"}) || !f.yes {
 		t.Errorf("%q, %v", f.plain, f.yes)
 	}
-	if want := map[string]string{"motto": "Hello, world", "version": "1.10", "ok": "yes", "quote": `say "a", b=c`}; !reflect.DeepEqual(f.texts, want) {
+	if want := map[string]string{"motto": "Hello, world", "version": "1.10", "ok": "yes", "quote": `say "a", b=c`}; !reflect.DeepEqual(
+		f.texts,
+		want,
+	) {
 		t.Errorf("texts %q", f.texts)
 	}
 	if !maps.Equal(f.ranges, map[string]string{`layers\.[0-9]{1,2}`: "8"}) {
 		t.Errorf("patterns %q", f.ranges)
 	}
-	for _, yaml := range []string{"list: {a: b}", "list: [[a]]", "texts: [a]", "yes: [true]", "yes: {a: 1}", "yes: maybe",
+	for _, yaml := range []string{"list: {a: b}", "list: [[a]]", "texts: [a]", "yes: [true]", "yes: {a: 1}",
+		"yes: maybe",
 		"texts: {a: {b: c}}", "texts: {a: [b]}", "texts: {a: }", "plain: {a: b}"} {
 		if _, err := Resolve(newFlags(yaml, t).FlagSet, none, nil); err == nil {
 			t.Errorf("%s is taken", yaml)
@@ -126,7 +132,8 @@ yes: yes
 }
 
 func TestWrap(t *testing.T) {
-	if got, want := wrap("one two three\nfour fivefivefive six", 9), "one two\nthree\nfour\nfivefivefive\nsix"; got != want {
+	if got, want := wrap("one two three\nfour fivefivefive six", 9),
+		"one two\nthree\nfour\nfivefivefive\nsix"; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
 }

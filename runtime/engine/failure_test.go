@@ -151,7 +151,7 @@ func TestRefusals(t *testing.T) {
 		says string
 	}{
 		"empty prompt":   {request(nil, 1), ErrInvalid, "empty"},
-		"foreign token":  {request([]int32{fakeVocab}, 1), ErrInvalid, "vocabulary has 61"},
+		"foreign token":  {request([]int32{fakeVocab}, 1), ErrInvalid, "embeddings for the ids below 61"},
 		"negative token": {request([]int32{-1}, 1), ErrInvalid, "-1"},
 		"negative max":   {request([]int32{1}, -1), ErrInvalid, "negative"},
 		"beyond context": {request(make([]int32, 513), 1), ErrPromptTooLong, "513 tokens in a context of 512"},

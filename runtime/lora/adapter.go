@@ -44,6 +44,7 @@ type Adapter struct {
 	Head       Module        // on the output head, with In = H, Out = V
 	HeadTable  *quant.Matrix // [V, H]: replaces the output head, or nil
 
-	Norms     [][NumNorms][]float32 // weights that replace those of a block's norms; nil: none, and nil in it: unchanged
-	FinalNorm []float32             // [H]: replaces the norm before the head, or nil
+	// weights that replace those of a block's norms; nil: none, and nil in it: unchanged
+	Norms     [][NumNorms][]float32
+	FinalNorm []float32 // [H]: replaces the norm before the head, or nil
 }

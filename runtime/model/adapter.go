@@ -39,13 +39,24 @@ func CheckAdapter(c *Config, w *lora.Weights) error {
 	for l := range w.Norms {
 		for n, b := range w.Norms[l] {
 			if b != nil && b.Bytes() < int64(4*max(widths[n], 1)) {
-				return fmt.Errorf("adapter: %w: norm %d of layer %d has %d bytes; want %d weights", device.ErrShape, n, l,
-					b.Bytes(), widths[n])
+				return fmt.Errorf(
+					"adapter: %w: norm %d of layer %d has %d bytes; want %d weights",
+					device.ErrShape,
+					n,
+					l,
+					b.Bytes(),
+					widths[n],
+				)
 			}
 		}
 	}
 	if b := w.FinalNorm; b != nil && b.Bytes() < int64(4*c.Hidden) {
-		return fmt.Errorf("adapter: %w: the last norm has %d bytes; want %d weights", device.ErrShape, b.Bytes(), c.Hidden)
+		return fmt.Errorf(
+			"adapter: %w: the last norm has %d bytes; want %d weights",
+			device.ErrShape,
+			b.Bytes(),
+			c.Hidden,
+		)
 	}
 	for _, t := range []device.Weight{w.EmbedTable, w.HeadTable} {
 		if t != nil && (t.Rows() != c.Vocab || t.Cols() != c.Hidden) {

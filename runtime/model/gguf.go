@@ -170,7 +170,8 @@ func (c *Config) oneRopeGGUF(m ggufMeta) error {
 		r.Fast, r.Slow = m.float("rope.scaling.yarn_beta_fast", 32), m.float("rope.scaling.yarn_beta_slow", 1)
 		r.Original = m.integer("rope.scaling.original_context_length", c.MaxContext)
 		r.Scale = yarnMagnitude(factor, 1) * m.float("rope.scaling.attn_factor", 1)
-		if f := m.float("rope.scaling.yarn_attn_factor", 0); f != 0 { // the converter writes attention_factor, the product
+		// the converter writes attention_factor, the product
+		if f := m.float("rope.scaling.yarn_attn_factor", 0); f != 0 {
 			r.Scale = f
 		}
 	default:

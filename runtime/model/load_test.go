@@ -168,7 +168,8 @@ func TestLoadExtraTensors(t *testing.T) {
 		"model.layers.0.self_attn.q_proj._extra_state": true, "model.embed_tokens.position_ids": true,
 		"model.layers.0.self_attn.q_proj.bias": false, "model.layers.0.self_attn.bias": false,
 		"model.layers.0.self_attn.q_proj.weight_scale": false, "model.layers.0.self_attn.q_proj.input_scale": false,
-		"model.layers.2.input_layernorm.weight": false, "lm_head.bias": false, "model.layers.0.self_attn.q_norm.weight": false,
+		"model.layers.2.input_layernorm.weight": false, "lm_head.bias": false,
+		"model.layers.0.self_attn.q_norm.weight":        false,
 		"model.layers.0.self_attn.q_proj.lora_A.weight": false, "scores.weight": false,
 	} {
 		src, cfg := tiny(t)

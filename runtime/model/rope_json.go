@@ -38,8 +38,8 @@ var ropeMembers = []string{
 }
 
 // section returns the object that describes the RoPE of one layer kind ("" for models with one kind), in either
-// spelling, or nothing. With one kind, rope_scaling comes before rope_parameters; with two, its members replace those of
-// the full layers.
+// spelling, or nothing. With one kind, rope_scaling comes before rope_parameters; with two, its members replace those
+// of the full layers.
 func (h *hfConfig) section(kind string) (ropeJSON, error) {
 	var j ropeJSON
 	object := func(raw json.RawMessage) (members map[string]json.RawMessage, err error) {

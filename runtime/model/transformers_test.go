@@ -33,8 +33,8 @@ type configOfTransformers struct {
 	Pad                                                 *int
 }
 
-// A config.json means what transformers makes of it. testdata/configs.json is written by scripts/python/config_cases.py,
-// which draws other files in make test-python.
+// A config.json means what transformers makes of it. testdata/configs.json is written by
+// scripts/python/config_cases.py, which draws other files in make test-python.
 func TestConfigsOfTransformers(t *testing.T) {
 	text, err := os.ReadFile(*configsFile)
 	if err != nil {

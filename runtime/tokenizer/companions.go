@@ -172,7 +172,8 @@ func readNamed(config *object, more []json.RawMessage, byText map[string]addedTo
 	}
 	for _, name := range config.keys {
 		raw := config.get(name)
-		if strings.HasSuffix(name, "_token") && !slices.Contains(namedTokens, name) && (raw[0] == '"' || raw[0] == '{') {
+		if strings.HasSuffix(name, "_token") && !slices.Contains(namedTokens, name) &&
+			(raw[0] == '"' || raw[0] == '{') {
 			add(raw, false)
 		}
 	}
@@ -300,8 +301,8 @@ func globEscape(path string) string {
 	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(path)
 }
 
-// readToken reads a token: its text, or an object with its flags. A text is a special token if special is set. The id is
-// -1, of a text -2.
+// readToken reads a token: its text, or an object with its flags. A text is a special token if special is set. The id
+// is -1, of a text -2.
 func readToken(raw json.RawMessage, special bool) (addedToken, bool) {
 	var s string
 	if json.Unmarshal(raw, &s) == nil && s != "" {

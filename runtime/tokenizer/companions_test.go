@@ -67,7 +67,8 @@ func TestTokenFiles(t *testing.T) {
 			continue
 		}
 		for k, text := range all.Texts {
-			for what, want := range map[string][]int32{"plain": c.Plain[k], "special": c.Special[k], "as text": c.AsText[k]} {
+			for what, want := range map[string][]int32{"plain": c.Plain[k], "special": c.Special[k],
+				"as text": c.AsText[k]} {
 				got := tok.Encode(text, EncodeOptions{AddSpecial: what == "special", SpecialAsText: what == "as text"})
 				if !slices.Equal(got, want) {
 					t.Errorf("case %d: %s: %q is %v, want %v", i, what, text, got, want)

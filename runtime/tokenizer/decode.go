@@ -174,8 +174,8 @@ type Stream struct {
 	first       string // text before what the next token adds
 }
 
-// NewStream returns a Stream of the text that follows prompt's, which may be empty. The text begins behind prompt's last
-// complete character: where prompt ends in the middle of one, the whole character is part of the Stream.
+// NewStream returns a Stream of the text that follows prompt's, which may be empty. The text begins behind prompt's
+// last complete character: where prompt ends in the middle of one, the whole character is part of the Stream.
 func (t *Tokenizer) NewStream(prompt []int32, skipSpecial bool) *Stream {
 	s := &Stream{t: t, skipSpecial: skipSpecial}
 	var text []byte

@@ -78,14 +78,17 @@ func TestGGUFTokens(t *testing.T) {
 			p + "bos_token_id": uint32(3), p + "eos_token_id": uint32(4)}), "ab", []int32{0, 1}, []int32{4}},
 		{"refused BOS", base("gpt2", append(bytes, "<|b|>"), m{p + "pre": "llama-bpe", p + "add_bos_token": false,
 			p + "bos_token_id": uint32(3)}), "ab", []int32{0, 1}, nil},
-		{"ends of other types", base("gpt2", append(bytes, "<|end_of_text|>", "<|im_end|>", "<｜end▁of▁sentence｜>", "</s>"),
+		{"ends of other types", base("gpt2", append(bytes, "<|end_of_text|>", "<|im_end|>", "<｜end▁of▁sentence｜>",
+			"</s>"),
 			m{p + "pre": "smollm", p + "token_type": []int32{1, 1, 1, 1, 4, 1, 1}, p + "eos_token_id": uint32(3)}),
 			"a<|im_end|>b</s>", []int32{0, 4, 1, 6}, []int32{3, 4, 6, 5}},
 		{"no types", base("gpt2", append(bytes, "<|eot_id|>", "<|im_start|>"), m{p + "pre": "smollm"}), "a<|eot_id|>",
 			[]int32{0, 3}, []int32{3}},
-		{"harmony", base("gpt2", append(bytes, "<|end|>", "<|return|>", "<|call|>"), m{p + "pre": "smollm"}), "a<|end|>",
+		{"harmony", base("gpt2", append(bytes, "<|end|>", "<|return|>", "<|call|>"), m{p + "pre": "smollm"}),
+			"a<|end|>",
 			[]int32{0, 3}, []int32{4, 5}},
-		{"SentencePiece without ids, scores, types", base("llama", []string{"<unk>", "<s>", "</s>", "▁", "a"}, nil), "a",
+		{"SentencePiece without ids, scores, types", base("llama", []string{"<unk>", "<s>", "</s>", "▁", "a"}, nil),
+			"a",
 			[]int32{1, 3, 4}, []int32{2}},
 		{"Phi-3", base("llama", []string{"<unk>", "<s>", "</s>", "▁", "a", "<|end|>", "<0x0A>"}, m{
 			"general.name": "Phi-3-mini", p + "token_type": []int32{2, 3, 3, 1, 1, 3, 6}}), "a<|end|>\n a<s> a",
@@ -103,7 +106,9 @@ func TestGGUFTokens(t *testing.T) {
 			t.Errorf("%s: stops at %v, want %v", c.name, tok.StopIDs(), c.stops)
 		}
 	}
-	tok, err := FromGGUF(base("gpt2", bytes, m{"tokenizer.chat_template": "d", "tokenizer.chat_template.tool_use": "t"}))
+	tok, err := FromGGUF(
+		base("gpt2", bytes, m{"tokenizer.chat_template": "d", "tokenizer.chat_template.tool_use": "t"}),
+	)
 	if err != nil || !maps.Equal(tok.ChatTemplates(), map[string]string{"default": "d", "tool_use": "t"}) {
 		t.Errorf("templates %v, %v", tok, err)
 	}

@@ -129,7 +129,8 @@ func checkGolden(t *testing.T, tok *Tokenizer, g *golden) {
 				t.Errorf("case %d: prefix %d decodes to %q, want %q", s.Case, k, got, s.PrefixDecode[k])
 			}
 			all += stream.Push(id)
-			// A run of byte tokens is held back, since another may make it invalid; DecodeStream of tokenizers then fails.
+			// A run of byte tokens is held back, since another may make it invalid; DecodeStream of tokenizers then
+			// fails.
 			if s.DecodeStream[k] != nil && all+stream.Held() != s.PrefixDecode[k] {
 				t.Errorf("case %d: after id %d the text is %q, and %q is held back, want %q", s.Case, k, all,
 					stream.Held(), s.PrefixDecode[k])

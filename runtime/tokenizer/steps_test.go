@@ -163,8 +163,33 @@ func TestCharacters(t *testing.T) {
 
 // TestSplittersAreRegexes: a splitter finds the words of the regular expression that it stands for.
 func TestSplittersAreRegexes(t *testing.T) {
-	parts := []string{"a", "B", "ſ", "é", "語", "1", "½", "٣", " ", "\n", "\r", "\t", "\u00a0", "\u2003", "'", "s", "LL", "re",
-		"!", "_", "\u0301", "🐶", "\x00", "\U0002ebf0", "\u1c89"}
+	parts := []string{
+		"a",
+		"B",
+		"ſ",
+		"é",
+		"語",
+		"1",
+		"½",
+		"٣",
+		" ",
+		"\n",
+		"\r",
+		"\t",
+		"\u00a0",
+		"\u2003",
+		"'",
+		"s",
+		"LL",
+		"re",
+		"!",
+		"_",
+		"\u0301",
+		"🐶",
+		"\x00",
+		"\U0002ebf0",
+		"\u1c89",
+	}
 	for expression, split := range knownPatterns {
 		re, err := compileRegex(expression)
 		if err != nil {

@@ -32,7 +32,9 @@ const (
 )
 
 var (
-	categories  = strings.Fields("Lu Ll Lt Lm Lo Mn Mc Me Nd Nl No Pc Pd Ps Pe Pi Pf Po Sm Sc Sk So Zs Zl Zp Cc Cf Co Cn")
+	categories = strings.Fields(
+		"Lu Ll Lt Lm Lo Mn Mc Me Nd Nl No Pc Pd Ps Pe Pi Pf Po Sm Sc Sk So Zs Zl Zp Cc Cf Co Cn",
+	)
 	classLetter = categoryClass("L")
 	classNumber = categoryClass("N")
 	classPunct  = categoryClass("P")

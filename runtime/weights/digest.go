@@ -12,8 +12,8 @@ import (
 	"slices"
 )
 
-// Digest returns the SHA-256, in hexadecimal digits, of a model's weights: of a file, of all files of a split GGUF model,
-// or of a folder's safetensors in the order of their names. fs.ErrNotExist if there are none.
+// Digest returns the SHA-256, in hexadecimal digits, of a model's weights: of a file, of all files of a split GGUF
+// model, or of a folder's safetensors in the order of their names. fs.ErrNotExist if there are none.
 func Digest(path string) (string, error) {
 	files := []string{path}
 	if st, err := os.Stat(path); err != nil {

@@ -101,8 +101,13 @@ func (g *GGUF) openPart(m *mapping, number, count int) error {
 			return bad("%v", err)
 		}
 		if n, no := part.splitCount(), part.splitInteger("no", -1); n != count || no != int64(number) {
-			return bad("it says that it is file %d of %d of a split model, but by its name it is file %d of %d", no+1, n,
-				number+1, count)
+			return bad(
+				"it says that it is file %d of %d of a split model, but by its name it is file %d of %d",
+				no+1,
+				n,
+				number+1,
+				count,
+			)
 		}
 		own := part.header.meta
 		part.header.meta = g.header.meta // only the first file has the model's

@@ -26,19 +26,21 @@ func TestPlainName(t *testing.T) {
 		"model.layers.0._orig_mod.mlp.up_proj.weight":          "model.layers.0.mlp.up_proj.weight",
 		"module.model.norm.weight":                             "model.norm.weight",
 		"module._orig_mod.model.norm.weight":                   "model.norm.weight",
-		"_fsdp_wrapped_module.model.layers.0._fsdp_wrapped_module.mlp.up_proj.weight": "model.layers.0.mlp.up_proj.weight",
-		"model.layers.0._checkpoint_wrapped_module.mlp.up_proj.weight":                "model.layers.0.mlp.up_proj.weight",
-		"_forward_module.model.norm.weight":                                           "model.norm.weight",
-		"base_model.model.model.norm.weight":                                          "model.norm.weight",
-		"base_model.model.layers.2.self_attn.q_proj":                                  "model.layers.2.self_attn.q_proj",
-		"module.base_model.model.model.norm.weight":                                   "model.norm.weight",
-		"_fsdp_wrapped_module.base_model.model.lm_head.lora_A.weight":                 "lm_head.lora_A.weight",
-		"pretrained_model.model.norm.weight":                                          "model.norm.weight",
-		"v_head.summary.weight":                                                       "v_head.summary.weight",
-		"vision_tower.layers.0.weight":                                                "vision_tower.layers.0.weight",
-		"model.norm":                                                                  "model.norm",
-		"norm":                                                                        "norm",
-		"":                                                                            "",
+		"_fsdp_wrapped_module.model.layers.0._fsdp_wrapped_module.mlp.up_proj.weight":
+			"model.layers.0.mlp.up_proj.weight",
+
+		"model.layers.0._checkpoint_wrapped_module.mlp.up_proj.weight": "model.layers.0.mlp.up_proj.weight",
+		"_forward_module.model.norm.weight":                            "model.norm.weight",
+		"base_model.model.model.norm.weight":                           "model.norm.weight",
+		"base_model.model.layers.2.self_attn.q_proj":                   "model.layers.2.self_attn.q_proj",
+		"module.base_model.model.model.norm.weight":                    "model.norm.weight",
+		"_fsdp_wrapped_module.base_model.model.lm_head.lora_A.weight":  "lm_head.lora_A.weight",
+		"pretrained_model.model.norm.weight":                           "model.norm.weight",
+		"v_head.summary.weight":                                        "v_head.summary.weight",
+		"vision_tower.layers.0.weight":                                 "vision_tower.layers.0.weight",
+		"model.norm":                                                   "model.norm",
+		"norm":                                                         "norm",
+		"":                                                             "",
 	} {
 		if got := PlainName(name); got != want {
 			t.Errorf("%s: %s, want %s", name, got, want)
@@ -52,8 +54,13 @@ func TestPlainName(t *testing.T) {
 // A file's tensors are found by their plain names only, and by each name once.
 func TestOpenPlainNames(t *testing.T) {
 	dir := t.TempDir()
-	writeFile(t, dir, "model.safetensors", st(`{"_orig_mod.norm.weight":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}`,
-		4))
+	writeFile(
+		t,
+		dir,
+		"model.safetensors",
+		st(`{"_orig_mod.norm.weight":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}`,
+			4),
+	)
 	s := open(t, dir)
 	if names := s.Names(); len(names) != 1 || names[0] != "model.norm.weight" {
 		t.Errorf("names %v", names)

@@ -21,7 +21,11 @@ func gptqFolder(t *testing.T, config map[string]string, edit func(map[string]Ten
 	t.Helper()
 	golden := open(t, goldens.Path(t, "train", "E_export", "gptq_linear_actorder.safetensors")).(*Safetensors)
 	tensors := map[string]Tensor{
-		"model.norm.weight": {"F32", []int{1}, []byte{0, 0, 128, 63}}, "q_proj.bias": {"F16", []int{48}, make([]byte, 96)},
+		"model.norm.weight": {
+			"F32",
+			[]int{1},
+			[]byte{0, 0, 128, 63},
+		}, "q_proj.bias": {"F16", []int{48}, make([]byte, 96)},
 		"k_proj.bias": {"F16", []int{1}, []byte{0, 60}},
 	}
 	for _, part := range []string{"qweight", "qzeros", "scales", "g_idx"} {
@@ -299,7 +303,12 @@ func TestFourBitApplies(t *testing.T) {
 // FuzzQuantized: a checkpoint with arbitrary parts opens or is refused, and its weights fit their shapes.
 func FuzzQuantized(f *testing.F) {
 	f.Add([]byte(bnbState), []byte(gptqConfig), uint8(16), uint8(2))
-	f.Add([]byte(`{"quant_type":"nf4","blocksize":64,"shape":[1,32]}`), []byte(`{"quant_method":"awq","bits":4,"group_size":8,"version":"gemm"}`), uint8(16), uint8(1))
+	f.Add(
+		[]byte(`{"quant_type":"nf4","blocksize":64,"shape":[1,32]}`),
+		[]byte(`{"quant_method":"awq","bits":4,"group_size":8,"version":"gemm"}`),
+		uint8(16),
+		uint8(1),
+	)
 	f.Fuzz(func(t *testing.T, state, config []byte, packed, blocks uint8) {
 		_, _ = ParseQuantization(config)
 		s, err := parseQuantState(state)

@@ -27,9 +27,9 @@ var (
 )
 
 // Source is an opened model: a Hugging Face folder or a GGUF file. Tensor names are Hugging Face names
-// ("model.layers.0.self_attn.q_proj.weight") whatever the file: prefixes of wrappers are removed (PlainName), and GGUF's
-// own names and its row order of llama's q and k are translated, so that RoPE is always rotate-half. Safe for concurrent reads; Close unmaps, after which no Matrix
-// that aliases the file may be used.
+// ("model.layers.0.self_attn.q_proj.weight") whatever the file: prefixes of wrappers are removed (PlainName), and
+// GGUF's own names and its row order of llama's q and k are translated, so that RoPE is always rotate-half. Safe for
+// concurrent reads; Close unmaps, after which no Matrix that aliases the file may be used.
 type Source interface {
 	// Names lists the tensors, sorted.
 	Names() []string

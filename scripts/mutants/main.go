@@ -1,6 +1,6 @@
-// Command mutants breaks the program on purpose, one line at a time, and says which of the faults no test finds. list.txt holds
-// the faults and the packages that must see them. The tests run in a copy of the tracked files without the folders
-// beside the repository, so that only what the repository holds can catch a fault.
+// Command mutants breaks the program on purpose, one line at a time, and says which of the faults no test finds.
+// list.txt holds the faults and the packages that must see them. The tests run in a copy of the tracked files without
+// the folders beside the repository, so that only what the repository holds can catch a fault.
 //
 //	go run ./scripts/mutants [-only TEXT] [-short=false]
 //

@@ -145,7 +145,7 @@ func rawBytes(items []json.RawMessage) [][]byte {
 func withContent(message json.RawMessage, content []byte) json.RawMessage {
 	dec := json.NewDecoder(bytes.NewReader(message))
 	begin, end := 0, 0
-	dec.Token() // {
+	_, _ = dec.Token() // {
 	for dec.More() {
 		name, _ := dec.Token()
 		var value json.RawMessage
@@ -160,7 +160,8 @@ func withContent(message json.RawMessage, content []byte) json.RawMessage {
 	return slices.Concat(message[:begin], content, message[end:])
 }
 
-// checkMessage checks one message. content is not nil where its content must be written as other parts: see checkContent.
+// checkMessage checks one message. content is not nil where its content must be written as other parts: see
+// checkContent.
 func checkMessage(name string, raw json.RawMessage) (content []byte, err *Error) {
 	m, err := object(name, raw)
 	if err != nil {
@@ -258,8 +259,8 @@ func checkFunction(at string, raw json.RawMessage) *Error {
 	return nil
 }
 
-// textParts are the types of parts that hold text, with the member that holds it: input_text and output_text are those of
-// OpenAI's Responses API, refusal is in the answers of its chat API.
+// textParts are the types of parts that hold text, with the member that holds it: input_text and output_text are those
+// of OpenAI's Responses API, refusal is in the answers of its chat API.
 var textParts = map[string]string{"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
 
 // checkContent accepts a string or an array of parts that hold text. parts is not nil where a part is not {"type":

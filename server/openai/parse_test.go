@@ -101,8 +101,17 @@ func TestEveryBoolean(t *testing.T) {
 }
 
 func TestEveryRefusal(t *testing.T) {
-	asks := map[string]string{"response_format": `{"type":"json_schema","json_schema":{}}`, "priority": "3", "tool_choice": `"required"`, "modalities": `["text","audio"]`,
-		"functions": `[{}]`, "bad_words": `["x"]`, "allowed_token_ids": `[1]`, "logits_processors": `["x"]`, "suffix": `"end"`}
+	asks := map[string]string{
+		"response_format":   `{"type":"json_schema","json_schema":{}}`,
+		"priority":          "3",
+		"tool_choice":       `"required"`,
+		"modalities":        `["text","audio"]`,
+		"functions":         `[{}]`,
+		"bad_words":         `["x"]`,
+		"allowed_token_ids": `[1]`,
+		"logits_processors": `["x"]`,
+		"suffix":            `"end"`,
+	}
 	for _, row := range refusals {
 		for _, of := range []api{chatAPI, completionAPI} {
 			if row.api&of == 0 {
@@ -216,16 +225,22 @@ func TestChatDefaultsAndValues(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := new(Sampling).defaults(); !reflect.DeepEqual(r.Params, want) || !r.AddGenerationPrompt || r.Tools != nil {
+	if want := new(Sampling).defaults(); !reflect.DeepEqual(r.Params, want) || !r.AddGenerationPrompt ||
+		r.Tools != nil {
 		t.Errorf("got %+v, want %+v", r.Params, want)
 	}
-	r, err = ParseChat([]byte(`{"model":"m","temperature":0.5,"top_p":0.25,"top_k":-1,"min_p":0.1,"presence_penalty":1,"frequency_penalty":-1,"repetition_penalty":1.5,
+	r, err = ParseChat(
+		[]byte(
+			`{"model":"m","temperature":0.5,"top_p":0.25,"top_k":-1,"min_p":0.1,"presence_penalty":1,"frequency_penalty":-1,"repetition_penalty":1.5,
 		"seed":-9223372036854775808,"n":2.0,"max_tokens":7,"max_completion_tokens":9,"min_tokens":1,
 		"logit_bias":{"5":-100,"6":2.5},"stop":["a","b"],"stop_token_ids":[3],
 		"ignore_eos":true,"include_stop_str_in_output":true,"skip_special_tokens":false,
 		"logprobs":true,"top_logprobs":4,
 		"return_token_ids":true,"stream":true,
-		"stream_options":{"include_usage":true},"continue_final_message":true,"chat_template_kwargs":{"x":1},"tools":[{"b":1,"a":2}],"tool_choice":"none","response_format":{"type":"text"},`+hello+`}`), testLimits)
+		"stream_options":{"include_usage":true},"continue_final_message":true,"chat_template_kwargs":{"x":1},"tools":[{"b":1,"a":2}],"tool_choice":"none","response_format":{"type":"text"},`+hello+`}`,
+		),
+		testLimits,
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -238,7 +253,8 @@ func TestChatDefaultsAndValues(t *testing.T) {
 	if !reflect.DeepEqual(r.Params, want) {
 		t.Errorf("got  %+v\nwant %+v", r.Params, want)
 	}
-	if r.AddGenerationPrompt || !r.ContinueFinalMessage || string(r.Tools) != `[{"b":1,"a":2}]` || string(r.TemplateVars) != `{"x":1}` {
+	if r.AddGenerationPrompt || !r.ContinueFinalMessage || string(r.Tools) != `[{"b":1,"a":2}]` ||
+		string(r.TemplateVars) != `{"x":1}` {
 		t.Errorf("got %+v", r)
 	}
 }
@@ -278,14 +294,17 @@ func TestTokenizeBodies(t *testing.T) {
 	if err != nil || r.Chat == nil || r.AddSpecialTokens || r.Chat.Tools == nil {
 		t.Errorf("%+v, %v", r, err)
 	}
-	if r, err := ParseTokenize([]byte(`{"prompt":"x","return_token_strs":true}`), testLimits); err != nil || !r.AddSpecialTokens || !r.ReturnTokenStrs {
+	if r, err := ParseTokenize([]byte(`{"prompt":"x","return_token_strs":true}`), testLimits); err != nil ||
+		!r.AddSpecialTokens ||
+		!r.ReturnTokenStrs {
 		t.Errorf("%+v, %v", r, err)
 	}
 	_, err = ParseDetokenize([]byte(`{"tokens":[1000]}`), testLimits)
 	wantInvalid(t, err, "tokens[0]", "from 0 to 999")
 	_, err = ParseDetokenize([]byte(`{}`), testLimits)
 	wantInvalid(t, err, "tokens", "missing")
-	if r, err := ParseDetokenize([]byte(`{"tokens":[1,2]}`), testLimits); err != nil || !slices.Equal(r.Tokens, []int32{1, 2}) {
+	if r, err := ParseDetokenize([]byte(`{"tokens":[1,2]}`), testLimits); err != nil ||
+		!slices.Equal(r.Tokens, []int32{1, 2}) {
 		t.Errorf("%+v, %v", r, err)
 	}
 }
@@ -333,7 +352,8 @@ func TestSamplingDefaults(t *testing.T) {
 		}
 	}
 	p := chat(`,"temperature":0,"top_p":1,"top_k":-1,"min_p":0,"repetition_penalty":1,"max_tokens":30`)
-	if p.Temperature != 0 || p.TopP != 1 || p.TopK != 0 || p.MinP != 0 || p.RepetitionPenalty != 1 || *p.MaxTokens != 30 {
+	if p.Temperature != 0 || p.TopP != 1 || p.TopK != 0 || p.MinP != 0 || p.RepetitionPenalty != 1 ||
+		*p.MaxTokens != 30 {
 		t.Errorf("%+v", p)
 	}
 	c, err := ParseCompletion([]byte(`{"prompt":"x"}`), limits)
@@ -365,8 +385,13 @@ func TestTextParts(t *testing.T) {
 		`[{"type":"output_text","text":"\u00e9"} ]`: `[{"type":"text","text":"\u00e9"}]`,
 		`[{"type":"text","text":"a"}, {"refusal":"no","type":"refusal"}]`: `[{"type":"text","text":"a"},{"type":"text","text":"no"}]`,
 	} {
-		r, err := ParseChat([]byte("\ufeff"+`{"messages":[ {"role":"user","content":"q"} ,{"content":[],"role":"assistant", "content" : `+
-			content+` ,"name":"n"}]}`), testLimits)
+		r, err := ParseChat(
+			[]byte(
+				"\ufeff"+`{"messages":[ {"role":"user","content":"q"} ,{"content":[],"role":"assistant", "content" : `+
+					content+` ,"name":"n"}]}`,
+			),
+			testLimits,
+		)
 		if err != nil {
 			t.Errorf("%s: %v", content, err)
 			continue

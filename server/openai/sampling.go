@@ -39,7 +39,10 @@ func ParseGenerationConfig(text []byte) (Sampling, error) {
 		if !ok || string(raw) == "null" {
 			continue
 		}
-		row := numbers[slices.IndexFunc(numbers, func(n number) bool { return n.name == g.member && n.api&chatAPI != 0 })]
+		row := numbers[slices.IndexFunc(numbers, func(n number) bool {
+			return n.name == g.member &&
+				n.api&chatAPI != 0
+		})]
 		v, err := checkNumber(g.name, raw, row.integer, row.min, row.max, row.above)
 		if err != nil {
 			return Sampling{}, errors.New(strings.TrimSuffix(err.Message, "."))

@@ -1,4 +1,5 @@
-// Package trainers has what other training programs call the settings of weft train, and their settings that weft has not.
+// Package trainers has what other training programs call the settings of weft train, and their settings that weft has
+// not.
 package trainers
 
 import (
@@ -140,7 +141,8 @@ var Foreign = []settings.Foreign{
 		Say: "write eval_steps: N; without it each epoch is evaluated"},
 	{Names: []string{"save-strategy"}, Take: map[string]string{"steps": "", "no": "save-steps=0",
 		"false": "save-steps=0"},
-		Say: "write save_steps: N, the steps between checkpoints (0: none); the best and the last result are saved anyway"},
+		Say: "write save_steps: N, the steps between checkpoints (0: none); the best and the last result are saved " +
+			"anyway"},
 	{Names: []string{"saves-per-epoch"}, Say: "write save_steps: N, the steps between checkpoints"},
 	{Names: []string{"logging-strategy"}, Take: map[string]string{"steps": ""},
 		Say: "write logging_steps: N, the steps between log lines"},
