@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -572,6 +573,34 @@ func TestLoadLoRA(t *testing.T) {
 	}
 	wantError(t, unload(`{"lora_name":"foreign"}`), 404, "", "The lora adapter 'foreign' cannot be found.")
 	wantError(t, unload(`{}`), 400, "", "'lora_name'")
+}
+
+// Every route that reads JSON passes over a byte order mark before it, as programs on Windows write one.
+func TestByteOrderMark(t *testing.T) {
+	s, _ := newTenants(t, withAdapters(library()))
+	noJSON := map[string]bool{"/admin/v1/drain": true, "/admin/v1/tenants/:tenant/adapters/:name": true,
+		"/admin/v1/tenants/:tenant/adapters/:name/pin": true}
+	fill := strings.NewReplacer(":tenant", "acme", ":name", "foreign", ":tag", "stable")
+	body, tried := `{"no_such_member":1}`, 0
+	for _, r := range s.router.Routes() {
+		if !slices.Contains([]string{"POST", "PUT", "PATCH"}, r.Method) || noJSON[r.Path] {
+			continue
+		}
+		tried++
+		want := s.do(r.Method, fill.Replace(r.Path), s.root, body)
+		got := s.do(r.Method, fill.Replace(r.Path), s.root, "\ufeff"+body)
+		if want.Code != 400 || strings.Contains(want.Body.String(), "invalid_json") || got.Code != want.Code ||
+			got.Body.String() != want.Body.String() {
+			t.Errorf("%s %s: %d %s, without the mark %d %s", r.Method, r.Path, got.Code, got.Body, want.Code, want.Body)
+		}
+	}
+	if tried < 11 {
+		t.Errorf("%d routes were tried", tried)
+	}
+	w := s.do("POST", "/admin/v1/tenants", s.root, "\ufeff"+`{"name":"marked"}`)
+	if w.Code != 201 {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
 }
 
 func must[T any](v T, err error) T {

@@ -101,7 +101,8 @@ type Adapter struct {
 	reserved bool                       // LoRA matrices stay in the file's memory; see Use
 	modules  map[string]map[kind]stored // by module path: "model.layers.0.self_attn.q_proj"
 	match    *matcher
-	wrong    reasons // found so far
+	harmless []string // the file's tensors that cannot change what a language model computes, and are not used
+	wrong    reasons  // found so far
 }
 
 // Open opens the PEFT folder or the GGUF file at path. A *RefusedError lists everything that is wrong for every base; a
@@ -176,6 +177,10 @@ func (a *Adapter) openFolder() error {
 	}
 	a.file = s
 	for _, name := range s.Names() {
+		if info, _ := s.Info(name); weights.Harmless(weights.PlainName(name), info.Shape) {
+			a.harmless = append(a.harmless, name)
+			continue
+		}
 		path, kind, ok := splitName(name)
 		a.match.spelledAs(name)
 		a.addTensor(name, path, kind, ok)

@@ -111,6 +111,10 @@ func (a *Adapter) describe() *Report {
 	if a.gguf {
 		r.Format = "gguf"
 	}
+	if len(a.harmless) > 0 {
+		r.Warnings = append(r.Warnings, "tensors that a language model does not compute with are not used: "+
+			listed(a.harmless))
+	}
 	ranks, layers := map[int]bool{}, map[int]bool{}
 	alphas, scales := map[float64]bool{}, map[float64]bool{}
 	targets, types := map[string]bool{}, map[string]bool{}

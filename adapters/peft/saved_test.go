@@ -5,6 +5,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -241,5 +242,83 @@ func TestHuggingFaceCache(t *testing.T) {
 	}
 	if _, err := Open(snapshot); !errors.Is(err, ErrRefused) {
 		t.Errorf("a blob that is a link: %v", err)
+	}
+}
+
+// Tensors with which a language model does not compute, which trainers save beside an adapter, change nothing and are
+// named in a warning; similar ones that could have a meaning are refused.
+func TestHarmlessTensors(t *testing.T) {
+	dir := filepath.Join(savedFolder, "untied", "plain")
+	base, err := OpenModel(filepath.Join(savedFolder, "untied", "base"), "base")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer base.Close()
+	want, err := Load(dir, base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain, err := Inspect(dir, base)
+	if err != nil || plain.Verdict != Fits {
+		t.Fatal(plain, err)
+	}
+	config, err := os.ReadFile(filepath.Join(dir, ConfigFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	with := func(name string, extra weights.Tensor) string {
+		s, err := weights.OpenSafetensors(filepath.Join(dir, WeightsFile))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		tensors := map[string]weights.Tensor{name: extra}
+		for _, n := range s.Names() {
+			info, _ := s.Info(n)
+			err := s.Bytes(n, func(data []byte) error {
+				tensors[n] = weights.Tensor{DType: info.Format, Shape: info.Shape, Data: slices.Clone(data)}
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		to := t.TempDir()
+		if err := os.WriteFile(filepath.Join(to, ConfigFile), config, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := weights.WriteSafetensors(filepath.Join(to, WeightsFile), tensors, nil); err != nil {
+			t.Fatal(err)
+		}
+		return to
+	}
+	attention := prefix + "model.layers.0.self_attn."
+	infinity := weights.Tensor{DType: "F32", Shape: []int{}, Data: []byte{0, 0, 0x80, 0xff}}
+	for name, extra := range map[string]weights.Tensor{
+		"v_head.summary.weight": f32(1, 32), "v_head.summary.bias": f32(1), prefix + "v_head.summary.bias": f32(1),
+		"module." + attention + "k_scale": f32(), attention + "v_scale": f32(1), attention + "attn.k_scale": f32(),
+		attention + "masked_bias": infinity, attention + "rotary_emb.inv_freq": f32(4),
+		prefix + "model.rotary_emb.inv_freq": f32(4), "layers.0.self_attn.rotary_emb.inv_freq": f32(4),
+		attention + "bias": {DType: "BOOL", Shape: []int{1, 1, 4, 4}, Data: make([]byte, 16)},
+	} {
+		to := with(name, extra)
+		got, err := Load(to, base)
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: another adapter than without it, %v", name, err)
+		}
+		r, err := Inspect(to, base)
+		if err != nil || r.Digest != plain.Digest || r.Verdict != Fits || r.Tensors != plain.Tensors ||
+			!slices.Equal(r.Warnings, append(slices.Clone(plain.Warnings),
+				"tensors that a language model does not compute with are not used: "+name)) {
+			t.Errorf("%s: %+v, %v", name, r, err)
+		}
+	}
+	for name, extra := range map[string]weights.Tensor{
+		prefix + "scores.weight": f32(1, 32), attention + "q_proj.weight_scale": f32(), attention + "bias": f32(4),
+		attention + "masked_biases": f32(), attention + "inv_freq": f32(4), attention + "q_norm.lora_C": f32(4),
+	} {
+		if _, err := Load(with(name, extra), base); !errors.Is(err, ErrRefused) {
+			t.Errorf("%s: %v, want a refusal", name, err)
+		}
 	}
 }

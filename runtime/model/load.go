@@ -8,7 +8,6 @@ import (
 	"math"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -374,16 +373,6 @@ func (l *loader) leftovers() {
 	}
 }
 
-// otherHeads are the first components of the names of heads that a causal language model may have beside its own: value
-// and reward models, classifiers.
-var otherHeads = []string{"v_head", "value_head", "score", "classifier"}
-
-// buffers match the ends of the names of tensors that hold no weights: RoPE's tables and attention masks, which are
-// computed, scales of an 8-bit KV cache, which is not used, and what Transformer Engine keeps beside its modules.
-var buffers = regexp.MustCompile(`\.(` + strings.Join([]string{`rotary_emb\.(inv_freq|cos_cached|sin_cached)`,
-	`masked_bias`, `position_ids`, `self_attn\.(attn\.)?(q|k|v|kv|prob)_scale`, `k_proj\.(k|output)_scale`,
-	`v_proj\.(v|output)_scale`, `_extra_state`}, "|") + `)$`)
-
 // harmless reports whether a tensor that no layer read cannot change what the model computes: the configuration already
 // has its content, or it belongs to another head or is no weight.
 func (l *loader) harmless(name string) bool {
@@ -394,14 +383,6 @@ func (l *loader) harmless(name string) bool {
 	case "rope_factors_short.weight", "rope_factors_long.weight":
 		return rope.Kind == "longrope"
 	}
-	head, _, _ := strings.Cut(name, ".")
-	return slices.Contains(otherHeads, head) || buffers.MatchString(name) || l.mask(name)
-}
-
-// mask reports whether a tensor called like a bias of attention is a square causal mask.
-func (l *loader) mask(name string) bool {
-	info, ok := l.src.Info(name)
-	n := len(info.Shape)
-	return ok && strings.HasSuffix(name, ".self_attn.bias") && n == 4 && info.Shape[0] == 1 && info.Shape[1] == 1 &&
-		info.Shape[2] == info.Shape[3]
+	info, _ := l.src.Info(name)
+	return weights.Harmless(name, info.Shape)
 }

@@ -3,6 +3,7 @@ package weights
 import (
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -37,6 +38,25 @@ func PlainName(name string) string {
 		parts = slices.Insert(parts, 0, "model")
 	}
 	return strings.Join(parts, ".")
+}
+
+// otherHeads are the first components of the names of heads that a causal language model may have beside its own: value
+// and reward models, classifiers.
+var otherHeads = []string{"v_head", "value_head", "score", "classifier"}
+
+// buffers match the ends of the names of tensors that hold no weights: RoPE's tables and attention masks, which are
+// computed, scales of an 8-bit KV cache, which is not used, and what Transformer Engine keeps beside its modules.
+var buffers = regexp.MustCompile(`\.(` + strings.Join([]string{`rotary_emb\.(inv_freq|cos_cached|sin_cached)`,
+	`masked_bias`, `position_ids`, `self_attn\.(attn\.)?(q|k|v|kv|prob)_scale`, `k_proj\.(k|output)_scale`,
+	`v_proj\.(v|output)_scale`, `_extra_state`}, "|") + `)$`)
+
+// Harmless reports whether a tensor with this plain name and shape cannot change what a causal language model computes:
+// it belongs to another head, is a buffer that holds no weights, or a causal mask called like a bias of attention.
+func Harmless(name string, shape []int) bool {
+	head, _, _ := strings.Cut(name, ".")
+	mask := strings.HasSuffix(name, ".self_attn.bias") && len(shape) == 4 && shape[0] == 1 && shape[1] == 1 &&
+		shape[2] == shape[3]
+	return mask || slices.Contains(otherHeads, head) || buffers.MatchString(name)
 }
 
 // plain is files whose tensors have plain names.

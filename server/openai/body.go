@@ -8,15 +8,16 @@ import (
 
 // body is one request's JSON object. Members are read by name; the first error is kept.
 type body struct {
+	data    []byte // the object's text, without a byte order mark
 	members map[string]json.RawMessage
 	limits  Limits
 	err     *Error
 }
 
-// parseBody checks every body for UTF-8, bounded nesting, and one JSON object with nothing after it.
 // bom is the byte order mark that some programs on Windows write before a text of UTF-8.
 var bom = []byte("\ufeff")
 
+// parseBody checks every body for UTF-8, bounded nesting, and one JSON object with nothing after it.
 func parseBody(data []byte, limits Limits) (*body, *Error) {
 	if !utf8.Valid(data) {
 		return nil, Invalid("", "invalid_utf8", "The body is not valid UTF-8.")
@@ -35,7 +36,7 @@ func parseBody(data []byte, limits Limits) (*body, *Error) {
 	if data[0] != '{' {
 		return nil, Invalid("", "invalid_type", "The body must be a JSON object, not %s.", kindOf(data))
 	}
-	b := &body{limits: limits}
+	b := &body{data: data, limits: limits}
 	if err := json.Unmarshal(data, &b.members); err != nil {
 		return nil, Invalid("", "invalid_json", "The body is not valid JSON: %s.", err)
 	}

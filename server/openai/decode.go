@@ -20,7 +20,7 @@ func Decode(data []byte, at string, v any) error {
 		}
 		return err
 	}
-	dec := json.NewDecoder(bytes.NewReader(data))
+	dec := json.NewDecoder(bytes.NewReader(b.data))
 	dec.DisallowUnknownFields()
 	wrong := dec.Decode(v)
 	if wrong == nil {

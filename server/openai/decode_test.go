@@ -51,7 +51,7 @@ func TestDecode(t *testing.T) {
 		}
 	}
 	v := decoded{Count: 3}
-	if err := Decode([]byte(` {"name":"a","count":null,"inner":{"weight":2}} `), "", &v); err != nil || v.Name != "a" || v.Count != 3 || v.Inner.Weight != 2 {
+	if err := Decode([]byte("\ufeff"+` {"name":"a","count":null,"inner":{"weight":2}} `), "", &v); err != nil || v.Name != "a" || v.Count != 3 || v.Inner.Weight != 2 {
 		t.Errorf("%+v %v", v, err)
 	}
 }
