@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -30,6 +32,10 @@ func training(t *testing.T, model, out string, command ...string) *process {
 		writeFile(t, "data.jsonl", strings.Repeat(`{"prompt":"Once","completion":"upon"}`+"\n", 4)),
 		"--eval-data", writeFile(t, "held.jsonl", held.String()), "--eval-steps", "1", "--out", out, "--memory", "1GiB",
 		"--per-device-train-batch-size", "1", "--max-steps", "1000000", "--save-steps", "1000000")
+	// A signal that this process handles has its default effect in a child, also where the tests run under nohup.
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	t.Cleanup(func() { signal.Stop(hangups) })
 	p := &process{t: t, log: &syncBuffer{}, done: make(chan error, 1), cmd: exec.Command(args[0], args[1:]...)}
 	p.cmd.Stderr = p.log
 	if err := p.cmd.Start(); err != nil {

@@ -184,11 +184,9 @@ func (f fields) preferences(format string) error {
 				"conversations", pair[0], pair[1], pair[0])
 		}
 	}
-	for _, name := range []string{"kto_tag", "label"} {
+	for _, name := range []string{"kto_tag", "label", "desirable"} {
 		v := f.get(name)
-		_, isBool := v.(bool)
-		number := v == any(int64(0)) || v == any(int64(1)) || v == any("true") || v == any("false")
-		if v != nil && (name == "kto_tag" || format != formatText && format != "" && (isBool || number)) {
+		if v != nil && (name == "kto_tag" || format != formatText && format != "" && isVerdict(v)) {
 			return fmt.Errorf(
 				"%s says whether an answer is wanted (KTO), which is not trained on: give the records whose "+
 					"%s is true, without this field",
@@ -198,6 +196,18 @@ func (f fields) preferences(format string) error {
 		}
 	}
 	return nil
+}
+
+// isVerdict reports whether a label says yes or no, in any spelling that data sets have.
+func isVerdict(v any) bool {
+	switch v := v.(type) {
+	case bool:
+		return true
+	case []any:
+		return len(v) == 1 && isVerdict(v[0])
+	}
+	return slices.Contains([]string{"true", "false", "yes", "no", "0", "1", "0.0", "1.0", "good", "bad", "desirable",
+		"undesirable"}, strings.ToLower(strings.TrimSpace(fmt.Sprint(v))))
 }
 
 func keys(m *jinja.Map) string {

@@ -61,6 +61,10 @@ func (c *Config) shapeOf(a *peft.Config, m *model.Config) (*Config, error) {
 	if a.LoRABias {
 		return nil, errors.New("lora_bias is not supported in training")
 	}
+	if len(a.Tokens.Embed)+len(a.Tokens.Head) > 0 || a.TieWeights {
+		return nil, errors.New("trainable_token_indices and ensure_weight_tying are not supported in training: the " +
+			"rows of its embedding that it trained would be lost")
+	}
 	choose, err := a.Select()
 	if err != nil {
 		return nil, err

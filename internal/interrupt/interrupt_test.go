@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strings"
 	"syscall"
 	"testing"
@@ -39,6 +40,10 @@ func TestUntil(t *testing.T) {
 	if how := os.Getenv(actAsCommand); how != "" {
 		stoppingCommand(how)
 	}
+	// A signal that this process handles has its default effect in a child, also where the tests run under nohup.
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
 	for _, c := range []struct {
 		how     string
 		signals []os.Signal

@@ -152,21 +152,27 @@ func cut(text string, begins func(rest string) bool) (out []string) {
 	return append(out, text[begin:])
 }
 
-// Texts registers a flag with named texts, NAME=TEXT,...: a comma belongs to the text unless NAME= follows it, and a
-// pair may stand in double quotes. In a file it is a mapping, whose values are taken as they stand.
+// Texts registers a flag with named texts, NAME=TEXT,...: a comma belongs to the text unless NAME= follows it. A
+// text in double quotes may hold that too, and a pair may stand in them. In a file it is a mapping, whose values are taken as they stand.
 func Texts(fs *pflag.FlagSet, p *map[string]string, name, usage string) {
 	begins := regexp.MustCompile(`^ ?[A-Za-z_][A-Za-z0-9_]*=`)
+	ends := regexp.MustCompile(`"(,|$)`)
 	fs.Var(&mapping{p: p, cut: func(text string) []string {
 		var out []string
-		begin := 0
+		begin, quoted := 0, false
 		for i, c := range text {
-			if c == ',' && begins.MatchString(text[i+1:]) {
+			switch {
+			case c == '"' && !quoted:
+				quoted = i > 0 && text[i-1] == '=' && ends.MatchString(text[i+1:])
+			case c == '"':
+				quoted = !(i+1 == len(text) || begins.MatchString(strings.TrimPrefix(text[i+1:], ",")))
+			case c == ',' && !quoted && begins.MatchString(text[i+1:]):
 				out = append(out, text[begin:i])
 				begin = i + 1
 			}
 		}
 		return append(out, text[begin:])
-	}, equals: strings.Index}, name, usage)
+	}, equals: strings.Index, quotes: true}, name, usage)
 }
 
 // Patterns registers a flag with values for patterns, PATTERN=VALUE,...: commas and equals signs within a pattern's
@@ -182,6 +188,7 @@ type mapping struct {
 	p      *map[string]string
 	cut    func(string) []string
 	equals func(s, substr string) int
+	quotes bool // a value may stand in double quotes
 	given  bool
 }
 
@@ -202,7 +209,11 @@ func (m *mapping) Set(text string) error {
 			}
 			return fmt.Errorf("%q must be formatted as key=value", part)
 		}
-		pairs[strings.TrimSpace(part[:i])] = part[i+1:]
+		value := part[i+1:]
+		if inner := strings.Trim(value, `"`); m.quotes && value == `"`+inner+`"` && !strings.Contains(inner, `"`) {
+			value = inner
+		}
+		pairs[strings.TrimSpace(part[:i])] = value
 	}
 	return m.add(pairs)
 }

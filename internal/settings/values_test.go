@@ -73,6 +73,8 @@ func TestMappings(t *testing.T) {
 		"a=1,b=2": {"a": "1", "b": "2"}, "motto=Hello, world": {"motto": "Hello, world"},
 		"motto=Hello, world,name=Ada": {"motto": "Hello, world", "name": "Ada"}, "a=1, b=2": {"a": "1", "b": "2"},
 		"a=x=y,z": {"a": "x=y,z"}, `"a=1,b=2",c=3`: {"a": "1,b=2", "c": "3"}, "a=": {"a": ""}, "a=:-( , b": {"a": ":-( , b"},
+		`a="Hello, n=1"`: {"a": "Hello, n=1"}, `a="x, b=c",n=2`: {"a": "x, b=c", "n": "2"}, `a="`: {"a": `"`},
+		`a="x" or "y",n=2`: {"a": `"x" or "y"`, "n": "2"}, `a=say "x, y",n=2`: {"a": `say "x, y"`, "n": "2"},
 	} {
 		f := newFlags("", t)
 		if err := f.Parse([]string{"--texts", text}); err != nil || !maps.Equal(f.texts, want) {

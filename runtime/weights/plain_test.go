@@ -26,7 +26,7 @@ func TestPlainName(t *testing.T) {
 		"model.layers.0._orig_mod.mlp.up_proj.weight":          "model.layers.0.mlp.up_proj.weight",
 		"module.model.norm.weight":                             "model.norm.weight",
 		"module._orig_mod.model.norm.weight":                   "model.norm.weight",
-		"_fsdp_wrapped_module.model.layers.0._fsdp_wrapped_module.mlp.up_proj.weight": "model.layers.0.mlp.up_proj.weight",
+		"_fsdp_wrapped_module.model.layers.0._fsdp_wrapped_module.mlp.up_proj.bias": "model.layers.0.mlp.up_proj.bias",
 
 		"model.layers.0._checkpoint_wrapped_module.mlp.up_proj.weight": "model.layers.0.mlp.up_proj.weight",
 		"_forward_module.model.norm.weight":                            "model.norm.weight",
