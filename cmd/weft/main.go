@@ -74,7 +74,7 @@ func rootCommand() *cobra.Command {
 			}
 			err = fmt.Errorf("%w%s", err, hint)
 		}
-		return usageError{err}
+		return usageError{settings.Plain(err)}
 	})
 	add := func(title string, commands ...*cobra.Command) {
 		root.AddGroup(&cobra.Group{ID: title, Title: title})

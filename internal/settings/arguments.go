@@ -1,7 +1,9 @@
 package settings
 
 import (
+	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -47,4 +49,24 @@ func TakeYesNo(c *cobra.Command) {
 	for _, sub := range c.Commands() {
 		TakeYesNo(sub)
 	}
+}
+
+var parseError = regexp.MustCompile(`strconv\.(Parse\w+|Atoi): parsing "([^"]*)": (invalid syntax|value out of range)`)
+
+// Plain returns an error of reading a flag's value with the messages of package strconv in plain words.
+func Plain(err error) error {
+	m := parseError.FindStringSubmatch(err.Error())
+	if m == nil {
+		return err
+	}
+	expected := map[string]string{"ParseFloat": "a number", "ParseBool": "true or false",
+		"ParseUint": "a whole number from 0"}[m[1]]
+	if expected == "" {
+		expected = "a whole number"
+	}
+	text := fmt.Sprintf("%q is not %s", m[2], expected)
+	if m[3] == "value out of range" {
+		text = m[2] + " is out of range"
+	}
+	return errors.New(strings.Replace(err.Error(), m[0], text, 1))
 }

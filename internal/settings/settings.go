@@ -148,7 +148,7 @@ func Resolve(flags *pflag.FlagSet, lookup func(string) (string, bool), known fun
 		case inFile:
 			s.Source = "file " + path
 			if err := v.set(flags, f); err != nil {
-				failed = fmt.Errorf("%s: %s: %w", path, key, err)
+				failed = fmt.Errorf("%s: %s: %w", path, key, Plain(err))
 			}
 		}
 		if !isForeign {
@@ -196,7 +196,7 @@ func fromEnvironment(f *pflag.Flag, lookup func(string) (string, bool)) (env, va
 
 func set(flags *pflag.FlagSet, name, value, source string) error {
 	if err := flags.Set(name, value); err != nil {
-		return fmt.Errorf("%s: %w", source, err)
+		return fmt.Errorf("%s: %w", source, Plain(err))
 	}
 	return nil
 }
