@@ -50,6 +50,30 @@ func TestPlainName(t *testing.T) {
 	}
 }
 
+// A bias of attention is a mask only where it has a mask's shape; no part of a name counts but its whole components.
+func TestHarmless(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		shape []int
+		want  bool
+	}{
+		{"v_head.summary.bias", []int{1}, true}, {"v_heads.summary.bias", []int{1}, false},
+		{"model.v_head.summary.bias", []int{1}, false},
+		{"model.layers.0.self_attn.k_scale", nil, true}, {"model.layers.0.self_attn.o_scale", nil, false},
+		{"model.layers.0.self_attn.masked_bias", nil, true}, {"masked_bias", nil, false},
+		{"model.rotary_emb.inv_freq", []int{4}, true}, {"model.rotary_emb.inv_freq.weight", []int{4}, false},
+		{"model.layers.0.self_attn.bias", []int{1, 1, 8, 8}, true},
+		{"model.layers.0.self_attn.bias", []int{1, 1, 8, 4}, false},
+		{"model.layers.0.self_attn.bias", []int{1, 2, 8, 8}, false},
+		{"model.layers.0.self_attn.bias", []int{8, 8}, false}, {"model.layers.0.self_attn.bias", nil, false},
+		{"model.layers.0.self_attn.q_proj.bias", []int{1, 1, 8, 8}, false},
+	} {
+		if got := Harmless(c.name, c.shape); got != c.want {
+			t.Errorf("%s %v: %t, want %t", c.name, c.shape, got, c.want)
+		}
+	}
+}
+
 // A file's tensors are found by their plain names only, and by each name once.
 func TestOpenPlainNames(t *testing.T) {
 	dir := t.TempDir()
