@@ -399,7 +399,7 @@ func TestReadingIsBounded(t *testing.T) {
 			return len(r.text) <= 1<<16
 		})
 		runtime.ReadMemStats(&after)
-		if got := after.TotalAlloc - before.TotalAlloc; got > 8<<20+100*uint64(records) {
+		if got := after.TotalAlloc - before.TotalAlloc; got > 12<<20+200*uint64(records) {
 			t.Errorf("%s: %d MiB allocated for %d records (%v)", name, got>>20, records, err)
 		}
 	}
