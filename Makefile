@@ -16,8 +16,9 @@ BASELINE ?= $(PEER)
 BASELINE_AVX2 ?= $(PEER_AVX2)
 FUZZTIME ?= 5s
 CODE     := adapters cmd docs finetune internal quant runtime scripts server
-# packages without cgo, which the race detector checks
-PURE = $(shell go list ./... | grep -v /device/cpu)
+# what the race detector checks: packages without cgo, but for those that compute in one goroutine, and of two others that
+# compute for minutes only the tests that share work between goroutines
+CONCURRENT = $(shell go list ./... | grep -v -e /device/ -e /runtime/model$$ -e /finetune/grad$$ -e /adapters/peft$$)
 
 .PHONY: help setup model build serve test test-race test-asan test-isa test-nocgo test-stores test-clients test-guides \
   test-python mutants soak fuzz bench bench-training microbench lint fmt docker-steps vulncheck check-deploy release ci clean
@@ -41,8 +42,9 @@ test: model ## all tests with invariants checked; the engine's also without, to 
 	go test -tags $(TAGS) -timeout 20m ./...
 	go test -timeout 5m ./runtime/engine
 
-test-race: setup ## tests of every pure-Go package under the race detector
-	go test -race -short -timeout 25m $(PURE)
+test-race: setup ## tests of the packages that use goroutines under the race detector
+	go test -race -short -timeout 25m $(CONCURRENT)
+	go test -race -short -timeout 10m -run 'Fused|Yield|DoRA|Initial' ./finetune/grad ./adapters/peft
 
 test-asan: setup ## C kernels and their callers under the address sanitizer
 	go test -asan -short -timeout 15m ./runtime/device/cpu
