@@ -480,7 +480,11 @@ func (p *regexParser) member() (*charSet, rune, error) {
 	if p.accept("b") {
 		return nil, '\b', nil
 	}
-	return p.escaped()
+	set, r, err := p.escaped()
+	if set != nil && set.classes == classWord { // within a set Oniguruma's \w is without ², ³, ¹, ¼, ½ and ¾
+		set.also = append(set.also, &charSet{ranges: []rune{'²', '³', '¹', '¹', '¼', '¾'}, negate: true})
+	}
+	return set, r, err
 }
 
 // quantified parses the quantifiers after n.
