@@ -108,6 +108,15 @@ func (t *Tokenizer) readTokens(dir string, config *object) error {
 			note(id, a)
 		}
 	}
+	var err error
+	if t.bare, err = t.isLlamaClass(dir, config); err != nil {
+		return err
+	}
+	for name, text := range map[string]string{"bos_token": `"<s>"`, "eos_token": `"</s>"`, "unk_token": `"<unk>"`} {
+		if t.bare && config.get(name) == nil {
+			config.set(name, json.RawMessage(text))
+		}
+	}
 	roleTokens := readNamed(config, named, byText)
 	known := map[string]bool{} // added tokens
 	for _, a := range t.added {
@@ -154,11 +163,35 @@ func (t *Tokenizer) readTokens(dir string, config *object) error {
 	return nil
 }
 
+// isLlamaClass reports whether transformers' AutoTokenizer reads the tokenizer.json of a folder with LlamaTokenizer.
+// This class has no normalizer, so that added tokens are found in the text as it is, and default tokens.
+func (t *Tokenizer) isLlamaClass(dir string, config *object) (bool, error) {
+	var model struct {
+		Type  string `json:"model_type"`
+		Class string `json:"tokenizer_class"`
+	}
+	if err := readJSON(filepath.Join(dir, "config.json"), &model); err != nil {
+		return false, err
+	}
+	class := model.Class
+	if raw := config.get("tokenizer_class"); raw != nil && !isEmpty(raw) {
+		if err := json.Unmarshal(raw, &class); err != nil {
+			return false, fmt.Errorf("%s: %w: tokenizer_class: %w", config.path, ErrFormat, err)
+		}
+	}
+	class = strings.TrimSuffix(class, "Fast")
+	switch model.Type { // for these AutoTokenizer takes another class, whatever the files say
+	case "mistral", "phi3", "qwen2":
+		return false, nil
+	}
+	return class == "LlamaTokenizer" && !t.scored && !t.byteLevel, nil
+}
+
 // readNamed returns the tokens that have a role, with the flags that byText has for them.
 func readNamed(config *object, more []json.RawMessage, byText map[string]addedToken) []addedToken {
 	var out []addedToken
 	add := func(raw json.RawMessage, standard bool) {
-		a, ok := readToken(raw, true)
+		a, ok := readToken(raw, !typed(raw))
 		if !ok {
 			return
 		}

@@ -40,6 +40,7 @@ func TestTokenFiles(t *testing.T) {
 		Cases     []struct {
 			Files          map[string]json.RawMessage
 			IDs            [][]int32
+			Only           []int32 // where set, the ids to compare: those of added tokens
 			Plain, Special [][]int32
 			AsText         [][]int32 `json:"as_text"`
 			Skipped, Whole []string
@@ -70,12 +71,19 @@ func TestTokenFiles(t *testing.T) {
 			for what, want := range map[string][]int32{"plain": c.Plain[k], "special": c.Special[k],
 				"as text": c.AsText[k]} {
 				got := tok.Encode(text, EncodeOptions{AddSpecial: what == "special", SpecialAsText: what == "as text"})
+				if c.Only != nil {
+					other := func(id int32) bool { return !slices.Contains(c.Only, id) }
+					got, want = slices.DeleteFunc(got, other), slices.DeleteFunc(slices.Clone(want), other)
+				}
 				if !slices.Equal(got, want) {
 					t.Errorf("case %d: %s: %q is %v, want %v", i, what, text, got, want)
 				}
 			}
 		}
 		for k, ids := range c.IDs {
+			if c.Only != nil {
+				break
+			}
 			if got := tok.Decode(ids, true); got != c.Skipped[k] {
 				t.Errorf("case %d: %v without special tokens is %q, want %q", i, ids, got, c.Skipped[k])
 			}

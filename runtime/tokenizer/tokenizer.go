@@ -36,7 +36,8 @@ type Tokenizer struct {
 	shown   map[int32]string // added tokens whose spelling normalization changes ("▁<s>"): their own text
 	added   map[int32]addedToken
 	raw     trie           // added tokens matched in the text as it is
-	normed  trie           // added tokens matched in normalized text
+	normed  trie           // added tokens matched in normalized text, in what raw leaves
+	bare    bool           // these too are matched in the text as it is, which is normalized afterwards
 	size    int            // tokens of the model's vocabulary
 	next    int32          // above the ids of added tokens
 	normal  map[int32]bool // added tokens that were normalized at some time: their pieces stay so
@@ -89,10 +90,17 @@ func (t *Tokenizer) Encode(text string, o EncodeOptions) []int32 {
 	ids, encode := t.encoder(out)
 	t.raw.cut(text, t.added, plain, func(begin int, run string, id int32) {
 		if run != "" {
-			p := t.normalize(part{text, zero}.sub(begin, begin+len(run)))
+			p := part{text, zero}.sub(begin, begin+len(run))
+			if !t.bare {
+				p = t.normalize(p)
+			}
 			t.normed.cut(p.text, t.added, plain, func(begin int, run string, id int32) {
 				if run != "" {
-					encode(p.sub(begin, begin+len(run)))
+					p := p.sub(begin, begin+len(run))
+					if t.bare {
+						p = t.normalize(p)
+					}
+					encode(p)
 				}
 				if id >= 0 {
 					*ids = append(*ids, id)
@@ -298,7 +306,10 @@ func (t *Tokenizer) addText(a addedToken) error {
 func (t *Tokenizer) finish() {
 	for _, id := range slices.Sorted(maps.Keys(t.added)) {
 		a := t.added[id]
-		content := t.normalize(part{a.content, 0}).text
+		content := a.content
+		if !t.bare {
+			content = t.normalize(part{content, 0}).text
+		}
 		if t.normal[id] && content != a.content {
 			t.shown[id], t.pieces[id] = a.content, content
 		}
