@@ -24,7 +24,7 @@ func TestPlain(t *testing.T) {
 			t.Errorf("%s: %v, want %s", text, Plain(err), want)
 		}
 	}
-	if err := errors.New("disk full"); Plain(err) != err {
+	if err := errors.New("disk full"); !errors.Is(Plain(err), err) {
 		t.Error("another error is changed")
 	}
 }

@@ -153,7 +153,8 @@ func cut(text string, begins func(rest string) bool) (out []string) {
 }
 
 // Texts registers a flag with named texts, NAME=TEXT,...: a comma belongs to the text unless NAME= follows it. A
-// text in double quotes may hold that too, and a pair may stand in them. In a file it is a mapping, whose values are taken as they stand.
+// text in double quotes may hold that too, and a pair may stand in them. In a file it is a mapping, whose values are
+// taken as they stand.
 func Texts(fs *pflag.FlagSet, p *map[string]string, name, usage string) {
 	begins := regexp.MustCompile(`^ ?[A-Za-z_][A-Za-z0-9_]*=`)
 	ends := regexp.MustCompile(`"(,|$)`)
