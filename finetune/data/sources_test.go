@@ -16,6 +16,7 @@ import (
 	"testing"
 	"unicode/utf16"
 
+	"weft/internal/invariant"
 	"weft/runtime/chat"
 	"weft/runtime/tokenizer"
 )
@@ -399,7 +400,11 @@ func TestReadingIsBounded(t *testing.T) {
 			return len(r.text) <= 1<<16
 		})
 		runtime.ReadMemStats(&after)
-		if got := after.TotalAlloc - before.TotalAlloc; got > 12<<20+200*uint64(records) {
+		limit := 8<<20 + 100*uint64(records)
+		if invariant.Race {
+			limit += limit // sync.Pool drops values then
+		}
+		if got := after.TotalAlloc - before.TotalAlloc; got > limit {
 			t.Errorf("%s: %d MiB allocated for %d records (%v)", name, got>>20, records, err)
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"weft/finetune/data"
 	"weft/runtime/device"
 	"weft/runtime/model"
+	"weft/runtime/weights"
 )
 
 const scratchConfig = `{"architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 256,
@@ -22,8 +23,7 @@ const scratchConfig = `{"architectures": ["LlamaForCausalLM"], "model_type": "ll
 	"num_key_value_heads": 1, "max_position_embeddings": 256, "rms_norm_eps": 1e-5, "initializer_range": 0.3,
 	"tie_word_embeddings": false}`
 
-// scratchModel is a small model with random weights, which needs no file.
-func scratchModel(t *testing.T, dev device.Device) *model.Frozen {
+func scratchSource(t *testing.T) (weights.Source, *model.Config) {
 	t.Helper()
 	cfg, err := model.ParseConfig([]byte(scratchConfig))
 	if err != nil {
@@ -33,6 +33,13 @@ func scratchModel(t *testing.T, dev device.Device) *model.Frozen {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return src, cfg
+}
+
+// scratchModel is a small model with random weights, which needs no file.
+func scratchModel(t *testing.T, dev device.Device) *model.Frozen {
+	t.Helper()
+	src, cfg := scratchSource(t)
 	m, err := model.Load(src, cfg, dev, model.Options{MaxBatchTokens: 16, MaxLogitRows: 4, MaxContext: 256})
 	if err != nil {
 		t.Fatal(err)

@@ -18,14 +18,7 @@ import (
 // scratchFolder is scratchModel as a folder.
 func scratchFolder(t *testing.T) (string, *model.Config) {
 	t.Helper()
-	cfg, err := model.ParseConfig([]byte(scratchConfig))
-	if err != nil {
-		t.Fatal(err)
-	}
-	src, err := NewScratch([]byte(scratchConfig), cfg, 1)
-	if err != nil {
-		t.Fatal(err)
-	}
+	src, cfg := scratchSource(t)
 	tensors := map[string]weights.Tensor{}
 	for _, name := range src.Names() {
 		info, _ := src.Info(name)
