@@ -2,8 +2,8 @@
 SHELL       := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-# -trimpath: the build cache does not depend on the checkout's folder, and one compilation of the C kernels serves all
-export GOFLAGS := -buildvcs=false -trimpath
+# without -trimpath, with which go vet looks for cgo's sources in the folder of whichever checkout filled the build cache
+export GOFLAGS := -buildvcs=false
 CACHE    := .cache
 LINT     := $(CACHE)/golangci-lint-v2.15.0
 LINTPKG  := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
