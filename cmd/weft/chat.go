@@ -12,6 +12,7 @@ import (
 
 	"weft/internal/chatclient"
 	"weft/internal/node"
+	"weft/internal/settings/network"
 	"weft/internal/terminal"
 )
 
@@ -42,7 +43,8 @@ func chatCommand() *cobra.Command {
 			}
 			if url == "" {
 				c.Model = "" // every request here is the adapter's
-				n, err := node.Open(cmd.Context(), node.Config{Model: f, Listen: "127.0.0.1:0", Version: version})
+				n, err := node.Open(cmd.Context(), node.Config{Model: f, Version: version,
+					Settings: network.Settings{Listen: "127.0.0.1:0"}})
 				if err != nil {
 					return err
 				}

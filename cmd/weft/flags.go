@@ -11,6 +11,7 @@ import (
 	"weft/internal/modelref"
 	"weft/internal/node"
 	"weft/internal/settings"
+	"weft/internal/settings/network"
 	"weft/internal/store"
 	"weft/runtime/weights"
 )
@@ -111,14 +112,13 @@ const (
 	topicOutput    = "Output and checkpoints"
 	topicModel     = "Model and device"
 	topicMemory    = "Memory and batching"
-	topicNetwork   = "Network and API"
 	topicTenants   = "Tenants and adapters"
 	topicStores    = "Stores"
 	topicLog       = "Logging"
 )
 
 var topics = []string{topicData, topicTrained, topicOptimizer, topicEval, topicPrecision, topicOutput, topicModel,
-	topicMemory, topicNetwork, topicTenants, topicStores, topicLog}
+	topicMemory, network.Topic, topicTenants, topicStores, topicLog}
 
 // databaseURL is a flag value whose password is not shown.
 type databaseURL string

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"os"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -14,7 +13,6 @@ import (
 	"weft/internal/modelref"
 	"weft/internal/node"
 	"weft/internal/settings"
-	"weft/server/tenant"
 )
 
 // serveFlags are the settings of `weft serve`.
@@ -22,14 +20,12 @@ type serveFlags struct {
 	node.Config
 	stores    node.StoreConfig
 	adapters  []string // NAME=DIR
-	keyFile   string
 	logFormat string
 	logLevel  settings.LogLevel
 }
 
 func serveCommand() *cobra.Command {
 	var f serveFlags
-	f.MaxBody = 4 << 20
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Serve a model behind an OpenAI-compatible API",
@@ -45,7 +41,7 @@ func serveCommand() *cobra.Command {
 	fs := cmd.Flags()
 	addModelFlags(fs, &f.Model)
 	addGenerationFlag(fs, &f.Model)
-	f.addNetworkFlags(fs)
+	f.Settings.AddFlags(fs)
 	f.addAdapterFlags(fs)
 	addCacheFlags(fs, &f.Config)
 	addStoreFlags(fs, &f.stores, "data")
@@ -53,19 +49,6 @@ func serveCommand() *cobra.Command {
 	defer settings.Topic(fs, topicLog)()
 	fs.StringVar(&f.logFormat, "log-format", "text", "`format` of log lines on standard error: text or json")
 	return cmd
-}
-
-func (f *serveFlags) addNetworkFlags(fs *pflag.FlagSet) {
-	defer settings.Topic(fs, topicNetwork)()
-	fs.StringVar(&f.Listen, "listen", "127.0.0.1:8000", "`HOST:PORT` to listen on")
-	fs.BoolVar(&f.Insecure, "insecure", false, "allow an address other than loopback without any API key")
-	fs.StringVar(&f.keyFile, "api-key-file", "",
-		"`file` with one API key per line; requests then need the header Authorization: Bearer KEY")
-	fs.StringVar(&f.ServedName, "served-model-name", "",
-		"`name` of the model in the API (default: that of its file or folder)")
-	fs.Var(&f.MaxBody, "max-body", "largest request body")
-	fs.DurationVar(&f.DrainTimeout, "drain-timeout", 30*time.Second,
-		"how long running requests may take to finish after SIGTERM")
 }
 
 func (f *serveFlags) addAdapterFlags(fs *pflag.FlagSet) {
@@ -81,11 +64,6 @@ func (f *serveFlags) serve(ctx context.Context) (err error) {
 	log, err := f.logLevel.Logger(os.Stderr, f.logFormat)
 	if err != nil {
 		return usageError{err}
-	}
-	if f.keyFile != "" {
-		if f.Keys, err = tenant.ReadKeys(f.keyFile); err != nil {
-			return usagef("--api-key-file: %v", err)
-		}
 	}
 	for _, a := range f.adapters {
 		name, dir, ok := strings.Cut(a, "=")

@@ -22,6 +22,7 @@ import (
 	"weft/internal/modelref"
 	"weft/internal/node"
 	"weft/internal/settings"
+	"weft/internal/settings/network"
 	"weft/internal/settings/trainers"
 	"weft/runtime/weights"
 )
@@ -67,7 +68,7 @@ func trainCommand() *cobra.Command {
 	files = settings.Topic(own, topicOutput)
 	own.StringVar(&f.Out, "out", "", "output `folder`")
 	files()
-	serving := settings.Topic(own, topicNetwork)
+	serving := settings.Topic(own, network.Topic)
 	own.StringVar(&f.Listen, "listen", "",
 		"serve the model on this loopback `address` during training, on the same weights; requests have priority")
 	serving()

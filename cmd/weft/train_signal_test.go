@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"weft/internal/node"
+	"weft/internal/settings/network"
 )
 
 // training starts a run of 10^6 steps, each with an evaluation of 500 samples one by one, and waits for its first step.
@@ -96,7 +97,7 @@ func TestDrainBesideTraining(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := node.Config{Model: node.DefaultModelConfig(), Listen: l.Addr().String()}
+	c := node.Config{Model: node.DefaultModelConfig(), Settings: network.Settings{Listen: l.Addr().String()}}
 	l.Close()
 	c.Model.Ref, c.Model.Memory, c.Model.KVMemory = tinyModel(t), 1<<30, 16<<20
 	ctx, cancel := context.WithCancel(t.Context())

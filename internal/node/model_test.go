@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"weft/internal/goldens"
+	"weft/internal/settings/network"
 	"weft/runtime/device"
 	"weft/runtime/engine"
 	"weft/runtime/weights"
@@ -81,7 +82,7 @@ func TestOpenModelRefuses(t *testing.T) {
 func TestOpenEndsWithItsContext(t *testing.T) {
 	ctx, end := context.WithCancel(t.Context())
 	end()
-	n, err := Open(ctx, Config{Model: storiesConfig(t), Listen: "127.0.0.1:0"})
+	n, err := Open(ctx, Config{Model: storiesConfig(t), Settings: network.Settings{Listen: "127.0.0.1:0"}})
 	if !errors.Is(err, context.Canceled) || n != nil {
 		t.Errorf("%v, %v", n, err)
 	}
@@ -90,7 +91,8 @@ func TestOpenEndsWithItsContext(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	if n, err := Open(t.Context(), Config{Model: storiesConfig(t), Listen: l.Addr().String()}); err == nil || n != nil {
+	cfg := Config{Model: storiesConfig(t), Settings: network.Settings{Listen: l.Addr().String()}}
+	if n, err := Open(t.Context(), cfg); err == nil || n != nil {
 		t.Errorf("an address that is taken: %v, %v", n, err)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,6 +19,7 @@ import (
 	"weft/adapters/peft"
 	"weft/internal/bytesize"
 	"weft/internal/modelref"
+	"weft/internal/settings/network"
 	"weft/runtime/engine"
 	"weft/runtime/sample"
 	"weft/server"
@@ -29,17 +31,13 @@ import (
 type Config struct {
 	Model ModelConfig
 	// Stores keep tenants, keys and adapters; nil: there are none, and every request is of the tenant Default.
-	Stores         *StoreConfig
-	Listen         string         // HOST:PORT
-	Insecure       bool           // allows another address than loopback without any key
-	Keys           []string       // API keys beside those of the stores
-	ServedName     string         // of the model in the API; "": its file's or folder's
+	Stores *StoreConfig
+	network.Settings
+	Keys           []string       // API keys beside those of the stores and of KeyFile
 	Adapters       []NamedAdapter // added to the tenant Default
 	AdapterDirs    []string       // folders below which /v1/load_lora_adapter may read
 	AdapterMemory  bytesize.Size  // adapters in memory at most; 0: what the KV cache does not need
 	AdapterTimeout time.Duration  // how long a request waits for its adapter; 0: 30 s
-	MaxBody        bytesize.Size  // largest request body; 0: 4 MiB
-	DrainTimeout   time.Duration  // how long running requests may finish after Serve's context; 0: 30 s
 	Version        string         // as /version reports it
 	Log            *slog.Logger   // nil: nothing is logged
 }
@@ -79,6 +77,13 @@ func Open(ctx context.Context, cfg Config) (n *Node, err error) {
 	if err := checkAddress(cfg.Listen, true, false); err != nil {
 		return nil, err
 	}
+	if cfg.KeyFile != "" {
+		keys, err := tenant.ReadKeys(cfg.KeyFile)
+		if err != nil {
+			return nil, refusef("api-key-file: %v", err)
+		}
+		cfg.Keys = append(slices.Clip(cfg.Keys), keys...)
+	}
 	defer func() {
 		if err != nil {
 			n, err = nil, errors.Join(err, n.Close())
@@ -107,8 +112,8 @@ func Open(ctx context.Context, cfg Config) (n *Node, err error) {
 	if n.Model, err = loadUntil(ctx, cfg.Model); err != nil {
 		return n, err
 	}
-	if cfg.ServedName != "" {
-		n.Model.Name = cfg.ServedName
+	if len(cfg.ServedNames) > 0 {
+		n.Model.Name = cfg.ServedNames[0]
 	}
 	if err := n.openAdapters(); err != nil {
 		return n, err

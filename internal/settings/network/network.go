@@ -1,0 +1,40 @@
+// Package network has the settings of a server's listener and API, and their flags.
+package network
+
+import (
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"weft/internal/bytesize"
+	"weft/internal/settings"
+)
+
+// Topic is the section of the help that lists the flags.
+const Topic = "Network and API"
+
+// Settings are what a server listens on and how it answers.
+type Settings struct {
+	Listen       string        // HOST:PORT
+	Insecure     bool          // allows another address than loopback without any key
+	KeyFile      string        // one API key per line; "": none
+	ServedNames  []string      // of the model in the API, that of answers first; none: its file's or folder's
+	MaxBody      bytesize.Size // largest request body; 0: 4 MiB
+	DrainTimeout time.Duration // how long running requests may finish after the end of serving; 0: 30 s
+}
+
+// AddFlags adds the flags to fs and gives s the defaults.
+func (s *Settings) AddFlags(fs *pflag.FlagSet) {
+	defer settings.Topic(fs, Topic)()
+	s.MaxBody = 4 << 20
+	fs.StringVar(&s.Listen, "listen", "127.0.0.1:8000", "`HOST:PORT` to listen on")
+	fs.BoolVar(&s.Insecure, "insecure", false, "allow an address other than loopback without any API key")
+	fs.StringVar(&s.KeyFile, "api-key-file", "",
+		"`file` with one API key per line; requests then need the header Authorization: Bearer KEY")
+	settings.Strings(fs, &s.ServedNames, "served-model-name", nil,
+		"`name` of the model in the API (default: that of its file or folder); may be repeated: requests may use each "+
+			"name, answers use the first")
+	fs.Var(&s.MaxBody, "max-body", "largest request body")
+	fs.DurationVar(&s.DrainTimeout, "drain-timeout", 30*time.Second,
+		"how long running requests may take to finish after SIGTERM")
+}
