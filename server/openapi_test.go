@@ -38,15 +38,22 @@ func TestMain(m *testing.M) {
 
 // checker holds the document and what it found. It may be used by many goroutines.
 type checker struct {
-	paths   map[string]map[string]struct{ Responses map[string]response }
+	paths   map[string]map[string]operation
+	shared  map[string]response // components/responses
 	mu      sync.Mutex
 	schemas *jsonschema.Compiler
 	found   map[string]string // by what is wrong, an answer that shows it
 }
 
+type operation struct {
+	Responses map[string]response
+}
+
 type response struct {
 	Ref     string `json:"$ref"`
+	Headers map[string]json.RawMessage
 	Content map[string]json.RawMessage
+	at      string // pointer to the response
 }
 
 //go:embed openapi.json
@@ -55,12 +62,13 @@ var openAPIText []byte
 func newChecker() *checker {
 	c := &checker{schemas: jsonschema.NewCompiler(), found: map[string]string{}}
 	var doc struct {
-		Paths map[string]map[string]struct{ Responses map[string]response }
+		Paths      map[string]map[string]operation
+		Components struct{ Responses map[string]response }
 	}
 	if err := json.Unmarshal(openAPIText, &doc); err != nil {
 		panic(err)
 	}
-	c.paths = doc.Paths
+	c.paths, c.shared = doc.Paths, doc.Components.Responses
 	whole, err := jsonschema.UnmarshalJSON(bytes.NewReader(openAPIText))
 	if err != nil {
 		panic(err)
@@ -139,17 +147,22 @@ func (c *checker) answer(req *http.Request, status int, header http.Header, body
 		return
 	}
 	what = fmt.Sprintf("%s %s: status %d %s", req.Method, template, status, media)
-	responses := c.paths[template][verb].Responses
-	key := fmt.Sprint(status)
-	if _, ok := responses[key]; !ok {
+	described, ok := c.response(template, verb, status)
+	if !ok {
 		c.fault(what+": the operation has no such status", body)
 		return
 	}
-	if _, ok := responses[key].Content[media]; !ok {
+	for name := range header {
+		if !anyAnswer[name] && !slices.ContainsFunc(slices.Collect(maps.Keys(described.Headers)),
+			func(has string) bool { return http.CanonicalHeaderKey(has) == name }) {
+			c.fault(what+": the status has no header "+name, body)
+		}
+	}
+	if _, ok := described.Content[media]; !ok {
 		c.fault(what+": the status has no such media type", body)
 		return
 	}
-	schema := fmt.Sprintf("/paths/%s/%s/responses/%s/content/%s/schema", escape(template), verb, key, escape(media))
+	schema := fmt.Sprintf("%s/content/%s/schema", described.at, escape(media))
 	switch media {
 	case "application/json":
 		c.fits(what, schema, body)
@@ -165,6 +178,22 @@ func (c *checker) answer(req *http.Request, status int, header http.Header, body
 			}
 		}
 	}
+}
+
+// anyAnswer are headers for HTTP itself and for proxies, which no answer needs to describe.
+var anyAnswer = map[string]bool{"Content-Type": true, "Content-Length": true, "Date": true, "Connection": true,
+	"Cache-Control": true, "Transfer-Encoding": true, "Vary": true, "X-Accel-Buffering": true}
+
+// response finds what an operation says of a status.
+func (c *checker) response(template, verb string, status int) (response, bool) {
+	key := fmt.Sprint(status)
+	r, ok := c.paths[template][verb].Responses[key]
+	r.at = fmt.Sprintf("/paths/%s/%s/responses/%s", escape(template), verb, key)
+	if name, shared := strings.CutPrefix(r.Ref, "#/components/responses/"); shared {
+		r, ok = c.shared[name]
+		r.at = "/components/responses/" + name
+	}
+	return r, ok
 }
 
 func escape(s string) string { return strings.ReplaceAll(strings.ReplaceAll(s, "~", "~0"), "/", "~1") }
@@ -266,13 +295,17 @@ func TestDocumentIsHeldTo(t *testing.T) {
 		"a member less":     {"GET", "/version", 200, "application/json", `{}`, false},
 		"another type":      {"GET", "/version", 200, "application/json", `{"version":1}`, false},
 		"another media":     {"GET", "/version", 200, "text/plain", `x`, false},
+		"another header":    {"GET", "/version", 200, "application/json", `{"version":"x"}`, false},
 		"an error's shape":  {"GET", "/nothing", 404, "application/json", `{"error":"x"}`, false},
 		"no such operation": {"GET", "/nothing", 200, "application/json", `{}`, false},
 		"a broken event":    {"POST", "/v1/completions", 200, "text/event-stream", "data: {\"x\":1}\n\n", false},
 	} {
 		own := newChecker()
-		own.answer(httptest.NewRequest(c.method, c.path, nil), c.status, http.Header{"Content-Type": {c.media}},
-			[]byte(c.body))
+		header := http.Header{"Content-Type": {c.media}}
+		if name == "another header" {
+			header.Set("X-Other", "x")
+		}
+		own.answer(httptest.NewRequest(c.method, c.path, nil), c.status, header, []byte(c.body))
 		if (len(own.found) == 0) != c.ok {
 			t.Errorf("%s: %v", name, own.found)
 		}
