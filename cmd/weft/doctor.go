@@ -5,6 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"weft/internal/limits"
 	"weft/internal/node/doctor"
 )
 
@@ -29,7 +30,7 @@ func doctorCommand() *cobra.Command {
 				}
 				return err
 			}
-			checks := doctor.Examine(version)
+			checks := doctor.Examine(version, limits.Own())
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), checks)
 			}

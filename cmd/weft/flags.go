@@ -24,7 +24,7 @@ func addDeviceFlags(fs *pflag.FlagSet, c *node.ModelConfig) {
 		"`device` to compute on: cpu, ref (pure Go, slow, for checking results) or auto")
 	fs.StringVar(&c.ISA, "isa", "", "instruction set `level` of the cpu device: scalar, avx2 or avx512 (default: "+
 		"WEFT_ISA, else the highest that the processor has)")
-	fs.IntVar(&c.Threads, "threads", 0, "threads of the cpu device; 0 uses one per core")
+	fs.IntVar(&c.Threads, "threads", 0, "threads of the cpu device; 0 uses one per core that the process may keep busy")
 }
 
 // modelHelp is how a flag that names a model begins.
@@ -42,7 +42,7 @@ func addModelFlags(fs *pflag.FlagSet, c *node.ModelConfig) {
 	fs.StringVar(&c.KVType, "kv-type", c.KVType, "data `type` of the KV cache: f16, bf16 or f32")
 	fs.IntVar(&c.PageLen, "page-len", c.PageLen, "tokens in a KV page, a multiple of 16")
 	fs.Var(&c.Memory, "memory",
-		"budget for weights, activations and KV cache together, e.g. 4GiB; 0 uses half of the free memory")
+		"budget for weights, activations and KV cache together, e.g. 4GiB; 0 uses half of what weft doctor shows")
 	fs.Var(&c.KVMemory, "kv-memory", "KV cache within the budget, e.g. 512MiB; 0 uses what the budget leaves, up to "+
 		"4GiB and to max-seqs full contexts")
 	fs.IntVar(&c.MaxContext, "max-context", c.MaxContext,

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -97,6 +98,18 @@ func TestJSON(t *testing.T) {
 		if status != 0 || !json.Valid([]byte(stdout)) {
 			t.Errorf("%s: status %d, %q, %q", args, status, stdout, stderr)
 		}
+	}
+}
+
+// TestLimits: doctor follows ulimit, as it follows control groups (internal/limits).
+func TestLimits(t *testing.T) {
+	path, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command("sh", "-c", `ulimit -v 2500000 && exec "$0" doctor`, path).CombinedOutput()
+	if want := "available (ulimit -v)"; err != nil || runtime.GOOS == "linux" && !strings.Contains(string(out), want) {
+		t.Errorf("%v, want %q in\n%s", err, want, out)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"weft/internal/chatclient"
+	"weft/internal/limits"
 	"weft/internal/settings"
 )
 
@@ -28,6 +29,7 @@ func (e usageError) Unwrap() error { return e.err }
 func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
 
 func main() {
+	limits.Own().SetProcs()
 	os.Exit(exitStatus(rootCommand().ExecuteContext(context.Background())))
 }
 

@@ -10,7 +10,7 @@ type DeviceConfig struct {
 	Device string // cpu, ref or auto
 	// ISA is the instruction set of the cpu device: scalar, avx2, avx512; "": what WEFT_ISA names, else the best.
 	ISA         string
-	Threads     int    // of the cpu device; 0: one per core
+	Threads     int    // of the cpu device; 0: see NumThreads
 	Activations string // fast: int8 or bf16 beside such weights; float: everything in float32
 	Profile     bool   // the cpu device measures each operation
 }

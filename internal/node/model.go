@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 
 	"weft/internal/bytesize"
+	"weft/internal/limits"
 	"weft/internal/modelref"
 	"weft/runtime/chat"
 	"weft/runtime/device"
@@ -29,7 +30,7 @@ type ModelConfig struct {
 	DeviceConfig
 	KVType         string        // of the KV cache: f16, bf16 or f32
 	PageLen        int           // tokens in a KV page, a multiple of 16
-	Memory         bytesize.Size // for weights, activations and KV cache together; 0: half of what is free
+	Memory         bytesize.Size // for weights, activations and KV cache together; 0: half of AvailableMemory
 	KVMemory       bytesize.Size // of it for the KV cache; 0: what is left, at most 4 GiB and MaxSeqs full contexts
 	MaxContext     int           // longest sequence in tokens; 0: what the model was trained for
 	MaxBatchTokens int           // tokens computed in one step
@@ -42,6 +43,8 @@ type ModelConfig struct {
 	Adapter          string                // PEFT folder or GGUF adapter of every request; "" is the base
 	OnStep           func(engine.StepInfo) // called on the engine's loop after each step, or nil
 	Log              *slog.Logger          // nil: nothing is logged
+
+	memoryFrom string // what a budget that the settings do not name was taken from, for people
 }
 
 // DefaultModelConfig returns the default settings of a server.
@@ -162,11 +165,12 @@ func OpenModel(c ModelConfig) (m *Model, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if c.Memory == 0 {
-		c.Memory = bytesize.Size(AvailableMemory() / 2)
-	}
+	c.plan(ownLimits())
 	m = &Model{Name: name, Path: path, Quantization: c.Load4Bit.Name()}
 	defer func() {
+		if errors.Is(err, device.ErrOutOfMemory) && c.memoryFrom != "" {
+			err = fmt.Errorf("%w (%s)", err, c.memoryFrom)
+		}
 		if err != nil {
 			m, err = nil, errors.Join(err, m.Close())
 		}
@@ -284,21 +288,27 @@ func (m *Model) closeAfter(between func()) error {
 	return errors.Join(errs...)
 }
 
-// AvailableMemory returns the bytes that the machine has free, or 2 GiB where that is not known.
-func AvailableMemory() int64 {
-	text, err := os.ReadFile("/proc/meminfo")
-	if err == nil {
-		for line := range strings.Lines(string(text)) {
-			var kib int64
-			if n, _ := fmt.Sscanf(line, "MemAvailable: %d kB", &kib); n == 1 {
-				return kib << 10
-			}
-		}
+// ownLimits are what this process may use; tests replace it.
+var ownLimits = limits.Own
+
+// AvailableMemory returns the bytes that this process may still take, see package limits.
+func AvailableMemory() int64 { return ownLimits().Memory }
+
+// plan sets the memory budget where the settings do not, and says where they plan more than the process may take.
+func (c *ModelConfig) plan(l limits.Limits) {
+	switch {
+	case c.Memory == 0:
+		c.Memory = bytesize.Size(l.Memory / 2)
+		c.memoryFrom = fmt.Sprintf("without --memory the budget is half of %s, %s", bytesize.Format(l.Memory),
+			l.MemoryFrom)
+	case int64(c.Memory) > l.Memory && c.Log != nil:
+		c.Log.Warn("the memory budget is larger than what this process may still take: it may be killed; lower --memory",
+			"memory", bytesize.Format(int64(c.Memory)), "available", bytesize.Format(l.Memory), "from", l.MemoryFrom)
 	}
-	return 2 << 30
 }
 
-// NumThreads returns the threads of the cpu device: as many as the settings name, else one per core.
+// NumThreads returns the threads of the cpu device: as many as the settings name, else as many as the process
+// may keep busy, see limits.SetProcs.
 func (c *DeviceConfig) NumThreads() int {
 	if c.Threads > 0 {
 		return c.Threads

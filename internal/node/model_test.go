@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"weft/internal/goldens"
+	"weft/internal/limits"
 	"weft/internal/settings/network"
 	"weft/runtime/device"
 	"weft/runtime/engine"
@@ -75,6 +76,38 @@ func TestOpenModelRefuses(t *testing.T) {
 	c.Memory = 100 << 10
 	if _, err := OpenModel(c); !errors.Is(err, device.ErrOutOfMemory) {
 		t.Errorf("100 KiB: %v", err)
+	}
+}
+
+// Where the settings name no budget, it is half of what the limits of the process leave; a larger one is only warned of.
+func TestMemoryFollowsLimits(t *testing.T) {
+	before := ownLimits
+	defer func() { ownLimits = before }()
+	ownLimits = func() limits.Limits { return limits.Limits{Memory: 40 << 20, MemoryFrom: "memory.max of cgroup /x"} }
+	c := storiesConfig(t)
+	c.Memory = 0
+	m, err := OpenModel(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	used := device.TotalInUse(m.Device)
+	if err := m.Close(); err != nil || used > 20<<20 || used < 10<<20 {
+		t.Errorf("%d bytes are in use, %v", used, err)
+	}
+
+	ownLimits = func() limits.Limits { return limits.Limits{Memory: 2 << 20, MemoryFrom: "memory.max of cgroup /x"} }
+	_, err = OpenModel(c)
+	if !errors.Is(err, device.ErrOutOfMemory) || !strings.Contains(err.Error(), "memory.max of cgroup /x") {
+		t.Errorf("%v", err)
+	}
+	var log bytes.Buffer
+	c.Memory, c.Log = 64<<20, slog.New(slog.NewTextHandler(&log, nil))
+	if m, err = OpenModel(c); err != nil {
+		t.Fatal(err)
+	}
+	m.Close()
+	if !strings.Contains(log.String(), "level=WARN") || !strings.Contains(log.String(), "memory.max of cgroup /x") {
+		t.Errorf("the log says %s", log.String())
 	}
 }
 

@@ -9,8 +9,8 @@ import (
 	"strings"
 
 	"weft/internal/bytesize"
+	"weft/internal/limits"
 	"weft/internal/modelref"
-	"weft/internal/node"
 )
 
 // Check is one line of the report.
@@ -21,17 +21,19 @@ type Check struct {
 	Advice string `json:"advice,omitempty"`
 }
 
-// Examine checks the machine and what weft will use of it; version is the program's. It takes about a second.
-func Examine(version string) []Check {
+// Examine checks the machine and what weft will use of it within the limits l of the process; version is the program's.
+// It takes about a second.
+func Examine(version string, l limits.Limits) []Check {
 	checks := []Check{
 		{What: "version", Found: version + " " + runtime.Version() + " " + runtime.GOOS + "/" + runtime.GOARCH,
 			OK: true},
 		{What: "processor", Found: processor(), OK: true},
-		{What: "cores", Found: fmt.Sprintf("%d usable of %d", runtime.GOMAXPROCS(0), runtime.NumCPU()), OK: true},
+		{What: "cores", Found: fmt.Sprintf("%d usable of %d (%.3g, %s)", min(l.Threads(), runtime.GOMAXPROCS(0)),
+			runtime.NumCPU(), l.CPUs, l.CPUsFrom), OK: true},
 	}
 	checks = append(checks, examineDevice()...)
-	mem := node.AvailableMemory()
-	memory := Check{What: "memory", Found: bytesize.Format(mem) + " free", OK: mem > 1<<30}
+	memory := Check{What: "memory", Found: fmt.Sprintf("%s available (%s)", bytesize.Format(l.Memory), l.MemoryFrom),
+		OK: l.Memory > 1<<30}
 	if !memory.OK {
 		memory.Advice = "the default model needs about 400 MiB with its KV cache; set --memory"
 	}
