@@ -371,7 +371,7 @@ func (p *reader) wrapper(first bool) (array int, err error) {
 		return -1, nil
 	}
 	dec := json.NewDecoder(bytes.NewReader(p.text))
-	found := -1
+	found, empty := -1, -1
 	if open, _ := dec.Token(); open != json.Delim('{') {
 		return -1, nil
 	}
@@ -393,6 +393,8 @@ func (p *reader) wrapper(first bool) (array int, err error) {
 					return -1, errSeveralLists
 				}
 				found = begin + bytes.IndexByte(p.text[begin:], '[')
+			} else if inner == json.Delim(']') {
+				empty = begin + bytes.IndexByte(p.text[begin:], '[')
 			}
 			if bad == nil && inner != json.Delim(']') {
 				bad = skipTokens(dec, 1+isOpen(inner))
@@ -403,6 +405,9 @@ func (p *reader) wrapper(first bool) (array int, err error) {
 		if bad != nil {
 			break
 		}
+	}
+	if found < 0 {
+		found = empty // without records, unless p.text is cut off before them
 	}
 	return found, nil //nolint:nilerr // what is cut off or broken is found when the records are read
 }

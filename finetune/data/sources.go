@@ -202,7 +202,7 @@ func (g gzipErrors) Read(p []byte) (int, error) {
 	n, err := g.r.Read(p)
 	switch {
 	case errors.Is(err, io.ErrUnexpectedEOF):
-		err = errors.New("gzip: the file is cut off")
+		err = errors.New("gzip: the file is cut off, or other bytes are behind its end")
 	case err != nil && !errors.Is(err, io.EOF):
 		err = fmt.Errorf("gzip: %w", err)
 	}

@@ -249,7 +249,7 @@ func TestOtherFiles(t *testing.T) {
 		"zstd":         {"\x28\xb5\x2f\xfd\x04", "compressed with zstd: unpack it (zstd -d)"},
 		"UTF-32":       {"\xff\xfe\x00\x00{\x00\x00\x00", "UTF-32: save it as UTF-8"},
 		"zeros":        {"\x00\x00\x00", "not text"},
-		"half gzip":    {zipped(t, strings.Repeat(record+"\n", 99))[:40], "gzip: the file is cut off"},
+		"half gzip":    {zipped(t, strings.Repeat(record+"\n", 99))[:40], "gzip: the file is cut off, or other bytes are behind its end"},
 		"broken gzip":  {"\x1f\x8bno", "gzip: "},
 		"surrogate":    {inUTF16(record, 'l') + "\x00\xd8", "invalid UTF-8"},
 		"half a unit":  {inUTF16(record, 'b') + "\x00", "invalid UTF-8"},

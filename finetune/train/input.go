@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -243,7 +244,8 @@ func (in *Input) LoadModel(dev device.Device, wrap func(weights.Source) weights.
 // Job returns the run of m on dev. It reads the base's files once, for their digest.
 func (in *Input) Job(m *model.Frozen, dev device.Device) (*Job, error) {
 	j := in.job()
-	j.Model, j.Device, j.Beside = m, dev, besideWeights(in.Files.Model)
+	j.Model, j.Device = m, dev
+	j.BaseDir, j.Beside = in.Files.Model, besideWeights(in.Files.Model)
 	var err error
 	j.Base, err = in.baseDigest()
 	return j, err
@@ -266,15 +268,21 @@ func (in *Input) job() *Job {
 	return j
 }
 
-// besideWeights lists the files of a Hugging Face folder that a model trained from it needs too; a GGUF file has none.
-func besideWeights(path string) (out []string) {
-	for _, name := range []string{"config.json", "generation_config.json", "tokenizer.json", "tokenizer.model",
-		"tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja"} {
-		if st, err := os.Stat(filepath.Join(path, name)); err == nil && st.Mode().IsRegular() {
-			out = append(out, filepath.Join(path, name))
+// besideWeights lists the files of a Hugging Face folder that a model trained from it needs too, as paths in the folder; a
+// GGUF file has none.
+func besideWeights(path string) (names []string) {
+	root := os.DirFS(path)
+	for _, pattern := range []string{"config.json", "generation_config.json", "tokenizer.json", "tokenizer.model",
+		"tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
+		"additional_chat_templates/*.jinja"} {
+		found, _ := fs.Glob(root, pattern)
+		for _, name := range found {
+			if st, err := fs.Stat(root, name); err == nil && st.Mode().IsRegular() {
+				names = append(names, name)
+			}
 		}
 	}
-	return out
+	return names
 }
 
 // baseDigest returns the digest of the weights that a run starts from; for random ones, that of their configuration and

@@ -153,17 +153,21 @@ func (r *run) writeModel(path string) error {
 				tensors[name] = toBF16(t)
 			}
 		}
-		for _, path := range r.Beside {
-			text, err := os.ReadFile(path)
+		for _, name := range r.Beside {
+			text, err := os.ReadFile(filepath.Join(r.BaseDir, name))
 			if err != nil {
 				return err
 			}
-			if filepath.Base(path) == "config.json" {
+			if name == "config.json" {
 				if text, err = modelConfig(text, dtype); err != nil {
 					return err
 				}
 			}
-			if err := durable.Create(filepath.Join(dir, filepath.Base(path)), text, 0o644); err != nil {
+			to := filepath.Join(dir, name)
+			if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+				return err
+			}
+			if err := durable.Create(to, text, 0o644); err != nil {
 				return err
 			}
 		}

@@ -2,13 +2,55 @@ package train
 
 import (
 	"math"
+	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"weft/internal/goldens"
 	"weft/runtime/model"
 	"weft/runtime/weights"
 )
+
+// The files of a model that are copied beside trained weights, those of folders in it too.
+func TestBesideWeights(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := []string{"config.json", "tokenizer.json", "chat_template.jinja", "additional_chat_templates/tool_use.jinja"}
+	for _, name := range append(want, "model.safetensors", "README.md", "additional_chat_templates/notes.txt") {
+		write(name, "{}")
+	}
+	if got := besideWeights(dir); !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+
+	j := smallJob(t, newDevice(t), t.TempDir())
+	source := goldens.Path(t, "train", "models", "tiny-llama")
+	config, err := os.ReadFile(filepath.Join(source, "config.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	write("config.json", string(config))
+	j.Model, j.BaseDir, j.Beside = load(t, j.Device, "tiny-llama"), dir, besideWeights(dir)
+	j.Config.Method, j.Config.Dropout, j.Config.MaxSteps = "full", 0, 1
+	res, err := j.Run(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range want {
+		if _, err := os.Stat(filepath.Join(res.AdapterPath, name)); err != nil {
+			t.Error(err)
+		}
+	}
+}
 
 // A model that was trained at rate 0 equals the base, also if its file has Gemma's norms with their 1, as GGUF files
 // do.
@@ -21,7 +63,7 @@ func TestFullModelIsWrittenAsItsFamilyIs(t *testing.T) {
 			cfg.NormPlusOne = cfg.NormPlusOne && !inFile
 			f.Config = &cfg
 			source := goldens.Path(t, "train", "models", name)
-			j.Model, j.Beside = f, []string{filepath.Join(source, "config.json")}
+			j.Model, j.BaseDir, j.Beside = f, source, []string{"config.json"}
 			c := &j.Config
 			c.Method, c.Dropout, c.LearningRate, c.MaxSteps = "full", 0, 0, 1
 			res, err := j.Run(t.Context())

@@ -83,7 +83,7 @@ func TestMasters(t *testing.T) {
 		j := smallJob(t, dev, t.TempDir())
 		j.Model = load(t, dev, name)
 		source := goldens.Path(t, "train", "models", name)
-		j.Beside = []string{filepath.Join(source, "config.json")}
+		j.BaseDir, j.Beside = source, []string{"config.json"}
 		all(full, bfloat)(&j.Config)
 		// far below a unit in the last place of bfloat16
 		j.Config.LearningRate, j.Config.Scheduler = 1e-6, "constant_with_warmup"

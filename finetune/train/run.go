@@ -35,10 +35,12 @@ type Job struct {
 	BaseRef string // name of the base in the adapter's configuration
 	// Quantization is the type to which the base was quantized when it was loaded; "": as in its file.
 	Quantization string
-	// files of the base that are copied next to a trained model's weights: its configuration and tokenizer
-	Beside []string
-	Log    *slog.Logger
-	start  *start // values of the parameters before the first step; nil: new ones
+	// BaseDir is the folder of the base, Beside the files in it that are copied next to a trained model's weights: its
+	// configuration and tokenizer.
+	BaseDir string
+	Beside  []string
+	Log     *slog.Logger
+	start   *start // values of the parameters before the first step; nil: new ones
 	// MemoryLimit bounds the device's memory and the optimizer's state together; 0: none.
 	MemoryLimit int64
 	// OnBegin is called before the first step with the number of trained and of all parameters, and with the bytes that

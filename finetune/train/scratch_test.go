@@ -64,7 +64,7 @@ func testScratch(t *testing.T) {
 			}
 			defer m.Close()
 			j := smallJob(t, dev, t.TempDir())
-			j.Model, j.Beside = m.Frozen(), []string{file}
+			j.Model, j.BaseDir, j.Beside = m.Frozen(), filepath.Dir(file), []string{filepath.Base(file)}
 			all(full, bfloat)(&j.Config)
 			j.Config.Init = "random"
 			res, err := j.Run(t.Context())

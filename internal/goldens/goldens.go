@@ -23,6 +23,9 @@ var running sync.Map
 // defaultModelOnly are folders that need the default model's weights; a set may lack them.
 var defaultModelOnly = []string{filepath.Join("serve", "smollm2"), filepath.Join("train", "I_anchor")}
 
+// publicFiles is a folder of files that make.py does not write; beside a set that it wrote, those of ../shared are used.
+var publicFiles = filepath.Join("data", "instruct")
+
 // committed is the set in the repository.
 func committed() *set {
 	root := filepath.Join(Root(), "internal", "goldens", "testdata")
@@ -31,14 +34,13 @@ func committed() *set {
 
 // further is the set that $WEFT_GOLDENS and $WEFT_TESTDATA name, by default ../shared; nil where there is none.
 func further() *set {
-	beside := filepath.Join(filepath.Dir(Root()), "shared")
 	goldens, data := os.Getenv("WEFT_GOLDENS"), os.Getenv("WEFT_TESTDATA")
 	s := &set{name: "further", goldens: goldens, data: data, required: goldens != "" || data != ""}
 	if goldens == "" {
-		s.goldens = filepath.Join(beside, "goldens")
+		s.goldens = filepath.Join(beside(), "goldens")
 	}
 	if data == "" {
-		s.data = beside
+		s.data = beside()
 		if up := filepath.Dir(goldens); goldens != "" && exists(filepath.Join(up, "data")) {
 			s.data = up // make.py writes both folders beside each other
 		}
@@ -48,6 +50,9 @@ func further() *set {
 	}
 	return s
 }
+
+// beside is the folder ../shared.
+func beside() string { return filepath.Join(filepath.Dir(Root()), "shared") }
 
 func exists(path string) bool {
 	_, err := os.Stat(path)
@@ -146,6 +151,10 @@ func find(t testing.TB, env string, root func(*set) string, elem []string) strin
 		}
 	}
 	path, sub := "", filepath.Join(elem...)
+	public := strings.HasPrefix(sub, publicFiles) && os.Getenv("WEFT_TESTDATA") == ""
+	if public {
+		sets = append(sets, &set{data: beside()})
+	}
 	for _, s := range sets {
 		if s == nil {
 			continue
@@ -155,8 +164,8 @@ func find(t testing.TB, env string, root func(*set) string, elem []string) strin
 			return path
 		}
 	}
-	bigOnly := slices.ContainsFunc(defaultModelOnly, func(p string) bool { return strings.HasPrefix(sub, p) })
-	if !bigOnly && (within && sets[0].required || os.Getenv(env) != "") {
+	optional := public || slices.ContainsFunc(defaultModelOnly, func(p string) bool { return strings.HasPrefix(sub, p) })
+	if !optional && (within && sets[0].required || os.Getenv(env) != "") {
 		t.Fatalf("the golden set lacks what this test needs: %s", path)
 	}
 	t.Skipf("%s is in no golden set: set WEFT_GOLDENS or WEFT_TESTDATA to a folder that has it", sub)

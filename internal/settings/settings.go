@@ -234,8 +234,10 @@ func (v fileValue) set(flags *pflag.FlagSet, f *pflag.Flag) error {
 		switch {
 		case v.pairs != nil:
 			err = to.add(v.pairs)
-		case v.items != nil || v.other != nil:
+		case v.items != nil:
 			err = errors.New("a list where a mapping is expected")
+		case v.other != nil:
+			err = v.other
 		default:
 			err = f.Value.Set(v.text)
 		}

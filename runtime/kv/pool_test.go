@@ -109,16 +109,21 @@ func TestKeysKeepSequencesApart(t *testing.T) {
 	}
 }
 
-// TestHitComparesTokens forges a colliding key: the tokens must be compared.
-func TestHitComparesTokens(t *testing.T) {
-	p := NewPool(2, 16)
+// TestHitComparesContent forges colliding keys: tokens and parent must be compared.
+func TestHitComparesContent(t *testing.T) {
 	root := Root("", "", 0)
 	toks := tokens(0, 16)
-	pages := fill(t, p, root, toks)
-	p.pages[pages[0]].tokens[3]++ // as if another content had the same key
-	p.Release(pages)
-	if hit := match(p, root, toks, 16); len(hit) != 0 {
-		t.Error("a page with other tokens was taken for a hit")
+	for name, forge := range map[string]func(pg *page){
+		"tokens": func(pg *page) { pg.tokens[3]++ }, // as if another content had the same key
+		"parent": func(pg *page) { pg.parent = Root("x", "", 0) },
+	} {
+		p := NewPool(2, 16)
+		pages := fill(t, p, root, toks)
+		forge(&p.pages[pages[0]])
+		p.Release(pages)
+		if hit := match(p, root, toks, 16); len(hit) != 0 {
+			t.Errorf("a page with other %s was taken for a hit", name)
+		}
 	}
 }
 
