@@ -21,8 +21,8 @@ type Resident interface {
 	Free()        // called once, when no lease is left
 }
 
-// Memory is the budget that adapters share with the KV cache. ReserveIdle and ReleaseIdle may take a lock under which
-// Cache.Reclaim is called; the cache calls them without its own lock.
+// Memory is the budget that adapters share with the KV cache. The cache calls it without its own lock; Cache.UseIdle is
+// how the KV cache gets memory back.
 type Memory interface {
 	// ReserveIdle reserves bytes for an adapter, or returns false where that much is not free now.
 	ReserveIdle(bytes int64) bool
@@ -54,7 +54,7 @@ type CacheConfig struct {
 	// default 1 s
 	AgeAfter  time.Duration
 	SyncEvery time.Duration // how often the registry is polled for changes; default 500 ms
-	// OnLoad is called after every load, or nil. It must not call the cache.
+	// OnLoad is called after every load, without a lock, or nil.
 	OnLoad func(v Version, took time.Duration, err error)
 }
 
@@ -361,26 +361,38 @@ func (c *Cache) free(gone []*entry) {
 	}
 }
 
-// Reclaim evicts idle adapters, the least recently used first, until bytes are free or none is left, and returns how
-// many bytes it freed. The caller gets that memory: Reclaim does not call Memory.ReleaseIdle for it.
-func (c *Cache) Reclaim(bytes int64) int64 {
+// UseIdle lets the KV cache use the memory of idle adapters. It calls plan with their bytes, under the cache's lock, so that
+// they stay idle until plan returns, and then evicts as many as plan has used, the least recently used first. What the
+// evicted ones had beyond that is released; all of it is free when UseIdle returns.
+func (c *Cache) UseIdle(plan func(idle int64) (used int64)) {
+	gone, used := c.useIdle(plan)
+	for i, e := range gone {
+		e.res.Free()
+		if rest := e.bytes - used; i == len(gone)-1 && rest > 0 {
+			c.cfg.Memory.ReleaseIdle(rest)
+		}
+		used -= e.bytes
+	}
+	if len(gone) > 0 {
+		c.kick()
+	}
+}
+
+// useIdle is UseIdle under the lock. The caller frees the entries.
+func (c *Cache) useIdle(plan func(idle int64) int64) (gone []*entry, used int64) {
 	c.mu.Lock()
-	var gone []*entry
-	freed := int64(0)
-	for freed < bytes {
+	defer c.mu.Unlock()
+	used = plan(c.spare)
+	for left := used; left > 0; {
 		_, e, ok := c.idle.GetOldest()
 		if !ok {
 			break
 		}
-		freed += e.bytes
+		left -= e.bytes
 		gone = append(gone, c.take(e))
 	}
 	c.stats.Reclaims += int64(len(gone))
-	c.mu.Unlock()
-	for _, e := range gone {
-		e.res.Free()
-	}
-	return freed
+	return gone, used
 }
 
 // State returns where a version is for its tenant, and why its load failed. A version that only another tenant with the

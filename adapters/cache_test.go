@@ -270,9 +270,12 @@ func TestCacheLeasesAndPinsStay(t *testing.T) {
 		mustAcquire(t, c, pinned).Release()
 		time.Sleep(time.Second) // the pin is seen
 		mustAcquire(t, c, idle).Release()
-		if n := c.Reclaim(1000); n != 10 {
-			t.Errorf("reclaimed %d bytes, want those of the idle one", n)
-		}
+		c.UseIdle(func(n int64) int64 {
+			if n != 10 {
+				t.Errorf("%d bytes are idle, want those of the idle one", n)
+			}
+			return n
+		})
 		mustAcquire(t, c, idle).Release()
 		_, err := c.Acquire(t.Context(), f.version(4, 20))
 		wants(t, "no room while in use", err, ErrLoadTimeout)
@@ -291,6 +294,31 @@ func TestCacheLeasesAndPinsStay(t *testing.T) {
 		mustAcquire(t, c, f.version(6, 30)).Release()
 		f.closeAll(c)
 	})
+}
+
+// TestUseIdleReleasesTheRest: adapters are evicted whole, the least recently used first; what the plan does not use of
+// them is released, and a plan that panics leaves everything as it was.
+func TestUseIdleReleasesTheRest(t *testing.T) {
+	f := newFakes(t)
+	m := &fakeMemory{t: t, free: 30}
+	c := f.cache(CacheConfig{Memory: m})
+	old, young := f.version(1, 10), f.version(2, 10)
+	mustAcquire(t, c, old).Release()
+	mustAcquire(t, c, young).Release()
+	if !m.kv(c, 13) || m.reserved() != 10 || m.free != 7 {
+		t.Errorf("%d bytes are reserved, %d free; want 10 and 7 beside the 13 in use", m.reserved(), m.free)
+	}
+	func() {
+		defer func() { _ = recover() }()
+		c.UseIdle(func(int64) int64 { panic("the plan fails") })
+	}()
+	for v, want := range map[*Version]State{&old: Disk, &young: Device} {
+		if st, _ := c.State(*v); st != want {
+			t.Errorf("%s is in state %s, want %s", v.Ref(), st, want)
+		}
+	}
+	m.kvDone(13)
+	f.closeAll(c)
 }
 
 func TestCacheFailures(t *testing.T) {
@@ -456,7 +484,7 @@ func TestCacheAgeingGivenUp(t *testing.T) {
 	})
 }
 
-// fakeMemory is the engine's side: one lock, held while it reclaims.
+// fakeMemory is the engine's side.
 type fakeMemory struct {
 	t    *testing.T
 	mu   sync.Mutex
@@ -496,20 +524,20 @@ func (m *fakeMemory) reserved() int64 {
 	return m.out
 }
 
-// kv takes n bytes for pages, reclaiming adapters under the lock as the engine does.
-func (m *fakeMemory) kv(c *Cache, n int64) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.free < n {
-		got := c.Reclaim(n - m.free)
-		m.free += got
-		m.out -= got
-	}
-	if m.free < n {
-		return false
-	}
-	m.free -= n
-	return true
+// kv takes n bytes for pages, with the memory of idle adapters as the engine does.
+func (m *fakeMemory) kv(c *Cache, n int64) (ok bool) {
+	c.UseIdle(func(idle int64) int64 {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		used := max(n-m.free, 0)
+		if ok = used <= idle; !ok {
+			return 0
+		}
+		m.free += used - n
+		m.out -= used
+		return used
+	})
+	return ok
 }
 
 func (m *fakeMemory) kvDone(n int64) {

@@ -44,8 +44,8 @@ func (n *Node) openAdapters() (err error) {
 				"--memory, or lower --max-context",
 			"adapters", bytesize.Format(reservable), "adapter_memory", bytesize.Format(limit))
 	}
-	reclaim := n.cache.Reclaim
-	m.hooks.reclaim.Store(&reclaim)
+	use := n.cache.UseIdle
+	m.hooks.useIdle.Store(&use)
 	ctx, stop := context.WithCancel(context.Background())
 	n.stop = stop
 	n.background.Go(func() { n.collect(ctx) })

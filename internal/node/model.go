@@ -120,8 +120,8 @@ type Model struct {
 
 // hooks are functions of a server that a running engine calls.
 type hooks struct {
-	reclaim atomic.Pointer[func(bytes int64) int64] // frees memory of adapters for the KV cache
-	step    atomic.Pointer[func(tokens int)]        // called after each step
+	useIdle atomic.Pointer[func(plan func(idle int64) int64)] // lets a step use the memory of idle adapters
+	step    atomic.Pointer[func(tokens int)]                  // called after each step
 }
 
 // LoadTokenizer reads the tokenizer of the model at path, a folder, a GGUF file, a tokenizer.json or a
@@ -232,11 +232,12 @@ func (m *Model) startEngine(c *ModelConfig) error {
 		PageLen: kv.PageLen, NumPages: kv.NumPages, KVDType: dtype,
 		MaxSeqs: c.MaxSeqs, MaxQueued: c.MaxQueued, MaxBatchTokens: c.MaxBatchTokens, MaxContext: m.Context,
 		PrefixCache: c.PrefixCache,
-		Reclaim: func(bytes int64) int64 {
-			if f := m.hooks.reclaim.Load(); f != nil {
-				return (*f)(bytes)
+		UseIdle: func(plan func(idle int64) int64) {
+			if f := m.hooks.useIdle.Load(); f != nil {
+				(*f)(plan)
+			} else {
+				plan(0)
 			}
-			return 0
 		},
 		OnStep: func(i engine.StepInfo) {
 			if f := m.hooks.step.Load(); f != nil {

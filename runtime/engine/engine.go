@@ -31,10 +31,11 @@ type Config struct {
 	MaxPrefillChunk int // tokens of one prompt in one step; 0: as many as the step has
 	MaxContext      int // tokens of one sequence; fewer if all pages together hold fewer
 	PrefixCache     bool
-	// Reclaim frees up to the given bytes of the memory from ReserveIdle, and returns how many it freed; they belong to
-	// the engine again, without a call of ReleaseIdle. It is called when pages lack, before a sequence is preempted,
-	// under the engine's lock: it must not call the engine, and must not wait. May be nil.
-	Reclaim func(bytes int64) int64
+	// UseIdle lets a step use memory of ReserveIdle that is idle, such as that of adapters without a request: it calls plan
+	// once with the idle bytes and frees as many as plan returns, which belong to the engine again without a call of
+	// ReleaseIdle. Idle memory stays idle until plan returns. The engine calls it while memory is reserved, without a
+	// lock. nil: no step uses it.
+	UseIdle func(plan func(idle int64) (used int64))
 	OnStep  func(StepInfo) // called by the loop after each step; may be nil
 }
 
@@ -102,13 +103,16 @@ type Engine struct {
 	live     map[sched.SeqID]*sequence
 	stats    Stats
 	reserved int64
-	freed    []func() // Release functions of sequences that are over, called by unlock
-	draining bool
-	closed   bool
-	failure  error
-	wake     chan struct{}
-	idle     chan struct{} // closed when draining and nothing is live
-	done     chan struct{}
+	// pages that ReserveIdle has reserved are being returned to the system: none leaves the reserved ones meanwhile
+	returning bool
+	returns   sync.Mutex // held while pages are returned and while the cache is freed; taken before mu
+	freed     []func()   // Release functions of sequences that are over, called by unlock
+	draining  bool
+	closed    bool
+	failure   error
+	wake      chan struct{}
+	idle      chan struct{} // closed when draining and nothing is live
+	done      chan struct{}
 }
 
 // sequence is one admitted request.
@@ -158,9 +162,6 @@ func prepare(cfg Config) (*Engine, error) {
 		MaxSeqs: cfg.MaxSeqs, MaxQueued: cfg.MaxQueued, MaxBatchTokens: cfg.MaxBatchTokens,
 		MaxPrefillChunk: cfg.MaxPrefillChunk,
 		MaxContext:      cfg.MaxContext, PrefixCache: cfg.PrefixCache, RopeSwitch: cfg.Model.RopeSwitch(),
-	}
-	if cfg.Reclaim != nil {
-		limits.Reclaim = e.reclaim
 	}
 	e.sched = sched.New(limits, pool)
 	return e, nil

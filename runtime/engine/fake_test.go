@@ -33,6 +33,7 @@ type fakeModel struct {
 	out      []float32
 	forwards atomic.Int64
 	during   func(*model.Batch) // called by each Forward, may be nil
+	returns  func()             // called by each ReleasePages, may be nil
 }
 
 // fakeAdapters differ by the rank of their first matrices; combinations also by their order and scales.
@@ -82,6 +83,9 @@ func (d *fakeDevice) NewKVCache(c device.KVConfig) (device.KVCache, error) {
 }
 
 func (d *fakeDevice) ReleasePages(c device.KVCache, begin, end int) error {
+	if d.m.returns != nil {
+		d.m.returns()
+	}
 	n := c.Config().PageLen
 	for i := range d.m.slots[begin*n : end*n] {
 		d.m.slots[begin*n+i] = -1

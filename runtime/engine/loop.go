@@ -98,15 +98,29 @@ func (e *Engine) turn() (worked bool, err error) {
 }
 
 // next returns the plan of the next step, nil if there is nothing to compute.
-func (e *Engine) next(now time.Time) (*sched.Plan, error) {
+func (e *Engine) next(now time.Time) (plan *sched.Plan, err error) {
+	if e.cfg.UseIdle == nil || !e.hasReserved() {
+		plan, _, err = e.plan(now, 0)
+		return plan, err
+	}
+	e.cfg.UseIdle(func(idle int64) (used int64) {
+		plan, used, err = e.plan(now, idle)
+		return used
+	})
+	return plan, err
+}
+
+// plan is next with bytes of idle memory. It returns how many of them it uses.
+func (e *Engine) plan(now time.Time, idle int64) (*sched.Plan, int64, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.closed {
-		return nil, nil
+		return nil, 0, nil
 	}
-	plan, ok := e.sched.Next()
+	plan, ok := e.sched.Next(sched.Input{Idle: e.idlePages(idle)})
+	used := e.use(plan.Reclaimed)
 	if !ok {
-		return nil, e.checkIdle()
+		return nil, used, e.checkIdle()
 	}
 	for _, id := range plan.Preempted {
 		if q := e.live[id]; q != nil {
@@ -122,7 +136,7 @@ func (e *Engine) next(now time.Time) (*sched.Plan, error) {
 		}
 		e.results = append(e.results, result{seq: q, token: -1})
 	}
-	return plan, nil
+	return plan, used, nil
 }
 
 // checkIdle is called when there is nothing to compute: then no sequence may be live, and no page may be in use.

@@ -181,7 +181,7 @@ func TestMetamorphic(t *testing.T) {
 			limit := min(cfg.MaxContext, cfg.NumPages*cfg.PageLen)
 			b := &reserver{idle: rng.IntN(3) > 0}
 			if rng.IntN(3) > 0 {
-				cfg.Reclaim = b.reclaim
+				cfg.UseIdle = b.useIdle
 			}
 			e := start(t, cfg)
 			stop := b.run(t, e, rand.New(rand.NewPCG(seed, 5)))

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"weft/internal/deadline"
+	"weft/runtime/device"
 	"weft/runtime/model"
 )
 
@@ -21,16 +22,17 @@ type reserver struct {
 	reserved, reclaimed int // calls that succeeded
 }
 
-func (b *reserver) reclaim(bytes int64) int64 {
+func (b *reserver) useIdle(plan func(int64) int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if !b.idle {
-		return 0
+		plan(0)
+		return
 	}
-	n := min(bytes+bytes%7, b.held) // one adapter more than requested, or all
-	b.held -= n
-	b.reclaimed++
-	return n
+	used := plan(b.held)
+	if b.held -= used; used > 0 {
+		b.reclaimed++
+	}
 }
 
 // run reserves and releases at random until stop is called.
@@ -56,7 +58,7 @@ func (b *reserver) run(t *testing.T, e *Engine, rng *rand.Rand) (stop func()) {
 			if !e.ReserveIdle(bytes) {
 				continue
 			}
-			b.mu.Lock() // a reclaim in between finds less than there is
+			b.mu.Lock() // a step in between finds less idle memory than there is
 			b.held += bytes
 			b.reserved++
 			b.mu.Unlock()
@@ -113,7 +115,7 @@ func TestReservedMemoryReturnsBeforePreemption(t *testing.T) {
 		cfg := m.config()
 		cfg.NumPages, cfg.MaxContext, cfg.PrefixCache = 30, 160, false
 		b := &reserver{idle: idle, held: 20}
-		cfg.Reclaim = b.reclaim
+		cfg.UseIdle = b.useIdle
 		e, err := prepare(cfg)
 		if err != nil {
 			t.Fatal(err)
@@ -145,6 +147,63 @@ func TestReservedMemoryReturnsBeforePreemption(t *testing.T) {
 		if err := e.Close(); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// TestReturningPagesHoldsNoLock: while reserved pages are returned to the system, which may take long, the engine works
+// without them, whatever is released or used meanwhile, and its cache stays until they are returned.
+func TestReturningPagesHoldsNoLock(t *testing.T) {
+	m := newFakeModel(t)
+	inside, goOn := make(chan struct{}), make(chan struct{})
+	m.returns = func() {
+		inside <- struct{}{}
+		<-goOn
+	}
+	cfg := m.config()
+	cfg.NumPages, cfg.MaxContext, cfg.PrefixCache = 30, 160, false
+	b := &reserver{idle: true}
+	cfg.UseIdle = b.useIdle
+	e := start(t, cfg)
+	b.held = 20 * e.pageBytes // as if the memory were idle already
+	reserved := make(chan bool)
+	go func() { reserved <- e.ReserveIdle(20 * e.pageBytes) }()
+	deadline.Receive(t, inside, "the return of pages")
+	if s := e.Stats(); s.Pages.Reserved != 20 || s.Reserved != 20*e.pageBytes {
+		t.Errorf("%d bytes and %+v while pages are returned", s.Reserved, s.Pages)
+	}
+	var reqs []Request
+	for i := range 3 {
+		reqs = append(reqs, request([]int32{int32(i), 5}, 140))
+	}
+	streams, err := e.Submit(t.Context(), reqs...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, s := range streams {
+		compare(t, reqs[i], collect(t, s), plain(reqs[i], 160, 0))
+	}
+	if s := e.Stats(); s.Preemptions == 0 || b.reclaimed > 0 {
+		t.Errorf("%d preemptions, %d steps used pages that were being returned", s.Preemptions, b.reclaimed)
+	}
+	e.ReleaseIdle(5 * e.pageBytes)
+	if s := e.Stats(); s.Pages.Reserved != 20 {
+		t.Errorf("%+v: pages are free while they are returned", s.Pages)
+	}
+	closed := make(chan error, 1)
+	go func() { closed <- e.Close() }()
+	deadline.Receive(t, e.done, "the loop's end")
+	if n := cfg.Device.InUse(device.KV); n == 0 {
+		t.Error("the cache is freed while its pages are returned")
+	}
+	close(goOn)
+	if ok, _ := deadline.Receive(t, reserved, "the reservation"); !ok {
+		t.Error("refused")
+	}
+	if s := e.Stats(); s.Pages.Reserved != 15 {
+		t.Errorf("%+v in the end", s.Pages)
+	}
+	if err, _ := deadline.Receive(t, closed, "the end of Close"); err != nil {
+		t.Error(err)
 	}
 }
 

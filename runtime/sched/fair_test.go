@@ -74,7 +74,7 @@ func simulate(t *testing.T, cfg Config, overhead float64, sources ...source) ([]
 			}
 			live[ids[0]] = &simRequest{src: a.src, arrived: a.at, left: src.gen}
 		}
-		p, ok := s.Next()
+		p, ok := s.Next(Input{})
 		if !ok {
 			if len(due) == 0 {
 				t.Fatalf("nothing to do, %d of %d requests done", done, bounded)
@@ -225,7 +225,7 @@ func TestStepsOfTheGreedyOne(t *testing.T) {
 		return ids
 	}
 	step := func() (heavy, light int) {
-		p, ok := s.Next()
+		p, ok := s.Next(Input{})
 		if !ok {
 			t.Fatal("nothing to do")
 		}
@@ -356,7 +356,7 @@ func TestBypassIsBounded(t *testing.T) {
 	s.tenants["poor"].counter = 1e6
 	for n := 0; ; n++ {
 		add(fmt.Sprint("new ", n))
-		p, ok := s.Next()
+		p, ok := s.Next(Input{})
 		if !ok {
 			t.Fatal("nothing to do")
 		}
@@ -410,7 +410,7 @@ func TestRecomputingIsChargedToNobody(t *testing.T) {
 	}
 	output := 0
 	for s.Stats().Preemptions == 0 || s.Waiting() > 0 { // until the preempted sequence runs again
-		p, ok := s.Next()
+		p, ok := s.Next(Input{})
 		if !ok {
 			t.Fatal("nothing to do")
 		}

@@ -33,10 +33,7 @@ func FuzzSchedule(f *testing.F) {
 		if cfg.MaxContext = 256; budget%4 > 0 {
 			cfg.MaxContext = 130 // less than the larger pools, so that pages can be reserved
 		}
-		if budget%3 == 0 { // otherwise reserved pages cannot be reclaimed
-			cfg.Reclaim = func(n int) { pool.Grow(min(n, pool.Counts().Reserved)) }
-		}
-		r := &fuzzRun{t: t, pool: pool, alive: map[SeqID]*fuzzSeq{}, s: New(cfg, pool)}
+		r := &fuzzRun{t: t, pool: pool, alive: map[SeqID]*fuzzSeq{}, s: New(cfg, pool), idle: int(budget) % 3}
 		for i := 0; i+1 < len(ops) && i < 400; i += 2 {
 			r.op(ops[i], int(ops[i+1]))
 			if err := r.s.Verify(); err != nil {
@@ -60,6 +57,18 @@ type fuzzRun struct {
 	s     *Scheduler
 	pool  *kv.Pool
 	alive map[SeqID]*fuzzSeq
+	idle  int // of the reserved pages: 0 all, 1 a number that changes, 2 none may be used
+}
+
+// next plans with idle pages and checks that the plan takes no more of them than it says.
+func (r *fuzzRun) next(arg int) (*Plan, bool) {
+	reserved := r.pool.Counts().Reserved
+	in := Input{Idle: []int{reserved, arg % (reserved + 1), 0}[r.idle]}
+	p, ok := r.s.Next(in)
+	if got := reserved - r.pool.Counts().Reserved; p.Reclaimed != got || got > in.Idle {
+		r.t.Fatalf("%d pages are no longer reserved, the plan says %d, %d were idle", got, p.Reclaimed, in.Idle)
+	}
+	return p, ok
 }
 
 func (r *fuzzRun) op(op byte, arg int) {
@@ -107,7 +116,7 @@ func (r *fuzzRun) cancel(arg int) {
 
 // step plans and commits; some arguments abandon the plan or cancel between the two.
 func (r *fuzzRun) step(arg int) bool {
-	p, ok := r.s.Next()
+	p, ok := r.next(arg)
 	for _, id := range p.Preempted {
 		if q := r.alive[id]; q != nil {
 			q.computed = 0

@@ -8,11 +8,13 @@ import (
 	"weft/runtime/kv"
 )
 
-// Next plans a step; false if nothing can be computed. Commit or Abandon must follow a plan.
-func (s *Scheduler) Next() (*Plan, bool) {
+// Next plans a step; false if nothing can be computed. Commit or Abandon must follow a plan. Plan.Reclaimed is set in
+// both cases.
+func (s *Scheduler) Next(in Input) (*Plan, bool) {
 	invariant.Check(!s.inPlan, "Next before Commit")
 	p := &s.plan
-	p.Chunks, p.Tokens = p.Chunks[:0], 0
+	p.Chunks, p.Tokens, p.Reclaimed = p.Chunks[:0], 0, 0
+	s.idle = min(max(in.Idle, 0), s.pool.Counts().Reserved)
 	p.Preempted = append(p.Preempted[:0], s.moved...)
 	s.moved = s.moved[:0]
 	s.step++
@@ -63,10 +65,12 @@ func (s *Scheduler) dequeue(i int) *seq {
 	return q
 }
 
-// reclaim requests n reserved pages; it may get fewer.
+// reclaim makes up to n idle pages free.
 func (s *Scheduler) reclaim(n int) {
-	if n > 0 && s.cfg.Reclaim != nil && s.pool.Counts().Reserved > 0 {
-		s.cfg.Reclaim(n)
+	if n = min(n, s.idle); n > 0 {
+		s.pool.Grow(n)
+		s.idle -= n
+		s.plan.Reclaimed += n
 	}
 }
 

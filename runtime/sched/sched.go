@@ -41,9 +41,13 @@ type Config struct {
 	MaxContext      int  // tokens of one sequence
 	PrefixCache     bool // look prompts up and index full pages
 	RopeSwitch      int  // sequences longer than this are recomputed with another RoPE table; 0: none
-	// Reclaim frees up to the given number of reserved pages (Pool.Grow); it is called before a sequence is preempted.
-	// It must not call the scheduler. nil: none can be reclaimed.
-	Reclaim func(pages int)
+}
+
+// Input is what Next has to know of the world outside.
+type Input struct {
+	// Idle is the number of reserved pages that the step may use; nobody else can take them until Next returns. They
+	// are used before a sequence is preempted.
+	Idle int
 }
 
 // Seq is what Add needs to know of a sequence. The scheduler reads Prompt and never writes to it.
@@ -76,6 +80,7 @@ type Plan struct {
 	Chunks    []Chunk
 	Preempted []SeqID // since the last plan
 	Tokens    int
+	Reclaimed int // of Input.Idle, the pages that are no longer reserved
 }
 
 type state uint8
@@ -121,6 +126,7 @@ type Scheduler struct {
 	last    SeqID
 	inPlan  bool
 	plan    Plan    // memory of the current plan
+	idle    int     // of Input.Idle, the pages that the current plan may still take
 	order   []*seq  // scratch of Next
 	moved   []SeqID // preempted by Commit, for the next plan's Preempted
 	stats   Stats

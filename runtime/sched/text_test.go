@@ -34,6 +34,8 @@ type textRun struct {
 	names map[SeqID]string
 	left  map[SeqID]int // output tokens left
 	out   map[SeqID]int // output tokens so far
+
+	reclaim bool // steps may use reserved pages
 }
 
 func (r *textRun) run(c *textcase.Command) string {
@@ -44,9 +46,7 @@ func (r *textRun) run(c *textcase.Command) string {
 		r.s = New(Config{MaxSeqs: c.Int("seqs", 4), MaxQueued: c.Int("queued", 8), MaxBatchTokens: c.Int("budget", 8),
 			MaxPrefillChunk: c.Int("chunk", 0),
 			MaxContext:      c.Int("context", 64), RopeSwitch: c.Int("rope", 0), PrefixCache: c.Has("cache")}, r.pool)
-		if c.Has("reclaim") {
-			r.s.cfg.Reclaim = func(n int) { r.pool.Grow(min(n, r.pool.Counts().Reserved)) }
-		}
+		r.reclaim = c.Has("reclaim")
 		r.names, r.left, r.out = map[SeqID]string{}, map[SeqID]int{}, map[SeqID]int{}
 	case "add":
 		var in []Seq
@@ -103,7 +103,11 @@ func (r *textRun) cancel(name string) {
 }
 
 func (r *textRun) step(c *textcase.Command, b *strings.Builder) {
-	p, ok := r.s.Next()
+	in := Input{}
+	if r.reclaim {
+		in.Idle = r.pool.Counts().Reserved
+	}
+	p, ok := r.s.Next(in)
 	for _, id := range p.Preempted {
 		fmt.Fprintf(b, "preempt %s\n", r.names[id])
 	}
