@@ -314,12 +314,12 @@ func TestWhileLoading(t *testing.T) {
 		return resp, string(text)
 	}
 	for _, method := range []string{"GET", "HEAD"} {
-		if resp, body := ask(method, "/health", ""); resp.StatusCode != 200 || method == "GET" && body != `{"status":"ok"}` {
+		if resp, body := ask(method, "/health/", ""); resp.StatusCode != 200 || method == "GET" && body != `{"status":"ok"}` {
 			t.Errorf("%s /health: %d %s", method, resp.StatusCode, body)
 		}
 	}
 	for _, c := range [][3]string{{"GET", "/ready", ""}, {"GET", "/v1/models", ""}, {"GET", "/metrics", ""},
-		{"GET", "/nowhere/", ""}, {"GET", "/health/", ""}, {"POST", "/health", ""},
+		{"GET", "/nowhere/", ""}, {"GET", "/ready/", ""}, {"POST", "/health", ""},
 		{"POST", "/v1/chat/completions", `{` + hi + `}`}} {
 		resp, body := ask(c[0], c[1], c[2])
 		var e struct {

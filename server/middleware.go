@@ -99,12 +99,12 @@ func (s *Server) observe(c *gin.Context) {
 	if span, ok := c.Get(keySpan); ok {
 		span.(*telemetry.Span).End(status)
 	}
-	s.metrics.HTTP(route, methodLabel(c.Request.Method), status, took)
+	s.metrics.HTTP(route, methodLabel(c.Request), status, took)
 	level := slog.LevelInfo
 	if probes[route] {
 		level = slog.LevelDebug
 	}
-	attrs := []any{"request_id", requestID(c), "method", methodLabel(c.Request.Method), "route", route, "status",
+	attrs := []any{"request_id", requestID(c), "method", methodLabel(c.Request), "route", route, "status",
 		status, "ms", took.Milliseconds(), "bytes", max(c.Writer.Size(), 0)}
 	if more, ok := c.Get(keyLog); ok {
 		attrs = append(attrs, more.([]any)...)
@@ -121,8 +121,8 @@ func (s *Server) observe(c *gin.Context) {
 // probes are routes that monitoring systems request every few seconds; they are logged at debug level.
 var probes = map[string]bool{"/health": true, "/ready": true, "/metrics": true}
 
-func methodLabel(m string) string {
-	switch m {
+func methodLabel(r *http.Request) string {
+	switch m := methodOf(r); m {
 	case http.MethodGet, http.MethodPost, http.MethodHead, http.MethodOptions, http.MethodPut, http.MethodDelete,
 		http.MethodPatch:
 		return m
@@ -147,10 +147,6 @@ func (s *Server) recoverPanics(c *gin.Context) {
 	c.Next()
 }
 
-// sameOrigin refuses requests that a browser sends for pages of other sites: a server on loopback accepts requests
-// without a key.
-var sameOrigin = http.NewCrossOriginProtection()
-
 // open are the routes that need no key.
 var open = map[string]bool{"/health": true, "/ready": true}
 
@@ -173,16 +169,15 @@ func (s *Server) authenticate(c *gin.Context) error {
 	if open[route] {
 		return nil
 	}
-	scheme, key, _ := strings.Cut(c.GetHeader("Authorization"), " ")
-	if !strings.EqualFold(scheme, "Bearer") {
-		key = ""
-	}
-	g, err := s.tenants.Authenticate(strings.TrimSpace(key))
+	g, err := s.tenants.Authenticate(keyOf(c.Request))
 	if err != nil {
 		return err
 	}
-	if g.Key == "" && sameOrigin.Check(c.Request) != nil {
+	if g.Key == "" && s.trusted.Check(c.Request) != nil {
 		return errCrossOrigin
+	}
+	if g.Key == "" {
+		hideFromAnyPage(c)
 	}
 	c.Set(keyGrant, g)
 	note(c, "tenant", g.Tenant)
@@ -193,6 +188,15 @@ func (s *Server) authenticate(c *gin.Context) error {
 		return errScope
 	}
 	return nil
+}
+
+// keyOf returns the key of a request: that of Authorization: Bearer, else that of x-api-key.
+func keyOf(r *http.Request) string {
+	scheme, key, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		key = r.Header.Get("X-Api-Key")
+	}
+	return strings.TrimSpace(key)
 }
 
 func grantOf(c *gin.Context) *tenant.Grant {

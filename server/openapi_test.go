@@ -100,8 +100,8 @@ func closeObjects(v any) {
 }
 
 // operation returns the path and method of the document that a request is, "" where there is none.
-func (c *checker) operation(method, path string) (template, verb string) {
-	best := -1
+func (c *checker) operation(method, asked string) (template, verb string) {
+	best, path := -1, canonical(asked)
 	for t := range c.paths {
 		parts, have := strings.Split(t, "/"), strings.Split(path, "/")
 		if strings.HasPrefix(t, "/v1/models/") && len(have) > len(parts) { // ids may hold slashes
@@ -182,7 +182,8 @@ func (c *checker) answer(req *http.Request, status int, header http.Header, body
 
 // anyAnswer are headers for HTTP itself and for proxies, which no answer needs to describe.
 var anyAnswer = map[string]bool{"Content-Type": true, "Content-Length": true, "Date": true, "Connection": true,
-	"Cache-Control": true, "Transfer-Encoding": true, "Vary": true, "X-Accel-Buffering": true}
+	"Cache-Control": true, "Transfer-Encoding": true, "Vary": true, "X-Accel-Buffering": true,
+	"Access-Control-Allow-Origin": true, "Access-Control-Expose-Headers": true}
 
 // response finds what an operation says of a status.
 func (c *checker) response(template, verb string, status int) (response, bool) {

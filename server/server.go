@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,7 +32,8 @@ type Server struct {
 	created int64 // of the model in /v1/models
 	router  *gin.Engine
 	tenants *tenant.Access
-	secret  []byte // of this process: prefix salts are derived from it
+	trusted *http.CrossOriginProtection // refuses pages of other sites where no key is needed
+	secret  []byte                      // of this process: prefix salts are derived from it
 	uploads uploads
 
 	templatesMu sync.Mutex
@@ -59,6 +61,10 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	s := &Server{cfg: cfg.withDefaults(), deps: deps, log: deps.Log, metrics: deps.Metrics, traces: deps.Traces,
 		tenants: deps.Tenants, created: time.Now().Unix(),
 		idle: make(chan struct{}), secret: make([]byte, 32), templates: map[[sha256.Size]byte]Renderer{}}
+	var err error
+	if s.trusted, err = trust(cfg.Origins); err != nil {
+		return nil, fmt.Errorf("server settings: %w", err)
+	}
 	if _, err := rand.Read(s.secret); err != nil {
 		return nil, fmt.Errorf("server: %w", err)
 	}
@@ -91,18 +97,19 @@ func newRouter() *gin.Engine {
 
 func (s *Server) routes() {
 	r := newRouter()
-	r.Use(s.requestIDs, s.observe, s.recoverPanics, s.check(s.authenticate))
+	r.Use(s.requestIDs, s.observe, s.recoverPanics, s.allowOrigins, s.check(s.authenticate))
 	r.NoRoute(s.check(func(c *gin.Context) error {
 		return fmt.Errorf("%w: %s", errNoRoute, shorten(c.Request.URL.Path))
 	}))
 	r.NoMethod(s.check(func(c *gin.Context) error {
-		return fmt.Errorf("%w: %s", errNoMethod, methodLabel(c.Request.Method))
+		if allow := c.Writer.Header().Get("Allow"); strings.Contains(allow, http.MethodGet) {
+			c.Header("Allow", allow+", "+http.MethodHead)
+		}
+		return fmt.Errorf("%w: %s", errNoMethod, methodLabel(c.Request))
 	}))
 
-	for _, method := range []string{http.MethodGet, http.MethodHead} {
-		r.Handle(method, "/health", s.answer(http.StatusOK, s.health))
-		r.Handle(method, "/ready", s.answer(http.StatusOK, s.readiness))
-	}
+	r.GET("/health", s.answer(http.StatusOK, s.health))
+	r.GET("/ready", s.answer(http.StatusOK, s.readiness))
 	r.GET("/version", s.answer(http.StatusOK, s.version))
 	r.GET("/metrics", s.scrape)
 	r.GET("/openapi.json", s.openAPI)
@@ -124,7 +131,7 @@ func shorten(s string) string {
 }
 
 // Handler returns the routes, for tests and for callers with their own listener.
-func (s *Server) Handler() http.Handler { return s.router }
+func (s *Server) Handler() http.Handler { return canonicalRequests(s.router) }
 
 // SetReady lets the server accept requests; call it after the warm-up.
 func (s *Server) SetReady() {
@@ -184,14 +191,14 @@ type Front struct {
 	failed chan error
 }
 
-// NewFront starts to serve on l. l is closed at the end of Run, or by Close.
-func NewFront(l net.Listener, log *slog.Logger) *Front {
+// NewFront starts to serve on l; origins are those of Config. l is closed at the end of Run, or by Close.
+func NewFront(l net.Listener, log *slog.Logger, origins ...string) *Front {
 	f := &Front{failed: make(chan error, 1)}
-	f.router.Store(loadingRoutes(log))
+	f.router.Store(loadingRoutes(log, origins))
 	f.http = &http.Server{
-		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		Handler: canonicalRequests(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			f.router.Load().ServeHTTP(w, r)
-		}),
+		})),
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
@@ -202,12 +209,12 @@ func NewFront(l net.Listener, log *slog.Logger) *Front {
 }
 
 // loadingRoutes are served while the model loads.
-func loadingRoutes(log *slog.Logger) *gin.Engine {
-	s := &Server{cfg: Config{}.withDefaults(), log: log}
+func loadingRoutes(log *slog.Logger, origins []string) *gin.Engine {
+	s := &Server{cfg: Config{Origins: origins}.withDefaults(), log: log}
 	r := newRouter()
-	r.Use(s.requestIDs)
+	r.Use(s.requestIDs, s.allowOrigins)
 	alive := s.answer(http.StatusOK, func(*gin.Context) (any, error) { return gin.H{"status": "ok"}, nil })
-	r.Match([]string{http.MethodGet, http.MethodHead}, "/health", alive)
+	r.GET("/health", alive)
 	notReady := s.check(func(*gin.Context) error { return errNotReady })
 	r.NoRoute(notReady)
 	r.NoMethod(notReady)

@@ -77,6 +77,9 @@ func Open(ctx context.Context, cfg Config) (n *Node, err error) {
 	if err := checkAddress(cfg.Listen, true, false); err != nil {
 		return nil, err
 	}
+	if err := server.CheckOrigins(cfg.Origins); err != nil {
+		return nil, refusef("cors-origin: %v", err)
+	}
 	if cfg.KeyFile != "" {
 		keys, err := tenant.ReadKeys(cfg.KeyFile)
 		if err != nil {
@@ -104,7 +107,7 @@ func Open(ctx context.Context, cfg Config) (n *Node, err error) {
 	if err != nil {
 		return n, fmt.Errorf("listen: %w", err)
 	}
-	n.Addr, n.front = l.Addr(), server.NewFront(l, n.log)
+	n.Addr, n.front = l.Addr(), server.NewFront(l, n.log, cfg.Origins...)
 	n.log.Info("weft", "version", cfg.Version, "listen", n.Addr.String())
 	if err := n.addNamed(ctx); err != nil {
 		return n, err

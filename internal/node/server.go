@@ -96,7 +96,7 @@ func (n *Node) openServer(ctx context.Context) (err error) {
 	n.server, err = server.New(server.Config{
 		Model: m.Name, Version: n.cfg.Version, Vocab: m.Model.Config().Vocab, Context: m.Context,
 		MaxBody: int64(n.cfg.MaxBody), DrainTimeout: n.cfg.DrainTimeout, UploadDir: n.uploadDir(),
-		AdapterDirs: n.cfg.AdapterDirs, Sampling: m.Sampling, MaxChoices: min(n.cfg.Model.MaxQueued,
+		AdapterDirs: n.cfg.AdapterDirs, Origins: n.cfg.Origins, Sampling: m.Sampling, MaxChoices: min(n.cfg.Model.MaxQueued,
 			server.DefaultMaxChoices),
 	}, deps)
 	return err

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 )
 
 // stops reads "stop": a string or up to MaxStops strings.
@@ -78,15 +79,16 @@ func (b *body) logitBias() map[int32]float64 {
 		b.fail(Invalid("logit_bias", "too_many", "logit_bias has more than %d entries.", MaxLogitBias))
 		return nil
 	}
+	keys := slices.Sorted(maps.Keys(m))
+	if bad := b.notIDs(keys); bad != "" {
+		b.fail(Invalid("logit_bias", "invalid_value", "The keys of logit_bias must be token ids from 0 to %d, not %s.",
+			b.limits.Vocab-1, bad))
+		return nil
+	}
 	out := make(map[int32]float64, len(m))
-	for _, key := range slices.Sorted(maps.Keys(m)) {
+	for _, key := range keys {
 		name := "logit_bias[" + shorten(key) + "]"
-		id, convErr := strconv.ParseInt(key, 10, 32)
-		if convErr != nil || id < 0 || id >= int64(b.limits.Vocab) {
-			b.fail(Invalid("logit_bias", "invalid_value", "%s: the key must be a token id from 0 to %d.", name,
-				b.limits.Vocab-1))
-			return nil
-		}
+		id, _ := strconv.ParseInt(key, 10, 32)
 		if isNull(m[key]) {
 			b.fail(badType(name, "a number", m[key]))
 			return nil
@@ -100,6 +102,23 @@ func (b *body) logitBias() map[int32]float64 {
 		out[int32(id)] = v.Float
 	}
 	return out
+}
+
+// maxNamed is how many bad keys an error names.
+const maxNamed = 64
+
+// notIDs lists the keys that are no token ids of the vocabulary.
+func (b *body) notIDs(keys []string) string {
+	var bad []string
+	for _, key := range keys {
+		if id, err := strconv.ParseInt(key, 10, 32); err != nil || id < 0 || id >= int64(b.limits.Vocab) {
+			bad = append(bad, strconv.Quote(shorten(key)))
+		}
+	}
+	if len(bad) > maxNamed {
+		bad = append(bad[:maxNamed], fmt.Sprintf("%d more", len(bad)-maxNamed))
+	}
+	return strings.Join(bad, ", ")
 }
 
 // streamOptions reads "stream_options", which is allowed only with stream: true.

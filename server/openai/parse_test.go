@@ -192,6 +192,7 @@ func TestInvalidBodies(t *testing.T) {
 		{"stop long", chatAPI, `{"stop":"` + long + `",` + hello + `}`, "stop[0]", "longer"},
 		{"stop id", chatAPI, `{"stop_token_ids":[1000],` + hello + `}`, "stop_token_ids[0]", "from 0 to 999"},
 		{"bias key", chatAPI, `{"logit_bias":{"x":1},` + hello + `}`, "logit_bias", "token id"},
+		{"bias keys", chatAPI, `{"logit_bias":{"x":1,"7":1,"1000":1,"-1":2},` + hello + `}`, "logit_bias", `not "-1", "1000", "x".`},
 		{"bias id", chatAPI, `{"logit_bias":{"1000":1},` + hello + `}`, "logit_bias", "from 0 to 999"},
 		{"bias value", chatAPI, `{"logit_bias":{"1":101},` + hello + `}`, "logit_bias", "from -100 to 100"},
 		{"bias text", chatAPI, `{"logit_bias":{"1":"1"},` + hello + `}`, "logit_bias", "number"},

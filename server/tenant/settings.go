@@ -23,7 +23,7 @@ var (
 	// ErrConflict says that the current state forbids the change.
 	ErrConflict = errors.New("conflict")
 	// ErrNoKey says that a key is missing, unknown, revoked or expired, without revealing which.
-	ErrNoKey = errors.New("a valid API key is needed: send Authorization: Bearer KEY")
+	ErrNoKey = errors.New("a valid API key is needed: send Authorization: Bearer KEY, or x-api-key: KEY")
 )
 
 // Default is the tenant of the operator: it always exists, the keys of --api-key-file belong to it, and its admin keys

@@ -19,6 +19,7 @@ type Settings struct {
 	Insecure     bool          // allows another address than loopback without any key
 	KeyFile      string        // one API key per line; "": none
 	ServedNames  []string      // of the model in the API, that of answers first; none: its file's or folder's
+	Origins      []string      // of web pages that may use the API; "*": every page, with a key
 	MaxBody      bytesize.Size // largest request body; 0: 4 MiB
 	DrainTimeout time.Duration // how long running requests may finish after the end of serving; 0: 30 s
 }
@@ -34,6 +35,9 @@ func (s *Settings) AddFlags(fs *pflag.FlagSet) {
 	settings.Strings(fs, &s.ServedNames, "served-model-name", nil,
 		"`name` of the model in the API (default: that of its file or folder); may be repeated: requests may use each "+
 			"name, answers use the first")
+	settings.Strings(fs, &s.Origins, "cors-origin", nil,
+		"`origin` of web pages that may use the API, e.g. https://chat.example.com; * is every page, with a key only; "+
+			"may be repeated")
 	fs.Var(&s.MaxBody, "max-body", "largest request body")
 	fs.DurationVar(&s.DrainTimeout, "drain-timeout", 30*time.Second,
 		"how long running requests may take to finish after SIGTERM")
