@@ -232,11 +232,13 @@ func TestDrainFinishesWhatRuns(t *testing.T) {
 		t.Errorf("a new request: %d Retry-After %q close %v", refused.StatusCode, refused.Header.Get("Retry-After"),
 			refused.Close)
 	}
-	if w := get(s, "/ready"); w.Code != 503 {
-		t.Errorf("/ready: %d", w.Code)
+	for _, path := range []string{"/ready", "/health", "/v1/health", "/ping"} {
+		wantError(t, get(s, path), 503, "", "shutting down")
 	}
-	if w := get(s, "/health"); w.Code != 200 {
-		t.Errorf("/health: %d", w.Code)
+	for path, want := range map[string]string{"/live": `{"status":"ok"}`, "/load": `{"server_load":1}`} {
+		if w := get(s, path); w.Code != 200 || w.Body.String() != want {
+			t.Errorf("%s: %d %s", path, w.Code, w.Body)
+		}
 	}
 	close(e.gate)
 	body, err := io.ReadAll(resp.Body)
@@ -314,12 +316,13 @@ func TestWhileLoading(t *testing.T) {
 		return resp, string(text)
 	}
 	for _, method := range []string{"GET", "HEAD"} {
-		if resp, body := ask(method, "/health/", ""); resp.StatusCode != 200 || method == "GET" && body != `{"status":"ok"}` {
-			t.Errorf("%s /health: %d %s", method, resp.StatusCode, body)
+		if resp, body := ask(method, "/live/", ""); resp.StatusCode != 200 || method == "GET" && body != `{"status":"ok"}` {
+			t.Errorf("%s /live/: %d %s", method, resp.StatusCode, body)
 		}
 	}
-	for _, c := range [][3]string{{"GET", "/ready", ""}, {"GET", "/v1/models", ""}, {"GET", "/metrics", ""},
-		{"GET", "/nowhere/", ""}, {"GET", "/ready/", ""}, {"POST", "/health", ""},
+	for _, c := range [][3]string{{"GET", "/ready", ""}, {"GET", "/health", ""}, {"GET", "/ping", ""},
+		{"GET", "/v1/models", ""}, {"GET", "/metrics", ""},
+		{"GET", "/nowhere/", ""}, {"GET", "/ready/", ""}, {"POST", "/live", ""},
 		{"POST", "/v1/chat/completions", `{` + hi + `}`}} {
 		resp, body := ask(c[0], c[1], c[2])
 		var e struct {

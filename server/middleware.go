@@ -101,7 +101,7 @@ func (s *Server) observe(c *gin.Context) {
 	}
 	s.metrics.HTTP(route, methodLabel(c.Request), status, took)
 	level := slog.LevelInfo
-	if probes[route] {
+	if probe(route) {
 		level = slog.LevelDebug
 	}
 	attrs := []any{"request_id", requestID(c), "method", methodLabel(c.Request), "route", route, "status",
@@ -117,9 +117,6 @@ func (s *Server) observe(c *gin.Context) {
 	}
 	s.log.Log(c.Request.Context(), level, "request", attrs...)
 }
-
-// probes are routes that monitoring systems request every few seconds; they are logged at debug level.
-var probes = map[string]bool{"/health": true, "/ready": true, "/metrics": true}
 
 func methodLabel(r *http.Request) string {
 	switch m := methodOf(r); m {
@@ -147,15 +144,12 @@ func (s *Server) recoverPanics(c *gin.Context) {
 	c.Next()
 }
 
-// open are the routes that need no key.
-var open = map[string]bool{"/health": true, "/ready": true}
-
 // plain are the routes that any valid key may use; all others need the scope of scopeOf. Unknown paths need a key too.
-var plain = map[string]bool{"": true, "/version": true, "/openapi.json": true}
+var plain = map[string]bool{"": true, "/version": true, "/openapi.json": true, routeLoad: true}
 
 func scopeOf(route string) tenant.Scope {
 	switch {
-	case route == "/metrics":
+	case route == routeMetrics:
 		return tenant.Metrics
 	case strings.HasPrefix(route, adminPrefix) || route == routeLoadLoRA || route == routeUnloadLoRA:
 		return tenant.Admin
@@ -166,7 +160,7 @@ func scopeOf(route string) tenant.Scope {
 // authenticate refuses requests without a valid key and attaches what the key grants to the request.
 func (s *Server) authenticate(c *gin.Context) error {
 	route := c.FullPath()
-	if open[route] {
+	if open[route] != nil {
 		return nil
 	}
 	g, err := s.tenants.Authenticate(keyOf(c.Request))

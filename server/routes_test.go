@@ -17,7 +17,9 @@ func TestInformation(t *testing.T) {
 	s := newTest(t, e)
 	const card = `{"id":"org/tiny","object":"model","created":T,"owned_by":"weft","parent":null,"max_model_len":64}`
 	for path, want := range map[string]string{
-		"/health": `{"status":"ok"}`, "/ready": `{"status":"ready"}`, "/version": `{"version":"v1"}`,
+		"/live": `{"status":"ok"}`, "/ready": `{"status":"ready"}`, "/health": `{"status":"ok"}`,
+		"/v1/health": `{"status":"ok"}`, "/ping": `{"status":"ok"}`, "/load": `{"server_load":0}`,
+		"/version":   `{"version":"v1"}`,
 		"/v1/models": `{"object":"list","data":[` + card + `]}`, "/v1/models/org/tiny": card,
 	} {
 		if w := get(s, path); w.Code != 200 || fixed(w.Body.String()) != want {
@@ -25,7 +27,7 @@ func TestInformation(t *testing.T) {
 		}
 	}
 	e.health = errors.New("device lost")
-	for _, path := range []string{"/health", "/ready"} {
+	for path := range open {
 		wantError(t, get(s, path), 503, "", "failed")
 	}
 }
@@ -67,9 +69,11 @@ func TestReadiness(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantError(t, get(s, "/ready"), 503, "", "not ready")
-	if w := get(s, "/health"); w.Code != 200 {
-		t.Errorf("health while loading: %d", w.Code)
+	for _, path := range []string{"/ready", "/health", "/v1/health", "/ping"} {
+		wantError(t, get(s, path), 503, "", "not ready")
+	}
+	if w := get(s, "/live"); w.Code != 200 {
+		t.Errorf("/live while loading: %d", w.Code)
 	}
 	w := post(s, "/v1/completions", `{"prompt":"x"}`)
 	wantError(t, w, 503, "", "not ready")
@@ -93,7 +97,7 @@ func TestSettingsAreChecked(t *testing.T) {
 
 func TestKeys(t *testing.T) {
 	s := newTest(t, &fakeEngine{reply: "a"}, func(_ *Config, d *Deps) { d.Tenants = withKeys("key-one", "key-two") })
-	for _, path := range []string{"/v1/models", "/v1/models/x", "/version", "/metrics", "/openapi.json", "/nowhere",
+	for _, path := range []string{"/v1/models", "/v1/models/x", "/version", "/metrics", "/openapi.json", "/nowhere", "/load",
 		"/tokenize", "/v1/chat/completions"} {
 		for _, auth := range []string{"", "Bearer", "Bearer nope", "key-one", "Basic key-one", "Bearer key-one2"} {
 			w := get(s, path, "Authorization", auth)
@@ -111,7 +115,7 @@ func TestKeys(t *testing.T) {
 			t.Errorf("%s: %d", key, w.Code)
 		}
 	}
-	for _, path := range []string{"/health", "/ready"} {
+	for path := range open {
 		if w := get(s, path); w.Code != 200 {
 			t.Errorf("%s: %d", path, w.Code)
 		}

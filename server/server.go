@@ -108,10 +108,8 @@ func (s *Server) routes() {
 		return fmt.Errorf("%w: %s", errNoMethod, methodLabel(c.Request))
 	}))
 
-	r.GET("/health", s.answer(http.StatusOK, s.health))
-	r.GET("/ready", s.answer(http.StatusOK, s.readiness))
+	s.probeRoutes(r)
 	r.GET("/version", s.answer(http.StatusOK, s.version))
-	r.GET("/metrics", s.scrape)
 	r.GET("/openapi.json", s.openAPI)
 	r.GET("/v1/models", s.answer(http.StatusOK, s.models))
 	r.GET("/v1/models/*id", s.answer(http.StatusOK, s.model))
@@ -183,7 +181,7 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	return NewFront(l, s.log).Run(ctx, s)
 }
 
-// Front serves a listener before the model is loaded. Until Run gets the server, /health is 200 and every other route
+// Front serves a listener before the model is loaded. Until Run gets the server, /live is 200 and every other route
 // 503 with Retry-After.
 type Front struct {
 	http   *http.Server
@@ -213,8 +211,7 @@ func loadingRoutes(log *slog.Logger, origins []string) *gin.Engine {
 	s := &Server{cfg: Config{Origins: origins}.withDefaults(), log: log}
 	r := newRouter()
 	r.Use(s.requestIDs, s.allowOrigins)
-	alive := s.answer(http.StatusOK, func(*gin.Context) (any, error) { return gin.H{"status": "ok"}, nil })
-	r.GET("/health", alive)
+	r.GET("/live", s.answer(http.StatusOK, func(*gin.Context) (any, error) { return alive, nil }))
 	notReady := s.check(func(*gin.Context) error { return errNotReady })
 	r.NoRoute(notReady)
 	r.NoMethod(notReady)

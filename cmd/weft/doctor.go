@@ -14,7 +14,7 @@ func doctorCommand() *cobra.Command {
 	var url string
 	cmd := &cobra.Command{
 		Use:   "doctor",
-		Short: "Check this machine, or (--url) whether a server is ready",
+		Short: "Check this machine, or (--url) whether a server works",
 		Example: "  weft doctor\n" +
 			"  weft doctor --url http://127.0.0.1:8000",
 		Args: cobra.NoArgs,
@@ -25,7 +25,7 @@ func doctorCommand() *cobra.Command {
 					return usagef("--url: %v", err)
 				}
 				if err == nil && asJSON {
-					return printJSON(cmd.OutOrStdout(), []doctor.Check{{What: "server", Found: url + " is ready",
+					return printJSON(cmd.OutOrStdout(), []doctor.Check{{What: "server", Found: url + " works",
 						OK: true}})
 				}
 				return err
@@ -40,6 +40,6 @@ func doctorCommand() *cobra.Command {
 	}
 	addJSONFlag(cmd.Flags(), &asJSON)
 	cmd.Flags().StringVar(&url, "url", "",
-		"check the server at this `URL` instead; the exit status is 0 if it is ready")
+		"check the server at this `URL` instead; the exit status is 0 if it works, also while it loads or drains")
 	return cmd
 }

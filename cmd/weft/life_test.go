@@ -261,11 +261,16 @@ func TestLoading(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := launchServer(t, "--model", dir)
-	p.await("/health", http.StatusOK).Body.Close()
-	resp := p.await("/ready", http.StatusServiceUnavailable)
-	resp.Body.Close()
-	if resp.Header.Get("Retry-After") == "" {
-		t.Error("/ready: no Retry-After")
+	p.await("/live", http.StatusOK).Body.Close()
+	for _, path := range []string{"/ready", "/health"} {
+		resp := p.await(path, http.StatusServiceUnavailable)
+		resp.Body.Close()
+		if resp.Header.Get("Retry-After") == "" {
+			t.Errorf("%s: no Retry-After", path)
+		}
+	}
+	if out, stderr, status := run(t, "", "doctor", "--url", p.url); status != 0 {
+		t.Errorf("doctor --url while it loads: %d %s%s", status, out, stderr)
 	}
 	p.signal(syscall.SIGTERM)
 	if status := p.wait(10 * time.Second); status != 0 {

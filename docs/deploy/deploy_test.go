@@ -181,7 +181,7 @@ func TestKubernetes(t *testing.T) {
 		}
 	}
 	port := at(t, container, "ports", 0, "name")
-	for probe, path := range map[string]string{"startupProbe": "/health", "livenessProbe": "/health",
+	for probe, path := range map[string]string{"startupProbe": "/live", "livenessProbe": "/live",
 		"readinessProbe": "/ready"} {
 		if get := at(t, container, probe, "httpGet").(document); get["path"] != path || get["port"] != port {
 			t.Errorf("%s asks %v", probe, get)

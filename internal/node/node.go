@@ -67,7 +67,7 @@ type Node struct {
 }
 
 // Open opens the stores, listens, loads the model and warms it up. While the model loads, and until Serve, every route
-// but /health answers 503. When ctx ends before everything is loaded, Open returns its error. A SettingError names the
+// but /live answers 503. When ctx ends before everything is loaded, Open returns its error. A SettingError names the
 // setting that is refused. The caller closes the Node.
 func Open(ctx context.Context, cfg Config) (n *Node, err error) {
 	n = &Node{cfg: &cfg, log: cfg.Log, stop: func() {}}

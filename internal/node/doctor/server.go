@@ -15,13 +15,13 @@ import (
 // ErrURL is an address that no server can have.
 var ErrURL = errors.New("not a URL")
 
-// CheckServer asks the server at url, with or without /v1, whether it is ready, as a container's health check does. Nil
-// if it is; ErrURL, the error of the connection, or what the server answers.
+// CheckServer asks the server at url, with or without /v1, whether it works, also while it loads its model or drains,
+// as a container's health check does. Nil if it does; ErrURL, the error of the connection, or what the server answers.
 func CheckServer(ctx context.Context, url string) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet,
-		strings.TrimSuffix(strings.TrimSuffix(url, "/"), "/v1")+"/ready", nil)
+		strings.TrimSuffix(strings.TrimSuffix(url, "/"), "/v1")+"/live", nil)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrURL, err)
 	}
