@@ -160,8 +160,8 @@ func (r *result) sample(logits []float32) error {
 		return err
 	}
 	r.token = token
-	if k := q.req.Sampling.Logprobs; k >= 0 {
-		lp, top := sample.Logprobs(logits, token, k)
+	if q.req.Sampling.Logprobs >= 0 {
+		lp, top := q.req.Sampling.TopLogprobs(logits, token)
 		r.logprobs = &TokenLogprobs{Token: token, Logprob: lp, Top: top}
 	}
 	return nil

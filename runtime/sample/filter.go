@@ -15,15 +15,21 @@ const (
 
 // unfiltered reports whether every token of a vocabulary can be drawn.
 func (s *Sampler) unfiltered(vocab int) bool {
-	return (s.p.TopK <= 0 || s.p.TopK >= vocab) && s.p.TopP >= 1 && s.p.MinP <= 0
+	return (s.p.TopK <= 0 || s.p.TopK >= vocab) && s.p.TopP >= 1 && s.p.MinP <= 0 && !s.typical()
 }
 
-// filter divides by the temperature and fills w.kept with the tokens that pass top-k, top-p and min-p, at least one.
+func (s *Sampler) typical() bool { return s.p.TypicalP > 0 && s.p.TypicalP < 1 }
+
+// filter divides by the temperature and fills w.kept with the tokens that pass top-k, typical, top-p and min-p, at
+// least one.
 // Only distances below the largest logit are divided: with a tiny temperature they become -Inf, never NaN.
 func (s *Sampler) filter(w *workspace) {
 	floor := math.Inf(-1)
 	if k := s.p.TopK; k > 0 && k < len(w.z) {
 		floor = w.kthLargest(k)
+	}
+	if s.typical() {
+		w.typical(s.p.TypicalP, s.p.Temperature, floor)
 	}
 	if s.p.TopP < 1 {
 		w.topP(s.p.TopP, s.p.Temperature, floor)
@@ -53,6 +59,55 @@ func (w *workspace) keep(temperature, floor float64) {
 			w.kept = append(w.kept, candidate{z: z, id: int32(i), mass: expNeg(z)})
 		}
 	}
+}
+
+// typical makes the tokens impossible that are not typical: those whose surprise -ln(probability) is farther from the
+// entropy, its mean, than that of the tokens that are nearest to it and together have the mass p. Equally far tokens
+// stay together. The tokens from floor up are counted.
+func (w *workspace) typical(p, temperature, floor float64) {
+	w.keep(temperature, floor)
+	var total, mean float64
+	for _, c := range w.kept {
+		if c.mass > 0 { // else z may be -Inf
+			total += c.mass
+			mean += c.mass * c.z
+		}
+	}
+	mean /= total
+	// ln(probability) is z - ln(total), so that the distance to the entropy is |z - mean|.
+	var hist [buckets]float64
+	for _, c := range w.kept {
+		hist[bucket(-math.Abs(c.z-mean))] += c.mass
+	}
+	cut, sum := 0, 0.0
+	for cut < buckets-1 && sum+hist[cut] < p*total {
+		sum += hist[cut]
+		cut++
+	}
+	edge := w.edge[:0] // its z are distances
+	for _, c := range w.kept {
+		z := math.Abs(c.z - mean)
+		switch b := bucket(-z); {
+		case b == cut:
+			edge = append(edge, candidate{z: z, mass: c.mass, id: c.id})
+		case b > cut:
+			w.z[c.id] = math.Inf(-1)
+		}
+	}
+	w.edge = edge
+	slices.SortFunc(edge, func(a, b candidate) int { return cmp.Compare(a.z, b.z) })
+	n := 0
+	for ; n < len(edge)-1; n++ {
+		if sum += edge[n].mass; sum >= p*total {
+			break
+		}
+	}
+	for _, c := range edge {
+		if c.z > edge[n].z {
+			w.z[c.id] = math.Inf(-1)
+		}
+	}
+	w.setMax()
 }
 
 // kthLargest returns the k-th largest of w.z, counting equal values separately, with a heap of k.

@@ -32,9 +32,11 @@ type golden struct {
 		Params          struct {
 			Temperature       *float64
 			TopK              int                `json:"top_k"`
+			TypicalP          float64            `json:"typical_p"`
 			TopP              *float64           `json:"top_p"`
 			MinP              float64            `json:"min_p"`
 			RepetitionPenalty *float64           `json:"repetition_penalty"`
+			RepeatLastN       int                `json:"repeat_last_n"`
 			PresencePenalty   float64            `json:"presence_penalty"`
 			FrequencyPenalty  float64            `json:"frequency_penalty"`
 			LogitBias         map[string]float64 `json:"logit_bias"`
@@ -89,7 +91,7 @@ func testGoldenDistributions(t *testing.T) {
 		t.Run(fmt.Sprintf("%d-%s", i, c.Logits), func(t *testing.T) {
 			p := Params{
 				Temperature: or(c.Params.Temperature, 1), TopK: c.Params.TopK, TopP: or(c.Params.TopP, 1),
-				MinP:              c.Params.MinP,
+				MinP: c.Params.MinP, TypicalP: c.Params.TypicalP, RepetitionLast: c.Params.RepeatLastN,
 				RepetitionPenalty: or(c.Params.RepetitionPenalty, 1), PresencePenalty: c.Params.PresencePenalty,
 				FrequencyPenalty: c.Params.FrequencyPenalty,
 				LogitBias:        map[int32]float64{},

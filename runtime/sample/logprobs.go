@@ -9,15 +9,7 @@ import (
 // Logprobs returns the log-probability of token under the raw logits and the k largest, best first, ties by lower id.
 // Computed in float64.
 func Logprobs(logits []float32, token int32, k int) (float64, []Logprob) {
-	largest := float32(math.Inf(-1))
-	for _, l := range logits {
-		largest = max(largest, l) // NaN, where there is one
-	}
-	var sum float64
-	for _, l := range logits {
-		sum += expNeg(float64(l) - float64(largest))
-	}
-	norm := float64(largest) + math.Log(sum)
+	norm := logNorm(logits)
 	k = min(max(k, 0), len(logits))
 	top := make([]Logprob, 0, k+1)
 	for i, l := range logits {
@@ -34,6 +26,19 @@ func Logprobs(logits []float32, token int32, k int) (float64, []Logprob) {
 		top[i].Logprob -= norm
 	}
 	return float64(logits[token]) - norm, top
+}
+
+// logNorm returns the logarithm of the sum of all e^logit; NaN where a logit is NaN.
+func logNorm(logits []float32) float64 {
+	largest := float32(math.Inf(-1))
+	for _, l := range logits {
+		largest = max(largest, l) // NaN, where there is one
+	}
+	var sum float64
+	for _, l := range logits {
+		sum += expNeg(float64(l) - float64(largest))
+	}
+	return float64(largest) + math.Log(sum)
 }
 
 // expNeg(z) = e^z for z <= 0 within 3e-12 of its value, 0 below the smallest normal number. Sampling computes one for

@@ -13,24 +13,39 @@ import (
 // this sequence.
 var ErrNonFinite = errors.New("logits are not finite")
 
+// ErrNoToken is returned where the request itself leaves no token that may be drawn.
+var ErrNoToken = errors.New("allowed_token_ids, bad_words and min_tokens leave no token that may be generated")
+
 // Sampler draws the tokens of one sequence. It counts the tokens for the penalties; it is not safe for concurrent use.
 type Sampler struct {
-	p     Params
-	plain bool            // no bias and no penalty: logits are used as they are
-	seen  map[int32]bool  // ids in prompt or output, for the repetition penalty
-	count map[int32]int32 // occurrences in the output, for presence and frequency
+	p      Params
+	plain  bool            // no bias, penalty and ban: logits are used as they are
+	seen   map[int32]int32 // occurrences in prompt and output, for the repetition penalty
+	last   []int32         // with RepetitionLast: the tokens that seen counts, a ring
+	next   int             // the place in last of the next token
+	count  map[int32]int32 // occurrences in the output, for presence and frequency
+	output []int32         // with BadWords: the last tokens of the output, as many as the longest needs
 }
 
 // New returns a Sampler for a sequence that begins with prompt, which it does not keep.
 func New(p Params, prompt []int32) *Sampler {
 	s := &Sampler{p: p}
 	repetition := p.RepetitionPenalty != 1 && p.RepetitionPenalty != 0
-	s.plain = !repetition && p.PresencePenalty == 0 && p.FrequencyPenalty == 0 && len(p.LogitBias) == 0
+	s.plain = !repetition && p.PresencePenalty == 0 && p.FrequencyPenalty == 0 && len(p.LogitBias) == 0 &&
+		p.AllowedIDs == nil && len(p.BadWords) == 0
 	if repetition {
-		s.seen = make(map[int32]bool, len(prompt))
-		for _, id := range prompt {
-			s.seen[id] = true
+		if n := p.RepetitionLast; n > 0 {
+			prompt = prompt[max(0, len(prompt)-n):]
 		}
+		s.seen = make(map[int32]int32, len(prompt))
+		for _, id := range prompt {
+			s.see(id)
+		}
+	}
+	if p.AllowedIDs != nil {
+		s.p.AllowedIDs = append([]int32{}, p.AllowedIDs...)
+		slices.Sort(s.p.AllowedIDs)
+		s.p.AllowedIDs = slices.Compact(s.p.AllowedIDs)
 	}
 	if p.PresencePenalty != 0 || p.FrequencyPenalty != 0 {
 		s.count = map[int32]int32{}
@@ -41,11 +56,41 @@ func New(p Params, prompt []int32) *Sampler {
 // Accept records that token was appended to the output.
 func (s *Sampler) Accept(token int32) {
 	if s.seen != nil {
-		s.seen[token] = true
+		s.see(token)
 	}
 	if s.count != nil {
 		s.count[token]++
 	}
+	if len(s.p.BadWords) > 0 {
+		s.output = append(s.output, token)
+		if n := len(s.output) - s.longestBadWord() + 1; n > 0 {
+			s.output = append(s.output[:0], s.output[n:]...)
+		}
+	}
+}
+
+// see counts a token for the repetition penalty, and forgets the one that leaves its window.
+func (s *Sampler) see(token int32) {
+	s.seen[token]++
+	switch n := s.p.RepetitionLast; {
+	case n <= 0:
+	case len(s.last) < n:
+		s.last = append(s.last, token)
+	default:
+		old := s.last[s.next]
+		if s.seen[old]--; s.seen[old] == 0 {
+			delete(s.seen, old)
+		}
+		s.last[s.next], s.next = token, (s.next+1)%n
+	}
+}
+
+func (s *Sampler) longestBadWord() int {
+	n := 1
+	for _, word := range s.p.BadWords {
+		n = max(n, len(word))
+	}
+	return n
 }
 
 // Sample returns the token at output position, never one of banned. logits [V] are not changed.
@@ -145,17 +190,48 @@ func (s *Sampler) adjust(w *workspace, logits []float32, banned []int32) error {
 	if s.plain && len(banned) == 0 {
 		return w.check()
 	}
-	s.penalize(w.z)
-	for _, id := range banned {
-		if uint(id) < uint(len(w.z)) {
-			w.z[id] = math.Inf(-1)
-		}
+	if err := w.check(); err != nil {
+		return err
 	}
+	s.penalize(w.z)
+	s.ban(w.z, banned)
+	w.setMax()
+	if math.IsInf(w.max, -1) {
+		return ErrNoToken
+	}
+	return w.check()
+}
+
+func (w *workspace) setMax() {
 	w.max = math.Inf(-1)
 	for _, z := range w.z {
 		w.max = max(w.max, z)
 	}
-	return w.check()
+}
+
+// ban makes tokens impossible: the banned ones, those that are not allowed, and those that complete a bad word.
+func (s *Sampler) ban(z []float64, banned []int32) {
+	for _, id := range banned {
+		if uint(id) < uint(len(z)) {
+			z[id] = math.Inf(-1)
+		}
+	}
+	if allowed := s.p.AllowedIDs; allowed != nil {
+		for i := range z {
+			if len(allowed) > 0 && int(allowed[0]) == i {
+				allowed = allowed[1:]
+			} else {
+				z[i] = math.Inf(-1)
+			}
+		}
+	}
+	for _, word := range s.p.BadWords {
+		begin, end := word[:len(word)-1], word[len(word)-1]
+		if uint(end) < uint(len(z)) && len(begin) <= len(s.output) &&
+			slices.Equal(begin, s.output[len(s.output)-len(begin):]) {
+			z[end] = math.Inf(-1)
+		}
+	}
 }
 
 func (w *workspace) check() error {

@@ -107,8 +107,8 @@ func TestNonFinite(t *testing.T) {
 				t.Errorf("temperature %v, %v: %d, %v", temperature, logits, id, err)
 			}
 		}
-		if _, err := New(p, nil).Sample([]float32{1}, 0, []int32{0}); !errors.Is(err, ErrNonFinite) {
-			t.Error("everything banned, yet no error")
+		if _, err := New(p, nil).Sample([]float32{1}, 0, []int32{0}); !errors.Is(err, ErrNoToken) {
+			t.Errorf("everything banned: %v", err)
 		}
 	}
 }
@@ -286,6 +286,113 @@ func TestLogprobsOfNaN(t *testing.T) {
 	for _, logits := range [][]float32{{1, nan, 2}, {nan, 1, 2}, {1, 2, nan}} {
 		if lp, _ := Logprobs(logits, 0, 1); !math.IsNaN(lp) {
 			t.Errorf("%v: %v", logits, lp)
+		}
+	}
+}
+
+// TestWindow: the repetition penalty counts the last tokens of prompt and output, as llama.cpp's repeat_last_n.
+func TestWindow(t *testing.T) {
+	logits := make([]float32, 10)
+	for i := range logits {
+		logits[i] = 1
+	}
+	prompt, output := []int32{1, 2, 3, 2}, []int32{4, 2, 5, 6}
+	all := slices.Concat(prompt, output)
+	for _, last := range []int{0, 1, 2, 3, 5, 7, 8, 9, math.MaxInt32} {
+		s := New(Params{Temperature: 1, TopP: 1, RepetitionPenalty: 2, RepetitionLast: last}, prompt)
+		for n := len(prompt); ; n++ {
+			begin := 0
+			if last > 0 {
+				begin = max(0, n-last)
+			}
+			_, probs, err := s.Distribution(logits)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for id, p := range probs {
+				if penalized := p < slices.Max(probs); penalized != slices.Contains(all[begin:n], int32(id)) {
+					t.Errorf("last %d after %d tokens: token %d penalized: %v", last, n, id, penalized)
+				}
+			}
+			if n == len(all) {
+				break
+			}
+			s.Accept(all[n])
+		}
+	}
+}
+
+// TestBans: allowed ids and bad words leave the other tokens as they are, and only an impossible request is an error.
+func TestBans(t *testing.T) {
+	logits := []float32{5, 4, 3, 2, 1}
+	pick := func(p Params, output ...int32) (int32, error) {
+		p.TopP, p.RepetitionPenalty = 1, 1
+		s := New(p, []int32{0, 1})
+		for _, id := range output {
+			s.Accept(id)
+		}
+		return s.Sample(logits, len(output), nil)
+	}
+	for _, c := range []struct {
+		name   string
+		p      Params
+		output []int32
+		want   int32
+	}{
+		{"allowed, out of order and twice", Params{AllowedIDs: []int32{3, 2, 3}}, nil, 2},
+		{"allowed beyond the vocabulary", Params{AllowedIDs: []int32{99, 4}}, nil, 4},
+		{"one bad token", Params{BadWords: [][]int32{{0}}}, nil, 1},
+		{"the beginning is not in the output", Params{BadWords: [][]int32{{1, 0}}}, nil, 0},
+		{"the beginning is not at its end", Params{BadWords: [][]int32{{1, 0}}}, []int32{1, 2}, 0},
+		{"the beginning is the output's end", Params{BadWords: [][]int32{{1, 0}}}, []int32{2, 1}, 1},
+		{"a long word after many tokens", Params{BadWords: [][]int32{{3, 4, 0}, {1}}}, []int32{2, 2, 2, 3, 4}, 2},
+		{"both", Params{BadWords: [][]int32{{3}}, AllowedIDs: []int32{3, 4}}, nil, 4},
+	} {
+		if got, err := pick(c.p, c.output...); err != nil || got != c.want {
+			t.Errorf("%s: %d, %v; want %d", c.name, got, err, c.want)
+		}
+	}
+	if _, err := pick(Params{BadWords: [][]int32{{3}}, AllowedIDs: []int32{3}}); !errors.Is(err, ErrNoToken) {
+		t.Errorf("nothing is left: %v", err)
+	}
+	if _, err := pick(Params{AllowedIDs: []int32{}}); !errors.Is(err, ErrNoToken) {
+		t.Errorf("nothing is allowed: %v", err)
+	}
+}
+
+func TestTopLogprobs(t *testing.T) {
+	logits := []float32{1, 4, 2, 3}
+	want, best := Logprobs(logits, 2, 4)
+	p := Params{Logprobs: 2, LogprobIDs: []int32{3, 2, 0, 3}}
+	lp, top := p.TopLogprobs(logits, 2)
+	if lp != want || !slices.Equal(top, []Logprob{best[2], best[1], best[3]}) {
+		t.Errorf("%v %v of %v", lp, top, best)
+	}
+	p.LogprobIDs = nil
+	if _, top := p.TopLogprobs(logits, 2); !slices.Equal(top, best[:2]) {
+		t.Errorf("%v of %v", top, best)
+	}
+}
+
+// A tiny temperature makes all masses but one 0 and some distances infinite: the most likely token stays typical.
+func TestTypicalOfOneToken(t *testing.T) {
+	for _, temperature := range []float64{1e-300, 1e-5} {
+		s := New(Params{Temperature: temperature, TopP: 1, RepetitionPenalty: 1, TypicalP: 0.5}, nil)
+		if id, err := s.Sample([]float32{1, 3, 2, -1e30}, 0, nil); err != nil || id != 1 {
+			t.Errorf("temperature %g: token %d, %v", temperature, id, err)
+		}
+	}
+}
+
+func BenchmarkTypical(b *testing.B) {
+	logits := make([]float32, 49152)
+	for i := range logits {
+		logits[i] = float32(6 * uniform(7, uint64(i)))
+	}
+	s := New(Params{Temperature: 0.8, TopP: 1, RepetitionPenalty: 1, TypicalP: 0.9}, nil)
+	for i := range b.N {
+		if _, err := s.Sample(logits, i, nil); err != nil {
+			b.Fatal(err)
 		}
 	}
 }

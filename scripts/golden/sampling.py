@@ -1,7 +1,7 @@
 """goldens/serve/sampling.json: probabilities of transformers' own logits processors, in float64, and log-probabilities."""
 
 from transformers import (MinPLogitsWarper, RepetitionPenaltyLogitsProcessor, TemperatureLogitsWarper,
-    TopKLogitsWarper, TopPLogitsWarper)
+    TopKLogitsWarper, TopPLogitsWarper, TypicalLogitsWarper)
 
 from common import *
 
@@ -33,6 +33,17 @@ def params():
             "frequency_penalty": round(rng.uniform(-0.5, 1), 2), "logit_bias": {str(int(rng.integers(VOCAB))): 2.25}}
         keep = rng.permutation(len(some))[: rng.integers(2, len(some) + 1)]
         out.append({k: v for i, (k, v) in enumerate(some.items()) if i in keep})
+    return out + typical_params() + [{"repetition_penalty": 1.4, "repeat_last_n": n} for n in (1, 2, 5, 64)]
+
+
+def typical_params():
+    """TypicalLogitsWarper alone, then with the other filters."""
+    out = [{"typical_p": p} for p in (1e-6, 0.1, 0.3, 0.5, 0.8, 0.95, 0.999)]
+    rng = generator("typical")
+    for _ in range(12):
+        out.append({"typical_p": round(rng.uniform(0.2, 0.95), 2), "temperature": round(rng.uniform(0.3, 1.8), 2),
+            "top_k": int(rng.integers(4, 38)), "top_p": round(rng.uniform(0.3, 0.98), 2),
+            "min_p": round(rng.uniform(0.001, 0.2), 3)})
     return out
 
 
@@ -41,6 +52,7 @@ def penalized(row, p, context):
     for k, v in p.get("logit_bias", {}).items():
         scores[int(k)] += v
     seen = context["prompt"] + context["output"]
+    seen = seen[-p.get("repeat_last_n", len(seen)):]  # llama.cpp's window
     if "repetition_penalty" in p and seen:
         scores = RepetitionPenaltyLogitsProcessor(p["repetition_penalty"])(torch.tensor([seen]), scores[None])[0]
     for id in set(context["output"]):  # OpenAI's definition; transformers has none
@@ -59,6 +71,8 @@ def distribution(row, p, context):
         warpers.append(TemperatureLogitsWarper(p["temperature"]))
     if "top_k" in p:
         warpers.append(TopKLogitsWarper(p["top_k"]))
+    if "typical_p" in p:
+        warpers.append(TypicalLogitsWarper(p["typical_p"]))
     if "top_p" in p:
         warpers.append(TopPLogitsWarper(p["top_p"]))
     if "min_p" in p:
@@ -84,7 +98,7 @@ def run(root):
     for i, p in enumerate(params()):
         for j, (name, row) in enumerate(rows.items()):
             context = "abc"[(i + j) % 3]
-            if i >= 25 and (i + j) % 2:
+            if i >= 25 and (i + j) % 2 and "typical_p" not in p:
                 continue
             if tied(penalized(row, p, CONTEXTS[context]), p):
                 continue
