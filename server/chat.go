@@ -15,7 +15,7 @@ var chatFlow = flow[*openai.ChatRequest]{
 		if err != nil {
 			return nil, err
 		}
-		ids, err := s.encode("messages", 0, text, in.AddSpecialTokens)
+		ids, err := s.encode("messages", 0, text, &in.Params)
 		return []*prompt{{text: text, ids: ids}}, err
 	},
 	reply: func(r *request, _ *openai.ChatRequest) reply { return &chatReply{r} },
@@ -62,7 +62,7 @@ func (r *chatReply) chunk(usage json.RawMessage, choices ...openai.ChatChunkChoi
 
 func (r *chatReply) opening(w *events, ch *choice, _ delta) {
 	empty := ""
-	ev := r.chunk(r.noUsage(),
+	ev := r.chunk(ch.usageSoFar(),
 		openai.ChatChunkChoice{Index: ch.index, Delta: openai.Delta{Role: "assistant", Content: &empty}})
 	if r.p.ReturnTokenIDs {
 		ev.PromptTokenIDs = ch.prompt.ids
@@ -75,11 +75,11 @@ func (r *chatReply) text(w *events, ch *choice, d delta) {
 	if len(d.scored) > 0 {
 		part.Logprobs = r.logprobs(d.scored)
 	}
-	w.add(r.chunk(r.noUsage(), part))
+	w.add(r.chunk(ch.usageSoFar(), part))
 }
 
 func (r *chatReply) closing(w *events, ch *choice) {
-	w.add(r.chunk(r.noUsage(),
+	w.add(r.chunk(ch.usageSoFar(),
 		openai.ChatChunkChoice{Index: ch.index, FinishReason: &ch.finish, StopReason: ch.stopReason}))
 }
 
@@ -100,7 +100,7 @@ func (r *chatReply) logprobs(tokens []scored) *openai.ChatLogprobs {
 		name, bytes := r.tokenName(t.Token)
 		e := openai.TokenLogprob{Token: name, Logprob: openai.Logprob(t.Logprob), Bytes: bytes,
 			TopLogprobs: []openai.TopLogprob{}}
-		for _, alt := range t.Top[:min(len(t.Top), r.p.Logprobs)] {
+		for _, alt := range r.shown(t.TokenLogprobs) {
 			name, bytes := r.tokenName(alt.Token)
 			e.TopLogprobs = append(e.TopLogprobs,
 				openai.TopLogprob{Token: name, Logprob: openai.Logprob(alt.Logprob), Bytes: bytes})

@@ -7,6 +7,7 @@ import (
 	"unicode/utf8"
 
 	"weft/runtime/engine"
+	"weft/runtime/sample"
 	"weft/server/openai"
 )
 
@@ -24,7 +25,7 @@ func renderCompletion(s *Server, _ *resolved, in *openai.CompletionRequest) ([]*
 		pr := &prompt{ids: given.IDs, text: given.Text}
 		if given.IDs == nil {
 			var err error
-			if pr.ids, err = s.encode("prompt", i, given.Text, in.AddSpecialTokens); err != nil {
+			if pr.ids, err = s.encode("prompt", i, given.Text, &in.Params); err != nil {
 				return nil, err
 			}
 		} else if in.Echo {
@@ -86,7 +87,7 @@ func (r *completionReply) opening(w *events, ch *choice, d delta) {
 			part.Logprobs = r.logprobs(ch, d.prompt, nil)
 		}
 	}
-	w.add(r.chunk(r.noUsage(), part))
+	w.add(r.chunk(ch.usageSoFar(), part))
 }
 
 func (r *completionReply) text(w *events, ch *choice, d delta) {
@@ -94,11 +95,11 @@ func (r *completionReply) text(w *events, ch *choice, d delta) {
 	if len(d.scored) > 0 {
 		part.Logprobs = r.logprobs(ch, nil, d.scored)
 	}
-	w.add(r.chunk(r.noUsage(), part))
+	w.add(r.chunk(ch.usageSoFar(), part))
 }
 
 func (r *completionReply) closing(w *events, ch *choice) {
-	w.add(r.chunk(r.noUsage(),
+	w.add(r.chunk(ch.usageSoFar(),
 		openai.CompletionChoice{Index: ch.index, FinishReason: &ch.finish, StopReason: ch.stopReason}))
 }
 
@@ -119,7 +120,7 @@ func (r *completionReply) logprobs(ch *choice, prompt []engine.TokenLogprobs,
 		skipping, whole := r.s.deps.Tokenizer.NewStream(nil, true), r.s.deps.Tokenizer.NewStream(nil, false)
 		offset, rest := 0, ch.prompt.text
 		for _, t := range prompt {
-			l.add(t, offset+utf8.RuneCountInString(skipping.Held()))
+			l.add(t, t.Top[:min(len(t.Top), r.p.Logprobs)], offset+utf8.RuneCountInString(skipping.Held()))
 			text := skipping.Push(t.Token)
 			if s := whole.Push(t.Token); strings.HasPrefix(rest, s) {
 				// also a special token that the prompt spells out; a BOS that the server added is not part of the text
@@ -131,7 +132,7 @@ func (r *completionReply) logprobs(ch *choice, prompt []engine.TokenLogprobs,
 		base = utf8.RuneCountInString(ch.prompt.text)
 	}
 	for _, t := range tokens {
-		l.add(t.TokenLogprobs, base+t.rune)
+		l.add(t.TokenLogprobs, r.shown(t.TokenLogprobs), base+t.rune)
 	}
 	return &l.out
 }
@@ -148,9 +149,9 @@ func (r *request) newCompletionLogprobs() *completionLogprobs {
 			TopLogprobs: []openai.TopLogprobs{}}}
 }
 
-// add appends a token whose text begins after offset code points. The first token of a prompt has no log-probability:
-// NaN becomes null.
-func (l *completionLogprobs) add(t engine.TokenLogprobs, offset int) {
+// add appends a token whose text begins after offset code points, with other tokens in its place. The first token of a
+// prompt has no log-probability: NaN becomes null.
+func (l *completionLogprobs) add(t engine.TokenLogprobs, others []sample.Logprob, offset int) {
 	name, _ := l.tokenName(t.Token)
 	l.out.TextOffset = append(l.out.TextOffset, offset)
 	l.out.Tokens = append(l.out.Tokens, name)
@@ -162,7 +163,7 @@ func (l *completionLogprobs) add(t engine.TokenLogprobs, offset int) {
 	v := openai.Logprob(t.Logprob)
 	top := openai.TopLogprobs{}
 	chosen := false
-	for _, alt := range t.Top[:min(len(t.Top), l.p.Logprobs)] {
+	for _, alt := range others {
 		n, _ := l.tokenName(alt.Token)
 		top = append(top, openai.TopLogprob{Token: n, Logprob: openai.Logprob(alt.Logprob)})
 		chosen = chosen || alt.Token == t.Token

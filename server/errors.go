@@ -17,6 +17,7 @@ import (
 	"weft/adapters"
 	"weft/runtime/engine"
 	"weft/runtime/lora"
+	"weft/runtime/sample"
 	"weft/server/openai"
 	"weft/server/tenant"
 )
@@ -69,6 +70,7 @@ var errorTable = []struct {
 	{engine.ErrPromptTooLong, http.StatusBadRequest, openai.TypeInvalidRequest, "context_length_exceeded", 0},
 	{engine.ErrNoMemory, http.StatusBadRequest, openai.TypeInvalidRequest, "out_of_memory", 0},
 	{engine.ErrInvalid, http.StatusBadRequest, openai.TypeInvalidRequest, "invalid_value", 0},
+	{sample.ErrNoToken, http.StatusBadRequest, openai.TypeInvalidRequest, "invalid_value", 0},
 	{errNoTemplate, http.StatusBadRequest, openai.TypeInvalidRequest, "no_chat_template", 0},
 	{errBrokenBody, http.StatusBadRequest, openai.TypeInvalidRequest, "invalid_body", 0},
 	{errScope, http.StatusForbidden, openai.TypePermission, "insufficient_scope", 0},

@@ -7,6 +7,7 @@ import (
 	"mime"
 	"net/http"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -62,12 +63,14 @@ func (f flow[T]) run(s *Server, c *gin.Context) error {
 		return err
 	}
 	r.p = in.Shared()
+	s.reportIgnored(c, r.p.Ignored)
 	if r.resolved, err = s.resolve(c, r.p); err != nil {
 		return err
 	}
 	if r.prompts, err = f.render(s, r.resolved, in); err != nil {
 		return err
 	}
+	r.truncate()
 	r.describe(f.operation)
 	g, err := s.generate(c, r)
 	if err != nil {
@@ -78,6 +81,16 @@ func (f flow[T]) run(s *Server, c *gin.Context) error {
 		s.fail(c, err)
 	}
 	return nil
+}
+
+// reportIgnored names the request's members that are passed over in a header and in the log, and counts them.
+func (s *Server) reportIgnored(c *gin.Context, names []string) {
+	if names == nil {
+		return
+	}
+	c.Header(openai.IgnoredHeader, strings.Join(names, ","))
+	note(c, "ignored_fields", names)
+	s.metrics.Ignored(names...)
 }
 
 // trace starts the request's span; observe ends it when the status is known.

@@ -10,8 +10,10 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"github.com/gin-gonic/gin"
 
@@ -91,6 +93,7 @@ func (g *generation) sequences(id string) ([]engine.Request, error) {
 	if err != nil {
 		return nil, err
 	}
+	bad := g.s.badWords(g.p.BadWords)
 	var reqs []engine.Request
 	for i, pr := range g.prompts {
 		most, err := g.maxTokens(i, len(pr.ids), quota)
@@ -99,7 +102,9 @@ func (g *generation) sequences(id string) ([]engine.Request, error) {
 		}
 		for j := range g.p.N {
 			index := len(reqs)
-			reqs = append(reqs, g.engineRequest(fmt.Sprintf("%s-%d", id, index), pr.ids, most, choiceSeed(seed, j)))
+			req := g.engineRequest(fmt.Sprintf("%s-%d", id, index), pr.ids, most, choiceSeed(seed, j))
+			req.Sampling.BadWords = bad
+			reqs = append(reqs, req)
 			g.choices = append(g.choices, g.newChoice(index, pr))
 		}
 	}
@@ -273,26 +278,33 @@ func (g *generation) running() int {
 
 // usage adds up the tokens; each prompt counts once, however many choices it has.
 func (g *generation) usage() openai.Usage {
-	var u openai.Usage
-	for _, p := range g.prompts {
+	n := 0
+	for _, ch := range g.choices {
+		n += ch.tokens
+	}
+	return usageOf(n, g.prompts...)
+}
+
+// usageOf returns the figures of prompts and completion tokens.
+func usageOf(completion int, prompts ...*prompt) openai.Usage {
+	u := openai.Usage{CompletionTokens: completion}
+	for _, p := range prompts {
 		u.PromptTokens += len(p.ids)
 		u.PromptTokensDetails.CachedTokens += max(p.cached, 0)
 	}
-	for _, ch := range g.choices {
-		u.CompletionTokens += ch.tokens
-	}
-	u.TotalTokens = u.PromptTokens + u.CompletionTokens
+	u.TotalTokens = u.PromptTokens + completion
 	return u
 }
 
-// encode returns the ids of prompt i. A prompt that certainly exceeds the context is refused before it is encoded.
-func (s *Server) encode(param string, i int, text string, addSpecial bool) ([]int32, error) {
-	if n := s.deps.Tokenizer.MinTokens(text); n > s.cfg.Context {
+// encode returns the ids of prompt i. A prompt that certainly exceeds the context, and that truncate would leave as it
+// is, is refused before it is encoded.
+func (s *Server) encode(param string, i int, text string, p *openai.Params) ([]int32, error) {
+	if n := s.deps.Tokenizer.MinTokens(text); n > s.cfg.Context && p.TruncatePrompt == nil {
 		return nil, openai.Invalid(param, "context_length_exceeded",
 			"The model's context is %d tokens; prompt %d has %d bytes, which are at least %d tokens. Shorten "+
 				"the prompt.", s.cfg.Context, i, len(text), n)
 	}
-	return s.deps.Tokenizer.Encode(text, addSpecial), nil
+	return s.deps.Tokenizer.Encode(text, p.AddSpecialTokens), nil
 }
 
 // chargePrompts charges the prompts' tokens before they are computed.
@@ -339,8 +351,64 @@ func (r *request) maxTokens(i, n, quota int) (int, error) {
 			"The model's context is %d tokens; prompt %d has %d, which leaves none for an answer. Shorten the prompt.",
 			context, i, n)
 	}
-	return min(ptrOr(r.p.MaxTokens, ptrOr(r.s.cfg.Sampling.MaxTokens, math.MaxInt)), context-n, quota), nil
+	return min(r.wantedTokens(), context-n, quota), nil
 }
+
+// wantedTokens returns how many tokens the request, or else the model's own default, asks for.
+func (r *request) wantedTokens() int {
+	if r.p.NoLimit {
+		return math.MaxInt
+	}
+	return ptrOr(r.p.MaxTokens, ptrOr(r.s.cfg.Sampling.MaxTokens, math.MaxInt))
+}
+
+// truncate cuts the prompts as truncate_prompt_tokens says: to its length, or for -1 to what max_tokens leaves of the
+// context, but at least one token for the prompt and one for the answer.
+func (r *request) truncate() {
+	if r.p.TruncatePrompt == nil {
+		return
+	}
+	most := *r.p.TruncatePrompt
+	if context := r.s.cfg.Context; most < 0 {
+		most = context - 1
+		if wanted := ptrOr(r.p.MaxTokens, 1); wanted > 1 {
+			most = max(context-wanted, 1)
+		}
+	}
+	for _, pr := range r.prompts {
+		n := len(pr.ids)
+		switch {
+		case n <= most:
+			continue
+		case r.p.KeepFirst:
+			pr.ids = pr.ids[:most]
+		default:
+			pr.ids = pr.ids[n-most:]
+		}
+		pr.text = r.s.deps.Tokenizer.DecodeComplete(pr.ids, r.p.SkipSpecial)
+	}
+}
+
+// badWords returns the tokens of each word: as at the start of a text, and as after a space where that is another token
+// and equally many, as vLLM does.
+func (s *Server) badWords(words []string) [][]int32 {
+	var out [][]int32
+	for _, word := range words {
+		word = strings.TrimLeftFunc(word, unicode.IsSpace)
+		plain := s.deps.Tokenizer.Encode(word, false)
+		if len(plain) == 0 {
+			continue // only spaces
+		}
+		out = append(out, plain)
+		if spaced := s.deps.Tokenizer.Encode(" "+word, false); len(spaced) == len(plain) && spaced[0] != plain[0] {
+			out = append(out, spaced)
+		}
+	}
+	return out
+}
+
+// leastP is what a top_p or typical_p of 0 means: one token.
+const leastP = 1e-12
 
 func (r *request) engineRequest(id string, ids []int32, most int, seed uint64) engine.Request {
 	p := r.p
@@ -348,17 +416,14 @@ func (r *request) engineRequest(id string, ids []int32, most int, seed uint64) e
 	if !p.IgnoreEOS {
 		stops = append(stops, r.s.deps.Tokenizer.StopIDs()...)
 	}
-	topP := p.TopP
-	if topP == 0 {
-		topP = 1e-12 // only the most likely token
-	}
 	return engine.Request{
 		ID: id, Prompt: append([]int32(nil), ids...), MaxTokens: most, MinTokens: min(p.MinTokens, most),
 		StopIDs: append(stops, p.StopTokenIDs...), PromptLogprobs: p.PromptLogprobs,
-		Sampling: sample.Params{Temperature: p.Temperature, TopK: p.TopK, TopP: topP, MinP: p.MinP,
-			RepetitionPenalty: p.RepetitionPenalty, PresencePenalty: p.PresencePenalty,
-			FrequencyPenalty: p.FrequencyPenalty, LogitBias: p.LogitBias, Seed: seed,
-			Logprobs: p.Logprobs},
+		Sampling: sample.Params{Temperature: p.Temperature, TopK: p.TopK, TypicalP: max(p.TypicalP, leastP),
+			TopP: max(p.TopP, leastP), MinP: p.MinP, RepetitionPenalty: p.RepetitionPenalty,
+			RepetitionLast: p.RepetitionLast, PresencePenalty: p.PresencePenalty,
+			FrequencyPenalty: p.FrequencyPenalty, LogitBias: p.LogitBias, AllowedIDs: p.AllowedIDs, Seed: seed,
+			Logprobs: p.Logprobs, LogprobIDs: p.LogprobIDs},
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 
 	"weft/runtime/chat"
 	"weft/runtime/engine"
+	"weft/runtime/sample"
 	"weft/server/openai"
 	"weft/server/telemetry"
 )
@@ -94,16 +95,15 @@ type events struct {
 
 const eventStream = "text/event-stream"
 
-// openEvents prepares the headers; the first flush sends them.
-func (s *Server) openEvents(c *gin.Context) *events {
-	if !c.Writer.Written() {
-		h := c.Writer.Header()
-		h.Set("Content-Type", eventStream)
-		h.Set("Cache-Control", "no-cache")
-		h.Set("X-Accel-Buffering", "no") // else nginx buffers events
-		c.Status(http.StatusOK)
-	}
-	return &events{s: s, c: c}
+// openEvents begins a stream. Its headers are set by the first flush: an error before that is a plain answer.
+func (s *Server) openEvents(c *gin.Context) *events { return &events{s: s, c: c} }
+
+func (w *events) setHeaders() {
+	h := w.c.Writer.Header()
+	h.Set("Content-Type", eventStream)
+	h.Set("Cache-Control", "no-cache")
+	h.Set("X-Accel-Buffering", "no") // else nginx buffers events
+	w.c.Status(http.StatusOK)
 }
 
 // delta writes a delta's events: the opening before a choice's first delta, the text, and the finish reason.
@@ -150,6 +150,9 @@ func (w *events) full() bool { return w.err != nil || w.buf.Len() > maxWrite }
 func (w *events) flush() error {
 	if w.buf.Len() == 0 {
 		return w.err
+	}
+	if !w.c.Writer.Written() {
+		w.setHeaders()
 	}
 	w.s.extendWrite(w.c)
 	_, err := w.c.Writer.Write(w.buf.Bytes())
@@ -203,11 +206,10 @@ type choice struct {
 	decoder TextStream
 	stopper *chat.Stopper // nil without stop strings, and before min_tokens
 
-	decoded int // bytes of text decoded so far
-	runes   int // code points of it
-	sent    int // of these, sent
-	pending []scored
-	ids     []int32 // not sent yet
+	decoded int      // bytes of text decoded so far
+	runes   int      // code points of it
+	sent    int      // of these, sent
+	pending []scored // tokens that were not sent yet, with return_token_ids or log-probabilities
 
 	tokens     int
 	lastToken  time.Time
@@ -226,7 +228,8 @@ type choice struct {
 	times engine.Times
 }
 
-// scored is a token with its log-probabilities and the offset at which its text begins.
+// scored is a token with its log-probabilities, where the request asks for them, and the offset at which its text
+// begins.
 type scored struct {
 	engine.TokenLogprobs
 	at   int // byte offset
@@ -279,9 +282,13 @@ func (ch *choice) take(ev engine.Event) delta {
 		ch.s.metrics.Prefilled(len(ch.prompt.ids))
 	}
 	if ev.Token >= 0 {
-		ch.count(ev.Token)
-		if ending := ev.Finish == engine.Stop; !ending || ch.p.IncludeStop {
-			d.text = ch.push(ev)
+		ch.count()
+		shown := ev.Finish != engine.Stop || ch.p.IncludeStop
+		if ch.p.ReturnTokenIDs || shown && ev.Logprobs != nil {
+			ch.await(ev)
+		}
+		if shown {
+			d.text = ch.push(ev.Token)
 		}
 	}
 	if ch.finish == "" && ev.Finish != engine.Running {
@@ -292,8 +299,8 @@ func (ch *choice) take(ev engine.Event) delta {
 	return d
 }
 
-// count measures a token and keeps its id.
-func (ch *choice) count(id int32) {
+// count measures a token.
+func (ch *choice) count() {
 	now := time.Now()
 	if ch.tokens++; ch.tokens == 1 {
 		ch.s.metrics.FirstToken(now.Sub(ch.arrived))
@@ -301,19 +308,22 @@ func (ch *choice) count(id int32) {
 		ch.s.metrics.NextToken(now.Sub(ch.lastToken))
 	}
 	ch.lastToken = now
-	if ch.p.ReturnTokenIDs {
-		ch.ids = append(ch.ids, id)
+}
+
+// await keeps a token until its text is sent.
+func (ch *choice) await(ev engine.Event) {
+	held := ch.decoder.Held()
+	t := scored{TokenLogprobs: engine.TokenLogprobs{Token: ev.Token}, at: ch.decoded + len(held),
+		rune: ch.runes + utf8.RuneCountInString(held)}
+	if ev.Logprobs != nil {
+		t.TokenLogprobs = *ev.Logprobs
 	}
+	ch.pending = append(ch.pending, t)
 }
 
 // push decodes a token and returns the text that may be sent.
-func (ch *choice) push(ev engine.Event) string {
-	if ev.Logprobs != nil {
-		held := ch.decoder.Held()
-		ch.pending = append(ch.pending, scored{TokenLogprobs: *ev.Logprobs, at: ch.decoded + len(held),
-			rune: ch.runes + utf8.RuneCountInString(held)})
-	}
-	text := ch.decoder.Push(ev.Token)
+func (ch *choice) push(id int32) string {
+	text := ch.decoder.Push(id)
 	ch.decoded += len(text)
 	ch.runes += utf8.RuneCountInString(text)
 	return ch.search(text)
@@ -362,18 +372,24 @@ func (ch *choice) endOfSequence(id int32) bool {
 	return slices.Contains(ch.s.deps.Tokenizer.StopIDs(), id)
 }
 
-// release returns the tokens whose text was sent: at the end all of them, except those of a stop string that is not
-// shown.
+// release returns the tokens whose text was sent. At the end these are all, except those of a stop string that is not
+// shown; with return_token_ids those too, so that each id has its log-probability.
 func (ch *choice) release(d *delta) {
 	ch.sent += len(d.text)
-	all := d.finish != "" && ch.sent >= ch.decoded
+	all := d.finish != "" && (ch.sent >= ch.decoded || ch.p.ReturnTokenIDs)
 	n := 0
 	for n < len(ch.pending) && (all || ch.pending[n].at < ch.sent) {
 		n++
 	}
-	d.scored, ch.pending = ch.pending[:n:n], ch.pending[n:]
-	if d.text != "" || d.finish != "" || n > 0 {
-		d.ids, ch.ids = ch.ids, nil
+	released := ch.pending[:n:n]
+	ch.pending = ch.pending[n:]
+	if ch.p.Logprobs >= 0 {
+		d.scored = released
+	}
+	if ch.p.ReturnTokenIDs {
+		for _, t := range released {
+			d.ids = append(d.ids, t.Token)
+		}
 	}
 }
 
@@ -406,12 +422,25 @@ func (ch *choice) record() telemetry.Sequence {
 	return r
 }
 
-// noUsage is the member usage of chunks: null in a stream that ends with the usage, else absent.
-func (r *request) noUsage() json.RawMessage {
-	if r.p.IncludeUsage {
+// usageSoFar is the member usage of a choice's chunks: with continuous_usage_stats the choice's figures, null in another
+// stream that ends with the usage, else absent.
+func (ch *choice) usageSoFar() json.RawMessage {
+	switch {
+	case ch.p.ContinuousUsage:
+		raw, _ := openai.Marshal(usageOf(ch.tokens, ch.prompt))
+		return raw
+	case ch.p.IncludeUsage:
 		return json.RawMessage("null")
 	}
 	return nil
+}
+
+// shown returns the other tokens of a generated one's log-probabilities.
+func (r *request) shown(t engine.TokenLogprobs) []sample.Logprob {
+	if r.p.LogprobIDs != nil {
+		return t.Top
+	}
+	return t.Top[:min(len(t.Top), r.p.Logprobs)]
 }
 
 // rawUsage returns the usage as JSON.

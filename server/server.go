@@ -77,6 +77,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	if s.metrics == nil {
 		s.metrics = telemetry.NewMetrics(telemetry.Config{Model: cfg.Model, MaxContext: cfg.Context})
 	}
+	s.metrics.DeclareIgnored(openai.IgnoredFields()...)
 	if s.traces == nil {
 		s.traces = telemetry.NoTraces()
 	}

@@ -35,6 +35,7 @@ func ParseChat(data []byte, limits Limits) (*ChatRequest, error) {
 	}
 	r := &ChatRequest{Params: limits.Sampling.defaults()}
 	b.conversation(r)
+	b.usableTools()
 	b.common(&r.Params, chatAPI)
 	if b.flag("logprobs", false) {
 		r.Logprobs = max(r.Logprobs, 0)
@@ -43,6 +44,7 @@ func ParseChat(data []byte, limits Limits) (*ChatRequest, error) {
 	} else {
 		r.Logprobs = -1
 	}
+	b.logprobIDs(&r.Params)
 	b.choices(&r.Params, 1)
 	if b.err != nil {
 		return nil, b.err
@@ -53,16 +55,25 @@ func ParseChat(data []byte, limits Limits) (*ChatRequest, error) {
 // conversation reads the members from which the prompt is rendered; /tokenize has them too.
 func (b *body) conversation(r *ChatRequest) {
 	b.messages(r)
-	if raw, ok := b.get("tools"); ok {
-		items := b.objects("tools", raw, MaxTools)
-		choice, _ := b.get("tool_choice")
-		if len(items) > 0 && string(choice) != `"none"` {
-			b.fail(unserved("tools",
-				`tool calls are not parsed; with tool_choice "none" tools are passed to the template`))
-		}
-		if len(items) > 0 {
-			r.Tools = raw
-		}
+	b.templateMembers(r)
+}
+
+// usableTools refuses tools that the model may call; with tool_choice "none" they are only passed to the template.
+func (b *body) usableTools() {
+	raw, ok := b.get("tools")
+	if choice, _ := b.get("tool_choice"); !ok || emptyValue(raw) || string(choice) == `"none"` {
+		return
+	}
+	if _, ok := b.get("parallel_tool_calls"); ok {
+		b.fail(unserved("parallel_tool_calls", `with tools only tool_choice "none" is`))
+	}
+	b.fail(unserved("tools", `tool calls are not parsed; with tool_choice "none" tools are passed to the template`))
+}
+
+// templateMembers reads the members beside the messages that a chat template sees.
+func (b *body) templateMembers(r *ChatRequest) {
+	if raw, ok := b.get("tools"); ok && len(b.objects("tools", raw, MaxTools)) > 0 {
+		r.Tools = raw
 	}
 	if raw, ok := b.get("documents"); ok && len(b.objects("documents", raw, MaxDocuments)) > 0 {
 		r.Documents = raw

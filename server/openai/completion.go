@@ -42,6 +42,7 @@ func ParseCompletion(data []byte, limits Limits) (*CompletionRequest, error) {
 	if r.Echo && r.Logprobs >= 0 {
 		r.PromptLogprobs = max(r.PromptLogprobs, r.Logprobs)
 	}
+	b.logprobIDs(&r.Params)
 	b.choices(&r.Params, len(r.Prompts))
 	if b.err != nil {
 		return nil, b.err
@@ -114,9 +115,15 @@ func isNumberArray(raw json.RawMessage) bool {
 	return false
 }
 
-// promptIDs reads token ids; more than the context are refused.
+// maxTruncated bounds the ids of a prompt that is cut to the context.
+const maxTruncated = 1 << 20
+
+// promptIDs reads token ids; more than the context are refused where the prompt is not truncated.
 func (b *body) promptIDs(name string, raw json.RawMessage) []int32 {
 	most := b.limits.context()
+	if _, ok := b.get("truncate_prompt_tokens"); ok {
+		most = max(most, maxTruncated)
+	}
 	ids := b.tokenIDs(name, raw, most)
 	if b.err != nil && b.err.Code == "too_many" && b.err.Param == name {
 		b.err = Invalid(name, "context_length_exceeded", "%s has more than the %d tokens of the model's context.", name,

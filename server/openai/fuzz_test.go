@@ -14,6 +14,8 @@ var seeds = []string{
 	`{"prompt":"a","temperature":1e400,"stream":true,"stream_options":{"include_usage":true}}`,
 	`{"prompt":"a","model":"base:name@v1","lora":[{"id":"a","scale":-0.5},{"id":"b"}]}`,
 	`{"prompt":"a","adapter_id":"name@0123abcd"}`,
+	`{"prompt":[1,2],"n_predict":-1,"repeat_penalty":1.1,"repeat_last_n":-1,"typical_p":0.9,"truncate_prompt_tokens":1}`,
+	`{"prompt":"a","bad_words":["a"],"allowed_token_ids":[1],"logprobs":0,"logprob_token_ids":[3],"mirostat":2,"grammar":""}`,
 	`{"prompt":"\ud800\u0000","stop_token_ids":[1,2]}`,
 	strings.Repeat(`{"a":[`, 70),
 	"{\"prompt\":\"\xc3\"}",
@@ -30,6 +32,8 @@ func checked(t *testing.T, p *Params, err error) {
 	}
 	if !(p.Temperature >= 0 && p.Temperature <= 2) || !(p.TopP >= 0 && p.TopP <= 1) || p.TopK < 0 || p.N < 1 ||
 		p.N > MaxChoicesOfOne || len(p.Stop) > MaxStops ||
+		!(p.TypicalP >= 0 && p.TypicalP <= 1) || p.RepetitionLast < 0 || len(p.BadWords) > MaxBadWords ||
+		len(p.LogprobIDs) > MaxLogprobTokenIDs || p.NoLimit && p.MaxTokens != nil ||
 		!(p.RepetitionPenalty > 0) || p.Logprobs < -1 || p.Logprobs > MaxTopLogprobs || p.MaxTokens != nil &&
 		*p.MaxTokens < 0 {
 		t.Fatalf("out of range: %+v", p)

@@ -20,10 +20,14 @@ const (
 	MaxStopBytes     = 1024
 	MaxStopTokenIDs  = 128
 	MaxLogitBias     = 1024
+	MaxBadWords      = 1024
 	MaxTopLogprobs   = 20
 	MaxChoicesOfOne  = 64      // n
 	MaxTokensAllowed = 1 << 24 // max_tokens; more than the context allows is reduced to that
 	MaxNameBytes     = 256     // model, user and other names
+
+	MaxLogprobTokenIDs = 128 // as in vLLM
+	DefaultRepeatLast  = 64  // repeat_last_n, as in llama.cpp
 )
 
 // Limits are the limits that depend on the server and its model.
@@ -69,6 +73,7 @@ type api uint8
 const (
 	chatAPI api = 1 << iota
 	completionAPI
+	tokenizeAPI
 	bothAPIs = chatAPI | completionAPI
 )
 
@@ -77,16 +82,24 @@ var numbers = []number{
 	{"temperature", bothAPIs, false, 0, 2, false, func(p *Params, v value) { p.Temperature = v.Float }},
 	{"top_p", bothAPIs, false, 0, 1, false, func(p *Params, v value) { p.TopP = v.Float }},
 	{"top_k", bothAPIs, true, -1, math.MaxInt32, false, func(p *Params, v value) { p.TopK = int(max(v.Int, 0)) }},
+	{"typical_p", bothAPIs, false, 0, 1, false, func(p *Params, v value) { p.TypicalP = v.Float }},
 	{"min_p", bothAPIs, false, 0, 1, false, func(p *Params, v value) { p.MinP = v.Float }},
 	{"presence_penalty", bothAPIs, false, -2, 2, false, func(p *Params, v value) { p.PresencePenalty = v.Float }},
 	{"frequency_penalty", bothAPIs, false, -2, 2, false, func(p *Params, v value) { p.FrequencyPenalty = v.Float }},
 	{"repetition_penalty", bothAPIs, false, 0, 10, true, func(p *Params, v value) { p.RepetitionPenalty = v.Float }},
+	{"repeat_penalty", bothAPIs, false, 0, 10, true, func(p *Params, v value) { p.repeatPenalty = v.Float }},
+	{"repeat_last_n", bothAPIs, true, -1, math.MaxInt32, false,
+		func(p *Params, v value) { p.repeatLast = int(v.Int) }},
 	{"seed", bothAPIs, true, math.MinInt64, math.MaxInt64, false, func(p *Params, v value) { p.Seed = &v.Int }},
 	{"n", bothAPIs, true, 1, MaxChoicesOfOne, false, func(p *Params, v value) { p.N = int(v.Int) }},
 	{"max_tokens", chatAPI, true, 1, MaxTokensAllowed, false, setMaxTokens},
 	// after max_tokens, which it overrides
 	{"max_completion_tokens", chatAPI, true, 1, MaxTokensAllowed, false, setMaxTokens},
 	{"max_tokens", completionAPI, true, 0, MaxTokensAllowed, false, setMaxTokens},
+	// llama.cpp's, which overrides both
+	{"n_predict", bothAPIs, true, -1, math.MaxInt32, false, setPredict},
+	{"truncate_prompt_tokens", bothAPIs, true, -1, math.MaxInt32, false,
+		func(p *Params, v value) { n := int(v.Int); p.TruncatePrompt = &n }},
 	{"min_tokens", bothAPIs, true, 0, MaxTokensAllowed, false, func(p *Params, v value) { p.MinTokens = int(v.Int) }},
 	{"top_logprobs", chatAPI, true, 0, MaxTopLogprobs, false, func(p *Params, v value) { p.Logprobs = int(v.Int) }},
 	{"logprobs", completionAPI, true, 0, MaxTopLogprobs, false, func(p *Params, v value) { p.Logprobs = int(v.Int) }},
@@ -96,6 +109,14 @@ var numbers = []number{
 }
 
 func setMaxTokens(p *Params, v value) { n := int(v.Int); p.MaxTokens = &n }
+
+func setPredict(p *Params, v value) {
+	if p.NoLimit = v.Int < 0; p.NoLimit {
+		p.MaxTokens = nil
+	} else {
+		setMaxTokens(p, v)
+	}
+}
 
 // boolean is a member that is true or false.
 type boolean struct {
@@ -111,6 +132,7 @@ var booleans = []boolean{
 	{"skip_special_tokens", bothAPIs, func(p *Params, v bool) { p.SkipSpecial = v }},
 	{"return_token_ids", bothAPIs, func(p *Params, v bool) { p.ReturnTokenIDs = v }},
 	{"return_tokens_as_token_ids", bothAPIs, func(p *Params, v bool) { p.TokensAsIDs = v }},
+	{"parallel_tool_calls", chatAPI, func(*Params, bool) {}}, // without tools that may be called; see usableTools
 	{"add_special_tokens", bothAPIs, func(p *Params, v bool) { p.AddSpecialTokens = v }},
 }
 
@@ -150,14 +172,12 @@ func outOfRange(name, text string, low, high float64, above bool) *Error {
 	return Invalid(name, "out_of_range", "%s must be %s, not %s.", name, rangeText(low, high, above), shorten(text))
 }
 
-// rangeText describes the range: "from 0 to 2", "above 0 and at most 10", "at least 1".
+// rangeText describes the range: "from 0 to 2", "above 0 and at most 10", "an integer of 64 bits".
 func rangeText(low, high float64, above bool) string {
 	switch {
 	case above:
 		return "above " + plain(low) + " and at most " + plain(high)
-	case high >= math.MaxInt32 && low > math.MinInt32:
-		return "at least " + plain(low)
-	case high >= math.MaxInt32:
+	case high >= math.MaxInt64:
 		return "an integer of 64 bits"
 	}
 	return "from " + plain(low) + " to " + plain(high)

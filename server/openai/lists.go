@@ -15,21 +15,27 @@ func (b *body) stops() []string {
 	if !ok {
 		return nil
 	}
-	items := []json.RawMessage{raw}
-	if raw[0] != '"' {
-		var err *Error
-		if raw[0] != '[' {
-			b.fail(badType("stop", "a string or an array of strings", raw))
-			return nil
-		}
-		if items, err = elements("stop", raw, MaxStops); err != nil {
-			b.fail(err)
-			return nil
-		}
+	switch raw[0] {
+	case '"':
+		raw = slices.Concat([]byte("["), raw, []byte("]"))
+	case '[':
+	default:
+		b.fail(badType("stop", "a string or an array of strings", raw))
+		return nil
+	}
+	return b.strings("stop", raw, MaxStops)
+}
+
+// strings reads an array of at most limit strings, none empty or longer than MaxStopBytes.
+func (b *body) strings(member string, raw json.RawMessage, limit int) []string {
+	items, err := elements(member, raw, limit)
+	if err != nil {
+		b.fail(err)
+		return nil
 	}
 	var out []string
 	for i, item := range items {
-		name := fmt.Sprintf("stop[%d]", i)
+		name := fmt.Sprintf("%s[%d]", member, i)
 		s, err := textOf(name, item)
 		switch {
 		case err != nil:
@@ -43,6 +49,19 @@ func (b *body) stops() []string {
 		out = append(out, s)
 	}
 	return out
+}
+
+// optionalIDs reads a member that may be an array of token ids; nil where it is absent or empty.
+func (b *body) optionalIDs(name string, limit int) []int32 {
+	raw, ok := b.get(name)
+	if !ok {
+		return nil
+	}
+	ids := b.tokenIDs(name, raw, limit)
+	if len(ids) == 0 {
+		return nil
+	}
+	return ids
 }
 
 // tokenIDs reads an array of token ids of the vocabulary.
@@ -136,11 +155,14 @@ func (b *body) streamOptions(p *Params) {
 		b.fail(badValue("stream_options", "is allowed only with stream: true."))
 		return
 	}
-	if raw, ok := m["include_usage"]; ok && !isNull(raw) {
-		p.IncludeUsage, err = flagOf("stream_options.include_usage", raw)
-		b.fail(err)
+	for _, row := range []struct {
+		name string
+		to   *bool
+	}{{"include_usage", &p.IncludeUsage}, {"continuous_usage_stats", &p.ContinuousUsage}} {
+		if raw, ok := m[row.name]; ok && !isNull(raw) {
+			*row.to, err = flagOf("stream_options."+row.name, raw)
+			b.fail(err)
+		}
 	}
-	if raw, ok := m["continuous_usage_stats"]; ok && string(raw) != "false" && !isNull(raw) {
-		b.fail(unserved("stream_options.continuous_usage_stats", "include_usage gives the figures once, at the end"))
-	}
+	p.ContinuousUsage = p.ContinuousUsage && p.IncludeUsage // as in vLLM
 }

@@ -8,14 +8,19 @@ type Params struct {
 	Temperature       float64
 	TopP              float64
 	TopK              int // 0: off
+	TypicalP          float64
 	MinP              float64
 	PresencePenalty   float64
 	FrequencyPenalty  float64
 	RepetitionPenalty float64
+	RepetitionLast    int // the tokens that repetition_penalty counts; 0: all
 	LogitBias         map[int32]float64
+	AllowedIDs        []int32 // allowed_token_ids; nil: all
+	BadWords          []string
 	Seed              *int64 // nil: the server chooses one at random
 	N                 int
 	MaxTokens         *int // nil: the model's default, or what the context allows
+	NoLimit           bool // n_predict -1: MaxTokens is nil, and the model's default does not count
 	MinTokens         int
 	Stop              []string
 	StopTokenIDs      []int32
@@ -23,14 +28,21 @@ type Params struct {
 	IncludeStop       bool // include_stop_str_in_output
 	SkipSpecial       bool // skip_special_tokens
 	AddSpecialTokens  bool
-	Logprobs          int // -1: none; k >= 0: the chosen token and the k best
-	PromptLogprobs    int // -1: none
+	Logprobs          int     // -1: none; k >= 0: the chosen token and the k best
+	LogprobIDs        []int32 // logprob_token_ids, shown instead of the k best; nil: none
+	PromptLogprobs    int     // -1: none
+	TruncatePrompt    *int    // truncate_prompt_tokens; -1: to what max_tokens leaves of the context
+	KeepFirst         bool    // truncation_side "right": the prompt's first tokens are kept, not the last
 	ReturnTokenIDs    bool
 	TokensAsIDs       bool // logprobs name tokens as "token_id:17"
 	Stream            bool
 	IncludeUsage      bool
+	ContinuousUsage   bool     // stream_options.continuous_usage_stats
+	Ignored           []string // members that other servers know and this one passes over
 
-	bestOf int
+	bestOf        int
+	repeatPenalty float64 // 0: not given
+	repeatLast    int
 }
 
 // Shared returns the parameters of the request that embeds them.
@@ -39,15 +51,21 @@ func (p *Params) Shared() *Params { return p }
 // common reads the members of both APIs; the request has prompts · n sequences.
 func (b *body) common(p *Params, of api) {
 	b.refuse(of)
+	p.Ignored = b.ignored()
 	p.Model = b.text("model", MaxNameBytes)
 	b.text("user", MaxNameBytes)
 	b.adapters(p)
 	b.params(p, of)
+	b.repetition(p)
 	p.LogitBias = b.logitBias()
 	p.Stop = b.stops()
-	if raw, ok := b.get("stop_token_ids"); ok {
-		p.StopTokenIDs = b.tokenIDs("stop_token_ids", raw, MaxStopTokenIDs)
+	p.StopTokenIDs = b.optionalIDs("stop_token_ids", MaxStopTokenIDs)
+	p.AllowedIDs = b.optionalIDs("allowed_token_ids", b.limits.Vocab)
+	p.LogprobIDs = b.optionalIDs("logprob_token_ids", MaxLogprobTokenIDs)
+	if raw, ok := b.get("bad_words"); ok {
+		p.BadWords = b.strings("bad_words", raw, MaxBadWords)
 	}
+	b.truncation(p)
 	b.streamOptions(p)
 	if p.MaxTokens != nil && p.MinTokens > *p.MaxTokens {
 		b.fail(badValue("min_tokens", "is %d, more than the %d of max_tokens.", p.MinTokens, *p.MaxTokens))
@@ -57,6 +75,37 @@ func (b *body) common(p *Params, of api) {
 	}
 	if p.PromptLogprobs >= 0 && p.Stream {
 		b.fail(badValue("prompt_logprobs", "cannot be used with stream: true."))
+	}
+}
+
+// repetition applies llama.cpp's repeat_penalty and repeat_last_n, which take the place of repetition_penalty. A
+// repeat_penalty of 1, the value that changes nothing, leaves a repetition_penalty of the same request as it is.
+func (b *body) repetition(p *Params) {
+	if _, both := b.get("repetition_penalty"); p.repeatPenalty == 0 || p.repeatPenalty == 1 && both {
+		return
+	}
+	p.RepetitionPenalty, p.RepetitionLast = p.repeatPenalty, max(p.repeatLast, 0)
+	if p.repeatLast == 0 {
+		p.RepetitionPenalty = 1
+	}
+}
+
+// truncation checks the members that shorten a prompt.
+func (b *body) truncation(p *Params) {
+	if p.TruncatePrompt != nil && *p.TruncatePrompt == 0 {
+		b.fail(badValue("truncate_prompt_tokens", "is 0, which leaves no prompt."))
+	}
+	raw, ok := b.get("truncation_side")
+	p.KeepFirst = string(raw) == `"right"`
+	if ok && !p.KeepFirst && string(raw) != `"left"` {
+		b.fail(badValue("truncation_side", `must be "left" or "right", not %s.`, shorten(string(raw))))
+	}
+}
+
+// logprobIDs checks, once Logprobs is known, that logprob_token_ids have a place in the answer.
+func (b *body) logprobIDs(p *Params) {
+	if p.LogprobIDs != nil && p.Logprobs < 0 {
+		b.fail(badValue("logprob_token_ids", "needs logprobs."))
 	}
 }
 

@@ -88,6 +88,9 @@ func TestEveryNumber(t *testing.T) {
 func TestEveryBoolean(t *testing.T) {
 	for _, row := range booleans {
 		for _, of := range []api{chatAPI, completionAPI} {
+			if row.api&of == 0 {
+				continue
+			}
 			prefix := map[api]string{chatAPI: `{` + hello, completionAPI: `{"prompt":"x"`}[of]
 			for _, v := range []string{`1`, `"true"`, `{}`} {
 				_, err := parse(of, fmt.Sprintf(`%s,%q:%s}`, prefix, row.name, v))
@@ -107,8 +110,6 @@ func TestEveryRefusal(t *testing.T) {
 		"tool_choice":       `"required"`,
 		"modalities":        `["text","audio"]`,
 		"functions":         `[{}]`,
-		"bad_words":         `["x"]`,
-		"allowed_token_ids": `[1]`,
 		"logits_processors": `["x"]`,
 		"suffix":            `"end"`,
 	}
@@ -198,7 +199,22 @@ func TestInvalidBodies(t *testing.T) {
 		{"bias text", chatAPI, `{"logit_bias":{"1":"1"},` + hello + `}`, "logit_bias", "number"},
 		{"stream options", chatAPI, `{"stream_options":{"include_usage":true},` + hello + `}`, "stream_options", "stream: true"},
 		{"include usage", chatAPI, `{"stream":true,"stream_options":{"include_usage":1},` + hello + `}`, "stream_options.include_usage", "true or false"},
-		{"usage stats", chatAPI, `{"stream":true,"stream_options":{"continuous_usage_stats":true},` + hello + `}`, "stream_options.continuous_usage_stats", "not served"},
+		{"usage stats", chatAPI, `{"stream":true,"stream_options":{"continuous_usage_stats":1},` + hello + `}`, "stream_options.continuous_usage_stats", "true or false"},
+		{"parallel tool calls", chatAPI, `{"tools":[{"type":"function"}],"parallel_tool_calls":true,` + hello + `}`, "parallel_tool_calls", "not served"},
+		{"parallel tool calls type", chatAPI, `{"parallel_tool_calls":1,` + hello + `}`, "parallel_tool_calls", "true or false"},
+		{"top_k bound", chatAPI, `{"top_k":2147483648,` + hello + `}`, "top_k", "from -1 to 2147483647"},
+		{"top_k bound below", chatAPI, `{"top_k":-2,` + hello + `}`, "top_k", "from -1 to 2147483647"},
+		{"seed bound", chatAPI, `{"seed":1e30,` + hello + `}`, "seed", "an integer of 64 bits"},
+		{"bad words", chatAPI, `{"bad_words":"x",` + hello + `}`, "bad_words", "an array"},
+		{"bad word", chatAPI, `{"bad_words":["x",""],` + hello + `}`, "bad_words[1]", "empty"},
+		{"bad word number", completionAPI, `{"bad_words":[1],"prompt":"x"}`, "bad_words[0]", "string"},
+		{"allowed id", chatAPI, `{"allowed_token_ids":[1000],` + hello + `}`, "allowed_token_ids[0]", "from 0 to 999"},
+		{"ids without log-probabilities", chatAPI, `{"logprob_token_ids":[1],` + hello + `}`, "logprob_token_ids", "needs logprobs"},
+		{"ids without log-probabilities", completionAPI, `{"logprob_token_ids":[1],"prompt":"x"}`, "logprob_token_ids", "needs logprobs"},
+		{"too many ids", completionAPI, `{"logprob_token_ids":[` + strings.Repeat("1,", MaxLogprobTokenIDs) + `1],"logprobs":0,"prompt":"x"}`, "logprob_token_ids", "more than 128"},
+		{"truncation to nothing", chatAPI, `{"truncate_prompt_tokens":0,` + hello + `}`, "truncate_prompt_tokens", "no prompt"},
+		{"truncation side", chatAPI, `{"truncation_side":"up",` + hello + `}`, "truncation_side", `"left" or "right"`},
+		{"no truncation side", chatAPI, `{"truncation_side":"",` + hello + `}`, "truncation_side", `"left" or "right"`},
 		{"min above max", chatAPI, `{"min_tokens":5,"max_tokens":4,` + hello + `}`, "min_tokens", "more than the 4"},
 		{"best_of", completionAPI, `{"prompt":"x","n":2,"best_of":3}`, "best_of", "not served"},
 		{"no prompt", completionAPI, `{}`, "prompt", "missing"},
@@ -246,7 +262,7 @@ func TestChatDefaultsAndValues(t *testing.T) {
 		t.Fatal(err)
 	}
 	seed, most := int64(math.MinInt64), 9
-	want := Params{Model: "m", Temperature: 0.5, TopP: 0.25, MinP: 0.1, PresencePenalty: 1, FrequencyPenalty: -1,
+	want := Params{Model: "m", Temperature: 0.5, TopP: 0.25, TypicalP: 1, MinP: 0.1, repeatLast: 64, PresencePenalty: 1, FrequencyPenalty: -1,
 		RepetitionPenalty: 1.5, Seed: &seed, N: 2, MaxTokens: &most, MinTokens: 1,
 		LogitBias: map[int32]float64{5: -100, 6: 2.5}, Stop: []string{"a", "b"}, StopTokenIDs: []int32{3},
 		IgnoreEOS: true, IncludeStop: true, Logprobs: 4, PromptLogprobs: -1,
@@ -257,6 +273,108 @@ func TestChatDefaultsAndValues(t *testing.T) {
 	if r.AddGenerationPrompt || !r.ContinueFinalMessage || string(r.Tools) != `[{"b":1,"a":2}]` ||
 		string(r.TemplateVars) != `{"x":1}` {
 		t.Errorf("got %+v", r)
+	}
+}
+
+// TestPeersFields: members of llama.cpp and vLLM, what they mean here, and which of two counts.
+func TestPeersFields(t *testing.T) {
+	plain, most := new(Sampling).defaults(), 5
+	for _, c := range []struct {
+		members string
+		want    func(*Params)
+	}{
+		{`"n_predict":5`, func(p *Params) { p.MaxTokens = &most }},
+		{`"n_predict":5.0,"max_tokens":7,"max_completion_tokens":8`, func(p *Params) { p.MaxTokens = &most }},
+		{`"n_predict":-1,"max_tokens":7`, func(p *Params) { p.NoLimit = true }},
+		{`"n_predict":null,"max_tokens":5`, func(p *Params) { p.MaxTokens = &most }},
+		{`"repeat_penalty":1.5`, func(p *Params) { p.RepetitionPenalty, p.RepetitionLast = 1.5, 64 }},
+		{`"repeat_penalty":1.5,"repeat_last_n":3`, func(p *Params) { p.RepetitionPenalty, p.RepetitionLast = 1.5, 3 }},
+		{`"repeat_penalty":1.5,"repeat_last_n":-1`, func(p *Params) { p.RepetitionPenalty = 1.5 }},
+		{`"repeat_penalty":1.5,"repeat_last_n":0`, func(*Params) {}},
+		{`"repeat_penalty":1.5,"repetition_penalty":1.5`,
+			func(p *Params) { p.RepetitionPenalty, p.RepetitionLast = 1.5, 64 }},
+		{`"repeat_penalty":1,"repetition_penalty":1.25`, func(p *Params) { p.RepetitionPenalty = 1.25 }},
+		{`"repetition_penalty":1.25,"repeat_last_n":3`, func(p *Params) { p.RepetitionPenalty = 1.25 }},
+		{`"typical_p":0.25`, func(p *Params) { p.TypicalP = 0.25 }},
+		{`"allowed_token_ids":[7,1.0]`, func(p *Params) { p.AllowedIDs = []int32{7, 1} }},
+		{`"allowed_token_ids":[],"bad_words":[],"logprob_token_ids":[]`, func(*Params) {}},
+		{`"bad_words":["a"," b"]`, func(p *Params) { p.BadWords = []string{"a", " b"} }},
+		{`"truncate_prompt_tokens":-1,"truncation_side":"left"`,
+			func(p *Params) { p.TruncatePrompt = new(-1) }},
+		{`"truncate_prompt_tokens":5,"truncation_side":"right"`,
+			func(p *Params) { p.TruncatePrompt, p.KeepFirst = &most, true }},
+		{`"stream":true,"stream_options":{"include_usage":true,"continuous_usage_stats":true}`,
+			func(p *Params) { p.Stream, p.IncludeUsage, p.ContinuousUsage = true, true, true }},
+		{`"stream":true,"stream_options":{"continuous_usage_stats":true}`, func(p *Params) { p.Stream = true }},
+	} {
+		for _, of := range []api{chatAPI, completionAPI} {
+			prefix := map[api]string{chatAPI: `{` + hello, completionAPI: `{"prompt":"x"`}[of]
+			r, err := parse(of, prefix+","+c.members+"}")
+			if err != nil {
+				t.Errorf("%s: %v", c.members, err)
+				continue
+			}
+			got, want := *r.(interface{ Shared() *Params }).Shared(), plain
+			c.want(&want)
+			if of == completionAPI {
+				want.AddSpecialTokens = true
+				if want.MaxTokens == nil && !want.NoLimit {
+					want.MaxTokens = new(DefaultCompletionTokens)
+				}
+			}
+			got.repeatPenalty, got.repeatLast, want.repeatLast = 0, 0, 0
+			if !reflect.DeepEqual(got, want) {
+				t.Errorf("%s:\n got %+v\nwant %+v", c.members, got, want)
+			}
+		}
+	}
+}
+
+// TestHarmlessValues: constraints and members of other servers whose value changes nothing are neither refused nor
+// reported.
+func TestHarmlessValues(t *testing.T) {
+	for _, members := range []string{
+		`"grammar":"","json_schema":{},"regex":"","ebnf":"","format":"","structural_tag":"","guided_json":{ }`,
+		`"grammar":null,"json_schema":null,"format":null,"reasoning_format":null,"thinking_token_budget":null`,
+		`"reasoning_format":"none"`, `"reasoning_format":"auto"`, `"thinking_token_budget":-1`, `"response_format":{}`,
+		`"response_format":{"type":null}`, `"parallel_tool_calls":true`, `"parallel_tool_calls":false,"tools":[]`,
+		`"parallel_tool_calls":true,"tools":[{"type":"function"}],"tool_choice":"none"`, `"priority":0.0`,
+		`"samplers":[],"mirostat":0,"mirostat_tau":5,"mirostat_eta":0.1,"dry_multiplier":0.0,"dry_base":1.75`,
+		`"dry_sequence_breakers":["x"],"xtc_probability":0,"xtc_threshold":0.1,"top_n_sigma":-1,"dynatemp_range":0`,
+		`"min_characters":0,"min_keep":0,"n_probs":0,"spaces_between_special_tokens":true,"adaptive_target":-1`,
+		`"mirostat":null,"samplers":null,"verbosity":"medium","cache_prompt":true,"id_slot":-1,"anything":7`,
+	} {
+		r, err := parse(chatAPI, `{`+hello+","+members+"}")
+		if err != nil {
+			t.Errorf("%s: %v", members, err)
+		} else if got := r.(*ChatRequest).Ignored; got != nil {
+			t.Errorf("%s: %v is reported", members, got)
+		}
+	}
+}
+
+// TestIgnored: each member of the table is reported where its value changes something, and no unknown name is.
+func TestIgnored(t *testing.T) {
+	for _, row := range passed {
+		body := `"prompt":"x",` + fmt.Sprintf("%q:%q", row.name, "something")
+		want := []string{row.name}
+		if row.with != "" {
+			body += fmt.Sprintf(",%q:1", row.with)
+			want = []string{row.with, row.name}
+		}
+		r, err := parse(completionAPI, "{"+body+`,"nobody":1}`)
+		if err != nil || !slices.Equal(r.(*CompletionRequest).Ignored, want) {
+			t.Errorf("%s: %+v, %v", row.name, r, err)
+		}
+	}
+	all := IgnoredFields()
+	for _, name := range slices.Concat(all, []string{"refused"}) {
+		if slices.ContainsFunc(refusals, func(r refusal) bool { return r.name == name }) {
+			t.Errorf("%s is both refused and passed over", name)
+		}
+	}
+	if n := len(strings.Join(all, ",")); n > 2048 {
+		t.Errorf("all names have %d bytes, too many for a header", n)
 	}
 }
 
@@ -286,7 +404,14 @@ func TestPromptForms(t *testing.T) {
 func TestTokenizeBodies(t *testing.T) {
 	for body, param := range map[string]string{
 		`{}`: "prompt", `{"prompt":1}`: "prompt", `{"prompt":"x",` + hello + `}`: "prompt", `{"messages":[]}`: "messages", `{"prompt":"x","add_special_tokens":1}`: "add_special_tokens",
-		`{"chat_template":"x",` + hello + `}`: "chat_template",
+		`{"chat_template":"x",` + hello + `}`: "chat_template", `{"chat_template":"x","prompt":"x"}`: "chat_template",
+		`{"tools":5,"prompt":"x"}`: "tools", `{"tools":[1],` + hello + `}`: "tools[0]",
+		`{"documents":{},"prompt":"x"}`: "documents", `{"chat_template_kwargs":[],"prompt":"x"}`: "chat_template_kwargs",
+		`{"add_generation_prompt":1,"prompt":"x"}`:    "add_generation_prompt",
+		`{"continue_final_message":"x","prompt":"x"}`: "continue_final_message",
+		`{"reasoning_effort":1,"prompt":"x"}`:         "reasoning_effort",
+		`{"tool_choice":5,"prompt":"x"}`:              "tool_choice", `{"tool_choice":"required",` + hello + `}`: "tool_choice",
+		`{"return_token_strs":"x","prompt":"x"}`: "return_token_strs", `{"model":1,"prompt":"x"}`: "model",
 	} {
 		_, err := ParseTokenize([]byte(body), testLimits)
 		wantInvalid(t, err, param, "")

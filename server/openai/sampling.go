@@ -69,8 +69,8 @@ func ParseGenerationConfig(text []byte) (Sampling, error) {
 // defaults returns the parameters of a request that states none. MaxTokens is nil: a server applies that of the model
 // when it knows the tenant's limit.
 func (s *Sampling) defaults() Params {
-	p := Params{Temperature: 1, TopP: 1, RepetitionPenalty: 1, N: 1, SkipSpecial: true, Logprobs: -1,
-		PromptLogprobs: -1}
+	p := Params{Temperature: 1, TopP: 1, TypicalP: 1, RepetitionPenalty: 1, N: 1, SkipSpecial: true, Logprobs: -1,
+		PromptLogprobs: -1, repeatLast: DefaultRepeatLast}
 	for _, d := range []struct{ to, from *float64 }{
 		{&p.Temperature, s.Temperature}, {&p.TopP, s.TopP}, {&p.MinP, s.MinP},
 		{&p.RepetitionPenalty, s.RepetitionPenalty},

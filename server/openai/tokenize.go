@@ -18,23 +18,22 @@ func ParseTokenize(data []byte, limits Limits) (*TokenizeRequest, error) {
 	r := &TokenizeRequest{Model: b.text("model", MaxNameBytes), ReturnTokenStrs: b.flag("return_token_strs", false)}
 	_, isChat := b.get("messages")
 	prompt, isPrompt := b.get("prompt")
+	chat := &ChatRequest{Params: limits.Sampling.defaults()}
 	switch {
 	case isChat && isPrompt:
 		b.fail(badValue("prompt", "and messages exclude each other."))
 	case isChat:
-		b.members["tool_choice"] = []byte(`"none"`)
-		r.Chat = &ChatRequest{Params: limits.Sampling.defaults()}
-		b.conversation(r.Chat)
-		if _, ok := b.get("chat_template"); ok {
-			b.fail(unserved("chat_template", "a template comes from the model, not from a request"))
-		}
+		b.conversation(chat)
+		r.Chat = chat
 	case isPrompt:
 		s, err := textOf("prompt", prompt)
 		b.fail(err)
 		r.Prompt = s
+		b.templateMembers(chat) // they change nothing and have the same rules
 	default:
 		b.fail(Invalid("prompt", "missing", "prompt or messages is missing."))
 	}
+	b.refuse(tokenizeAPI)
 	r.AddSpecialTokens = b.flag("add_special_tokens", !isChat)
 	if b.err != nil {
 		return nil, b.err

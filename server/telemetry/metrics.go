@@ -57,7 +57,7 @@ type Metrics struct {
 	cfg      Config
 
 	promptTokens, generationTokens                   prometheus.Counter
-	success, rejections                              *prometheus.CounterVec
+	success, rejections, ignored                     *prometheus.CounterVec
 	firstToken, interToken, perToken, endToEnd       prometheus.Histogram
 	queue, prefill, decode, inference                prometheus.Histogram
 	promptLen, generationLen, maxGenerated           prometheus.Histogram
@@ -90,6 +90,8 @@ func NewMetrics(cfg Config) *Metrics {
 	m.success = counterVec("vllm:request_success_total", "Finished sequences by reason.", labels, "finished_reason")
 	m.rejections = counterVec("vllm:admission_rejections_total",
 		"Requests refused before they were queued.", labels, "reason")
+	m.ignored = counterVec("weft:request_fields_ignored_total",
+		"Requests with a field that other servers know and this one passes over, by field.", nil, "field")
 	m.firstToken = histogram("vllm:time_to_first_token_seconds",
 		"Time from a request's arrival to its first token.",
 		firstTokenBuckets)
@@ -218,6 +220,21 @@ func (m *Metrics) Step(tokens int) { m.stepTokens.Observe(float64(tokens)) }
 
 // Rejected counts a refused request; reason is max_num_queued_reqs or draining.
 func (m *Metrics) Rejected(reason string) { m.rejections.WithLabelValues(reason).Inc() }
+
+// DeclareIgnored shows the counters of all fields that Ignored is called with, so that they exist before the first.
+func (m *Metrics) DeclareIgnored(fields ...string) {
+	for _, f := range fields {
+		m.ignored.WithLabelValues(f)
+	}
+}
+
+// Ignored counts a request's fields that are passed over; each is one of a fixed table, so that the label has few
+// values.
+func (m *Metrics) Ignored(fields ...string) {
+	for _, f := range fields {
+		m.ignored.WithLabelValues(f).Inc()
+	}
+}
 
 // HTTP records one HTTP request; handler is the route's pattern, so that the label has few values.
 func (m *Metrics) HTTP(handler, method string, status int, took time.Duration) {
