@@ -9,8 +9,9 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
-	"time"
+	"strings"
 
+	"weft/internal/bounded"
 	"weft/internal/durable"
 )
 
@@ -24,14 +25,24 @@ type Blobs interface {
 	Open(ctx context.Context, digest string) (io.ReadCloser, error)
 	// Delete removes a blob; an absent one is no error.
 	Delete(ctx context.Context, digest string) error
-	// All lists the digests and when each blob was last put.
+	// All lists the blobs.
 	All(ctx context.Context) iter.Seq2[Blob, error]
+	// Owner returns the identity of the database to which the store belongs, "" for none.
+	Owner(ctx context.Context) (string, error)
+	// SetOwner replaces it.
+	SetOwner(ctx context.Context, identity string) error
 }
+
+// ownerName is the name of the file or object with the owner's identity, and maxOwner the most bytes of it.
+const (
+	ownerName = "weft-database"
+	maxOwner  = 256
+)
 
 // Blob is an entry of a blob store.
 type Blob struct {
 	Digest string
-	Put    time.Time
+	Bytes  int64
 }
 
 // linker is a blob store on the same file system as the data directory, so that a version's folder needs no second
@@ -102,7 +113,7 @@ func (b *FolderBlobs) All(ctx context.Context) iter.Seq2[Blob, error] {
 			if err != nil {
 				return err
 			}
-			if !yield(Blob{Digest: d.Name(), Put: info.ModTime()}, nil) {
+			if !yield(Blob{Digest: d.Name(), Bytes: info.Size()}, nil) {
 				return fs.SkipAll
 			}
 			return nil
@@ -111,4 +122,24 @@ func (b *FolderBlobs) All(ctx context.Context) iter.Seq2[Blob, error] {
 			yield(Blob{}, fmt.Errorf("list blobs: %w", err))
 		}
 	}
+}
+
+// Owner reads ROOT/weft-database.
+func (b *FolderBlobs) Owner(context.Context) (string, error) {
+	text, err := bounded.ReadFileNoLink(filepath.Join(b.root, ownerName), maxOwner)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	return strings.TrimSpace(string(text)), err
+}
+
+// SetOwner writes ROOT/weft-database.
+func (b *FolderBlobs) SetOwner(_ context.Context, identity string) error {
+	if err := os.MkdirAll(b.root, 0o700); err != nil {
+		return err
+	}
+	return durable.Replace(filepath.Join(b.root, ownerName), func(w io.Writer) error {
+		_, err := io.WriteString(w, identity+"\n")
+		return err
+	})
 }

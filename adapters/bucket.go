@@ -120,9 +120,31 @@ func (b *BucketBlobs) All(ctx context.Context) iter.Seq2[Blob, error] {
 				return
 			}
 			digest := path.Base(obj.Key)
-			if len(digest) == 64 && isDigestPrefix(digest) && !yield(Blob{Digest: digest, Put: obj.LastModified}, nil) {
+			if len(digest) == 64 && isDigestPrefix(digest) && !yield(Blob{Digest: digest, Bytes: obj.Size}, nil) {
 				return
 			}
 		}
 	}
+}
+
+// Owner reads the object PREFIX/weft-database.
+func (b *BucketBlobs) Owner(ctx context.Context) (string, error) {
+	obj, err := b.client.GetObject(ctx, b.cfg.Bucket, path.Join(b.cfg.Prefix, ownerName), minio.GetObjectOptions{})
+	if err != nil {
+		return "", err
+	}
+	defer obj.Close()
+	text, err := io.ReadAll(io.LimitReader(obj, maxOwner))
+	if absent(err) {
+		return "", nil
+	}
+	return strings.TrimSpace(string(text)), err
+}
+
+// SetOwner writes the object PREFIX/weft-database.
+func (b *BucketBlobs) SetOwner(ctx context.Context, identity string) error {
+	text := identity + "\n"
+	_, err := b.client.PutObject(ctx, b.cfg.Bucket, path.Join(b.cfg.Prefix, ownerName), strings.NewReader(text),
+		int64(len(text)), minio.PutObjectOptions{ContentType: "text/plain"})
+	return err
 }

@@ -35,6 +35,7 @@ func crashScript(t *testing.T, r *Registry, kill func(string)) {
 	must(r.Pin(ctx, "t", "a", true))
 	must(r.Remove(ctx, "t", "a", one.Digest))
 	must(r.Remove(ctx, "t", "b", ""))
+	r.claimLife = 0
 	_, err = r.GarbageCollect(ctx, 0)
 	must(err)
 }
@@ -129,9 +130,11 @@ func checkAfterCrash(t *testing.T, dir string) {
 	if all := check("after the crash"); len(all) == 0 {
 		t.Error("the version of before is lost")
 	}
+	r.claimLife = 0
 	if _, err := r.GarbageCollect(t.Context(), 0); err != nil {
 		t.Fatal(err)
 	}
+	r.claimLife = time.Hour
 	check("after garbage collection")
 	onlyReferred(t, r)
 	if err := r.Remove(t.Context(), "t", "b", ""); err != nil && !errors.Is(err, ErrNotFound) {

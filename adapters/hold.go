@@ -10,8 +10,8 @@ import (
 	"weft/internal/store"
 )
 
-// Hold protects blobs from garbage collection while they are copied to or from a backup. Renew it more often than the
-// grace of GarbageCollect, and Release it on every path; the hold of a process that was killed ends after that grace.
+// Hold protects blobs from garbage collection while they are copied to or from a backup. Renew it more often than once
+// an hour, and Release it on every path; the hold of a process that was killed ends after an hour.
 type Hold struct {
 	r  *Registry
 	id string
@@ -49,14 +49,22 @@ func (h *Hold) Add(ctx context.Context, blobs ...string) error {
 	return nil
 }
 
-// Renew extends the hold by another grace of GarbageCollect.
+// Renew extends the hold by another hour.
 func (h *Hold) Renew(ctx context.Context) error {
 	_, err := h.r.cfg.DB.Exec(ctx, "UPDATE adapter_claims SET at_ns = ? WHERE id = ?", h.r.now().UnixNano(), h.id)
 	return err
 }
 
 // Release ends the hold.
-func (h *Hold) Release(ctx context.Context) error { return h.r.unclaim(ctx, h.id) }
+func (h *Hold) Release(ctx context.Context) error {
+	_, err := h.r.cfg.DB.Exec(ctx, "DELETE FROM adapter_claims WHERE id = ?", h.id)
+	return err
+}
+
+// GiveUp ends the hold of a restore that failed: what it has stored and no version uses is garbage from now on.
+func (h *Hold) GiveUp(ctx context.Context) error {
+	return h.r.exclusive(ctx, func(tx *store.Tx) error { return h.r.endClaims(ctx, tx, "id = ?", h.id) })
+}
 
 // StoredFiles lists the distinct blobs to which the versions in a database refer. Name is the adapter that has the
 // blob, as tenant/name, and the file's name there.

@@ -56,6 +56,8 @@ type Registry struct {
 	cfg  RegistryConfig
 	step func(point string) // called before and after every durable step; tests end the process there
 	now  func() time.Time
+	// how long an upload or a backup may take: its claim of files, and its work folder, are garbage afterwards
+	claimLife time.Duration
 
 	verified *lru.Cache[string, os.FileInfo] // by path: the file as it was when its digest was last checked
 
@@ -84,7 +86,7 @@ func NewRegistry(cfg RegistryConfig) (*Registry, error) {
 	if err := durable.SyncDir(cfg.Dir); err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
-	r := &Registry{cfg: cfg, step: func(string) {}, now: time.Now}
+	r := &Registry{cfg: cfg, step: func(string) {}, now: time.Now, claimLife: time.Hour}
 	var err error
 	if r.verified, err = lru.New[string, os.FileInfo](maxVerified); err != nil {
 		return nil, err
@@ -210,6 +212,9 @@ func newUpload(tenant, name, work string, meta Meta, files []File, now time.Time
 // publish puts the files into the store and then, in one transaction, writes the rows that refer to them. The claim
 // made first protects the files from garbage collection, which may run in another process, until the rows are written.
 func (r *Registry) publish(ctx context.Context, p *upload, opt AddOptions) (Version, error) {
+	if err := r.own(ctx); err != nil {
+		return Version{}, fmt.Errorf("%w: %w", ErrConflict, err)
+	}
 	claim, err := r.claim(ctx, p, opt)
 	if err != nil {
 		return Version{}, err
@@ -218,7 +223,7 @@ func (r *Registry) publish(ctx context.Context, p *upload, opt AddOptions) (Vers
 	for _, f := range p.files {
 		if err := r.cfg.Blobs.Put(ctx, f.Digest, filepath.Join(p.work, f.Name)); err != nil {
 			err = fmt.Errorf("store %s: %w", f.Name, err)
-			return Version{}, errors.Join(err, r.unclaim(context.WithoutCancel(ctx), claim))
+			return Version{}, errors.Join(err, r.giveUp(context.WithoutCancel(ctx), claim, p))
 		}
 		r.step("file stored")
 	}
@@ -235,7 +240,7 @@ func (r *Registry) publish(ctx context.Context, p *upload, opt AddOptions) (Vers
 		return insertVersion(ctx, tx, p, opt)
 	})
 	if err != nil {
-		return Version{}, errors.Join(err, r.unclaim(context.WithoutCancel(ctx), claim))
+		return Version{}, errors.Join(err, r.giveUp(context.WithoutCancel(ctx), claim, p))
 	}
 	return r.Resolve(ctx, p.version.Tenant, p.version.Name, p.version.Digest)
 }
@@ -266,8 +271,26 @@ func distinct(files []File) []string {
 	return slices.Compact(blobs)
 }
 
-func (r *Registry) unclaim(ctx context.Context, id string) error {
-	_, err := r.cfg.DB.Exec(ctx, "DELETE FROM adapter_claims WHERE id = ?", id)
+// giveUp ends a failed upload: what it has stored is garbage from now on, even where its claim was too old.
+func (r *Registry) giveUp(ctx context.Context, claim string, p *upload) error {
+	return r.exclusive(ctx, func(tx *store.Tx) error {
+		for _, blob := range distinct(p.files) {
+			if err := NoteGarbage(ctx, tx, r.now(), "(SELECT CAST(? AS TEXT) AS blob) stored WHERE 1 = 1",
+				blob); err != nil {
+				return err
+			}
+		}
+		return r.endClaims(ctx, tx, "id = ?", claim)
+	})
+}
+
+// endClaims removes claims; what they name and no version uses is garbage from now on.
+func (r *Registry) endClaims(ctx context.Context, tx *store.Tx, where string, args ...any) error {
+	if err := NoteGarbage(ctx, tx, r.now(), "adapter_claims c WHERE "+where+" AND NOT EXISTS (SELECT 1 FROM "+
+		"adapter_files f WHERE f.blob = c.blob)", args...); err != nil {
+		return err
+	}
+	_, err := tx.Exec(ctx, "DELETE FROM adapter_claims WHERE "+where, args...)
 	return err
 }
 
@@ -328,8 +351,8 @@ func insertVersion(ctx context.Context, tx *store.Tx, p *upload, opt AddOptions)
 			text), v.ChatTemplate); err != nil {
 		return err
 	}
-	if _, err := tx.Exec(ctx, "DELETE FROM adapter_files WHERE tenant = ? AND name = ? AND digest = ?", v.Tenant,
-		v.Name, v.Digest); err != nil {
+	if err := deleteRows(ctx, tx, "tenant = ? AND name = ? AND digest = ?", []string{"files"}, v.Created, v.Tenant, v.Name,
+		v.Digest); err != nil {
 		return err
 	}
 	for _, f := range p.files {

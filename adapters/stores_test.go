@@ -56,7 +56,8 @@ func TestStores(t *testing.T) {
 		"versions": testVersions, "rollback": testRollback, "tag pin remove": testTagPinRemove, "quota": testQuota,
 		"same upload at once": testSameUploadAtOnce, "garbage of uploads": testGarbageOfUploads,
 		"change is seen elsewhere": testChangeIsSeenElsewhere, "model": testModel,
-		"names with capitals": testNamesWithCapitals,
+		"names with capitals": testNamesWithCapitals, "owner": testOwner, "unknown files": testUnknownFiles,
+		"a second look": testSecondLook, "older stores": testOlderStore,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, sharedPlaces(t, 1)[0]) })
 	}
@@ -130,8 +131,7 @@ func TestStoresCollectMeanwhile(t *testing.T) {
 				return
 			default:
 			}
-			// What is claimed is an hour young; blobs as such may go at once.
-			if err := b.collectNow(t.Context()); err != nil {
+			if _, err := b.GarbageCollect(t.Context(), 0); err != nil {
 				done <- err
 				return
 			}
@@ -156,19 +156,6 @@ func TestStoresCollectMeanwhile(t *testing.T) {
 	if err, _ := deadline.Receive(t, done, "the end of the collector"); err != nil {
 		t.Error(err)
 	}
-}
-
-// collectNow collects every blob that is not referred to or claimed, however young.
-func (r *Registry) collectNow(ctx context.Context) error {
-	var all []string
-	for blob, err := range r.cfg.Blobs.All(ctx) {
-		if err != nil {
-			return err
-		}
-		all = append(all, blob.Digest)
-	}
-	var g Garbage
-	return r.collect(ctx, all, time.Now().Add(-time.Hour), &g)
 }
 
 func TestStoresBucket(t *testing.T) {

@@ -301,7 +301,7 @@ func (r *Registry) Pin(ctx context.Context, tenant, name string, pinned bool) er
 }
 
 // Remove removes a version with its tags, or, where version is "", a name with all its versions. Running requests
-// finish with the version that they use; the next GarbageCollect removes the files. ErrNotFound; ErrConflict for the
+// finish with the version that they use; Collect deletes the files after its grace. ErrNotFound; ErrConflict for the
 // current version of a name.
 func (r *Registry) Remove(ctx context.Context, tenant, name, version string) error {
 	return r.changeName(ctx, tenant, name, func(tx *store.Tx) error {
@@ -311,7 +311,7 @@ func (r *Registry) Remove(ctx context.Context, tenant, name, version string) err
 		}
 		if version == "" {
 			return deleteRows(ctx, tx, "tenant = ? AND name = ?",
-				[]string{"versions", "files", "tags", "names", "history"}, tenant, name)
+				[]string{"versions", "files", "tags", "names", "history"}, r.now(), tenant, name)
 		}
 		digest, err := findDigest(ctx, tx, tenant, name, version)
 		if err != nil {
@@ -322,11 +322,15 @@ func (r *Registry) Remove(ctx context.Context, tenant, name, version string) err
 				ErrConflict, tenant, name, digest[:12])
 		}
 		return deleteRows(ctx, tx, "tenant = ? AND name = ? AND digest = ?", []string{"versions", "files", "tags"},
-			tenant, name, digest)
+			r.now(), tenant, name, digest)
 	})
 }
 
-func deleteRows(ctx context.Context, tx *store.Tx, where string, tables []string, args ...any) error {
+// deleteRows deletes rows of tables; files that they name are garbage from now on, where no other row has them.
+func deleteRows(ctx context.Context, tx *store.Tx, where string, tables []string, now time.Time, args ...any) error {
+	if err := NoteGarbage(ctx, tx, now, "adapter_files WHERE "+where, args...); err != nil {
+		return err
+	}
 	for _, t := range tables {
 		if _, err := tx.Exec(ctx, "DELETE FROM adapter_"+t+" WHERE "+where, args...); err != nil {
 			return err

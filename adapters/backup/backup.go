@@ -72,14 +72,15 @@ const (
 	format       = 1
 	manifestName = "manifest.json"
 	databaseName = "weft.db"
-	// renewEvery is how often the hold of the files is renewed; garbage collection has a grace of an hour.
+	// renewEvery is how often the hold of the files, which lasts an hour, is renewed.
 	renewEvery = 5 * time.Minute
 	// attempts is how often a backup is tried where a file was removed in the meantime.
 	attempts = 3
 )
 
-// transient are the tables that are not copied: the claims of uploads and backups in progress.
-var transient = []string{"adapter_claims"}
+// transient are the tables that are not copied: the claims of uploads and backups in progress, and what belongs to one
+// store of files.
+var transient = []string{"adapter_claims", "adapter_store", "adapter_garbage"}
 
 func blobName(digest string) string { return "blobs/" + digest[:2] + "/" + digest }
 

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"weft/adapters"
 	"weft/internal/durable"
@@ -211,7 +212,13 @@ func (b *Backup) Restore(ctx context.Context, s Store, replace bool) (err error)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, hold.Release(context.WithoutCancel(ctx))) }()
+	defer func() {
+		end := hold.Release
+		if err != nil {
+			end = hold.GiveUp
+		}
+		err = errors.Join(err, end(context.WithoutCancel(ctx)))
+	}()
 	defer renew(ctx, hold)()
 	if err := hold.Add(ctx, digests(b.Files[1:])...); err != nil {
 		return err
@@ -228,7 +235,7 @@ func (b *Backup) Restore(ctx context.Context, s Store, replace bool) (err error)
 	if err := replaceRows(ctx, s.DB, b.db, replace); err != nil {
 		return fmt.Errorf("restore the database: %w", err)
 	}
-	return nil
+	return r.AdoptFolder(ctx)
 }
 
 // put puts a blob into the store after its digest was verified.
@@ -256,6 +263,9 @@ func replaceRows(ctx context.Context, to, from *store.DB, replace bool) error {
 	}
 	return to.Replace(ctx, from, func(tx *store.Tx) error {
 		if err := mayReplace(ctx, tx, replace); err != nil { // the store may have changed in the meantime
+			return err
+		}
+		if err := adapters.NoteGarbage(ctx, tx, time.Now(), "adapter_files WHERE 1 = 1"); err != nil {
 			return err
 		}
 		for _, c := range counters {

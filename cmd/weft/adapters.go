@@ -12,9 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"weft/adapters"
-	"weft/adapters/peft"
 	"weft/internal/chatclient"
-	"weft/internal/modelref"
 	"weft/internal/names"
 	"weft/internal/node"
 )
@@ -23,7 +21,7 @@ func adaptersCommand() *cobra.Command {
 	return group("adapters",
 		"Add, list and remove the adapters of tenants; running servers apply changes within a second",
 		adaptersAddCommand(), adaptersInspectCommand(), adaptersListCommand(), adaptersRemoveCommand(),
-		adaptersPinCommand(), adaptersAliasCommand(), adaptersRollbackCommand())
+		adaptersPinCommand(), adaptersAliasCommand(), adaptersRollbackCommand(), adaptersGCCommand())
 }
 
 // adaptersFlags are those of every command below `weft adapters`.
@@ -148,9 +146,6 @@ func adaptersRemoveCommand() *cobra.Command {
 			}
 			return f.with(cmd.Context(), nil, func(r *adapters.Registry) error {
 				if err := r.Remove(cmd.Context(), tenant, name, version); err != nil {
-					return err
-				}
-				if _, err := r.GarbageCollect(cmd.Context(), node.CollectAfter); err != nil {
 					return err
 				}
 				if f.asJSON {
@@ -282,7 +277,7 @@ func adaptersAddCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			check, done, err := adapterChecker(model)
+			check, done, err := node.AdapterChecker(model)
 			if err != nil {
 				return err
 			}
@@ -313,18 +308,27 @@ func adaptersAddCommand() *cobra.Command {
 	return f.register(cmd)
 }
 
-// adapterChecker checks adapters against the model REF, or by themselves where it is "". done closes the model.
-func adapterChecker(ref string) (check adapters.Checker, done func(), err error) {
-	if ref == "" {
-		return adapters.CheckPEFT(nil, ""), func() {}, nil
+func adaptersGCCommand() *cobra.Command {
+	var f adaptersFlags
+	opt := adapters.CollectOptions{Grace: adapters.GarbageGrace}
+	cmd := &cobra.Command{
+		Use:     "gc",
+		Short:   "Delete stored files that no adapter has used for three days, as servers do every hour",
+		Example: "  weft adapters gc --dry-run\n  weft adapters gc --force",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return f.with(cmd.Context(), nil, func(r *adapters.Registry) error {
+				g, err := r.Collect(cmd.Context(), opt)
+				if err == nil && f.asJSON {
+					return printJSON(cmd.OutOrStdout(), g)
+				} else if err == nil {
+					_, err = fmt.Fprintln(cmd.OutOrStdout(), g)
+				}
+				return err
+			})
+		},
 	}
-	path, name, err := modelref.Resolve(ref)
-	if err != nil {
-		return nil, nil, err
-	}
-	base, err := peft.OpenModel(path, name)
-	if err != nil {
-		return nil, nil, err
-	}
-	return adapters.CheckPEFT(base, name), func() { base.Close() }, nil
+	cmd.Flags().BoolVar(&opt.DryRun, "dry-run", false, "delete nothing and print what --force would delete")
+	cmd.Flags().BoolVar(&opt.Force, "force", false, "take the store over and delete what --dry-run has just listed")
+	return f.register(cmd)
 }

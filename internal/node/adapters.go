@@ -13,9 +13,6 @@ import (
 	"weft/server/tenant"
 )
 
-// CollectAfter is how long the adapter store keeps files to which nothing refers: longer than any upload takes.
-const CollectAfter = time.Hour
-
 var _ adapters.Memory = (*engine.Engine)(nil)
 
 // openAdapters opens the cache of adapters on the running engine, and starts regular garbage collection.
@@ -90,8 +87,8 @@ func (m *Model) replay(ctx context.Context, digest string, w *lora.Weights, ids 
 // collect runs garbage collection now and every hour.
 func (n *Node) collect(ctx context.Context) {
 	for {
-		if g, err := n.Stores.Registry.GarbageCollect(ctx, CollectAfter); err != nil && ctx.Err() == nil {
-			n.log.Warn("garbage collection of the adapter store failed", "error", err)
+		if g, err := n.Stores.Registry.GarbageCollect(ctx, adapters.GarbageGrace); err != nil && ctx.Err() == nil {
+			n.log.Warn("nothing was deleted from the store of adapter files", "error", err)
 		} else if g.Blobs > 0 {
 			n.log.Info("garbage collected", "files", g.Blobs)
 		}

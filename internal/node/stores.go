@@ -13,6 +13,8 @@ import (
 
 	"weft/adapters"
 	"weft/adapters/backup"
+	"weft/adapters/peft"
+	"weft/internal/modelref"
 	"weft/internal/store"
 	"weft/server/tenant"
 )
@@ -83,11 +85,23 @@ func OpenTenants(ctx context.Context, c StoreConfig) (*Stores, error) {
 	if err != nil {
 		return nil, err
 	}
+	dir, err := c.Directory()
+	if err == nil {
+		err = c.checkFile(dir)
+	} else if c.Database != "" {
+		dir, err = "", nil // a Postgres needs no data directory
+	}
+	if err != nil {
+		return nil, err
+	}
 	db, err := store.Open(ctx, dsn)
 	if err != nil {
 		return nil, err
 	}
 	tenants, err := tenant.NewStore(ctx, db, adapters.CountNames)
+	if err == nil {
+		err = c.checkKeys(ctx, dir, db, tenants)
+	}
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
@@ -209,4 +223,20 @@ func (c *StoreConfig) bucket() (cfg adapters.BucketConfig, err error) {
 		}
 	}
 	return cfg, nil
+}
+
+// AdapterChecker checks adapters against the model REF, or by themselves where it is "". done closes the model.
+func AdapterChecker(ref string) (check adapters.Checker, done func(), err error) {
+	if ref == "" {
+		return adapters.CheckPEFT(nil, ""), func() {}, nil
+	}
+	path, name, err := modelref.Resolve(ref)
+	if err != nil {
+		return nil, nil, err
+	}
+	base, err := peft.OpenModel(path, name)
+	if err != nil {
+		return nil, nil, err
+	}
+	return adapters.CheckPEFT(base, name), func() { base.Close() }, nil
 }

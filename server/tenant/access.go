@@ -38,6 +38,7 @@ type Access struct {
 	server string
 	keys   [][sha256.Size]byte
 	view   atomic.Pointer[view]
+	closed atomic.Bool // there was a key: requests need one, even if the database loses its keys
 
 	mu       sync.Mutex
 	accounts map[string]*account // of tenants with recent usage or running requests
@@ -101,7 +102,7 @@ func (a *Access) Store() *Store { return a.opt.Store }
 
 // NeedsKey reports whether requests need a key: always, unless Open was given and no key was ever made.
 func (a *Access) NeedsKey() bool {
-	return !a.opt.Open || len(a.keys) > 0 || len(a.view.Load().keys) > 0
+	return !a.opt.Open || len(a.keys) > 0 || a.closed.Load()
 }
 
 // HasKeys reports whether any key can be used now. A server that needs keys and has none answers no request.

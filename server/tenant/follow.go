@@ -84,6 +84,9 @@ func (a *Access) Refresh(ctx context.Context) error {
 	for i := range keys {
 		v.keys[keys[i].hash] = &keys[i]
 	}
+	if len(v.keys) > 0 {
+		a.closed.Store(true)
+	}
 	a.view.Store(v)
 	return nil
 }

@@ -23,6 +23,7 @@ type Store struct {
 	db       *store.DB
 	adapters AdapterCounter
 	now      func() time.Time
+	onKey    func() error
 }
 
 // AdapterCounter returns how many adapters a tenant has, within a transaction over the same database.
@@ -43,6 +44,10 @@ func NewStore(ctx context.Context, db *store.DB, adapters AdapterCounter) (*Stor
 	}
 	return s, nil
 }
+
+// OnKey sets what AddKey calls once a key is stored, before it returns the key. An error of it is not the key's: what f
+// records can be recorded at the next start.
+func (s *Store) OnKey(f func() error) { s.onKey = f }
 
 // change runs f in a transaction and increments the counter.
 func (s *Store) change(ctx context.Context, f func(*store.Tx) error) error {
@@ -241,6 +246,9 @@ func (s *Store) AddKey(ctx context.Context, tenant string, set KeySettings, expi
 	})
 	if err != nil {
 		return "", Key{}, err
+	}
+	if s.onKey != nil {
+		_ = s.onKey() // the key is stored: it must be shown
 	}
 	return secret, k, nil
 }
