@@ -228,7 +228,8 @@ func (r *Registry) list(ctx context.Context, found map[string]garbage) error {
 			return err
 		}
 		for blob := range found {
-			if _, err := tx.Exec(ctx, "UPDATE adapter_garbage SET listed_ns = ? WHERE blob = ?", now, blob); err != nil {
+			if _, err := tx.Exec(ctx, "UPDATE adapter_garbage SET listed_ns = ? WHERE blob = ?", now,
+				blob); err != nil {
 				return err
 			}
 		}

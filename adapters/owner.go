@@ -125,7 +125,7 @@ func (r *Registry) storedBlobs(ctx context.Context) (blobs []Blob, used map[stri
 // needs them, so that they do not count as unknown files. The collector drops the note of a blob that is in use.
 func NoteGarbage(ctx context.Context, tx *store.Tx, now time.Time, from string, args ...any) error {
 	_, err := tx.Exec(ctx, "INSERT INTO adapter_garbage (blob, seen_ns, known, listed_ns) SELECT DISTINCT blob, "+
-		"CAST(? AS BIGINT), 1, 0 FROM "+from+" ON CONFLICT (blob) DO UPDATE SET seen_ns = excluded.seen_ns, known = 1, "+
-		"listed_ns = 0", append([]any{now.UnixNano()}, args...)...)
+		"CAST(? AS BIGINT), 1, 0 FROM "+from+" ON CONFLICT (blob) DO UPDATE SET seen_ns = excluded.seen_ns, "+
+		"known = 1, listed_ns = 0", append([]any{now.UnixNano()}, args...)...)
 	return err
 }

@@ -351,8 +351,8 @@ func insertVersion(ctx context.Context, tx *store.Tx, p *upload, opt AddOptions)
 			text), v.ChatTemplate); err != nil {
 		return err
 	}
-	if err := deleteRows(ctx, tx, "tenant = ? AND name = ? AND digest = ?", []string{"files"}, v.Created, v.Tenant, v.Name,
-		v.Digest); err != nil {
+	if err := deleteRows(ctx, tx, "tenant = ? AND name = ? AND digest = ?", []string{"files"}, v.Created, v.Tenant,
+		v.Name, v.Digest); err != nil {
 		return err
 	}
 	for _, f := range p.files {

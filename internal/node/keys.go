@@ -102,6 +102,6 @@ func (c *StoreConfig) checkKeys(ctx context.Context, dir string, db *store.DB, t
 
 func (c *StoreConfig) lostKeys(dir string) error {
 	return fmt.Errorf("the database %s has had API keys and has lost them: it was removed, emptied or replaced, and a "+
-		"server would answer without a key. Put it back, or run `weft restore`. To start anew without the keys, tenants "+
-		"and adapters, delete %s", c.databaseName(), filepath.Join(dir, keyMark))
+		"server would answer without a key. Put it back, or run `weft restore`. To start anew without the keys, "+
+		"tenants and adapters, delete %s and the folder blobs", c.databaseName(), filepath.Join(dir, keyMark))
 }
