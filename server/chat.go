@@ -35,7 +35,7 @@ type chatReply struct{ *request }
 
 func (r *chatReply) whole(g *generation) any {
 	out := openai.ChatResponse{ID: r.id, Object: "chat.completion", Created: r.arrived.Unix(), Model: r.resolved.name,
-		Usage: g.usage()}
+		SystemFingerprint: r.s.cfg.Fingerprint, Usage: g.usage()}
 	for _, ch := range g.choices {
 		part := openai.ChatChoice{Index: ch.index,
 			Message:      openai.Message{Role: "assistant", Content: ch.text.String()},
@@ -57,7 +57,7 @@ func (r *chatReply) chunk(usage json.RawMessage, choices ...openai.ChatChunkChoi
 		choices = []openai.ChatChunkChoice{}
 	}
 	return &openai.ChatChunk{ID: r.id, Object: "chat.completion.chunk", Created: r.arrived.Unix(),
-		Model: r.resolved.name, Choices: choices, Usage: usage}
+		Model: r.resolved.name, SystemFingerprint: r.s.cfg.Fingerprint, Choices: choices, Usage: usage}
 }
 
 func (r *chatReply) opening(w *events, ch *choice, _ delta) {

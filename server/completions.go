@@ -69,7 +69,7 @@ func (r *completionReply) chunk(usage json.RawMessage, choices ...openai.Complet
 		choices = []openai.CompletionChoice{}
 	}
 	return &openai.CompletionResponse{ID: r.id, Object: "text_completion", Created: r.arrived.Unix(),
-		Model: r.resolved.name, Choices: choices, Usage: usage}
+		Model: r.resolved.name, SystemFingerprint: r.s.cfg.Fingerprint, Choices: choices, Usage: usage}
 }
 
 // opening sends the prompt where the request has echo.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"time"
 
 	"weft/adapters"
@@ -95,12 +96,16 @@ const DefaultMaxChoices = 128
 
 // Config are a server's settings. The zero value of a duration or count is replaced by its default.
 type Config struct {
-	Model     string // name in the API
-	Version   string
-	Vocab     int   // token ids are below this
-	Context   int   // longest sequence, prompt and answer together
-	MaxBody   int64 // bytes of a request body; default 4 MiB
-	MaxUpload int64 // bytes of an uploaded adapter; default 2 GiB
+	Model string // name in the API
+	// further names of the model, which requests may use; answers have Model
+	Aliases     []string
+	Root        string // the model's own name, which /v1/models shows; default Model
+	Fingerprint string // system_fingerprint of answers; "": none
+	Version     string
+	Vocab       int   // token ids are below this
+	Context     int   // longest sequence, prompt and answer together
+	MaxBody     int64 // bytes of a request body; default 4 MiB
+	MaxUpload   int64 // bytes of an uploaded adapter; default 2 GiB
 	// where uploads are stored until they are checked; default: the system's folder for temporary files
 	UploadDir   string
 	Origins     []string // of web pages that may use the API, scheme://host[:port]; "*": every page, with a key
@@ -139,7 +144,7 @@ type Deps struct {
 // Validate returns an error that lists every invalid setting.
 func (c Config) Validate() error {
 	var errs []error
-	if c.Model == "" {
+	if c.Model == "" || slices.Contains(c.Aliases, "") {
 		errs = append(errs, errors.New("the model has no name"))
 	}
 	if c.Vocab < 1 || c.Context < 1 {
@@ -156,6 +161,9 @@ func (c Config) Validate() error {
 }
 
 func (c Config) withDefaults() Config {
+	if c.Root == "" {
+		c.Root = c.Model
+	}
 	setDefault(&c.MaxBody, 4<<20)
 	setDefault(&c.MaxUpload, 2<<30)
 	setDefault(&c.MaxChoices, DefaultMaxChoices)

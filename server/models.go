@@ -10,21 +10,25 @@ import (
 	"weft/server/openai"
 )
 
-func (s *Server) card() openai.Model {
-	return openai.Model{ID: s.cfg.Model, Object: "model", Created: s.created, OwnedBy: "weft",
+// card describes the base model under one of its names.
+func (s *Server) card(id string) openai.Model {
+	return openai.Model{ID: id, Object: "model", Created: s.created, OwnedBy: "weft", Root: s.cfg.Root,
 		MaxModelLen: s.cfg.Context}
 }
 
 // adapterCard describes an adapter, without paths and without other tenants.
 func (s *Server) adapterCard(v *adapters.Version, id string) openai.Model {
 	state, _ := s.deps.Adapters.State(*v)
-	return openai.Model{ID: id, Object: "model", Created: v.Created.Unix(), OwnedBy: v.Tenant, Parent: &s.cfg.Model,
-		MaxModelLen: s.cfg.Context, State: string(state)}
+	return openai.Model{ID: id, Object: "model", Created: v.Created.Unix(), OwnedBy: v.Tenant, Root: v.Name,
+		Parent: &s.cfg.Model, MaxModelLen: s.cfg.Context, State: string(state)}
 }
 
 // models lists what the key may use: the base model and the current version of each adapter.
 func (s *Server) models(c *gin.Context) (any, error) {
-	out := openai.ModelList{Object: "list", Data: []openai.Model{s.card()}}
+	out := openai.ModelList{Object: "list", Data: []openai.Model{s.card(s.cfg.Model)}}
+	for _, name := range s.cfg.Aliases {
+		out.Data = append(out.Data, s.card(name))
+	}
 	if s.deps.Adapters == nil {
 		return out, nil
 	}
@@ -52,7 +56,7 @@ func (s *Server) model(c *gin.Context) (any, error) {
 	case err != nil:
 		return nil, err
 	case len(m.uses) == 0:
-		return s.card(), nil
+		return s.card(id), nil
 	}
 	return s.adapterCard(&m.uses[0].Version, id), nil
 }

@@ -3,6 +3,8 @@ package server
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
+	"slices"
 	"time"
 
 	"weft/internal/jinja"
@@ -70,6 +72,13 @@ func (r *templateRenderer) Render(req *openai.ChatRequest) (string, error) {
 		in.Vars["reasoning_effort"] = req.ReasoningEffort
 	}
 	text, err := template.Render(in)
+	if err == nil {
+		err = takesRoles(template, in, text)
+	}
+	var refused *openai.Error
+	if errors.As(err, &refused) {
+		return "", refused
+	}
 	var raised *jinja.RaisedError
 	switch {
 	case errors.As(err, &raised):
@@ -82,4 +91,38 @@ func (r *templateRenderer) Render(req *openai.ChatRequest) (string, error) {
 				err)
 	}
 	return text, nil
+}
+
+// maxOtherRoles bounds the roles of one conversation beside those of the API.
+const maxOtherRoles = 16
+
+// takesRoles refuses a conversation with a role that is not the API's and whose messages the template leaves out, as
+// most templates leave out what they do not know: the first message of each such role is rendered with another content.
+func takesRoles(t *chat.Template, in chat.Input, text string) error {
+	seen := map[string]bool{}
+	for i, v := range in.Messages {
+		m, ok := v.(*jinja.Map)
+		if !ok {
+			continue
+		}
+		role, _ := m.Get("role")
+		name, _ := role.(string)
+		if openai.Role(name) || seen[name] {
+			continue
+		}
+		if seen[name] = true; len(seen) > maxOtherRoles {
+			return openai.Invalid("messages", "too_many", "The messages have more than %d roles beside those of the API.",
+				maxOtherRoles)
+		}
+		changed := in
+		changed.Messages = slices.Clone(in.Messages)
+		m = m.Clone()
+		m.Set("content", "\x00 another content")
+		changed.Messages[i] = m
+		if other, err := t.Render(changed); err == nil && other == text {
+			return openai.Invalid(fmt.Sprintf("messages[%d].role", i), "template_error",
+				"The model's chat template leaves out messages of the role %q.", name)
+		}
+	}
+	return nil
 }

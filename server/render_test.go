@@ -1,6 +1,9 @@
 package server
 
 import (
+	"errors"
+	"fmt"
+	"strings"
 	"testing"
 
 	"weft/runtime/chat"
@@ -54,5 +57,50 @@ func TestRenderChoosesTemplate(t *testing.T) {
 		if got, err := r.Render(req); err != nil || got != want {
 			t.Errorf("tools %s: %q %v, want %q", tools, got, err, want)
 		}
+	}
+}
+
+// TestOtherRoles: a role that is not the API's is rendered as it is, and refused where the template leaves its messages
+// out.
+func TestOtherRoles(t *testing.T) {
+	const takesFew = `{% for m in messages %}{% if m.role == 'user' %}<u>{{ m.content }}{% elif m.role == 'critic' %}` +
+		`<c>{{ m.content }}{% endif %}{% endfor %}`
+	const takesParts = `{% for m in messages %}<{{ m.role }}>{% for p in m.content %}{{ p.text }}{% endfor %}{% endfor %}`
+	const raises = `{% for m in messages %}{% if m.role not in ['user', 'system'] %}{{ raise_exception('no ' + m.role) }}` +
+		`{% endif %}{{ m.content }}{% endfor %}`
+	for _, c := range []struct{ template, messages, want, fails string }{
+		{chat.ChatML, `{"role":"critic","content":"no"}`, "<|im_start|>critic\nno<|im_end|>\n", ""},
+		{takesFew, `{"role":"user","content":"a"},{"role":"critic","content":"b"}`, "<u>a<c>b", ""},
+		{takesFew, `{"role":"user","content":"b"},{"role":"judge","content":"b"}`, "", `the role "judge"`},
+		{takesFew, `{"role":"critic","content":"b"},{"role":"judge","content":"b"}`, "", "messages[1].role"},
+		{takesFew, `{"role":"system","content":"b"}`, "", "-"}, // a role of the API is the template's to leave out
+		{takesParts, `{"role":"critic","content":[{"type":"text","text":"b"}]}`, "<critic>b", ""},
+		{raises, `{"role":"system","content":"a"},{"role":"function","content":"b"}`, "", "no function"},
+	} {
+		tmpl, err := chat.Parse(c.template)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := NewRenderer(tmpl, nil, nil).Render(&openai.ChatRequest{Messages: []byte("[" + c.messages + "]")})
+		failed := ""
+		var e *openai.Error
+		if errors.As(err, &e) {
+			failed = e.Param + " " + e.Message
+		}
+		if text != c.want || (failed != "") != (c.fails != "" && c.fails != "-") ||
+			c.fails != "-" && !strings.Contains(failed, c.fails) {
+			t.Errorf("%s: %q, %q", c.messages, text, failed)
+		}
+	}
+	many := ""
+	for i := range maxOtherRoles + 1 {
+		many += fmt.Sprintf(`,{"role":"r%d","content":"x"}`, i)
+	}
+	tmpl, err := chat.Parse(chat.ChatML)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := NewRenderer(tmpl, nil, nil).Render(&openai.ChatRequest{Messages: []byte("[" + many[1:] + "]")}); err == nil {
+		t.Error("any number of roles is taken")
 	}
 }

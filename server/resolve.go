@@ -124,10 +124,15 @@ func (s *Server) named(g *tenant.Grant, p *openai.Params) (param string, list []
 // adapterRef returns the adapter that a model name refers to: NAME or NAME@VERSION, optionally after the base's name
 // and a colon. base is true where the name is the base model's.
 func (s *Server) adapterRef(model string) (ref string, base bool) {
-	if model == s.cfg.Model {
-		return "", true
+	for _, name := range append([]string{s.cfg.Model}, s.cfg.Aliases...) {
+		if model == name {
+			return "", true
+		}
+		if ref, ok := strings.CutPrefix(model, name+":"); ok {
+			return ref, false
+		}
 	}
-	return strings.TrimPrefix(model, s.cfg.Model+":"), false
+	return model, false
 }
 
 // findVersion finds NAME[@VERSION] among the tenant's adapters. An adapter that does not exist, belongs to another

@@ -373,7 +373,7 @@ func TestModelsOfATenant(t *testing.T) {
 	key := "Bearer " + s.tenantKey(t, "acme", nil)
 	lib.list = append(lib.list, version("acme", "hidden", "7"))
 	limited := "Bearer " + s.tenantKey(t, "acme", func(set *tenant.Settings) { set.Adapters = []string{"foreign"} })
-	want := `{"id":"foreign","object":"model","created":T,"owned_by":"acme","parent":"org/tiny","max_model_len":64,"state":"disk"}`
+	want := `{"id":"foreign","object":"model","created":T,"owned_by":"acme","root":"foreign","parent":"org/tiny","max_model_len":64,"state":"disk"}`
 	for _, k := range []string{key, limited} { // the limit holds for the tenant
 		body := fixed(get(s.Server, "/v1/models", "Authorization", k).Body.String())
 		if !strings.Contains(body, want) || strings.Contains(body, "support") || strings.Contains(body, "hidden") {

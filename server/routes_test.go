@@ -15,7 +15,7 @@ import (
 func TestInformation(t *testing.T) {
 	e := &fakeEngine{}
 	s := newTest(t, e)
-	const card = `{"id":"org/tiny","object":"model","created":T,"owned_by":"weft","parent":null,"max_model_len":64}`
+	const card = `{"id":"org/tiny","object":"model","created":T,"owned_by":"weft","root":"org/tiny","parent":null,"max_model_len":64}`
 	for path, want := range map[string]string{
 		"/live": `{"status":"ok"}`, "/ready": `{"status":"ready"}`, "/health": `{"status":"ok"}`,
 		"/v1/health": `{"status":"ok"}`, "/ping": `{"status":"ok"}`, "/load": `{"server_load":0}`,

@@ -35,6 +35,9 @@ func addModelFlags(fs *pflag.FlagSet, c *node.ModelConfig) {
 	*c = node.DefaultModelConfig()
 	addDeviceFlags(fs, c)
 	add4BitFlags(fs, &c.Load4Bit)
+	template := settings.Topic(fs, topicModel)
+	fs.StringVar(&c.ChatTemplate, "chat-template", "", "chat template instead of the model's: a `file`, or its text")
+	template()
 	defer settings.Topic(fs, topicMemory)()
 	fs.StringVar(&c.Activations, "activations", c.Activations,
 		"`precision` of activations: fast (int8 by group with quantized weights, bfloat16 with bfloat16 weights) or "+

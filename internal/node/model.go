@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"weft/internal/bounded"
 	"weft/internal/bytesize"
 	"weft/internal/limits"
 	"weft/internal/modelref"
@@ -40,6 +41,7 @@ type ModelConfig struct {
 	Load4Bit       weights.Load4Bit
 	// whose sampling defaults requests have: auto, vllm, none or a folder, see samplingDefaults; "" is none
 	GenerationConfig string
+	ChatTemplate     string                // file or text of the template instead of the model's; "": the model's
 	Adapter          string                // PEFT folder or GGUF adapter of every request; "" is the base
 	OnStep           func(engine.StepInfo) // called on the engine's loop after each step, or nil
 	Log              *slog.Logger          // nil: nothing is logged
@@ -155,6 +157,21 @@ func LoadTokenizer(path string) (*tokenizer.Tokenizer, *chat.Template, error) {
 	return tok, tmpl, nil
 }
 
+// readTemplate parses a chat template that is given as a file or as its text.
+func readTemplate(given string) (*chat.Template, error) {
+	text, err := bounded.ReadFile(given, maxTemplate)
+	switch _, missing := os.Stat(given); {
+	case missing != nil && strings.ContainsAny(given, "{\n"):
+		return chat.Parse(given)
+	case err != nil:
+		return nil, fmt.Errorf("%w; give a file, or the text of a template", err)
+	}
+	return chat.Parse(string(text))
+}
+
+// maxTemplate bounds the file of --chat-template.
+const maxTemplate = 1 << 20
+
 // OpenModel loads a model and starts its engine; the caller closes it. A SettingError, fs.ErrNotExist where there is no
 // such model, model.ErrUnsupported, device.ErrOutOfMemory, or an error of reading the files.
 func OpenModel(c ModelConfig) (m *Model, err error) {
@@ -183,6 +200,11 @@ func OpenModel(c ModelConfig) (m *Model, err error) {
 			err = other // the model's own error is the more useful one
 		}
 		return m, err
+	}
+	if c.ChatTemplate != "" {
+		if m.Template, err = readTemplate(c.ChatTemplate); err != nil {
+			return m, refusef("chat-template: %v", err)
+		}
 	}
 	if m.Device, err = OpenDevice(c.DeviceConfig); err != nil {
 		return m, err

@@ -53,6 +53,8 @@ type Node struct {
 	Addr   net.Addr       // on which it listens
 
 	cfg     *Config
+	root    string   // the model's own name
+	aliases []string // its further names in the API
 	log     *slog.Logger
 	base    *peft.ModelFile
 	cache   *adapters.Cache
@@ -79,6 +81,9 @@ func Open(ctx context.Context, cfg Config) (n *Node, err error) {
 	}
 	if err := server.CheckOrigins(cfg.Origins); err != nil {
 		return nil, refusef("cors-origin: %v", err)
+	}
+	if slices.Contains(cfg.ServedNames, "") {
+		return nil, refusef("served-model-name: a name is empty")
 	}
 	if cfg.KeyFile != "" {
 		keys, err := tenant.ReadKeys(cfg.KeyFile)
@@ -115,8 +120,9 @@ func Open(ctx context.Context, cfg Config) (n *Node, err error) {
 	if n.Model, err = loadUntil(ctx, cfg.Model); err != nil {
 		return n, err
 	}
+	n.root = n.Model.Name
 	if len(cfg.ServedNames) > 0 {
-		n.Model.Name = cfg.ServedNames[0]
+		n.Model.Name, n.aliases = cfg.ServedNames[0], cfg.ServedNames[1:]
 	}
 	if err := n.openAdapters(); err != nil {
 		return n, err

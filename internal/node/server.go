@@ -93,8 +93,13 @@ func (n *Node) openServer(ctx context.Context) (err error) {
 	if n.cache != nil {
 		deps.Adapters = catalog{n.Stores.Registry, n.cache, n}
 	}
+	fingerprint, err := m.Fingerprint(&n.cfg.Model, n.cfg.Version)
+	if err != nil {
+		return err
+	}
 	n.server, err = server.New(server.Config{
-		Model: m.Name, Version: n.cfg.Version, Vocab: m.Model.Config().Vocab, Context: m.Context,
+		Model: m.Name, Aliases: n.aliases, Root: n.root, Fingerprint: fingerprint,
+		Version: n.cfg.Version, Vocab: m.Model.Config().Vocab, Context: m.Context,
 		MaxBody: int64(n.cfg.MaxBody), DrainTimeout: n.cfg.DrainTimeout, UploadDir: n.uploadDir(),
 		AdapterDirs: n.cfg.AdapterDirs, Origins: n.cfg.Origins, Sampling: m.Sampling, MaxChoices: min(n.cfg.Model.MaxQueued,
 			server.DefaultMaxChoices),

@@ -19,7 +19,8 @@ const ChatML = `{%- for message in messages %}{{- '<|im_start|>' + message['role
 
 // Template is a parsed chat template. It is immutable and safe for use by many goroutines.
 type Template struct {
-	jinja *jinja.Template
+	jinja  *jinja.Template
+	source string
 
 	lists                       bool // the template iterates over a message's content
 	developer, toolCalls, tools bool // names that the source mentions
@@ -34,7 +35,7 @@ func Parse(src string) (*Template, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Template{jinja: t, lists: t.IteratesAttribute("content"), developer: t.Mentions("developer"),
+	return &Template{jinja: t, source: src, lists: t.IteratesAttribute("content"), developer: t.Mentions("developer"),
 		toolCalls: t.Mentions("tool_calls"), tools: t.Mentions("tools")}, nil
 }
 
@@ -67,6 +68,9 @@ func (t *Template) For(tools bool) *Template {
 	}
 	return t
 }
+
+// Source returns the template's text, that for conversations without tools; "" where there is none for these.
+func (t *Template) Source() string { return t.source }
 
 // IteratesContent reports whether the template iterates over a message's content itself, so that content may stay a
 // list of parts. For other templates the caller should pass the messages through FlattenText.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"regexp"
 	"slices"
 )
 
@@ -20,7 +21,13 @@ type ChatRequest struct {
 	ContinueFinalMessage bool
 }
 
+// roles are those of the API; other ones are passed to the chat template as they are.
 var roles = []string{"system", "developer", "user", "assistant", "tool"}
+
+// Role reports whether a role is one of the API's.
+func Role(role string) bool { return slices.Contains(roles, role) }
+
+var otherRole = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 
 // reservedVars are template variables that a client cannot set through chat_template_kwargs.
 var reservedVars = []string{"messages", "tools", "documents", "add_generation_prompt", "continue_final_message",
@@ -202,8 +209,9 @@ func checkMembers(name string, m map[string]json.RawMessage) *Error {
 	if err != nil {
 		return err
 	}
-	if !slices.Contains(roles, role) {
-		return badValue(name+".role", "is %q; it must be one of %v.", shorten(role), roles)
+	if !otherRole.MatchString(role) {
+		return badValue(name+".role", "is %q; it must be one of %v, or another of 1 to 64 letters, digits, _ and -, "+
+			"which the model's template takes.", shorten(role), roles)
 	}
 	for _, key := range []string{"name", "tool_call_id"} {
 		if raw, ok := m[key]; ok && !isNull(raw) {

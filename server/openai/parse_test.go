@@ -156,7 +156,7 @@ func TestInvalidBodies(t *testing.T) {
 		{"too many messages", chatAPI, `{"messages":[` + strings.Repeat("1,", MaxMessages) + `1]}`, "messages", "more than"},
 		{"message string", chatAPI, `{"messages":["hi"]}`, "messages[0]", "must be an object"},
 		{"no role", chatAPI, `{"messages":[{"content":"x"}]}`, "messages[0].role", "missing"},
-		{"role", chatAPI, `{"messages":[{"role":"god","content":"x"}]}`, "messages[0].role", "god"},
+		{"role", chatAPI, `{"messages":[{"role":"<god>","content":"x"}]}`, "messages[0].role", "<god>"},
 		{"role number", chatAPI, `{"messages":[{"role":1,"content":"x"}]}`, "messages[0].role", "string"},
 		{"no content", chatAPI, `{"messages":[{"role":"user"}]}`, "messages[0].content", "missing"},
 		{"null content", chatAPI, `{"messages":[{"role":"user","content":null}]}`, "messages[0].content", "missing"},

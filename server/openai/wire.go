@@ -113,13 +113,14 @@ type ChatChunkChoice struct {
 
 // ChatChunk is one event of a chat stream. Usage is absent, null or the figures.
 type ChatChunk struct {
-	ID             string            `json:"id"`
-	Object         string            `json:"object"`
-	Created        int64             `json:"created"`
-	Model          string            `json:"model"`
-	Choices        []ChatChunkChoice `json:"choices"`
-	Usage          json.RawMessage   `json:"usage,omitempty"`
-	PromptTokenIDs []int32           `json:"prompt_token_ids,omitempty"`
+	ID                string            `json:"id"`
+	Object            string            `json:"object"`
+	Created           int64             `json:"created"`
+	Model             string            `json:"model"`
+	SystemFingerprint string            `json:"system_fingerprint,omitempty"`
+	Choices           []ChatChunkChoice `json:"choices"`
+	Usage             json.RawMessage   `json:"usage,omitempty"`
+	PromptTokenIDs    []int32           `json:"prompt_token_ids,omitempty"`
 }
 
 // CompletionLogprobs is the member "logprobs" of a completion choice; all four have one entry a token.
@@ -183,20 +184,23 @@ type CompletionChoice struct {
 // CompletionResponse is the answer of /v1/completions and each event of its streams. Usage is absent, null or the
 // figures.
 type CompletionResponse struct {
-	ID      string             `json:"id"`
-	Object  string             `json:"object"`
-	Created int64              `json:"created"`
-	Model   string             `json:"model"`
-	Choices []CompletionChoice `json:"choices"`
-	Usage   json.RawMessage    `json:"usage,omitempty"`
+	ID                string             `json:"id"`
+	Object            string             `json:"object"`
+	Created           int64              `json:"created"`
+	Model             string             `json:"model"`
+	SystemFingerprint string             `json:"system_fingerprint,omitempty"`
+	Choices           []CompletionChoice `json:"choices"`
+	Usage             json.RawMessage    `json:"usage,omitempty"`
 }
 
-// Model is one entry of /v1/models. It has no member root, which in vLLM shows a path of the server.
+// Model is one entry of /v1/models. Root is the name of the model or adapter that it is, by whichever name it is
+// listed; in vLLM it is a path of the server.
 type Model struct {
 	ID          string  `json:"id"`
 	Object      string  `json:"object"`
 	Created     int64   `json:"created"`
 	OwnedBy     string  `json:"owned_by"`
+	Root        string  `json:"root"`
 	Parent      *string `json:"parent"`
 	MaxModelLen int     `json:"max_model_len"`
 	State       string  `json:"state,omitempty"` // of an adapter: disk, loading, device or failed

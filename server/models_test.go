@@ -1,0 +1,48 @@
+package server
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+)
+
+// TestServedNames: every name of the model is accepted as model, alone and before an adapter's name, and listed with
+// the model's own name as root; answers have the first.
+func TestServedNames(t *testing.T) {
+	lib := library()
+	s := newTest(t, &fakeEngine{reply: "a"}, withAdapters(lib), func(c *Config, _ *Deps) {
+		c.Model, c.Aliases, c.Root, c.Fingerprint = "main", []string{"gpt-4o", "org/other"}, "SmolLM2", "fp_0123456789"
+	})
+	list := get(s, "/v1/models").Body.String()
+	for _, name := range []string{"main", "gpt-4o", "org/other"} {
+		if want := `{"id":"` + name + `","object":"model",`; strings.Count(list, want) != 1 {
+			t.Errorf("%s is not listed once: %s", name, list)
+		}
+		w := get(s, "/v1/models/"+name)
+		if w.Code != http.StatusOK || !strings.Contains(w.Body.String(), `"id":"`+name+`"`) ||
+			!strings.Contains(w.Body.String(), `"root":"SmolLM2"`) {
+			t.Errorf("%s: %d %s", name, w.Code, w.Body)
+		}
+		for _, stream := range []string{"false", "true"} {
+			for path, in := range map[string]string{"/v1/chat/completions": hi, "/v1/completions": `"prompt":"x"`} {
+				w := post(s, path, `{"model":"`+name+`","stream":`+stream+`,`+in+`}`)
+				if w.Code != http.StatusOK || !strings.Contains(w.Body.String(), `"model":"main"`) ||
+					strings.Count(w.Body.String(), `"system_fingerprint":"fp_0123456789"`) !=
+						strings.Count(w.Body.String(), `"model":`) {
+					t.Errorf("%s as %s: %d %s", path, name, w.Code, w.Body)
+				}
+			}
+		}
+		if w := post(s, "/tokenize", `{"model":"`+name+`","prompt":"x"}`); w.Code != http.StatusOK {
+			t.Errorf("tokenize as %s: %d", name, w.Code)
+		}
+		w = get(s, "/v1/models/"+name+":support")
+		if w.Code != http.StatusOK || !strings.Contains(w.Body.String(), `"root":"support","parent":"main"`) {
+			t.Errorf("an adapter after %s: %d %s", name, w.Code, w.Body)
+		}
+	}
+	wantError(t, get(s, "/v1/models/SmolLM2"), 404, "model", "does not exist")
+	if strings.Contains(get(newTest(t, &fakeEngine{}), "/v1/models").Body.String(), "/tmp") {
+		t.Error("a path is shown")
+	}
+}
