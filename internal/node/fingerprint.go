@@ -12,7 +12,7 @@ import (
 	"strings"
 )
 
-// Of a file of more than wholeFile bytes a fingerprint reads the beginning, where tensors are named, and pieces in equal
+// Of a file of more than wholeFile bytes a fingerprint reads the start, where tensors are named, and pieces in equal
 // distances.
 const (
 	wholeFile = 4 << 20
