@@ -42,11 +42,6 @@ func New(p Params, prompt []int32) *Sampler {
 			s.see(id)
 		}
 	}
-	if p.AllowedIDs != nil {
-		s.p.AllowedIDs = append([]int32{}, p.AllowedIDs...)
-		slices.Sort(s.p.AllowedIDs)
-		s.p.AllowedIDs = slices.Compact(s.p.AllowedIDs)
-	}
 	if p.PresencePenalty != 0 || p.FrequencyPenalty != 0 {
 		s.count = map[int32]int32{}
 	}
@@ -257,7 +252,7 @@ func (s *Sampler) penalize(z []float64) {
 			continue
 		}
 		if z[id] > 0 {
-			z[id] /= s.p.RepetitionPenalty
+			z[id] = min(z[id]/s.p.RepetitionPenalty, math.MaxFloat64) // a tiny penalty gives no infinity
 		} else {
 			z[id] *= s.p.RepetitionPenalty
 		}
