@@ -397,6 +397,19 @@ func TestTypicalOfOneToken(t *testing.T) {
 	}
 }
 
+// Where the likeliest token is not typical, min-p is relative to the likeliest of those that are.
+func TestTypicalWithoutTheLikeliest(t *testing.T) {
+	logits := make([]float32, 101)
+	logits[0] = float32(math.Log(0.4 / (0.6 / 100)))
+	for _, minP := range []float64{0, 0.1, 1} {
+		s := New(Params{Temperature: 1, TopP: 0.999, RepetitionPenalty: 1, TypicalP: 0.5, MinP: minP}, nil)
+		ids, _, err := s.Distribution(logits)
+		if err != nil || len(ids) != 100 || slices.Contains(ids, 0) {
+			t.Errorf("min_p %v: %v, %v", minP, ids, err)
+		}
+	}
+}
+
 func BenchmarkTypical(b *testing.B) {
 	logits := make([]float32, 49152)
 	for i := range logits {
