@@ -223,7 +223,7 @@ func (s *Server) createKey(c *gin.Context) (any, error) {
 	in := struct {
 		Scopes         []tenant.Scope `json:"scopes"`
 		DefaultAdapter string         `json:"default_adapter"`
-		Expires        string         `json:"expires"`
+		Expires        *string        `json:"expires"`
 	}{Scopes: []tenant.Scope{tenant.Infer}}
 	st, err := s.store()
 	if err == nil {
@@ -236,10 +236,10 @@ func (s *Server) createKey(c *gin.Context) (any, error) {
 		return nil, err
 	}
 	var expires time.Time
-	if in.Expires != "" {
-		if expires, err = time.Parse(time.RFC3339, in.Expires); err != nil {
+	if in.Expires != nil {
+		if expires, err = time.Parse(time.RFC3339, *in.Expires); err != nil {
 			return nil, openai.Invalid("expires", "invalid_value",
-				"expires must be a time such as 2030-01-31T12:00:00Z (RFC 3339), not %s.", names.Quote(in.Expires))
+				"expires must be a time such as 2030-01-31T12:00:00Z (RFC 3339), not %s.", names.Quote(*in.Expires))
 		}
 	}
 	secret, k, err := st.AddKey(c.Request.Context(), c.Param("tenant"),

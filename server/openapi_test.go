@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -40,14 +41,40 @@ func TestMain(m *testing.M) {
 type checker struct {
 	paths   map[string]map[string]operation
 	shared  map[string]response // components/responses
+	rules   []rule
 	mu      sync.Mutex
 	schemas *jsonschema.Compiler
 	found   map[string]string // by what is wrong, an answer that shows it
 }
 
 type operation struct {
+	RequestBody struct {
+		Required bool
+		Content  map[string]json.RawMessage
+	}
 	Responses map[string]response
 }
+
+// rule is what the document cannot say of a request, and the error of a request that breaks it. scripts/schemathesis
+// uses the same list.
+type rule struct {
+	Code    *string
+	Param   string // regular expressions; empty: any
+	Message string
+	Why     string
+}
+
+// covers reports whether an error is the rule's.
+func (r *rule) covers(body []byte) bool {
+	var e struct {
+		Error struct{ Message, Param, Code string }
+	}
+	return json.Unmarshal(body, &e) == nil && ptrOr(r.Code, "") == e.Error.Code &&
+		regexp.MustCompile(r.Param).MatchString(e.Error.Param) &&
+		regexp.MustCompile(r.Message).MatchString(e.Error.Message)
+}
+
+const rulesFile = "../scripts/schemathesis/rules.json"
 
 type response struct {
 	Ref     string `json:"$ref"`
@@ -69,17 +96,35 @@ func newChecker() *checker {
 		panic(err)
 	}
 	c.paths, c.shared = doc.Paths, doc.Components.Responses
-	whole, err := jsonschema.UnmarshalJSON(bytes.NewReader(openAPIText))
+	rules, err := os.ReadFile(rulesFile)
+	if err == nil {
+		err = json.Unmarshal(rules, &c.rules)
+	}
 	if err != nil {
 		panic(err)
 	}
-	closeObjects(whole)
 	c.schemas.DefaultDraft(jsonschema.Draft2020)
-	if err := c.schemas.AddResource("openapi.json", whole); err != nil {
-		panic(err)
+	c.schemas.AssertFormat()
+	for _, of := range []string{ofRequests, ofAnswers} {
+		whole, err := jsonschema.UnmarshalJSON(bytes.NewReader(openAPIText))
+		if err != nil {
+			panic(err)
+		}
+		if of == ofAnswers {
+			closeObjects(whole)
+		}
+		if err := c.schemas.AddResource(of, whole); err != nil {
+			panic(err)
+		}
 	}
 	return c
 }
+
+// The document is compiled twice: as it is, and closed.
+const (
+	ofRequests = "requests.json"
+	ofAnswers  = "answers.json"
+)
 
 // closeObjects makes members that a schema does not name an error: the document names all that the server sends.
 func closeObjects(v any) {
@@ -197,6 +242,36 @@ func (c *checker) response(template, verb string, status int) (response, bool) {
 	return r, ok
 }
 
+// request compares what the document says of a request's JSON with what the server did: it accepts only what is
+// described, and refuses what is described only by one of the rules.
+func (c *checker) request(req *http.Request, sent []byte, status int, answer []byte) {
+	template, verb := c.operation(req.Method, req.URL.EscapedPath())
+	described := c.paths[template][verb].RequestBody
+	if _, ok := described.Content["application/json"]; !ok || len(sent) == 0 && !described.Required {
+		return
+	}
+	pointer := fmt.Sprintf("/paths/%s/%s/requestBody/content/application~1json/schema", escape(template), verb)
+	v, err := jsonschema.UnmarshalJSON(bytes.NewReader(bytes.TrimPrefix(sent, []byte("\ufeff"))))
+	if err == nil {
+		err = c.compile(ofRequests, pointer).Validate(v)
+	}
+	what := fmt.Sprintf("%s %s %.400s: ", req.Method, template, sent)
+	switch {
+	case status < 300 && err != nil:
+		c.fault(what+"accepted, but the document does not describe it: "+err.Error(), answer)
+	case err == nil && status == http.StatusBadRequest && req.URL.RawQuery == "" &&
+		!slices.ContainsFunc(c.rules, func(r rule) bool { return r.covers(answer) }):
+		c.fault(what+"refused, but the document describes it, and no rule of "+rulesFile+" says why", answer)
+	}
+}
+
+// compile returns the schema at a pointer of the document.
+func (c *checker) compile(of, pointer string) *jsonschema.Schema {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.schemas.MustCompile(of + "#" + (&url.URL{Fragment: pointer}).EscapedFragment())
+}
+
 func escape(s string) string { return strings.ReplaceAll(strings.ReplaceAll(s, "~", "~0"), "/", "~1") }
 
 func (c *checker) fault(what string, body []byte) {
@@ -212,13 +287,7 @@ func (c *checker) fits(what, pointer string, body []byte) {
 		c.fault(what+": the body is no JSON", body)
 		return
 	}
-	c.mu.Lock()
-	schema, err := c.schemas.Compile("openapi.json#" + (&url.URL{Fragment: pointer}).EscapedFragment())
-	c.mu.Unlock()
-	if err == nil {
-		err = schema.Validate(v)
-	}
-	if err != nil {
+	if err := c.compile(ofAnswers, pointer).Validate(v); err != nil {
 		_, text, _ := strings.Cut(err.Error(), "\n")
 		c.fault(what+": "+text, body)
 	}
@@ -231,9 +300,14 @@ func checked(s *Server) http.Handler {
 		if !ok {
 			panic("checked serves recorders")
 		}
+		var sent bytes.Buffer
+		if r.Body != nil {
+			r.Body = io.NopCloser(io.TeeReader(r.Body, &sent))
+		}
 		s.Handler().ServeHTTP(w, r)
 		if r.Context().Err() == nil { // who has gone gets no answer
 			document.answer(r, rec.Code, rec.Header(), rec.Body.Bytes())
+			document.request(r, sent.Bytes(), rec.Code, rec.Body.Bytes())
 		}
 	})
 }
@@ -262,7 +336,14 @@ func (b *checkedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	b.text = append(b.text, p[:n]...)
 	if err == io.EOF {
-		document.answer(b.resp.Request, b.resp.StatusCode, b.resp.Header, b.text)
+		r := b.resp.Request
+		document.answer(r, b.resp.StatusCode, b.resp.Header, b.text)
+		if r.GetBody != nil {
+			if body, err := r.GetBody(); err == nil {
+				sent, _ := io.ReadAll(body)
+				document.request(r, sent, b.resp.StatusCode, b.text)
+			}
+		}
 	}
 	return n, err
 }

@@ -130,6 +130,9 @@ func (a *fakeAdapters) AddArchive(_ context.Context, tenant, name string, archiv
 	if err != nil {
 		return adapters.Version{}, err
 	}
+	if strings.Contains(opt.Tag, " ") {
+		return adapters.Version{}, adapters.ErrInvalid
+	}
 	a.added = data
 	a.note("archive %s/%s tag %q bytes %d", tenant, name, opt.Tag, opt.MaxBytes)
 	return a.add(tenant, name, opt)

@@ -20,7 +20,7 @@ type LoRA struct {
 
 // adapters reads the other members that choose adapters: adapter_id, and llama.cpp's lora with names as ids.
 func (b *body) adapters(p *Params) {
-	p.AdapterID = b.text("adapter_id", MaxNameBytes)
+	p.AdapterID = b.text("adapter_id", MaxNameLength)
 	raw, ok := b.get("lora")
 	if !ok {
 		return
@@ -54,8 +54,8 @@ func loraOf(at string, raw json.RawMessage) (LoRA, *Error) {
 			Invalid(at+".id", "invalid_type",
 				"%s.id must be the name of an adapter, not a number: every tenant has its own adapters.", at)
 	}
-	if l.ID, err = textOf(at+".id", id); err == nil && (l.ID == "" || len(l.ID) > MaxNameBytes) {
-		err = badValue(at+".id", "must have 1 to %d bytes.", MaxNameBytes)
+	if l.ID, err = textOf(at+".id", id); err == nil && (l.ID == "" || longer(l.ID, MaxNameLength)) {
+		err = badValue(at+".id", "must have 1 to %d characters.", MaxNameLength)
 	}
 	if err != nil {
 		return LoRA{}, err

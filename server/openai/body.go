@@ -80,15 +80,15 @@ func (b *body) fail(err *Error) {
 	}
 }
 
-// text reads a string of at most limit bytes.
+// text reads a string of at most limit characters.
 func (b *body) text(name string, limit int) string {
 	raw, ok := b.get(name)
 	if !ok {
 		return ""
 	}
 	s, err := textOf(name, raw)
-	if err == nil && len(s) > limit {
-		err = badValue(name, "is longer than %d bytes.", limit)
+	if err == nil && longer(s, limit) {
+		err = badValue(name, "is longer than %d characters.", limit)
 	}
 	b.fail(err)
 	return s
@@ -128,6 +128,9 @@ func (b *body) params(p *Params, of api) {
 		}
 	}
 }
+
+// longer reports whether a text has more than limit characters, which are code points as in the OpenAPI document.
+func longer(s string, limit int) bool { return len(s) > limit && utf8.RuneCountInString(s) > limit }
 
 func textOf(name string, raw json.RawMessage) (string, *Error) {
 	var s string

@@ -217,8 +217,8 @@ func checkMembers(name string, m map[string]json.RawMessage) *Error {
 		if raw, ok := m[key]; ok && !isNull(raw) {
 			if s, err := textOf(name+"."+key, raw); err != nil {
 				return err
-			} else if len(s) > MaxNameBytes {
-				return badValue(name+"."+key, "is longer than %d bytes.", MaxNameBytes)
+			} else if longer(s, MaxNameLength) {
+				return badValue(name+"."+key, "is longer than %d characters.", MaxNameLength)
 			}
 		}
 	}

@@ -4,14 +4,17 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"maps"
+	"math"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 )
 
-// Decode reads a JSON object into the struct at v; members that the struct lacks are an error, and null leaves a member
-// unchanged. at is the path of the object in the body, "" for the body itself. The *Error names the member, the
-// expected type and the actual one, as in the other bodies.
+// Decode reads a JSON object into the struct at v, by the rules of the other bodies: null is as if the member were
+// absent, and 1.0 is an integer. Members that the struct lacks are an error. at is the path of the object in the body,
+// "" for the body itself. The *Error names the member, the expected type and the actual one.
 func Decode(data []byte, at string, v any) error {
 	b, err := parseBody(data, Limits{})
 	if err != nil {
@@ -20,7 +23,11 @@ func Decode(data []byte, at string, v any) error {
 		}
 		return err
 	}
-	dec := json.NewDecoder(bytes.NewReader(b.data))
+	text, err := normal(b.data, at, v)
+	if err != nil {
+		return err
+	}
+	dec := json.NewDecoder(bytes.NewReader(text))
 	dec.DisallowUnknownFields()
 	wrong := dec.Decode(v)
 	if wrong == nil {
@@ -30,13 +37,65 @@ func Decode(data []byte, at string, v any) error {
 	if errors.As(wrong, &kind) {
 		return typeError(b, at, kind)
 	}
-	if name, ok := strings.CutPrefix(wrong.Error(), "json: unknown field "); ok {
-		if plain, err := strconv.Unquote(name); err == nil {
-			name = plain
-		}
-		return Invalid(at, "unknown_member", "%q is not a member of %s.", shorten(name), orBody(at))
-	}
 	return Invalid(at, "invalid_json", "%s is refused: %s.", orBody(at), wrong)
+}
+
+// normal returns a valid JSON object without members that are null, and with 1 for 1.0. encoding/json would leave the
+// element of an array that is null as it was, and take a member whose name has other capitals: both are refused.
+func normal(data []byte, at string, v any) ([]byte, *Error) {
+	var in, shape any
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.UseNumber()
+	err := dec.Decode(&in)
+	known, shapeErr := json.Marshal(v)
+	if err = errors.Join(err, shapeErr, json.Unmarshal(known, &shape)); err != nil {
+		return nil, Invalid(at, "invalid_json", "%s is refused: %s.", orBody(at), err)
+	}
+	in, wrong := normalValue(in, at, shape)
+	if wrong != nil {
+		return nil, wrong
+	}
+	text, err := json.Marshal(in)
+	if err != nil {
+		return nil, Invalid(at, "invalid_json", "%s is refused: %s.", orBody(at), err)
+	}
+	return text, nil
+}
+
+// normalValue is normal for one value; shape is an object with the members that the value may have, or none.
+func normalValue(in any, at string, shape any) (any, *Error) {
+	switch in := in.(type) {
+	case map[string]any:
+		known, _ := shape.(map[string]any)
+		for _, name := range slices.Sorted(maps.Keys(in)) {
+			if _, ok := known[name]; known != nil && !ok {
+				return nil, Invalid(at, "unknown_member", "%q is not a member of %s.", shorten(name), orBody(at))
+			}
+			value, err := normalValue(in[name], strings.TrimPrefix(at+"."+name, "."), known[name])
+			if err != nil {
+				return nil, err
+			}
+			if in[name] = value; value == nil {
+				delete(in, name)
+			}
+		}
+	case []any:
+		for i := range in {
+			value, err := normalValue(in[i], at, nil)
+			if err == nil && value == nil {
+				err = Invalid(at, "invalid_type", "No element of %s may be null.", at)
+			}
+			if err != nil {
+				return nil, err
+			}
+			in[i] = value
+		}
+	case json.Number:
+		if f, err := in.Float64(); err == nil && f == math.Trunc(f) && math.Abs(f) < 1<<53 {
+			return json.Number(strconv.FormatInt(int64(f), 10)), nil
+		}
+	}
+	return in, nil
 }
 
 func orBody(at string) string {

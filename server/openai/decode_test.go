@@ -2,6 +2,7 @@ package openai
 
 import (
 	"errors"
+	"math"
 	"strings"
 	"testing"
 )
@@ -35,6 +36,9 @@ func TestDecode(t *testing.T) {
 		{"settings", `7`, "settings", "settings must be a JSON object, not a number."},
 		{"", `{"nome":1}`, "", `"nome" is not a member of the body.`},
 		{"", `{"` + strings.Repeat("k", 9000) + `":1}`, "", `..." is not a member of the body.`},
+		{"", `{"Name":"a"}`, "", `"Name" is not a member of the body.`},
+		{"", `{"inner":{"Weight":1}}`, "inner", `"Weight" is not a member of inner.`},
+		{"", `{"list":["a",null]}`, "list", "No element of list may be null."},
 		{"", `[]`, "", "The body must be a JSON object, not an array."},
 		{"", `{} {}`, "", "The body is not valid JSON"},
 		{"", ``, "", "The body is empty"},
@@ -50,9 +54,16 @@ func TestDecode(t *testing.T) {
 			t.Errorf("%.60s: %v, want %q on %q", c.body, err, c.message, c.param)
 		}
 	}
-	v := decoded{Count: 3}
-	if err := Decode([]byte("\ufeff"+` {"name":"a","count":null,"inner":{"weight":2}} `), "", &v); err != nil || v.Name != "a" || v.Count != 3 || v.Inner.Weight != 2 {
+	v := decoded{Count: 3, List: []string{"b"}}
+	if err := Decode([]byte("\ufeff"+` {"name":"a","count":null,"list":null,"inner":{"weight":2,"weight":2}} `), "",
+		&v); err != nil || v.Name != "a" || v.Count != 3 || v.List == nil || v.Inner.Weight != 2 {
 		t.Errorf("%+v %v", v, err)
+	}
+	for text, want := range map[string]int64{"1.0": 1, "2e3": 2000, "-0.0": 0, "9007199254740993": 9007199254740993,
+		"-9223372036854775808": math.MinInt64} {
+		if err := Decode([]byte(`{"count":`+text+`}`), "", &v); err != nil || v.Count != want {
+			t.Errorf("%s: %d %v", text, v.Count, err)
+		}
 	}
 }
 

@@ -38,11 +38,11 @@ func checked(t *testing.T, p *Params, err error) {
 		*p.MaxTokens < 0 {
 		t.Fatalf("out of range: %+v", p)
 	}
-	if len(p.LoRA) > MaxCombined || len(p.AdapterID) > MaxNameBytes || len(p.LoRA) > 0 && p.AdapterID != "" {
+	if len(p.LoRA) > MaxCombined || longer(p.AdapterID, MaxNameLength) || len(p.LoRA) > 0 && p.AdapterID != "" {
 		t.Fatalf("adapters: %+v", p)
 	}
 	for _, l := range p.LoRA {
-		if l.ID == "" || len(l.ID) > MaxNameBytes || !(l.Scale >= -MaxCombinationScale &&
+		if l.ID == "" || longer(l.ID, MaxNameLength) || !(l.Scale >= -MaxCombinationScale &&
 			l.Scale <= MaxCombinationScale) {
 			t.Fatalf("adapter %+v", l)
 		}

@@ -17,14 +17,14 @@ const (
 	MaxTemplateVars  = 64
 	MaxPrompts       = 1024 // prompts of one completion request; the server's MaxChoices bounds prompts · n
 	MaxStops         = 16
-	MaxStopBytes     = 1024
+	MaxStopLength    = 1024 // characters of a stop string
 	MaxStopTokenIDs  = 128
 	MaxLogitBias     = 1024
 	MaxBadWords      = 1024
 	MaxTopLogprobs   = 20
 	MaxChoicesOfOne  = 64      // n
 	MaxTokensAllowed = 1 << 24 // max_tokens; more than the context allows is reduced to that
-	MaxNameBytes     = 256     // model, user and other names
+	MaxNameLength    = 256     // characters of model, user and other names
 
 	MaxLogprobTokenIDs = 128 // as in vLLM
 	DefaultRepeatLast  = 64  // repeat_last_n, as in llama.cpp

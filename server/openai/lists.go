@@ -26,7 +26,7 @@ func (b *body) stops() []string {
 	return b.strings("stop", raw, MaxStops)
 }
 
-// strings reads an array of at most limit strings, none empty or longer than MaxStopBytes.
+// strings reads an array of at most limit strings, none empty or longer than MaxStopLength.
 func (b *body) strings(member string, raw json.RawMessage, limit int) []string {
 	items, err := elements(member, raw, limit)
 	if err != nil {
@@ -43,8 +43,8 @@ func (b *body) strings(member string, raw json.RawMessage, limit int) []string {
 			return nil
 		case s == "":
 			b.fail(badValue(name, "is empty."))
-		case len(s) > MaxStopBytes:
-			b.fail(badValue(name, "is longer than %d bytes.", MaxStopBytes))
+		case longer(s, MaxStopLength):
+			b.fail(badValue(name, "is longer than %d characters.", MaxStopLength))
 		}
 		out = append(out, s)
 	}

@@ -15,7 +15,7 @@ func ParseTokenize(data []byte, limits Limits) (*TokenizeRequest, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &TokenizeRequest{Model: b.text("model", MaxNameBytes), ReturnTokenStrs: b.flag("return_token_strs", false)}
+	r := &TokenizeRequest{Model: b.text("model", MaxNameLength), ReturnTokenStrs: b.flag("return_token_strs", false)}
 	_, isChat := b.get("messages")
 	prompt, isPrompt := b.get("prompt")
 	chat := &ChatRequest{Params: limits.Sampling.defaults()}
@@ -53,7 +53,7 @@ func ParseDetokenize(data []byte, limits Limits) (*DetokenizeRequest, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &DetokenizeRequest{Model: b.text("model", MaxNameBytes)}
+	r := &DetokenizeRequest{Model: b.text("model", MaxNameLength)}
 	if raw, ok := b.get("tokens"); ok {
 		r.Tokens = b.tokenIDs("tokens", raw, 1<<20)
 	} else {

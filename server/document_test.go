@@ -1,0 +1,290 @@
+package server
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"math"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"weft/server/tenant"
+)
+
+// bodies makes JSON from the schemas of openapi.json: values at and beyond their bounds, and of other types.
+type bodies struct {
+	doc map[string]any
+	rng *rand.Rand
+}
+
+func newBodies(seed uint64) *bodies {
+	b := &bodies{rng: rand.New(rand.NewPCG(seed, 1))}
+	if err := json.Unmarshal(openAPIText, &b.doc); err != nil {
+		panic(err)
+	}
+	return b
+}
+
+// at follows a reference, if the schema is one.
+func (b *bodies) at(schema any) map[string]any {
+	m, _ := schema.(map[string]any)
+	ref, ok := m["$ref"].(string)
+	if !ok {
+		return m
+	}
+	v := any(b.doc)
+	for _, name := range strings.Split(ref, "/")[1:] {
+		v = v.(map[string]any)[name]
+	}
+	return b.at(v)
+}
+
+// body returns the schema of an operation's JSON body, or nil.
+func (b *bodies) body(path, method string) map[string]any {
+	op := b.doc["paths"].(map[string]any)[path].(map[string]any)[method].(map[string]any)
+	content, _ := b.at(op["requestBody"])["content"].(map[string]any)
+	media, _ := content["application/json"].(map[string]any)
+	return b.at(media["schema"])
+}
+
+// raw is JSON text that encoding/json would write otherwise.
+func raw(text string) json.RawMessage { return json.RawMessage(text) }
+
+// others are values of every type: most schemas refuse most of them.
+var others = []any{nil, true, false, 0, 1, -1, 2.5, raw("1.0"), raw("1e400"), raw("5e-324"), raw("-0"), "", "x", "none", []any{},
+	[]any{1}, []any{"x"}, []any{nil}, map[string]any{}, map[string]any{"type": "text"}, map[string]any{"1": 1}}
+
+// values are a schema's values at and beyond its bounds, each with what a nested schema allows.
+func (b *bodies) values(schema any) []any {
+	s := b.at(schema)
+	out := slices.Clone(others)
+	for _, key := range []string{"anyOf", "oneOf"} {
+		list, _ := s[key].([]any)
+		for _, inner := range list {
+			out = append(out, b.values(inner)...)
+		}
+	}
+	if v, ok := s["const"]; ok {
+		out = append(out, v)
+	}
+	list, _ := s["enum"].([]any)
+	out = append(out, list...)
+	for _, key := range []string{"minimum", "maximum", "exclusiveMinimum"} {
+		if v, ok := s[key].(float64); ok {
+			text := strconv.FormatFloat(v, 'f', -1, 64)
+			out = append(out, raw(text), raw(text+".5"), v+1, v-1, math.Nextafter(v, math.Inf(1)))
+		}
+	}
+	if v, ok := s["maxLength"].(float64); ok {
+		out = append(out, strings.Repeat("é", int(v)), strings.Repeat("é", int(v)+1), strings.Repeat("a", int(v)))
+	}
+	if s["format"] == "date-time" {
+		out = append(out, "2100-01-31T12:00:00Z", "2100-01-31T12:00:00.5+14:00", "2100-02-31T12:00:00Z", "soon")
+	}
+	if item, ok := s["items"]; ok {
+		for _, v := range b.some(b.values(item), 8) {
+			out = append(out, []any{v}, []any{v, v})
+		}
+		if most, ok := s["maxItems"].(float64); ok && most <= 1024 {
+			v := b.fit(item)
+			out = append(out, slices.Repeat([]any{v}, int(most)), slices.Repeat([]any{v}, int(most)+1))
+		}
+	}
+	if inner, ok := s["properties"].(map[string]any); ok {
+		for _, name := range slices.Sorted(maps.Keys(inner)) {
+			for _, v := range b.some(b.values(inner[name]), 8) {
+				m := b.fit(s).(map[string]any)
+				m[name] = v
+				out = append(out, m)
+			}
+		}
+	}
+	return out
+}
+
+func (b *bodies) some(list []any, n int) []any {
+	b.rng.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
+	return list[:min(n, len(list))]
+}
+
+// fit is the plainest value of a schema: an object has only what it needs.
+func (b *bodies) fit(schema any) any {
+	s := b.at(schema)
+	for _, key := range []string{"anyOf", "oneOf"} {
+		if list, ok := s[key].([]any); ok {
+			return b.fit(list[0])
+		}
+	}
+	if v, ok := s["const"]; ok {
+		return v
+	}
+	if list, ok := s["enum"].([]any); ok {
+		return list[0]
+	}
+	kind := s["type"]
+	if list, ok := kind.([]any); ok {
+		kind = list[0]
+	}
+	switch kind {
+	case "boolean":
+		return false
+	case "integer", "number":
+		least, _ := s["minimum"].(float64)
+		return max(least, 1)
+	case "string":
+		return "x"
+	case "array":
+		return []any{b.fit(s["items"])}
+	case "object":
+		m := map[string]any{}
+		need, _ := s["required"].([]any)
+		for _, name := range need {
+			m[name.(string)] = b.fit(s["properties"].(map[string]any)[name.(string)])
+		}
+		return m
+	}
+	return nil
+}
+
+// any returns a random object: what it needs, and some other members with values that may or may not fit.
+func (b *bodies) any(schema any) map[string]any {
+	s := b.at(schema)
+	if list, ok := s["oneOf"].([]any); ok {
+		return b.any(list[b.rng.IntN(len(list))])
+	}
+	m := b.fit(s).(map[string]any)
+	inner, _ := s["properties"].(map[string]any)
+	names := slices.Sorted(maps.Keys(inner))
+	for range b.rng.IntN(6) {
+		name := names[b.rng.IntN(len(names))]
+		m[name] = b.some(b.values(inner[name]), 1)[0]
+	}
+	return m
+}
+
+// withBodies are the operations that take JSON.
+func (b *bodies) withBodies() (out [][2]string) {
+	for path, methods := range b.doc["paths"].(map[string]any) {
+		for method := range methods.(map[string]any) {
+			if b.body(path, method) != nil {
+				out = append(out, [2]string{path, method})
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b [2]string) int { return strings.Compare(a[0]+a[1], b[0]+b[1]) })
+	return out
+}
+
+var pathOfTest = strings.NewReplacer("{tenant}", "acme", "{name}", "foreign", "{tag}", "v1")
+
+// Every member of every body is tried at its bounds, beyond them and with other types: the server accepts what the
+// document describes, and refuses the rest, but for the rules that a schema cannot state.
+func TestBodiesAreAsDescribed(t *testing.T) {
+	b := newBodies(1)
+	s, st := newTenants(t, withAdapters(library()))
+	if _, err := st.Create(t.Context(), "acme", tenant.DefaultSettings()); err != nil {
+		t.Fatal(err)
+	}
+	tried, accepted := 0, 0
+	for _, op := range b.withBodies() {
+		schemas := []any{b.body(op[0], op[1])}
+		if list, ok := b.at(schemas[0])["oneOf"].([]any); ok {
+			schemas = list
+		}
+		for _, schema := range schemas {
+			inner := b.at(schema)["properties"].(map[string]any)
+			for _, name := range slices.Sorted(maps.Keys(inner)) {
+				for _, v := range b.values(inner[name]) {
+					m := b.fit(schema).(map[string]any)
+					m[name] = v
+					text, err := json.Marshal(m)
+					if err != nil {
+						t.Fatal(err)
+					}
+					w := s.do(strings.ToUpper(op[1]), pathOfTest.Replace(op[0]), s.root, string(text))
+					if tried++; w.Code < 300 {
+						accepted++
+					}
+					if w.Code >= 500 && w.Code != http.StatusServiceUnavailable {
+						t.Errorf("%v %.300s: %d %s", op, text, w.Code, w.Body)
+					}
+				}
+			}
+		}
+	}
+	if tried < 5000 || accepted < tried/10 || accepted > tried*9/10 {
+		t.Errorf("%d of %d bodies were accepted", accepted, tried)
+	}
+}
+
+// No body makes a real engine fail: random members of each body, at and beyond their bounds, in random company.
+func TestNoBodyIsAServerError(t *testing.T) {
+	s, _ := realServer(t)
+	s.cfg.Context, s.limits.Context, s.limits.MaxChoices = 24, 24, 4
+	b := newBodies(2)
+	n := 2000
+	if testing.Short() {
+		n = 400
+	}
+	accepted := map[string]int{}
+	for i := range n {
+		for _, path := range []string{"/v1/completions", "/v1/chat/completions", "/tokenize", "/detokenize"} {
+			if path != "/v1/completions" && i%4 > 0 {
+				continue
+			}
+			text, err := json.Marshal(b.any(b.body(path, "post")))
+			if err != nil {
+				t.Fatal(err)
+			}
+			w := post(s, path, string(text))
+			if w.Code < 300 {
+				accepted[path]++
+			}
+			if w.Code >= 500 || bytes.Contains(w.Body.Bytes(), []byte(`"server_error"`)) {
+				t.Errorf("%s %.1000s: %d %s", path, text, w.Code, w.Body)
+			}
+		}
+	}
+	if accepted["/v1/completions"] < n/20 || accepted["/tokenize"] == 0 || accepted["/detokenize"] == 0 {
+		t.Errorf("accepted %v of %d", accepted, n)
+	}
+}
+
+// Every query parameter of the document is looked at: a value that it cannot have is refused.
+func TestQueryParameters(t *testing.T) {
+	b := newBodies(3)
+	s, _ := newTenants(t, withAdapters(library()))
+	acme := "Bearer " + s.scopedKey(t, "acme", nil, tenant.Admin)
+	wrong := map[string]string{"tenant": "default", "from": "today", "to": "2026-02-30", "format": "xml",
+		"version": "v7", "tag": "no%20tag"}
+	n := 0
+	for path, methods := range b.doc["paths"].(map[string]any) {
+		for method, op := range methods.(map[string]any) {
+			list, _ := op.(map[string]any)["parameters"].([]any)
+			for _, p := range list {
+				param := b.at(p)
+				if param["in"] != "query" {
+					continue
+				}
+				n++
+				name := param["name"].(string)
+				r := httptest.NewRequest(strings.ToUpper(method),
+					fmt.Sprintf("%s?%s=%s", pathOfTest.Replace(path), name, wrong[name]), strings.NewReader("x"))
+				r.Header.Set("Authorization", acme)
+				w := httptest.NewRecorder()
+				if checked(s.Server).ServeHTTP(w, r); w.Code != 400 && w.Code != 404 {
+					t.Errorf("%s %s: %s=%s: %d %s", method, path, name, wrong[name], w.Code, w.Body)
+				}
+			}
+		}
+	}
+	if n == 0 {
+		t.Error("the document has no query parameters")
+	}
+}
