@@ -99,16 +99,7 @@ func newRouter() *gin.Engine {
 func (s *Server) routes() {
 	r := newRouter()
 	r.Use(s.requestIDs, s.observe, s.recoverPanics, s.allowOrigins, s.check(s.authenticate))
-	r.NoRoute(s.check(func(c *gin.Context) error {
-		return fmt.Errorf("%w: %s", errNoRoute, shorten(c.Request.URL.Path))
-	}))
-	r.NoMethod(s.check(func(c *gin.Context) error {
-		if allow := c.Writer.Header().Get("Allow"); strings.Contains(allow, http.MethodGet) {
-			c.Header("Allow", allow+", "+http.MethodHead)
-		}
-		return fmt.Errorf("%w: %s", errNoMethod, methodLabel(c.Request))
-	}))
-
+	s.otherRoutes(r)
 	s.probeRoutes(r)
 	r.GET("/version", s.answer(http.StatusOK, s.version))
 	r.GET("/openapi.json", s.openAPI)
@@ -120,6 +111,19 @@ func (s *Server) routes() {
 	r.POST("/detokenize", s.admit, s.meter, s.answer(http.StatusOK, s.detokenize))
 	s.adminRoutes(r)
 	s.router = r
+}
+
+// otherRoutes answers what is no route.
+func (s *Server) otherRoutes(r *gin.Engine) {
+	r.NoRoute(s.check(func(c *gin.Context) error {
+		return fmt.Errorf("%w: %s", errNoRoute, shorten(c.Request.URL.Path))
+	}))
+	r.NoMethod(s.check(func(c *gin.Context) error {
+		if allow := c.Writer.Header().Get("Allow"); strings.Contains(allow, http.MethodGet) {
+			c.Header("Allow", allow+", "+http.MethodHead)
+		}
+		return fmt.Errorf("%w: %s", errNoMethod, methodLabel(c.Request))
+	}))
 }
 
 func shorten(s string) string {

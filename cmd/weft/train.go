@@ -113,7 +113,7 @@ func (f *trainFlags) run(cmd *cobra.Command) (err error) {
 			", "))
 	}
 	f.model.Load4Bit = weights.Load4Bit{On: f.LoadIn4Bit, Type: f.QuantType, Double: f.DoubleQuant}
-	ctx, stop := interrupt.UntilHangup(cmd.Context())
+	ctx, stop := interrupt.Until(cmd.Context())
 	defer stop()
 	signal.Ignore(syscall.SIGPIPE) // a log that no program reads any more ends no run
 	bar := train.NewProgress(cmd.ErrOrStderr(), f.LoggingSteps)

@@ -10,24 +10,15 @@ import (
 	"syscall"
 )
 
-// Until returns a context that the first SIGINT or SIGTERM ends; the next one ends the process at once, with exit
-// status 1. Commands call it once they can stop in order: before that, and in those that never call it, a signal ends
-// the process. The caller calls stop, which restores that.
+// Until returns a context that the first SIGINT, SIGTERM or SIGHUP ends; the next SIGINT or SIGTERM ends the process at
+// once, with exit status 1: a terminal that closes may send SIGHUP twice. SIGHUP stays ignored where it was when the
+// process started, as under nohup. Commands call Until once they can stop in order: before that, and in those that never
+// call it, a signal ends the process. The caller calls stop, which restores that.
 func Until(ctx context.Context) (_ context.Context, stop context.CancelFunc) {
-	return until(ctx, os.Interrupt, syscall.SIGTERM)
-}
-
-// UntilHangup is Until for work that outlives its terminal in order: SIGHUP ends the context too, unless it was
-// ignored when the process started, as under nohup. A terminal that closes may send it twice; only SIGINT and SIGTERM
-// end the process at once.
-func UntilHangup(ctx context.Context) (_ context.Context, stop context.CancelFunc) {
-	if signal.Ignored(syscall.SIGHUP) {
-		return Until(ctx)
+	which := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) {
+		which = append(which, syscall.SIGHUP)
 	}
-	return until(ctx, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-}
-
-func until(ctx context.Context, which ...os.Signal) (_ context.Context, stop context.CancelFunc) {
 	ctx, cancel := context.WithCancel(ctx)
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, which...)

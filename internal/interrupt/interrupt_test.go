@@ -19,11 +19,16 @@ import (
 const actAsCommand = "WEFT_TEST_STOPS"
 
 func stoppingCommand(how string) {
-	begin := Until
-	if how == "hangup" {
-		begin = UntilHangup
+	ctx, stop := Until(context.Background())
+	if how == "nohup" {
+		_ = syscall.Kill(os.Getpid(), syscall.SIGHUP)
+		select {
+		case <-ctx.Done():
+			os.Exit(3)
+		case <-time.After(300 * time.Millisecond):
+			os.Exit(0)
+		}
 	}
-	ctx, stop := begin(context.Background())
 	fmt.Println("running")
 	<-ctx.Done()
 	fmt.Println("stopping")
@@ -34,8 +39,8 @@ func stoppingCommand(how string) {
 	os.Exit(0)
 }
 
-// TestUntil: the first signal, SIGINT or SIGTERM, lets a command stop in order; the second one ends it with exit
-// status 1.
+// TestUntil: the first signal, SIGINT, SIGTERM or SIGHUP, lets a command stop in order; the second one ends it with exit
+// status 1. Under nohup SIGHUP does nothing.
 func TestUntil(t *testing.T) {
 	if how := os.Getenv(actAsCommand); how != "" {
 		stoppingCommand(how)
@@ -53,10 +58,15 @@ func TestUntil(t *testing.T) {
 		{"soon", []os.Signal{os.Interrupt}, 0},
 		{"never", []os.Signal{syscall.SIGTERM, syscall.SIGTERM}, 1},
 		{"never", []os.Signal{os.Interrupt, syscall.SIGTERM}, 1},
-		{"hangup", []os.Signal{syscall.SIGHUP}, 0},
-		{"hangup", []os.Signal{syscall.SIGTERM}, 0},
+		{"soon", []os.Signal{syscall.SIGHUP}, 0},
+		{"never", []os.Signal{syscall.SIGHUP, syscall.SIGTERM}, 1},
+		{"nohup", nil, 0},
 	} {
 		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestUntil$")
+		if c.how == "nohup" {
+			cmd = exec.CommandContext(t.Context(), "sh", "-c", `trap "" HUP; exec "$0" -test.run='^TestUntil$'`,
+				os.Args[0])
+		}
 		cmd.Env = append(os.Environ(), actAsCommand+"="+c.how)
 		var stderr strings.Builder
 		cmd.Stderr = &stderr

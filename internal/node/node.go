@@ -51,6 +51,8 @@ type Node struct {
 	Access *tenant.Access // nil where Config has no Stores
 	Stores *Stores        // nil where there is no data directory
 	Addr   net.Addr       // on which it listens
+	// Monitor is where it answers probes and metrics without a key; nil: nowhere.
+	Monitor net.Addr
 
 	cfg     *Config
 	root    string   // the model's own name
@@ -60,6 +62,7 @@ type Node struct {
 	cache   *adapters.Cache
 	names   sync.Map // digest → the name under which it was last requested
 	front   *server.Front
+	monitor *server.Front // of Config.Monitor, or nil
 	server  *server.Server
 	traces  *telemetry.Traces
 	metrics atomic.Pointer[telemetry.Metrics]
@@ -76,7 +79,7 @@ func Open(ctx context.Context, cfg Config) (n *Node, err error) {
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
 	}
-	if err := checkAddress(cfg.Listen, true, false); err != nil {
+	if err := checkListeners(&cfg); err != nil {
 		return nil, err
 	}
 	if err := server.CheckOrigins(cfg.Origins); err != nil {
@@ -108,12 +111,9 @@ func Open(ctx context.Context, cfg Config) (n *Node, err error) {
 		return n, errNoStores()
 	}
 	// Listen before loading: a port in use is an error at once, and early requests are answered.
-	l, err := net.Listen("tcp", cfg.Listen)
-	if err != nil {
-		return n, fmt.Errorf("listen: %w", err)
+	if err := n.listen(); err != nil {
+		return n, err
 	}
-	n.Addr, n.front = l.Addr(), server.NewFront(l, n.log, cfg.Origins...)
-	n.log.Info("weft", "version", cfg.Version, "listen", n.Addr.String())
 	if err := n.addNamed(ctx); err != nil {
 		return n, err
 	}
@@ -138,12 +138,20 @@ func Open(ctx context.Context, cfg Config) (n *Node, err error) {
 	return n, nil
 }
 
-// URL returns http://HOST:PORT.
-func (n *Node) URL() string { return "http://" + n.Addr.String() }
+// URL returns http://HOST:PORT, or https:// with TLS.
+func (n *Node) URL() string {
+	if n.cfg.TLSCert != "" {
+		return "https://" + n.Addr.String()
+	}
+	return "http://" + n.Addr.String()
+}
 
 // Serve answers requests until ctx ends, then drains: running requests finish, new ones get a 503. It returns nil after
 // the drain; an error says that serving or the engine failed.
 func (n *Node) Serve(ctx context.Context) error {
+	if n.monitor != nil {
+		n.monitor.Monitor(n.server, n.cfg.Profiles || Loopback(n.cfg.Monitor))
+	}
 	if err := n.front.Run(ctx, n.server); err != nil {
 		return err
 	}
@@ -157,8 +165,10 @@ func (n *Node) Serve(ctx context.Context) error {
 // Close ends every connection and frees everything, in order; Serve has returned. It stores the usage of tenants.
 func (n *Node) Close() error {
 	var errs []error
-	if n.front != nil {
-		errs = append(errs, n.front.Close())
+	for _, f := range []*server.Front{n.front, n.monitor} {
+		if f != nil {
+			errs = append(errs, f.Close())
+		}
 	}
 	n.stop()
 	n.background.Wait()
@@ -302,27 +312,4 @@ func (m *Model) warm(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// checkAddress refuses an address that other machines can reach where no key is needed.
-func checkAddress(listen string, haveKeys, insecure bool) error {
-	if _, _, err := net.SplitHostPort(listen); err != nil {
-		return refusef("listen %q: write HOST:PORT, e.g. 127.0.0.1:8000", listen)
-	}
-	if haveKeys || insecure || Loopback(listen) {
-		return nil
-	}
-	return refusef(
-		"listen %s would let every client that can reach this machine use the model: add a key with `weft keys "+
-			"add`, give --api-key-file FILE, or allow it with --insecure", listen)
-}
-
-// Loopback reports whether an address HOST:PORT can be reached only from this machine.
-func Loopback(listen string) bool {
-	host, _, err := net.SplitHostPort(listen)
-	if err != nil {
-		return false
-	}
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }

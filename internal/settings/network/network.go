@@ -16,6 +16,10 @@ const Topic = "Network and API"
 // Settings are what a server listens on and how it answers.
 type Settings struct {
 	Listen       string        // HOST:PORT
+	TLSCert      string        // PEM file of the certificate with its chain; "": no TLS
+	TLSKey       string        // PEM file of its key
+	Monitor      string        // HOST:PORT for probes and metrics without a key; "": none
+	Profiles     bool          // pprof on Monitor, also where that is not loopback
 	Insecure     bool          // allows another address than loopback without any key
 	KeyFile      string        // one API key per line; "": none
 	ServedNames  []string      // of the model in the API, that of answers first; none: its file's or folder's
@@ -29,6 +33,13 @@ func (s *Settings) AddFlags(fs *pflag.FlagSet) {
 	defer settings.Topic(fs, Topic)()
 	s.MaxBody = 4 << 20
 	fs.StringVar(&s.Listen, "listen", "127.0.0.1:8000", "`HOST:PORT` to listen on")
+	fs.StringVar(&s.TLSCert, "tls-cert", "",
+		"PEM `file` with the certificate and its chain: serve HTTPS; read again when it changes")
+	fs.StringVar(&s.TLSKey, "tls-key", "", "PEM `file` with the key of --tls-cert")
+	fs.StringVar(&s.Monitor, "metrics-listen", "",
+		"`HOST:PORT` on which probes, /metrics and /load are answered too, without TLS and without a key; on loopback "+
+			"/debug/pprof as well")
+	fs.BoolVar(&s.Profiles, "pprof", false, "answer /debug/pprof on --metrics-listen where that is not loopback too")
 	fs.BoolVar(&s.Insecure, "insecure", false, "allow an address other than loopback without any API key")
 	fs.StringVar(&s.KeyFile, "api-key-file", "",
 		"`file` with one API key per line; requests then need the header Authorization: Bearer KEY")
@@ -40,5 +51,5 @@ func (s *Settings) AddFlags(fs *pflag.FlagSet) {
 			"may be repeated")
 	fs.Var(&s.MaxBody, "max-body", "largest request body")
 	fs.DurationVar(&s.DrainTimeout, "drain-timeout", 30*time.Second,
-		"how long running requests may take to finish after SIGTERM")
+		"how long running requests may take to finish after SIGTERM or SIGHUP")
 }

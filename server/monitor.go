@@ -1,0 +1,38 @@
+package server
+
+import (
+	"net/http"
+	"net/http/pprof"
+
+	"github.com/gin-gonic/gin"
+)
+
+// Monitor serves the monitoring routes of s from now on: probes, figures of load and metrics, without keys, and, with
+// profiles, pprof's.
+func (f *Front) Monitor(s *Server, profiles bool) { f.router.Store(s.monitorRoutes(profiles)) }
+
+func (s *Server) monitorRoutes(profiles bool) *gin.Engine {
+	r := newRouter()
+	r.Use(s.requestIDs, s.observe, s.recoverPanics)
+	s.otherRoutes(r)
+	s.probeRoutes(r)
+	if profiles {
+		r.GET("/debug/pprof", gin.WrapF(pprof.Index))
+		r.GET("/debug/pprof/*profile", func(c *gin.Context) { profile(c.Writer, c.Request) })
+	}
+	return r
+}
+
+// profile serves pprof's routes but for cmdline: arguments may hold passwords.
+func profile(w http.ResponseWriter, r *http.Request) {
+	switch r.URL.Path {
+	case "/debug/pprof/profile":
+		pprof.Profile(w, r)
+	case "/debug/pprof/trace":
+		pprof.Trace(w, r)
+	case "/debug/pprof/symbol":
+		pprof.Symbol(w, r)
+	default:
+		pprof.Index(w, r)
+	}
+}
