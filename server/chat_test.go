@@ -303,6 +303,7 @@ func TestModelsOwnDefaults(t *testing.T) {
 	for body, want := range map[string]string{
 		`{` + hi + `}`: `"completion_tokens":4`, `{"max_tokens":6,` + hi + `}`: `"completion_tokens":6`,
 		`{"max_completion_tokens":5,` + hi + `}`: `"completion_tokens":5`,
+		`{"n_predict":-1,` + hi + `}`:            `"completion_tokens":9`,
 	} {
 		if w := post(s, "/v1/chat/completions", body); !strings.Contains(w.Body.String(), want) {
 			t.Errorf("%s: %s", body, w.Body)

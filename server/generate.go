@@ -93,7 +93,10 @@ func (g *generation) sequences(id string) ([]engine.Request, error) {
 	if err != nil {
 		return nil, err
 	}
-	bad := g.s.badWords(g.p.BadWords)
+	bad, err := g.s.badWords(g.p.BadWords)
+	if err != nil {
+		return nil, err
+	}
 	var reqs []engine.Request
 	for i, pr := range g.prompts {
 		most, err := g.maxTokens(i, len(pr.ids), quota)
@@ -391,20 +394,20 @@ func (r *request) truncate() {
 
 // badWords returns the tokens of each word: as at the start of a text, and as after a space where that is another token
 // and equally many, as vLLM does.
-func (s *Server) badWords(words []string) [][]int32 {
+func (s *Server) badWords(words []string) ([][]int32, error) {
 	var out [][]int32
-	for _, word := range words {
+	for i, word := range words {
 		word = strings.TrimLeftFunc(word, unicode.IsSpace)
 		plain := s.deps.Tokenizer.Encode(word, false)
 		if len(plain) == 0 {
-			continue // only spaces
+			return nil, openai.Invalid("bad_words", "invalid_value", "bad_words[%d] has no token.", i)
 		}
 		out = append(out, plain)
 		if spaced := s.deps.Tokenizer.Encode(" "+word, false); len(spaced) == len(plain) && spaced[0] != plain[0] {
 			out = append(out, spaced)
 		}
 	}
-	return out
+	return out, nil
 }
 
 // leastP is what a top_p or typical_p of 0 means: one token.

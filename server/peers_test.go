@@ -222,15 +222,19 @@ func TestPeersEngineRequest(t *testing.T) {
 		}
 		return e.reqs[0].Sampling
 	}
-	p := ask(`"typical_p":0,"repeat_penalty":1.5,"bad_words":["<eos>"," ab","  "],"allowed_token_ids":[3,1],"logprobs":0,
+	p := ask(`"typical_p":0,"repeat_penalty":1.5,"bad_words":["<eos>"," ab"],"allowed_token_ids":[3,1],"logprobs":0,
 		"logprob_token_ids":[5,6]`)
 	if !(p.TypicalP > 0 && p.TypicalP < 1e-6) || p.RepetitionPenalty != 1.5 || p.RepetitionLast != 64 ||
-		!slices.Equal(p.AllowedIDs, []int32{3, 1}) || !slices.Equal(p.LogprobIDs, []int32{5, 6}) || p.Logprobs != 0 ||
+		!slices.Equal(p.AllowedIDs, []int32{1, 3}) || !slices.Equal(p.LogprobIDs, []int32{5, 6}) || p.Logprobs != 0 ||
 		fmt.Sprint(p.BadWords) != "[[257] [97 98]]" {
 		t.Errorf("%+v", p)
 	}
 	if p := ask(`"n":1`); p.TypicalP != 1 || p.RepetitionPenalty != 1 || p.BadWords != nil || p.AllowedIDs != nil {
 		t.Errorf("defaults: %+v", p)
+	}
+	if w := post(s, "/v1/completions", `{"prompt":"x","bad_words":["a","  "]}`); w.Code != http.StatusBadRequest ||
+		!strings.Contains(w.Body.String(), "bad_words[1] has no token") {
+		t.Errorf("%d %s", w.Code, w.Body)
 	}
 	for members, want := range map[string]int{`"n_predict":7`: 7, `"n_predict":-1`: 64 - 11, `"n_predict":0`: 0,
 		`"n_predict":2147483647`: 64 - 11} {

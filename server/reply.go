@@ -422,8 +422,8 @@ func (ch *choice) record() telemetry.Sequence {
 	return r
 }
 
-// usageSoFar is the member usage of a choice's chunks: with continuous_usage_stats the choice's figures, null in another
-// stream that ends with the usage, else absent.
+// usageSoFar is the member usage of a choice's chunks: with continuous_usage_stats the choice's figures, null in
+// another stream that ends with the usage, else absent.
 func (ch *choice) usageSoFar() json.RawMessage {
 	switch {
 	case ch.p.ContinuousUsage:

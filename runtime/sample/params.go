@@ -5,7 +5,8 @@ package sample
 import "slices"
 
 // Params are the sampling parameters of one request, already validated by the server. Order of application: logit bias,
-// repetition, frequency and presence penalties, allowed tokens and bad words, temperature, top-k, typical, top-p, min-p.
+// repetition, frequency and presence penalties, allowed tokens and bad words, temperature, top-k, typical, top-p,
+// min-p.
 type Params struct {
 	Temperature       float64 // 0: greedy, the lowest id among the largest logits
 	TopK              int     // 0: off
@@ -17,7 +18,7 @@ type Params struct {
 	PresencePenalty   float64
 	FrequencyPenalty  float64
 	LogitBias         map[int32]float64
-	AllowedIDs        []int32   // nil: every token
+	AllowedIDs        []int32   // ascending, each once; nil: every token
 	BadWords          [][]int32 // no token that would complete one of these in the output, none empty
 	Seed              uint64    // of this choice; the draw at output position p depends on (Seed, p) only
 	Logprobs          int       // -1: none; k >= 0: the chosen token's and the k best

@@ -42,11 +42,6 @@ func New(p Params, prompt []int32) *Sampler {
 			s.see(id)
 		}
 	}
-	if p.AllowedIDs != nil {
-		s.p.AllowedIDs = append([]int32{}, p.AllowedIDs...)
-		slices.Sort(s.p.AllowedIDs)
-		s.p.AllowedIDs = slices.Compact(s.p.AllowedIDs)
-	}
 	if p.PresencePenalty != 0 || p.FrequencyPenalty != 0 {
 		s.count = map[int32]int32{}
 	}

@@ -290,6 +290,19 @@ func TestLogprobsOfNaN(t *testing.T) {
 	}
 }
 
+// TestTinyPenalty: a penalty of any size above 0 makes a seen token as likely as can be, never an infinity.
+func TestTinyPenalty(t *testing.T) {
+	for _, penalty := range []float64{5e-324, 1e-300, 1e-10} {
+		for _, temperature := range []float64{0, 1e-5, 1, 2} {
+			s := New(Params{Temperature: temperature, TopP: 0.9, TypicalP: 0.9, MinP: 0.1, RepetitionPenalty: penalty},
+				[]int32{1})
+			if id, err := s.Sample([]float32{9, 1, -1}, 0, nil); err != nil || id != 1 {
+				t.Errorf("penalty %g, temperature %g: token %d, %v", penalty, temperature, id, err)
+			}
+		}
+	}
+}
+
 // TestWindow: the repetition penalty counts the last tokens of prompt and output, as llama.cpp's repeat_last_n.
 func TestWindow(t *testing.T) {
 	logits := make([]float32, 10)
@@ -339,8 +352,8 @@ func TestBans(t *testing.T) {
 		output []int32
 		want   int32
 	}{
-		{"allowed, out of order and twice", Params{AllowedIDs: []int32{3, 2, 3}}, nil, 2},
-		{"allowed beyond the vocabulary", Params{AllowedIDs: []int32{99, 4}}, nil, 4},
+		{"allowed", Params{AllowedIDs: []int32{2, 3}}, nil, 2},
+		{"allowed beyond the vocabulary", Params{AllowedIDs: []int32{4, 99}}, nil, 4},
 		{"one bad token", Params{BadWords: [][]int32{{0}}}, nil, 1},
 		{"the beginning is not in the output", Params{BadWords: [][]int32{{1, 0}}}, nil, 0},
 		{"the beginning is not at its end", Params{BadWords: [][]int32{{1, 0}}}, []int32{1, 2}, 0},
@@ -380,6 +393,19 @@ func TestTypicalOfOneToken(t *testing.T) {
 		s := New(Params{Temperature: temperature, TopP: 1, RepetitionPenalty: 1, TypicalP: 0.5}, nil)
 		if id, err := s.Sample([]float32{1, 3, 2, -1e30}, 0, nil); err != nil || id != 1 {
 			t.Errorf("temperature %g: token %d, %v", temperature, id, err)
+		}
+	}
+}
+
+// Where the likeliest token is not typical, min-p is relative to the likeliest of those that are.
+func TestTypicalWithoutTheLikeliest(t *testing.T) {
+	logits := make([]float32, 101)
+	logits[0] = float32(math.Log(0.4 / (0.6 / 100)))
+	for _, minP := range []float64{0, 0.1, 1} {
+		s := New(Params{Temperature: 1, TopP: 0.999, RepetitionPenalty: 1, TypicalP: 0.5, MinP: minP}, nil)
+		ids, _, err := s.Distribution(logits)
+		if err != nil || len(ids) != 100 || slices.Contains(ids, 0) {
+			t.Errorf("min_p %v: %v, %v", minP, ids, err)
 		}
 	}
 }

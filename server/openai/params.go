@@ -1,5 +1,7 @@
 package openai
 
+import "slices"
+
 // Params are the parameters that chat and completion requests have in common, checked and with defaults set.
 type Params struct {
 	Model             string // empty: the default of the key or the tenant
@@ -15,7 +17,7 @@ type Params struct {
 	RepetitionPenalty float64
 	RepetitionLast    int // the tokens that repetition_penalty counts; 0: all
 	LogitBias         map[int32]float64
-	AllowedIDs        []int32 // allowed_token_ids; nil: all
+	AllowedIDs        []int32 // allowed_token_ids, ascending, each once; nil: all
 	BadWords          []string
 	Seed              *int64 // nil: the server chooses one at random
 	N                 int
@@ -61,6 +63,8 @@ func (b *body) common(p *Params, of api) {
 	p.Stop = b.stops()
 	p.StopTokenIDs = b.optionalIDs("stop_token_ids", MaxStopTokenIDs)
 	p.AllowedIDs = b.optionalIDs("allowed_token_ids", b.limits.Vocab)
+	slices.Sort(p.AllowedIDs)
+	p.AllowedIDs = slices.Compact(p.AllowedIDs)
 	p.LogprobIDs = b.optionalIDs("logprob_token_ids", MaxLogprobTokenIDs)
 	if raw, ok := b.get("bad_words"); ok {
 		p.BadWords = b.strings("bad_words", raw, MaxBadWords)

@@ -292,6 +292,62 @@ func TestChatDefaultsAndValues(t *testing.T) {
 	}
 }
 
+// TestNull: null for a member of any route is the same as leaving it out, and an error within an array.
+func TestNull(t *testing.T) {
+	members := []string{"model", "user", "adapter_id", "lora", "logit_bias", "stop", "stop_token_ids", "allowed_token_ids",
+		"logprob_token_ids", "bad_words", "truncation_side", "stream_options", "logprobs", "echo", "tools", "tool_choice",
+		"documents", "continue_final_message", "add_generation_prompt", "reasoning_effort", "chat_template_kwargs",
+		"return_token_strs", "unknown"}
+	for _, row := range numbers {
+		members = append(members, row.name)
+	}
+	for _, row := range booleans {
+		members = append(members, row.name)
+	}
+	for _, row := range refusals {
+		members = append(members, row.name)
+	}
+	members = append(members, IgnoredFields()...)
+	routes := []struct {
+		name, body string
+		parse      func(string) (any, error)
+	}{
+		{"chat", hello, func(s string) (any, error) { return ParseChat([]byte(s), testLimits) }},
+		{"completion", `"prompt":"x"`, func(s string) (any, error) { return ParseCompletion([]byte(s), testLimits) }},
+		{"tokenize", `"prompt":"x"`, func(s string) (any, error) { return ParseTokenize([]byte(s), testLimits) }},
+		{"tokenize chat", hello, func(s string) (any, error) { return ParseTokenize([]byte(s), testLimits) }},
+		{"detokenize", `"tokens":[1]`, func(s string) (any, error) { return ParseDetokenize([]byte(s), testLimits) }},
+	}
+	for _, r := range routes {
+		want, err := r.parse("{" + r.body + "}")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range members {
+			if got, err := r.parse("{" + r.body + `,"` + m + `":null}`); err != nil || !reflect.DeepEqual(got, want) {
+				t.Errorf("%s: %s null: %+v, %v", r.name, m, got, err)
+			}
+		}
+	}
+	for _, m := range []string{"messages", "prompt", "tokens"} {
+		for _, r := range routes {
+			if name, _, _ := strings.Cut(r.body, ":"); name == `"`+m+`"` {
+				_, err := r.parse(`{"` + m + `":null}`)
+				var e *Error
+				if !errors.As(err, &e) || e.Code != "missing" {
+					t.Errorf("%s: %s null: %v", r.name, m, err)
+				}
+			}
+		}
+	}
+	for _, m := range []string{"stop", "stop_token_ids", "allowed_token_ids", "logprob_token_ids", "bad_words", "lora",
+		"prompt"} {
+		if _, err := parse(completionAPI, `{"prompt":"x","logprobs":1,"`+m+`":[null]}`); err == nil {
+			t.Errorf("%s: [null] is taken", m)
+		}
+	}
+}
+
 // TestPeersFields: members of llama.cpp and vLLM, what they mean here, and which of two counts.
 func TestPeersFields(t *testing.T) {
 	plain, most := new(Sampling).defaults(), 5
@@ -312,7 +368,7 @@ func TestPeersFields(t *testing.T) {
 		{`"repeat_penalty":1,"repetition_penalty":1.25`, func(p *Params) { p.RepetitionPenalty = 1.25 }},
 		{`"repetition_penalty":1.25,"repeat_last_n":3`, func(p *Params) { p.RepetitionPenalty = 1.25 }},
 		{`"typical_p":0.25`, func(p *Params) { p.TypicalP = 0.25 }},
-		{`"allowed_token_ids":[7,1.0]`, func(p *Params) { p.AllowedIDs = []int32{7, 1} }},
+		{`"allowed_token_ids":[7,1.0,7]`, func(p *Params) { p.AllowedIDs = []int32{1, 7} }},
 		{`"allowed_token_ids":[],"bad_words":[],"logprob_token_ids":[]`, func(*Params) {}},
 		{`"bad_words":["a"," b"]`, func(p *Params) { p.BadWords = []string{"a", " b"} }},
 		{`"truncate_prompt_tokens":-1,"truncation_side":"left"`,
@@ -384,7 +440,7 @@ func TestIgnored(t *testing.T) {
 		}
 	}
 	all := IgnoredFields()
-	for _, name := range slices.Concat(all, []string{"refused"}) {
+	for _, name := range all {
 		if slices.ContainsFunc(refusals, func(r refusal) bool { return r.name == name }) {
 			t.Errorf("%s is both refused and passed over", name)
 		}
