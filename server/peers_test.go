@@ -179,8 +179,8 @@ func TestContinuousUsage(t *testing.T) {
 	}
 }
 
-// TestIgnoredFields: members that other servers know are named in a header, counted and logged; all others, and harmless
-// values, are not.
+// TestIgnoredFields: members that other servers know are named in a header, counted and logged; all others, and
+// harmless values, are not.
 func TestIgnoredFields(t *testing.T) {
 	var log strings.Builder
 	s := newTest(t, &fakeEngine{reply: "a"}, logTo(&log))
@@ -200,7 +200,8 @@ func TestIgnoredFields(t *testing.T) {
 		t.Errorf("header %q", w.Header())
 	}
 	text := get(s, "/metrics").Body.String()
-	for field, n := range map[string]string{"mirostat": "2", "mirostat_tau": "1", "min_characters": "1", "dry_base": "0"} {
+	for field, n := range map[string]string{"mirostat": "2", "mirostat_tau": "1", "min_characters": "1",
+		"dry_base": "0"} {
 		if !strings.Contains(text, metric(field)+n+"\n") {
 			t.Errorf("no %s%s", metric(field), n)
 		}

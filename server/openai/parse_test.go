@@ -278,7 +278,8 @@ func TestChatDefaultsAndValues(t *testing.T) {
 		t.Fatal(err)
 	}
 	seed, most := int64(math.MinInt64), 9
-	want := Params{Model: "m", Temperature: 0.5, TopP: 0.25, TypicalP: 1, MinP: 0.1, repeatLast: 64, PresencePenalty: 1, FrequencyPenalty: -1,
+	want := Params{Model: "m", Temperature: 0.5, TopP: 0.25, TypicalP: 1, MinP: 0.1, repeatLast: 64,
+		PresencePenalty: 1, FrequencyPenalty: -1,
 		RepetitionPenalty: 1.5, Seed: &seed, N: 2, MaxTokens: &most, MinTokens: 1,
 		LogitBias: map[int32]float64{5: -100, 6: 2.5}, Stop: []string{"a", "b"}, StopTokenIDs: []int32{3},
 		IgnoreEOS: true, IncludeStop: true, Logprobs: 4, PromptLogprobs: -1,
@@ -294,10 +295,10 @@ func TestChatDefaultsAndValues(t *testing.T) {
 
 // TestNull: null for a member of any route is the same as leaving it out, and an error within an array.
 func TestNull(t *testing.T) {
-	members := []string{"model", "user", "adapter_id", "lora", "logit_bias", "stop", "stop_token_ids", "allowed_token_ids",
-		"logprob_token_ids", "bad_words", "truncation_side", "stream_options", "logprobs", "echo", "tools", "tool_choice",
-		"documents", "continue_final_message", "add_generation_prompt", "reasoning_effort", "chat_template_kwargs",
-		"return_token_strs", "unknown"}
+	members := []string{"model", "user", "adapter_id", "lora", "logit_bias", "stop", "stop_token_ids",
+		"allowed_token_ids", "logprob_token_ids", "bad_words", "truncation_side", "stream_options", "logprobs", "echo",
+		"tools", "tool_choice", "documents", "continue_final_message", "add_generation_prompt", "reasoning_effort",
+		"chat_template_kwargs", "return_token_strs", "unknown"}
 	for _, row := range numbers {
 		members = append(members, row.name)
 	}
