@@ -71,6 +71,7 @@ var errorTable = []struct {
 	{engine.ErrNoMemory, http.StatusBadRequest, openai.TypeInvalidRequest, "out_of_memory", 0},
 	{engine.ErrInvalid, http.StatusBadRequest, openai.TypeInvalidRequest, "invalid_value", 0},
 	{sample.ErrNoToken, http.StatusBadRequest, openai.TypeInvalidRequest, "invalid_value", 0},
+	{sample.ErrNonFinite, http.StatusInternalServerError, openai.TypeServer, "not_finite", 0},
 	{errNoTemplate, http.StatusBadRequest, openai.TypeInvalidRequest, "no_chat_template", 0},
 	{errBrokenBody, http.StatusBadRequest, openai.TypeInvalidRequest, "invalid_body", 0},
 	{errScope, http.StatusForbidden, openai.TypePermission, "insufficient_scope", 0},

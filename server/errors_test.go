@@ -24,6 +24,7 @@ import (
 	"weft/adapters"
 	"weft/runtime/engine"
 	"weft/runtime/lora"
+	"weft/runtime/sample"
 	"weft/server/openai"
 	"weft/server/tenant"
 )
@@ -44,6 +45,7 @@ func TestErrorTable(t *testing.T) {
 		{engine.ErrPromptTooLong, 400, openai.TypeInvalidRequest, 0},
 		{engine.ErrNoMemory, 400, openai.TypeInvalidRequest, 0},
 		{engine.ErrInvalid, 400, openai.TypeInvalidRequest, 0},
+		{fmt.Errorf("%w: with a hint", sample.ErrNonFinite), 500, openai.TypeServer, 0},
 		{errNoTemplate, 400, openai.TypeInvalidRequest, 0},
 		{errBrokenBody, 400, openai.TypeInvalidRequest, 0},
 		{tenant.ErrNoKey, 401, openai.TypeAuthentication, 0},
@@ -186,6 +188,16 @@ func TestEngineFails(t *testing.T) {
 	}
 	if !strings.Contains(get(s, "/metrics").Body.String(), `finished_reason="error",model_name="org/tiny"} 2`) {
 		t.Error("the failures are not counted")
+	}
+}
+
+// That the model's output is no number is said, with the engine's hint.
+func TestNonFinite(t *testing.T) {
+	s := newTest(t, &fakeEngine{reply: "abc", fail: fmt.Errorf("%w: use --kv-type bf16", sample.ErrNonFinite)})
+	w := post(s, "/v1/chat/completions", `{`+hi+`}`)
+	wantError(t, w, 500, "", "--kv-type bf16")
+	if !strings.Contains(w.Body.String(), `"code":"not_finite"`) {
+		t.Errorf("%s", w.Body)
 	}
 }
 

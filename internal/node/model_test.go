@@ -19,6 +19,7 @@ import (
 	"weft/internal/settings/network"
 	"weft/runtime/device"
 	"weft/runtime/engine"
+	"weft/runtime/sample"
 	"weft/runtime/weights"
 )
 
@@ -130,9 +131,9 @@ func TestOpenEndsWithItsContext(t *testing.T) {
 	}
 }
 
-// A tokenizer may have more tokens than the model has embeddings (CodeLlama's infilling tokens): only prompts with one
-// of these are refused.
-func TestMoreTokensThanEmbeddings(t *testing.T) {
+// untrained returns the folder of a model with one layer and a vocabulary of four tokens, after change of its tensors.
+func untrained(t *testing.T, change func(map[string]weights.Tensor)) string {
+	t.Helper()
 	const hidden, vocab = 32, 4
 	dir := t.TempDir()
 	for name, text := range map[string]string{
@@ -163,9 +164,19 @@ func TestMoreTokensThanEmbeddings(t *testing.T) {
 	}
 	add(layer+"input_layernorm.weight", hidden)
 	add(layer+"post_attention_layernorm.weight", hidden)
+	if change != nil {
+		change(tensors)
+	}
 	if err := weights.WriteSafetensors(filepath.Join(dir, "model.safetensors"), tensors, nil); err != nil {
 		t.Fatal(err)
 	}
+	return dir
+}
+
+// A tokenizer may have more tokens than the model has embeddings (CodeLlama's infilling tokens): only prompts with one
+// of these are refused.
+func TestMoreTokensThanEmbeddings(t *testing.T) {
+	dir := untrained(t, nil)
 	var log bytes.Buffer
 	c := DefaultModelConfig()
 	c.Ref, c.Device, c.Memory, c.Log = dir, "ref", 1<<28, slog.New(slog.NewTextHandler(&log, nil))
@@ -184,5 +195,32 @@ func TestMoreTokensThanEmbeddings(t *testing.T) {
 	_, err = m.Generate(t.Context(), io.Discard, "a<PRE>b", GenerateOptions{})
 	if !errors.Is(err, engine.ErrInvalid) || !strings.Contains(err.Error(), "token 1 is 4") {
 		t.Errorf("%v, want engine.ErrInvalid", err)
+	}
+}
+
+// Keys beyond the values of f16 make no numbers: the error names the setting, and another type of the KV cache serves
+// them.
+func TestKVRange(t *testing.T) {
+	c := DefaultModelConfig()
+	c.Device, c.Memory = "ref", 1<<28
+	c.Ref = untrained(t, func(tensors map[string]weights.Tensor) {
+		data := tensors["model.layers.0.self_attn.k_proj.weight"].Data
+		for i := 0; i < len(data); i += 4 {
+			v := math.Float32frombits(binary.LittleEndian.Uint32(data[i:]))
+			binary.LittleEndian.PutUint32(data[i:], math.Float32bits(v*1e6))
+		}
+	})
+	for _, kind := range []string{"f16", "bf16", "f32"} {
+		c.KVType = kind
+		m, err := OpenModel(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = m.Generate(t.Context(), io.Discard, "abx", GenerateOptions{MaxTokens: new(3)})
+		if hint := err != nil && strings.Contains(err.Error(), "--kv-type bf16 or f32"); hint != (kind == "f16") ||
+			hint != errors.Is(err, sample.ErrNonFinite) {
+			t.Errorf("%s: %v", kind, err)
+		}
+		m.Close()
 	}
 }

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"runtime"
@@ -11,6 +12,7 @@ import (
 
 	"weft/runtime/sample"
 	"weft/runtime/sched"
+	"weft/runtime/tensor"
 )
 
 // result is the result of a step for one chunk.
@@ -125,6 +127,10 @@ func (e *Engine) readRow(w *wanted, logits []float32) {
 	}
 	if w.sample && w.err == nil {
 		w.err = r.sample(logits)
+	}
+	if e.cfg.KVDType == tensor.F16 && errors.Is(w.err, sample.ErrNonFinite) {
+		w.err = fmt.Errorf("%w: keys or values may be beyond those of f16 (65504), the type of the KV cache: serve the "+
+			"model with --kv-type bf16 or f32", w.err)
 	}
 }
 
