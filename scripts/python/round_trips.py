@@ -22,13 +22,11 @@ import argparse
 import copy
 import json
 import pathlib
-import re
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-import traceback
 import warnings
 
 import numpy as np
@@ -48,6 +46,7 @@ import train_cases
 import tiny_models
 import tokenizer_cases
 import token_files_cases
+from checks import Checks
 
 warnings.simplefilter("ignore", FutureWarning)
 TOLERANCE = 2e-4
@@ -71,26 +70,6 @@ VARIANTS = {
     "bias": ["--bias", "lora_only"],
     "all biases": ["--bias", "all"],
 }
-
-
-class Checks:
-    """Counts the checks whose names match; one that raises has failed, and the others still run."""
-
-    def __init__(self, only):
-        self.passed, self.failed, self.only = 0, 0, re.compile(only)
-
-    def __call__(self, name, check, *args):
-        if not self.only.search(name):
-            return
-        start = time.time()
-        try:
-            note = check(*args) or ""
-            self.passed += 1
-            print(f"ok    {name}  {note}  ({time.time() - start:.1f} s)", flush=True)
-        except Exception:
-            self.failed += 1
-            print(f"FAIL  {name}", flush=True)
-            traceback.print_exc()
 
 
 def train(weft, out, model, data, *flags):
