@@ -15,7 +15,7 @@ var chatFlow = flow[*openai.ChatRequest]{
 		if err != nil {
 			return nil, err
 		}
-		ids, err := s.encode("messages", 0, text, &in.Params)
+		ids, err := s.encode("messages", 0, 1, text, &in.Params)
 		return []*prompt{{text: text, ids: ids}}, err
 	},
 	reply: func(r *request, _ *openai.ChatRequest) reply { return &chatReply{r} },

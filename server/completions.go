@@ -25,7 +25,7 @@ func renderCompletion(s *Server, _ *resolved, in *openai.CompletionRequest) ([]*
 		pr := &prompt{ids: given.IDs, text: given.Text}
 		if given.IDs == nil {
 			var err error
-			if pr.ids, err = s.encode("prompt", i, given.Text, &in.Params); err != nil {
+			if pr.ids, err = s.encode("prompt", i, len(in.Prompts), given.Text, &in.Params); err != nil {
 				return nil, err
 			}
 		} else if in.Echo {

@@ -139,8 +139,8 @@ func TestRefusedRequests(t *testing.T) {
 		{"tokenize model", "/tokenize", `{"model":"gpt-9","prompt":"x"}`, 404, "model", "gpt-9"},
 		{"detokenize model", "/detokenize", `{"model":"gpt-9","tokens":[]}`, 404, "model", "gpt-9"},
 		{"template", "/v1/chat/completions", `{"messages":[{"role":"user","content":"refuse please"}]}`, 400, "messages", "refused"},
-		{"long prompt", "/v1/completions", `{"prompt":"` + strings.Repeat("x", 63) + `"}`, 400, "prompt", "context is 64 tokens; prompt 0 has 64"},
-		{"long score", "/v1/completions", `{"max_tokens":0,"prompt":"` + strings.Repeat("x", 64) + `"}`, 400, "prompt", "has 65"},
+		{"long prompt", "/v1/completions", `{"prompt":"` + strings.Repeat("x", 63) + `"}`, 400, "prompt", "maximum context length is 64 tokens. However, you requested 65 tokens (64 in the prompt, 1 in the completion)"},
+		{"long score", "/v1/completions", `{"max_tokens":0,"prompt":"` + strings.Repeat("x", 64) + `"}`, 400, "prompt", "you requested 65 tokens (65 in the prompt, 0 in the completion)"},
 		{"no tokens", "/v1/completions", `{"add_special_tokens":false,"prompt":""}`, 400, "prompt", "no tokens"},
 		{"large", "/v1/completions", `{"prompt":"` + strings.Repeat("x", 1000) + `"}`, 413, "", "1000 bytes"},
 		{"route", "/v1/embeddings", `{}`, 404, "", "no such route"},
@@ -287,5 +287,51 @@ func TestErrorCodesAreDocumented(t *testing.T) {
 		if !strings.Contains(string(doc), "`"+code+"`") {
 			t.Errorf("docs/api.md does not name `%s`", code)
 		}
+	}
+}
+
+// TestTooLong: clients know a prompt that is too long by words of the message, by the code, and by both lengths.
+func TestTooLong(t *testing.T) {
+	s := newTest(t, &fakeEngine{reply: "a"}, func(_ *Config, d *Deps) { d.Template = plainTemplate{} })
+	ids := strings.TrimSuffix(strings.Repeat("7,", 64), ",")
+	for _, c := range []struct {
+		path, body, where string
+		tokens            int
+		atLeast           bool
+	}{
+		{"/v1/chat/completions", `{"messages":[{"role":"user","content":"` + strings.Repeat("x", 70) + `"}]}`,
+			"the messages", 100, false},
+		{"/v1/chat/completions", `{"messages":[{"role":"user","content":"` + strings.Repeat("x", 700) + `"}]}`,
+			"the messages", 65, true},
+		{"/v1/completions", `{"prompt":"` + strings.Repeat("x", 70) + `"}`, "the prompt", 71, false},
+		{"/v1/completions", `{"max_tokens":50,"prompt":["a","` + strings.Repeat("x", 64) + `"]}`, "prompt[1]", 65,
+			false},
+		{"/v1/completions", `{"prompt":["a","` + strings.Repeat("x", 700) + `"]}`, "prompt[1]", 65, true},
+		{"/v1/completions", `{"prompt":[` + ids + `]}`, "the prompt", 64, false},
+		{"/v1/completions", `{"prompt":[` + ids + `,7,7]}`, "the prompt", 65, true},
+		{"/v1/completions", `{"prompt":[[1],[` + ids + `,7,7]]}`, "prompt[1]", 65, true},
+		{"/v1/completions", `{"stream":true,"prompt":"` + strings.Repeat("x", 70) + `"}`, "the prompt", 71, false},
+	} {
+		w := post(s, c.path, c.body)
+		var e struct {
+			Error struct {
+				Message, Code string
+				N             int `json:"n_prompt_tokens"`
+				Context       int `json:"n_ctx"`
+			}
+		}
+		err := json.Unmarshal(w.Body.Bytes(), &e)
+		text := strings.ToLower(e.Error.Message)
+		if err != nil || w.Code != http.StatusBadRequest || e.Error.Code != "context_length_exceeded" ||
+			!strings.HasPrefix(text, "this model's maximum context length is 64 tokens. however, you requested ") ||
+			!strings.Contains(text, "prompt is too long") || !strings.Contains(text, " in "+c.where+",") ||
+			strings.Contains(text, "at least") != c.atLeast || strings.Contains(text, "prompt 0") ||
+			e.Error.Context != 64 || e.Error.N < c.tokens || !c.atLeast && e.Error.N != c.tokens ||
+			!strings.Contains(text, fmt.Sprintf("%d in ", e.Error.N)) {
+			t.Errorf("%s %.60s: %d %s", c.path, c.body, w.Code, w.Body)
+		}
+	}
+	if body := post(s, "/v1/completions", `{}`).Body.String(); strings.Contains(body, "n_ctx") {
+		t.Errorf("another error has lengths: %s", body)
 	}
 }

@@ -299,13 +299,23 @@ func usageOf(completion int, prompts ...*prompt) openai.Usage {
 	return u
 }
 
-// encode returns the ids of prompt i. A prompt that certainly exceeds the context, and that truncate would leave as it
-// is, is refused before it is encoded.
-func (s *Server) encode(param string, i int, text string, p *openai.Params) ([]int32, error) {
-	if n := s.deps.Tokenizer.MinTokens(text); n > s.cfg.Context && p.TruncatePrompt == nil {
-		return nil, openai.Invalid(param, "context_length_exceeded",
-			"The model's context is %d tokens; prompt %d has %d bytes, which are at least %d tokens. Shorten "+
-				"the prompt.", s.cfg.Context, i, len(text), n)
+// promptName returns what an error calls prompt i of n.
+func promptName(param string, i, n int) string {
+	if n == 1 {
+		return "the " + param
+	}
+	return fmt.Sprintf("%s[%d]", param, i)
+}
+
+// leastAnswer returns how many tokens must follow a prompt: none where the request only scores it.
+func leastAnswer(p *openai.Params) int { return min(ptrOr(p.MaxTokens, 1), 1) }
+
+// encode returns the ids of prompt i of n. A prompt that certainly exceeds the context, and that truncate would leave
+// as it is, is refused before it is encoded.
+func (s *Server) encode(param string, i, n int, text string, p *openai.Params) ([]int32, error) {
+	if least := s.deps.Tokenizer.MinTokens(text); least > s.cfg.Context && p.TruncatePrompt == nil {
+		return nil, openai.TooLong(param, openai.Length{Where: promptName(param, i, n), Tokens: least, AtLeast: true,
+			Context: s.cfg.Context, Completion: leastAnswer(p)})
 	}
 	return s.deps.Tokenizer.Encode(text, p.AddSpecialTokens), nil
 }
@@ -344,15 +354,13 @@ func outputQuota(g *tenant.Grant, p *openai.Params, sequences int) (int, error) 
 
 // maxTokens returns how many tokens may follow prompt i of n tokens; quota is the tenant's limit.
 func (r *request) maxTokens(i, n, quota int) (int, error) {
-	context := r.s.cfg.Context
-	scoring := r.p.MaxTokens != nil && *r.p.MaxTokens == 0
+	context, least := r.s.cfg.Context, leastAnswer(r.p)
+	where := promptName(r.param, i, len(r.prompts))
 	switch {
 	case n == 0:
-		return 0, openai.Invalid(r.param, "invalid_value", "Prompt %d has no tokens.", i)
-	case n > context || n == context && !scoring:
-		return 0, openai.Invalid(r.param, "context_length_exceeded",
-			"The model's context is %d tokens; prompt %d has %d, which leaves none for an answer. Shorten the prompt.",
-			context, i, n)
+		return 0, openai.Invalid(r.param, "invalid_value", "There are no tokens in %s.", where)
+	case n+least > context:
+		return 0, openai.TooLong(r.param, openai.Length{Where: where, Tokens: n, Context: context, Completion: least})
 	}
 	return min(r.wantedTokens(), context-n, quota), nil
 }

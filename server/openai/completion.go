@@ -126,8 +126,12 @@ func (b *body) promptIDs(name string, raw json.RawMessage) []int32 {
 	}
 	ids := b.tokenIDs(name, raw, most)
 	if b.err != nil && b.err.Code == "too_many" && b.err.Param == name {
-		b.err = Invalid(name, "context_length_exceeded", "%s has more than the %d tokens of the model's context.", name,
-			most)
+		where := name
+		if name == "prompt" {
+			where = "the prompt"
+		}
+		b.err = TooLong(name, Length{Where: where, Tokens: most + 1, AtLeast: true, Context: b.limits.context(),
+			Completion: 1})
 	}
 	if b.err == nil && len(ids) == 0 {
 		b.fail(badValue(name, "has no tokens."))

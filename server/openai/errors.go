@@ -23,19 +23,24 @@ type Error struct {
 	Type    string
 	Param   string
 	Code    string
+	// Of a prompt that is too long, else 0: its tokens, or a number that it has at least, and the model's context. On the
+	// wire they have llama.cpp's names.
+	PromptTokens, Context int
 }
 
 // Error returns the message with the type.
 func (e *Error) Error() string { return e.Type + ": " + e.Message }
 
-// MarshalJSON writes the four members, without the envelope.
+// MarshalJSON writes the members, without the envelope.
 func (e *Error) MarshalJSON() ([]byte, error) {
 	return Marshal(struct {
 		Message string  `json:"message"`
 		Type    string  `json:"type"`
 		Param   *string `json:"param"`
 		Code    *string `json:"code"`
-	}{e.Message, e.Type, orNull(e.Param), orNull(e.Code)})
+		Prompt  int     `json:"n_prompt_tokens,omitempty"`
+		Context int     `json:"n_ctx,omitempty"`
+	}{e.Message, e.Type, orNull(e.Param), orNull(e.Code), e.PromptTokens, e.Context})
 }
 
 // ErrorBody is the envelope.
@@ -46,6 +51,30 @@ type ErrorBody struct {
 // Invalid returns a TypeInvalidRequest for the field param ("": the body as a whole).
 func Invalid(param, code, format string, args ...any) *Error {
 	return &Error{Message: fmt.Sprintf(format, args...), Type: TypeInvalidRequest, Param: param, Code: code}
+}
+
+// Length is what is known of a prompt that is too long.
+type Length struct {
+	Where      string // the messages, the prompt, prompt[2]
+	Tokens     int
+	AtLeast    bool // it has more tokens than could be counted
+	Context    int  // of the model
+	Completion int  // tokens that must follow at least
+}
+
+// TooLong returns the error of a prompt that leaves no room for an answer, in the words by which clients know it:
+// LiteLLM looks for "this model's maximum context length is", LangChain for "prompt is too long", others read the
+// numbers of vLLM's sentence.
+func TooLong(param string, l Length) *Error {
+	least := ""
+	if l.AtLeast {
+		least = "at least "
+	}
+	e := Invalid(param, "context_length_exceeded", "This model's maximum context length is %d tokens. However, you "+
+		"requested %s%d tokens (%s%d in %s, %d in the completion): the prompt is too long. Shorten it.", l.Context, least,
+		l.Tokens+l.Completion, least, l.Tokens, l.Where, l.Completion)
+	e.PromptTokens, e.Context = l.Tokens, l.Context
+	return e
 }
 
 func badType(param, want string, raw []byte) *Error {
