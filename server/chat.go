@@ -8,7 +8,7 @@ import (
 
 // chatFlow is /v1/chat/completions.
 var chatFlow = flow[*openai.ChatRequest]{
-	operation: "chat", prefix: "chatcmpl-", param: "messages",
+	operation: "chat", prefix: "chatcmpl-", param: "messages", onePrompt: true,
 	parse: openai.ParseChat,
 	render: func(s *Server, m *resolved, in *openai.ChatRequest) ([]*prompt, error) {
 		text, err := s.renderChat(m, in)

@@ -111,13 +111,14 @@ type Config struct {
 	Origins     []string // of web pages that may use the API, scheme://host[:port]; "*": every page, with a key
 	AdapterDirs []string // folders below which /v1/load_lora_adapter may read; none: the route reads no folder
 	// sequences of one request, prompts · n; the engine's queue must hold them; default DefaultMaxChoices
-	MaxChoices   int
-	Sampling     openai.Sampling // the model's own defaults
-	MaxRequests  int             // concurrent requests, including those that wait; default 1024
-	BodyTimeout  time.Duration   // to read a body, or a piece of an upload; default 30 s
-	WriteTimeout time.Duration   // for one write to a client; default 30 s
-	PingInterval time.Duration   // between comment lines while a stream has no events; default 15 s
-	DrainTimeout time.Duration   // for running requests after the drain has begun; default 30 s
+	MaxChoices    int
+	Sampling      openai.Sampling      // the model's own defaults
+	TokenizerInfo openai.TokenizerInfo // the answer of /tokenizer_info
+	MaxRequests   int                  // concurrent requests, including those that wait; default 1024
+	BodyTimeout   time.Duration        // to read a body, or a piece of an upload; default 30 s
+	WriteTimeout  time.Duration        // for one write to a client; default 30 s
+	PingInterval  time.Duration        // between comment lines while a stream has no events; default 15 s
+	DrainTimeout  time.Duration        // for running requests after the drain has begun; default 30 s
 }
 
 // Deps are the parts that a server uses. Metrics, Traces, Log and Status may be nil; Template is nil where the model

@@ -22,6 +22,7 @@ type flow[T generating] struct {
 	operation string // the route's name in traces
 	prefix    string // of the answers' ids
 	param     string // the member that holds the prompts, which errors name
+	onePrompt bool   // a request has exactly one
 	// parse checks a body.
 	parse func(body []byte, limits openai.Limits) (T, error)
 	// render makes the prompts, at least one.
@@ -53,25 +54,33 @@ func (f flow[T]) handler(s *Server) gin.HandlerFunc {
 	}
 }
 
-// run takes a request through the steps. An error before the sequences exist is returned; a later one is sent to the
-// client first, and then the sequences are ended.
-func (f flow[T]) run(s *Server, c *gin.Context) error {
-	r := &request{s: s, id: f.prefix + randomID(), arrived: time.Now(), param: f.param,
+// prepare takes a request through the steps until its prompts are there.
+func (f flow[T]) prepare(s *Server, c *gin.Context) (r *request, in T, err error) {
+	r = &request{s: s, id: f.prefix + randomID(), arrived: time.Now(), param: f.param,
 		span: s.trace(c, f.operation+" "+s.cfg.Model)}
-	in, err := parsed(s, c, f.parse)
-	if err != nil {
-		return err
+	if in, err = parsed(s, c, f.parse); err != nil {
+		return nil, in, err
 	}
 	r.p = in.Shared()
 	s.reportIgnored(c, r.p.Ignored)
 	if r.resolved, err = s.resolve(c, r.p); err != nil {
-		return err
+		return nil, in, err
 	}
 	if r.prompts, err = f.render(s, r.resolved, in); err != nil {
-		return err
+		return nil, in, err
 	}
 	r.truncate()
 	r.describe(f.operation)
+	return r, in, nil
+}
+
+// run takes a request through the steps. An error before the sequences exist is returned; a later one is sent to the
+// client first, and then the sequences are ended.
+func (f flow[T]) run(s *Server, c *gin.Context) error {
+	r, in, err := f.prepare(s, c)
+	if err != nil {
+		return err
+	}
 	g, err := s.generate(c, r)
 	if err != nil {
 		return err

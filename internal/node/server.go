@@ -97,8 +97,12 @@ func (n *Node) openServer(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	info, err := m.tokenizerInfo()
+	if err != nil {
+		return err
+	}
 	n.server, err = server.New(server.Config{
-		Model: m.Name, Aliases: n.aliases, Root: n.root, Fingerprint: fingerprint,
+		Model: m.Name, Aliases: n.aliases, Root: n.root, Fingerprint: fingerprint, TokenizerInfo: info,
 		Version: n.cfg.Version, Vocab: m.Model.Config().Vocab, Context: m.Context,
 		MaxBody: int64(n.cfg.MaxBody), DrainTimeout: n.cfg.DrainTimeout, UploadDir: n.uploadDir(),
 		AdapterDirs: n.cfg.AdapterDirs, Origins: n.cfg.Origins, Sampling: m.Sampling, MaxChoices: min(n.cfg.Model.MaxQueued,

@@ -77,3 +77,63 @@ type TokenizeResponse struct {
 type DetokenizeResponse struct {
 	Prompt string `json:"prompt"`
 }
+
+// TokenizerInfo is the answer of /tokenizer_info: what the model's tokenizer_config.json says. Tokens are texts; nil is
+// null.
+type TokenizerInfo struct {
+	Class        string  `json:"tokenizer_class"`
+	MaxLength    int     `json:"model_max_length"` // the model's context
+	AddBOS       bool    `json:"add_bos_token"`
+	AddEOS       bool    `json:"add_eos_token"`
+	BOS          *string `json:"bos_token"`
+	EOS          *string `json:"eos_token"`
+	UNK          *string `json:"unk_token"`
+	PAD          *string `json:"pad_token"`
+	ChatTemplate *string `json:"chat_template"`
+}
+
+// Rendered is what one prompt of a request becomes, as /v1/chat/completions/render and /v1/completions/render answer.
+type Rendered struct {
+	RequestID      string         `json:"request_id"`
+	Model          string         `json:"model"`
+	TokenIDs       []int32        `json:"token_ids"`
+	SamplingParams SamplingParams `json:"sampling_params"`
+	Stream         bool           `json:"stream"`
+}
+
+// SamplingParams are the parameters of a request with every default filled in, under vLLM's names.
+type SamplingParams struct {
+	N                 int      `json:"n"`
+	Temperature       float64  `json:"temperature"`
+	TopP              float64  `json:"top_p"`
+	TopK              int      `json:"top_k"` // 0: off
+	MinP              float64  `json:"min_p"`
+	PresencePenalty   float64  `json:"presence_penalty"`
+	FrequencyPenalty  float64  `json:"frequency_penalty"`
+	RepetitionPenalty float64  `json:"repetition_penalty"`
+	MaxTokens         int      `json:"max_tokens"`
+	MinTokens         int      `json:"min_tokens"`
+	Seed              *int64   `json:"seed"`
+	Stop              []string `json:"stop"`
+	StopTokenIDs      []int32  `json:"stop_token_ids"`
+	IgnoreEOS         bool     `json:"ignore_eos"`
+	Logprobs          *int     `json:"logprobs"`
+	PromptLogprobs    *int     `json:"prompt_logprobs"`
+	SkipSpecial       bool     `json:"skip_special_tokens"`
+	IncludeStop       bool     `json:"include_stop_str_in_output"`
+}
+
+// SamplingParamsOf returns the parameters of p; at most maxTokens follow the prompt.
+func SamplingParamsOf(p *Params, maxTokens int) SamplingParams {
+	given := func(k int) *int {
+		if k < 0 {
+			return nil
+		}
+		return &k
+	}
+	return SamplingParams{N: p.N, Temperature: p.Temperature, TopP: p.TopP, TopK: p.TopK, MinP: p.MinP,
+		PresencePenalty: p.PresencePenalty, FrequencyPenalty: p.FrequencyPenalty, RepetitionPenalty: p.RepetitionPenalty,
+		MaxTokens: maxTokens, MinTokens: min(p.MinTokens, maxTokens), Seed: p.Seed, Stop: append([]string{}, p.Stop...),
+		StopTokenIDs: append([]int32{}, p.StopTokenIDs...), IgnoreEOS: p.IgnoreEOS, Logprobs: given(p.Logprobs),
+		PromptLogprobs: given(p.PromptLogprobs), SkipSpecial: p.SkipSpecial, IncludeStop: p.IncludeStop}
+}
