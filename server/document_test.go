@@ -256,6 +256,41 @@ func TestNoBodyIsAServerError(t *testing.T) {
 	}
 }
 
+// Every reference of the document leads to a component, and every component is used.
+func TestReferences(t *testing.T) {
+	b := newBodies(4)
+	used := map[string]bool{}
+	var walk func(v any)
+	walk = func(v any) {
+		switch v := v.(type) {
+		case map[string]any:
+			if ref, ok := v["$ref"].(string); ok {
+				used[ref] = true
+			}
+			for _, inner := range v {
+				walk(inner)
+			}
+		case []any:
+			for _, inner := range v {
+				walk(inner)
+			}
+		}
+	}
+	walk(b.doc)
+	for kind, list := range b.doc["components"].(map[string]any) {
+		for name := range list.(map[string]any) {
+			ref := "#/components/" + kind + "/" + name
+			if !used[ref] && kind != "securitySchemes" {
+				t.Errorf("%s is not used", ref)
+			}
+			delete(used, ref)
+		}
+	}
+	for ref := range used {
+		t.Errorf("%s leads nowhere", ref)
+	}
+}
+
 // Every query parameter of the document is looked at: a value that it cannot have is refused.
 func TestQueryParameters(t *testing.T) {
 	b := newBodies(3)
