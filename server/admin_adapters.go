@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"os"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -108,16 +107,18 @@ func (s *Server) untagAdapter(c *gin.Context) (any, error) {
 }
 
 const (
-	maxUploads    = 16 // concurrent uploads
-	tenantUploads = 2  // of these for one tenant, so that one tenant's slow uploads do not block the others
+	maxUploads    = 64 // adapters that are being received
+	tenantUploads = 2  // of these for one tenant
+	maxChecks     = 4  // received adapters that are checked at once
 	maxUpload     = 30 * time.Minute
+	slowestUpload = 16 << 10 // bytes a second, after the first minute
 )
 
 // uploadAdapter reads a zip, tar or tar.gz of a PEFT folder from the body; the query may have a tag.
 func (s *Server) uploadAdapter(c *gin.Context) (any, error) {
-	leave, err := s.uploads.enter(c.Param("tenant"))
-	if err != nil {
-		return nil, err
+	leave, ok := s.uploads.enter(c.Param("tenant"))
+	if !ok {
+		return nil, errUploads
 	}
 	defer leave()
 	opt, err := s.addOptions(c, c.Param("tenant"))
@@ -133,6 +134,12 @@ func (s *Server) uploadAdapter(c *gin.Context) (any, error) {
 		return nil, err
 	}
 	defer func() { _ = errors.Join(file.Close(), os.Remove(file.Name())) }()
+	select {
+	case s.checks <- struct{}{}:
+		defer func() { <-s.checks }()
+	case <-c.Request.Context().Done():
+		return nil, errClientGone
+	}
 	return s.versionInfo(
 		s.deps.Adapters.AddArchive(c.Request.Context(), c.Param("tenant"), c.Param("name"), file, opt))
 }
@@ -150,35 +157,6 @@ func (s *Server) addOptions(c *gin.Context, name string) (adapters.AddOptions, e
 	return adapters.AddOptions{MaxCount: t.Settings.AdapterCount, MaxBytes: t.Settings.AdapterBytes}, err
 }
 
-// uploads counts concurrent uploads, of all tenants and of each.
-type uploads struct {
-	mu  sync.Mutex
-	all int
-	of  map[string]int
-}
-
-// enter counts an upload of a tenant, or returns an error above the limits; leave ends it.
-func (u *uploads) enter(tenant string) (leave func(), err error) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if u.all == maxUploads || u.of[tenant] == tenantUploads {
-		return nil, errUploads
-	}
-	if u.of == nil {
-		u.of = map[string]int{}
-	}
-	u.all++
-	u.of[tenant]++
-	return func() {
-		u.mu.Lock()
-		defer u.mu.Unlock()
-		u.all--
-		if u.of[tenant]--; u.of[tenant] == 0 {
-			delete(u.of, tenant)
-		}
-	}, nil
-}
-
 // receive writes the body to a temporary file and rewinds it; the caller closes and removes the file.
 func (s *Server) receive(c *gin.Context) (*os.File, error) {
 	if c.Request.ContentLength > s.cfg.MaxUpload {
@@ -189,8 +167,8 @@ func (s *Server) receive(c *gin.Context) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("upload: %w", err)
 	}
-	in := &pacedReader{http.MaxBytesReader(c.Writer, c.Request.Body, s.cfg.MaxUpload),
-		http.NewResponseController(c.Writer), s.cfg.BodyTimeout, time.Now().Add(maxUpload)}
+	in := &pacedReader{in: http.MaxBytesReader(c.Writer, c.Request.Body, s.cfg.MaxUpload),
+		control: http.NewResponseController(c.Writer), each: s.cfg.BodyTimeout, began: time.Now()}
 	_, err = io.Copy(file, in)
 	if err == nil {
 		_, err = file.Seek(0, io.SeekStart)
@@ -211,19 +189,24 @@ func (s *Server) receive(c *gin.Context) (*os.File, error) {
 	return nil, fmt.Errorf("%w: %w", errBrokenBody, err)
 }
 
-// pacedReader sets a deadline for every read, and a last one for the whole body.
+// pacedReader sets a deadline for every read and one for all that was read so far: a body that keeps arriving byte by
+// byte ends soon after the first minute.
 type pacedReader struct {
 	in      io.Reader
 	control *http.ResponseController
 	each    time.Duration
-	end     time.Time
+	began   time.Time
+	n       int64
 }
 
 func (r *pacedReader) Read(p []byte) (int, error) {
+	may := min(2*r.each+time.Duration(r.n/slowestUpload)*time.Second, maxUpload)
 	deadline := time.Now().Add(r.each)
-	if deadline.After(r.end) {
-		deadline = r.end
+	if last := r.began.Add(may); deadline.After(last) {
+		deadline = last
 	}
 	_ = r.control.SetReadDeadline(deadline)
-	return r.in.Read(p)
+	n, err := r.in.Read(p)
+	r.n += int64(n)
+	return n, err
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -390,6 +389,8 @@ func TestAdminTenantsAndKeys(t *testing.T) {
 		{"/admin/v1/tenants", `{"name":"a","settings":{"adapters":[1]}}`, "settings.adapters", "Each element of settings.adapters must be a string, not a number."},
 		{"/admin/v1/tenants/default/keys", `{"scopes":"infer"}`, "scopes", "scopes must be an array, not a string."},
 		{"/admin/v1/tenants/default/keys", `{"expires":"soon"}`, "expires", "RFC 3339"},
+		{"/admin/v1/tenants/default/keys", `{"expires":"0001-01-01T00:00:00Z"}`, "expires", "RFC 3339"},
+		{"/admin/v1/tenants/default/keys", `{"expires":"10000-01-01T00:00:00Z"}`, "expires", "RFC 3339"},
 		{"/admin/v1/tenants/default/keys", `{"expires":5}`, "expires", "expires must be a string, not a number."},
 		{"/v1/load_lora_adapter", `{"lora_name":["a"]}`, "lora_name", "lora_name must be a string, not an array."},
 		{"/v1/load_lora_adapter", `{"load_inplace":"yes"}`, "load_inplace", "load_inplace must be true or false, not a string."},
@@ -463,8 +464,8 @@ func TestAdminAdapters(t *testing.T) {
 		t.Errorf("more than the limit without a length: %d", w.Code)
 	}
 	for range tenantUploads {
-		if _, err := s.uploads.enter("acme"); err != nil {
-			t.Fatal(err)
+		if _, ok := s.uploads.enter("acme"); !ok {
+			t.Fatal("a tenant's upload has no place")
 		}
 	}
 	if w := upload("/admin/v1/tenants/acme/adapters/new", acme, data); w.Code != 429 ||
@@ -610,33 +611,38 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-// A tenant's slow uploads keep nobody else out.
-func TestUploadsByTenant(t *testing.T) {
-	var u uploads
-	var leaves []func()
-	for i := range tenantUploads + 1 {
-		leave, err := u.enter("slow")
-		if full := i == tenantUploads; errors.Is(err, errUploads) != full {
-			t.Errorf("upload %d of one tenant: %v", i+1, err)
+// TestExpiry: over the whole range of RFC 3339 a key expires when its answer says, or is refused.
+func TestExpiry(t *testing.T) {
+	s, _ := newTenants(t)
+	for _, c := range []struct {
+		at     string
+		status int
+	}{
+		{"0000-01-01T00:00:00Z", 400}, {"0001-01-01T00:00:00Z", 400}, {"1601-01-01T00:00:00Z", 400},
+		{"1677-09-21T00:12:43Z", 400}, {"1970-01-01T00:00:00Z", 400}, {"2090-01-01T00:00:00.5+14:00", 201},
+		{"2262-04-11T23:47:16Z", 201}, {"2262-04-11T23:47:17Z", 400}, {"2262-04-12T00:00:00Z", 400},
+		{"2400-02-29T23:59:59Z", 400}, {"2554-07-21T23:34:34Z", 400}, {"9999-12-31T23:59:59Z", 400},
+	} {
+		w := s.do("POST", "/admin/v1/tenants/default/keys", s.root, `{"expires":"`+c.at+`"}`)
+		if w.Code != c.status {
+			t.Errorf("%s: %d %s", c.at, w.Code, w.Body)
 		}
-		if err == nil {
-			leaves = append(leaves, leave)
+		if w.Code != 201 {
+			continue
 		}
-	}
-	for i := range maxUploads - tenantUploads {
-		leave, err := u.enter(fmt.Sprint(i))
-		if err != nil {
-			t.Fatalf("upload of another tenant: %v", err)
+		var out struct {
+			Key  string
+			Info struct{ Expires time.Time }
 		}
-		leaves = append(leaves, leave)
-	}
-	if _, err := u.enter("late"); !errors.Is(err, errUploads) {
-		t.Errorf("one upload too many: %v", err)
-	}
-	for _, leave := range leaves {
-		leave()
-	}
-	if u.all != 0 || len(u.of) != 0 {
-		t.Errorf("%d uploads are left, of %d tenants", u.all, len(u.of))
+		if err := json.Unmarshal(w.Body.Bytes(), &out); err != nil {
+			t.Fatal(err)
+		}
+		want, _ := time.Parse(time.RFC3339, c.at)
+		if !out.Info.Expires.Equal(want) {
+			t.Errorf("%s: the key expires at %v", c.at, out.Info.Expires)
+		}
+		if w := s.do("POST", "/v1/chat/completions", "Bearer "+out.Key, `{`+hi+`}`); w.Code != 200 {
+			t.Errorf("the key of %s: %d", c.at, w.Code)
+		}
 	}
 }

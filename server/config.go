@@ -107,7 +107,9 @@ type Config struct {
 	MaxBody     int64 // bytes of a request body; default 4 MiB
 	MaxUpload   int64 // bytes of an uploaded adapter; default 2 GiB
 	// where uploads are stored until they are checked; default: the system's folder for temporary files
-	UploadDir   string
+	UploadDir string
+	// names by which a server on loopback is asked while no key is needed, beside those of loopback; nil: any name
+	Hosts       []string
 	Origins     []string // of web pages that may use the API, scheme://host[:port]; "*": every page, with a key
 	AdapterDirs []string // folders below which /v1/load_lora_adapter may read; none: the route reads no folder
 	// sequences of one request, prompts · n; the engine's queue must hold them; default DefaultMaxChoices

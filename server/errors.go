@@ -34,9 +34,11 @@ var (
 	errNoAdapters   = errors.New("this server has no adapters")
 	errAdapterFails = errors.New("the adapter cannot be loaded; its state in the admin API has the reason")
 
-	errDraining    = errors.New("the server is shutting down")
-	errNotReady    = errors.New("the model is not ready yet")
-	errBusy        = errors.New("the server has reached its limit of concurrent requests")
+	errDraining = errors.New("the server is shutting down")
+	errNotReady = errors.New("the model is not ready yet")
+	errBusy     = errors.New("the server has reached its limit of concurrent requests, or this tenant's part of it")
+	errHost     = errors.New("without a key this server answers only for names of this machine: send requests to " +
+		"127.0.0.1 or localhost, create a key, or start it with --allowed-host NAME")
 	errUploads     = errors.New("too many uploads are in progress: send them one after another")
 	errNoRoute     = errors.New("there is no such route")
 	errNoMethod    = errors.New("the route does not take this method")
@@ -75,6 +77,7 @@ var errorTable = []struct {
 	{errNoTemplate, http.StatusBadRequest, openai.TypeInvalidRequest, "no_chat_template", 0},
 	{errBrokenBody, http.StatusBadRequest, openai.TypeInvalidRequest, "invalid_body", 0},
 	{errScope, http.StatusForbidden, openai.TypePermission, "insufficient_scope", 0},
+	{errHost, http.StatusForbidden, openai.TypePermission, "host_not_allowed", 0},
 	{errCrossOrigin, http.StatusForbidden, openai.TypePermission, "cross_origin", 0},
 	{errOperator, http.StatusForbidden, openai.TypePermission, "operator_only", 0},
 	{tenant.ErrNoKey, http.StatusUnauthorized, openai.TypeAuthentication, "invalid_api_key", 0},

@@ -56,7 +56,7 @@ func (f flow[T]) handler(s *Server) gin.HandlerFunc {
 
 // prepare takes a request through the steps until its prompts are there.
 func (f flow[T]) prepare(s *Server, c *gin.Context) (r *request, in T, err error) {
-	r = &request{s: s, id: f.prefix + randomID(), arrived: time.Now(), param: f.param,
+	r = &request{s: s, id: f.prefix + randomID(), arrived: c.GetTime(keyArrived), param: f.param,
 		span: s.trace(c, f.operation+" "+s.cfg.Model)}
 	if in, err = parsed(s, c, f.parse); err != nil {
 		return nil, in, err
@@ -140,8 +140,17 @@ func parsed[T any](s *Server, c *gin.Context, parse func([]byte, openai.Limits) 
 	return parse(body, s.limits)
 }
 
-// readBody reads a JSON body within its limits of size and time.
+// readBody returns a request's JSON body, which admit has read, or reads it within its limits of size and time.
 func (s *Server) readBody(c *gin.Context) ([]byte, error) {
+	if body, ok := c.Get(keyBody); ok {
+		c.Set(keyBody, nil) // no longer kept in memory by the request
+		return body.([]byte), nil
+	}
+	leave, ok := s.bodies.enter(grantOf(c).Tenant)
+	if !ok {
+		return nil, errBusy
+	}
+	defer leave()
 	media, _, err := mime.ParseMediaType(c.GetHeader("Content-Type"))
 	if enc := c.GetHeader("Content-Encoding"); err != nil || media != "application/json" || enc != "" &&
 		enc != "identity" {

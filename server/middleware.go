@@ -30,6 +30,8 @@ const (
 	keySpan       = "span"
 	keyGrant      = "grant"
 	keyTicket     = "ticket"
+	keyBody       = "body"        // read by admit
+	keyArrived    = "arrived"     // when the request's header had been read
 	keyClientGone = "client_gone" // the client disconnected before its answer was complete
 )
 
@@ -43,7 +45,12 @@ func (s *Server) requestIDs(c *gin.Context) {
 	c.Set(keyRequestID, id)
 	c.Header(headerRequestID, id)
 	// Clear a deadline that an earlier request set on the same connection.
-	_ = http.NewResponseController(c.Writer).SetWriteDeadline(time.Time{})
+	control := http.NewResponseController(c.Writer)
+	_ = control.SetWriteDeadline(time.Time{})
+	if c.Request.ContentLength != 0 { // also where no handler reads the body: net/http does, before the next request
+		_ = control.SetReadDeadline(time.Now().Add(s.cfg.BodyTimeout))
+	}
+	c.Set(keyArrived, time.Now())
 }
 
 func validRequestID(id string) bool {
@@ -199,8 +206,8 @@ func grantOf(c *gin.Context) *tenant.Grant {
 	return g
 }
 
-// admit counts the concurrent requests and refuses new ones before the server is ready, while it drains and above the
-// limit.
+// admit counts the request, refuses it before the server is ready and while it drains, reads its body, and only then
+// takes one of the places of requests.
 func (s *Server) admit(c *gin.Context) {
 	if err := s.enter(); err != nil {
 		if errors.Is(err, errDraining) {
@@ -210,6 +217,18 @@ func (s *Server) admit(c *gin.Context) {
 		return
 	}
 	defer s.leave()
+	body, err := s.readBody(c)
+	if err != nil {
+		s.fail(c, err)
+		return
+	}
+	leave, ok := s.slots.enter(grantOf(c).Tenant)
+	if !ok {
+		s.fail(c, errBusy)
+		return
+	}
+	defer leave()
+	c.Set(keyBody, body)
 	c.Next()
 }
 
@@ -222,8 +241,6 @@ func (s *Server) enter() error {
 		return errDraining
 	case !s.ready:
 		return errNotReady
-	case s.working >= s.cfg.MaxRequests:
-		return errBusy
 	}
 	s.working++
 	return nil

@@ -8,12 +8,14 @@ import (
 )
 
 // Monitor serves the monitoring routes of s from now on: probes, figures of load and metrics, without keys, and, with
-// profiles, pprof's.
-func (f *Front) Monitor(s *Server, profiles bool) { f.router.Store(s.monitorRoutes(profiles)) }
+// profiles, pprof's. hosts are as Config.Hosts, whether there are keys or not.
+func (f *Front) Monitor(s *Server, profiles bool, hosts []string) {
+	f.router.Store(s.monitorRoutes(profiles, hosts))
+}
 
-func (s *Server) monitorRoutes(profiles bool) *gin.Engine {
+func (s *Server) monitorRoutes(profiles bool, hosts []string) *gin.Engine {
 	r := newRouter()
-	r.Use(s.requestIDs, s.observe, s.recoverPanics)
+	r.Use(s.requestIDs, s.observe, s.recoverPanics, s.allowHosts(hosts, func() bool { return true }))
 	s.otherRoutes(r)
 	s.probeRoutes(r)
 	if profiles {

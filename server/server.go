@@ -34,7 +34,10 @@ type Server struct {
 	tenants *tenant.Access
 	trusted *http.CrossOriginProtection // refuses pages of other sites where no key is needed
 	secret  []byte                      // of this process: prefix salts are derived from it
-	uploads uploads
+	slots   places                      // of requests that the server works on; a request takes one when its body is there
+	bodies  places                      // of bodies that are being read
+	uploads places                      // of adapters that are being received
+	checks  chan struct{}
 
 	templatesMu sync.Mutex
 	templates   map[[sha256.Size]byte]Renderer // by the hash of their source
@@ -84,6 +87,10 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	s.limits = openai.Limits{Vocab: cfg.Vocab, Context: cfg.Context, MaxChoices: s.cfg.MaxChoices,
 		Sampling: cfg.Sampling}
 	s.cut, s.cutNow = context.WithCancelCause(context.Background())
+	s.slots = places{all: s.cfg.MaxRequests, each: s.cfg.MaxRequests, lone: s.tenants.Lone}
+	s.bodies = places{all: s.cfg.MaxRequests, each: s.cfg.MaxRequests, lone: s.tenants.Lone}
+	s.uploads = places{all: maxUploads, each: tenantUploads}
+	s.checks = make(chan struct{}, maxChecks)
 	s.routes()
 	return s, nil
 }
@@ -98,7 +105,9 @@ func newRouter() *gin.Engine {
 
 func (s *Server) routes() {
 	r := newRouter()
-	r.Use(s.requestIDs, s.observe, s.recoverPanics, s.allowOrigins, s.check(s.authenticate))
+	r.Use(s.requestIDs, s.observe, s.recoverPanics,
+		s.allowHosts(s.cfg.Hosts, func() bool { return !s.tenants.NeedsKey() }), s.allowOrigins,
+		s.check(s.authenticate))
 	s.otherRoutes(r)
 	s.probeRoutes(r)
 	r.GET("/version", s.answer(http.StatusOK, s.version))

@@ -192,7 +192,7 @@ func (p *process) hold() (release func() int) {
 		p.t.Fatal(err)
 	}
 	const body = `{"prompt":"x","max_tokens":1}`
-	fmt.Fprintf(conn, "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"+
+	fmt.Fprintf(conn, "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"+
 		"Content-Length: %d\r\n\r\n%s", len(body), body[:5])
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		var status struct{ Requests int }

@@ -150,7 +150,7 @@ func (n *Node) URL() string {
 // the drain; an error says that serving or the engine failed.
 func (n *Node) Serve(ctx context.Context) error {
 	if n.monitor != nil {
-		n.monitor.Monitor(n.server, n.cfg.Profiles || Loopback(n.cfg.Monitor))
+		n.monitor.Monitor(n.server, n.cfg.Profiles || Loopback(n.cfg.Monitor), n.hosts(n.cfg.Monitor))
 	}
 	if err := n.front.Run(ctx, n.server); err != nil {
 		return err

@@ -105,10 +105,19 @@ func (n *Node) openServer(ctx context.Context) (err error) {
 		Model: m.Name, Aliases: n.aliases, Root: n.root, Fingerprint: fingerprint, TokenizerInfo: info,
 		Version: n.cfg.Version, Vocab: m.Model.Config().Vocab, Context: m.Context,
 		MaxBody: int64(n.cfg.MaxBody), DrainTimeout: n.cfg.DrainTimeout, UploadDir: n.uploadDir(),
-		AdapterDirs: n.cfg.AdapterDirs, Origins: n.cfg.Origins, Sampling: m.Sampling, MaxChoices: min(n.cfg.Model.MaxQueued,
+		AdapterDirs: n.cfg.AdapterDirs, Origins: n.cfg.Origins, Hosts: n.hosts(n.cfg.Listen), Sampling: m.Sampling, MaxChoices: min(n.cfg.Model.MaxQueued,
 			server.DefaultMaxChoices),
 	}, deps)
 	return err
+}
+
+// hosts returns the names of server.Config.Hosts for an address: one that other machines cannot reach could be reached
+// by web pages of any name.
+func (n *Node) hosts(listen string) []string {
+	if n.cfg.Insecure || !Loopback(listen) {
+		return nil
+	}
+	return append([]string{}, n.cfg.Hosts...)
 }
 
 // watchAdapters sets the gauges of the adapter cache.

@@ -105,6 +105,9 @@ func (a *Access) NeedsKey() bool {
 	return !a.opt.Open || len(a.keys) > 0 || a.closed.Load()
 }
 
+// Lone reports whether the tenant Default is the only one.
+func (a *Access) Lone() bool { return len(a.view.Load().tenants) < 2 }
+
 // HasKeys reports whether any key can be used now. A server that needs keys and has none answers no request.
 func (a *Access) HasKeys() bool {
 	if len(a.keys) > 0 {

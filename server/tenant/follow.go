@@ -12,8 +12,12 @@ import (
 	"weft/internal/store"
 )
 
-// keepUsage is how many minutes of usage the database keeps for quotas.
-const keepUsage = 24 * 60
+// keepUsage is how many minutes of usage the database keeps for quotas, and aheadUsage how many minutes another server's
+// clock may be ahead.
+const (
+	keepUsage  = 24 * 60
+	aheadUsage = 60
+)
 
 func randomID() string {
 	var b [8]byte
@@ -155,7 +159,9 @@ func (a *Access) save(ctx context.Context) error {
 			if err := a.saveDays(ctx, tx, days); err != nil {
 				return err
 			}
-			_, err := tx.Exec(ctx, "DELETE FROM tenant_usage WHERE minute < ?", minuteOf(now)-keepUsage)
+			// rows from the future are of a clock that was wrong
+			_, err := tx.Exec(ctx, "DELETE FROM tenant_usage WHERE minute < ? OR minute > ?", minuteOf(now)-keepUsage,
+				minuteOf(now)+aheadUsage)
 			return err
 		})
 		if err != nil {

@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -215,8 +216,13 @@ func (s *Store) AddKey(ctx context.Context, tenant string, set KeySettings, expi
 	if err := set.Validate(); err != nil {
 		return "", Key{}, err
 	}
-	if !expires.IsZero() && !expires.After(s.now()) {
+	switch {
+	case expires.IsZero():
+	case !expires.After(s.now()):
 		return "", Key{}, fmt.Errorf("%w: the key's expiry time lies in the past", ErrInvalid)
+	case expires.After(lastExpiry):
+		return "", Key{}, fmt.Errorf("%w: the key's expiry time must be at most %s: leave it out for a key that does not "+
+			"expire", ErrInvalid, lastExpiry.Format(time.RFC3339))
 	}
 	var random [keyBytes + 8]byte
 	if _, err := rand.Read(random[:]); err != nil {
@@ -252,6 +258,9 @@ func (s *Store) AddKey(ctx context.Context, tenant string, set KeySettings, expi
 	}
 	return secret, k, nil
 }
+
+// lastExpiry is the last time whose nanoseconds a column can have.
+var lastExpiry = time.Unix(0, math.MaxInt64).UTC().Truncate(time.Second)
 
 func nanos(t time.Time) int64 {
 	if t.IsZero() {

@@ -17,9 +17,10 @@ func (s spend) tokens() int64 { return s.prompt + s.output }
 // window counts a tenant's usage in a sliding minute from two fixed minutes: the previous one counts by the fraction of
 // it that still lies within the last 60 seconds. Fixed minutes can be stored and added up over servers.
 type window struct {
-	minute         int64 // of Unix time; now's
-	own, others    spend // of this minute: charged here, and by other servers as far as they have reported
-	ownPrev, prevs spend // of the minute before
+	minute         int64     // of Unix time; now's
+	at             time.Time // of the last advance
+	own, others    spend     // of this minute: charged here, and by other servers as far as they have reported
+	ownPrev, prevs spend     // of the minute before
 }
 
 func minuteOf(t time.Time) int64 { return t.Unix() / 60 }
@@ -29,14 +30,23 @@ func elapsed(t time.Time) float64 {
 	return float64(t.UnixNano()-minuteOf(t)*60e9) / 60e9
 }
 
-// advance moves to the minute of t; a clock that runs backwards changes nothing.
+// clockSlack is how far times that are read almost at once may differ.
+const clockSlack = 5 * time.Second
+
+// advance moves to the minute of t. A clock that is set to an earlier or a later minute takes the counts with it: they
+// end as if it had not been set.
 func (w *window) advance(t time.Time) {
+	passed := t.Sub(w.at) // of the monotonic clock, where both times have it: setting the clock does not change it
+	set := passed < -clockSlack || t.Round(0).Sub(w.at.Round(0))-passed < -clockSlack
+	w.at = t
 	switch m := minuteOf(t); {
+	case m < w.minute-1, m < w.minute && set, m > w.minute+1 && passed < time.Minute:
+		w.minute = m
 	case m <= w.minute:
 	case m == w.minute+1:
 		w.minute, w.ownPrev, w.prevs, w.own, w.others = m, w.own, w.others, spend{}, spend{}
 	default:
-		*w = window{minute: m}
+		*w = window{minute: m, at: t}
 	}
 }
 

@@ -49,14 +49,66 @@ func TestWindowAgainstEvents(t *testing.T) {
 	}
 }
 
-func TestWindowIgnoresAClockThatGoesBack(t *testing.T) {
-	w := window{minute: 10, own: spend{requests: 3}}
-	w.advance(time.Unix(60, 0))
+func TestWindowIgnoresAClockThatGoesBackALittle(t *testing.T) {
+	w := window{minute: 10, at: time.Unix(60*10, 0), own: spend{requests: 3}}
+	w.advance(time.Unix(60*9+59, 0))
 	if w.minute != 10 || w.own.requests != 3 {
 		t.Errorf("%+v", w)
 	}
 	w.advance(time.Unix(60*12, 0))
 	if !w.idle() {
 		t.Errorf("two minutes later: %+v", w)
+	}
+}
+
+// TestClockThatIsSet: a clock that jumps and is set right, as read by a process without a monotonic clock, neither
+// locks a tenant with a quota out beyond two minutes nor gives it more than its quota at once.
+func TestClockThatIsSet(t *testing.T) {
+	for _, jump := range []time.Duration{24 * time.Hour, 10 * 365 * 24 * time.Hour, 90 * time.Second, -time.Hour} {
+		for _, at := range []time.Duration{0, 30 * time.Second, 59 * time.Second} { // within a minute
+			c := newClock()
+			c.add(at)
+			a := openAccess(t, Options{Open: true, Now: c.now})
+			g := must(a.Authenticate(""))
+			g.Settings.RequestsPerMinute = 3
+			admitted := func() (n int) {
+				for ; n < 100; n++ {
+					if _, _, err := a.Begin(g); err != nil {
+						return n
+					}
+				}
+				return n
+			}
+			if n := admitted(); n != 3 {
+				t.Fatalf("%d of 3", n)
+			}
+			c.add(jump)
+			during := admitted()
+			c.add(-jump) // set right
+			if n := during + admitted(); n > 3 {
+				t.Errorf("a jump of %v freed %d requests of 3 a minute", jump, n)
+			}
+			c.add(2 * time.Minute)
+			if n := admitted(); n != 3 {
+				t.Errorf("two minutes after a jump of %v was set right: %d of 3 are admitted", jump, n)
+			}
+		}
+	}
+}
+
+// TestMonotonicClock: where the time between two requests is known, a wall clock that jumps ahead frees nothing.
+func TestMonotonicClock(t *testing.T) {
+	now := time.Now()
+	w := window{}
+	w.advance(now)
+	w.own.requests = 3
+	w.advance(time.Now().AddDate(0, 0, 1)) // AddDate drops the monotonic clock
+	if w.own.requests != 0 {
+		t.Fatal("without a monotonic clock a day has passed")
+	}
+	w = window{minute: minuteOf(now) - 24*60, at: now, own: spend{requests: 3}} // the wall clock was a day behind
+	w.advance(time.Now())
+	if w.own.requests != 3 || w.minute != minuteOf(time.Now()) {
+		t.Errorf("a jump of a day within a moment: %+v", w)
 	}
 }

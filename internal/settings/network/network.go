@@ -20,7 +20,8 @@ type Settings struct {
 	TLSKey       string        // PEM file of its key
 	Monitor      string        // HOST:PORT for probes and metrics without a key; "": none
 	Profiles     bool          // pprof on Monitor, also where that is not loopback
-	Insecure     bool          // allows another address than loopback without any key
+	Insecure     bool          // allows another address than loopback, and any Host, without any key
+	Hosts        []string      // names in Host that a server on loopback without keys answers, beside loopback's
 	KeyFile      string        // one API key per line; "": none
 	ServedNames  []string      // of the model in the API, that of answers first; none: its file's or folder's
 	Origins      []string      // of web pages that may use the API; "*": every page, with a key
@@ -41,6 +42,9 @@ func (s *Settings) AddFlags(fs *pflag.FlagSet) {
 			"/debug/pprof as well")
 	fs.BoolVar(&s.Profiles, "pprof", false, "answer /debug/pprof on --metrics-listen where that is not loopback too")
 	fs.BoolVar(&s.Insecure, "insecure", false, "allow an address other than loopback without any API key")
+	settings.Strings(fs, &s.Hosts, "allowed-host", nil,
+		"`name` in the Host header that a server on loopback answers while there is no API key, beside localhost and "+
+			"loopback addresses; may be repeated. With --insecure it answers any name")
 	fs.StringVar(&s.KeyFile, "api-key-file", "",
 		"`file` with one API key per line; requests then need the header Authorization: Bearer KEY")
 	settings.Strings(fs, &s.ServedNames, "served-model-name", nil,
