@@ -237,10 +237,12 @@ func (s *Server) createKey(c *gin.Context) (any, error) {
 	}
 	var expires time.Time
 	if in.Expires != nil {
-		// Go's zero time, which is the first of RFC 3339's year 1, would mean never
-		if expires, err = time.Parse(time.RFC3339, *in.Expires); err != nil || expires.IsZero() {
+		if expires, err = time.Parse(time.RFC3339, *in.Expires); err != nil {
 			return nil, openai.Invalid("expires", "invalid_value",
-				"expires must be a future time such as 2030-01-31T12:00:00Z (RFC 3339), not %s.", names.Quote(*in.Expires))
+				"expires must be a time such as 2030-01-31T12:00:00Z (RFC 3339), not %s.", names.Quote(*in.Expires))
+		}
+		if expires.IsZero() { // the first moment of the year 1 would mean never
+			expires = expires.Add(1)
 		}
 	}
 	secret, k, err := st.AddKey(c.Request.Context(), c.Param("tenant"),

@@ -389,7 +389,6 @@ func TestAdminTenantsAndKeys(t *testing.T) {
 		{"/admin/v1/tenants", `{"name":"a","settings":{"adapters":[1]}}`, "settings.adapters", "Each element of settings.adapters must be a string, not a number."},
 		{"/admin/v1/tenants/default/keys", `{"scopes":"infer"}`, "scopes", "scopes must be an array, not a string."},
 		{"/admin/v1/tenants/default/keys", `{"expires":"soon"}`, "expires", "RFC 3339"},
-		{"/admin/v1/tenants/default/keys", `{"expires":"0001-01-01T00:00:00Z"}`, "expires", "RFC 3339"},
 		{"/admin/v1/tenants/default/keys", `{"expires":"10000-01-01T00:00:00Z"}`, "expires", "RFC 3339"},
 		{"/admin/v1/tenants/default/keys", `{"expires":5}`, "expires", "expires must be a string, not a number."},
 		{"/v1/load_lora_adapter", `{"lora_name":["a"]}`, "lora_name", "lora_name must be a string, not an array."},
