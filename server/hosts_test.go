@@ -48,7 +48,8 @@ func TestHosts(t *testing.T) {
 	}
 }
 
-// TestHostsOfMonitor: the listener for metrics needs no key, so that on loopback its names matter even where keys exist.
+// TestHostsOfMonitor: the listener for metrics needs no key, so that on loopback its
+// names matter even where keys exist.
 func TestHostsOfMonitor(t *testing.T) {
 	s := newTest(t, &fakeEngine{}, func(_ *Config, d *Deps) { d.Tenants = withKeys("k") })
 	for _, c := range []struct {

@@ -34,7 +34,7 @@ type Server struct {
 	tenants *tenant.Access
 	trusted *http.CrossOriginProtection // refuses pages of other sites where no key is needed
 	secret  []byte                      // of this process: prefix salts are derived from it
-	slots   places                      // of requests that the server works on; a request takes one when its body is there
+	slots   places                      // of requests that have their body
 	bodies  places                      // of bodies that are being read
 	uploads places                      // of adapters that are being received
 	checks  chan struct{}

@@ -12,8 +12,8 @@ import (
 	"weft/internal/store"
 )
 
-// keepUsage is how many minutes of usage the database keeps for quotas, and aheadUsage how many minutes another server's
-// clock may be ahead.
+// keepUsage is how many minutes of usage the database keeps for quotas, and aheadUsage how many minutes the clock of
+// another server may be ahead.
 const (
 	keepUsage  = 24 * 60
 	aheadUsage = 60

@@ -221,8 +221,8 @@ func (s *Store) AddKey(ctx context.Context, tenant string, set KeySettings, expi
 	case !expires.After(s.now()):
 		return "", Key{}, fmt.Errorf("%w: the key's expiry time lies in the past", ErrInvalid)
 	case expires.After(lastExpiry):
-		return "", Key{}, fmt.Errorf("%w: the key's expiry time must be at most %s: leave it out for a key that does not "+
-			"expire", ErrInvalid, lastExpiry.Format(time.RFC3339))
+		return "", Key{}, fmt.Errorf("%w: the key's expiry time must be at most %s: leave it out for a key that does "+
+			"not expire", ErrInvalid, lastExpiry.Format(time.RFC3339))
 	}
 	var random [keyBytes + 8]byte
 	if _, err := rand.Read(random[:]); err != nil {
