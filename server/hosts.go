@@ -9,9 +9,9 @@ import (
 	"github.com/gin-gonic/gin"
 )
 
-// allowHosts refuses requests for a name that is neither loopback's nor one of hosts, while open returns true; hosts nil
-// allows any. A web page whose name was changed to the address 127.0.0.1 is no other site for the browser: only the name
-// tells it.
+// allowHosts refuses requests for a name that is neither loopback's nor one of hosts, while open returns true; hosts
+// nil allows any. A web page whose name was changed to the address 127.0.0.1 is no other site for the browser: only the
+// name tells it.
 func (s *Server) allowHosts(hosts []string, open func() bool) gin.HandlerFunc {
 	return s.check(func(c *gin.Context) error {
 		if hosts == nil || !open() {

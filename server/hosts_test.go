@@ -14,7 +14,8 @@ func TestHosts(t *testing.T) {
 	names := map[string]bool{
 		"localhost": true, "LOCALHOST:8000": true, "a.localhost:1": true, "127.0.0.1:8000": true, "127.9.9.9": true,
 		"[::1]:8000": true, "[::1]": true, "[::ffff:127.0.0.1]:80": true, "localhost.:8000": true, "": true,
-		"evil.example": false, "evil.example:8000": false, "localhost.evil.example": false, "127.0.0.1.evil.example": false,
+		"evil.example": false, "evil.example:8000": false, "localhost.evil.example": false,
+		"127.0.0.1.evil.example": false,
 		"0.0.0.0:8000": false, "192.0.2.1:8000": false, "[2001:db8::1]:8000": false, "localhost@evil.example": false,
 		"models.test:8000": true, "Models.Test": true,
 	}

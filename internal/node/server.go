@@ -105,7 +105,8 @@ func (n *Node) openServer(ctx context.Context) (err error) {
 		Model: m.Name, Aliases: n.aliases, Root: n.root, Fingerprint: fingerprint, TokenizerInfo: info,
 		Version: n.cfg.Version, Vocab: m.Model.Config().Vocab, Context: m.Context,
 		MaxBody: int64(n.cfg.MaxBody), DrainTimeout: n.cfg.DrainTimeout, UploadDir: n.uploadDir(),
-		AdapterDirs: n.cfg.AdapterDirs, Origins: n.cfg.Origins, Hosts: n.hosts(n.cfg.Listen), Sampling: m.Sampling, MaxChoices: min(n.cfg.Model.MaxQueued,
+		AdapterDirs: n.cfg.AdapterDirs, Origins: n.cfg.Origins, Hosts: n.hosts(n.cfg.Listen),
+		Sampling: m.Sampling, MaxChoices: min(n.cfg.Model.MaxQueued,
 			server.DefaultMaxChoices),
 	}, deps)
 	return err
