@@ -162,6 +162,8 @@ type Stats struct {
 	Hits, Misses         int64 // adapters of requests that were in memory, and that were not
 	Loads, Failures      int64 // loads that succeeded, and that failed
 	Evictions, Reclaims  int64 // adapters evicted for other adapters, and for the KV cache
+	// Room is how many more adapters of the mean size the limit leaves room for; -1 while none is in memory.
+	Room int
 }
 
 // NewCache starts a cache; the caller closes it after the last lease.
@@ -361,9 +363,9 @@ func (c *Cache) free(gone []*entry) {
 	}
 }
 
-// UseIdle lets the KV cache use the memory of idle adapters. It calls plan with their bytes, under the cache's lock, so that
-// they stay idle until plan returns, and then evicts as many as plan has used, the least recently used first. What the
-// evicted ones had beyond that is released; all of it is free when UseIdle returns.
+// UseIdle lets the KV cache use the memory of idle adapters. It calls plan with their bytes, under the cache's lock, so
+// that they stay idle until plan returns, and then evicts as many as plan has used, the least recently used first. What
+// the evicted ones had beyond that is released; all of it is free when UseIdle returns.
 func (c *Cache) UseIdle(plan func(idle int64) (used int64)) {
 	gone, used := c.useIdle(plan)
 	for i, e := range gone {
@@ -416,12 +418,37 @@ func (c *Cache) State(v Version) (State, string) {
 	return Disk, ""
 }
 
+// Held returns the digests of the adapters in memory, and of those that requests wait for.
+func (c *Cache) Held() (inMemory, awaited map[string]bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	inMemory, awaited = map[string]bool{}, map[string]bool{}
+	for digest, e := range c.entries {
+		if e.phase == resident {
+			inMemory[digest] = true
+		} else {
+			awaited[digest] = true
+		}
+	}
+	for _, w := range c.waiting {
+		for _, v := range w.versions {
+			if c.entries[v.Digest] == nil {
+				awaited[v.Digest] = true
+			}
+		}
+	}
+	return inMemory, awaited
+}
+
 // Stats returns the current figures.
 func (c *Cache) Stats() Stats {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := c.stats
-	s.Bytes, s.Loading, s.Waiting = c.charged, c.loads, len(c.waiting)
+	s.Bytes, s.Loading, s.Waiting, s.Room = c.charged, c.loads, len(c.waiting), -1
+	if c.charged > 0 {
+		s.Room = int(min(float64(c.cfg.Limit-c.charged)/float64(c.charged)*float64(len(c.entries)), math.MaxInt32))
+	}
 	for _, e := range c.entries {
 		if e.phase != resident {
 			continue

@@ -615,3 +615,47 @@ func TestCacheSharesMemory(t *testing.T) {
 		t.Errorf("%d reserved, %d free of %d", m.reserved(), m.free, total)
 	}
 }
+
+// TestHeld: what is in memory, what requests wait for, and for how many more there is room.
+func TestHeld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakes(t)
+		c := f.cache(CacheConfig{Limit: 35, LoadTimeout: time.Minute})
+		wants := func(resident, awaited []Version, room int) {
+			t.Helper()
+			in, coming := c.Held()
+			if len(in) != len(resident) || len(coming) != len(awaited) || c.Stats().Room != room {
+				t.Errorf("%d in memory, %d awaited, room for %d, want %d, %d, %d", len(in), len(coming), c.Stats().Room,
+					len(resident), len(awaited), room)
+			}
+			for _, v := range resident {
+				if !in[v.Digest] {
+					t.Errorf("%s is not in memory", v.Ref())
+				}
+			}
+			for _, v := range awaited {
+				if !coming[v.Digest] {
+					t.Errorf("%s is not awaited", v.Ref())
+				}
+			}
+		}
+		a, b, large := f.version(1, 10), f.version(2, 10), f.version(3, 20)
+		wants(nil, nil, -1)
+		l := mustAcquire(t, c, a)
+		wants([]Version{a}, nil, 2)
+		f.took = time.Second
+		_, wait := later(c, b)
+		synctest.Wait()
+		wants([]Version{a}, []Version{b}, 1)
+		held := wait(t)
+		_, waitLarge := later(c, large, a)
+		synctest.Wait()
+		wants([]Version{a, b}, []Version{large}, 1)
+		held()
+		waitLarge(t)()
+		wants([]Version{a, large}, nil, 0)
+		l.Release()
+		wants([]Version{a, large}, nil, 0)
+		f.closeAll(c)
+	})
+}

@@ -46,3 +46,39 @@ func TestServedNames(t *testing.T) {
 		t.Error("a path is shown")
 	}
 }
+
+// TestSpellings: each form of an adapter's name that the metrics list is one that its tenant's requests may use;
+// another tenant's is none.
+func TestSpellings(t *testing.T) {
+	lib := library()
+	taken := version("acme", "base", "6")
+	lib.list = append(lib.list, version("acme", "support", "7"), taken)
+	s, _ := newTenants(t, withAdapters(lib), func(c *Config, _ *Deps) {
+		c.Model, c.Aliases = "org/tiny", []string{"gpt-4o", "acme/base"}
+	})
+	keys := map[string]string{"acme": s.tenantKey(t, "acme", nil), "default": s.root}
+	for _, c := range []struct{ tenant, ref, digit string }{{"default", "support", "a"}, {"default", "support@v1", "b"},
+		{"default", "support@bbbbbbbbbbbb", "b"}, {"acme", "support", "7"}, {"acme", "foreign", "8"},
+		{"acme", "base", "6"}} {
+		forms := s.Spellings(c.tenant, c.ref)
+		if want := 5; len(forms) != want && c.ref != "base" || c.ref == "base" && len(forms) != want-1 {
+			t.Errorf("%+v has the forms %v", c, forms)
+		}
+		for _, form := range forms {
+			key := strings.TrimPrefix(keys[c.tenant], "Bearer ")
+			w := s.do("POST", "/v1/completions", "Bearer "+key, `{"prompt":"x","model":"`+form+`"}`)
+			want := c.tenant + "/" + strings.Split(c.ref, "@")[0] + "@" + strings.Repeat(c.digit, 12)
+			if used := w.Header().Get("X-Weft-Adapter"); w.Code != 200 || used != want {
+				t.Errorf("%s of %+v: %d, %s, want %s: %s", form, c, w.Code, used, want, w.Body)
+			}
+			if w := s.do("GET", "/v1/models/"+form, "Bearer "+key, ""); w.Code != 200 {
+				t.Errorf("GET %s of %+v: %d", form, c, w.Code)
+			}
+		}
+	}
+	acme := "Bearer " + strings.TrimPrefix(keys["acme"], "Bearer ")
+	for _, form := range []string{"default/support", "default/poet", "org/tiny:acme/support", "acme/acme/support",
+		"acme/", "/support", "acme/org/tiny"} {
+		wantError(t, s.do("POST", "/v1/completions", acme, `{"prompt":"x","model":"`+form+`"}`), 404, "model", "does not exist")
+	}
+}

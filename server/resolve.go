@@ -102,7 +102,7 @@ func (s *Server) resolve(c *gin.Context, p *openai.Params) (*resolved, error) {
 // named lists the adapters of a request and the member that names them: lora, adapter_id or model, else the key's or
 // the tenant's default. None is the base model.
 func (s *Server) named(g *tenant.Grant, p *openai.Params) (param string, list []openai.LoRA, err error) {
-	ref, base := s.adapterRef(p.Model)
+	ref, base := s.adapterRef(g.Tenant, p.Model)
 	byModel := p.Model != "" && !base
 	switch {
 	case byModel && (len(p.LoRA) > 0 || p.AdapterID != ""):
@@ -122,9 +122,9 @@ func (s *Server) named(g *tenant.Grant, p *openai.Params) (param string, list []
 }
 
 // adapterRef returns the adapter that a model name refers to: NAME or NAME@VERSION, optionally after the base's name
-// and a colon. base is true where the name is the base model's.
-func (s *Server) adapterRef(model string) (ref string, base bool) {
-	for _, name := range append([]string{s.cfg.Model}, s.cfg.Aliases...) {
+// and a colon, or after the tenant's and a slash. base is true where the name is the base model's.
+func (s *Server) adapterRef(tenant, model string) (ref string, base bool) {
+	for _, name := range s.servedNames() {
 		if model == name {
 			return "", true
 		}
@@ -132,7 +132,19 @@ func (s *Server) adapterRef(model string) (ref string, base bool) {
 			return ref, false
 		}
 	}
-	return model, false
+	return strings.TrimPrefix(model, tenant+"/"), false
+}
+
+func (s *Server) servedNames() []string { return append([]string{s.cfg.Model}, s.cfg.Aliases...) }
+
+// Spellings returns every form in which a tenant's request may name an adapter, NAME or NAME@VERSION, as its model.
+func (s *Server) Spellings(tenant, ref string) []string {
+	out := []string{ref, tenant + "/" + ref}
+	for _, name := range s.servedNames() {
+		out = append(out, name+":"+ref)
+	}
+	// a base model of that name would be meant
+	return slices.DeleteFunc(out, func(form string) bool { return slices.Contains(s.servedNames(), form) })
 }
 
 // findVersion finds NAME[@VERSION] among the tenant's adapters. An adapter that does not exist, belongs to another

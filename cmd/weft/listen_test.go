@@ -13,6 +13,9 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -218,5 +221,95 @@ func TestHangup(t *testing.T) {
 	}
 	if status := p.wait(10 * time.Second); status != 0 {
 		t.Errorf("exit status %d\n%s", status, p.log)
+	}
+}
+
+// TestAdapterNames: the metrics name the adapters in memory as requests may name them, by tenant, also after the
+// requests have ended; equal adapters of two tenants are not confused.
+func TestAdapterNames(t *testing.T) {
+	same, model := storiesAdapter(t, 1)
+	other, _ := storiesAdapter(t, 2)
+	data, port := t.TempDir(), freePort(t)
+	do := func(args ...string) string {
+		t.Helper()
+		out, stderr, status := run(t, "", append(args, "--data", data)...)
+		if status != 0 {
+			t.Fatalf("weft %v: %s", args, stderr)
+		}
+		return strings.TrimSpace(out)
+	}
+	keys := map[string]string{}
+	for tenant, all := range map[string]map[string]string{"acme": {"support": same, "sales": other, "idle": other},
+		"beta": {"support": same, "mine": same}} {
+		do("tenants", "add", tenant)
+		keys[tenant] = do("keys", "add", "--tenant", tenant)
+		for name, dir := range all {
+			do("adapters", "add", tenant+"/"+name, dir, "--model", model)
+		}
+	}
+	p := launch(t, func(addr string) []string {
+		return []string{"serve", "--listen", addr, "--memory", "1GiB", "--data", data, "--model", model,
+			"--served-model-name", "tiny", "--metrics-listen", "127.0.0.1:" + port}
+	})
+	p.await("/ready", http.StatusOK).Body.Close()
+	ask := func(tenant, name string) int {
+		t.Helper()
+		req, err := http.NewRequest(http.MethodPost, p.url+"/v1/completions",
+			strings.NewReader(`{"model":"`+name+`","prompt":"Once","max_tokens":1}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Content-Type", "application/json")
+		req.Header.Set("Authorization", "Bearer "+keys[tenant])
+		resp, err := client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		return resp.StatusCode
+	}
+	info := regexp.MustCompile(
+		`(?m)^vllm:lora_requests_info\{max_lora="(\d+)",running_lora_adapters="(.*)",waiting_lora_adapters=""\} `)
+	scrape := func() (most int, names []string) {
+		t.Helper()
+		_, body := read(t, "http://127.0.0.1:"+port+"/metrics")
+		found := info.FindStringSubmatch(body)
+		if found == nil {
+			t.Fatalf("no vllm:lora_requests_info in %s", body)
+		}
+		most, err := strconv.Atoi(found[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return most, strings.FieldsFunc(found[2], func(r rune) bool { return r == ',' })
+	}
+	if most, names := scrape(); len(names) != 0 || most < 1 {
+		t.Errorf("before any request: %v of %d", names, most)
+	}
+	for _, c := range [][2]string{{"acme", "support"}, {"beta", "support"}, {"beta", "mine"}, {"acme", "sales"}} {
+		if status := ask(c[0], c[1]); status != http.StatusOK {
+			t.Fatalf("%v: %d", c, status)
+		}
+	}
+	most, names := scrape()
+	want := []string{"sales", "acme/sales", "tiny:sales", "mine", "beta/mine", "tiny:mine", "support", "beta/support",
+		"tiny:support", "acme/support"}
+	if !slices.Equal(names, want) || most <= len(names) {
+		t.Errorf("%v of %d, want %v", names, most, want)
+	}
+	for _, name := range names {
+		used := 0
+		for tenant := range keys {
+			switch status := ask(tenant, name); status {
+			case http.StatusOK:
+				used++
+			case http.StatusNotFound:
+			default:
+				t.Errorf("%s of %s: %d", name, tenant, status)
+			}
+		}
+		if equal := name == "support" || name == "tiny:support"; used != 1 && !equal || used != 2 && equal {
+			t.Errorf("%s may be used by %d tenants", name, used)
+		}
 	}
 }

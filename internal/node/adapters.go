@@ -10,7 +10,6 @@ import (
 	"weft/runtime/engine"
 	"weft/runtime/lora"
 	"weft/runtime/sample"
-	"weft/server/tenant"
 )
 
 var _ adapters.Memory = (*engine.Engine)(nil)
@@ -19,6 +18,9 @@ var _ adapters.Memory = (*engine.Engine)(nil)
 func (n *Node) openAdapters() (err error) {
 	if n.Stores == nil {
 		return nil
+	}
+	if n.used, err = newUsedNames(); err != nil {
+		return err
 	}
 	m, limit := n.Model, int64(n.cfg.AdapterMemory)
 	n.cache, err = adapters.NewCache(adapters.CacheConfig{
@@ -98,36 +100,4 @@ func (n *Node) collect(ctx context.Context) {
 		case <-time.After(time.Hour):
 		}
 	}
-}
-
-// catalog is registry and cache as the server knows them; it remembers the names of requested adapters for the
-// metrics.
-type catalog struct {
-	*adapters.Registry
-	*adapters.Cache
-	n *Node
-}
-
-func (c catalog) AcquireAll(ctx context.Context, vs ...adapters.Version) ([]adapters.Lease, error) {
-	for _, v := range vs {
-		name := v.Name
-		if v.Tenant != tenant.Default {
-			name = v.Tenant + "/" + v.Name
-		}
-		c.n.names.Store(v.Digest, name)
-	}
-	return c.Cache.AcquireAll(ctx, vs...)
-}
-
-// namesOf returns the names for adapter keys that the engine reports; the key itself for a combination.
-func (n *Node) namesOf(keys []string) []string {
-	out := make([]string, 0, len(keys))
-	for _, k := range keys {
-		if name, ok := n.names.Load(k); ok {
-			out = append(out, name.(string))
-		} else {
-			out = append(out, k)
-		}
-	}
-	return out
 }

@@ -60,7 +60,7 @@ type Node struct {
 	log     *slog.Logger
 	base    *peft.ModelFile
 	cache   *adapters.Cache
-	names   sync.Map // digest → the name under which it was last requested
+	used    *usedNames // by requests, of adapters
 	front   *server.Front
 	monitor *server.Front // of Config.Monitor, or nil
 	server  *server.Server

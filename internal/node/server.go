@@ -91,7 +91,7 @@ func (n *Node) openServer(ctx context.Context) (err error) {
 		Tenants: n.Access, Status: n.status, Metrics: metrics, Traces: n.traces, Log: n.cfg.Log,
 	}
 	if n.cache != nil {
-		deps.Adapters = catalog{n.Stores.Registry, n.cache, n}
+		deps.Adapters = catalog{n.Stores.Registry, n.cache, n.used}
 	}
 	fingerprint, err := m.Fingerprint(&n.cfg.Model, n.cfg.Version)
 	if err != nil {
@@ -106,8 +106,7 @@ func (n *Node) openServer(ctx context.Context) (err error) {
 		Version: n.cfg.Version, Vocab: m.Model.Config().Vocab, Context: m.Context,
 		MaxBody: int64(n.cfg.MaxBody), DrainTimeout: n.cfg.DrainTimeout, UploadDir: n.uploadDir(),
 		AdapterDirs: n.cfg.AdapterDirs, Origins: n.cfg.Origins, Hosts: n.hosts(n.cfg.Listen),
-		Sampling: m.Sampling, MaxChoices: min(n.cfg.Model.MaxQueued,
-			server.DefaultMaxChoices),
+		Sampling: m.Sampling, MaxChoices: min(n.cfg.Model.MaxQueued, server.DefaultMaxChoices),
 	}, deps)
 	return err
 }
@@ -178,10 +177,6 @@ func (n *Node) engineStats() telemetry.EngineStats {
 		MemoryBytes: m.memoryInUse(),
 	}
 	out.MemoryBytes[device.KV.String()] -= int64(st.Pages.Reserved) * st.PageBytes
-	if n.Access != nil {
-		running, waiting := m.Engine.Adapters()
-		out.RunningAdapters, out.WaitingAdapters, out.MaxAdapters = n.namesOf(running), n.namesOf(waiting),
-			n.cfg.Model.MaxSeqs
-	}
+	out.RunningAdapters, out.WaitingAdapters, out.MaxAdapters = n.adapterNames()
 	return out
 }

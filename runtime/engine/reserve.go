@@ -2,7 +2,6 @@ package engine
 
 import (
 	"fmt"
-	"slices"
 
 	"weft/internal/invariant"
 	"weft/runtime/device"
@@ -106,25 +105,6 @@ func (e *Engine) use(n int) int64 {
 	bytes := e.reserved - int64(e.pool.Counts().Reserved)*e.pageBytes
 	e.reserved -= bytes
 	return bytes
-}
-
-// Adapters returns the AdapterKeys of the requests that have been in a step and of those that still wait for their
-// first step, each sorted, each key once.
-func (e *Engine) Adapters() (running, waiting []string) {
-	e.mu.Lock()
-	for _, q := range e.live {
-		switch {
-		case q.req.AdapterKey == "":
-		case q.times.Scheduled.IsZero():
-			waiting = append(waiting, q.req.AdapterKey)
-		default:
-			running = append(running, q.req.AdapterKey)
-		}
-	}
-	e.mu.Unlock()
-	slices.Sort(running)
-	slices.Sort(waiting)
-	return slices.Compact(running), slices.Compact(waiting)
 }
 
 // PlanPages returns how many pages fit a budget of bytes, or an error that states the sizes if not even one sequence of

@@ -2,14 +2,12 @@ package engine
 
 import (
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"testing"
 	"time"
 
 	"weft/internal/deadline"
 	"weft/runtime/device"
-	"weft/runtime/model"
 )
 
 // reserver uses the engine's memory as a cache of adapters does: what it has reserved is idle, and can be reclaimed, or
@@ -204,36 +202,5 @@ func TestReturningPagesHoldsNoLock(t *testing.T) {
 	}
 	if err, _ := deadline.Receive(t, closed, "the end of Close"); err != nil {
 		t.Error(err)
-	}
-}
-
-func TestAdaptersThatRunAndWait(t *testing.T) {
-	m := newFakeModel(t)
-	inside, goOn := make(chan struct{}), make(chan struct{})
-	m.during = func(*model.Batch) {
-		if m.forwards.Load() == 1 {
-			inside <- struct{}{}
-			<-goOn
-		}
-	}
-	cfg := m.config()
-	cfg.MaxSeqs = 3
-	e := start(t, cfg)
-	streams, err := e.Submit(t.Context(), adapted([]int32{1}, 3, "y"), adapted([]int32{1}, 3, "x"),
-		adapted([]int32{2}, 3, "y"), request([]int32{1}, 3), adapted([]int32{1}, 3, "x+y"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	deadline.Receive(t, inside, "the first step")
-	running, waiting := e.Adapters()
-	if !slices.Equal(running, []string{"x", "y"}) || !slices.Equal(waiting, []string{"x+y"}) {
-		t.Errorf("run %v, wait %v", running, waiting)
-	}
-	close(goOn)
-	for _, s := range streams {
-		collect(t, s)
-	}
-	if running, waiting := e.Adapters(); running != nil || waiting != nil {
-		t.Errorf("run %v, wait %v when all have ended", running, waiting)
 	}
 }

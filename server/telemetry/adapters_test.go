@@ -42,7 +42,7 @@ func TestAdapterMetrics(t *testing.T) {
 		}
 	}
 	found := regexp.MustCompile(`(?m)^vllm:lora_requests_info\{max_lora="16",running_lora_adapters="a/x@12,b_c,\?",waiting_lora_adapters="(,*)"\} ([0-9.e+]+)$`).FindStringSubmatch(text)
-	if found == nil || len(found[1]) != maxListed-1 {
+	if found == nil || len(found[1]) != MaxListed-1 {
 		t.Errorf("vllm:lora_requests_info is missing or not bounded: %v", found)
 	}
 }

@@ -15,9 +15,9 @@ type EngineStats struct {
 	PrefixQueries    uint64  // prompt tokens looked up in the prefix cache
 	PrefixHits       uint64  // of these, found
 	Preemptions      uint64
-	RunningAdapters  []string         // names of the adapters of requests in the batch
-	WaitingAdapters  []string         // of requests that wait
-	MaxAdapters      int              // that can be in one batch
+	RunningAdapters  []string         // names of the adapters in memory, most recently used first
+	WaitingAdapters  []string         // of the adapters that requests wait for
+	MaxAdapters      int              // so many names there could be without an eviction
 	MemoryBytes      map[string]int64 // device memory in use by purpose
 }
 
@@ -38,7 +38,8 @@ func (m *Metrics) Watch(stats func() EngineStats) {
 		preemptions: desc("vllm:num_preemptions_total",
 			"Preemptions: a sequence's pages were taken and it is recomputed later."),
 		lora: prometheus.NewDesc("vllm:lora_requests_info",
-			"Adapters of running and waiting requests; the value is the time in Unix seconds.",
+			"Names of adapters in memory and of those that requests wait for, and how many fit without an eviction; "+
+				"the value is the time in Unix seconds.",
 			[]string{"max_lora", "running_lora_adapters", "waiting_lora_adapters"}, nil),
 		memory: prometheus.NewDesc("weft:memory_bytes", "Device memory in use by purpose.", []string{"purpose"}, nil),
 	})
@@ -81,13 +82,13 @@ func (c *engineCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// maxListed bounds the names in a label of vllm:lora_requests_info.
-const maxListed = 128
+// MaxListed bounds the names in a label of vllm:lora_requests_info.
+const MaxListed = 256
 
 // listed joins names with commas, as the Kubernetes gateway reads them.
 func listed(names []string) string {
-	clean := make([]string, 0, min(len(names), maxListed))
-	for _, n := range names[:min(len(names), maxListed)] {
+	clean := make([]string, 0, min(len(names), MaxListed))
+	for _, n := range names[:min(len(names), MaxListed)] {
 		clean = append(clean, strings.ReplaceAll(strings.ToValidUTF8(n, "?"), ",", "_"))
 	}
 	return strings.Join(clean, ",")
