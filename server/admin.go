@@ -1,9 +1,11 @@
 package server
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
-	"fmt"
+	"errors"
+	"io"
 	"maps"
 	"net/http"
 	"slices"
@@ -30,12 +32,13 @@ func (s *Server) adminRoutes(r *gin.Engine) {
 	operator.POST("drain", s.answer(http.StatusAccepted, s.drainNow))
 	operator.GET("tenants", ok(s.listTenants))
 	operator.POST("tenants", created(s.createTenant))
-	operator.PATCH("tenants/:tenant", ok(s.patchTenant))
-	operator.DELETE("tenants/:tenant", ok(s.deleteTenant))
+	known := s.check(s.knownTenant)
+	operator.PATCH("tenants/:tenant", known, ok(s.patchTenant))
+	operator.DELETE("tenants/:tenant", known, ok(s.deleteTenant))
 
 	r.GET(adminPrefix+"usage", s.usage)
 
-	own := r.Group(adminPrefix+"tenants/:tenant", s.check(ownTenant))
+	own := r.Group(adminPrefix+"tenants/:tenant", known)
 	own.GET("", ok(s.getTenant))
 	own.GET("keys", ok(s.listKeys))
 	own.POST("keys", created(s.createKey))
@@ -64,12 +67,19 @@ func operatorOnly(c *gin.Context) error {
 	return nil
 }
 
-// ownTenant answers admins of another tenant as if the tenant did not exist.
-func ownTenant(c *gin.Context) error {
-	if g := grantOf(c); !g.Operator() && g.Tenant != c.Param("tenant") {
-		return fmt.Errorf("%w: there is no tenant %s", tenant.ErrNotFound, names.Quote(c.Param("tenant")))
+// knownTenant refuses requests for a tenant that does not exist, and answers admins of another tenant as if it did not.
+// Where no tenants are kept, the route says so.
+func (s *Server) knownTenant(c *gin.Context) error {
+	name := c.Param("tenant")
+	if g := grantOf(c); !g.Operator() && g.Tenant != name {
+		return tenant.Unknown(name)
 	}
-	return nil
+	st := s.tenants.Store()
+	if st == nil {
+		return nil
+	}
+	_, err := st.Get(c.Request.Context(), name)
+	return err
 }
 
 func (s *Server) needAdapters(*gin.Context) error {
@@ -105,11 +115,20 @@ func (s *Server) adminBody(c *gin.Context, v any) error {
 	return openai.Decode(body, "", v)
 }
 
-// optionalBody treats an absent body as an empty object.
+// optionalBody treats an absent body, also one that is sent in chunks and has none, as an empty object.
 func (s *Server) optionalBody(c *gin.Context, v any) error {
 	if c.Request.ContentLength == 0 {
 		return nil
 	}
+	_ = http.NewResponseController(c.Writer).SetReadDeadline(time.Now().Add(s.cfg.BodyTimeout))
+	in := bufio.NewReader(c.Request.Body)
+	if _, err := in.Peek(1); errors.Is(err, io.EOF) {
+		return nil
+	}
+	c.Request.Body = struct {
+		io.Reader
+		io.Closer
+	}{in, c.Request.Body}
 	return s.adminBody(c, v)
 }
 

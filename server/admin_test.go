@@ -577,7 +577,7 @@ func TestLoadLoRA(t *testing.T) {
 
 // Every route that reads JSON passes over a byte order mark before it, as programs on Windows write one.
 func TestByteOrderMark(t *testing.T) {
-	s, _ := newTenants(t, withAdapters(library()))
+	s := acmeServer(t)
 	noJSON := map[string]bool{"/admin/v1/drain": true, "/admin/v1/tenants/:tenant/adapters/:name": true,
 		"/admin/v1/tenants/:tenant/adapters/:name/pin": true}
 	fill := strings.NewReplacer(":tenant", "acme", ":name", "foreign", ":tag", "stable")

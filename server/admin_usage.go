@@ -2,7 +2,6 @@ package server
 
 import (
 	"bytes"
-	"fmt"
 	"net/http"
 	"time"
 
@@ -47,7 +46,7 @@ func (s *Server) usageRows(c *gin.Context) ([]tenant.UsageRow, error) {
 	q := tenant.UsageQuery{Tenant: c.Query("tenant")}
 	if g := grantOf(c); !g.Operator() {
 		if q.Tenant != "" && q.Tenant != g.Tenant {
-			return nil, fmt.Errorf("%w: there is no tenant %s", tenant.ErrNotFound, names.Quote(q.Tenant))
+			return nil, tenant.Unknown(q.Tenant)
 		}
 		q.Tenant = g.Tenant
 	}

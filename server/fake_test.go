@@ -129,12 +129,13 @@ func (fakeTemplate) Render(req *openai.ChatRequest) (string, error) {
 
 // fakeEngine answers every sequence with a reply and the EOS, one event a token.
 type fakeEngine struct {
-	reply  string
-	gate   chan struct{} // not nil: each token waits for one value
-	hold   chan struct{} // not nil: the prefill waits until it is closed
-	submit error
-	fail   error // the terminal event after the first token
-	health error
+	reply      string
+	gate       chan struct{} // not nil: each token waits for one value
+	hold       chan struct{} // not nil: the prefill waits until it is closed
+	submit     error
+	fail       error // the terminal event after the first token
+	failPrompt error // the only event
+	health     error
 
 	mu     sync.Mutex
 	reqs   []engine.Request
@@ -209,6 +210,10 @@ func (e *fakeEngine) run(ctx context.Context, r engine.Request, run *fakeRun) {
 	}
 	if e.hold != nil {
 		wait(e.hold)
+	}
+	if e.failPrompt != nil {
+		send(engine.Event{Token: -1, StopID: -1, Finish: engine.Failed, Err: e.failPrompt})
+		return
 	}
 	first := engine.Event{Token: -1, StopID: -1, CachedTokens: 1}
 	if r.PromptLogprobs >= 0 {

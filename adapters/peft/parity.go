@@ -96,11 +96,16 @@ func (p *Parity) Check(next func(ids []int32) (map[int32]float64, error)) error 
 			if want < likely {
 				continue
 			}
-			if lp, ok := got[id]; !ok || math.IsNaN(lp) || math.Abs(lp-want) > parityTolerance {
-				return fmt.Errorf(
-					"%w: after prompt %d token %d had log-probability %.3f, now %.3f: is it served on another base "+
-						"than it was trained on?", ErrParity, i, id, want, lp)
+			lp, ok := got[id]
+			if ok && math.Abs(lp-want) <= parityTolerance {
+				continue
 			}
+			now := fmt.Sprintf("now %.3f", lp)
+			if !ok {
+				now = fmt.Sprintf("now it is not among the %d likeliest", len(got))
+			}
+			return fmt.Errorf("%w: after prompt %d token %d had log-probability %.3f, %s: is it served on another "+
+				"base than it was trained on?", ErrParity, i, id, want, now)
 		}
 	}
 	return nil

@@ -2,8 +2,10 @@ package peft
 
 import (
 	"errors"
+	"math"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -30,9 +32,17 @@ func TestParity(t *testing.T) {
 	if err := p.Check(next); !errors.Is(err, ErrParity) {
 		t.Errorf("another probability: %v", err)
 	}
+	if err := p.Check(next); !strings.Contains(err.Error(), "-0.100, now -0.700:") {
+		t.Errorf("another probability: %v", err)
+	}
 	delete(answer, 7)
-	if err := p.Check(next); !errors.Is(err, ErrParity) {
+	if err := p.Check(next); !errors.Is(err, ErrParity) ||
+		!strings.Contains(err.Error(), "-0.100, now it is not among the 1 likeliest:") {
 		t.Errorf("another token: %v", err)
+	}
+	answer[7] = math.NaN()
+	if err := p.Check(next); !errors.Is(err, ErrParity) || !strings.Contains(err.Error(), "now NaN:") {
+		t.Errorf("no number: %v", err)
 	}
 	for _, text := range []string{"{", `{"nonsense":true}`, `{"prompts":null}`,
 		`{"prompts":[{"ids":[],"top":[1],"logprobs":[0]}]}`, `{"prompts":[{"ids":[1],"top":[1],"logprobs":[]}]}`} {

@@ -92,7 +92,8 @@ func affected(r sql.Result, err error) int64 {
 	return n
 }
 
-func noTenant(name string) error {
+// Unknown is the ErrNotFound of a tenant that does not exist.
+func Unknown(name string) error {
 	return fmt.Errorf("%w: there is no tenant %s", ErrNotFound, names.Quote(name))
 }
 
@@ -100,7 +101,7 @@ func noTenant(name string) error {
 func (s *Store) Get(ctx context.Context, name string) (Tenant, error) {
 	list, err := s.tenants(ctx, "WHERE name = ?", name)
 	if err == nil && len(list) == 0 {
-		err = noTenant(name)
+		err = Unknown(name)
 	}
 	if err != nil {
 		return Tenant{}, err
@@ -145,7 +146,7 @@ func (s *Store) Update(ctx context.Context, name string, f func(*Settings) error
 		var text string
 		err := tx.QueryRow(ctx, "SELECT created_ns, settings FROM tenants WHERE name = ?", name).Scan(&created, &text)
 		if errors.Is(err, sql.ErrNoRows) {
-			return noTenant(name)
+			return Unknown(name)
 		}
 		if err != nil {
 			return err
@@ -186,7 +187,7 @@ func (s *Store) Delete(ctx context.Context, name string) error {
 		}
 		r, err := tx.Exec(ctx, "DELETE FROM tenants WHERE name = ?", name)
 		if n := affected(r, err); err == nil && n == 0 {
-			err = noTenant(name)
+			err = Unknown(name)
 		}
 		if err != nil {
 			return err
@@ -242,7 +243,7 @@ func (s *Store) AddKey(ctx context.Context, tenant string, set KeySettings, expi
 			return err
 		}
 		if n == 0 {
-			return noTenant(tenant)
+			return Unknown(tenant)
 		}
 		_, err := tx.Exec(ctx,
 			"INSERT INTO tenant_keys (id, tenant, hash, created_ns, expires_ns, revoked_ns, settings) VALUES (?, ?, "+
@@ -277,6 +278,7 @@ func fromNanos(ns int64) time.Time {
 }
 
 // Keys returns the keys of a tenant, or of all where tenant is "", oldest first, revoked and expired ones too.
+// ErrNotFound.
 func (s *Store) Keys(ctx context.Context, tenant string) ([]Key, error) {
 	query := "SELECT id, tenant, hash, created_ns, expires_ns, revoked_ns, settings FROM tenant_keys"
 	var args []any
@@ -308,7 +310,17 @@ func (s *Store) Keys(ctx context.Context, tenant string) ([]Key, error) {
 		k.Created, k.Expires, k.Revoked = fromNanos(created), fromNanos(expires), fromNanos(revoked)
 		out = append(out, k)
 	}
-	return out, rows.Err()
+	return out, errors.Join(rows.Err(), s.known(ctx, tenant, len(out)))
+}
+
+// known returns ErrNotFound where nothing was found of a tenant that does not exist. Of a removed tenant keys and usage
+// stay.
+func (s *Store) known(ctx context.Context, tenant string, found int) error {
+	if found > 0 || tenant == "" {
+		return nil
+	}
+	_, err := s.Get(ctx, tenant)
+	return err
 }
 
 // Revoke revokes a key of a tenant (of any tenant where tenant is ""); ErrNotFound where it is not one of its keys. A

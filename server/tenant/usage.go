@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/csv"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -127,7 +128,7 @@ func ParseDay(text string) (time.Time, error) {
 }
 
 // Usage returns the rows of a period, by day, tenant, adapter and key. Running servers write what they count every
-// second. ErrInvalid.
+// second. ErrInvalid, ErrNotFound.
 func (s *Store) Usage(ctx context.Context, q UsageQuery) ([]UsageRow, error) {
 	now := s.now().UTC()
 	if q.From.IsZero() {
@@ -166,7 +167,7 @@ func (s *Store) Usage(ctx context.Context, q UsageQuery) ([]UsageRow, error) {
 		return cmp.Or(cmp.Compare(a.Day, b.Day), cmp.Compare(a.Tenant, b.Tenant), cmp.Compare(a.Adapter, b.Adapter),
 			cmp.Compare(a.Key, b.Key))
 	})
-	return out, rows.Err()
+	return out, errors.Join(rows.Err(), s.known(ctx, q.Tenant, len(out)))
 }
 
 // WriteUsageCSV writes rows as CSV with a header line.
