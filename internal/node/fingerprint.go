@@ -3,9 +3,11 @@ package node
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"hash"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -59,16 +61,24 @@ func (m *Model) Fingerprint(c *ModelConfig, version string) (string, error) {
 	return "fp_" + hex.EncodeToString(h.Sum(nil)[:5]), nil
 }
 
+// sampleFile adds a file to a fingerprint. What is not there, as behind a link that leads nowhere, and what is no file
+// is left out: the model was loaded without it.
 func sampleFile(h hash.Hash, path string) error {
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !info.Mode().IsRegular() {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
 	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrPermission) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil || info.IsDir() {
-		return err
-	}
 	size := info.Size()
 	fmt.Fprintln(h, size)
 	if _, err := io.CopyN(h, f, min(size, wholeFile)); err != nil {
