@@ -31,6 +31,24 @@ func newBodies(seed uint64) *bodies {
 	return b
 }
 
+// members returns the schemas of an object's members by name. Those that are not served are patterns of the form
+// ^(a|b)$ in a dependent schema, where generators of clients pass over them.
+func members(s map[string]any) map[string]any {
+	out := map[string]any{}
+	inner, _ := s["properties"].(map[string]any)
+	maps.Copy(out, inner)
+	dependent, _ := s["dependentSchemas"].(map[string]any)
+	for _, rule := range dependent {
+		patterns, _ := rule.(map[string]any)["patternProperties"].(map[string]any)
+		for names, schema := range patterns {
+			for name := range strings.SplitSeq(strings.Trim(names, "^()$"), "|") {
+				out[name] = schema
+			}
+		}
+	}
+	return out
+}
+
 // at follows a reference, if the schema is one.
 func (b *bodies) at(schema any) map[string]any {
 	m, _ := schema.(map[string]any)
@@ -57,8 +75,8 @@ func (b *bodies) body(path, method string) map[string]any {
 func raw(text string) json.RawMessage { return json.RawMessage(text) }
 
 // others are values of every type: most schemas refuse most of them.
-var others = []any{nil, true, false, 0, 1, -1, 2.5, raw("1.0"), raw("1e400"), raw("5e-324"), raw("-0"), "", "x", "none", []any{},
-	[]any{1}, []any{"x"}, []any{nil}, map[string]any{}, map[string]any{"type": "text"}, map[string]any{"1": 1}}
+var others = []any{nil, true, false, 0, 1, -1, 2.5, raw("1.0"), raw("1e400"), raw("5e-324"), raw("-0"), "", "x", "none",
+	[]any{}, []any{1}, []any{"x"}, []any{nil}, map[string]any{}, map[string]any{"type": "text"}, map[string]any{"1": 1}}
 
 // values are a schema's values at and beyond its bounds, each with what a nested schema allows.
 func (b *bodies) values(schema any) []any {
@@ -96,7 +114,7 @@ func (b *bodies) values(schema any) []any {
 			out = append(out, slices.Repeat([]any{v}, int(most)), slices.Repeat([]any{v}, int(most)+1))
 		}
 	}
-	if inner, ok := s["properties"].(map[string]any); ok {
+	if inner := members(s); len(inner) > 0 {
 		for _, name := range slices.Sorted(maps.Keys(inner)) {
 			for _, v := range b.some(b.values(inner[name]), 8) {
 				m := b.fit(s).(map[string]any)
@@ -159,7 +177,7 @@ func (b *bodies) any(schema any) map[string]any {
 		return b.any(list[b.rng.IntN(len(list))])
 	}
 	m := b.fit(s).(map[string]any)
-	inner, _ := s["properties"].(map[string]any)
+	inner := members(s)
 	names := slices.Sorted(maps.Keys(inner))
 	for range b.rng.IntN(6) {
 		name := names[b.rng.IntN(len(names))]
@@ -198,7 +216,7 @@ func TestBodiesAreAsDescribed(t *testing.T) {
 			schemas = list
 		}
 		for _, schema := range schemas {
-			inner := b.at(schema)["properties"].(map[string]any)
+			inner := members(b.at(schema))
 			for _, name := range slices.Sorted(maps.Keys(inner)) {
 				for _, v := range b.values(inner[name]) {
 					m := b.fit(schema).(map[string]any)
@@ -256,7 +274,7 @@ func TestNoBodyIsAServerError(t *testing.T) {
 	}
 }
 
-// Every reference of the document leads to a component, and every component is used.
+// Every reference of the document leads to a component, and every component is used; defaults are only in prose.
 func TestReferences(t *testing.T) {
 	b := newBodies(4)
 	used := map[string]bool{}
@@ -266,6 +284,9 @@ func TestReferences(t *testing.T) {
 		case map[string]any:
 			if ref, ok := v["$ref"].(string); ok {
 				used[ref] = true
+			}
+			if value, ok := v["default"]; ok {
+				t.Errorf("default %v: generated clients would send it in place of the model's own", value)
 			}
 			for _, inner := range v {
 				walk(inner)
