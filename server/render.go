@@ -111,8 +111,8 @@ func takesRoles(t *chat.Template, in chat.Input, text string) error {
 			continue
 		}
 		if seen[name] = true; len(seen) > maxOtherRoles {
-			return openai.Invalid("messages", "too_many", "The messages have more than %d roles beside those of the API.",
-				maxOtherRoles)
+			return openai.Invalid("messages", "too_many",
+				"The messages have more than %d roles beside those of the API.", maxOtherRoles)
 		}
 		changed := in
 		changed.Messages = slices.Clone(in.Messages)

@@ -100,7 +100,8 @@ func TestOtherRoles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := NewRenderer(tmpl, nil, nil).Render(&openai.ChatRequest{Messages: []byte("[" + many[1:] + "]")}); err == nil {
+	_, err = NewRenderer(tmpl, nil, nil).Render(&openai.ChatRequest{Messages: []byte("[" + many[1:] + "]")})
+	if err == nil {
 		t.Error("any number of roles is taken")
 	}
 }

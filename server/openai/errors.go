@@ -23,8 +23,8 @@ type Error struct {
 	Type    string
 	Param   string
 	Code    string
-	// Of a prompt that is too long, else 0: its tokens, or a number that it has at least, and the model's context. On the
-	// wire they have llama.cpp's names.
+	// Of a prompt that is too long, else 0: its tokens, or a number that it has at least, and the model's context. On
+	// the wire they have llama.cpp's names.
 	PromptTokens, Context int
 }
 
@@ -71,8 +71,8 @@ func TooLong(param string, l Length) *Error {
 		least = "at least "
 	}
 	e := Invalid(param, "context_length_exceeded", "This model's maximum context length is %d tokens. However, you "+
-		"requested %s%d tokens (%s%d in %s, %d in the completion): the prompt is too long. Shorten it.", l.Context, least,
-		l.Tokens+l.Completion, least, l.Tokens, l.Where, l.Completion)
+		"requested %s%d tokens (%s%d in %s, %d in the completion): the prompt is too long. Shorten it.", l.Context,
+		least, l.Tokens+l.Completion, least, l.Tokens, l.Where, l.Completion)
 	e.PromptTokens, e.Context = l.Tokens, l.Context
 	return e
 }

@@ -131,9 +131,12 @@ func SamplingParamsOf(p *Params, maxTokens int) SamplingParams {
 		}
 		return &k
 	}
-	return SamplingParams{N: p.N, Temperature: p.Temperature, TopP: p.TopP, TopK: p.TopK, MinP: p.MinP,
-		PresencePenalty: p.PresencePenalty, FrequencyPenalty: p.FrequencyPenalty, RepetitionPenalty: p.RepetitionPenalty,
-		MaxTokens: maxTokens, MinTokens: min(p.MinTokens, maxTokens), Seed: p.Seed, Stop: append([]string{}, p.Stop...),
-		StopTokenIDs: append([]int32{}, p.StopTokenIDs...), IgnoreEOS: p.IgnoreEOS, Logprobs: given(p.Logprobs),
-		PromptLogprobs: given(p.PromptLogprobs), SkipSpecial: p.SkipSpecial, IncludeStop: p.IncludeStop}
+	return SamplingParams{
+		N: p.N, Temperature: p.Temperature, TopP: p.TopP, TopK: p.TopK, MinP: p.MinP,
+		PresencePenalty: p.PresencePenalty, FrequencyPenalty: p.FrequencyPenalty,
+		RepetitionPenalty: p.RepetitionPenalty, MaxTokens: maxTokens, MinTokens: min(p.MinTokens, maxTokens),
+		Seed: p.Seed, Stop: append([]string{}, p.Stop...), StopTokenIDs: append([]int32{}, p.StopTokenIDs...),
+		IgnoreEOS: p.IgnoreEOS, Logprobs: given(p.Logprobs), PromptLogprobs: given(p.PromptLogprobs),
+		SkipSpecial: p.SkipSpecial, IncludeStop: p.IncludeStop,
+	}
 }
