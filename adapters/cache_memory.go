@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"weft/adapters/peft"
 	"weft/internal/priority"
 )
 
@@ -274,11 +275,11 @@ func (c *Cache) read(ctx context.Context, v Version) (res Resident, err error) {
 }
 
 func (c *Cache) loadFailed(e *entry, err error) {
+	class := ErrLoadFailed
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) || errors.Is(err, ErrLoadTimeout) {
-		err = fmt.Errorf("%w: version %.12s: %w", ErrLoadTimeout, e.version.Digest, err)
-	} else {
-		err = fmt.Errorf("%w: version %.12s: %w", ErrLoadFailed, e.version.Digest, err)
+		class = ErrLoadTimeout
 	}
+	err = &loadError{class, e.version.Digest, err}
 	c.mu.Lock()
 	c.loads--
 	c.stats.Failures++
@@ -286,6 +287,46 @@ func (c *Cache) loadFailed(e *entry, err error) {
 	gone := c.failEntry(e, err)
 	c.mu.Unlock()
 	c.free(gone)
+}
+
+// loadError is why a load failed. Of its cause it is only what this package and package peft say about an adapter: an
+// error of the engine, which computed the parity check, is not an error of the requests that wait.
+type loadError struct {
+	class  error // ErrLoadFailed or ErrLoadTimeout
+	digest string
+	cause  error
+}
+
+func (e *loadError) Error() string {
+	return fmt.Sprintf("%v: version %.12s: %v", e.class, e.digest, e.cause)
+}
+
+// Is is for errors.Is.
+func (e *loadError) Is(target error) bool {
+	switch target {
+	case e.class:
+		return true
+	case ErrNotFound, ErrInvalid, ErrCorrupt, peft.ErrRefused, peft.ErrParity:
+		return errors.Is(e.cause, target)
+	}
+	return false
+}
+
+// Reason returns what an error says about an adapter's own content, for its tenant: neither files of this machine nor
+// other tenants are named. "" where there is nothing to say.
+func Reason(err error) string {
+	var load *loadError
+	if !errors.As(err, &load) {
+		return ""
+	}
+	var refused *peft.RefusedError
+	switch {
+	case errors.As(load.cause, &refused):
+		return (&peft.RefusedError{Path: "the adapter", Reasons: refused.Reasons, More: refused.More}).Error()
+	case errors.Is(load.cause, peft.ErrParity):
+		return load.cause.Error()
+	}
+	return ""
 }
 
 // loadAgain makes the requests of an entry wait again where the adapter needs more memory than its version says.

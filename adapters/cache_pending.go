@@ -6,7 +6,12 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"weft/adapters/peft"
 )
+
+// parityRetry is how long a failed parity check is remembered.
+const parityRetry = time.Hour
 
 // pendingLoad is an adapter, or a combination of adapters, that requests wait for and that has no memory yet. It holds
 // no adapter and no memory, so that two of them cannot wait for each other.
@@ -264,7 +269,11 @@ func (c *Cache) remember(digest string, err error, users map[string]bool) {
 		if users == nil {
 			users = map[string]bool{}
 		}
-		c.failed.Add(digest, failure{err, time.Now().Add(c.cfg.RetryAfter), users})
+		again := c.cfg.RetryAfter
+		if errors.Is(err, peft.ErrParity) { // neither the files of a digest nor the base change
+			again = max(again, parityRetry)
+		}
+		c.failed.Add(digest, failure{err, time.Now().Add(again), users})
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"weft/adapters/peft"
 	"weft/internal/deadline"
 	"weft/runtime/lora"
 )
@@ -656,6 +657,51 @@ func TestHeld(t *testing.T) {
 		wants([]Version{a, large}, nil, 0)
 		l.Release()
 		wants([]Version{a, large}, nil, 0)
+		f.closeAll(c)
+	})
+}
+
+// TestLoadErrors: of the cause of a failed load only what is said about the adapter reaches the requests that wait: an
+// error of the engine would be answered as theirs. A failed parity check is not repeated soon.
+func TestLoadErrors(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakes(t)
+		c := f.cache(CacheConfig{Limit: 100, RetryAfter: 5 * time.Second})
+		engine := errors.New("prompt is too long")
+		for i, class := range []error{ErrLoadFailed, ErrLoadTimeout} {
+			f.fail = func(Version) error {
+				if class == ErrLoadTimeout {
+					return fmt.Errorf("%w: %w", class, engine)
+				}
+				return engine
+			}
+			_, err := c.Acquire(t.Context(), f.version(10+i, 10))
+			wants(t, "a load that failed", err, class)
+			if errors.Is(err, engine) || !strings.Contains(err.Error(), engine.Error()) || Reason(err) != "" {
+				t.Errorf("%v is the engine's error: %v; reason %q", err, errors.Is(err, engine), Reason(err))
+			}
+		}
+		f.fail = func(Version) error { return fmt.Errorf("%w: token 7", peft.ErrParity) }
+		before := f.loads.Load()
+		for range 3 {
+			_, err := c.Acquire(t.Context(), f.version(20, 10))
+			wants(t, "a failed parity check", err, ErrLoadFailed)
+			if !strings.Contains(Reason(err), "token 7") {
+				t.Errorf("%v has the reason %q", err, Reason(err))
+			}
+			time.Sleep(10 * time.Minute)
+		}
+		if n := f.loads.Load() - before; n != 1 {
+			t.Errorf("%d loads of what cannot become right", n)
+		}
+		f.fail = func(Version) error {
+			return &peft.RefusedError{Path: "/secret/folder", Reasons: []peft.Reason{{What: "rank 0"}}}
+		}
+		_, err := c.Acquire(t.Context(), f.version(21, 10))
+		if why := Reason(err); !strings.Contains(why, "rank 0") || strings.Contains(why, "secret") {
+			t.Errorf("%v has the reason %q", err, why)
+		}
+		f.fail = nil
 		f.closeAll(c)
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -70,7 +71,11 @@ func CheckPEFT(base peft.Base, digest string) Checker {
 		if err := CheckTemplate(dir); err != nil {
 			return Meta{}, fmt.Errorf("%w: %w: correct or remove it", ErrInvalid, err)
 		}
-		if _, err := peft.ReadParity(dir); err != nil && !errors.Is(err, syscall.ENOTDIR) {
+		parity, err := peft.ReadParity(dir)
+		if parity != nil && base != nil {
+			err = parity.Fits(base.Config())
+		}
+		if err != nil && !errors.Is(err, syscall.ENOTDIR) {
 			return Meta{}, fmt.Errorf("%w: %w", ErrInvalid, err)
 		}
 		m := Meta{Digest: r.Digest, Targets: append(r.Targets, r.Saved...), Params: r.Params, Bytes: r.Bytes,
@@ -98,6 +103,8 @@ type LoadConfig struct {
 	Base   peft.Base // is read concurrently
 	Device device.Device
 	Model  *model.Config // of the model for which the adapters are loaded
+	// Context is the longest sequence that Replay computes; 0: the model's.
+	Context int
 	// Quantization is the format to which the base's weights were quantized when they were loaded, as parity files name
 	// it; "" where they were loaded as stored.
 	Quantization string
@@ -160,7 +167,16 @@ func (c *LoadConfig) replay(ctx context.Context, v Version, dir string, w *lora.
 		}
 		return nil
 	}
-	return parity.Check(func(ids []int32) (map[int32]float64, error) { return c.Replay(ctx, v.Digest, w, ids) })
+	if err := parity.Fits(c.Model); err != nil {
+		return err
+	}
+	skipped, err := parity.Check(cmp.Or(c.Context, c.Model.MaxContext, math.MaxInt),
+		func(ids []int32) (map[int32]float64, error) { return c.Replay(ctx, v.Digest, w, ids) })
+	if skipped > 0 && c.Log != nil {
+		c.Log.Warn("prompts of an adapter's parity file are longer than the context; they are not checked", "adapter",
+			v.Tenant+"/"+v.Name, "prompts", skipped, "of", len(parity.Prompts), "context", c.Context)
+	}
+	return err
 }
 
 // onDevice is the Resident of an adapter on a device.

@@ -110,6 +110,63 @@ func TestLoadReplaysTheParityFile(t *testing.T) {
 	}
 }
 
+// testParity writes a parity file of prompts of some lengths into an adapter of small.
+func testParity(t *testing.T, prompts ...[]int32) string {
+	t.Helper()
+	dir := parityFolder(t, "")
+	p := &peft.Parity{Base: "b"}
+	for _, ids := range prompts {
+		p.Prompts = append(p.Prompts, peft.ParityPrompt{IDs: ids, Top: []int32{7}, Logprobs: []float64{-0.2}})
+	}
+	if err := p.Write(dir); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// TestParityThatCannotBeReplayed: at an upload for a known base it is refused; without a base it is taken, and its load
+// fails with the reason. Prompts that only this server's context is too short for are skipped.
+func TestParityThatCannotBeReplayed(t *testing.T) {
+	shape := small
+	cfg := *small.Cfg
+	cfg.MaxContext = 100
+	shape.Cfg = &cfg
+	long := make([]int32, 90)
+	for what, c := range map[string]struct {
+		dir     string
+		fits    bool
+		replays int
+	}{
+		"a token beyond the vocabulary": {testParity(t, []int32{5, 64}), false, 0},
+		"a negative token":              {testParity(t, []int32{-1}), false, 0},
+		"longer than the model":         {testParity(t, make([]int32, 101)), false, 0},
+		"longer than this server":       {testParity(t, []int32{5}, long, []int32{6}), true, 2},
+		"all longer than this server":   {testParity(t, long), true, 0},
+	} {
+		_, err := CheckPEFT(shape, "base")(t.Context(), c.dir)
+		if errors.Is(err, ErrInvalid) == c.fits || c.fits && err != nil {
+			t.Errorf("%s: uploaded for its base: %v", what, err)
+		}
+		if _, err := CheckPEFT(nil, "")(t.Context(), c.dir); err != nil {
+			t.Errorf("%s: uploaded without a base: %v", what, err)
+		}
+		dev, replays := ref.New(ref.Options{}), 0
+		load := LoadPEFT(LoadConfig{Base: shape, Device: dev, Model: &cfg, Context: 64,
+			Replay: func(context.Context, string, *lora.Weights, []int32) (map[int32]float64, error) {
+				replays++
+				return map[int32]float64{7: -0.3}, nil
+			}})
+		r, err := load(t.Context(), Version{Digest: "d"}, c.dir)
+		if (err == nil) != c.fits || err != nil && !errors.Is(err, peft.ErrParity) || replays != c.replays {
+			t.Errorf("%s: loaded with %d replays: %v", what, replays, err)
+		}
+		if err == nil {
+			r.Free()
+		}
+		dev.Close()
+	}
+}
+
 // An adapter that fits its base and not the model that runs is refused before anything is computed with it.
 func TestLoadChecksTheModel(t *testing.T) {
 	dev := ref.New(ref.Options{})

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"weft/internal/bounded"
+	"weft/runtime/model"
 )
 
 // ParityFile is the name of an adapter's parity file in its folder.
@@ -82,14 +83,38 @@ func ReadParity(dir string) (*Parity, error) {
 	return &p, nil
 }
 
-// Check compares what next computes for each prompt, the log-probabilities of its best tokens by id, with what was
-// recorded.
-func (p *Parity) Check(next func(ids []int32) (map[int32]float64, error)) error {
+// Fits returns an error where the recorded prompts cannot be computed by any server of a model: ErrParity.
+func (p *Parity) Fits(cfg *model.Config) error {
 	for i := range p.Prompts {
 		q := &p.Prompts[i]
+		if len(q.IDs) > cfg.MaxContext && cfg.MaxContext > 0 {
+			return fmt.Errorf("%w: %s: prompt %d has %d tokens, the model's context %d", ErrParity, ParityFile, i,
+				len(q.IDs), cfg.MaxContext)
+		}
+		for _, ids := range [][]int32{q.IDs, q.Top} {
+			for _, id := range ids {
+				if id < 0 || int(id) >= cfg.Vocab {
+					return fmt.Errorf("%w: %s: prompt %d has token %d, the model's ids are 0 to %d: is it of another "+
+						"model?", ErrParity, ParityFile, i, id, cfg.Vocab-1)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// Check compares what next computes for each prompt, the log-probabilities of its best tokens by id, with what was
+// recorded. It skips prompts that leave no token in a context, and returns how many.
+func (p *Parity) Check(context int, next func(ids []int32) (map[int32]float64, error)) (skipped int, err error) {
+	for i := range p.Prompts {
+		q := &p.Prompts[i]
+		if len(q.IDs) >= context {
+			skipped++
+			continue
+		}
 		got, err := next(q.IDs)
 		if err != nil {
-			return err
+			return skipped, err
 		}
 		for k, id := range q.Top {
 			want := q.Logprobs[k]
@@ -104,9 +129,9 @@ func (p *Parity) Check(next func(ids []int32) (map[int32]float64, error)) error 
 			if !ok {
 				now = fmt.Sprintf("now it is not among the %d likeliest", len(got))
 			}
-			return fmt.Errorf("%w: after prompt %d token %d had log-probability %.3f, %s: is it served on another "+
+			return skipped, fmt.Errorf("%w: after prompt %d token %d had log-probability %.3f, %s: is it served on another "+
 				"base than it was trained on?", ErrParity, i, id, want, now)
 		}
 	}
-	return nil
+	return skipped, nil
 }

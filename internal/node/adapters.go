@@ -2,10 +2,12 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"weft/adapters"
+	"weft/adapters/peft"
 	"weft/internal/bytesize"
 	"weft/runtime/engine"
 	"weft/runtime/lora"
@@ -26,7 +28,7 @@ func (n *Node) openAdapters() (err error) {
 	n.cache, err = adapters.NewCache(adapters.CacheConfig{
 		Registry: n.Stores.Registry, Memory: m.Engine, Limit: limit, LoadTimeout: n.cfg.AdapterTimeout,
 		Load: adapters.LoadPEFT(adapters.LoadConfig{Base: n.base, Device: m.Device, Model: m.Model.Config(),
-			Quantization: m.Quantization, Replay: m.replay, Log: n.log}),
+			Context: m.Context, Quantization: m.Quantization, Replay: m.replay, Log: n.log}),
 		OnLoad: n.adapterLoaded,
 	})
 	if err != nil {
@@ -70,7 +72,11 @@ func (m *Model) replay(ctx context.Context, digest string, w *lora.Weights, ids 
 		AdapterKey: digest, Salt: "parity check", Internal: true,
 		Release: func() { close(released) }, Sampling: sample.Params{TopP: 1, RepetitionPenalty: 1, Logprobs: 20},
 	})
-	if err != nil {
+	switch {
+	case err == nil:
+	case errors.Is(err, engine.ErrInvalid), errors.Is(err, engine.ErrPromptTooLong), errors.Is(err, engine.ErrNoMemory):
+		return nil, fmt.Errorf("%w: it cannot be checked: %w", peft.ErrParity, err)
+	default: // the queue is full, or the server ends
 		return nil, fmt.Errorf("%w: %w", adapters.ErrLoadTimeout, err)
 	}
 	got := map[int32]float64{}
