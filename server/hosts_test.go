@@ -16,8 +16,9 @@ func TestHosts(t *testing.T) {
 		"[::1]:8000": true, "[::1]": true, "[::ffff:127.0.0.1]:80": true, "localhost.:8000": true, "": true,
 		"evil.example": false, "evil.example:8000": false, "localhost.evil.example": false,
 		"127.0.0.1.evil.example": false,
-		"0.0.0.0:8000":           false, "192.0.2.1:8000": false, "[2001:db8::1]:8000": false, "localhost@evil.example": false,
-		"models.test:8000": true, "Models.Test": true,
+		"0.0.0.0:8000":           false, "192.0.2.1:8000": false, "[2001:db8::1]:8000": false,
+		"localhost@evil.example": false,
+		"models.test:8000":       true, "Models.Test": true,
 	}
 	for what, c := range map[string]struct {
 		hosts []string
