@@ -129,8 +129,8 @@ func (p *Parity) Check(context int, next func(ids []int32) (map[int32]float64, e
 			if !ok {
 				now = fmt.Sprintf("now it is not among the %d likeliest", len(got))
 			}
-			return skipped, fmt.Errorf("%w: after prompt %d token %d had log-probability %.3f, %s: is it served on another "+
-				"base than it was trained on?", ErrParity, i, id, want, now)
+			return skipped, fmt.Errorf("%w: after prompt %d token %d had log-probability %.3f, %s: is it served on "+
+				"another base than it was trained on?", ErrParity, i, id, want, now)
 		}
 	}
 	return skipped, nil
