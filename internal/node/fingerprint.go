@@ -3,6 +3,7 @@ package node
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"hash"
@@ -23,16 +24,20 @@ const (
 )
 
 // Fingerprint returns what system_fingerprint says of a model: the same text for the same weights, tokenizer, chat
-// template and settings that change what is computed, whatever the names of file and folder; another one where these
-// differ. Of large files it reads a part.
+// template, sampling defaults and settings that change what is computed, whatever the names of file and folder; another
+// one where these differ. Of large files it reads a part.
 func (m *Model) Fingerprint(c *ModelConfig, version string) (string, error) {
 	h := sha256.New()
 	source := ""
 	if m.Template != nil {
 		source = m.Template.Source()
 	}
-	fmt.Fprintf(h, "%q\n", []string{version, c.Activations, c.KVType, m.Quantization, fmt.Sprint(c.Device == "ref"),
-		source})
+	sampling, err := json.Marshal(m.Sampling)
+	if err != nil {
+		return "", err
+	}
+	fmt.Fprintf(h, "%s\n%q\n", sampling, []string{version, c.Activations, c.KVType, m.Quantization, source,
+		fmt.Sprint(c.Device == "ref")})
 	info, err := os.Stat(m.Path)
 	if err != nil {
 		return "", err

@@ -51,12 +51,15 @@ func TestFingerprint(t *testing.T) {
 	}
 	last := append([]byte(nil), text...)
 	last[len(last)-1] ^= 1
+	write("generation_config.json", []byte(`{"temperature":0.5}`))
+	defaults := dir
 	template := write("template.jinja", []byte("{{ messages[0].content }}"))
 	seen := map[string]string{base: "the model"}
 	for what, f := range map[string]string{
 		"other weights":  of(write("other.gguf", last), "1", nil),
 		"other version":  of(c.Ref, "2", nil),
 		"other KV cache": of(c.Ref, "1", func(c *ModelConfig) { c.KVType = "f32" }),
+		"other defaults": of(c.Ref, "1", func(c *ModelConfig) { c.GenerationConfig = defaults }),
 		"a template":     of(c.Ref, "1", func(c *ModelConfig) { c.ChatTemplate = template }),
 	} {
 		if seen[f] != "" {

@@ -48,8 +48,8 @@ func (s *Settings) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&s.KeyFile, "api-key-file", "",
 		"`file` with one API key per line; requests then need the header Authorization: Bearer KEY")
 	settings.Strings(fs, &s.ServedNames, "served-model-name", nil,
-		"`name` of the model in the API (default: that of its file or folder); may be repeated: requests may use each "+
-			"name, answers use the first")
+		"`name` of the model in the API (default: that of its file or folder); may be repeated, or several separated "+
+			"by commas: requests may use each, answers use the first")
 	settings.Strings(fs, &s.Origins, "cors-origin", nil,
 		"`origin` of web pages that may use the API, e.g. https://chat.example.com; * is every page, with a key only; "+
 			"may be repeated")
