@@ -62,7 +62,7 @@ test-nocgo: ## build and test without cgo, with the ref device
 test-stores: setup ## registry, tenants and quotas on a real Postgres and S3-compatible server, started for the test
 	scripts/test-stores
 
-test-clients: build model ## the official Python and Node clients, and generated ones, against the real server
+test-clients: build model ## official and generated clients and the endpoint picker against the real server
 	scripts/clients/run
 
 test-guides: build model ## run the examples of README and the guides
