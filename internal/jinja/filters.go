@@ -28,7 +28,7 @@ func init() { // in init because map and select look into the table
 		"safe":       {f: func(ev *evaluator, v any, _ []any) (any, error) { return toStr(ev, v) }},
 		"pprint":     {f: pprintFilter},
 		"upper":      onText("", func(_ *evaluator, s string, _ []any) (any, error) { return upper(s), nil }),
-		"lower":      onText("", func(_ *evaluator, s string, _ []any) (any, error) { return lower(s), nil }),
+		"lower":      onText("", func(_ *evaluator, s string, _ []any) (any, error) { return Lower(s), nil }),
 		"capitalize": onText("", func(_ *evaluator, s string, _ []any) (any, error) { return capitalize(s), nil }),
 		"title":      onText("", func(_ *evaluator, s string, _ []any) (any, error) { return titleFilter(s), nil }),
 		"escape":     onText("", func(_ *evaluator, s string, _ []any) (any, error) { return escapeHTML(s), nil }),

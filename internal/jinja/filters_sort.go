@@ -8,7 +8,7 @@ import (
 // folded makes strings of any case equal unless sensitive.
 func folded(v any, sensitive bool) any {
 	if s, ok := v.(string); ok && !sensitive {
-		return lower(s)
+		return Lower(s)
 	}
 	return v
 }

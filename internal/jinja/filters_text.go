@@ -21,7 +21,7 @@ func titleFilter(s string) string {
 		case start:
 			b.WriteString(upper(string(r)))
 		default:
-			b.WriteString(lower(string(r)))
+			b.WriteString(Lower(string(r)))
 		}
 		start = boundary
 	}

@@ -22,13 +22,14 @@ func init() { // in init because format and join refer back to the evaluator's t
 		"index":      finder("index", strings.Index, true),
 		"rindex":     finder("rindex", strings.LastIndex, true),
 		"upper":      mapper("upper", upper),
-		"lower":      mapper("lower", lower),
+		"lower":      mapper("lower", Lower),
 		"casefold":   mapper("casefold", casefold),
 		"capitalize": mapper("capitalize", capitalize),
 		"title":      mapper("title", titleWords),
 		"swapcase":   mapper("swapcase", swapCase),
 		"isdigit": all("isdigit", func(r rune) bool {
-			return unicode.IsDigit(r) || strings.ContainsRune("²³¹⁰⁴⁵⁶⁷⁸⁹₀₁₂₃₄₅₆₇₈₉", r)
+			return unicode.IsDigit(r) ||
+				strings.ContainsRune("²³¹⁰⁴⁵⁶⁷⁸⁹₀₁₂₃₄₅₆₇₈₉", r)
 		}),
 		"isdecimal": all("isdecimal", unicode.IsDigit),
 		"isnumeric": all("isnumeric", unicode.IsNumber),

@@ -250,13 +250,14 @@ func formatFloat(f float64) string {
 	return s
 }
 
-// upper and lower add to Go's one-to-one mapping the letters that Python expands.
-var upperExpand = strings.NewReplacer("ß", "SS", "ŉ", "ʼN", "ǰ", "J̌", "ﬀ", "FF", "ﬁ", "FI", "ﬂ", "FL", "ﬃ", "FFI", "ﬄ",
-	"FFL", "ﬅ", "ST", "ﬆ", "ST", "և", "ԵՒ")
+// upperExpand adds to Go's one-to-one mapping the letters that Python expands; Lower does the same.
+var upperExpand = strings.NewReplacer("ß", "SS", "ŉ", "ʼN", "ǰ", "J̌", "ﬀ", "FF", "ﬁ", "FI", "ﬂ", "FL",
+	"ﬃ", "FFI", "ﬄ", "FFL", "ﬅ", "ST", "ﬆ", "ST", "և", "ԵՒ")
 
 func upper(s string) string { return strings.ToUpper(upperExpand.Replace(s)) }
 
-func lower(s string) string {
+// Lower is Python's str.lower.
+func Lower(s string) string {
 	if !strings.ContainsAny(s, "İΣ") {
 		return strings.ToLower(s)
 	}

@@ -6,13 +6,22 @@ Run:  "$(scripts/python/environment)" scripts/golden/make.py OUT [--seed N] [--o
 import argparse
 import importlib
 import pathlib
+import subprocess
 import time
 
 import torch
 
 import common
 
-PARTS = ["stories", "serve_models", "serve_adapters", "text", "chat", "sampling", "gradients", "curves", "fourbit", "data"]
+PARTS = ["stories", "serve_models", "serve_adapters", "text", "chat", "sampling", "gradients", "curves", "fourbit", "data",
+    "metrics"]
+
+
+def metrics(out, seed):
+    """Runs metrics.py, in the environment of the tools for metrics."""
+    here = pathlib.Path(__file__).resolve().parent
+    python = subprocess.run([here.parent / "python" / "environment", "data"], check=True, stdout=subprocess.PIPE, text=True)
+    subprocess.run([python.stdout.strip(), here / "metrics.py", out, "--seed", str(seed)], check=True)
 
 
 def main():
@@ -26,7 +35,10 @@ def main():
     torch.set_num_threads(1)
     for part in args.only.split(","):
         begin = time.time()
-        importlib.import_module(part).run(args.out)
+        if part == "metrics":
+            metrics(args.out, args.seed)
+        else:
+            importlib.import_module(part).run(args.out)
         print(f"{part}: {time.time() - begin:.0f} s", flush=True)
 
 

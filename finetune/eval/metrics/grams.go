@@ -1,0 +1,277 @@
+package metrics
+
+import (
+	"bytes"
+	"hash/maphash"
+	"unicode/utf8"
+)
+
+// worker holds the memory that one goroutine uses again for each sample.
+type worker struct {
+	vocabulary
+	matcher
+	lcs
+	buf, alt []byte
+	runes    []rune
+	classes  []uint8
+	prepared []byte
+	stems    map[string]string
+	hyp      []int32
+	refs     [][]int32
+	lines    [2][][]int32
+	flat     [2][]int32
+	counts   [2][]int32
+	seen     []bool
+}
+
+func newWorker() *worker {
+	return &worker{vocabulary: vocabulary{seed: maphash.MakeSeed(), slots: make([]wordSlot, 256)},
+		matcher: matcher{table: gramTable{slots: make([]gramSlot, 256)}}, stems: map[string]string{}}
+}
+
+// reference returns an empty slice for the tokens of reference i.
+func (w *worker) reference(i int) []int32 {
+	for len(w.refs) <= i {
+		w.refs = append(w.refs, nil)
+	}
+	return w.refs[i][:0]
+}
+
+// keep makes ids the tokens of reference i.
+func (w *worker) keep(i int, ids []int32) {
+	w.reference(i)
+	w.refs[i] = ids
+}
+
+// vocabulary numbers the different words of one sample, from 0.
+type vocabulary struct {
+	seed  maphash.Seed
+	slots []wordSlot // open addressing; a power of two, at most half full
+	round uint32     // slots of other rounds are empty
+	text  []byte     // the words, one after another
+	ends  []int32    // where each word ends in text
+	one   []byte
+	ascii [utf8.RuneSelf]struct {
+		round uint32
+		id    int32
+	} // numbers of words of one ASCII character, of this round
+}
+
+type wordSlot struct {
+	hash  uint32
+	round uint32
+	id    int32
+}
+
+// forget empties the vocabulary.
+func (v *vocabulary) forget() {
+	v.text, v.ends = v.text[:0], v.ends[:0]
+	if v.round++; v.round == 0 {
+		clear(v.slots)
+		clear(v.ascii[:])
+		v.round = 1
+	}
+}
+
+// character is the number of a word of one character.
+func (v *vocabulary) character(c string) int32 {
+	if len(c) > 1 {
+		v.one = append(v.one[:0], c...)
+		return v.id(v.one)
+	}
+	known := &v.ascii[c[0]]
+	if known.round != v.round {
+		known.id, known.round = v.id([]byte{c[0]}), v.round
+	}
+	return known.id
+}
+
+func (v *vocabulary) word(id int32) []byte {
+	begin := int32(0)
+	if id > 0 {
+		begin = v.ends[id-1]
+	}
+	return v.text[begin:v.ends[id]]
+}
+
+// id is the number of a word.
+func (v *vocabulary) id(word []byte) int32 {
+	hash := uint32(maphash.Bytes(v.seed, word))
+	at := hash & uint32(len(v.slots)-1)
+	for ; v.slots[at].round == v.round; at = (at + 1) & uint32(len(v.slots)-1) {
+		if s := &v.slots[at]; s.hash == hash && bytes.Equal(v.word(s.id), word) {
+			return s.id
+		}
+	}
+	id := int32(len(v.ends))
+	v.text = append(v.text, word...)
+	v.ends = append(v.ends, int32(len(v.text)))
+	v.slots[at] = wordSlot{hash, v.round, id}
+	if 2*len(v.ends) >= len(v.slots) {
+		v.grow()
+	}
+	return id
+}
+
+func (v *vocabulary) grow() {
+	old := v.slots
+	v.slots = make([]wordSlot, 2*len(old))
+	for _, s := range old {
+		if s.round != v.round {
+			continue
+		}
+		at := s.hash & uint32(len(v.slots)-1)
+		for v.slots[at].round == v.round {
+			at = (at + 1) & uint32(len(v.slots)-1)
+		}
+		v.slots[at] = wordSlot{s.hash, v.round, s.id}
+	}
+}
+
+// gramTable numbers the different n-grams of one order, from 0. An n-gram's key is the number of the (n-1)-gram that
+// it begins with, and its last token.
+type gramTable struct {
+	slots []gramSlot // open addressing; a power of two, at most half full
+	round uint32
+	n     int32
+}
+
+type gramSlot struct {
+	key   uint64
+	round uint32
+	id    int32
+}
+
+func (t *gramTable) forget() {
+	t.n = 0
+	if t.round++; t.round == 0 {
+		clear(t.slots)
+		t.round = 1
+	}
+}
+
+// spread takes the bits that choose a slot from a key.
+func (t *gramTable) spread(key uint64) uint32 {
+	key *= 0x9e3779b97f4a7c15
+	return uint32(key>>32^key>>17) & uint32(len(t.slots)-1)
+}
+
+// find is the number of an n-gram, or -1.
+func (t *gramTable) find(key uint64) int32 {
+	for at := t.spread(key); t.slots[at].round == t.round; at = (at + 1) & uint32(len(t.slots)-1) {
+		if t.slots[at].key == key {
+			return t.slots[at].id
+		}
+	}
+	return -1
+}
+
+// put is the number of an n-gram, which is new if it is the highest.
+func (t *gramTable) put(key uint64) int32 {
+	at := t.spread(key)
+	for ; t.slots[at].round == t.round; at = (at + 1) & uint32(len(t.slots)-1) {
+		if t.slots[at].key == key {
+			return t.slots[at].id
+		}
+	}
+	id := t.n
+	t.slots[at] = gramSlot{key, t.round, id}
+	if t.n++; 2*int(t.n) >= len(t.slots) {
+		t.grow()
+	}
+	return id
+}
+
+func (t *gramTable) grow() {
+	old := t.slots
+	t.slots = make([]gramSlot, 2*len(old))
+	for _, s := range old {
+		if s.round != t.round {
+			continue
+		}
+		at := t.spread(s.key)
+		for t.slots[at].round == t.round {
+			at = (at + 1) & uint32(len(t.slots)-1)
+		}
+		t.slots[at] = gramSlot{s.key, t.round, s.id}
+	}
+}
+
+// matcher counts n-grams that texts have in common.
+type matcher struct {
+	table      gramTable
+	count, now []int32   // of an n-gram: its most occurrences in one reference; those in this reference
+	prev       [][]int32 // per reference and, last, of the prediction: the number of the (n-1)-gram at each position
+}
+
+// match counts, for n from 1 to len(out), the n-grams of hyp that are in refs, each at most as often as in the
+// reference that has most of it. Tokens are numbers below vocabulary.
+func (m *matcher) match(refs [][]int32, hyp []int32, vocabulary int, out []float64) {
+	for len(m.prev) <= len(refs) {
+		m.prev = append(m.prev, nil)
+	}
+	for n := range out {
+		kinds := vocabulary
+		if n > 0 {
+			m.table.forget()
+		}
+		for r, ref := range refs {
+			if n == 0 {
+				m.prev[r] = append(m.prev[r][:0], ref...)
+				continue
+			}
+			prev := m.prev[r]
+			for i := n; i < len(ref); i++ {
+				prev[i-n] = m.table.put(uint64(prev[i-n])<<32 | uint64(ref[i]))
+			}
+			kinds = int(m.table.n)
+		}
+		m.most(refs, n, kinds)
+		found := 0
+		if n == 0 {
+			m.prev[len(refs)] = append(m.prev[len(refs)][:0], hyp...)
+		}
+		prev := m.prev[len(refs)]
+		for i := n; i < len(hyp); i++ {
+			id := prev[i-n]
+			if n > 0 && id >= 0 {
+				id = m.table.find(uint64(id)<<32 | uint64(hyp[i]))
+				prev[i-n] = id
+			}
+			if id >= 0 && m.count[id] > 0 {
+				m.count[id]--
+				found++
+			}
+		}
+		out[n] = float64(found)
+	}
+}
+
+// most sets count to the most occurrences of each (n+1)-gram in one reference.
+func (m *matcher) most(refs [][]int32, n, kinds int) {
+	m.count = zeros(m.count, kinds)
+	for r, ref := range refs {
+		grams := m.prev[r][:max(0, len(ref)-n)]
+		if len(refs) == 1 {
+			for _, id := range grams {
+				m.count[id]++
+			}
+			continue
+		}
+		m.now = zeros(m.now, kinds)
+		for _, id := range grams {
+			m.now[id]++
+			m.count[id] = max(m.count[id], m.now[id])
+		}
+	}
+}
+
+// zeros returns n zeros, in a's memory if they fit.
+func zeros(a []int32, n int) []int32 {
+	if cap(a) < n {
+		return make([]int32, n, 2*n)
+	}
+	a = a[:n]
+	clear(a)
+	return a
+}
