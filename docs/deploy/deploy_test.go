@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -136,27 +137,54 @@ func TestSchemasRefuse(t *testing.T) {
 	if schema(t, "compose.json", "").Validate(file) == nil {
 		t.Error("a misspelt key of a service passes")
 	}
-	for _, doc := range documents(t, "kubernetes/weft.yaml") {
-		if doc["kind"] == "Deployment" {
-			container := at(t, doc, "spec", "template", "spec", "containers", 0).(document)
-			container["readinessProbes"] = container["readinessProbe"]
-			if kind(t, doc).Validate(doc) == nil {
-				t.Error("a misspelt key of a container passes")
-			}
+	for _, doc := range kubernetes(t) {
+		inner := at(t, doc, "metadata").(document)
+		switch doc["kind"] {
+		case "Deployment":
+			inner = at(t, doc, "spec", "template", "spec", "containers", 0).(document)
+		case "InferencePool", "PodMonitor", "ScaledObject":
+			inner = at(t, doc, "spec").(document)
+		case "HTTPRoute":
+			inner = at(t, doc, "spec", "rules", 0, "backendRefs", 0).(document)
+		default:
+			continue
+		}
+		inner["readinessProbes"] = "misspelt"
+		if kind(t, doc).Validate(doc) == nil {
+			t.Errorf("%s: a misspelt key passes", doc["kind"])
 		}
 	}
 }
 
-// kind is the schema of a Kubernetes object.
+// kubernetes returns the objects of all files for Kubernetes.
+func kubernetes(t *testing.T) []document {
+	t.Helper()
+	files, err := filepath.Glob("kubernetes/*.yaml")
+	if err != nil || len(files) < 4 {
+		t.Fatalf("%v, %v", files, err)
+	}
+	var out []document
+	for _, path := range files {
+		out = append(out, documents(t, path)...)
+	}
+	return out
+}
+
+// kind is the schema of a Kubernetes object: that of Kubernetes itself, or of the project whose resource it is.
 func kind(t *testing.T, doc document) *jsonschema.Schema {
 	t.Helper()
 	name := at(t, doc, "apiVersion").(string) + " " + at(t, doc, "kind").(string)
-	return schema(t, "kubernetes.json", "/kinds/"+strings.ReplaceAll(name, "/", "~1"))
+	file := "kubernetes.json"
+	switch doc["kind"] {
+	case "InferencePool", "HTTPRoute", "PodMonitor", "ScaledObject":
+		file = "custom.json"
+	}
+	return schema(t, file, "/kinds/"+strings.ReplaceAll(name, "/", "~1"))
 }
 
 func TestKubernetes(t *testing.T) {
 	byKind := map[string]document{}
-	for _, doc := range documents(t, "kubernetes/weft.yaml") {
+	for _, doc := range kubernetes(t) {
 		if err := kind(t, doc).Validate(doc); err != nil {
 			t.Errorf("%s: %#v", doc["kind"], err)
 		}
@@ -173,6 +201,8 @@ func TestKubernetes(t *testing.T) {
 		"Deployment":          at(t, deployment, "spec", "selector", "matchLabels"),
 		"Service":             at(t, byKind["Service"], "spec", "selector"),
 		"PodDisruptionBudget": at(t, byKind["PodDisruptionBudget"], "spec", "selector", "matchLabels"),
+		"InferencePool":       at(t, byKind["InferencePool"], "spec", "selector", "matchLabels"),
+		"PodMonitor":          at(t, byKind["PodMonitor"], "spec", "selector", "matchLabels"),
 	} {
 		for _, k := range keys(selector) {
 			if at(t, selector, k) != at(t, labels, k) {
@@ -180,15 +210,29 @@ func TestKubernetes(t *testing.T) {
 			}
 		}
 	}
-	port := at(t, container, "ports", 0, "name")
+	port, monitor := at(t, container, "ports", 0), at(t, container, "ports", 1)
 	for probe, path := range map[string]string{"startupProbe": "/live", "livenessProbe": "/live",
 		"readinessProbe": "/ready"} {
-		if get := at(t, container, probe, "httpGet").(document); get["path"] != path || get["port"] != port {
+		get := at(t, container, probe, "httpGet").(document)
+		if get["path"] != path || get["port"] != at(t, monitor, "name") {
 			t.Errorf("%s asks %v", probe, get)
 		}
 	}
-	if to := at(t, byKind["Service"], "spec", "ports", 0, "targetPort"); to != port {
-		t.Errorf("the Service sends to the port %v, and the pod's is %v", to, port)
+	for what, c := range map[string][2]any{
+		"Service": {at(t, byKind["Service"], "spec", "ports", 0, "targetPort"), at(t, port, "name")},
+		"PodMonitor": {at(t, byKind["PodMonitor"], "spec", "podMetricsEndpoints", 0, "port"),
+			at(t, monitor, "name")},
+		"InferencePool": {at(t, byKind["InferencePool"], "spec", "targetPorts", 0, "number"),
+			at(t, port, "containerPort")},
+		"jobLabel": {at(t, labels, at(t, byKind["PodMonitor"], "spec", "jobLabel")), "weft"},
+		"HTTPRoute": {at(t, byKind["HTTPRoute"], "spec", "rules", 0, "backendRefs", 0, "name"),
+			at(t, byKind["InferencePool"], "metadata", "name")},
+		"ScaledObject": {at(t, byKind["ScaledObject"], "spec", "scaleTargetRef", "name"),
+			at(t, deployment, "metadata", "name")},
+	} {
+		if c[0] != c[1] {
+			t.Errorf("%s names %v, want %v", what, c[0], c[1])
+		}
 	}
 	for from, name := range map[string]any{
 		"Secret":         at(t, container, "envFrom", 0, "secretRef", "name"),
@@ -200,11 +244,22 @@ func TestKubernetes(t *testing.T) {
 		}
 	}
 	var settings struct {
-		Drain time.Duration `yaml:"drain-timeout"`
+		Listen  string
+		Monitor string        `yaml:"metrics-listen"`
+		Drain   time.Duration `yaml:"drain-timeout"`
 	}
 	text := at(t, byKind["ConfigMap"], "data", "weft.yaml").(string)
 	if err := yaml.Unmarshal([]byte(text), &settings); err != nil {
 		t.Fatal(err)
+	}
+	for address, p := range map[string]any{settings.Listen: port, settings.Monitor: monitor} {
+		if want := fmt.Sprint("0.0.0.0:", at(t, p, "containerPort")); address != want {
+			t.Errorf("weft listens on %q, and the port is %s", address, want)
+		}
+	}
+	for _, c := range complaints(at(t, byKind["ScaledObject"], "spec", "triggers", 0, "metadata", "query").(string),
+		exposed(t)) {
+		t.Errorf("ScaledObject: %s", c)
 	}
 	pause, _ := at(t, container, "lifecycle", "preStop", "sleep", "seconds").(json.Number).Int64()
 	grace, _ := at(t, pod, "terminationGracePeriodSeconds").(json.Number).Int64()
