@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"weft/internal/invariant"
+	"weft/runtime/cost"
 	"weft/runtime/device"
 	"weft/runtime/kv"
 	"weft/runtime/model"
@@ -31,10 +32,10 @@ type Config struct {
 	MaxPrefillChunk int // tokens of one prompt in one step; 0: as many as the step has
 	MaxContext      int // tokens of one sequence; fewer if all pages together hold fewer
 	PrefixCache     bool
-	// UseIdle lets a step use memory of ReserveIdle that is idle, such as that of adapters without a request: it calls plan
-	// once with the idle bytes and frees as many as plan returns, which belong to the engine again without a call of
-	// ReleaseIdle. Idle memory stays idle until plan returns. The engine calls it while memory is reserved, without a
-	// lock. nil: no step uses it.
+	// UseIdle lets a step use memory of ReserveIdle that is idle, such as that of adapters without a request: it calls
+	// plan once with the idle bytes and frees as many as plan returns, which belong to the engine again without a call
+	// of ReleaseIdle. Idle memory stays idle until plan returns. The engine calls it while memory is reserved, without
+	// a lock. nil: no step uses it.
 	UseIdle func(plan func(idle int64) (used int64))
 	OnStep  func(StepInfo) // called by the loop after each step; may be nil
 }
@@ -87,6 +88,8 @@ type Engine struct {
 
 	turns   turns
 	working bool // the loop has the device; used by the loop only
+
+	costs cost.Estimator // of steps; used by the loop only
 
 	// The memory of a step; used by the loop only.
 	batch   model.Batch

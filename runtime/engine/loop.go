@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"weft/internal/invariant"
+	"weft/runtime/cost"
 	"weft/runtime/lora"
 	"weft/runtime/sched"
 )
@@ -76,6 +77,7 @@ func (e *Engine) turn() (worked bool, err error) {
 		e.turns.take(false)
 		e.working = true
 	}
+	began := time.Now() // without the time that a background job had the device
 	device, err := e.compute(plan)
 	if err != nil {
 		e.mu.Lock()
@@ -84,7 +86,9 @@ func (e *Engine) turn() (worked bool, err error) {
 		return true, err
 	}
 	info := StepInfo{Tokens: plan.Tokens, Seqs: len(plan.Chunks), Preempted: len(plan.Preempted), Device: device}
+	work := e.workOf(plan)
 	e.commit(plan)
+	e.costs.Observe(work, time.Since(began).Seconds())
 	info.Duration = time.Since(start)
 	e.mu.Lock()
 	e.stats.Steps++
@@ -117,7 +121,7 @@ func (e *Engine) plan(now time.Time, idle int64) (*sched.Plan, int64, error) {
 	if e.closed {
 		return nil, 0, nil
 	}
-	plan, ok := e.sched.Next(sched.Input{Idle: e.idlePages(idle)})
+	plan, ok := e.sched.Next(sched.Input{Idle: e.idlePages(idle), Costs: e.costs.Costs()})
 	used := e.use(plan.Reclaimed)
 	if !ok {
 		return nil, used, e.checkIdle()
@@ -151,6 +155,22 @@ func (e *Engine) checkIdle() error {
 		invariant.Check(err == nil && c.InUse == 0, "idle with %d pages in use: %v", c.InUse, err)
 	}
 	return nil
+}
+
+// workOf returns what a step has computed, for the estimate of its costs.
+func (e *Engine) workOf(p *sched.Plan) (all cost.Work) {
+	for i := range p.Chunks {
+		c := &p.Chunks[i]
+		w := cost.Chunk(c.Start, len(c.Tokens), c.Sample)
+		if c.Score {
+			w.Outputs = float64(len(c.Tokens))
+		}
+		if c.Key != "" && (i == 0 || p.Chunks[i-1].Key != c.Key) { // sorted by key
+			w.Adapters = 1
+		}
+		all.Add(w)
+	}
+	return all
 }
 
 // compute runs the model over the plan and fills e.results. It returns the time spent in the model and its device.

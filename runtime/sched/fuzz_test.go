@@ -2,9 +2,11 @@ package sched
 
 import (
 	"errors"
+	"math"
 	"slices"
 	"testing"
 
+	"weft/runtime/cost"
 	"weft/runtime/kv"
 )
 
@@ -33,7 +35,12 @@ func FuzzSchedule(f *testing.F) {
 		if cfg.MaxContext = 256; budget%4 > 0 {
 			cfg.MaxContext = 130 // less than the larger pools, so that pages can be reserved
 		}
-		r := &fuzzRun{t: t, pool: pool, alive: map[SeqID]*fuzzSeq{}, s: New(cfg, pool), idle: int(budget) % 3}
+		r := &fuzzRun{t: t, pool: pool, alive: map[SeqID]*fuzzSeq{}, s: New(cfg, pool), idle: int(budget) % 3,
+			costs: fuzzCosts}
+		if numPages%2 == 0 { // otherwise they change from step to step
+			i := int(budget) % len(fuzzCosts)
+			r.costs = fuzzCosts[i : i+1]
+		}
 		for i := 0; i+1 < len(ops) && i < 400; i += 2 {
 			r.op(ops[i], int(ops[i+1]))
 			if err := r.s.Verify(); err != nil {
@@ -58,12 +65,21 @@ type fuzzRun struct {
 	pool  *kv.Pool
 	alive map[SeqID]*fuzzSeq
 	idle  int // of the reserved pages: 0 all, 1 a number that changes, 2 none may be used
+	costs []cost.Costs
+}
+
+// fuzzCosts are estimates, good and bad, one of which a step gets.
+var fuzzCosts = []cost.Costs{
+	{}, {Step: 6, Token: 1, Output: 1.4}, {Step: 500, Token: 1, Output: 1, Context: 1e-3, Adapter: 20},
+	{Token: 1}, {Output: 1}, {Step: 1},
+	{Step: 1e-300, Token: 1e-300, Output: 1e-300}, {Step: 1e300, Token: 1, Output: 1e300},
+	{Step: math.NaN(), Token: 1, Output: 1}, {Step: -1, Token: 1, Output: 1}, {Step: math.Inf(1), Token: 1, Output: 1},
 }
 
 // next plans with idle pages and checks that the plan takes no more of them than it says.
 func (r *fuzzRun) next(arg int) (*Plan, bool) {
 	reserved := r.pool.Counts().Reserved
-	in := Input{Idle: []int{reserved, arg % (reserved + 1), 0}[r.idle]}
+	in := Input{Idle: []int{reserved, arg % (reserved + 1), 0}[r.idle], Costs: r.costs[arg%len(r.costs)]}
 	p, ok := r.s.Next(in)
 	if got := reserved - r.pool.Counts().Reserved; p.Reclaimed != got || got > in.Idle {
 		r.t.Fatalf("%d pages are no longer reserved, the plan says %d, %d were idle", got, p.Reclaimed, in.Idle)

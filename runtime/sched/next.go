@@ -18,14 +18,32 @@ func (s *Scheduler) Next(in Input) (*Plan, bool) {
 	p.Preempted = append(p.Preempted[:0], s.moved...)
 	s.moved = s.moved[:0]
 	s.step++
-	s.allow()
+	s.take(in.Costs)
 	s.takePages(p)
+	s.order = append(s.order[:0], s.running...)
+	s.allow()
+	if s.fill(p); len(p.Chunks) == 0 && len(s.active) > 0 {
+		s.lift() // what was divided cannot be computed, for lack of pages
+		s.fill(p)
+	}
+	clear(s.order)
+	// Grouped by adapter, so that segments are long; base first; decode first and admission order within.
+	slices.SortStableFunc(p.Chunks, func(a, b Chunk) int { return cmp.Compare(a.Key, b.Key) })
+	for i := range p.Chunks {
+		p.Tokens += len(p.Chunks[i].Tokens)
+	}
+	s.took()
+	s.inPlan = len(p.Chunks) > 0
+	return p, s.inPlan
+}
+
+// fill plans what the tenants may compute.
+func (s *Scheduler) fill(p *Plan) {
 	before := s.stats.Preemptions
 	budget := s.cfg.MaxBatchTokens
 	// Decode first: running sequences that lack one token only, then those still in their prompt, each by admission or,
 	// if not all fit the step, by when they were last in one.
-	s.order = append(s.order[:0], s.running...)
-	if len(s.active) > 1 || len(s.running) > min(shortStep, s.cfg.MaxSeqs) {
+	if len(s.active) == 1 && (s.work < unlimited || len(s.running) > s.cfg.MaxSeqs) {
 		slices.SortStableFunc(s.order, func(a, b *seq) int { return cmp.Compare(a.served, b.served) })
 	}
 	for _, prefill := range []bool{false, true} {
@@ -38,20 +56,12 @@ func (s *Scheduler) Next(in Input) (*Plan, bool) {
 	}
 	// No sequence is admitted in a step that preempted another.
 	for budget > 0 && len(s.waiting) > 0 && len(p.Chunks) < s.cfg.MaxSeqs && s.stats.Preemptions == before {
-		i := s.head()
+		i := s.head(true)
 		if i < 0 || !s.admit(s.waiting[i]) {
 			break
 		}
 		budget -= s.give(p, s.dequeue(i), budget)
 	}
-	clear(s.order)
-	// Grouped by adapter, so that segments are long; base first; decode first and admission order within.
-	slices.SortStableFunc(p.Chunks, func(a, b Chunk) int { return cmp.Compare(a.Key, b.Key) })
-	for i := range p.Chunks {
-		p.Tokens += len(p.Chunks[i].Tokens)
-	}
-	s.inPlan = len(p.Chunks) > 0
-	return p, s.inPlan
 }
 
 // dequeue takes the admitted sequence at place i out of the queue and returns it.
@@ -75,8 +85,8 @@ func (s *Scheduler) reclaim(n int) {
 }
 
 // admit moves a waiting sequence to running, with the pages found in the prefix cache, if its known tokens fit the
-// available pages. While others run, each running sequence keeps one page to grow into, so that a sequence is not
-// admitted and preempted a step later. It stays in the queue's list.
+// available pages. Each running sequence keeps the pages that it lacks for its prompt and one to grow into, so that a
+// sequence is not admitted and preempted a step later. It stays in the queue's list.
 func (s *Scheduler) admit(q *seq) bool {
 	if s.pool.Available() == 0 {
 		if s.reclaim(pages(len(q.tokens), s.pool.PageLen())); s.pool.Available() == 0 {
@@ -92,7 +102,7 @@ func (s *Scheduler) admit(q *seq) bool {
 		q.pages = s.pool.Match(q.pages[:0], q.root, q.keys, q.tokens, len(q.tokens)-1)
 		found = len(q.pages)
 	}
-	need := pages(len(q.tokens), s.pool.PageLen()) - found + len(s.running)
+	need := pages(len(q.tokens), s.pool.PageLen()) - found + s.promised()
 	if s.reclaim(need - s.pool.Available()); need > s.pool.Available() {
 		s.release(q)
 		return false
@@ -111,6 +121,15 @@ func (s *Scheduler) admit(q *seq) bool {
 	return true
 }
 
+// promised returns the number of pages that are kept for the running sequences.
+func (s *Scheduler) promised() int {
+	n := 0
+	for _, q := range s.running {
+		n += max(pages(len(q.tokens), s.pool.PageLen())-len(q.pages), 0) + 1
+	}
+	return n
+}
+
 func (s *Scheduler) ropeOf(n int) int {
 	if s.cfg.RopeSwitch > 0 && n > s.cfg.RopeSwitch {
 		return 1
@@ -118,13 +137,19 @@ func (s *Scheduler) ropeOf(n int) int {
 	return 0
 }
 
-// give plans up to budget tokens of q, preempting others where pages lack. It returns the tokens planned; 0 if q itself
-// was preempted, or if the sequences whose pages could be taken are already in this step: then q waits for their pages.
-func (s *Scheduler) give(p *Plan, q *seq, budget int) int {
-	n := min(q.lag(), budget, q.tenant.may)
+// most returns the number of tokens of q that a step can compute.
+func (s *Scheduler) most(q *seq) int {
+	n := min(q.lag(), s.cfg.MaxBatchTokens)
 	if s.cfg.MaxPrefillChunk > 0 {
 		n = min(n, s.cfg.MaxPrefillChunk)
 	}
+	return n
+}
+
+// give plans up to budget tokens of q, preempting others where pages lack. It returns the tokens planned; 0 if q itself
+// was preempted, or if the sequences whose pages could be taken are already in this step: then q waits for their pages.
+func (s *Scheduler) give(p *Plan, q *seq, budget int) int {
+	n := s.affordable(q, min(s.most(q), budget))
 	if n <= 0 {
 		return 0
 	}
@@ -147,8 +172,7 @@ func (s *Scheduler) give(p *Plan, q *seq, budget int) int {
 			return 0
 		}
 	}
-	q.charge(n)
-	q.tenant.may -= costOf(n, q.lag())
+	s.spend(q, n)
 	q.planned, q.served = n, s.step
 	p.Chunks = append(p.Chunks, Chunk{
 		Seq: q.id, Start: q.computed, Tokens: q.tokens[q.computed : q.computed+n], Known: len(q.tokens), Pages: q.pages,

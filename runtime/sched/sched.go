@@ -19,6 +19,7 @@ import (
 	"slices"
 
 	"weft/internal/invariant"
+	"weft/runtime/cost"
 	"weft/runtime/kv"
 )
 
@@ -48,6 +49,8 @@ type Input struct {
 	// Idle is the number of reserved pages that the step may use; nobody else can take them until Next returns. They
 	// are used before a sequence is preempted.
 	Idle int
+	// Costs are those of a step, estimated from the last ones; zero: not known yet.
+	Costs cost.Costs
 }
 
 // Seq is what Add needs to know of a sequence. The scheduler reads Prompt and never writes to it.
@@ -123,7 +126,7 @@ type Scheduler struct {
 	seqs    map[SeqID]*seq
 	running []*seq // by admission, the oldest first
 	waiting []*seq // the next first
-	last    SeqID
+	lastID  SeqID
 	inPlan  bool
 	plan    Plan    // memory of the current plan
 	idle    int     // of Input.Idle, the pages that the current plan may still take
@@ -135,7 +138,19 @@ type Scheduler struct {
 	active  []*tenant          // with live sequences, by counter as of the last step
 	joined  uint64
 	step    uint64
-	shared  uint64 // the last step in which two tenants were active; 0: none
+
+	costs    cost.Costs        // of this step, scaled
+	sum      uint64            // number of the current sum of costs
+	adapters map[string]uint64 // by key, the last sum in which a sequence with it was
+	cap      float64           // how long the last step might take
+	work     float64           // cost that this step may have besides its fixed one
+	spent    float64           // cost of what is planned
+	decoding float64           // cost of the running sequences that lack one token
+	shared   uint64            // the last step in which several tenants were active; 0: none
+	last     float64           // cost of the last step
+	used     recent            // by all tenants
+	items    []item            // scratch of divide
+	could    []*seq            // scratch: waiting sequences for which there are pages
 }
 
 // Stats count since the start.
@@ -147,7 +162,8 @@ type Stats struct {
 
 // New returns an empty scheduler over pool.
 func New(cfg Config, pool *kv.Pool) *Scheduler {
-	return &Scheduler{cfg: cfg, pool: pool, seqs: map[SeqID]*seq{}, tenants: map[string]*tenant{}}
+	return &Scheduler{cfg: cfg, pool: pool, seqs: map[SeqID]*seq{}, tenants: map[string]*tenant{},
+		adapters: map[string]uint64{}, cap: unlimited}
 }
 
 // Add queues sequences, all or none.
@@ -162,9 +178,9 @@ func (s *Scheduler) Add(in ...Seq) ([]SeqID, error) {
 	}
 	ids := make([]SeqID, len(in))
 	for i, a := range in {
-		s.last++
+		s.lastID++
 		// the first output token copies it to new memory
-		q := &seq{id: s.last, Seq: a, tokens: slices.Clip(a.Prompt), tenant: s.join(a.Tenant, a.Weight)}
+		q := &seq{id: s.lastID, Seq: a, tokens: slices.Clip(a.Prompt), tenant: s.join(a.Tenant, a.Weight)}
 		s.seqs[q.id] = q
 		q.tenant.waiting++
 		s.waiting = append(s.waiting, q)
