@@ -29,13 +29,13 @@ type adaptersFlags struct{ storeFlags }
 
 // with opens the registry for one operation.
 func (f *adaptersFlags) with(ctx context.Context, check adapters.Checker,
-	do func(r *adapters.Registry) error) (err error) {
+	do func(d *node.Stores) error) (err error) {
 	d, err := node.OpenStores(ctx, f.stores, check)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, d.Close()) }()
-	return do(d.Registry)
+	return do(d)
 }
 
 // parseRef reads TENANT/NAME[@VERSION]; mistakes are usage errors.
@@ -95,8 +95,8 @@ func adaptersListCommand() *cobra.Command {
 					return usageError{err}
 				}
 			}
-			return f.with(cmd.Context(), nil, func(r *adapters.Registry) error {
-				all, err := r.List(cmd.Context(), tenant)
+			return f.with(cmd.Context(), nil, func(d *node.Stores) error {
+				all, err := d.List(cmd.Context(), tenant)
 				if err != nil {
 					return err
 				}
@@ -144,8 +144,8 @@ func adaptersRemoveCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return f.with(cmd.Context(), nil, func(r *adapters.Registry) error {
-				if err := r.Remove(cmd.Context(), tenant, name, version); err != nil {
+			return f.with(cmd.Context(), nil, func(d *node.Stores) error {
+				if err := d.Registry.Remove(cmd.Context(), tenant, name, version); err != nil {
 					return err
 				}
 				if f.asJSON {
@@ -177,11 +177,11 @@ func adaptersPinCommand() *cobra.Command {
 			if off {
 				what = "no longer pinned"
 			}
-			return f.with(cmd.Context(), nil, func(r *adapters.Registry) error {
-				if err := r.Pin(cmd.Context(), tenant, name, !off); err != nil {
+			return f.with(cmd.Context(), nil, func(d *node.Stores) error {
+				if err := d.Registry.Pin(cmd.Context(), tenant, name, !off); err != nil {
 					return err
 				}
-				return f.show(cmd, r, what, tenant, name, "")
+				return f.show(cmd, d.Registry, what, tenant, name, "")
 			})
 		},
 	}
@@ -215,17 +215,17 @@ func adaptersAliasCommand() *cobra.Command {
 			if remove && len(args) > 2 {
 				return usagef("--remove takes no version")
 			}
-			return f.with(cmd.Context(), nil, func(r *adapters.Registry) error {
+			return f.with(cmd.Context(), nil, func(d *node.Stores) error {
 				if remove {
-					if err := r.Untag(cmd.Context(), tenant, name, args[1]); err != nil {
+					if err := d.Registry.Untag(cmd.Context(), tenant, name, args[1]); err != nil {
 						return err
 					}
-					return f.show(cmd, r, "alias removed; the current version is", tenant, name, "")
+					return f.show(cmd, d.Registry, "alias removed; the current version is", tenant, name, "")
 				}
-				if err := r.Tag(cmd.Context(), tenant, name, args[1], strings.Join(args[2:], "")); err != nil {
+				if err := d.Registry.Tag(cmd.Context(), tenant, name, args[1], strings.Join(args[2:], "")); err != nil {
 					return err
 				}
-				return f.show(cmd, r, args[1]+" is", tenant, name, args[1])
+				return f.show(cmd, d.Registry, args[1]+" is", tenant, name, args[1])
 			})
 		},
 	}
@@ -245,8 +245,8 @@ func adaptersRollbackCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return f.with(cmd.Context(), nil, func(r *adapters.Registry) error {
-				v, err := r.Rollback(cmd.Context(), tenant, name, version)
+			return f.with(cmd.Context(), nil, func(d *node.Stores) error {
+				v, err := d.Registry.Rollback(cmd.Context(), tenant, name, version)
 				if err != nil {
 					return err
 				}
@@ -317,8 +317,8 @@ func adaptersGCCommand() *cobra.Command {
 		Example: "  weft adapters gc --dry-run\n  weft adapters gc --force",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return f.with(cmd.Context(), nil, func(r *adapters.Registry) error {
-				g, err := r.Collect(cmd.Context(), opt)
+			return f.with(cmd.Context(), nil, func(d *node.Stores) error {
+				g, err := d.Registry.Collect(cmd.Context(), opt)
 				if err == nil && f.asJSON {
 					return printJSON(cmd.OutOrStdout(), g)
 				} else if err == nil {

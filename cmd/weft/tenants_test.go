@@ -101,3 +101,15 @@ func TestTenantsAndKeys(t *testing.T) {
 		}
 	}
 }
+
+// TestUnknownTenant: every command answers a tenant that does not exist in one way, not with an empty list.
+func TestUnknownTenant(t *testing.T) {
+	data := t.TempDir()
+	for _, args := range []string{"adapters list nope", "keys list --tenant nope", "usage --tenant nope",
+		"keys add --tenant nope", "tenants set nope --weight 2", "tenants remove nope"} {
+		text, err := weft(append(strings.Fields(args), "--data", data)...)
+		if err == nil || !strings.Contains(err.Error(), `there is no tenant "nope"`) {
+			t.Errorf("%s: %q %v", args, text, err)
+		}
+	}
+}

@@ -73,6 +73,16 @@ type Stores struct {
 // Close closes the database.
 func (s *Stores) Close() error { return s.DB.Close() }
 
+// List returns the versions of a tenant's adapters, or of all where owner is ""; tenant.ErrNotFound where it does not
+// exist.
+func (s *Stores) List(ctx context.Context, owner string) ([]adapters.Version, error) {
+	list, err := s.Registry.List(ctx, owner)
+	if err == nil && len(list) == 0 && owner != "" {
+		_, err = s.Tenants.Get(ctx, owner)
+	}
+	return list, err
+}
+
 // AddOptions returns the tenant's limits for adapters; tenant.ErrNotFound where it does not exist.
 func (s *Stores) AddOptions(ctx context.Context, owner string) (adapters.AddOptions, error) {
 	t, err := s.Tenants.Get(ctx, owner)
