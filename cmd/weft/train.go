@@ -62,8 +62,9 @@ func trainCommand() *cobra.Command {
 	own := pflag.NewFlagSet("train", pflag.ContinueOnError)
 	files := settings.Topic(own, topicData)
 	own.StringArrayVar(&f.Data, "data", nil,
-		"`file` of samples: Alpaca, ShareGPT, OpenAI messages or prompt and completion, as JSON or JSON Lines, also "+
-			"compressed with gzip; a folder of such files; - for standard input; may be repeated")
+		"`file` of samples: Alpaca, ShareGPT, OpenAI messages or prompt and completion, as JSON, JSON Lines, CSV or "+
+			"Parquet, also compressed with gzip or zstd; a folder of such files, or a pattern; - for standard input; "+
+			"may be repeated")
 	files()
 	files = settings.Topic(own, topicOutput)
 	own.StringVar(&f.Out, "out", "", "output `folder`")

@@ -91,6 +91,11 @@ type Options struct {
 	Vars           map[string]string // {{name}} in the text becomes Vars["name"]
 	Now            time.Time         // the day that a chat template may print; zero means TemplateDay
 	Columns        map[string]string // weft's name of a field to the file's, as {"output": "response"}
+	Set            map[string]string // constant fields under weft's names, in place of those of the record
+	Roles          map[string]string // names of speakers in ShareGPT files to user, assistant, system or tool
+	GroupBy        string            // field of records for Record.Group
+	// Guess finds the columns of a question and its answer by their names, where a record has no known format.
+	Guess bool
 	// OnProgress is called now and then while Load reads, from its goroutine.
 	OnProgress func(Progress)
 }
@@ -128,9 +133,16 @@ func (o *Options) fill() error {
 			return fmt.Errorf("%w: %s: %q is none of %s", ErrOptions, f.name, *f.value, strings.Join(f.of, ", "))
 		}
 	}
-	for ours := range o.Columns {
-		if !slices.Contains(columns, ours) {
-			return fmt.Errorf("%w: column %q is none of %s", ErrOptions, ours, strings.Join(columns, ", "))
+	for _, named := range []map[string]string{o.Columns, o.Set} {
+		for ours := range named {
+			if !slices.Contains(columns, ours) {
+				return fmt.Errorf("%w: column %q is none of %s", ErrOptions, ours, strings.Join(columns, ", "))
+			}
+		}
+	}
+	for name, role := range o.Roles {
+		if !slices.Contains([]string{"user", "assistant", "system", "tool"}, role) {
+			return fmt.Errorf("%w: role %q of %q is none of user, assistant, system, tool", ErrOptions, role, name)
 		}
 	}
 	if o.MaxSampleBytes < 0 {

@@ -34,6 +34,10 @@ func TestBadInput(t *testing.T) {
 		say          string
 	}{
 		{"broken", `{"messages":[{"role":"user"`, BrokenJSON, "line 3"},
+		{"NaN", `{"messages":NaN}`, BrokenJSON, "line 3"},
+		{"key twice", `{"messages":[],` + good[1:], BrokenJSON, `the key "messages" stands twice`},
+		{"OpenAI preferences", `{"input":{"messages":[]},"preferred_output":[],"non_preferred_output":[]}`, WrongShape,
+			"preferred_output and non_preferred_output are preferences (DPO), which are not trained on"},
 		{"text behind", good + ",", BrokenJSON, "line 3"},
 		{"utf8", "{\"messages\":[{\"role\":\"user\",\"content\":\"\xff\"}]}", InvalidUTF8, "byte 39"},
 		{"huge", turns(`{"role":"user","content":"` + strings.Repeat("x", 10<<20) + `"},{"role":"assistant","content":"y"}`), TooLarge, "bytes, more than 4194304"},
@@ -500,7 +504,8 @@ func TestBadOnesFirst(t *testing.T) {
 			"skip:\n" +
 			"  line 151: unknown fields or types: none of messages, conversations, instruction, prompt with " +
 			"completion, " +
-			"text is among its fields \"a\"\n  besides, not refused: 1 × longer than the limit, " +
+			"text is among its fields \"a\": convert the file with weft data convert --columns " +
+			"instruction=QUESTION,output=ANSWER\n  besides, not refused: 1 × longer than the limit, " +
 			"198 × placeholder without value"},
 		{Refuse, "2 of 200 records (1 × longer than the limit, 1 × unknown fields or types); fix them, or leave " +
 			"them out " +

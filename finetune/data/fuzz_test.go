@@ -2,9 +2,15 @@ package data
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"io"
 	"testing"
+	"unicode/utf8"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/parquet-go/parquet-go"
+	"github.com/parquet-go/parquet-go/compress"
 )
 
 // FuzzRecords: for any file, each record is either usable or a finding, in the order of lines, and an error ends them.
@@ -54,7 +60,7 @@ func FuzzRecords(f *testing.F) {
 			t.Fatalf("%d records of %d when %d are requested", some, all, 1+int(choice)%3)
 		}
 		last, lines := 0, 1
-		if text, err := decoded(bytes.NewReader(file)); err == nil {
+		if text, table, err := decoded(bytes.NewReader(file)); err == nil && !table {
 			all, err := io.ReadAll(text)
 			if lines += bytes.Count(all, []byte("\n")); err != nil && failed == nil {
 				t.Fatalf("no error, where the text has %v", err)
@@ -73,6 +79,75 @@ func FuzzRecords(f *testing.F) {
 			if f.Line < 1 || f.Line > lines {
 				t.Fatalf("%v in %d lines", f, lines)
 			}
+		}
+	})
+}
+
+// FuzzCSV: each row of any table is a record or a finding, lines never go back, and a record is JSON with the fields of
+// the header.
+func FuzzCSV(f *testing.F) {
+	for _, s := range []string{"prompt,completion\na,b\n", "prompt;completion\r\n\"a\"\"b\";\"c\nd\"\n", "sep=|\nprompt|text\na",
+		"prompt,text\n\"a\"b,c\n\"open,d\ne,f\n", "text\n\n\"\"\n", "\tprompt\ta\n1\t2\t3\n", "\xff,text\na,\xfe\n"} {
+		f.Add([]byte(s), uint8(6))
+	}
+	f.Fuzz(func(t *testing.T, file []byte, limit uint8) {
+		o := Options{MaxSampleBytes: 1 << (limit % 12)}
+		names := []string{"a.csv", "a.tsv", "a.txt"}
+		last := 0
+		err := readRaw(bytes.NewReader(file), names[int(limit)%3], &o, func(r raw) bool {
+			if r.line < last {
+				t.Fatalf("line %d behind %d", r.line, last)
+			}
+			if last = r.line; r.bad == nil && r.text != nil && utf8.Valid(r.text) && !json.Valid(r.text) &&
+				!bytes.ContainsAny(file[:1], "{[") && names[int(limit)%3] != "a.txt" && utf8.Valid(file) {
+				t.Fatalf("a record %q that is no JSON", r.text)
+			}
+			return true
+		})
+		_ = err
+	})
+}
+
+// FuzzParquet: a Parquet file that was changed anywhere is an error or records, within limits.
+func FuzzParquet(f *testing.F) {
+	rows, _ := pqRows(7)
+	for _, codec := range []compress.Codec{&parquet.Snappy, &parquet.Zstd, &parquet.Gzip, &parquet.Uncompressed} {
+		f.Add([]byte(parquetFile(f, rows, parquet.Compression(codec))))
+	}
+	f.Fuzz(func(t *testing.T, file []byte) {
+		o := Options{MaxSampleBytes: 1 << 12}
+		last := 0
+		_ = readParquet(bytes.NewReader(file), int64(len(file)), &o, func(r raw) bool {
+			if r.line != last+1 || len(r.text) > 4*o.MaxSampleBytes || utf8.Valid(r.text) && r.text != nil &&
+				!json.Valid(r.text) {
+				t.Fatalf("row %d behind %d: %q", r.line, last, r.text)
+			}
+			last = r.line
+			return last < 1000
+		})
+	})
+}
+
+// FuzzPacked: what is compressed with zstd is read as it is without, and any other bytes behind its mark are an error.
+func FuzzPacked(f *testing.F) {
+	f.Add([]byte(good+"\n"+good2), false)
+	f.Add([]byte{4, 0, 1, 0, 0}, true)
+	f.Fuzz(func(t *testing.T, text []byte, broken bool) {
+		file := append([]byte("\x28\xb5\x2f\xfd"), text...)
+		if !broken {
+			w, err := zstd.NewWriter(nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			file = w.EncodeAll(text, nil)
+		}
+		in, _, err := unpacked(bytes.NewReader(file))
+		if err != nil {
+			return
+		}
+		out, err := io.ReadAll(io.LimitReader(in, 64<<20))
+		if !broken && len(text) > 0 && (err != nil || !bytes.Equal(out, text)) {
+			t.Fatalf("%q became %q: %v", text, out, err)
 		}
 	})
 }

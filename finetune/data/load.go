@@ -194,14 +194,24 @@ func (p *pipeline) readFile(file int) (err error) {
 		return nil
 	}
 	var ended error
-	err = readRaw(src, p.o, func(r raw) bool {
+	take := func(r raw) bool {
 		r.text = bytes.Clone(r.text)
 		b.raws = append(b.raws, r)
 		if b.bytes += len(r.text); len(b.raws) == batchRecords || b.bytes >= batchBytes {
 			ended = flush()
 		}
 		return ended == nil
-	})
+	}
+	if isParquet(f, size) {
+		if _, err = io.Copy(io.Discard, src); err == nil {
+			err = readParquet(f, size, p.o, take)
+		}
+		if errors.Is(err, errEnough) {
+			err = nil
+		}
+	} else {
+		err = readRaw(src, p.files[file], p.o, take)
+	}
 	if ended == nil {
 		ended = flush()
 	}

@@ -26,9 +26,33 @@ const (
 var columns = []string{"messages", "tools", "conversations", "system", "instruction", "input", "output", "history",
 	"prompt", "completion", "text"}
 
+// The fields of preferences: pairs of a wanted and an unwanted answer, and verdicts on one answer.
+var (
+	pairs = [][2]string{{"chosen", "rejected"}, {"chosen_response", "rejected_response"},
+		{"preferred_output", "non_preferred_output"}}
+	verdicts = []string{"kto_tag", "label", "desirable"}
+)
+
+// The fields that say to which conversation and user a record belongs.
+var (
+	conversationFields = []string{"conversation_id", "conversationId", "conversation_hash", "session_id", "thread_id"}
+	userFields         = []string{"user", "user_id", "userId", "uid"}
+)
+
+// mapHint says how columns are named.
+const mapHint = "name them with --columns, as --columns instruction=QUESTION,output=ANSWER"
+
+// wants reports whether a field of this name is read: it says what to train on, or to which conversation it belongs.
+func (o *Options) wants(name string) bool {
+	return o.isField(name) || name == o.GroupBy || name == "functions" || slices.Contains(conversationFields, name) ||
+		slices.Contains(userFields, name) || slices.Contains(questions, strings.ToLower(name)) ||
+		slices.Contains(answers, strings.ToLower(name)) || slices.Contains(contexts, strings.ToLower(name))
+}
+
 // isField reports whether a record may have a field of this name that says what to train on.
 func (o *Options) isField(name string) bool {
-	if slices.Contains(columns, name) || slices.Contains([]string{"chosen", "rejected", "label"}, name) {
+	if slices.Contains(columns, name) || slices.Contains(verdicts, name) ||
+		slices.ContainsFunc(pairs, func(p [2]string) bool { return p[0] == name || p[1] == name }) {
 		return true
 	}
 	for _, theirs := range o.Columns {
@@ -50,9 +74,13 @@ type Message struct {
 type fields struct {
 	m       *jinja.Map
 	columns map[string]string
+	set     map[string]string // constants
 }
 
 func (f fields) get(name string) any {
+	if v, ok := f.set[name]; ok {
+		return v
+	}
 	if theirs, ok := f.columns[name]; ok {
 		name = theirs
 	}
@@ -90,7 +118,7 @@ func (f fields) format() string {
 // parseRecord reads one record; a problem is returned with an error that describes it. format is the record's own, ""
 // where it has none.
 func parseRecord(raw []byte, o *Options) (rec *Record, format string, problem Problem, err error) {
-	v, err := jinja.DecodeJSON(raw)
+	v, err := jinja.DecodeUniqueJSON(raw)
 	if err != nil {
 		return nil, "", BrokenJSON, err
 	}
@@ -101,10 +129,95 @@ func parseRecord(raw []byte, o *Options) (rec *Record, format string, problem Pr
 	if !ok {
 		return nil, "", WrongShape, errors.New("the record is no object")
 	}
-	f := fields{m, o.Columns}
-	format = f.format()
+	f := fields{m, o.Columns, o.Set}
+	if format = f.format(); o.Guess {
+		if guess, shown := f.guess(format, o); guess != nil {
+			f.columns, format = guess, formatAlpaca
+			rec, problem, err = f.record(format, o)
+			return f.identified(rec, o), shown, problem, err
+		}
+	}
 	rec, problem, err = f.record(format, o)
-	return rec, format, problem, err
+	return f.identified(rec, o), format, problem, err
+}
+
+// Names of the columns of a question, of its answer and of what it is about, in other people's data sets, in lower
+// case.
+var (
+	questions = []string{"question", "query", "problem", "prompt", "instruction", "q", "user", "human", "input", "问题"}
+	answers   = []string{"answer", "response", "completion", "output", "solution", "reply", "a", "assistant", "gpt",
+		"答案", "回答"}
+	contexts = []string{"context", "passage", "document"}
+)
+
+// guess finds the columns of a question and its answer by their names, for records of no known format, and for those
+// whose instruction is a constant: then the question is the input. shown describes what was found.
+func (f fields) guess(format string, o *Options) (found map[string]string, shown string) {
+	_, constant := f.set["instruction"]
+	if format != "" && (!constant || f.get("output") != nil) || o.Columns["output"] != "" {
+		return nil, ""
+	}
+	of := func(names []string, not ...string) (only string) {
+		for i := range f.m.Len() {
+			k, v := f.m.At(i)
+			name, _ := k.(string)
+			if _, text := v.(string); !text || !slices.Contains(names, strings.ToLower(name)) ||
+				slices.Contains(not, name) {
+				continue
+			}
+			if only != "" {
+				return "" // which of the two is not known
+			}
+			only = name
+		}
+		return only
+	}
+	question, answer := of(questions), of(answers)
+	if question == "" {
+		question = of(questions[:len(questions)-2]) // beside an input
+	}
+	if question == "" || answer == "" || f.preferences("") != nil {
+		return nil, ""
+	}
+	found = map[string]string{"instruction": question, "output": answer}
+	if constant {
+		found = map[string]string{"input": question, "output": answer}
+	} else if context := of(contexts); context != "" {
+		found["input"] = context
+	}
+	var list []string
+	for _, name := range []string{"instruction", "input", "output"} {
+		if theirs := found[name]; theirs != "" {
+			list = append(list, name+"="+theirs)
+		}
+	}
+	maps.Copy(found, o.Columns)
+	return found, "columns " + strings.Join(list, ",") + " (by their names)"
+}
+
+// identified notes to which conversation and user the record belongs.
+func (f fields) identified(rec *Record, o *Options) *Record {
+	if rec == nil {
+		return nil
+	}
+	first := func(names []string) string {
+		for _, name := range names {
+			switch v, _ := f.m.Get(name); v := v.(type) {
+			case string:
+				if v != "" {
+					return v
+				}
+			case int64:
+				return strconv.FormatInt(v, 10)
+			}
+		}
+		return ""
+	}
+	rec.Conversation, rec.User = first(conversationFields), first(userFields)
+	if o.GroupBy != "" {
+		rec.Group = first([]string{o.GroupBy})
+	}
+	return rec
 }
 
 // loneSurrogate returns the place of an escape in JSON that is half of a UTF-16 pair without the other half, -1 for
@@ -147,8 +260,8 @@ func (f fields) record(format string, o *Options) (*Record, Problem, error) {
 	case format == "":
 		return nil, WrongShape,
 			fmt.Errorf(
-				"none of messages, conversations, instruction, prompt with completion, text is among its fields %s",
-				keys(f.m))
+				"none of messages, conversations, instruction, prompt with completion, text is among its fields %s%s",
+				keys(f.m), o.hint())
 	case o.Style == StyleAlpaca && format != formatAlpaca:
 		return nil, WrongShape, fmt.Errorf("the style %s needs instruction and output, this is %s", StyleAlpaca, format)
 	case o.Loss != OnAll && format == formatText:
@@ -158,7 +271,7 @@ func (f fields) record(format string, o *Options) (*Record, Problem, error) {
 	case formatMessages:
 		return f.messages()
 	case formatShareGPT:
-		return f.shareGPT()
+		return f.shareGPT(o)
 	case formatAlpaca:
 		return f.alpaca(o.Style)
 	case formatCompletion:
@@ -177,14 +290,13 @@ func (f fields) record(format string, o *Options) (*Record, Problem, error) {
 // preferences refuses records of methods that train on wanted and unwanted answers (DPO, ORPO, KTO, reward models):
 // trained as they are, the model would learn the unwanted ones too.
 func (f fields) preferences(format string) error {
-	for _, pair := range [][2]string{{"chosen", "rejected"}, {"chosen_response", "rejected_response"},
-		{"preferred_output", "non_preferred_output"}} {
+	for _, pair := range pairs {
 		if f.get(pair[0]) != nil && f.get(pair[1]) != nil {
 			return fmt.Errorf("%s and %s are preferences (DPO), which are not trained on: give the %s answers as "+
 				"conversations", pair[0], pair[1], pair[0])
 		}
 	}
-	for _, name := range []string{"kto_tag", "label", "desirable"} {
+	for _, name := range verdicts {
 		v := f.get(name)
 		if v != nil && (name == "kto_tag" || format != formatText && format != "" && isVerdict(v)) {
 			return fmt.Errorf(
@@ -210,6 +322,14 @@ func isVerdict(v any) bool {
 		"undesirable"}, strings.ToLower(strings.TrimSpace(fmt.Sprint(v))))
 }
 
+// hint says what to do about fields whose names are not known.
+func (o *Options) hint() string {
+	if o.Guess {
+		return ": " + mapHint
+	}
+	return ": convert the file with weft data convert --columns instruction=QUESTION,output=ANSWER"
+}
+
 func keys(m *jinja.Map) string {
 	var names []string
 	for i := range min(m.Len(), 20) {
@@ -219,10 +339,26 @@ func keys(m *jinja.Map) string {
 	return strings.Join(names, ", ")
 }
 
-func (f fields) messages() (*Record, Problem, error) {
-	list, ok := f.get("messages").([]any)
+// list returns a field that is a list, also as JSON in a text, as cells of tables hold it.
+func (f fields) list(name string) ([]any, error) {
+	v := f.get(name)
+	if text, ok := v.(string); ok {
+		var err error
+		if v, err = jinja.DecodeUniqueJSON([]byte(text)); err != nil {
+			return nil, fmt.Errorf("%s is a text that is no JSON (Python writes lists another way): %w", name, err)
+		}
+	}
+	list, ok := v.([]any)
 	if !ok {
-		return nil, WrongShape, errors.New("messages is no list")
+		return nil, fmt.Errorf("%s is no list", name)
+	}
+	return list, nil
+}
+
+func (f fields) messages() (*Record, Problem, error) {
+	list, err := f.list("messages")
+	if err != nil {
+		return nil, WrongShape, err
 	}
 	rec := &Record{}
 	for i, v := range list {
@@ -311,16 +447,24 @@ func parseMessage(m *jinja.Map) (Message, Problem, error) {
 			return Message{}, WrongShape, errors.New("tool_calls is no list")
 		}
 	}
-	for _, key := range trainFields {
-		switch w, _ := m.Get(key); w {
-		case nil, int64(1), float64(1), true:
-		case int64(0), float64(0), false:
-			msg.Train = false
-		default:
-			return Message{}, WrongShape, fmt.Errorf("%s %v is neither 0 nor 1", key, w)
-		}
+	if err := msg.weigh(m); err != nil {
+		return Message{}, WrongShape, err
 	}
 	return msg, "", msg.legacyCall()
+}
+
+// weigh reads whether an assistant message is trained on.
+func (m *Message) weigh(fields *jinja.Map) error {
+	for _, key := range trainFields {
+		switch w, _ := fields.Get(key); w {
+		case nil, int64(1), float64(1), true:
+		case int64(0), float64(0), false:
+			m.Train = false
+		default:
+			return fmt.Errorf("%s %v is neither 0 nor 1", key, w)
+		}
+	}
+	return nil
 }
 
 // trainFields of an assistant message say whether it is trained on: OpenAI's weight, and Axolotl's names.
@@ -350,17 +494,23 @@ func (m *Message) legacyCall() error {
 	return nil
 }
 
-// speakers are ShareGPT's names of the roles.
+// speakers are the names of the roles in ShareGPT files, in lower case: LLaMA-Factory's default tags and those of its
+// data sets, Axolotl's and those of the first collections.
 var speakers = map[string]string{
-	"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant",
-	"model": "assistant", "system": "system",
-	"function_call": "assistant", "observation": "tool", "tool": "tool", "function_response": "tool",
+	"human": "user", "user": "user", "prompter": "user", "gpt": "assistant", "assistant": "assistant",
+	"chatgpt": "assistant", "model": "assistant", "bot": "assistant", "bing": "assistant", "bard": "assistant",
+	"system": "system", "developer": "system",
+	callRole: "assistant", "tool_call": "assistant", "function": "assistant",
+	"observation": "tool", "tool": "tool", "function_response": "tool", "tool_response": "tool", "ipython": "tool",
 }
 
-func (f fields) shareGPT() (*Record, Problem, error) {
-	list, ok := f.get("conversations").([]any)
-	if !ok {
-		return nil, WrongShape, errors.New("conversations is no list")
+// callRole is who speaks a message that is the text of tool calls.
+const callRole = "function_call"
+
+func (f fields) shareGPT(o *Options) (*Record, Problem, error) {
+	list, err := f.list("conversations")
+	if err != nil {
+		return nil, WrongShape, err
 	}
 	rec := &Record{}
 	system, err := f.text("system")
@@ -375,7 +525,7 @@ func (f fields) shareGPT() (*Record, Problem, error) {
 		if !ok {
 			return nil, WrongShape, fmt.Errorf("turn %d is no object", i)
 		}
-		msg, problem, err := parseTurn(m)
+		msg, problem, err := o.parseTurn(m)
 		if err != nil {
 			return nil, problem, fmt.Errorf("turn %d: %w", i, err)
 		}
@@ -384,26 +534,39 @@ func (f fields) shareGPT() (*Record, Problem, error) {
 	return rec.finish(f)
 }
 
-func parseTurn(m *jinja.Map) (Message, Problem, error) {
-	if _, ok := m.Get("role"); ok {
-		return parseMessage(m)
+// parseTurn reads a turn: who speaks under "from" or "role", the text under "value" or "content".
+func (o *Options) parseTurn(m *jinja.Map) (Message, Problem, error) {
+	from, named := m.Get("from")
+	if !named {
+		from, _ = m.Get("role")
 	}
-	from, _ := m.Get("from")
-	value, _ := m.Get("value")
+	name, _ := from.(string)
+	role, ok := o.Roles[name]
+	if !ok {
+		role, ok = speakers[strings.ToLower(name)]
+	}
+	if !named && (!ok || name == "function" || name == "developer") {
+		return parseMessage(m) // OpenAI's names mean what they mean there
+	}
+	if !ok {
+		return Message{}, UnknownRole, fmt.Errorf("from %q is none of %s: say whom it means with --roles %s=user",
+			name, strings.Join(slices.Sorted(maps.Keys(speakers)), ", "), name)
+	}
+	value, ok := m.Get("value")
+	if !ok {
+		if value, ok = m.Get("content"); ok && !named && name == role {
+			return parseMessage(m)
+		}
+	}
 	text, ok := value.(string)
 	if !ok {
 		return Message{}, WrongShape, errors.New("value is missing or no string")
 	}
-	speaker, _ := from.(string)
-	role, ok := speakers[speaker]
-	if !ok {
-		return Message{}, UnknownRole,
-			fmt.Errorf("from %q is none of %s", speaker, strings.Join(slices.Sorted(maps.Keys(speakers)), ", "))
-	}
-	if speaker == "function_call" {
+	if slices.Contains([]string{callRole, "tool_call", "function"}, strings.ToLower(name)) && role == "assistant" {
 		return parseCall(text)
 	}
-	return say(role, text), "", nil
+	msg := say(role, text)
+	return msg, "", msg.weigh(m)
 }
 
 // parseCall makes tool calls of ShareGPT's function_call, an object (or a list of them) with name and arguments. The
@@ -532,13 +695,12 @@ func (f fields) alpaca(style string) (*Record, Problem, error) {
 
 // history reads Alpaca's earlier turns: pairs of user and assistant.
 func (f fields) history() ([]Message, error) {
-	v := f.get("history")
-	if v == nil {
+	if v := f.get("history"); v == nil || v == "" {
 		return nil, nil
 	}
-	list, ok := v.([]any)
-	if !ok {
-		return nil, errors.New("history is no list")
+	list, err := f.list("history")
+	if err != nil {
+		return nil, err
 	}
 	var out []Message
 	for i, v := range list {

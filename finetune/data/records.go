@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"sync/atomic"
 	"unicode/utf8"
 )
 
@@ -19,6 +20,8 @@ type Record struct {
 	Prompt   string    // instead of Messages, with Text as its completion
 	Text     string    // a completion, or plain text without prompt
 	Notes    []Finding // findings that do not make it bad
+	// The conversation and the user that it belongs to, and its value of Options.GroupBy; "" where it does not say so.
+	Conversation, User, Group string
 
 	kind kind
 }
@@ -32,8 +35,9 @@ const (
 )
 
 // Read returns the records of src as they are read: JSON Lines, objects one after another, a JSON array, or an object
-// with one array of records; as UTF-8 or UTF-16, also compressed with gzip. It keeps one record in memory at a time, of
-// at most Options.MaxSampleBytes. A record that cannot be used yields a Finding (errors.As), and the iteration
+// with one array of records; CSV with a header that names a field of a record; as UTF-8 or UTF-16, also compressed with
+// gzip or zstd; or Parquet, which is copied to a temporary file. It keeps one record in memory at a time, of at most
+// Options.MaxSampleBytes. A record that cannot be used yields a Finding (errors.As), and the iteration
 // continues. Any other error ends it: of Options, of reading, or ErrBad where the rest of src cannot be parsed.
 func Read(src io.Reader, o Options) iter.Seq2[*Record, error] {
 	return func(yield func(*Record, error) bool) {
@@ -42,7 +46,7 @@ func Read(src io.Reader, o Options) iter.Seq2[*Record, error] {
 			return
 		}
 		format := ""
-		err := readRaw(src, &o, func(r raw) bool {
+		err := readRaw(src, "", &o, func(r raw) bool {
 			rec, own, err := r.parse(&o)
 			return yield(inFormat(rec, own, &format, r.line, err))
 		})
@@ -56,32 +60,87 @@ func Read(src io.Reader, o Options) iter.Seq2[*Record, error] {
 type raw struct {
 	text []byte // nil where size is above the limit and it was not kept
 	size int
-	line int // on which it begins, from 1
+	line int      // on which it begins, from 1
+	bad  *Finding // it cannot be read
 }
 
-// readRaw cuts src into records. The text of each is valid only until take returns; it ends without an error where take
-// returns false.
-func readRaw(src io.Reader, o *Options, take func(raw) bool) error {
-	in, err := decoded(src)
+// A file that becomes more than maxGrowth times as large when it is read, and more than freeGrowth bytes, is refused.
+const (
+	maxGrowth  = 1000
+	freeGrowth = 256 << 20
+)
+
+// readRaw cuts src into records; the name, if it is known, says whether it is CSV or plain text. The text of each
+// record is valid only until take returns; it ends without an error where take returns false.
+func readRaw(src io.Reader, name string, o *Options, take func(raw) bool) error {
+	var stored atomic.Int64
+	text, table, err := decoded(io.TeeReader(src, counter{&stored}))
 	if err != nil {
 		return err
+	}
+	read, tooMuch := int64(0), false
+	bounded := func(r raw) bool {
+		if read += int64(r.size); read > freeGrowth && read/maxGrowth > stored.Load() {
+			tooMuch = true
+			return false
+		}
+		return take(r)
+	}
+	if table {
+		err = readSpooled(text, o, bounded)
+	} else {
+		err = readText(text, name, o, bounded)
+	}
+	switch {
+	case tooMuch:
+		return fmt.Errorf("%w: the file becomes more than %d times as large when it is unpacked", ErrBad, maxGrowth)
+	case errors.Is(err, errEnough):
+		return nil
+	}
+	return err
+}
+
+// readSpooled reads a Parquet file, whose end must be read before its start, through a temporary file.
+func readSpooled(in io.Reader, o *Options, take func(raw) bool) error {
+	f, size, err := spooled(in)
+	if err != nil {
+		return err
+	}
+	return errors.Join(readParquet(f, size, o, take), f.Close())
+}
+
+// readText reads JSON, CSV or lines of text.
+func readText(in *bufio.Reader, name string, o *Options, take func(raw) bool) error {
+	kind := ending(name)
+	if kind == ".csv" || kind == ".tsv" || kind == ".txt" {
+		first, err := in.Peek(1)
+		switch {
+		case errors.Is(err, io.EOF):
+			return fmt.Errorf("%w: the file is empty", ErrBad)
+		case err != nil:
+			return err
+		case first[0] == '{' || first[0] == '[': // JSON under another name
+		case kind == ".txt":
+			return readLines(in, o, take)
+		default:
+			text, _ := in.Peek(in.Buffered())
+			return readCSV(&pieces{in: in, line: 1}, text, kind == ".tsv", o, take)
+		}
 	}
 	p := &reader{o: o, take: take, in: &pieces{in: in, line: 1}}
 	first, err := p.in.skipSpace()
 	switch {
 	case errors.Is(err, io.EOF):
-		err = fmt.Errorf("%w: the file is empty", ErrBad)
+		return fmt.Errorf("%w: the file is empty", ErrBad)
 	case err != nil:
+		return err
 	case first == '[':
 		p.depth = 1
-		err = p.elements(&shape{})
-	default:
-		err = p.objects()
+		return p.elements(&shape{})
+	case first != '{' && isTable(p.in.rest(), o):
+		return readCSV(p.in, p.in.rest(), false, o, take)
 	}
-	if errors.Is(err, errEnough) {
-		return nil
-	}
-	return err
+	return p.objects()
 }
 
 // errEnough says that the caller needs no further records.
@@ -170,6 +229,9 @@ func (p *pieces) unread(text []byte, line int, lead bool) {
 	}
 	p.back, p.pos = append(p.back[:0], text...), 0
 }
+
+// rest returns the text that was taken back.
+func (p *pieces) rest() []byte { return p.back[p.pos:] }
 
 // skipSpace returns the next byte that is no white space, without consuming it.
 func (p *pieces) skipSpace() (byte, error) {
@@ -516,6 +578,8 @@ func (p *reader) elements(s *shape) error {
 // parse reads one record; format is its own, if it shows one. The error is a Finding that describes its problem.
 func (r raw) parse(o *Options) (rec *Record, format string, err error) {
 	switch {
+	case r.bad != nil:
+		return nil, "", *r.bad
 	case r.size > o.MaxSampleBytes:
 		return nil, "", Finding{Line: r.line, Problem: TooLarge,
 			Detail: fmt.Sprintf("%d bytes, more than %d", r.size, o.MaxSampleBytes)}

@@ -111,6 +111,8 @@ func (s *shape) begin(c byte) error {
 		s.next, s.isKey = text, false
 	case c >= '0' && c <= '9' || c == '-' || c == 't' || c == 'f' || c == 'n':
 		s.next = literal
+	case c == 'N' || c == 'I':
+		return fmt.Errorf("invalid character %q: NaN and Infinity are no JSON: write null", c)
 	default:
 		return fmt.Errorf("invalid character %q looking for beginning of value", c)
 	}

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"cmp"
-	"compress/gzip"
 	"errors"
 	"fmt"
 	"io"
@@ -14,13 +13,19 @@ import (
 	"strings"
 	"unicode/utf16"
 	"unicode/utf8"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
 )
 
 // Stdin is the path that means standard input.
 const Stdin = "-"
 
-// endings are those of the files that are read of a folder; each may be followed by .gz.
-var endings = []string{".json", ".jsonl", ".ndjson"}
+// endings are those of the files that are read of a folder; each may be followed by one of packedEndings.
+var (
+	endings       = []string{".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet"}
+	packedEndings = []string{".gz", ".zst", ".zstd"}
+)
 
 // Limits of a folder, so that one named by mistake (a home directory) is an error at once.
 const (
@@ -29,8 +34,9 @@ const (
 )
 
 // sourceFiles returns the files that the paths name, in the order in which they are read: the paths in their order; of
-// a folder the files whose names end as endings says, folders in it included, by name. Names that begin with a dot are
-// left out. others counts the files of folders that are left out for their ending, first is one of them.
+// a folder the files whose names end as endings says, folders in it included, by name; of a pattern with *, ? or [ that
+// is no file's name what matches it, by name. Names that begin with a dot are left out. others counts the files of
+// folders that are left out for their ending, first is one of them.
 func sourceFiles(paths []string) (files []string, others int, first string, err error) {
 	if len(paths) == 0 {
 		return nil, 0, "", errors.New("no file is given")
@@ -40,6 +46,9 @@ func sourceFiles(paths []string) (files []string, others int, first string, err 
 	walk = func(dir string, depth int) error {
 		list, err := os.ReadDir(dir) // sorted by name
 		if err != nil {
+			return err
+		}
+		if err := notFolderOfRows(dir, list); err != nil {
 			return err
 		}
 		if entries += len(list); entries > maxFiles || depth > maxDepth {
@@ -70,6 +79,9 @@ func sourceFiles(paths []string) (files []string, others int, first string, err 
 		}
 		return nil
 	}
+	if paths, err = globbed(paths); err != nil {
+		return nil, 0, "", err
+	}
 	for _, path := range paths {
 		info, err := os.Stat(path)
 		switch {
@@ -86,9 +98,9 @@ func sourceFiles(paths []string) (files []string, others int, first string, err 
 				return nil, 0, "", err
 			}
 			if len(files) == before {
-				return nil, 0, "", fmt.Errorf("the folder %s has no file whose name ends in %s, or these with .gz%s",
+				return nil, 0, "", fmt.Errorf("the folder %s has no file whose name ends in %s, or these with %s%s",
 					path,
-					strings.Join(endings, ", "), prefixed("; it has ", first))
+					strings.Join(endings, ", "), strings.Join(packedEndings, ", "), prefixed("; it has ", first))
 			}
 		default:
 			files = append(files, path)
@@ -99,19 +111,70 @@ func sourceFiles(paths []string) (files []string, others int, first string, err 
 
 // pathHint says how several files are given, for a path that does not exist and looks like several.
 func pathHint(path string) string {
-	switch {
-	case strings.Contains(path, ","):
+	if strings.Contains(path, ",") {
 		return "; give several files one by one: --data FILE --data FILE"
-	case strings.ContainsAny(path, "*?["):
-		return "; give the folder to read all files in it"
 	}
 	return ""
 }
 
-func ofSamples(name string) bool {
-	name = strings.TrimSuffix(strings.ToLower(name), ".gz")
-	return slices.ContainsFunc(endings, func(e string) bool { return strings.HasSuffix(name, e) })
+// globbed replaces patterns by the files and folders that match them.
+func globbed(paths []string) (out []string, err error) {
+	for _, path := range paths {
+		_, err := os.Stat(path)
+		if err == nil || path == Stdin || !strings.ContainsAny(path, "*?[") {
+			out = append(out, path)
+			continue
+		}
+		found, err := filepath.Glob(path)
+		switch {
+		case err != nil:
+			return nil, fmt.Errorf("the pattern %s: %w", path, err)
+		case len(found) == 0:
+			return nil, fmt.Errorf("no file matches the pattern %s", path)
+		}
+		out = append(out, found...)
+	}
+	return out, nil
 }
+
+// notFolderOfRows refuses folders whose files are not records each: those that the library datasets saves, and those
+// of `weft data split`, which have more than one side.
+func notFolderOfRows(dir string, list []os.DirEntry) error {
+	has := func(name string) bool {
+		return slices.ContainsFunc(list, func(e os.DirEntry) bool { return e.Name() == name })
+	}
+	script := ""
+	switch {
+	case has("dataset_dict.json"):
+		script = "for name, d in load_from_disk('DIR').items(): d.to_json(f'DIR-{name}.jsonl')"
+	case has("dataset_info.json") && has("state.json"):
+		script = "load_from_disk('DIR').to_json('DIR.jsonl')"
+	}
+	dir = filepath.Clean(dir)
+	switch _, err := SidesOf(dir); {
+	case script != "":
+		script = "from datasets import load_from_disk\n" + script
+		return fmt.Errorf("%w: %s is a folder of save_to_disk (Arrow): convert it with: python -c $'%s'", ErrBad, dir,
+			strings.NewReplacer("DIR", dir, "'", "\"", "\n", "\\n").Replace(script))
+	case err == nil:
+		return fmt.Errorf("%w: %s is a dataset folder with sides: give the files that are meant, as %s", ErrBad, dir,
+			filepath.Join(dir, "train.jsonl"))
+	case errors.Is(err, ErrBad):
+		return err
+	}
+	return nil
+}
+
+// ending returns the end of a file's name that says what it holds, without that of a compression.
+func ending(name string) string {
+	name = strings.ToLower(name)
+	for _, e := range packedEndings {
+		name = strings.TrimSuffix(name, e)
+	}
+	return filepath.Ext(name)
+}
+
+func ofSamples(name string) bool { return slices.Contains(endings, ending(name)) }
 
 // openSource opens a file, or standard input. size is 0 where it is not known.
 func openSource(path string) (f *os.File, size int64, err error) {
@@ -133,45 +196,69 @@ func openSource(path string) (f *os.File, size int64, err error) {
 
 // magics are the starts of files that hold records in a form that is not read, and what to do.
 var magics = []struct{ start, name, do string }{
-	{
-		"PAR1",
-		"a Parquet file",
-		`convert it: python -c "import pandas; pandas.read_parquet('FILE').to_json('FILE.jsonl', ` +
-			`orient='records', lines=True)"`,
-	},
 	{"ARROW1", "an Arrow file", "save it as JSON Lines, with to_json of the library datasets"},
 	{"\xff\xff\xff\xff", "an Arrow stream", "save it as JSON Lines, with to_json of the library datasets"},
 	{"PK\x03\x04", "a zip archive", "unpack it"},
-	{
-		"\x28\xb5\x2f\xfd",
-		"compressed with zstd",
-		"unpack it (zstd -d), or pipe it: zstd -dc FILE | weft train --data -",
-	},
 	{"BZh", "compressed with bzip2", "unpack it (bunzip2), or pipe it: bzcat FILE | weft train --data -"},
 	{"\xfd7zXZ", "compressed with xz", "unpack it (unxz), or pipe it: xzcat FILE | weft train --data -"},
 	{"SQLite format 3\x00", "an SQLite database", "export its records as JSON Lines"},
 }
 
-// decoded returns the text of src as UTF-8 without byte-order mark: src is plain or compressed with gzip, and its
-// text is UTF-8, or UTF-16 with a byte-order mark or with an ASCII character at the start, as JSON has. What is no
-// valid
-// UTF-16 becomes invalid UTF-8. Memory does not depend on the size.
-func decoded(src io.Reader) (*bufio.Reader, error) {
-	in := bufio.NewReaderSize(src, 1<<16)
-	start, err := in.Peek(2)
-	if string(start) == "\x1f\x8b" {
+// maxZstdWindow bounds the memory that a zstd file makes its reader take; zstd -19 and --long=27 stay below it.
+const maxZstdWindow = 128 << 20
+
+// unpacked returns src without the compression of gzip or zstd that it may have, and its first two bytes.
+func unpacked(src io.Reader) (in *bufio.Reader, start []byte, err error) {
+	in = bufio.NewReaderSize(src, 1<<16)
+	start, err = in.Peek(2)
+	var unpack io.Reader
+	switch {
+	case string(start) == "\x1f\x8b":
 		unzip, err := gzip.NewReader(in)
 		if err != nil {
-			return nil, fmt.Errorf("gzip: %w", err)
+			return nil, nil, fmt.Errorf("gzip: %w", err)
 		}
-		in = bufio.NewReaderSize(gzipErrors{unzip}, 1<<16)
-		start, err = in.Peek(2)
-		if err != nil && !errors.Is(err, io.EOF) {
-			return nil, err
+		unpack = packErrors{unzip, "gzip"}
+	case string(start) == "\x28\xb5":
+		if mark, _ := in.Peek(4); string(mark) == "\x28\xb5\x2f\xfd" {
+			dec, err := zstd.NewReader(in, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
+				zstd.WithDecoderMaxWindow(maxZstdWindow))
+			if err != nil {
+				return nil, nil, fmt.Errorf("zstd: %w", err)
+			}
+			unpack = packErrors{dec, "zstd"}
 		}
-	} else if err != nil && !errors.Is(err, io.EOF) {
-		return nil, err
 	}
+	if unpack != nil {
+		in = bufio.NewReaderSize(unpack, 1<<16)
+		start, err = in.Peek(2)
+	}
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return in, start, err
+}
+
+// decoded returns the text of src as UTF-8 without byte-order mark: src is plain or compressed with gzip or zstd, and
+// its text is UTF-8, or UTF-16 with a byte-order mark or with an ASCII character at the start, as JSON has. What is no
+// valid UTF-16 becomes invalid UTF-8. Memory does not depend on the size. table reports that it is a Parquet file
+// instead, as it is.
+func decoded(src io.Reader) (text *bufio.Reader, table bool, err error) {
+	in, start, err := unpacked(src)
+	if err != nil {
+		return nil, false, err
+	}
+	if string(start) == parquetMagic[:2] {
+		if mark, _ := in.Peek(len(parquetMagic)); string(mark) == parquetMagic {
+			return in, true, nil
+		}
+	}
+	text, err = plainText(in, start)
+	return text, false, err
+}
+
+// plainText is decoded for what is neither compressed nor a table.
+func plainText(in *bufio.Reader, start []byte) (*bufio.Reader, error) {
 	if len(start) == 2 {
 		// Peek more only where a mark or a magic can follow: a pipe may not have more bytes yet.
 		switch {
@@ -195,16 +282,21 @@ func decoded(src io.Reader) (*bufio.Reader, error) {
 	return in, nil
 }
 
-// gzipErrors names gzip in errors of reading.
-type gzipErrors struct{ r io.Reader }
+// packErrors names the compression in errors of reading.
+type packErrors struct {
+	r    io.Reader
+	name string
+}
 
-func (g gzipErrors) Read(p []byte) (int, error) {
+func (g packErrors) Read(p []byte) (int, error) {
 	n, err := g.r.Read(p)
 	switch {
 	case errors.Is(err, io.ErrUnexpectedEOF):
-		err = errors.New("gzip: the file is cut off, or other bytes are behind its end")
+		err = fmt.Errorf("%s: the file is cut off, or other bytes are behind its end", g.name)
+	case errors.Is(err, zstd.ErrWindowSizeExceeded):
+		err = fmt.Errorf("zstd: the file needs a window above %d MiB: unpack it (zstd -d --long=31)", maxZstdWindow>>20)
 	case err != nil && !errors.Is(err, io.EOF):
-		err = fmt.Errorf("gzip: %w", err)
+		err = fmt.Errorf("%s: %w", g.name, err)
 	}
 	return n, err
 }

@@ -244,9 +244,9 @@ func TestOtherFiles(t *testing.T) {
 	m := Model{Tokenizer: words(t)}
 	const record = `{"prompt":"a","completion":"b"}`
 	for name, c := range map[string]struct{ text, say string }{
-		"parquet":      {"PAR1\x15\x04", "a Parquet file: convert it"},
+		"parquet":      {"PAR1\x15\x04", "Parquet: "},
 		"zip":          {"PK\x03\x04", "a zip archive: unpack it"},
-		"zstd":         {"\x28\xb5\x2f\xfd\x04", "compressed with zstd: unpack it (zstd -d)"},
+		"zstd":         {"\x28\xb5\x2f\xfd\x04", "zstd: the file is cut off"},
 		"UTF-32":       {"\xff\xfe\x00\x00{\x00\x00\x00", "UTF-32: save it as UTF-8"},
 		"zeros":        {"\x00\x00\x00", "not text"},
 		"half gzip":    {zipped(t, strings.Repeat(record+"\n", 99))[:40], "gzip: the file is cut off, or other bytes are behind its end"},
@@ -318,11 +318,15 @@ func TestFolders(t *testing.T) {
 		t.Errorf("a bad record in a folder: %v", err)
 	}
 	for path, say := range map[string]string{single + "," + single: "one by one: --data FILE --data FILE",
-		dir + "/*.jsonl": "give the folder", t.TempDir(): "has no file whose name ends in"} {
+		dir + "/*.xml": "no file matches the pattern", dir + "/[": "syntax error in pattern", t.TempDir(): "has no file whose name ends in"} {
 		if _, err := Load([]string{path}, m, Options{MaxTokens: 100}); err == nil ||
 			!strings.Contains(err.Error(), say) {
 			t.Errorf("%s: %v", path, err)
 		}
+	}
+	d, err = Load([]string{dir + "/[bc].*"}, m, Options{MaxTokens: 100})
+	if err != nil || len(d.Samples) != 3 || len(d.Report.Files) != 2 {
+		t.Errorf("a pattern: %v: %+v", err, d)
 	}
 }
 
@@ -395,7 +399,7 @@ func TestReadingIsBounded(t *testing.T) {
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
 		records := 0
-		err := readRaw(src, &Options{MaxSampleBytes: 1 << 16}, func(r raw) bool {
+		err := readRaw(src, "", &Options{MaxSampleBytes: 1 << 16}, func(r raw) bool {
 			records++
 			return len(r.text) <= 1<<16
 		})

@@ -21,69 +21,185 @@ const maxJSONDepth = 512
 // bool, nil. Of a repeated key the last value wins, at the place of the first, as in Python. It accepts what
 // encoding/json accepts, less what is nested deeper than 512 and integers of more than 4300 digits. The result shares
 // nothing with data.
-func DecodeJSON(data []byte) (any, error) {
-	if !json.Valid(data) {
-		var v any
-		err := json.Unmarshal(data, &v)
-		if err == nil {
-			err = errors.New("invalid JSON")
+func DecodeJSON(data []byte) (any, error) { return decodeJSON(data, false) }
+
+// DecodeUniqueJSON is DecodeJSON for texts in which a repeated key is an error.
+func DecodeUniqueJSON(data []byte) (any, error) { return decodeJSON(data, true) }
+
+func decodeJSON(data []byte, unique bool) (any, error) {
+	d := jsonReader{data: data, unique: unique}
+	v, err := d.document()
+	if errors.Is(err, errSyntax) {
+		var none any
+		if err = json.Unmarshal(data, &none); err == nil { // its message names the place
+			err = errSyntax
 		}
-		return nil, fmt.Errorf("decode JSON: %w", err)
 	}
-	d := json.NewDecoder(bytes.NewReader(data))
-	d.UseNumber()
-	v, err := decodeValue(d, 0)
 	if err != nil {
 		return nil, fmt.Errorf("decode JSON: %w", err)
 	}
 	return v, nil
 }
 
-func decodeValue(d *json.Decoder, depth int) (any, error) {
+var errSyntax = errors.New("invalid JSON")
+
+// jsonReader reads JSON in one pass.
+type jsonReader struct {
+	data   []byte
+	at     int
+	unique bool
+}
+
+func (d *jsonReader) document() (any, error) {
+	v, err := d.value(0)
+	if err == nil && d.skip() != 0 {
+		err = errSyntax
+	}
+	return v, err
+}
+
+// skip passes white space and returns the byte behind it, 0 at the end.
+func (d *jsonReader) skip() byte {
+	for ; d.at < len(d.data); d.at++ {
+		if c := d.data[d.at]; c != ' ' && c != '\t' && c != '\n' && c != '\r' {
+			if c == 0 {
+				return 0xff // no JSON has it here
+			}
+			return c
+		}
+	}
+	return 0
+}
+
+func (d *jsonReader) value(depth int) (any, error) {
 	if depth > maxJSONDepth {
-		return nil, fmt.Errorf("%w: nested deeper than %d", ErrLimit, maxJSONDepth)
-	}
-	t, err := d.Token()
-	if err != nil {
-		return nil, err
-	}
-	switch t := t.(type) {
-	case json.Number:
-		return decodeNumber(t.String())
-	case json.Delim:
-		if t == '[' {
-			return decodeArray(d, depth)
+		if json.Valid(d.data) {
+			return nil, fmt.Errorf("%w: nested deeper than %d", ErrLimit, maxJSONDepth)
 		}
-		m := NewMap()
-		for d.More() {
-			k, err := d.Token()
-			if err != nil {
-				return nil, err
-			}
-			v, err := decodeValue(d, depth+1)
-			if err != nil {
-				return nil, err
-			}
-			m.Set(k.(string), v)
+		return nil, errSyntax
+	}
+	switch c := d.skip(); {
+	case c == '"':
+		return d.text()
+	case c == '{':
+		return d.object(depth)
+	case c == '[':
+		return d.array(depth)
+	case c == '-' || c >= '0' && c <= '9':
+		return d.number()
+	}
+	for _, l := range []struct {
+		word  string
+		value any
+	}{{"true", true}, {"false", false}, {"null", nil}} {
+		if bytes.HasPrefix(d.data[d.at:], []byte(l.word)) {
+			d.at += len(l.word)
+			return l.value, nil
 		}
-		_, err = d.Token()
-		return m, err
-	default:
-		return t, nil
+	}
+	return nil, errSyntax
+}
+
+// next passes the comma behind a member, or what closes the value: then it reports the end.
+func (d *jsonReader) next(closing byte) (end bool, err error) {
+	switch d.skip() {
+	case ',':
+		d.at++
+		return false, nil
+	case closing:
+		d.at++
+		return true, nil
+	}
+	return false, errSyntax
+}
+
+func (d *jsonReader) object(depth int) (any, error) {
+	d.at++
+	m := NewMap()
+	if d.skip() == '}' {
+		d.at++
+		return m, nil
+	}
+	for {
+		if d.skip() != '"' {
+			return nil, errSyntax
+		}
+		key, err := d.text()
+		if err != nil {
+			return nil, err
+		}
+		if d.skip() != ':' {
+			return nil, errSyntax
+		}
+		d.at++
+		v, err := d.value(depth + 1)
+		if err != nil {
+			return nil, err
+		}
+		before := m.Len()
+		if m.Set(key, v); d.unique && m.Len() == before {
+			return nil, fmt.Errorf("the key %q stands twice in one object", key)
+		}
+		if end, err := d.next('}'); end || err != nil {
+			return m, err
+		}
 	}
 }
 
-func decodeArray(d *json.Decoder, depth int) (any, error) {
+func (d *jsonReader) array(depth int) (any, error) {
+	d.at++
 	out := []any{}
-	for d.More() {
-		v, err := decodeValue(d, depth+1)
+	if d.skip() == ']' {
+		d.at++
+		return out, nil
+	}
+	for {
+		v, err := d.value(depth + 1)
 		if err != nil {
 			return nil, err
 		}
 		out = append(out, v)
+		if end, err := d.next(']'); end || err != nil {
+			return out, err
+		}
 	}
-	_, err := d.Token()
-	return out, err
+}
+
+// text reads a string: one without escapes and with valid UTF-8 here, any other with encoding/json.
+func (d *jsonReader) text() (string, error) {
+	begin, plain := d.at, true
+	for i := begin + 1; i < len(d.data); i++ {
+		switch c := d.data[i]; {
+		case c == '"':
+			d.at = i + 1
+			if inner := d.data[begin+1 : i]; plain && utf8.Valid(inner) {
+				return string(inner), nil
+			}
+			var s string
+			if json.Unmarshal(d.data[begin:d.at], &s) != nil {
+				return "", errSyntax
+			}
+			return s, nil
+		case c == '\\':
+			plain = false
+			i++
+		case c < ' ':
+			return "", errSyntax
+		}
+	}
+	return "", errSyntax
+}
+
+func (d *jsonReader) number() (any, error) {
+	begin := d.at
+	for d.at < len(d.data) && strings.IndexByte("+-.0123456789Ee", d.data[d.at]) >= 0 {
+		d.at++
+	}
+	text := d.data[begin:d.at]
+	if !json.Valid(text) {
+		return nil, errSyntax
+	}
+	return decodeNumber(string(text))
 }
 
 func decodeNumber(s string) (any, error) {
