@@ -527,7 +527,8 @@ func TestBadOnesFirst(t *testing.T) {
 	}
 	many := write(t, good+"\n"+strings.Repeat("7\n", 150))
 	if _, err := Load([]string{many}, m, Options{MaxTokens: 150}); err == nil ||
-		!strings.HasSuffix(err.Error(), "line 11: unknown fields or types: the record is no object\n  … and 140 more") {
+		!strings.HasSuffix(err.Error(), "line 11: unknown fields or types: the record is no object\n  … and 140 "+
+			"more") {
 		t.Errorf("many: %v", err)
 	}
 }

@@ -86,7 +86,8 @@ func FuzzRecords(f *testing.F) {
 // FuzzCSV: each row of any table is a record or a finding, lines never go back, and a record is JSON with the fields of
 // the header.
 func FuzzCSV(f *testing.F) {
-	for _, s := range []string{"prompt,completion\na,b\n", "prompt;completion\r\n\"a\"\"b\";\"c\nd\"\n", "sep=|\nprompt|text\na",
+	for _, s := range []string{"prompt,completion\na,b\n", "prompt;completion\r\n\"a\"\"b\";\"c\nd\"\n",
+		"sep=|\nprompt|text\na",
 		"prompt,text\n\"a\"b,c\n\"open,d\ne,f\n", "text\n\n\"\"\n", "\tprompt\ta\n1\t2\t3\n", "\xff,text\na,\xfe\n"} {
 		f.Add([]byte(s), uint8(6))
 	}

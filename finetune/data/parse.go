@@ -144,8 +144,9 @@ func parseRecord(raw []byte, o *Options) (rec *Record, format string, problem Pr
 // Names of the columns of a question, of its answer and of what it is about, in other people's data sets, in lower
 // case.
 var (
-	questions = []string{"question", "query", "problem", "prompt", "instruction", "q", "user", "human", "input", "问题"}
-	answers   = []string{"answer", "response", "completion", "output", "solution", "reply", "a", "assistant", "gpt",
+	questions = []string{"question", "query", "problem", "prompt", "instruction", "q", "user", "human", "input",
+		"问题"}
+	answers = []string{"answer", "response", "completion", "output", "solution", "reply", "a", "assistant", "gpt",
 		"答案", "回答"}
 	contexts = []string{"context", "passage", "document"}
 )

@@ -244,12 +244,13 @@ func TestOtherFiles(t *testing.T) {
 	m := Model{Tokenizer: words(t)}
 	const record = `{"prompt":"a","completion":"b"}`
 	for name, c := range map[string]struct{ text, say string }{
-		"parquet":      {"PAR1\x15\x04", "Parquet: "},
-		"zip":          {"PK\x03\x04", "a zip archive: unpack it"},
-		"zstd":         {"\x28\xb5\x2f\xfd\x04", "zstd: the file is cut off"},
-		"UTF-32":       {"\xff\xfe\x00\x00{\x00\x00\x00", "UTF-32: save it as UTF-8"},
-		"zeros":        {"\x00\x00\x00", "not text"},
-		"half gzip":    {zipped(t, strings.Repeat(record+"\n", 99))[:40], "gzip: the file is cut off, or other bytes are behind its end"},
+		"parquet": {"PAR1\x15\x04", "Parquet: "},
+		"zip":     {"PK\x03\x04", "a zip archive: unpack it"},
+		"zstd":    {"\x28\xb5\x2f\xfd\x04", "zstd: the file is cut off"},
+		"UTF-32":  {"\xff\xfe\x00\x00{\x00\x00\x00", "UTF-32: save it as UTF-8"},
+		"zeros":   {"\x00\x00\x00", "not text"},
+		"half gzip": {zipped(t, strings.Repeat(record+"\n", 99))[:40],
+			"gzip: the file is cut off, or other bytes are behind its end"},
 		"broken gzip":  {"\x1f\x8bno", "gzip: "},
 		"surrogate":    {inUTF16(record, 'l') + "\x00\xd8", "invalid UTF-8"},
 		"half a unit":  {inUTF16(record, 'b') + "\x00", "invalid UTF-8"},
@@ -318,7 +319,8 @@ func TestFolders(t *testing.T) {
 		t.Errorf("a bad record in a folder: %v", err)
 	}
 	for path, say := range map[string]string{single + "," + single: "one by one: --data FILE --data FILE",
-		dir + "/*.xml": "no file matches the pattern", dir + "/[": "syntax error in pattern", t.TempDir(): "has no file whose name ends in"} {
+		dir + "/*.xml": "no file matches the pattern", dir + "/[": "syntax error in pattern",
+		t.TempDir(): "has no file whose name ends in"} {
 		if _, err := Load([]string{path}, m, Options{MaxTokens: 100}); err == nil ||
 			!strings.Contains(err.Error(), say) {
 			t.Errorf("%s: %v", path, err)

@@ -77,18 +77,22 @@ func TestCSV(t *testing.T) {
 		{"without a name", "", "prompt,completion\na,b\n", []string{"2 a>b"}},
 		{"messages as JSON", "a.csv", "messages\n" + `"[{""role"":""user"",""content"":""Hi""},` +
 			`{""role"":""assistant"",""content"":""Hello""}]"` + "\n\"[{'role': 'user'}]\"\n",
-			[]string{"2 user Hi | assistant Hello", "3 unknown fields or types: messages is a text that is no JSON (Python " +
-				"writes lists another way): decode JSON: invalid character '\\'' looking for beginning of object key string"}},
+			[]string{"2 user Hi | assistant Hello", "3 unknown fields or types: messages is a text that is no JSON " +
+				"(Python " +
+				"writes lists another way): decode JSON: invalid character '\\'' looking for beginning of object " +
+				"key string"}},
 		{"fields", "a.csv", "prompt,completion\na,b,c\na\nd,e\n", []string{
 			"2 broken CSV: 3 fields, the header has 2 (separated by ',')",
 			"3 broken CSV: 1 fields, the header has 2 (separated by ',')", "4 d>e"}},
 		{"bare quote", "a.csv", "prompt,completion\n5\" pipe,b\nd,e\n", []string{
-			"2 broken CSV: a quote within a field that does not begin with one: put the field in quotes and write the " +
+			"2 broken CSV: a quote within a field that does not begin with one: put the field in quotes and write " +
+				"the " +
 				"quote as two", "3 d>e"}},
 		{"text behind a quote", "a.csv", "prompt,completion\n\"a\"b,c\n\"x\ny\"z,w\nd,e\n", []string{
 			"2 broken CSV: text behind the quote that closes a field: write a quote within a field as two",
 			"3 broken CSV: text behind the quote that closes a field: write a quote within a field as two",
-			"4 broken CSV: a quote within a field that does not begin with one: put the field in quotes and write the " +
+			"4 broken CSV: a quote within a field that does not begin with one: put the field in quotes and write " +
+				"the " +
 				"quote as two", "5 d>e"}},
 		{"open quote", "a.csv", "prompt,completion\n\"a,b\nd,e\nf,g\n", []string{
 			"2 broken CSV: the quote that opens a field in line 2 is never closed", "3 d>e", "4 f>g"}},
@@ -144,7 +148,8 @@ func TestColumns(t *testing.T) {
 			Set: map[string]string{"instruction": "Answer.", "system": "S"}},
 			"1 system S | user Answer.\nHi | assistant Hello", ""},
 		{`{"question":"Hi","answer":"x","chosen":"a","rejected":"b"}`, Options{Guess: true}, "1 unknown fields or types: " +
-			"chosen and rejected are preferences (DPO), which are not trained on: give the chosen answers as conversations",
+			"chosen and rejected are preferences (DPO), which are not trained on: give the chosen answers as " +
+			"conversations",
 			""},
 	} {
 		if got := said(t, "", c.text, c.o); !slices.Equal(got, []string{c.want}) {
@@ -163,7 +168,8 @@ func TestSpeakers(t *testing.T) {
 	for _, c := range []struct{ user, assistant, role, content string }{
 		{"human", "gpt", "from", "value"}, {"user", "assistant", "role", "content"}, {"Human", "GPT", "from", "value"},
 		{"user", "chatgpt", "from", "value"}, {"prompter", "assistant", "from", "content"},
-		{"human", "gpt", "role", "content"}, {"user", "model", "role", "value"}, {"USER", "ASSISTANT", "role", "content"},
+		{"human", "gpt", "role", "content"}, {"user", "model", "role", "value"}, {"USER", "ASSISTANT", "role",
+			"content"},
 		{"customer", "agent", "from", "value"},
 	} {
 		text := fmt.Sprintf(`{"conversations":[{%q:%q,%q:"Hi"},{%q:%q,%q:"Hello"}]}`, c.role, c.user, c.content, c.role,
@@ -248,7 +254,8 @@ func pqRows(n int) (rows []pqRow, lines []string) {
 		case 2:
 			row.User = p("x")
 			row.Messages[1].Content = nil
-			row.Messages[1].Calls = []pqCall{{Function: pqFunction{"f", "{}"}}, {ID: p("1"), Function: pqFunction{"g", "{}"}}}
+			row.Messages[1].Calls = []pqCall{{Function: pqFunction{"f", "{}"}}, {ID: p("1"), Function: pqFunction{"g",
+				"{}"}}}
 			line = fmt.Sprintf(`{"messages":[{"role":"user","content":%q},{"role":"assistant","tool_calls":[{"function":`+
 				`{"name":"f","arguments":"{}"}},{"id":"1","function":{"name":"g","arguments":"{}"}}]}],"user":"x"}`, user)
 		}
@@ -272,7 +279,8 @@ func texts(t testing.TB, file string, o Options) (out []string) {
 	return out
 }
 
-// The rows of a Parquet file, however it is laid out, are the same records as JSON Lines, fields without value left out.
+// The rows of a Parquet file, however it is laid out, are the same records as JSON Lines, fields without value left
+// out.
 func TestParquet(t *testing.T) {
 	rows, want := pqRows(700)
 	for name, options := range map[string][]parquet.WriterOption{
@@ -376,7 +384,8 @@ func TestZstd(t *testing.T) {
 	if _, err := io.WriteString(w, good+"\n"+good2); err != nil || w.Close() != nil {
 		t.Fatal(err)
 	}
-	if got := said(t, "x.jsonl.zst", b.String(), Options{}); len(got) != 2 || got[1] != "2 user Bye | assistant See you" {
+	if got := said(t, "x.jsonl.zst", b.String(), Options{}); len(got) != 2 ||
+		got[1] != "2 user Bye | assistant See you" {
 		t.Errorf("%q", got)
 	}
 	b.Reset()
