@@ -102,8 +102,8 @@ func TestUnknownTenants(t *testing.T) {
 	s := acmeServer(t)
 	foreign := "Bearer " + s.scopedKey(t, "other", nil, tenant.Admin)
 	want := func(name string) string {
-		return fmt.Sprintf(`404 {"message":"Not found: there is no tenant \"%s\".","type":"not_found_error","param":null,`+
-			`"code":"not_found"}`, name)
+		return fmt.Sprintf(`404 {"message":"Not found: there is no tenant \"%s\".","type":"not_found_error",`+
+			`"param":null,"code":"not_found"}`, name)
 	}
 	n := 0
 	for _, r := range s.router.Routes() {
