@@ -3,6 +3,7 @@ package tokenizer
 import (
 	"fmt"
 	"hash/maphash"
+	"math/bits"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -144,6 +145,9 @@ func (b *bpe) encodeParts(out []int32, run string) []int32 {
 // encodePart appends the tokens of a part that is merged as a whole.
 func (b *bpe) encodePart(out []int32, part string) []int32 {
 	var buf [maxScan]int32
+	if len(part) > maxScan {
+		return b.encodeLong(out, part)
+	}
 	switch {
 	case !b.level:
 		return b.mergeAll(out, b.charSymbols(buf[:0], part))
@@ -151,6 +155,23 @@ func (b *bpe) encodePart(out []int32, part string) []int32 {
 		return b.mergeAll(out, b.byteSymbols(buf[:0], part))
 	}
 	return b.mergeAll(out, b.charSymbols(buf[:0], spell(part)))
+}
+
+// encodeLong does the same where a part may be a large piece of the text: its symbols become tokens where they are.
+func (b *bpe) encodeLong(out []int32, part string) []int32 {
+	begin := len(out)
+	switch {
+	case !b.level:
+		out = b.charSymbols(slices.Grow(out, utf8.RuneCountInString(part)), part)
+	case b.complete(part):
+		out = b.byteSymbols(slices.Grow(out, len(part)), part)
+	default:
+		out = b.charSymbols(out, spell(part))
+	}
+	if symbols := out[begin:]; len(symbols) > maxScan {
+		return out[:begin+b.mergeLong(symbols)]
+	}
+	return b.mergeAll(out[:begin], out[begin:])
 }
 
 // complete reports whether each byte of a byte-level word is a token.
@@ -200,13 +221,13 @@ func (b *bpe) charSymbols(symbols []int32, run string) []int32 {
 	return symbols
 }
 
-// maxScan is the length from which finding the best merge by a heap is faster than by looking at all of them.
+// maxScan is the length from which finding the best merge by a tree is faster than by looking at all of them.
 const maxScan = 128
 
-// mergeAll appends the symbols after all merges; it overwrites symbols.
+// mergeAll appends the symbols, at most maxScan, after all merges; it overwrites symbols, which may lie behind out.
 func (b *bpe) mergeAll(out, symbols []int32) []int32 {
-	if len(symbols) > maxScan {
-		return b.mergeHeap(out, symbols)
+	if len(symbols) > maxScan { // characters spelled with several symbols
+		return append(out, symbols[:b.mergeLong(symbols)]...)
 	}
 	var ranks, ids [maxScan]int32 // of the merge of symbols i and i+1
 	last := max(len(symbols)-1, 0)
@@ -240,82 +261,75 @@ func (b *bpe) mergeAll(out, symbols []int32) []int32 {
 	}
 }
 
-// mergeHeap works on a linked list over symbols. The heap contains ranks and, in the lower bits, the first symbol of
-// the pair; outdated entries are skipped.
-func (b *bpe) mergeHeap(out, symbols []int32) []int32 {
-	n := int32(len(symbols))
-	next, prev := make([]int32, n), make([]int32, n)
-	heap := make([]uint64, 0, n)
-	look := func(i int32) merge {
-		if j := next[i]; j < n && symbols[i] >= 0 {
+// mergeLong merges symbols in place and returns how many are left. The first symbol of a token of several has its id,
+// the second and the last one its negative length, and those between are negative: so the neighbours of a token are
+// found without further memory. Blocks of symbols have the lowest rank of the pairs that begin in them, and a tree over
+// the blocks finds the first one with the lowest of all.
+func (b *bpe) mergeLong(symbols []int32) int {
+	const block = 32
+	n := len(symbols)
+	size := 1 << bits.Len(uint((n-1)/block))
+	tree := slices.Repeat([]int32{noMerge}, 2*size)
+	next := func(i int) int {
+		if i+1 < n && symbols[i+1] < 0 {
+			return i - int(symbols[i+1])
+		}
+		return i + 1
+	}
+	look := func(i int) merge {
+		if j := next(i); symbols[i] >= 0 && j < n {
 			return b.merges.get(symbols[i], symbols[j])
 		}
 		return merge{rank: noMerge}
 	}
-	add := func(i int32) {
-		if m := look(i); m.rank != noMerge {
-			heap = push(heap, uint64(m.rank)<<32|uint64(i))
+	update := func(at int) {
+		best, first := int32(noMerge), at*block
+		for i := first; i < min(first+block, n); i++ {
+			best = min(best, look(i).rank)
+		}
+		p := size + at
+		tree[p] = best
+		for p /= 2; p > 0; p /= 2 {
+			tree[p] = min(tree[2*p], tree[2*p+1])
 		}
 	}
-	for i := range n {
-		next[i], prev[i] = i+1, i-1
+	for at := range (n-1)/block + 1 {
+		update(at)
 	}
-	for i := range n {
-		add(i)
-	}
-	for len(heap) > 0 {
-		rank, i := int32(heap[0]>>32), int32(uint32(heap[0]))
-		heap = pop(heap)
+	for tree[1] != noMerge {
+		p := 1
+		for p < size {
+			if p *= 2; tree[p] != tree[1] {
+				p++
+			}
+		}
+		i := (p - size) * block
 		m := look(i)
-		if m.rank != rank {
-			continue
+		for ; m.rank != tree[1]; m = look(i) {
+			i++
 		}
-		j := next[i]
+		j, before := next(i), i-1
+		if before >= 0 && symbols[before] < 0 {
+			before = i + int(symbols[before])
+		}
+		end := next(j)
 		symbols[i], symbols[j] = m.id, -1
-		next[i] = next[j]
-		if next[i] < n {
-			prev[next[i]] = i
+		symbols[i+1], symbols[end-1] = int32(i-end), int32(i-end)
+		update(i / block)
+		if j/block != i/block {
+			update(j / block)
 		}
-		if prev[i] >= 0 {
-			add(prev[i])
+		if before >= 0 && before/block != i/block {
+			update(before / block)
 		}
-		add(i)
 	}
-	for i := int32(0); i < n; i = next[i] {
-		out = append(out, symbols[i])
+	left := 0
+	for i := 0; i < n; {
+		end := next(i)
+		symbols[left] = symbols[i]
+		left, i = left+1, end
 	}
-	return out
-}
-
-func push(h []uint64, x uint64) []uint64 {
-	h = append(h, x)
-	i := len(h) - 1
-	for p := (i - 1) / 2; i > 0 && x < h[p]; p = (i - 1) / 2 {
-		h[i], i = h[p], p
-	}
-	h[i] = x
-	return h
-}
-
-// pop removes the least.
-func pop(h []uint64) []uint64 {
-	last := len(h) - 1
-	x := h[last]
-	h = h[:last]
-	i := 0
-	for c := 1; c < last; c = 2*i + 1 {
-		if c+1 < last && h[c+1] < h[c] {
-			c++
-		}
-		if x <= h[c] {
-			break
-		}
-		h[i], i = h[c], c
-	}
-	if last > 0 {
-		h[i] = x
-	}
-	return h
+	return left
 }
 
 // wordCache caches the tokens of short words. It is a fixed table: a word replaces another one with the same index.

@@ -3,6 +3,7 @@ package tokenizer
 import (
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -140,19 +141,59 @@ func TestConcurrentEncode(t *testing.T) {
 	}
 }
 
-// TestHeapIsScan: long lists of symbols are merged as short ones are.
-func TestHeapIsScan(t *testing.T) {
+// TestLongIsScan: long lists of symbols are merged as looking for the best pair again and again does.
+func TestLongIsScan(t *testing.T) {
 	rng := rand.New(rand.NewPCG(7, 8))
 	for range 300 {
 		tok := randomVocabulary(t, rng, false)
-		for range 30 {
-			symbols := make([]int32, rng.IntN(maxScan))
+		for range 10 {
+			symbols := make([]int32, rng.IntN([]int{maxScan, 1000}[rng.IntN(2)]))
 			for i := range symbols {
 				symbols[i] = int32(256 + rng.IntN(4)) // a, b, c, ▁
 			}
-			want := tok.bpe.mergeAll(nil, slices.Clone(symbols))
-			if got := tok.bpe.mergeHeap(nil, slices.Clone(symbols)); !slices.Equal(got, want) {
+			want := slices.Clone(symbols)
+			for {
+				best := merge{rank: noMerge}
+				at := -1
+				for i := range max(len(want)-1, 0) {
+					if m := tok.bpe.merges.get(want[i], want[i+1]); m.rank < best.rank {
+						best, at = m, i
+					}
+				}
+				if at < 0 {
+					break
+				}
+				want[at] = best.id
+				want = slices.Delete(want, at+1, at+2)
+			}
+			got := slices.Clone(symbols)
+			if got = got[:tok.bpe.mergeLong(got)]; !slices.Equal(got, want) {
 				t.Fatalf("%d of %q: %v, want %v", symbols, tok.pieces[256:], got, want)
+			}
+			if len(symbols) < maxScan {
+				if got := tok.bpe.mergeAll(nil, slices.Clone(symbols)); !slices.Equal(got, want) {
+					t.Fatalf("short %d of %q: %v, want %v", symbols, tok.pieces[256:], got, want)
+				}
+			}
+		}
+	}
+}
+
+// TestMemoryOfLongWords: a text takes little memory beside its ids, whatever it consists of.
+func TestMemoryOfLongWords(t *testing.T) {
+	const size = 1 << 20
+	for _, tok := range realTokenizers(t) {
+		for what, piece := range map[string]string{"one word": "a", "spaces": " ", "words": "some of the words ",
+			"digits": "0123456789", "no words": "\x01\x02\x7f", "characters": "語", "lines": "\n\n \n"} {
+			text := strings.Repeat(piece, size/len(piece))
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			ids := tok.Encode(text, EncodeOptions{})
+			runtime.ReadMemStats(&after)
+			got := float64(after.TotalAlloc-before.TotalAlloc) / size
+			t.Logf("%d pieces, %s: %d ids, %.1f bytes for each", len(tok.pieces), what, len(ids), got)
+			if got > 10 {
+				t.Errorf("%s: %.1f bytes were allocated for each byte of the text", what, got)
 			}
 		}
 	}

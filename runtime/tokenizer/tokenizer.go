@@ -87,7 +87,7 @@ func (t *Tokenizer) Encode(text string, o EncodeOptions) []int32 {
 	if text != "" {
 		_, zero = utf8.DecodeRuneInString(text)
 	}
-	ids, encode := t.encoder(out)
+	ids, encode := t.encoder(out, len(text))
 	t.raw.cut(text, t.added, plain, func(begin int, run string, id int32) {
 		if run != "" {
 			p := part{text, zero}.sub(begin, begin+len(run))
@@ -117,10 +117,14 @@ func (t *Tokenizer) Encode(text string, o EncodeOptions) []int32 {
 	return *ids
 }
 
-// encoder returns a function that appends the ids of normalized text to a copy of ids.
-func (t *Tokenizer) encoder(ids []int32) (*[]int32, func(part)) {
+// encoder returns a function that appends the ids of normalized text to a copy of ids. expected is how many there will
+// be at most, but for normalization that makes a text longer.
+func (t *Tokenizer) encoder(ids []int32, expected int) (*[]int32, func(part)) {
 	out := &ids
 	encode := func(p part) {
+		if c := cap(*out); c-len(*out) < len(p.text) && c < expected { // at once, and not by and by: less is copied
+			*out = slices.Grow(*out, expected-len(*out))
+		}
 		switch {
 		case !t.byteLevel:
 			*out = t.bpe.encodeChars(*out, p.text)
