@@ -162,7 +162,7 @@ func (s *Server) readBody(c *gin.Context) ([]byte, error) {
 		s.discard(c)
 		return nil, &http.MaxBytesError{Limit: s.cfg.MaxBody}
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(c.Writer, c.Request.Body, s.cfg.MaxBody))
+	body, err := readAll(http.MaxBytesReader(c.Writer, c.Request.Body, s.cfg.MaxBody), c.Request.ContentLength)
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
@@ -175,6 +175,29 @@ func (s *Server) readBody(c *gin.Context) ([]byte, error) {
 	}
 	_ = control.SetReadDeadline(time.Time{}) // net/http watches the connection for a disconnect
 	return body, nil
+}
+
+// readAll is io.ReadAll for a body whose length is announced, or -1. The buffer doubles as bytes arrive, and is never
+// larger than announced, so that little is copied and an announcement alone takes no memory.
+func readAll(r io.Reader, announced int64) ([]byte, error) {
+	b := make([]byte, 0, 4096)
+	for {
+		n, err := r.Read(b[len(b):cap(b)])
+		b = b[:len(b)+n]
+		if errors.Is(err, io.EOF) {
+			return b, nil
+		}
+		if err != nil {
+			return b, err
+		}
+		if len(b) == cap(b) {
+			want := 2 * cap(b)
+			if announced >= int64(len(b)) {
+				want = min(want, int(announced)+1) // one more, for the end
+			}
+			b = append(make([]byte, 0, want), b...)
+		}
+	}
 }
 
 // discard reads, within bounds, the rest of a body that is too large: a client that is still writing would see a

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
@@ -189,6 +190,31 @@ func (s *Server) reply(c *gin.Context, status int, v any) {
 	c.Header("Content-Length", strconv.Itoa(len(body)))
 	c.Data(status, "application/json", body)
 	c.Writer.Flush()
+}
+
+// streamBuffer is how much of an answer is written at once.
+const streamBuffer = 32 << 10
+
+// replyWith writes a JSON document of any length, with a deadline for each of its pieces.
+func (s *Server) replyWith(c *gin.Context, write func(w *bufio.Writer) error) error {
+	c.Header("Content-Type", "application/json")
+	c.Status(http.StatusOK)
+	w := bufio.NewWriterSize(pacedWriter{s, c}, streamBuffer)
+	err := write(w)
+	if !c.Writer.Written() {
+		c.Header("Content-Length", strconv.Itoa(w.Buffered()))
+	}
+	return errors.Join(err, w.Flush())
+}
+
+type pacedWriter struct {
+	s *Server
+	c *gin.Context
+}
+
+func (w pacedWriter) Write(p []byte) (int, error) {
+	w.s.extendWrite(w.c)
+	return w.c.Writer.Write(p)
 }
 
 // extendWrite sets the deadline of the next write; a client that does not read is disconnected.

@@ -36,6 +36,7 @@ type Server struct {
 	secret  []byte                      // of this process: prefix salts are derived from it
 	slots   places                      // of requests that have their body
 	bodies  places                      // of bodies that are being read
+	large   places                      // of large texts that are tokenized
 	uploads places                      // of adapters that are being received
 	checks  chan struct{}
 
@@ -89,6 +90,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	s.cut, s.cutNow = context.WithCancelCause(context.Background())
 	s.slots = places{all: s.cfg.MaxRequests, each: s.cfg.MaxRequests, lone: s.tenants.Lone}
 	s.bodies = places{all: s.cfg.MaxRequests, each: s.cfg.MaxRequests, lone: s.tenants.Lone}
+	s.large = places{all: largePlace, each: largePlace, lone: s.tenants.Lone}
 	s.uploads = places{all: maxUploads, each: tenantUploads}
 	s.checks = make(chan struct{}, maxChecks)
 	s.routes()
@@ -119,8 +121,8 @@ func (s *Server) routes() {
 	r.POST("/v1/chat/completions/render", s.admit, s.meter, chatFlow.rendered(s))
 	r.POST("/v1/completions/render", s.admit, s.meter, completionFlow.rendered(s))
 	r.GET("/tokenizer_info", s.answer(http.StatusOK, s.tokenizerInfo))
-	r.POST("/tokenize", s.admit, s.meter, s.answer(http.StatusOK, s.tokenize))
-	r.POST("/detokenize", s.admit, s.meter, s.answer(http.StatusOK, s.detokenize))
+	r.POST("/tokenize", s.admit, s.meter, s.bound, s.tokenize)
+	r.POST("/detokenize", s.admit, s.meter, s.bound, s.answer(http.StatusOK, s.detokenize))
 	s.adminRoutes(r)
 	s.router = r
 }

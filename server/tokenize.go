@@ -38,7 +38,40 @@ func (f flow[T]) rendered(s *Server) gin.HandlerFunc {
 	})
 }
 
-func (s *Server) tokenize(c *gin.Context) (any, error) {
+// largeBody is the length from which the bodies of /tokenize and /detokenize need a place of their own: work and memory
+// grow with the text, which may be longer than any context.
+const (
+	largeBody  = 64 << 10
+	largePlace = 16
+)
+
+// bound takes a place for a request with a large body.
+func (s *Server) bound(c *gin.Context) {
+	if body, _ := c.Get(keyBody); len(body.([]byte)) > largeBody {
+		leave, ok := s.large.enter(grantOf(c).Tenant)
+		if !ok {
+			s.fail(c, errBusy)
+			return
+		}
+		defer leave()
+	}
+	c.Next()
+}
+
+// tokenize answers with the ids of a text.
+func (s *Server) tokenize(c *gin.Context) {
+	out, err := s.tokens(c)
+	if err != nil {
+		s.fail(c, err)
+		return
+	}
+	if err := s.replyWith(c, out.WriteJSON); err != nil {
+		c.Set(keyClientGone, true)
+		_ = c.Error(err)
+	}
+}
+
+func (s *Server) tokens(c *gin.Context) (*openai.Tokenized, error) {
 	in, err := parsed(s, c, openai.ParseTokenize)
 	if err != nil {
 		return nil, err
@@ -53,17 +86,13 @@ func (s *Server) tokenize(c *gin.Context) (any, error) {
 			return nil, err
 		}
 	}
-	out := openai.TokenizeResponse{MaxModelLen: s.cfg.Context,
-		Tokens: s.deps.Tokenizer.Encode(text, in.AddSpecialTokens)}
-	if out.Count = len(out.Tokens); out.Tokens == nil {
-		out.Tokens = []int32{}
-	}
+	out := &openai.Tokenized{MaxModelLen: s.cfg.Context}
 	if in.ReturnTokenStrs {
-		out.TokenStrs = make([]string, len(out.Tokens))
-		for i, id := range out.Tokens {
-			out.TokenStrs[i] = s.deps.Tokenizer.Token(id)
-		}
+		out.Text = s.deps.Tokenizer.Token
 	}
+	add := in.AddSpecialTokens
+	in = nil // the text is the largest part of the request
+	out.Tokens = s.deps.Tokenizer.Encode(text, add)
 	return out, nil
 }
 

@@ -87,10 +87,11 @@ func (t *Tokenizer) Encode(text string, o EncodeOptions) []int32 {
 	if text != "" {
 		_, zero = utf8.DecodeRuneInString(text)
 	}
-	ids, encode := t.encoder(out, len(text))
+	ids, encode := t.encoder(out, len(text)+len(t.before)+len(t.after)+16)
 	t.raw.cut(text, t.added, plain, func(begin int, run string, id int32) {
 		if run != "" {
-			p := part{text, zero}.sub(begin, begin+len(run))
+			// not of text, which is not needed any more once its last run is normalized
+			p := part{run, min(max(zero-begin, 0), len(run))}
 			if !t.bare {
 				p = t.normalize(p)
 			}
@@ -122,7 +123,7 @@ func (t *Tokenizer) Encode(text string, o EncodeOptions) []int32 {
 func (t *Tokenizer) encoder(ids []int32, expected int) (*[]int32, func(part)) {
 	out := &ids
 	encode := func(p part) {
-		if c := cap(*out); c-len(*out) < len(p.text) && c < expected { // at once, and not by and by: less is copied
+		if c := cap(*out); c-len(*out) < len(p.text) && c < expected { // at once, not by and by: less is copied
 			*out = slices.Grow(*out, expected-len(*out))
 		}
 		switch {

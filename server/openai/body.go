@@ -37,10 +37,43 @@ func parseBody(data []byte, limits Limits) (*body, *Error) {
 		return nil, Invalid("", "invalid_type", "The body must be a JSON object, not %s.", kindOf(data))
 	}
 	b := &body{data: data, limits: limits}
-	if err := json.Unmarshal(data, &b.members); err != nil {
-		return nil, Invalid("", "invalid_json", "The body is not valid JSON: %s.", err)
+	var err *Error
+	b.members, err = membersOf(data)
+	return b, err
+}
+
+// membersOf splits a valid JSON object into its members, which stay where they are in data. Of equal names the last
+// counts.
+func membersOf(data []byte) (map[string]json.RawMessage, *Error) {
+	members := map[string]json.RawMessage{}
+	level, start, colon, inString := 0, 1, 0, false
+	for i := 1; i < len(data); i++ {
+		switch c := data[i]; {
+		case inString && c == '\\':
+			i++
+		case c == '"':
+			inString = !inString
+		case inString:
+		case c == '{' || c == '[':
+			level++
+		case level > 0 && (c == '}' || c == ']'):
+			level--
+		case level > 0:
+		case c == ':':
+			colon = i
+		case colon > 0 && (c == ',' || c == '}'):
+			name, err := textOf("", bytes.Trim(data[start:colon], " \t\r\n"))
+			if err == nil && len(members) == MaxMembers {
+				err = Invalid("", "too_many", "The body has more than %d members.", MaxMembers)
+			}
+			if err != nil {
+				return nil, err
+			}
+			members[name] = bytes.Trim(data[colon+1:i:i], " \t\r\n")
+			start, colon = i+1, 0
+		}
 	}
-	return b, nil
+	return members, nil
 }
 
 // depth returns the deepest nesting of brackets outside strings; it stops counting beyond MaxDepth.
@@ -133,6 +166,9 @@ func (b *body) params(p *Params, of api) {
 func longer(s string, limit int) bool { return len(s) > limit && utf8.RuneCountInString(s) > limit }
 
 func textOf(name string, raw json.RawMessage) (string, *Error) {
+	if raw[0] == '"' && bytes.IndexByte(raw, '\\') < 0 {
+		return string(raw[1 : len(raw)-1]), nil // copied once
+	}
 	var s string
 	if raw[0] != '"' || json.Unmarshal(raw, &s) != nil {
 		return "", badType(name, "a string", raw)
@@ -152,12 +188,23 @@ func flagOf(name string, raw json.RawMessage) (bool, *Error) {
 
 // elements splits a valid JSON array of at most limit elements; more elements, or a value of another type, are an
 // error.
-func elements(name string, raw json.RawMessage, limit int) ([]json.RawMessage, *Error) {
-	if raw[0] != '[' {
-		return nil, badType(name, "an array", raw)
+func elements(name string, raw json.RawMessage, limit int) (out []json.RawMessage, err *Error) {
+	err = eachElement(name, raw, limit, func(_ int, item json.RawMessage) *Error {
+		out = append(out, item)
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
-	var out []json.RawMessage
-	level, start, inString := 0, 1, false
+	return out, nil
+}
+
+// eachElement calls f with the elements, until it returns an error.
+func eachElement(name string, raw json.RawMessage, limit int, f func(i int, item json.RawMessage) *Error) *Error {
+	if raw[0] != '[' {
+		return badType(name, "an array", raw)
+	}
+	level, start, n, inString := 0, 1, 0, false
 	for i := 1; i < len(raw); i++ {
 		switch c := raw[i]; {
 		case inString && c == '\\':
@@ -172,15 +219,18 @@ func elements(name string, raw json.RawMessage, limit int) ([]json.RawMessage, *
 		case c == ',' && level == 0, c == ']':
 			item := json.RawMessage(bytes.Trim(raw[start:i], " \t\r\n"))
 			if len(item) == 0 {
-				return out, nil // an empty array
+				return nil // an empty array
 			}
-			if len(out) == limit {
-				return nil, Invalid(name, "too_many", "%s has more than %d elements.", name, limit)
+			if n == limit {
+				return Invalid(name, "too_many", "%s has more than %d elements.", name, limit)
 			}
-			out, start = append(out, item), i+1
+			if err := f(n, item); err != nil {
+				return err
+			}
+			n, start = n+1, i+1
 		}
 	}
-	return out, nil
+	return nil
 }
 
 // object reads a JSON object's members.

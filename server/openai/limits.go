@@ -10,6 +10,7 @@ import (
 // Limits of a request that are the same on every server. Numbers have their ranges in the table below.
 const (
 	MaxDepth         = 64   // nesting of a body
+	MaxMembers       = 1000 // of a body
 	MaxMessages      = 4096 // messages of a chat
 	MaxParts         = 1024 // text parts of one message
 	MaxTools         = 512

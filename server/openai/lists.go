@@ -66,19 +66,19 @@ func (b *body) optionalIDs(name string, limit int) []int32 {
 
 // tokenIDs reads an array of token ids of the vocabulary.
 func (b *body) tokenIDs(name string, raw json.RawMessage, limit int) []int32 {
-	items, err := elements(name, raw, limit)
+	out := []int32{}
+	err := eachElement(name, raw, limit, func(i int, item json.RawMessage) *Error {
+		if id, err := strconv.ParseUint(string(item), 10, 31); err == nil && int(id) < b.limits.Vocab {
+			out = append(out, int32(id))
+			return nil
+		}
+		v, err := checkNumber(fmt.Sprintf("%s[%d]", name, i), item, true, 0, float64(b.limits.Vocab-1), false)
+		out = append(out, int32(v.Int))
+		return err
+	})
 	if err != nil {
 		b.fail(err)
 		return nil
-	}
-	out := make([]int32, 0, len(items))
-	for i, item := range items {
-		v, err := checkNumber(fmt.Sprintf("%s[%d]", name, i), item, true, 0, float64(b.limits.Vocab-1), false)
-		if err != nil {
-			b.fail(err)
-			return nil
-		}
-		out = append(out, int32(v.Int))
 	}
 	return out
 }

@@ -1,5 +1,11 @@
 package openai
 
+import (
+	"bufio"
+	"fmt"
+	"strconv"
+)
+
 // TokenizeRequest is a checked body of /tokenize: either Prompt or Chat.
 type TokenizeRequest struct {
 	Model            string
@@ -65,12 +71,41 @@ func ParseDetokenize(data []byte, limits Limits) (*DetokenizeRequest, error) {
 	return r, nil
 }
 
-// TokenizeResponse is the answer of /tokenize.
-type TokenizeResponse struct {
-	Count       int      `json:"count"`
-	MaxModelLen int      `json:"max_model_len"`
-	Tokens      []int32  `json:"tokens"`
-	TokenStrs   []string `json:"token_strs"` // null unless return_token_strs
+// Tokenized is the answer of /tokenize: {"count", "max_model_len", "tokens", "token_strs"}. It is written piece by piece,
+// for a text may have millions of tokens.
+type Tokenized struct {
+	MaxModelLen int
+	Tokens      []int32
+	Text        func(id int32) string // nil: token_strs is null
+}
+
+// WriteJSON writes it.
+func (t *Tokenized) WriteJSON(w *bufio.Writer) error {
+	fmt.Fprintf(w, `{"count":%d,"max_model_len":%d,"tokens":[`, len(t.Tokens), t.MaxModelLen)
+	var number [16]byte
+	for i, id := range t.Tokens {
+		if i > 0 {
+			w.WriteByte(',')
+		}
+		w.Write(strconv.AppendInt(number[:0], int64(id), 10))
+	}
+	if t.Text == nil {
+		_, err := w.WriteString(`],"token_strs":null}`)
+		return err
+	}
+	w.WriteString(`],"token_strs":[`)
+	for i, id := range t.Tokens {
+		if i > 0 {
+			w.WriteByte(',')
+		}
+		text, err := Marshal(t.Text(id))
+		if err != nil {
+			return err
+		}
+		w.Write(text)
+	}
+	_, err := w.WriteString("]}") // a bufio.Writer keeps its first error
+	return err
 }
 
 // DetokenizeResponse is the answer of /detokenize.
