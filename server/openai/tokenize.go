@@ -71,8 +71,8 @@ func ParseDetokenize(data []byte, limits Limits) (*DetokenizeRequest, error) {
 	return r, nil
 }
 
-// Tokenized is the answer of /tokenize: {"count", "max_model_len", "tokens", "token_strs"}. It is written piece by piece,
-// for a text may have millions of tokens.
+// Tokenized is the answer of /tokenize: {"count", "max_model_len", "tokens", "token_strs"}. It is written piece by
+// piece, for a text may have millions of tokens.
 type Tokenized struct {
 	MaxModelLen int
 	Tokens      []int32
