@@ -5,11 +5,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"runtime"
-	"runtime/debug"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"weft/internal/goldens"
 	"weft/runtime/tokenizer"
@@ -31,31 +29,30 @@ func (d *discarder) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// peak returns by how much the heap grew while f ran, garbage left out as far as a busy collector finds it.
+// peak returns by how much the heap grew while f ran, looked at again and again without garbage.
 func peak(f func()) (most uint64) {
-	defer debug.SetGCPercent(debug.SetGCPercent(5))
-	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	base, stop := m.HeapAlloc, make(chan struct{})
+	live := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	base, stop := live(), make(chan struct{})
 	var watcher sync.WaitGroup
 	watcher.Go(func() {
 		for {
 			select {
 			case <-stop:
 				return
-			case <-time.After(500 * time.Microsecond):
-				var m runtime.MemStats
-				if runtime.ReadMemStats(&m); m.HeapAlloc > base {
-					most = max(most, m.HeapAlloc-base)
-				}
+			default:
+				most = max(most, live())
 			}
 		}
 	})
 	f()
 	close(stop)
 	watcher.Wait()
-	return most
+	return max(most, base) - base
 }
 
 // TestTokenizeMemory: /tokenize and /detokenize need at most 8 bytes for each byte of the body, whatever the text is.

@@ -192,8 +192,8 @@ func TestMemoryOfLongWords(t *testing.T) {
 			runtime.ReadMemStats(&after)
 			got := float64(after.TotalAlloc-before.TotalAlloc) / size
 			if got > 16 {
-				t.Errorf("%d pieces, %s: %d ids, %.1f bytes were allocated for each byte of the text", len(tok.pieces), what,
-					len(ids), got)
+				t.Errorf("%d pieces, %s: %d ids, %.1f bytes were allocated for each byte of the text",
+					len(tok.pieces), what, len(ids), got)
 			}
 		}
 	}

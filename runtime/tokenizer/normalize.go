@@ -152,6 +152,10 @@ func (p part) sub(begin, end int) part {
 	return part{p.text[begin:end], max(0, min(p.zero, end)-begin)}
 }
 
+// partOf is the piece run of a text of which it begins at begin, and whose first zero bytes are those of its first
+// character. The text itself is not kept.
+func partOf(run string, begin, zero int) part { return part{run, min(max(zero-begin, 0), len(run))} }
+
 // normStep is one step of a normalizer.
 type normStep func(part) part
 

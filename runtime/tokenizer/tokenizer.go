@@ -90,14 +90,14 @@ func (t *Tokenizer) Encode(text string, o EncodeOptions) []int32 {
 	ids, encode := t.encoder(out, len(text)+len(t.before)+len(t.after)+16)
 	t.raw.cut(text, t.added, plain, func(begin int, run string, id int32) {
 		if run != "" {
-			// not of text, which is not needed any more once its last run is normalized
-			p := part{run, min(max(zero-begin, 0), len(run))}
+			p := partOf(run, begin, zero)
 			if !t.bare {
 				p = t.normalize(p)
 			}
+			zero := p.zero
 			t.normed.cut(p.text, t.added, plain, func(begin int, run string, id int32) {
 				if run != "" {
-					p := p.sub(begin, begin+len(run))
+					p := partOf(run, begin, zero)
 					if t.bare {
 						p = t.normalize(p)
 					}
