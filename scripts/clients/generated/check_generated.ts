@@ -11,7 +11,7 @@ const body: components['schemas']['ChatRequest'] = { messages: [{ role: 'user', 
   temperature: 0, max_tokens: 16 };
 
 const { data: answer } = await acme.POST('/v1/chat/completions', { body });
-assert.ok(answer && answer.object === 'chat.completion');
+assert.ok(answer && 'choices' in answer); // not an event of a stream
 const want: string = answer.choices[0].message.content;
 assert.ok(want.length > 0 && answer.usage.completion_tokens > 4);
 
