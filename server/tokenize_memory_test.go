@@ -5,9 +5,12 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"runtime"
+	"runtime/debug"
+	"runtime/metrics"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"weft/internal/goldens"
 	"weft/runtime/tokenizer"
@@ -29,23 +32,28 @@ func (d *discarder) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// peak returns by how much the heap grew while f ran, looked at again and again without garbage.
+// peak returns by how much the live heap grew while f ran, as two collections in a row find it: one alone counts what
+// becomes garbage and what is allocated while it works.
 func peak(f func()) (most uint64) {
-	live := func() uint64 {
-		runtime.GC()
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
-		return m.HeapAlloc
-	}
-	base, stop := live(), make(chan struct{})
+	defer debug.SetGCPercent(debug.SetGCPercent(1))
+	runtime.GC()
+	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/cycles/total:gc-cycles"}}
+	metrics.Read(sample)
+	base, stop := sample[0].Value.Uint64(), make(chan struct{})
 	var watcher sync.WaitGroup
 	watcher.Go(func() {
+		before, cycle := uint64(0), uint64(0)
 		for {
 			select {
 			case <-stop:
 				return
-			default:
-				most = max(most, live())
+			case <-time.After(200 * time.Microsecond):
+			}
+			metrics.Read(sample)
+			if now := sample[1].Value.Uint64(); now != cycle {
+				live := sample[0].Value.Uint64()
+				most = max(most, min(before, live))
+				before, cycle = live, now
 			}
 		}
 	})
