@@ -104,7 +104,7 @@ var ErrEmpty = errors.New("no samples: a metric over nothing has no value")
 // Pairs makes samples of predictions with one reference each. Lists of different lengths are an error.
 func Pairs(predictions, references []string) ([]Sample, error) {
 	if len(predictions) != len(references) {
-		return nil, fmt.Errorf("%d predictions, but %d references: each prediction needs its reference",
+		return nil, fmt.Errorf("%d predictions and %d references: each prediction needs its reference",
 			len(predictions), len(references))
 	}
 	samples := make([]Sample, len(predictions))
