@@ -104,6 +104,7 @@ type Engine struct {
 	sched    *sched.Scheduler
 	pool     *kv.Pool
 	live     map[sched.SeqID]*sequence
+	asides   int // of live, those that are set aside
 	stats    Stats
 	reserved int64
 	// pages that ReserveIdle has reserved are being returned to the system: none leaves the reserved ones meanwhile
@@ -113,9 +114,11 @@ type Engine struct {
 	draining  bool
 	closed    bool
 	failure   error
-	wake      chan struct{}
-	idle      chan struct{} // closed when draining and nothing is live
-	done      chan struct{}
+
+	reacquiring sync.WaitGroup // calls of Request.Reacquire
+	wake        chan struct{}
+	idle        chan struct{} // closed when draining and nothing is live
+	done        chan struct{}
 }
 
 // sequence is one admitted request.
@@ -128,9 +131,14 @@ type sequence struct {
 	prompt  []TokenLogprobs
 	began   bool
 	stepped bool // the current step refers to it
-	ended   bool // its terminal event was sent
-	times   Times
-	unhook  func() bool
+	aside   bool // set aside, or will be after the current step
+	// it was set aside and has come back; it is not again before it has least tokens of output
+	returned bool
+	least    int
+	stop     func() // ends Reacquire; nil: it was not called
+	ended    bool   // its terminal event was sent
+	times    Times
+	unhook   func() bool
 }
 
 // New allocates the KV cache and starts the loop.
@@ -292,6 +300,12 @@ func (e *Engine) end(q *sequence, ev Event) {
 	ev.Times = q.times
 	q.stream.push(ev)
 	q.unhook()
+	if q.stop != nil {
+		q.stop()
+	}
+	if q.aside {
+		e.asides--
+	}
 	if !q.stepped {
 		e.letGo(q)
 	}
@@ -308,13 +322,16 @@ func (e *Engine) letGo(q *sequence) {
 	}
 }
 
-// settle is called when the current step is over: it calls letGo for its sequences that have ended. The caller holds
-// mu.
+// settle is called when the current step is over: it calls letGo for its sequences that have ended, and giveUp for those
+// that were set aside. The caller holds mu.
 func (e *Engine) settle() {
 	for i := range e.results {
 		q := e.results[i].seq
-		if q.stepped = false; q.ended {
+		switch q.stepped = false; {
+		case q.ended:
 			e.letGo(q)
+		case q.aside:
+			e.giveUp(q)
 		}
 	}
 	clear(e.results) // so that no ended sequence stays reachable

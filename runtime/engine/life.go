@@ -41,6 +41,7 @@ func (e *Engine) Close() error {
 	e.mu.Unlock()
 	e.nudge()
 	<-e.done
+	e.reacquiring.Wait()
 	e.returns.Lock() // a ReserveIdle may still be at work on the cache
 	defer e.returns.Unlock()
 	e.cache.Free()

@@ -145,7 +145,7 @@ func (e *Engine) plan(now time.Time, idle int64) (*sched.Plan, int64, error) {
 
 // checkIdle is called when there is nothing to compute: then no sequence may be live, and no page may be in use.
 func (e *Engine) checkIdle() error {
-	if n := len(e.live); n > 0 {
+	if n := len(e.live) - e.asides; n > 0 {
 		return fmt.Errorf("%d sequences live and none can be computed: %d run, %d wait, pages %+v", n,
 			e.sched.Running(), e.sched.Waiting(), e.pool.Counts())
 	}

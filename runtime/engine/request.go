@@ -3,6 +3,7 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"time"
 
@@ -52,7 +53,11 @@ type Request struct {
 	// Release, where not nil, is called once for an admitted request: after its terminal event was sent and when no
 	// step refers to LoRA any more. It is called outside of the engine's lock, on any goroutine, and must not block.
 	// Where Submit returns an error it is not called.
-	Release   func()
+	Release func()
+	// Reacquire, where not nil, lets the engine give up the adapters of a request before its end, so that others can have
+	// their memory (SetAside): Release is called, and Reacquire then returns the same adapters, in memory again, and
+	// their Release. It may wait as long as it likes, but ends when ctx does. Its error ends the request.
+	Reacquire func(ctx context.Context) (uses []lora.Use, release func(), err error)
 	Sampling  sample.Params
 	MaxTokens int // 0: only score the prompt
 	MinTokens int // stop ids are masked before this many output tokens

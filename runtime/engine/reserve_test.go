@@ -27,8 +27,8 @@ func (b *reserver) useIdle(plan func(int64) int64) {
 		plan(0)
 		return
 	}
-	used := plan(b.held)
-	if b.held -= used; used > 0 {
+	if used := plan(b.held); used > 0 {
+		b.held -= used
 		b.reclaimed++
 	}
 }

@@ -2,6 +2,7 @@ package sched
 
 import (
 	"errors"
+	"maps"
 	"math"
 	"slices"
 	"testing"
@@ -16,6 +17,7 @@ type fuzzSeq struct {
 	left     int // output tokens left
 	computed int
 	score    bool
+	aside    bool
 }
 
 // FuzzSchedule drives the scheduler with bytes, each pair an operation. After each every page must be accounted for;
@@ -26,6 +28,7 @@ func FuzzSchedule(f *testing.F) {
 	f.Add([]byte{0, 200, 0, 200, 0, 200, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0}, uint8(3), uint8(40))
 	f.Add([]byte{0, 1, 2, 1, 0, 1, 2, 2, 1, 0}, uint8(1), uint8(1))
 	f.Add([]byte{0, 90, 0, 91, 0, 92, 1, 5, 1, 3, 1, 0, 3, 1, 1, 2, 1, 9}, uint8(9), uint8(63))
+	f.Add([]byte{0, 90, 4, 91, 8, 92, 1, 3, 130, 0, 1, 5, 1, 38, 130, 1, 1, 3, 130, 2, 1, 0}, uint8(60), uint8(40))
 	f.Add([]byte{0, 90, 3, 3, 4, 91, 8, 92, 1, 5, 3, 2, 1, 3, 1, 0, 7, 1, 1, 2, 1, 9}, uint8(60), uint8(63))
 	f.Fuzz(func(t *testing.T, ops []byte, numPages, budget uint8) {
 		pool := kv.NewPool(int(numPages%32)+1, 16)
@@ -45,6 +48,11 @@ func FuzzSchedule(f *testing.F) {
 			r.op(ops[i], int(ops[i+1]))
 			if err := r.s.Verify(); err != nil {
 				t.Fatal(err)
+			}
+		}
+		for _, id := range r.ids() {
+			if r.alive[id].aside {
+				r.resume(id)
 			}
 		}
 		for n := 0; r.step(0); n++ {
@@ -88,6 +96,18 @@ func (r *fuzzRun) next(arg int) (*Plan, bool) {
 }
 
 func (r *fuzzRun) op(op byte, arg int) {
+	if op >= 128 && op%4 == 2 { // two thirds of those set aside are resumed
+		for _, id := range r.ids() {
+			switch {
+			case int(id)%3 == arg%3:
+				r.s.SetAside(id)
+				r.alive[id].aside = true
+			case r.alive[id].aside:
+				r.resume(id)
+			}
+		}
+		return
+	}
 	switch op % 4 {
 	case 0:
 		prompt := make([]int32, arg%100+1)
@@ -116,14 +136,17 @@ func (r *fuzzRun) op(op byte, arg int) {
 	}
 }
 
+func (r *fuzzRun) resume(id SeqID) {
+	r.alive[id].aside = false
+	r.s.Resume(id)
+}
+
+// ids returns the living, sorted.
+func (r *fuzzRun) ids() []SeqID { return slices.Sorted(maps.Keys(r.alive)) }
+
 // cancel ends one of the living.
 func (r *fuzzRun) cancel(arg int) {
-	ids := make([]SeqID, 0, len(r.alive))
-	for id := range r.alive {
-		ids = append(ids, id)
-	}
-	slices.Sort(ids)
-	if len(ids) > 0 {
+	if ids := r.ids(); len(ids) > 0 {
 		id := ids[arg%len(ids)]
 		r.s.Cancel(id)
 		delete(r.alive, id)
@@ -156,6 +179,14 @@ func (r *fuzzRun) step(arg int) bool {
 	}
 	if arg%5 == 3 {
 		r.cancel(arg)
+	}
+	if arg%7 == 3 && r.alive[p.Chunks[0].Seq] != nil {
+		r.s.SetAside(p.Chunks[0].Seq)
+		defer func() {
+			if q := r.alive[p.Chunks[0].Seq]; q != nil {
+				r.s.Resume(p.Chunks[0].Seq)
+			}
+		}()
 	}
 	if arg%11 == 10 {
 		r.s.Abandon(p)
@@ -193,8 +224,8 @@ func (r *fuzzRun) checkChunk(c *Chunk) {
 		r.t.Fatalf("a chunk of %d tokens, the limit is %d", len(c.Tokens), limit)
 	}
 	q := r.alive[c.Seq]
-	if q == nil {
-		r.t.Fatalf("sequence %d is over and was planned", c.Seq)
+	if q == nil || q.aside {
+		r.t.Fatalf("sequence %d is over, or set aside, and was planned", c.Seq)
 	}
 	if c.First {
 		if q.computed = c.Start; c.Start%16 != 0 || c.Start > 0 && (q.score || !r.s.cfg.PrefixCache) {

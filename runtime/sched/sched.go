@@ -8,7 +8,7 @@
 //
 // Invariants, checked after every Commit under the tag invariants:
 //
-//   - a waiting sequence has no page; a running one has pages for its computed tokens at least
+//   - a sequence that waits or is set aside has no page; a running one has pages for its computed tokens at least
 //   - the pool's references are those of the running sequences
 //   - no more than MaxSeqs are in a step, and no more than twice as many run
 package sched
@@ -91,6 +91,7 @@ type state uint8
 const (
 	waiting state = iota
 	running
+	aside // set aside: neither runs nor waits
 )
 
 type seq struct {
@@ -106,6 +107,7 @@ type seq struct {
 	indexed  int // full pages offered to the index since the sequence was admitted
 	state    state
 	cancel   bool
+	aside    bool // to be set aside, or set aside
 	first    bool
 	admitted bool // at least once
 	planned  int  // tokens in the plan that is not committed yet
@@ -249,6 +251,35 @@ func (s *Scheduler) Limit() int { return min(s.cfg.MaxContext, s.pool.Total()*s.
 
 func pages(tokens, pageLen int) int { return (tokens + pageLen - 1) / pageLen }
 
+// SetAside takes a sequence's pages and its place in the queue, at once or, if it is in the current step, when that is
+// committed or abandoned, until Resume. Its tenant is idle meanwhile where it has no other.
+func (s *Scheduler) SetAside(id SeqID) {
+	if q := s.seqs[id]; q != nil && !q.aside {
+		if q.aside = true; q.planned == 0 {
+			s.setAside(q)
+		}
+	}
+}
+
+// setAside is SetAside of a sequence that is in no step.
+func (s *Scheduler) setAside(q *seq) {
+	s.detach(q)
+	q.state = aside
+	s.stats.Preemptions++
+}
+
+// Resume puts a sequence that is set aside at the head of the queue, to be recomputed.
+func (s *Scheduler) Resume(id SeqID) {
+	q := s.seqs[id]
+	if q == nil || q.state != aside {
+		return
+	}
+	q.state, q.aside = waiting, false
+	q.tenant = s.join(q.Tenant, q.Weight)
+	q.tenant.waiting++
+	s.waiting = slices.Insert(s.waiting, 0, q)
+}
+
 // Cancel ends a sequence; its pages are free when the current step is committed, or at once if it is not in the step.
 func (s *Scheduler) Cancel(id SeqID) {
 	q := s.seqs[id]
@@ -263,8 +294,15 @@ func (s *Scheduler) Cancel(id SeqID) {
 
 // remove removes a sequence and releases its pages.
 func (s *Scheduler) remove(q *seq) {
-	s.release(q)
 	delete(s.seqs, q.id)
+	if q.state != aside {
+		s.detach(q)
+	}
+}
+
+// detach releases a sequence's pages and removes it from the running or the waiting ones.
+func (s *Scheduler) detach(q *seq) {
+	s.release(q)
 	list, count := &s.running, &q.tenant.running
 	if q.state == waiting {
 		list, count = &s.waiting, &q.tenant.waiting
@@ -309,20 +347,27 @@ func (s *Scheduler) Commit(p *Plan, tokens []int32, ended []bool) {
 			s.remove(q)
 			continue
 		}
-		if tokens[i] < 0 {
-			continue
+		if tokens[i] >= 0 {
+			s.extend(q, tokens[i])
 		}
-		q.tokens = append(q.tokens, tokens[i])
-		invariant.Check(len(q.tokens) <= s.Limit(), "sequence %d has %d tokens, the limit is %d", q.id, len(q.tokens),
-			s.Limit())
-		if s.ropeOf(len(q.tokens)) != q.rope {
-			s.preempt(q) // every position must be recomputed with the other table
-			s.moved = append(s.moved, q.id)
+		if q.aside {
+			s.setAside(q)
 		}
 	}
 	if invariant.Enabled {
 		err := s.Verify()
 		invariant.Check(err == nil, "%v", err)
+	}
+}
+
+// extend appends a token.
+func (s *Scheduler) extend(q *seq, token int32) {
+	q.tokens = append(q.tokens, token)
+	invariant.Check(len(q.tokens) <= s.Limit(), "sequence %d has %d tokens, the limit is %d", q.id, len(q.tokens),
+		s.Limit())
+	if s.ropeOf(len(q.tokens)) != q.rope {
+		s.preempt(q) // every position must be recomputed with the other table
+		s.moved = append(s.moved, q.id)
 	}
 }
 
@@ -336,8 +381,11 @@ func (s *Scheduler) Abandon(p *Plan) {
 			continue
 		}
 		q.planned = 0
-		if q.cancel {
+		switch {
+		case q.cancel:
 			s.remove(q)
+		case q.aside:
+			s.setAside(q)
 		}
 	}
 }
@@ -376,9 +424,17 @@ func (s *Scheduler) Verify() error {
 	if err := s.verifyTenants(); err != nil {
 		return err
 	}
-	if len(s.running) > 2*s.cfg.MaxSeqs || len(s.running)+len(s.waiting) != len(s.seqs) {
-		return fmt.Errorf("%d run and %d wait of %d, at most %d may run", len(s.running), len(s.waiting), len(s.seqs),
-			2*s.cfg.MaxSeqs)
+	apart := 0
+	for _, q := range s.seqs {
+		if q.state == aside {
+			if apart++; len(q.pages) != 0 || q.computed != 0 {
+				return fmt.Errorf("sequence %d is set aside with %d pages", q.id, len(q.pages))
+			}
+		}
+	}
+	if len(s.running) > 2*s.cfg.MaxSeqs || len(s.running)+len(s.waiting)+apart != len(s.seqs) {
+		return fmt.Errorf("%d run, %d wait and %d are set aside of %d, at most %d may run", len(s.running),
+			len(s.waiting), apart, len(s.seqs), 2*s.cfg.MaxSeqs)
 	}
 	return s.pool.Verify(refs)
 }

@@ -113,6 +113,9 @@ func (s *Scheduler) verifyTenants() error {
 	type counts struct{ running, waiting int }
 	want := map[*tenant]counts{}
 	for _, q := range s.seqs {
+		if q.state == aside {
+			continue
+		}
 		n := want[q.tenant]
 		if q.state == running {
 			n.running++
