@@ -52,7 +52,14 @@ type CacheConfig struct {
 	RetryAfter  time.Duration // how long requests get the error of a failed load before it is tried again; default 5 s
 	// how long the oldest pending load waits for memory of adapters in use before their new requests wait behind it;
 	// default 1 s
-	AgeAfter  time.Duration
+	AgeAfter time.Duration
+	// SetAside asks the users of w to give it up and reacquire it (Reacquire), because others need its memory; they do so
+	// soon after, or not. It is called without a lock, and again as long as the memory is needed. nil: adapters in use
+	// stay until their requests end.
+	SetAside func(w *lora.Weights)
+	// how long an adapter is in use at least before it is set aside for a tenant that has as many as its own; default a
+	// quarter of LoadTimeout
+	Turn      time.Duration
 	SyncEvery time.Duration // how often the registry is polled for changes; default 500 ms
 	// OnLoad is called after every load, without a lock, or nil.
 	OnLoad func(v Version, took time.Duration, err error)
@@ -67,6 +74,9 @@ func (c CacheConfig) filled() CacheConfig {
 		if *d.to <= 0 {
 			*d.to = d.def
 		}
+	}
+	if c.Turn <= 0 {
+		c.Turn = c.LoadTimeout / 4
 	}
 	if c.MaxLoads <= 0 {
 		c.MaxLoads = 1
@@ -137,8 +147,10 @@ type entry struct {
 	version  Version
 	phase    phase
 	bytes    int64
-	since    time.Time // when the load ended
-	refs     int       // leases, and requests that wait for its load
+	since    time.Time      // when the load ended
+	refs     int            // leases, and requests that wait for its load
+	by       map[string]int // of refs, those of each tenant
+	busy     time.Time      // when refs was 0 last, or the load ended
 	pinned   bool
 	removed  bool            // no longer in the registry: freed when refs == 0
 	draining bool            // new requests wait behind the cache's drainer
@@ -236,6 +248,17 @@ func (c *Cache) Acquire(ctx context.Context, v Version) (Lease, error) {
 // once: ErrTooLarge or, for one version, ErrLoadFailed; ErrPinned where pinned adapters have the memory. Other errors
 // are those of Acquire.
 func (c *Cache) AcquireAll(ctx context.Context, vs ...Version) ([]Lease, error) {
+	timer := time.NewTimer(c.cfg.LoadTimeout)
+	defer timer.Stop()
+	return c.acquire(ctx, timer.C, vs)
+}
+
+// Reacquire is AcquireAll for a request that had these adapters and was set aside: it waits as long as ctx allows.
+func (c *Cache) Reacquire(ctx context.Context, vs ...Version) ([]Lease, error) {
+	return c.acquire(ctx, nil, vs)
+}
+
+func (c *Cache) acquire(ctx context.Context, timeout <-chan time.Time, vs []Version) ([]Lease, error) {
 	w := &waiter{ready: make(chan struct{}), versions: vs}
 	c.mu.Lock()
 	err := c.ask(w)
@@ -244,13 +267,11 @@ func (c *Cache) AcquireAll(ctx context.Context, vs ...Version) ([]Lease, error) 
 		return nil, err
 	}
 	c.kick()
-	timer := time.NewTimer(c.cfg.LoadTimeout)
-	defer timer.Stop()
 	select {
 	case <-w.ready:
 	case <-ctx.Done():
 		err = ctx.Err()
-	case <-timer.C:
+	case <-timeout:
 		err = fmt.Errorf("%w: %s after %v: all memory for adapters is in use, or the store is slow", ErrLoadTimeout,
 			refs(vs), c.cfg.LoadTimeout)
 	}
@@ -272,17 +293,19 @@ func (c *Cache) AcquireAll(ctx context.Context, vs ...Version) ([]Lease, error) 
 func (c *Cache) use(e *entry, tenant string) {
 	if e.refs == 0 {
 		c.unpark(e)
+		e.busy = time.Now()
 	}
 	e.refs++
+	e.by[tenant]++
 	if !e.users[tenant] {
 		e.users[tenant] = true
 	}
 }
 
-// release ends a lease.
-func (c *Cache) release(e *entry) {
+// release ends a lease of a tenant.
+func (c *Cache) release(e *entry, tenant string) {
 	c.mu.Lock()
-	gone := c.drop(e)
+	gone := c.dropOf(e, tenant)
 	if e.refs > 0 || len(gone) == 0 && !e.draining && len(c.waiting) == 0 {
 		c.mu.Unlock()
 		return // the usual case: no load waits for memory
@@ -290,6 +313,14 @@ func (c *Cache) release(e *entry) {
 	c.mu.Unlock()
 	c.free(gone)
 	c.kick()
+}
+
+// dropOf is drop for a reference of a tenant.
+func (c *Cache) dropOf(e *entry, tenant string) []*entry {
+	if e.by[tenant]--; e.by[tenant] <= 0 {
+		delete(e.by, tenant)
+	}
+	return c.drop(e)
 }
 
 // drop ends a reference and returns the entries that the caller must free.
@@ -474,4 +505,4 @@ type lease struct {
 
 func (l *lease) Version() Version       { return l.version }
 func (l *lease) Weights() *lora.Weights { return l.entry.res.Weights() }
-func (l *lease) Release()               { l.released.Do(func() { l.cache.release(l.entry) }) }
+func (l *lease) Release()               { l.released.Do(func() { l.cache.release(l.entry, l.version.Tenant) }) }

@@ -1,6 +1,7 @@
 package adapters
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 
 	"weft/adapters/peft"
 	"weft/internal/priority"
+	"weft/runtime/lora"
 )
 
 // pollMemory is how often the dispatcher asks again for memory that the KV cache has.
@@ -82,6 +84,7 @@ func (c *Cache) startOne() bool {
 	}
 	if aged {
 		c.drainFor(candidates[0])
+		c.setAsideFor(candidates[0])
 	}
 	return false
 }
@@ -118,7 +121,7 @@ func (c *Cache) reserve(w *pendingLoad) bool {
 		switch e := c.entries[v.Digest]; {
 		case e == nil:
 			e = &entry{version: v, phase: charged, bytes: c.bytesOf(v), pinned: v.Pinned, refs: 1,
-				users: map[string]bool{}}
+				users: map[string]bool{}, by: map[string]int{}}
 			fresh = append(fresh, e)
 			need += e.bytes
 		case e.draining:
@@ -191,7 +194,7 @@ func (c *Cache) evictOldest() *entry {
 }
 
 // drainFor makes new requests of adapters in use wait behind w until their memory, with that of the idle ones, suffices
-// for w. It chooses the adapters with the fewest users, and none of w's own.
+// for w. It chooses first the adapters of the tenants that have most, and none of w's own.
 func (c *Cache) drainFor(w *pendingLoad) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -199,11 +202,10 @@ func (c *Cache) drainFor(w *pendingLoad) {
 		return // already chosen
 	}
 	own := map[*entry]bool{}
-	need := -c.spare
+	need := c.lacks(w) - c.spare
 	for _, v := range w.versions {
 		switch e := c.entries[v.Digest]; {
 		case e == nil:
-			need += c.bytesOf(v)
 		case e.refs == 0 && !e.pinned:
 			need += e.bytes // counted in spare, but needed by w itself
 			fallthrough
@@ -220,7 +222,10 @@ func (c *Cache) drainFor(w *pendingLoad) {
 			busy = append(busy, b)
 		}
 	}
-	slices.SortFunc(busy, func(a, b *entry) int { return a.since.Compare(b.since) })
+	use := c.memoryInUse()
+	slices.SortFunc(busy, func(a, b *entry) int {
+		return cmp.Or(cmp.Compare(least(b, use), least(a, use)), a.since.Compare(b.since))
+	})
 	c.drainer = w
 	for _, b := range busy {
 		if need <= 0 {
@@ -229,6 +234,63 @@ func (c *Cache) drainFor(w *pendingLoad) {
 		b.draining = true
 		c.drains++
 		need -= b.bytes
+	}
+}
+
+// lacks returns the bytes of the adapters of w that have no memory.
+func (c *Cache) lacks(w *pendingLoad) (bytes int64) {
+	for _, v := range w.versions {
+		if c.entries[v.Digest] == nil {
+			bytes += c.bytesOf(v)
+		}
+	}
+	return bytes
+}
+
+// memoryInUse returns the bytes of the adapters that each tenant uses; those of an adapter are divided among its users.
+func (c *Cache) memoryInUse() map[string]int64 {
+	use := map[string]int64{}
+	for _, e := range c.entries {
+		for tenant := range e.by {
+			use[tenant] += e.bytes / int64(len(e.by))
+		}
+	}
+	return use
+}
+
+// least returns the memory in use of that user of e that has least; 0 where it has none.
+func least(e *entry, use map[string]int64) int64 {
+	n := int64(0)
+	for tenant := range e.by {
+		if n == 0 || use[tenant] < n {
+			n = use[tenant]
+		}
+	}
+	return n
+}
+
+// setAsideFor asks the users of draining adapters to give them up for w: those whose tenants still have as much as w's
+// when they have given it up, and those that were in use for a turn, if w has waited for one. So memory goes to who has
+// less until all have the same, and then around; between two turns every request makes progress.
+func (c *Cache) setAsideFor(w *pendingLoad) {
+	if c.cfg.SetAside == nil {
+		return
+	}
+	c.mu.Lock()
+	var users []*lora.Weights
+	if c.drainer == w && len(w.queue) > 0 {
+		use := c.memoryInUse()
+		own := use[w.queue[0].versions[0].Tenant] + c.lacks(w)
+		for _, e := range c.entries {
+			turn := time.Since(w.since) >= c.cfg.Turn && time.Since(e.busy) >= c.cfg.Turn
+			if e.draining && e.phase == resident && !e.removed && (turn || least(e, use)-e.bytes >= own) {
+				users = append(users, e.res.Weights())
+			}
+		}
+	}
+	c.mu.Unlock()
+	for _, u := range users {
+		c.cfg.SetAside(u)
 	}
 }
 
@@ -346,6 +408,7 @@ func (c *Cache) loaded(e *entry, res Resident) {
 	spare := e.bytes - res.Bytes()
 	c.charged -= spare
 	e.bytes, e.res, e.phase, e.since = res.Bytes(), res, resident, time.Now()
+	e.busy = e.since
 	if spare > 0 {
 		c.sizes.Add(e.version.Digest, e.bytes)
 	}

@@ -167,9 +167,9 @@ func (c *Cache) abandon(q *waiter) {
 
 // dropAll ends a request's references; it has none while it is in a pending load.
 func (c *Cache) dropAll(q *waiter) (gone []*entry) {
-	for _, e := range q.entries {
+	for i, e := range q.entries {
 		e.waiters = slices.DeleteFunc(e.waiters, func(o *waiter) bool { return o == q })
-		gone = append(gone, c.drop(e)...)
+		gone = append(gone, c.dropOf(e, q.versions[i].Tenant)...)
 	}
 	q.entries = nil
 	return gone

@@ -87,7 +87,7 @@ func (s *Scheduler) allow() {
 	s.cap = s.longest()
 	s.work, s.spent = s.cap-s.costs.Step, 0
 	if len(s.active) == 1 {
-		s.active[0].may, s.active[0].places = s.work, s.cfg.MaxSeqs
+		s.active[0].may, s.active[0].places = s.work, math.MaxInt
 		return
 	}
 	s.divide()
@@ -228,7 +228,7 @@ func (s *Scheduler) divide() {
 func (s *Scheduler) lift() {
 	s.startSum()
 	for _, t := range s.active {
-		t.may, t.places = unlimited, s.cfg.MaxSeqs
+		t.may, t.places = unlimited, math.MaxInt
 	}
 }
 
