@@ -127,6 +127,7 @@ func (g *generation) submit(reqs []engine.Request) ([]Stream, error) {
 		r.Tenant, r.Weight, r.Salt = g.grant.Tenant, g.grant.Settings.Weight, salt
 		if len(held.uses) > 0 {
 			r.LoRA, r.AdapterKey, r.Release = held.uses, key, held.done
+			r.Reacquire = g.s.reacquire(g.resolved)
 		}
 	}
 	streams, err := g.s.deps.Engine.Submit(g.ctx, reqs...)

@@ -191,16 +191,33 @@ type leases struct {
 
 // acquire waits, outside of any batch, until the adapters of a request are in memory.
 func (s *Server) acquire(ctx context.Context, m *resolved) (*leases, error) {
-	l := &leases{}
 	if len(m.uses) == 0 {
-		return l, nil
+		return &leases{}, nil
 	}
+	return s.hold(ctx, m, s.deps.Adapters.AcquireAll)
+}
+
+// reacquire is engine.Request.Reacquire for the sequences of a request.
+func (s *Server) reacquire(m *resolved) func(context.Context) ([]lora.Use, func(), error) {
+	return func(ctx context.Context) ([]lora.Use, func(), error) {
+		l, err := s.hold(ctx, m, s.deps.Adapters.Reacquire)
+		if err != nil {
+			return nil, nil, err
+		}
+		return l.uses, l.release, nil
+	}
+}
+
+// hold gets leases of the adapters of a request.
+func (s *Server) hold(ctx context.Context, m *resolved,
+	get func(context.Context, ...adapters.Version) ([]adapters.Lease, error)) (*leases, error) {
+	l := &leases{}
 	vs := make([]adapters.Version, len(m.uses))
 	for i, u := range m.uses {
 		vs[i] = u.Version
 	}
 	var err error
-	if l.held, err = s.deps.Adapters.AcquireAll(ctx, vs...); err != nil {
+	if l.held, err = get(ctx, vs...); err != nil {
 		return nil, s.notAcquired(m, err)
 	}
 	for i, u := range m.uses {

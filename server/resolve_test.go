@@ -87,6 +87,10 @@ func (a *fakeAdapters) AcquireAll(ctx context.Context, vs ...adapters.Version) (
 	return out, nil
 }
 
+func (a *fakeAdapters) Reacquire(ctx context.Context, vs ...adapters.Version) ([]adapters.Lease, error) {
+	return a.AcquireAll(ctx, vs...)
+}
+
 func (a *fakeAdapters) List(_ context.Context, tenant string) ([]adapters.Version, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -402,6 +406,18 @@ func TestLeases(t *testing.T) {
 	}
 	if lib.held.Load() != 0 {
 		t.Errorf("at the end %d adapters are held", lib.held.Load())
+	}
+	// A sequence that was set aside gets the same adapters again, for itself, or an error.
+	r := e.reqs[0]
+	uses, release, err := r.Reacquire(t.Context())
+	if err != nil || len(uses) != 2 || uses[0].Scale != r.LoRA[0].Scale || uses[1].Scale != r.LoRA[1].Scale ||
+		lib.held.Load() != 2 {
+		t.Fatalf("%d adapters again, %d are held: %v", len(uses), lib.held.Load(), err)
+	}
+	release()
+	lib.load = map[string]error{"poet": adapters.ErrLoadFailed}
+	if _, _, err := r.Reacquire(t.Context()); !errors.Is(err, adapters.ErrLoadFailed) || lib.held.Load() != 0 {
+		t.Errorf("%v, %d adapters are held", err, lib.held.Load())
 	}
 	e.submit = errors.New("no")
 	wantError(t, post(s, "/v1/completions", `{"prompt":"x","model":"support"}`), 500, "", "")

@@ -29,7 +29,7 @@ func (n *Node) openAdapters() (err error) {
 		Registry: n.Stores.Registry, Memory: m.Engine, Limit: limit, LoadTimeout: n.cfg.AdapterTimeout,
 		Load: adapters.LoadPEFT(adapters.LoadConfig{Base: n.base, Device: m.Device, Model: m.Model.Config(),
 			Context: m.Context, Quantization: m.Quantization, Replay: m.replay, Log: n.log}),
-		OnLoad: n.adapterLoaded,
+		OnLoad: n.adapterLoaded, SetAside: m.Engine.SetAside,
 	})
 	if err != nil {
 		return err
