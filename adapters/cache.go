@@ -53,9 +53,9 @@ type CacheConfig struct {
 	// how long the oldest pending load waits for memory of adapters in use before their new requests wait behind it;
 	// default 1 s
 	AgeAfter time.Duration
-	// SetAside asks the users of w to give it up and reacquire it (Reacquire), because others need its memory; they do so
-	// soon after, or not. It is called without a lock, and again as long as the memory is needed. nil: adapters in use
-	// stay until their requests end.
+	// SetAside asks the users of w to give it up and reacquire it (Reacquire), because others need its memory; they do
+	// so soon after, or not. It is called without a lock, and again as long as the memory is needed. nil: adapters in
+	// use stay until their requests end.
 	SetAside func(w *lora.Weights)
 	// how long an adapter is in use at least before it is set aside for a tenant that has as many as its own; default a
 	// quarter of LoadTimeout

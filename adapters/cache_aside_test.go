@@ -69,8 +69,8 @@ func (r *longRequests) run(v Version, need time.Duration) {
 	})
 }
 
-// TestLongRequestsMakeRoom: a tenant whose long requests hold all memory for adapters gives so much of it up that another
-// one has as much, within seconds; tenants with equal parts take turns; and all requests come to their end.
+// TestLongRequestsMakeRoom: a tenant whose long requests hold all memory for adapters gives so much of it up that
+// another one has as much, within seconds; tenants with equal parts take turns; and all requests come to their end.
 func TestLongRequestsMakeRoom(t *testing.T) {
 	for _, c := range []struct {
 		name    string

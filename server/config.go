@@ -76,7 +76,8 @@ type Adapters interface {
 	// AcquireAll waits until all of the versions are in memory and returns a lease of each, in their order, or an error
 	// and no lease: adapters.ErrLoadTimeout, adapters.ErrLoadFailed, adapters.ErrTooLarge, adapters.ErrPinned.
 	AcquireAll(ctx context.Context, vs ...adapters.Version) ([]adapters.Lease, error)
-	// Reacquire is AcquireAll for a request that has released its adapters before its end; it waits as long as ctx allows.
+	// Reacquire is AcquireAll for a request that has released its adapters before its end; it waits as long as ctx
+	// allows.
 	Reacquire(ctx context.Context, vs ...adapters.Version) ([]adapters.Lease, error)
 	// List returns a tenant's versions, by name.
 	List(ctx context.Context, tenant string) ([]adapters.Version, error)

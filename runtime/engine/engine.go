@@ -322,8 +322,8 @@ func (e *Engine) letGo(q *sequence) {
 	}
 }
 
-// settle is called when the current step is over: it calls letGo for its sequences that have ended, and giveUp for those
-// that were set aside. The caller holds mu.
+// settle is called when the current step is over: it calls letGo for its sequences that have ended, and giveUp for
+// those that were set aside. The caller holds mu.
 func (e *Engine) settle() {
 	for i := range e.results {
 		q := e.results[i].seq

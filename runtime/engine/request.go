@@ -54,9 +54,9 @@ type Request struct {
 	// step refers to LoRA any more. It is called outside of the engine's lock, on any goroutine, and must not block.
 	// Where Submit returns an error it is not called.
 	Release func()
-	// Reacquire, where not nil, lets the engine give up the adapters of a request before its end, so that others can have
-	// their memory (SetAside): Release is called, and Reacquire then returns the same adapters, in memory again, and
-	// their Release. It may wait as long as it likes, but ends when ctx does. Its error ends the request.
+	// Reacquire, where not nil, lets the engine give up the adapters of a request before its end, so that others can
+	// have their memory (SetAside): Release is called, and Reacquire then returns the same adapters, in memory again,
+	// and their Release. It may wait as long as it likes, but ends when ctx does. Its error ends the request.
 	Reacquire func(ctx context.Context) (uses []lora.Use, release func(), err error)
 	Sampling  sample.Params
 	MaxTokens int // 0: only score the prompt

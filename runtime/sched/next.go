@@ -39,7 +39,6 @@ func (s *Scheduler) Next(in Input) (*Plan, bool) {
 
 // fill plans what the tenants may compute.
 func (s *Scheduler) fill(p *Plan) {
-	before := s.stats.Preemptions
 	budget := s.cfg.MaxBatchTokens
 	// Decode first: running sequences that lack one token only, then those still in their prompt, each by admission or,
 	// if not all fit the step, by when they were last in one.
@@ -54,8 +53,7 @@ func (s *Scheduler) fill(p *Plan) {
 			}
 		}
 	}
-	// No sequence is admitted in a step that preempted another.
-	for budget > 0 && len(s.waiting) > 0 && len(p.Chunks) < s.cfg.MaxSeqs && s.stats.Preemptions == before {
+	for budget > 0 && len(s.waiting) > 0 && len(p.Chunks) < s.cfg.MaxSeqs {
 		i := s.head(true)
 		if i < 0 || !s.admit(s.waiting[i]) {
 			break
