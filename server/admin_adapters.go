@@ -37,9 +37,10 @@ type adapterInfo struct {
 
 func (s *Server) adapterInfo(v *adapters.Version) adapterInfo {
 	state, reason := s.deps.Adapters.State(*v)
+	reason = s.public(reason, nil)
 	return adapterInfo{v.Ref(), v.Tenant, v.Name, v.Digest, v.Base, v.Current, v.Pinned, append([]string{}, v.Tags...),
 		state, reason, v.Rank, append([]string{}, v.Targets...),
-		v.Params, v.Bytes, v.Created, strings.Join(v.Warnings, "; ")}
+		v.Params, v.Bytes, v.Created, s.public(strings.Join(v.Warnings, "; "), nil)}
 }
 
 func (s *Server) listAdapters(c *gin.Context) (any, error) {

@@ -114,6 +114,7 @@ type Config struct {
 	// names by which a server on loopback is asked while no key is needed, beside those of loopback; nil: any name
 	Hosts       []string
 	Origins     []string // of web pages that may use the API, scheme://host[:port]; "*": every page, with a key
+	Folders     []string // further folders of this machine whose files are not named to clients by their paths
 	AdapterDirs []string // folders below which /v1/load_lora_adapter may read; none: the route reads no folder
 	// sequences of one request, prompts · n; the engine's queue must hold them; default DefaultMaxChoices
 	MaxChoices    int

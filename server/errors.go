@@ -190,7 +190,7 @@ func sentence(s string) string {
 func (s *Server) fail(c *gin.Context, err error) {
 	c.Abort()
 	_ = c.Error(err)
-	f := failureOf(err)
+	f := s.hidePaths(failureOf(err), err)
 	switch {
 	case f.status == statusClientGone:
 		c.Set(keyClientGone, true)

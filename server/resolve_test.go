@@ -37,6 +37,7 @@ type fakeAdapters struct {
 	held  atomic.Int32
 	calls []string
 	added []byte
+	fail  error // of uploads
 }
 
 type fakeLease struct {
@@ -136,6 +137,9 @@ func (a *fakeAdapters) AddArchive(_ context.Context, tenant, name string, archiv
 	}
 	if strings.Contains(opt.Tag, " ") {
 		return adapters.Version{}, adapters.ErrInvalid
+	}
+	if a.fail != nil {
+		return adapters.Version{}, a.fail
 	}
 	a.added = data
 	a.note("archive %s/%s tag %q bytes %d", tenant, name, opt.Tag, opt.MaxBytes)

@@ -9,6 +9,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
+	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -36,6 +39,7 @@ type Server struct {
 	secret  []byte                      // of this process: prefix salts are derived from it
 	slots   places                      // of requests that have their body
 	bodies  places                      // of bodies that are being read
+	paths   *regexp.Regexp              // of files of this machine
 	large   places                      // of large texts that are tokenized
 	uploads places                      // of adapters that are being received
 	checks  chan struct{}
@@ -90,6 +94,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	s.cut, s.cutNow = context.WithCancelCause(context.Background())
 	s.slots = places{all: s.cfg.MaxRequests, each: s.cfg.MaxRequests, lone: s.tenants.Lone}
 	s.bodies = places{all: s.cfg.MaxRequests, each: s.cfg.MaxRequests, lone: s.tenants.Lone}
+	s.paths = pathFinder(slices.Concat([]string{cfg.UploadDir, os.TempDir()}, cfg.AdapterDirs, cfg.Folders))
 	s.large = places{all: largePlace, each: largePlace, lone: s.tenants.Lone}
 	s.uploads = places{all: maxUploads, each: tenantUploads}
 	s.checks = make(chan struct{}, maxChecks)

@@ -105,10 +105,22 @@ func (n *Node) openServer(ctx context.Context) (err error) {
 		Model: m.Name, Aliases: n.aliases, Root: n.root, Fingerprint: fingerprint, TokenizerInfo: info,
 		Version: n.cfg.Version, Vocab: m.Model.Config().Vocab, Context: m.Context,
 		MaxBody: int64(n.cfg.MaxBody), DrainTimeout: n.cfg.DrainTimeout, UploadDir: n.uploadDir(),
+		Folders:     n.folders(),
 		AdapterDirs: n.cfg.AdapterDirs, Origins: n.cfg.Origins, Hosts: n.hosts(n.cfg.Listen),
 		Sampling: m.Sampling, MaxChoices: min(n.cfg.Model.MaxQueued, server.DefaultMaxChoices),
 	}, deps)
 	return err
+}
+
+// folders returns the folders of the data directory and the model, whose files clients do not see.
+func (n *Node) folders() []string {
+	list := []string{n.Model.Path}
+	if n.Stores != nil {
+		if dir, err := n.cfg.Stores.Directory(); err == nil {
+			list = append(list, dir)
+		}
+	}
+	return list
 }
 
 // hosts returns the names of server.Config.Hosts for an address: one that other machines cannot reach could be reached
