@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"maps"
 	"math"
 	"math/rand/v2"
@@ -269,8 +270,57 @@ func TestNoBodyIsAServerError(t *testing.T) {
 			}
 		}
 	}
-	if accepted["/v1/completions"] < n/20 || accepted["/tokenize"] == 0 || accepted["/detokenize"] == 0 {
+	if accepted["/v1/completions"] < n/20 || len(accepted) != 4 {
 		t.Errorf("accepted %v of %d", accepted, n)
+	}
+}
+
+// Every operation answers as described before there is a model, without a key, with one of the wrong scope, to a page
+// of another site, with a body that is too large, and when the server drains.
+func TestEveryOperationRefusesAsDescribed(t *testing.T) {
+	b := newBodies(5)
+	loading := &Server{router: loadingRoutes(slog.New(slog.DiscardHandler), nil)}
+	open := newTest(t, &fakeEngine{})
+	keyed, _ := newTenants(t, withAdapters(library()), func(c *Config, _ *Deps) { c.MaxBody, c.MaxUpload = 100, 100 })
+	acme := "Bearer " + keyed.tenantKey(t, "acme", nil)
+	draining := newTest(t, &fakeEngine{})
+	draining.beginDrain()
+	for path, methods := range b.doc["paths"].(map[string]any) {
+		for method, op := range methods.(map[string]any) {
+			need := op.(map[string]any)["security"] == nil
+			_, body := op.(map[string]any)["requestBody"]
+			for what, c := range map[string]struct {
+				s       *Server
+				applies bool
+				headers []string
+				size    int
+				status  int // 0: any that is described
+			}{
+				"loading":     {loading, need, nil, 2, 503},
+				"no key":      {keyed.Server, need, nil, 2, 401},
+				"wrong scope": {keyed.Server, need, []string{"Authorization", acme}, 2, 0},
+				"other site":  {open, need && method != "get", []string{"Sec-Fetch-Site", "cross-site"}, 2, 403},
+				"large":       {keyed.Server, body, []string{"Authorization", keyed.root}, 102, 413},
+				"wrong type": {keyed.Server, body, []string{"Authorization", keyed.root, "Content-Type", "text/plain"},
+					2, 0},
+				"draining": {draining, true, nil, 2, 0},
+			} {
+				if !c.applies {
+					continue
+				}
+				r := httptest.NewRequest(strings.ToUpper(method), pathOfTest.Replace(path),
+					strings.NewReader(strings.Repeat(" ", c.size-2)+"{}"))
+				r.Header.Set("Content-Type", "application/json")
+				for i := 0; i < len(c.headers); i += 2 {
+					r.Header.Set(c.headers[i], c.headers[i+1])
+				}
+				w := httptest.NewRecorder()
+				checked(c.s).ServeHTTP(w, r)
+				if c.status != 0 && w.Code != c.status {
+					t.Errorf("%s: %s %s: %d %s, want %d", what, method, path, w.Code, w.Body, c.status)
+				}
+			}
+		}
 	}
 }
 
