@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"weft/internal/deadline"
 	"weft/internal/goldens"
 	"weft/internal/node"
 )
@@ -260,8 +261,19 @@ func TestLoading(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "tokenizer.json"), append(vocab, "}}}"...), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p := launchServer(t, "--model", dir)
+	port := freePort(t)
+	p := launchServer(t, "--model", dir, "--metrics-listen", "127.0.0.1:"+port)
 	p.await("/live", http.StatusOK).Body.Close()
+	for path, want := range map[string]int{"/live": 200, "/ready": 503, "/health": 503, "/metrics": 503} {
+		deadline.Until(t, path+" of --metrics-listen while it loads", func() bool {
+			resp, err := client.Get("http://127.0.0.1:" + port + path)
+			if err != nil {
+				return false // the second listener opens after the first
+			}
+			resp.Body.Close()
+			return resp.StatusCode == want
+		})
+	}
 	for _, path := range []string{"/ready", "/health"} {
 		resp := p.await(path, http.StatusServiceUnavailable)
 		resp.Body.Close()
