@@ -45,6 +45,12 @@ func TestMain(m *testing.M) {
 // run executes weft and returns what it printed and its exit status.
 func run(t *testing.T, stdin string, args ...string) (stdout, stderr string, status int) {
 	t.Helper()
+	return runIn(t, "", stdin, args...)
+}
+
+// runIn is run in a folder.
+func runIn(t *testing.T, dir, stdin string, args ...string) (stdout, stderr string, status int) {
+	t.Helper()
 	path, err := binary()
 	if err != nil {
 		t.Fatal(err)
@@ -52,6 +58,7 @@ func run(t *testing.T, stdin string, args ...string) (stdout, stderr string, sta
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.Dir = dir
 	var out, errOut bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &out, &errOut
 	err = cmd.Run()

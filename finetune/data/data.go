@@ -102,10 +102,13 @@ type Options struct {
 
 // Progress is how far Load has read.
 type Progress struct {
+	Phase   string // what is done, where it is not the reading of the files
 	Path    string // of the file that is read
 	Records int    // of all files so far
 	Bytes   int64  // read of the file, as stored
 	Size    int64  // of the file; 0 where it is not known
+	// AllBytes and AllSize are those of all files; Each knows them.
+	AllBytes, AllSize int64
 }
 
 // TemplateDay is the date that templates see in training, so that a run is reproducible on any day: the default of

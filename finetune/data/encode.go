@@ -17,6 +17,19 @@ type encoded struct {
 	format   string // that the record shows
 }
 
+// NewEncoder returns what encodes records, for one goroutine: the sample, and the findings about it; ok is false where it
+// cannot be trained on.
+func NewEncoder(m Model, o Options) (func(*Record) (s Sample, found []Finding, ok bool), error) {
+	if err := o.fill(); err != nil {
+		return nil, err
+	}
+	e := &encoder{m: m, o: &o, spell: newSpeller(m.Tokenizer), shapes: map[string][]bool{}}
+	return func(rec *Record) (Sample, []Finding, bool) {
+		out := e.encode(rec)
+		return out.sample, out.findings, !out.bad
+	}, nil
+}
+
 // encoder encodes records, for one goroutine.
 type encoder struct {
 	m     Model

@@ -23,12 +23,12 @@ const (
 	batchBytes   = 1 << 20 // a batch ends with the record that reaches it
 )
 
-// batch is some consecutive records of one file.
-type batch struct {
+// batch is some consecutive records of one file, with what was made of each.
+type batch[T any] struct {
 	file   int // of the files
 	raws   []raw
 	bytes  int
-	out    []encoded
+	out    []T
 	read   int64 // bytes of the file, as stored, that were read when the batch was complete
 	size   int64 // of the file
 	done   chan struct{}
@@ -36,14 +36,27 @@ type batch struct {
 }
 
 // pipeline is the reading of files.
-type pipeline struct {
+type pipeline[T any] struct {
 	files   []string
-	m       Model
 	o       *Options
-	ordered chan *batch // in the files' order; its capacity bounds the batches under way
-	work    chan *batch
-	stop    chan struct{} // closed when Load needs no more
+	ordered chan *batch[T] // in the files' order; its capacity bounds the batches under way
+	work    chan *batch[T]
+	stop    chan struct{} // closed when its user needs no more
 	sum     hash.Hash     // of the bytes of all files; read it once ordered is closed
+	// sums are those of each file instead, where it is not nil; each is complete before the next file is read.
+	sums []string
+}
+
+// start starts the reading; worker returns what makes a T of a record, for one goroutine.
+func start[T any](files []string, o *Options, sums []string, worker func() func(raw) T) *pipeline[T] {
+	cores := runtime.GOMAXPROCS(0)
+	p := &pipeline[T]{files, o, make(chan *batch[T], 2*cores), make(chan *batch[T]), make(chan struct{}), sha256.New(),
+		sums}
+	go p.read()
+	for range cores {
+		go p.encode(worker())
+	}
+	return p
 }
 
 // read reads the files that the paths name and encodes their records.
@@ -60,13 +73,10 @@ func (d *Dataset) read(paths []string, m Model, o *Options) error {
 			r.Files = append(r.Files, File{Path: path})
 		}
 	}
-	cores := runtime.GOMAXPROCS(0)
-	p := &pipeline{files, m, o, make(chan *batch, 2*cores), make(chan *batch), make(chan struct{}), sha256.New()}
+	p := start(files, o, nil, func() func(raw) encoded {
+		return (&encoder{m: m, o: o, spell: newSpeller(m.Tokenizer), shapes: map[string][]bool{}}).record
+	})
 	defer close(p.stop)
-	go p.read()
-	for range cores {
-		go p.encode()
-	}
 	formats, tokens := make([]string, len(files)), int64(0)
 	for b := range p.ordered {
 		<-b.done
@@ -148,7 +158,7 @@ func (d *Dataset) keep(list []encoded) (tokens int64) {
 }
 
 // read reads all files in turn.
-func (p *pipeline) read() {
+func (p *pipeline[T]) read() {
 	defer close(p.ordered)
 	defer close(p.work)
 	for file := range p.files {
@@ -157,7 +167,7 @@ func (p *pipeline) read() {
 			return
 		}
 		if err != nil {
-			last := &batch{file: file, failed: err, done: make(chan struct{})}
+			last := &batch[T]{file: file, failed: err, done: make(chan struct{})}
 			close(last.done)
 			select {
 			case p.ordered <- last:
@@ -168,7 +178,7 @@ func (p *pipeline) read() {
 	}
 }
 
-func (p *pipeline) readFile(file int) (err error) {
+func (p *pipeline[T]) readFile(file int) (err error) {
 	f, size, err := openSource(p.files[file])
 	if err != nil {
 		return err
@@ -178,7 +188,7 @@ func (p *pipeline) readFile(file int) (err error) {
 	}
 	var read atomic.Int64
 	src := io.TeeReader(f, io.MultiWriter(p.sum, counter{&read}))
-	b := &batch{file: file}
+	b := &batch[T]{file: file}
 	flush := func() error {
 		if len(b.raws) == 0 {
 			return nil
@@ -190,7 +200,7 @@ func (p *pipeline) readFile(file int) (err error) {
 			return errEnough
 		}
 		p.work <- b // encoders take it in any case
-		b = &batch{file: file}
+		b = &batch[T]{file: file}
 		return nil
 	}
 	var ended error
@@ -215,6 +225,10 @@ func (p *pipeline) readFile(file int) (err error) {
 	if ended == nil {
 		ended = flush()
 	}
+	if p.sums != nil {
+		p.sums[file] = hex.EncodeToString(p.sum.Sum(nil))
+		p.sum.Reset()
+	}
 	return errors.Join(err, ended)
 }
 
@@ -227,12 +241,11 @@ func (c counter) Write(b []byte) (int, error) {
 }
 
 // encode encodes batches until there are no more.
-func (p *pipeline) encode() {
-	e := &encoder{m: p.m, o: p.o, spell: newSpeller(p.m.Tokenizer), shapes: map[string][]bool{}}
+func (p *pipeline[T]) encode(of func(raw) T) {
 	for b := range p.work {
-		b.out = make([]encoded, len(b.raws))
+		b.out = make([]T, len(b.raws))
 		for i, r := range b.raws {
-			b.out[i] = e.record(r)
+			b.out[i] = of(r)
 			b.raws[i].text = nil
 		}
 		close(b.done)

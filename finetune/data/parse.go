@@ -29,7 +29,7 @@ var columns = []string{"messages", "tools", "conversations", "system", "instruct
 // The fields of preferences: pairs of a wanted and an unwanted answer, and verdicts on one answer.
 var (
 	pairs = [][2]string{{"chosen", "rejected"}, {"chosen_response", "rejected_response"},
-		{"preferred_output", "non_preferred_output"}}
+		{"preferred_output", "non_preferred_output"}, {"response_j", "response_k"}}
 	verdicts = []string{"kto_tag", "label", "desirable"}
 )
 
@@ -151,11 +151,12 @@ var (
 	contexts = []string{"context", "passage", "document"}
 )
 
-// guess finds the columns of a question and its answer by their names, for records of no known format, and for those
-// whose instruction is a constant: then the question is the input. shown describes what was found.
+// guess finds the columns of a question and its answer by their names, for records of no known format, and for
+// instructions without output. Beside an instruction that is a constant the question is the input. shown describes what
+// was found.
 func (f fields) guess(format string, o *Options) (found map[string]string, shown string) {
 	_, constant := f.set["instruction"]
-	if format != "" && (!constant || f.get("output") != nil) || o.Columns["output"] != "" {
+	if format != "" && (format != formatAlpaca || f.get("output") != nil) || o.Columns["output"] != "" {
 		return nil, ""
 	}
 	of := func(names []string, not ...string) (only string) {

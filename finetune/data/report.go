@@ -79,6 +79,7 @@ type File struct {
 	Path    string `json:"path"`
 	Format  string `json:"format"`
 	Records int    `json:"records"`
+	SHA256  string `json:"sha256,omitempty"` // of the file as stored; Each knows it
 }
 
 // severity orders problems: 0 refuse the file, 1 leave the record out, 2 are only told.

@@ -1,0 +1,116 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// weftData runs `weft data` in a folder and returns both outputs and the status.
+func weftData(t *testing.T, dir, stdin string, args ...string) (stdout, stderr string, status int) {
+	t.Helper()
+	return runIn(t, dir, stdin, append([]string{"data"}, args...)...)
+}
+
+// Files of any kind become JSON Lines or Parquet, which weft reads again; what cannot be read is refused with file and
+// line, and leaves nothing under the final name.
+func TestDataConvert(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		"qa.csv": "question;answer\nWhat?;\"That; this\"\n", "bad.csv": "prompt,completion\na,b\nc,d,e\n",
+		"alpaca.json": `[{"instruction":"A","output":"B","history":[["C","D"]]}]`, "sub/x.jsonl": `{"prompt":"p","completion":"q"}`,
+		"dpo.jsonl": `{"input":{"messages":[]},"preferred_output":[],"non_preferred_output":[]}`,
+	} {
+		path := filepath.Join(dir, filepath.FromSlash(name))
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out, say, status := weftData(t, dir, "", "convert", "qa.csv", "--set", "instruction=Answer, please=1", "--out",
+		"qa.parquet")
+	if status != 0 || !strings.Contains(out, "qa.parquet: 1 samples as messages") ||
+		!strings.Contains(say, "columns input=question,output=answer (by their names)") {
+		t.Fatalf("%d\n%s\n%s", status, out, say)
+	}
+	out, say, status = weftData(t, dir, "", "convert", "qa.parquet", "*.json", "sub", "--to", "sharegpt", "--out",
+		"all.jsonl")
+	text, _ := os.ReadFile(filepath.Join(dir, "all.jsonl"))
+	want := `{"conversations":[{"from":"human","value":"Answer, please=1\nWhat?"},{"from":"gpt","value":"That; this"}]}
+{"conversations":[{"from":"human","value":"C"},{"from":"gpt","value":"D"},{"from":"human","value":"A"},{"from":"gpt","value":"B"}]}
+{"conversations":[{"from":"human","value":"p"},{"from":"gpt","value":"q"}]}
+`
+	if status != 0 || string(text) != want {
+		t.Errorf("%d\n%s\n%s\n%s", status, out, say, text)
+	}
+	if _, say, status = weftData(t, dir, string(text), "convert", "-", "--out", "again.jsonl"); status != 0 {
+		t.Errorf("standard input: %d %s", status, say)
+	}
+	for _, c := range []struct {
+		args   []string
+		status int
+		say    string
+	}{
+		{[]string{"bad.csv", "--out", "no.jsonl"}, 1, "bad.csv: bad training data: 1 of 2 records (1 × broken " +
+			"CSV); fix them, " +
+			"or leave them out with bad_samples skip:\n  line 3: broken CSV: 3 fields, the header has 2"},
+		{[]string{"qa.parquet", "bad.csv", "--out", "no.jsonl"}, 1, "bad.csv: line 3: broken CSV"},
+		{[]string{"dpo.jsonl", "--out", "no.jsonl"}, 1, "line 1: unknown fields or types: preferred_output and " +
+			"non_preferred_output are preferences (DPO), which are not trained on"},
+		{[]string{"alpaca.json", "--out", "no.txt"}, 2, "ends in none of .jsonl"},
+		{[]string{"alpaca.json"}, 2, "--out is empty"},
+		{[]string{"alpaca.json", "--out", "no.jsonl", "--to", "openai"}, 2, `format "openai" is none of messages`},
+		{[]string{"alpaca.json", "--out", "no.jsonl", "--set", "x"}, 2, `--set "x": write FIELD=TEXT`},
+		{[]string{"alpaca.json", "--out", "no.jsonl", "--set", "x=y"}, 2, `column "x" is none of messages`},
+		{[]string{"absent.json", "--out", "no.jsonl"}, 1, "no such file"},
+		{[]string{"alpaca.json", "--out", "absent/no.jsonl"}, 1, "no such file"},
+	} {
+		_, say, status := weftData(t, dir, "", append([]string{"convert"}, c.args...)...)
+		if status != c.status || !strings.Contains(say, c.say) {
+			t.Errorf("%v: %d, %s, want %d, %s", c.args, status, say, c.status, c.say)
+		}
+	}
+	if list, _ := filepath.Glob(filepath.Join(dir, "*no*")); len(list) != 0 {
+		t.Errorf("left: %v", list)
+	}
+}
+
+// An inspection prints text or JSON, and writes a page.
+func TestDataInspect(t *testing.T) {
+	dir := t.TempDir()
+	text := `{"prompt":"p","completion":"q"}` + "\nbroken\n" + `{"prompt":"p","completion":"q"}`
+	if err := os.WriteFile(filepath.Join(dir, "x.jsonl"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, say, status := weftData(t, dir, "", "inspect", "x.jsonl", "--html", "x.html")
+	page, _ := os.ReadFile(filepath.Join(dir, "x.html"))
+	if status != 0 || !strings.Contains(out, "line 2: broken JSON") || !strings.Contains(out, "equal 1, near 0") ||
+		!strings.Contains(string(page), "x.jsonl:3 is equal to x.jsonl:1") {
+		t.Errorf("%d\n%s\n%s\n%s", status, out, say, page)
+	}
+	out, _, status = weftData(t, dir, "", "inspect", "x.jsonl", "--json", "--model", tinyModel(t))
+	var in struct {
+		Samples int
+		Tokens  struct{ Trained, Total int }
+		Shown   []struct{ Pieces []struct{ Trained bool } }
+	}
+	if err := json.Unmarshal([]byte(out), &in); err != nil || status != 0 || in.Samples != 2 ||
+		in.Tokens.Trained == 0 ||
+		in.Tokens.Trained >= in.Tokens.Total || len(in.Shown) != 2 || len(in.Shown[0].Pieces) != 2 {
+		t.Errorf("%v, %d\n%s", err, status, out)
+	}
+	if _, say, status := weftData(t, dir, "x", "inspect", "-"); status != 1 || !strings.Contains(say,
+		"none of 1 records") {
+		t.Errorf("nothing usable: %d, %s", status, say)
+	}
+	for _, args := range [][]string{{"inspect", "x.jsonl", "--train-on", "x"}, {"inspect"}, {"inspekt"},
+		{"inspect", "x.jsonl", "--threshold", "2"}} {
+		if _, say, status := weftData(t, dir, "", args...); status != 2 {
+			t.Errorf("%v: %d, %s", args, status, say)
+		}
+	}
+}
