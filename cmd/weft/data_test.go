@@ -41,7 +41,8 @@ func TestDataConvert(t *testing.T) {
 		"all.jsonl")
 	text, _ := os.ReadFile(filepath.Join(dir, "all.jsonl"))
 	want := `{"conversations":[{"from":"human","value":"Answer, please=1\nWhat?"},{"from":"gpt","value":"That; this"}]}
-{"conversations":[{"from":"human","value":"C"},{"from":"gpt","value":"D"},{"from":"human","value":"A"},{"from":"gpt","value":"B"}]}
+{"conversations":[{"from":"human","value":"C"},{"from":"gpt","value":"D"},` +
+		`{"from":"human","value":"A"},{"from":"gpt","value":"B"}]}
 {"conversations":[{"from":"human","value":"p"},{"from":"gpt","value":"q"}]}
 `
 	if status != 0 || string(text) != want {

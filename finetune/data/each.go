@@ -17,9 +17,11 @@ type Row struct {
 }
 
 // Each reads the records of files: work makes something of each record, on all cores, and take gets it, in the files'
-// order. An error of work that is a Finding or wraps ErrFormat makes the record bad; any other error of the two ends the
+// order. An error of work that is a Finding or wraps ErrFormat makes the record bad; any other error of the two ends
+// the
 // reading.
-// Records that cannot be used are in the report, which is returned in any case; with the policy Refuse they are an error
+// Records that cannot be used are in the report, which is returned in any case; with the policy Refuse they are an
+// error
 // in the end. Options.OnProgress is called in between.
 func Each[T any](paths []string, o Options, work func() func(*Row) (T, error), take func(*Row, T) error) (r *Report,
 	err error) {

@@ -17,7 +17,8 @@ type encoded struct {
 	format   string // that the record shows
 }
 
-// NewEncoder returns what encodes records, for one goroutine: the sample, and the findings about it; ok is false where it
+// NewEncoder returns what encodes records, for one goroutine: the sample, and the findings about it; ok is false where
+// it
 // cannot be trained on.
 func NewEncoder(m Model, o Options) (func(*Record) (s Sample, found []Finding, ok bool), error) {
 	if err := o.fill(); err != nil {
