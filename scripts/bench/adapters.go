@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -348,45 +347,17 @@ func (s *suite) greedy(ctx context.Context) error {
 	first := row{what: what + ": p99 time to first token", unit: "ms", less: true, goal: 1.5,
 		note: "baseline: weft without the greedy tenant"}
 	for round := range s.rounds {
-		data, err := os.MkdirTemp(s.models, "data-*")
-		if err != nil {
-			return err
-		}
-		keys, err := s.tenants(ctx, data, "polite", "greedy")
-		if err != nil {
-			return errors.Join(err, os.RemoveAll(data))
-		}
-		v, err := s.serveWeft(ctx, nil, small+"Q8_0", "--data", data)
-		if err != nil {
-			return errors.Join(err, os.RemoveAll(data))
-		}
-		v.data = data
-		polite := load.Config{Requests: 100, Concurrency: 1, Prompt: 64, Gen: 64, Seed: uint64(round) + 1,
-			Keys: keys[:1]}
-		alone, err := s.twice(ctx, v, polite)
-		if err == nil {
+		err := s.withTenants(ctx, small+"Q8_0", 2, nil, func(v *served, keys []string) error {
+			polite := load.Config{Requests: 100, Concurrency: 1, Prompt: 64, Gen: 64, Seed: uint64(round) + 1,
+				Keys: keys[:1]}
 			// the greedy tenant sends until the polite one has finished
-			crowd, stop := context.WithCancel(ctx)
-			over := make(chan error, 1)
-			go func() {
-				_, _, err := load.Run(crowd,
-					load.Config{URL: v.url, Requests: load.MaxRequests, Concurrency: 100, Prompt: 64, Gen: 128,
-						Seed: uint64(round) + 500, Keys: keys[1:]})
-				over <- err
-			}()
-			time.Sleep(3 * time.Second)
-			polite.Seed += 100
-			var beside load.Report
-			beside, err = fire(ctx, v, polite, load.Goal{})
-			stop()
-			if e := <-over; e != nil && !errors.Is(e, context.Canceled) {
-				err = cmp.Or(err, e)
-			}
+			alone, beside, err := s.beside(ctx, v, polite, load.Config{Concurrency: 100, Prompt: 64, Gen: 128,
+				Seed: uint64(round) + 500, Keys: keys[1:]})
 			latency.weft = append(latency.weft, beside.E2E.P99)
 			latency.baseline = append(latency.baseline, alone.E2E.P99)
 			first.weft, first.baseline = append(first.weft, beside.TTFT.P99), append(first.baseline, alone.TTFT.P99)
-		}
-		v.stop()
+			return err
+		})
 		if err != nil {
 			return err
 		}

@@ -54,6 +54,9 @@ var parts = map[string]part{
 		"On the CPU, beside llama.cpp", "make bench BASELINE=DIR", llamaHow},
 	"adapters": {[]func(*suite, context.Context) error{(*suite).adapters}, (*suite).makeModels,
 		"Many adapters, beside llama.cpp", "make bench BASELINE=DIR", llamaHow},
+	"fairness": {[]func(*suite, context.Context) error{(*suite).fairness}, (*suite).makeSharedModels,
+		"What tenants get beside each other", "go run ./scripts/bench -part fairness",
+		"Chat requests are sent\nby `weft bench serve`'s load generator, each tenant with its own key."},
 	"training": {[]func(*suite, context.Context) error{(*suite).training}, (*suite).makeOwnModels,
 		"Training, beside PEFT and PyTorch", "make bench-training",
 		"LoRA is r = 8 on all linear layers of SmolLM2-135M-Instruct (Q4_1), `identity.json` (91 chats), batches of " +
@@ -76,7 +79,7 @@ func main() {
 		"folder of the models; what is missing is made there")
 	flag.StringVar(&s.loras, "loras", filepath.Join(cache, "weft-baseline", "loras"),
 		"folder of 16 adapters for each model as llama-server wants them: MODEL-r16-00.gguf, …")
-	flag.StringVar(&s.part, "part", "cpu", "cpu, adapters or training: which table")
+	flag.StringVar(&s.part, "part", "cpu", "cpu, adapters, fairness or training: which table")
 	flag.StringVar(&s.trace, "trace", "", "AzureLLMInferenceTrace_code.csv")
 	flag.StringVar(&s.shared, "shared", cmp.Or(os.Getenv("WEFT_TESTDATA"), filepath.Join("..", "shared")),
 		"folder of the test data, for training")
@@ -98,7 +101,7 @@ func main() {
 	}
 	chosen, ok := parts[s.part]
 	if !ok {
-		log.Fatalf("-part %q: cpu, adapters or training", s.part)
+		log.Fatalf("-part %q: cpu, adapters, fairness or training", s.part)
 	}
 	s.peftScript = cmp.Or(s.peftScript, filepath.Join(s.shared, "peer", "train_peft.py"))
 	if err := chosen.models(s, ctx); err != nil {

@@ -18,8 +18,8 @@ const (
 
 func (s *suite) model(name string) string { return filepath.Join(s.models, name+".gguf") }
 
-// makeOwnModels makes the models that need no baseline.
-func (s *suite) makeOwnModels(context.Context) error {
+// linkSmall puts the default model among the models.
+func (s *suite) linkSmall() error {
 	if err := os.MkdirAll(s.models, 0o755); err != nil {
 		return err
 	}
@@ -32,6 +32,14 @@ func (s *suite) makeOwnModels(context.Context) error {
 		if err := os.Symlink(from, s.model(small+"Q4_1")); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// makeOwnModels makes the models that need no baseline.
+func (s *suite) makeOwnModels(context.Context) error {
+	if err := s.linkSmall(); err != nil {
+		return err
 	}
 	if missing(s.model(big + "Q8_0")) {
 		log.Print("making random weights of Llama-3.2-1B's shape")
