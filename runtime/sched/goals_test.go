@@ -235,7 +235,8 @@ func TestUnknownCosts(t *testing.T) {
 	}
 }
 
-// TestFewPages: tenants do not preempt each other in turn where there are fewer pages than all their sequences need.
+// TestFewPages: tenants do not preempt each other in turn where there are fewer pages than all their sequences need,
+// and a polite one is served all the same.
 func TestFewPages(t *testing.T) {
 	finished := func(n, pages int) float64 {
 		m := machineOf(6.5)
@@ -249,6 +250,16 @@ func TestFewPages(t *testing.T) {
 			done += len(o.e2e)
 		}
 		return float64(done) / r.now
+	}
+	for _, pages := range []int{256, 512, 2048} { // where a greedy tenant could take them all
+		m := machineOf(6.5)
+		m.pages = pages
+		alone, _ := simulate(t, m, polite)
+		both, _ := simulate(t, m, polite, greedy)
+		got := p99(both[0].e2e) / p99(alone[0].e2e)
+		if t.Logf("| %d | polite | %.3f |", pages, got); got > 1.5 {
+			t.Errorf("%d pages: a polite tenant's answers take %.2f times as long as alone", pages, got)
+		}
 	}
 	for _, pages := range []int{2048, 4096} {
 		one := finished(1, pages)

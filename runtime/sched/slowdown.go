@@ -123,17 +123,24 @@ func (s *Scheduler) measure() {
 	}
 }
 
-// measureWaiting adds what the waiting sequences could compute for which there are pages.
+// measureWaiting adds what the waiting sequences could compute for which there are pages, of each tenant as many as fit
+// a step. Whichever tenant comes first gets the pages, so each is measured as if it were that one.
 func (s *Scheduler) measureWaiting() {
 	s.could = s.could[:0]
 	free := s.pool.Available() + s.idle - s.promised()
+	for _, t := range s.active {
+		t.room, t.considered = free, 0
+	}
 	for _, q := range s.waiting {
-		t, need := q.tenant, pages(len(q.tokens), s.pool.PageLen())+1
-		if need > free+1 || t.blocked {
-			t.blocked = true
+		t, need := q.tenant, pages(len(q.tokens), s.pool.PageLen())
+		if t.blocked || t.considered == s.cfg.MaxSeqs {
 			continue
 		}
-		free -= need
+		if t.blocked = need > t.room; t.blocked {
+			continue
+		}
+		t.room -= need + 1
+		t.considered++
 		s.could = append(s.could, q)
 		t.demand += s.costOf(q, s.most(q))
 	}
@@ -186,6 +193,7 @@ type item struct {
 	q    *seq
 	cost float64
 	at   float64 // the counter that its tenant will have when it comes to it
+	nth  int
 }
 
 // divide gives the step's cost and places to the sequences in the order of their tenants' counters, each of which
@@ -205,11 +213,11 @@ func (s *Scheduler) divide() {
 			if q.bypassed >= maxBypass && q.state == waiting {
 				at = math.Inf(-1)
 			}
-			s.items = append(s.items, item{q, c, at})
+			s.items = append(s.items, item{q, c, at, len(s.items)})
 			q.tenant.next += q.virtual(s.most(q)) / q.tenant.weight
 		}
 	}
-	slices.SortStableFunc(s.items, func(a, b item) int { return cmp.Compare(a.at, b.at) })
+	slices.SortFunc(s.items, func(a, b item) int { return cmp.Or(cmp.Compare(a.at, b.at), a.nth-b.nth) })
 	left, least := s.work, 1e-6*s.cap // differences of sums are not exact
 	for i, it := range s.items {
 		if i == s.cfg.MaxSeqs || left < least && i > 0 {

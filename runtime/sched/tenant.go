@@ -20,7 +20,10 @@ type tenant struct {
 	late float64 // by how much its steps, and its wait for the first one, took too long
 
 	// Scratch of a step.
-	demand  float64 // cost of what its sequences could compute
+	demand float64 // cost of what its sequences could compute
+	// pages for more of its waiting sequences, and how many of these were considered
+	room, considered int
+
 	blocked bool    // for one of its waiting sequences there are no pages
 	decode  float64 // of demand, that of running sequences that lack one token
 	fair    float64 // how long the step may take while the tenant is short
