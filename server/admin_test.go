@@ -232,9 +232,13 @@ func TestTokensOfARequest(t *testing.T) {
 			t.Errorf("%s: %d, %d tokens", body, w.Code, e.reqs[len(e.reqs)-1].MaxTokens)
 		}
 	}
-	for _, body := range []string{`{"max_tokens":11,` + hi + `}`, `{"n":11,` + hi + `}`, `{"n":2,"max_tokens":6,` + hi + `}`} {
-		wantError(t, post(s.Server, "/v1/chat/completions", body, "Authorization", key), 400, "max_tokens",
-			"limit is 10")
+	for members, param := range map[string]string{`"max_tokens":11`: "max_tokens", `"n":11`: "n",
+		`"n":2,"max_tokens":6`: "max_tokens", `"n_predict":11`: "n_predict", `"n_predict":-1,"n":11`: "n",
+		`"max_completion_tokens":11,"max_tokens":3`: "max_completion_tokens"} {
+		w := post(s.Server, "/v1/chat/completions", `{`+members+`,`+hi+`}`, "Authorization", key)
+		if wantError(t, w, 400, param, "limit is 10"); !strings.Contains(w.Body.String(), `"code":"tenant_limit"`) {
+			t.Errorf("%s: %s", members, w.Body)
+		}
 	}
 	if w := post(s.Server, "/v1/completions", `{"prompt":["x","y"],"max_tokens":0,"echo":true,"logprobs":1}`, "Authorization", key); w.Code != 200 {
 		t.Errorf("scoring: %d %s", w.Code, w.Body)

@@ -41,7 +41,7 @@ func (r *chatReply) whole(g *generation) any {
 			Message:      openai.Message{Role: "assistant", Content: ch.text.String()},
 			FinishReason: ch.finish, StopReason: ch.stopReason, Logprobs: r.logprobs(ch.scored)}
 		if r.p.ReturnTokenIDs {
-			part.TokenIDs = ch.outIDs
+			part.TokenIDs = append([]int32{}, ch.outIDs...)
 			out.PromptTokenIDs = ch.prompt.ids
 		}
 		out.Choices = append(out.Choices, part)

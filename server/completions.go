@@ -57,7 +57,7 @@ func (r *completionReply) whole(g *generation) any {
 			part.PromptLogprobs = r.promptRanks(ch.scoredPrompt)
 		}
 		if r.p.ReturnTokenIDs {
-			part.TokenIDs, part.PromptTokenIDs = ch.outIDs, ch.prompt.ids
+			part.TokenIDs, part.PromptTokenIDs = append([]int32{}, ch.outIDs...), ch.prompt.ids
 		}
 		choices = append(choices, part)
 	}

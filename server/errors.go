@@ -174,13 +174,17 @@ func serverFault(status int) bool {
 	return status >= http.StatusInternalServerError && status != http.StatusServiceUnavailable
 }
 
-// sentence turns an error's text into a sentence.
+// sentence turns an error's text into a sentence. A field's name stays as it is written.
 func sentence(s string) string {
 	if s == "" {
 		return s
 	}
-	if s[0] >= 'a' && s[0] <= 'z' {
+	first, _, _ := strings.Cut(s, " ")
+	if s[0] >= 'a' && s[0] <= 'z' && !strings.ContainsAny(strings.TrimRight(first, ".:"), "_.[") {
 		s = string(s[0]-'a'+'A') + s[1:]
+	}
+	if strings.ContainsAny(s[len(s)-1:], ".?!") {
+		return s
 	}
 	return s + "."
 }

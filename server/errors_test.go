@@ -191,6 +191,17 @@ func TestEngineFails(t *testing.T) {
 	}
 }
 
+// Messages are sentences, whatever the error's text ends in; a field's name stays as it is written.
+func TestSentences(t *testing.T) {
+	for text, want := range map[string]string{"": "", "a b": "A b.", "bad_words is empty": "bad_words is empty.",
+		"another model?": "Another model?", "is it?": "Is it?", "done.": "Done.", "É b": "É b.",
+		"settings.weight must be 1": "settings.weight must be 1.", "tools[0] must be 1": "tools[0] must be 1."} {
+		if got := sentence(text); got != want {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
+}
+
 // That the model's output is no number is said, with the engine's hint.
 func TestNonFinite(t *testing.T) {
 	s := newTest(t, &fakeEngine{reply: "abc", fail: fmt.Errorf("%w: use --kv-type bf16", sample.ErrNonFinite)})

@@ -69,7 +69,9 @@ func (f flow[T]) prepare(s *Server, c *gin.Context) (r *request, in T, err error
 	if r.prompts, err = f.render(s, r.resolved, in); err != nil {
 		return nil, in, err
 	}
-	r.truncate()
+	if err = r.truncate(); err != nil {
+		return nil, in, err
+	}
 	r.describe(f.operation)
 	return r, in, nil
 }

@@ -263,10 +263,24 @@ func (g *generation) more() (d delta, ok bool, err error) {
 // take passes an event to its choice. Where the request's context has ended, its error replaces any other.
 func (g *generation) take(it indexed) delta {
 	d := g.choices[it.choice].take(it.event)
-	if d.err != nil && g.ctx.Err() != nil {
+	switch {
+	case d.err != nil && g.ctx.Err() != nil:
 		d.err = g.err()
+	case errors.Is(d.err, sample.ErrNoToken):
+		d.err = openai.Invalid(constraint(g.p), "invalid_value", "%s", sentence(d.err.Error()))
 	}
 	return d
+}
+
+// constraint returns the member of a request that leaves no token.
+func constraint(p *openai.Params) string {
+	switch {
+	case p.AllowedIDs != nil:
+		return "allowed_token_ids"
+	case p.BadWords != nil:
+		return "bad_words"
+	}
+	return "min_tokens"
 }
 
 // running counts the choices that have not finished.
@@ -343,12 +357,16 @@ func outputQuota(g *tenant.Grant, p *openai.Params, sequences int) (int, error) 
 		return math.MaxInt, nil
 	}
 	each := limit / int64(sequences)
-	if each == 0 && ptrOr(p.MaxTokens, 1) > 0 || int64(ptrOr(p.MaxTokens, 0)) > each {
-		return 0,
-			openai.Invalid("max_tokens", "tenant_limit",
-				"The tenant's limit is %d generated tokens per request, which is, for %d sequences, %d each; set "+
-					"max_tokens to at most that.",
-				limit, sequences, each)
+	member, _ := p.LimitedBy()
+	switch wanted := ptrOr(p.MaxTokens, 1); {
+	case each == 0 && wanted > 0:
+		return 0, openai.Invalid("n", "tenant_limit",
+			"The tenant's limit is %d generated tokens per request, fewer than the %d sequences: send fewer prompts "+
+				"or a smaller n.", limit, sequences)
+	case p.MaxTokens != nil && int64(wanted) > each:
+		return 0, openai.Invalid(member, "tenant_limit",
+			"The tenant's limit is %d generated tokens per request, which is, for %d sequences, %d each; set %s to at "+
+				"most that.", limit, sequences, each, member)
 	}
 	return int(each), nil
 }
@@ -375,15 +393,21 @@ func (r *request) wantedTokens() int {
 }
 
 // truncate cuts the prompts as truncate_prompt_tokens says: to its length, or for -1 to what max_tokens leaves of the
-// context, but at least one token for the prompt and one for the answer.
-func (r *request) truncate() {
+// context, but at least one token for the answer. A max_tokens of the request that leaves none for the prompt is an
+// error.
+func (r *request) truncate() error {
 	if r.p.TruncatePrompt == nil {
-		return
+		return nil
 	}
 	most := *r.p.TruncatePrompt
 	if context := r.s.cfg.Context; most < 0 {
 		most = context - 1
-		if wanted := ptrOr(r.p.MaxTokens, 1); wanted > 1 {
+		wanted := ptrOr(r.p.MaxTokens, 1)
+		if member, given := r.p.LimitedBy(); given && wanted >= context {
+			return openai.Invalid("truncate_prompt_tokens", "invalid_value", "truncate_prompt_tokens is -1, but %s %d "+
+				"leaves no token of the context of %d for the prompt: set it lower.", member, wanted, context)
+		}
+		if wanted > 1 {
 			most = max(context-wanted, 1)
 		}
 	}
@@ -399,6 +423,7 @@ func (r *request) truncate() {
 		}
 		pr.text = r.s.deps.Tokenizer.DecodeComplete(pr.ids, r.p.SkipSpecial)
 	}
+	return nil
 }
 
 // badWords returns the tokens of each word: as at the start of a text, and as after a space where that is another token

@@ -41,7 +41,8 @@ func TestServedNames(t *testing.T) {
 			t.Errorf("an adapter after %s: %d %s", name, w.Code, w.Body)
 		}
 	}
-	wantError(t, get(s, "/v1/models/SmolLM2"), 404, "model", "does not exist")
+	wantError(t, get(s, "/v1/models/SmolLM2"), 404, "model",
+		`"SmolLM2" does not exist; this server has "main", "gpt-4o", "org/other".`)
 	if strings.Contains(get(newTest(t, &fakeEngine{}), "/v1/models").Body.String(), "/tmp") {
 		t.Error("a path is shown")
 	}

@@ -142,6 +142,19 @@ func TestIDsWithoutLogprobs(t *testing.T) {
 	}
 }
 
+// TestNoIDs: an answer without tokens has an empty list of them where they are asked for.
+func TestNoIDs(t *testing.T) {
+	s := newTest(t, &fakeEngine{reply: "a"})
+	for body, want := range map[string]bool{`{"prompt":"x","max_tokens":0,"return_token_ids":true}`: true,
+		`{"prompt":"x","max_tokens":0,"echo":true,"return_token_ids":true}`: true,
+		`{"prompt":"x","n_predict":0,"return_token_ids":true}`:              true, `{"prompt":"x","max_tokens":0}`: false} {
+		w := post(s, "/v1/completions", body)
+		if got := strings.Contains(w.Body.String(), `"token_ids":[]`); w.Code != 200 || got != want {
+			t.Errorf("%s: %d %s", body, w.Code, w.Body)
+		}
+	}
+}
+
 // TestContinuousUsage: each chunk of a choice has the choice's figures so far, the last chunk those of the request.
 func TestContinuousUsage(t *testing.T) {
 	s := newTest(t, &fakeEngine{reply: "abc"})
@@ -264,7 +277,7 @@ func TestTruncation(t *testing.T) {
 		{`"prompt":"` + long + `","truncate_prompt_tokens":5,"echo":true`, 5, 'z', 16},
 		{`"prompt":"` + long + `","truncate_prompt_tokens":5,"truncation_side":"right"`, 5, 'x', 16},
 		{`"prompt":"` + long + `","truncate_prompt_tokens":-1,"max_tokens":10`, 54, 'z', 10},
-		{`"prompt":"` + long + `","truncate_prompt_tokens":-1,"max_tokens":100`, 1, 'z', 63},
+		{`"prompt":"` + long + `","truncate_prompt_tokens":-1,"max_tokens":63`, 1, 'z', 63},
 		{`"prompt":"` + long + `","truncate_prompt_tokens":-1,"n_predict":-1`, 63, 'z', 1},
 		{`"prompt":"` + long + `","truncate_prompt_tokens":60`, 60, 'z', 4},
 		{`"prompt":[` + ids + `],"truncate_prompt_tokens":3`, 3, 'z', 16},
@@ -283,6 +296,11 @@ func TestTruncation(t *testing.T) {
 		if strings.Contains(c.body, "echo") && !strings.Contains(w.Body.String(), `"text":"xxxyza"`) {
 			t.Errorf("echo: %s", w.Body)
 		}
+	}
+	for member, prompt := range map[string]string{`"max_tokens":64`: long, `"n_predict":100`: "yz"} {
+		name, _, _ := strings.Cut(member[1:], `"`)
+		wantError(t, post(s, "/v1/completions", `{"prompt":"`+prompt+`","truncate_prompt_tokens":-1,`+member+`}`), 400,
+			"truncate_prompt_tokens", name)
 	}
 	w := post(s, "/v1/completions", `{"prompt":"`+long+`","truncate_prompt_tokens":64}`)
 	if w.Code != http.StatusBadRequest || !strings.Contains(w.Body.String(), "context_length_exceeded") {
@@ -324,13 +342,14 @@ func TestPeersOnTheRealEngine(t *testing.T) {
 		t.Errorf("all tokens: %v, want %v", all, same)
 	}
 	for members, want := range map[string]string{
-		`"allowed_token_ids":[7],"stop_token_ids":[7],"min_tokens":1`:               "no token",
-		`"allowed_token_ids":[7],"stop_token_ids":[7],"min_tokens":1,"stream":true`: "no token",
+		`"allowed_token_ids":[7],"stop_token_ids":[7],"min_tokens":1`:               "No token",
+		`"allowed_token_ids":[7],"stop_token_ids":[7],"min_tokens":1,"stream":true`: "No token",
 	} {
 		w := post(s, "/v1/completions", `{"prompt":"Once",`+members+`}`)
 		if w.Code != http.StatusBadRequest || !strings.Contains(w.Body.String(), want) ||
 			w.Header().Get("Content-Type") != "application/json" || !json.Valid(w.Body.Bytes()) {
 			t.Errorf("%s: %d %s %s", members, w.Code, w.Header(), w.Body)
 		}
+		wantError(t, w, 400, "allowed_token_ids", "No token may be generated: allowed_token_ids, bad")
 	}
 }

@@ -166,8 +166,12 @@ func (s *Server) findVersion(ctx context.Context, g *tenant.Grant, param, ref st
 }
 
 func (s *Server) noModel(param, name string) error {
+	var served []string
+	for _, n := range s.servedNames() {
+		served = append(served, strconv.Quote(n))
+	}
 	return &openai.Error{Type: openai.TypeNotFound, Param: param, Code: "model_not_found",
-		Message: fmt.Sprintf("The model %q does not exist; this server has %q.", name, s.cfg.Model)}
+		Message: fmt.Sprintf("The model %q does not exist; this server has %s.", name, strings.Join(served, ", "))}
 }
 
 // order sorts a combination by digest, so that results are bitwise equal whatever order a request names the adapters

@@ -3,9 +3,11 @@ package server
 import (
 	"encoding/json"
 	"net/http"
+	"reflect"
 	"strings"
 	"testing"
 
+	"weft/runtime/engine"
 	"weft/server/openai"
 )
 
@@ -67,6 +69,45 @@ func TestRender(t *testing.T) {
 				r.Model != "org/tiny" || r.Stream != strings.Contains(c.body, "stream") || r.RequestID == "" {
 				t.Errorf("%s %s: rendered %+v, generated from %+v", c.path, c.body, r, asked)
 			}
+		}
+	}
+	// The parameters that are answered are those of a request that is generated from the same.
+	for _, members := range []string{``, `,"temperature":0.5,"top_p":0.5,"typical_p":0.25,"min_p":0.1,"seed":3`,
+		`,"repeat_penalty":1.2`, `,"repeat_penalty":1.2,"repeat_last_n":-1`, `,"repeat_penalty":1.2,"repeat_last_n":0`,
+		`,"repetition_penalty":1.2,"presence_penalty":1,"frequency_penalty":-1`, `,"bad_words":["a"," b"],"n":2`,
+		`,"allowed_token_ids":[7,9],"logit_bias":{"7":1.5},"logprobs":2,"logprob_token_ids":[8]`,
+		`,"max_tokens":5,"min_tokens":2,"stop":["x"],"stop_token_ids":[9],"ignore_eos":true,"prompt_logprobs":1`} {
+		e := &fakeEngine{reply: "a"}
+		s := newTest(t, e)
+		var list []struct {
+			TokenIDs       json.RawMessage            `json:"token_ids"`
+			SamplingParams map[string]json.RawMessage `json:"sampling_params"`
+		}
+		w := post(s, "/v1/completions/render", `{"prompt":"abc"`+members+`}`)
+		if err := json.Unmarshal(w.Body.Bytes(), &list); err != nil || len(list) != 1 {
+			t.Fatalf("%s: %d %s", members, w.Code, w.Body)
+		}
+		again := list[0].SamplingParams
+		again["prompt"] = list[0].TokenIDs
+		seeded := strings.Contains(members, "seed")
+		text, err := json.Marshal(again)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, body := range []string{`{"prompt":"abc"` + members + `}`, string(text)} {
+			if w := post(s, "/v1/completions", body); w.Code != http.StatusOK {
+				t.Fatalf("%s: %d %s", body, w.Code, w.Body)
+			}
+		}
+		a, b := e.reqs[0], e.reqs[len(e.reqs)/2]
+		if !seeded {
+			a.Sampling.Seed, b.Sampling.Seed = 0, 0
+		}
+		for _, r := range []*engine.Request{&a, &b} {
+			r.ID, r.Release, r.Reacquire = "", nil, nil
+		}
+		if !reflect.DeepEqual(a, b) {
+			t.Errorf("%s:\n%+v, from what is rendered\n%+v", members, a, b)
 		}
 	}
 	s := newTest(t, &fakeEngine{reply: "a"})

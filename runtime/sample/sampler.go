@@ -14,7 +14,7 @@ import (
 var ErrNonFinite = errors.New("logits are not finite")
 
 // ErrNoToken is returned where the request itself leaves no token that may be drawn.
-var ErrNoToken = errors.New("allowed_token_ids, bad_words and min_tokens leave no token that may be generated")
+var ErrNoToken = errors.New("no token may be generated: allowed_token_ids, bad_words and min_tokens leave none")
 
 // Sampler draws the tokens of one sequence. It counts the tokens for the penalties; it is not safe for concurrent use.
 type Sampler struct {

@@ -27,6 +27,10 @@ var roles = []string{"system", "developer", "user", "assistant", "tool"}
 // Role reports whether a role is one of the API's.
 func Role(role string) bool { return slices.Contains(roles, role) }
 
+// anyRole says in messages which roles a message may have.
+var anyRole = fmt.Sprintf("one of %v, or another of 1 to 64 letters, digits, _ and -, which the model's template takes",
+	roles)
+
 var otherRole = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 
 // reservedVars are template variables that a client cannot set through chat_template_kwargs.
@@ -202,16 +206,15 @@ func checkMessage(name string, raw json.RawMessage) (content []byte, err *Error)
 // checkMembers checks the members of a message other than its content.
 func checkMembers(name string, m map[string]json.RawMessage) *Error {
 	roleRaw, ok := m["role"]
-	if !ok {
-		return Invalid(name+".role", "missing", "%s.role is missing; it must be one of %v.", name, roles)
+	if !ok || isNull(roleRaw) {
+		return Invalid(name+".role", "missing", "%s.role is missing; it must be %s.", name, anyRole)
 	}
 	role, err := textOf(name+".role", roleRaw)
 	if err != nil {
 		return err
 	}
 	if !otherRole.MatchString(role) {
-		return badValue(name+".role", "is %q; it must be one of %v, or another of 1 to 64 letters, digits, _ and -, "+
-			"which the model's template takes.", shorten(role), roles)
+		return badValue(name+".role", "is %q; it must be %s.", shorten(role), anyRole)
 	}
 	for _, key := range []string{"name", "tool_call_id"} {
 		if raw, ok := m[key]; ok && !isNull(raw) {
@@ -266,7 +269,7 @@ func checkFunction(at string, raw json.RawMessage) *Error {
 		return err
 	}
 	name, ok := f["name"]
-	if !ok {
+	if !ok || isNull(name) {
 		return Invalid(at+".name", "missing", "%s.name is missing.", at)
 	}
 	if _, err := textOf(at+".name", name); err != nil {
@@ -306,18 +309,21 @@ func checkContent(name string, raw json.RawMessage) (parts []byte, err *Error) {
 			return nil, err
 		}
 		kind := ""
-		if raw, ok := m["type"]; ok {
+		if raw, ok := m["type"]; ok && !isNull(raw) {
 			if kind, err = textOf(at+".type", raw); err != nil {
 				return nil, err
 			}
 		}
 		member := textParts[kind]
+		if kind == "" {
+			return nil, Invalid(at+".type", "missing", "%s.type is missing; text is expected.", at)
+		}
 		if member == "" {
 			return nil, Invalid(at+".type", "unsupported_content", "%s.type is %q; only text parts are served.", at,
 				shorten(kind))
 		}
 		text, ok := m[member]
-		if !ok {
+		if !ok || isNull(text) {
 			return nil, Invalid(at+"."+member, "missing", "%s.%s is missing.", at, member)
 		}
 		if _, err := textOf(at+"."+member, text); err != nil {

@@ -93,6 +93,8 @@ var numbers = []number{
 		func(p *Params, v value) { p.repeatLast = int(v.Int) }},
 	{"seed", bothAPIs, true, math.MinInt64, math.MaxInt64, false, func(p *Params, v value) { p.Seed = &v.Int }},
 	{"n", bothAPIs, true, 1, MaxChoicesOfOne, false, func(p *Params, v value) { p.N = int(v.Int) }},
+	// llama.cpp's, which overrides n
+	{"n_cmpl", bothAPIs, true, 1, MaxChoicesOfOne, false, func(p *Params, v value) { p.N = int(v.Int) }},
 	{"max_tokens", chatAPI, true, 1, MaxTokensAllowed, false, setMaxTokens},
 	// after max_tokens, which it overrides
 	{"max_completion_tokens", chatAPI, true, 1, MaxTokensAllowed, false, setMaxTokens},
@@ -106,7 +108,7 @@ var numbers = []number{
 	{"logprobs", completionAPI, true, 0, MaxTopLogprobs, false, func(p *Params, v value) { p.Logprobs = int(v.Int) }},
 	{"prompt_logprobs", bothAPIs, true, 0, MaxTopLogprobs, false,
 		func(p *Params, v value) { p.PromptLogprobs = int(v.Int) }},
-	{"best_of", completionAPI, true, 1, MaxChoicesOfOne, false, func(p *Params, v value) { p.bestOf = int(v.Int) }},
+	{"best_of", bothAPIs, true, 1, MaxChoicesOfOne, false, func(p *Params, v value) { p.bestOf = int(v.Int) }},
 }
 
 func setMaxTokens(p *Params, v value) { n := int(v.Int); p.MaxTokens = &n }

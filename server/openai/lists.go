@@ -109,7 +109,7 @@ func (b *body) logitBias() map[int32]float64 {
 		name := "logit_bias[" + shorten(key) + "]"
 		id, _ := strconv.ParseInt(key, 10, 32)
 		if isNull(m[key]) {
-			b.fail(badType(name, "a number", m[key]))
+			b.fail(Invalid("logit_bias", "invalid_type", "%s must be a number, not null.", name))
 			return nil
 		}
 		v, err := checkNumber(name, m[key], false, -100, 100, false)

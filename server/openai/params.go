@@ -42,6 +42,7 @@ type Params struct {
 	ContinuousUsage   bool     // stream_options.continuous_usage_stats
 	Ignored           []string // members that other servers know and this one passes over
 
+	limitedBy     string // the member that MaxTokens is from; "": none
 	bestOf        int
 	repeatPenalty float64 // 0: not given
 	repeatLast    int
@@ -49,6 +50,15 @@ type Params struct {
 
 // Shared returns the parameters of the request that embeds them.
 func (p *Params) Shared() *Params { return p }
+
+// LimitedBy returns the member that limits the tokens of an answer, max_tokens where the request has none; given says
+// that it has one.
+func (p *Params) LimitedBy() (member string, given bool) {
+	if p.limitedBy == "" {
+		return "max_tokens", false
+	}
+	return p.limitedBy, true
+}
 
 // common reads the members of both APIs; the request has prompts · n sequences.
 func (b *body) common(p *Params, of api) {
@@ -58,6 +68,7 @@ func (b *body) common(p *Params, of api) {
 	b.text("user", MaxNameLength)
 	b.adapters(p)
 	b.params(p, of)
+	b.limit(p, of)
 	b.repetition(p)
 	p.LogitBias = b.logitBias()
 	p.Stop = b.stops()
@@ -71,14 +82,27 @@ func (b *body) common(p *Params, of api) {
 	}
 	b.truncation(p)
 	b.streamOptions(p)
-	if p.MaxTokens != nil && p.MinTokens > *p.MaxTokens {
-		b.fail(badValue("min_tokens", "is %d, more than the %d of max_tokens.", p.MinTokens, *p.MaxTokens))
+	if member, _ := p.LimitedBy(); p.MaxTokens != nil && p.MinTokens > *p.MaxTokens {
+		b.fail(badValue("min_tokens", "is %d, more than the %d of %s.", p.MinTokens, *p.MaxTokens, member))
 	}
 	if p.bestOf != 0 && p.bestOf != p.N {
 		b.fail(unserved("best_of", "leave it out or set it to n"))
 	}
 	if p.PromptLogprobs >= 0 && p.Stream {
 		b.fail(badValue("prompt_logprobs", "cannot be used with stream: true."))
+	}
+}
+
+// limit notes which member limits the tokens of an answer: the last one in the table that the request has.
+func (b *body) limit(p *Params, of api) {
+	members := []string{"max_tokens", "max_completion_tokens", "n_predict"}
+	if of == completionAPI {
+		members = []string{"max_tokens", "n_predict"}
+	}
+	for _, name := range members {
+		if _, ok := b.get(name); ok {
+			p.limitedBy = name
+		}
 	}
 }
 

@@ -106,6 +106,8 @@ func TestEveryBoolean(t *testing.T) {
 func TestEveryRefusal(t *testing.T) {
 	asks := map[string]string{
 		"response_format":   `{"type":"json_schema","json_schema":{}}`,
+		"text":              `{"format":{"type":"json_schema"}}`,
+		"num_beams":         "2",
 		"priority":          "3",
 		"tool_choice":       `"required"`,
 		"modalities":        `["text","audio"]`,
@@ -127,6 +129,32 @@ func TestEveryRefusal(t *testing.T) {
 			wantInvalid(t, err, row.name, row.name+" is not served")
 			if _, err := parse(of, fmt.Sprintf(`%s,%q:null}`, prefix, row.name)); err != nil {
 				t.Errorf("%s null: %v", row.name, err)
+			}
+		}
+	}
+}
+
+// TestFormats: a response_format or text without a type, or with the type text, is harmless only where it has nothing
+// else that says what the answer must be.
+func TestFormats(t *testing.T) {
+	for format, harmless := range map[string]bool{
+		`{}`: true, `null`: true, `{"type":"text"}`: true, `{"type":null}`: true,
+		`{"type":"text","json_schema":null}`: true, `{"json_schema":{},"grammar":"","regex":[ ]}`: true,
+		`{"json_schema":{"name":"a"}}`: false, `{"type":null,"json_schema":{"a":1}}`: false,
+		`{"type":"text","json_schema":{"a":1}}`: false, `{"schema":{"a":1}}`: false, `{"zz":1}`: false,
+		`{"grammar":"x"}`: false, `{"type":"text","grammar":"x"}`: false, `{"type":"json_object"}`: false,
+		`{"type":""}`: false, `{"type":1}`: false, `"text"`: false, `[]`: false,
+		`{"type":"text","strict":false}`: false,
+	} {
+		for _, of := range []api{chatAPI, completionAPI} {
+			prefix := map[api]string{chatAPI: `{` + hello, completionAPI: `{"prompt":"x"`}[of]
+			for name, value := range map[string]string{"response_format": format, "text": `{"format":` + format + `}`} {
+				_, err := parse(of, fmt.Sprintf(`%s,%q:%s}`, prefix, name, value))
+				if harmless && err != nil {
+					t.Errorf("%s %s: %v", name, value, err)
+				} else if !harmless {
+					wantInvalid(t, err, name, name+" is not served")
+				}
 			}
 		}
 	}
@@ -172,6 +200,14 @@ func TestInvalidBodies(t *testing.T) {
 		{"too many messages", chatAPI, `{"messages":[` + strings.Repeat("1,", MaxMessages) + `1]}`, "messages", "more than"},
 		{"message string", chatAPI, `{"messages":["hi"]}`, "messages[0]", "must be an object"},
 		{"no role", chatAPI, `{"messages":[{"content":"x"}]}`, "messages[0].role", "missing"},
+		{"null role", chatAPI, `{"messages":[{"role":null,"content":"x"}]}`, "messages[0].role", "missing; it must be one of [system developer user assistant tool], or another of 1 to 64"},
+		{"null text", chatAPI, `{"messages":[{"role":"user","content":[{"type":"text","text":null}]}]}`, "messages[0].content[0].text", "missing"},
+		{"no type", chatAPI, `{"messages":[{"role":"user","content":[{"type":null,"text":"a"}]}]}`, "messages[0].content[0].type", "missing"},
+		{"tool call with a null name", chatAPI, `{"messages":[{"role":"assistant","tool_calls":[{"function":{"name":null}}]}]}`, "messages[0].tool_calls[0].function.name", "missing"},
+		{"min above n_predict", completionAPI, `{"min_tokens":5,"n_predict":4,"prompt":"x"}`, "min_tokens", "more than the 4 of n_predict"},
+		{"min above max_completion_tokens", chatAPI, `{"min_tokens":5,"max_tokens":9,"max_completion_tokens":4,` + hello + `}`, "min_tokens", "more than the 4 of max_completion_tokens"},
+		{"best_of of a chat", chatAPI, `{"n":2,"best_of":3,` + hello + `}`, "best_of", "not served"},
+		{"sequences by n_cmpl", completionAPI, `{"n_cmpl":33,"prompt":["a","b"]}`, "n", "66 sequences"},
 		{"role", chatAPI, `{"messages":[{"role":"<god>","content":"x"}]}`, "messages[0].role", "<god>"},
 		{"role number", chatAPI, `{"messages":[{"role":1,"content":"x"}]}`, "messages[0].role", "string"},
 		{"no content", chatAPI, `{"messages":[{"role":"user"}]}`, "messages[0].content", "missing"},
@@ -212,6 +248,7 @@ func TestInvalidBodies(t *testing.T) {
 		{"bias keys", chatAPI, `{"logit_bias":{"x":1,"7":1,"1000":1,"-1":2},` + hello + `}`, "logit_bias", `not "-1", "1000", "x".`},
 		{"bias id", chatAPI, `{"logit_bias":{"1000":1},` + hello + `}`, "logit_bias", "from 0 to 999"},
 		{"bias value", chatAPI, `{"logit_bias":{"1":101},` + hello + `}`, "logit_bias", "from -100 to 100"},
+		{"bias null", chatAPI, `{"logit_bias":{"1":null},` + hello + `}`, "logit_bias", "logit_bias[1] must be a number, not null"},
 		{"bias text", chatAPI, `{"logit_bias":{"1":"1"},` + hello + `}`, "logit_bias", "number"},
 		{"stream options", chatAPI, `{"stream_options":{"include_usage":true},` + hello + `}`, "stream_options", "stream: true"},
 		{"include usage", chatAPI, `{"stream":true,"stream_options":{"include_usage":1},` + hello + `}`, "stream_options.include_usage", "true or false"},
@@ -278,7 +315,8 @@ func TestChatDefaultsAndValues(t *testing.T) {
 		t.Fatal(err)
 	}
 	seed, most := int64(math.MinInt64), 9
-	want := Params{Model: "m", Temperature: 0.5, TopP: 0.25, TypicalP: 1, MinP: 0.1, repeatLast: 64,
+	want := Params{limitedBy: "max_completion_tokens",
+		Model: "m", Temperature: 0.5, TopP: 0.25, TypicalP: 1, MinP: 0.1, repeatLast: 64,
 		PresencePenalty: 1, FrequencyPenalty: -1,
 		RepetitionPenalty: 1.5, Seed: &seed, N: 2, MaxTokens: &most, MinTokens: 1,
 		LogitBias: map[int32]float64{5: -100, 6: 2.5}, Stop: []string{"a", "b"}, StopTokenIDs: []int32{3},
@@ -368,6 +406,8 @@ func TestPeersFields(t *testing.T) {
 			func(p *Params) { p.RepetitionPenalty, p.RepetitionLast = 1.5, 64 }},
 		{`"repeat_penalty":1,"repetition_penalty":1.25`, func(p *Params) { p.RepetitionPenalty = 1.25 }},
 		{`"repetition_penalty":1.25,"repeat_last_n":3`, func(p *Params) { p.RepetitionPenalty = 1.25 }},
+		{`"n_cmpl":2`, func(p *Params) { p.N = 2 }},
+		{`"n_cmpl":2,"n":3,"best_of":2`, func(p *Params) { p.N = 2 }},
 		{`"typical_p":0.25`, func(p *Params) { p.TypicalP = 0.25 }},
 		{`"allowed_token_ids":[7,1.0,7]`, func(p *Params) { p.AllowedIDs = []int32{1, 7} }},
 		{`"allowed_token_ids":[],"bad_words":[],"logprob_token_ids":[]`, func(*Params) {}},
@@ -395,7 +435,7 @@ func TestPeersFields(t *testing.T) {
 					want.MaxTokens = new(DefaultCompletionTokens)
 				}
 			}
-			got.repeatPenalty, got.repeatLast, want.repeatLast = 0, 0, 0
+			got.repeatPenalty, got.repeatLast, want.repeatLast, got.limitedBy, got.bestOf = 0, 0, 0, "", 0
 			if !reflect.DeepEqual(got, want) {
 				t.Errorf("%s:\n got %+v\nwant %+v", c.members, got, want)
 			}
@@ -415,6 +455,12 @@ func TestHarmlessValues(t *testing.T) {
 		`"samplers":[],"mirostat":0,"mirostat_tau":5,"mirostat_eta":0.1,"dry_multiplier":0.0,"dry_base":1.75`,
 		`"dry_sequence_breakers":["x"],"xtc_probability":0,"xtc_threshold":0.1,"top_n_sigma":-1,"dynatemp_range":0`,
 		`"min_characters":0,"min_keep":0,"n_probs":0,"spaces_between_special_tokens":true,"adaptive_target":-1`,
+		`"reasoning_budget_tokens":-1,"reasoning_budget_message":"","grammar_lazy":false,"grammar_triggers":[]`,
+		`"generation_prompt":"","preserved_tokens":[],"reasoning_control":false,"backend_sampling":false`,
+		`"thinking":{"type":"disabled"},"reasoning":{},"stop_sequences":[],"suppress_tokens":[],"bad_words_ids":[]`,
+		`"num_beams":1,"do_sample":true,"length_penalty":1.0,"best_of":1,"num_predict":-1,"rep_pen":1,"cfg_scale":1`,
+		`"text":{"format":{"type":"text"},"verbosity":"medium"},"lark":"","json_object":false,"rep_pen_range":300`,
+		`"guided_decoding_backend":"","guided_whitespace_pattern":"","text":{}`,
 		`"mirostat":null,"samplers":null,"verbosity":"medium","cache_prompt":true,"id_slot":-1,"anything":7`,
 	} {
 		r, err := parse(chatAPI, `{`+hello+","+members+"}")
@@ -432,7 +478,7 @@ func TestIgnored(t *testing.T) {
 		body := `"prompt":"x",` + fmt.Sprintf("%q:%q", row.name, "something")
 		want := []string{row.name}
 		if row.with != "" {
-			body += fmt.Sprintf(",%q:1", row.with)
+			body += fmt.Sprintf(",%q:2", row.with)
 			want = []string{row.with, row.name}
 		}
 		r, err := parse(completionAPI, "{"+body+`,"nobody":1}`)

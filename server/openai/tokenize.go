@@ -138,24 +138,31 @@ type Rendered struct {
 
 // SamplingParams are the parameters of a request with every default filled in, under vLLM's names.
 type SamplingParams struct {
-	N                 int      `json:"n"`
-	Temperature       float64  `json:"temperature"`
-	TopP              float64  `json:"top_p"`
-	TopK              int      `json:"top_k"` // 0: off
-	MinP              float64  `json:"min_p"`
-	PresencePenalty   float64  `json:"presence_penalty"`
-	FrequencyPenalty  float64  `json:"frequency_penalty"`
-	RepetitionPenalty float64  `json:"repetition_penalty"`
-	MaxTokens         int      `json:"max_tokens"`
-	MinTokens         int      `json:"min_tokens"`
-	Seed              *int64   `json:"seed"`
-	Stop              []string `json:"stop"`
-	StopTokenIDs      []int32  `json:"stop_token_ids"`
-	IgnoreEOS         bool     `json:"ignore_eos"`
-	Logprobs          *int     `json:"logprobs"`
-	PromptLogprobs    *int     `json:"prompt_logprobs"`
-	SkipSpecial       bool     `json:"skip_special_tokens"`
-	IncludeStop       bool     `json:"include_stop_str_in_output"`
+	N                 int               `json:"n"`
+	Temperature       float64           `json:"temperature"`
+	TopP              float64           `json:"top_p"`
+	TopK              int               `json:"top_k"` // 0: off
+	TypicalP          float64           `json:"typical_p"`
+	MinP              float64           `json:"min_p"`
+	PresencePenalty   float64           `json:"presence_penalty"`
+	FrequencyPenalty  float64           `json:"frequency_penalty"`
+	RepetitionPenalty float64           `json:"repetition_penalty"` // over all tokens
+	RepeatPenalty     float64           `json:"repeat_penalty"`     // over the last RepeatLast; 1: none
+	RepeatLast        int               `json:"repeat_last_n"`
+	LogitBias         map[int32]float64 `json:"logit_bias"`        // nil: none
+	AllowedIDs        []int32           `json:"allowed_token_ids"` // nil: all
+	BadWords          []string          `json:"bad_words"`
+	MaxTokens         int               `json:"max_tokens"`
+	MinTokens         int               `json:"min_tokens"`
+	Seed              *int64            `json:"seed"`
+	Stop              []string          `json:"stop"`
+	StopTokenIDs      []int32           `json:"stop_token_ids"`
+	IgnoreEOS         bool              `json:"ignore_eos"`
+	Logprobs          *int              `json:"logprobs"`
+	LogprobIDs        []int32           `json:"logprob_token_ids"` // nil: none
+	PromptLogprobs    *int              `json:"prompt_logprobs"`
+	SkipSpecial       bool              `json:"skip_special_tokens"`
+	IncludeStop       bool              `json:"include_stop_str_in_output"`
 }
 
 // SamplingParamsOf returns the parameters of p; at most maxTokens follow the prompt.
@@ -166,10 +173,17 @@ func SamplingParamsOf(p *Params, maxTokens int) SamplingParams {
 		}
 		return &k
 	}
+	all, last, n := p.RepetitionPenalty, 1.0, DefaultRepeatLast
+	if p.RepetitionLast > 0 {
+		all, last, n = 1, p.RepetitionPenalty, p.RepetitionLast
+	}
 	return SamplingParams{
-		N: p.N, Temperature: p.Temperature, TopP: p.TopP, TopK: p.TopK, MinP: p.MinP,
+		N: p.N, Temperature: p.Temperature, TopP: p.TopP, TopK: p.TopK, TypicalP: p.TypicalP, MinP: p.MinP,
 		PresencePenalty: p.PresencePenalty, FrequencyPenalty: p.FrequencyPenalty,
-		RepetitionPenalty: p.RepetitionPenalty, MaxTokens: maxTokens, MinTokens: min(p.MinTokens, maxTokens),
+		RepetitionPenalty: all, RepeatPenalty: last, RepeatLast: n,
+		LogitBias: p.LogitBias, AllowedIDs: p.AllowedIDs,
+		BadWords: append([]string{}, p.BadWords...), LogprobIDs: p.LogprobIDs,
+		MaxTokens: maxTokens, MinTokens: min(p.MinTokens, maxTokens),
 		Seed: p.Seed, Stop: append([]string{}, p.Stop...), StopTokenIDs: append([]int32{}, p.StopTokenIDs...),
 		IgnoreEOS: p.IgnoreEOS, Logprobs: given(p.Logprobs), PromptLogprobs: given(p.PromptLogprobs),
 		SkipSpecial: p.SkipSpecial, IncludeStop: p.IncludeStop,

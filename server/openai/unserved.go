@@ -28,20 +28,41 @@ type refusal struct {
 
 var refusals = []refusal{
 	{"response_format", bothAPIs, typeText, `only {"type": "text"} is`},
-	{"grammar", bothAPIs, emptyValue, ""}, // of llama.cpp
+	{"text", bothAPIs, textFormat, `only {"format": {"type": "text"}} is`}, // of OpenAI's Responses API
+	{"grammar", bothAPIs, emptyValue, ""},                                  // of llama.cpp
+	{"grammar_lazy", bothAPIs, oneOf("false"), ""},
+	{"grammar_triggers", bothAPIs, emptyValue, ""},
+	{"grammar_string", bothAPIs, emptyValue, ""}, // of text-generation-webui
 	{"json_schema", bothAPIs, emptyValue, ""},
 	{"regex", bothAPIs, emptyValue, ""}, // of SGLang
 	{"ebnf", bothAPIs, emptyValue, ""},
 	{"structural_tag", bothAPIs, emptyValue, ""},
+	{"lark", bothAPIs, emptyValue, ""},
+	{"json_object", bothAPIs, oneOf("false"), ""},
 	{"format", bothAPIs, emptyValue, ""},      // of Ollama
 	{"guided_json", bothAPIs, emptyValue, ""}, // of vLLM
 	{"guided_regex", bothAPIs, emptyValue, ""},
 	{"guided_choice", bothAPIs, emptyValue, ""},
 	{"guided_grammar", bothAPIs, emptyValue, ""},
+	{"guided_json_object", bothAPIs, oneOf("false"), ""},
+	{"guided_decoding_backend", bothAPIs, emptyValue, ""},
+	{"guided_whitespace_pattern", bothAPIs, emptyValue, ""},
 	{"structured_outputs", bothAPIs, emptyValue, ""},
 	{"reasoning_format", bothAPIs, oneOf(`""`, `"none"`, `"auto"`), "reasoning is not parsed"},
 	{"thinking_token_budget", bothAPIs, numbersFrom(-1, -1), "reasoning is not limited"},
 	{"thinking_budget_tokens", bothAPIs, numbersFrom(-1, -1), "reasoning is not limited"},
+	{"reasoning_budget", bothAPIs, numbersFrom(-1, -1), "reasoning is not limited"},
+	{"reasoning_budget_tokens", bothAPIs, numbersFrom(-1, -1), "reasoning is not limited"},
+	{"reasoning_budget_message", bothAPIs, emptyValue, "reasoning is not limited"},
+	{"stop_sequences", bothAPIs, emptyValue, "use stop"}, // of Anthropic and Cohere
+	{"stop_strings", bothAPIs, emptyValue, "use stop"},   // of transformers
+	{"suppress_tokens", bothAPIs, emptyValue, "use logit_bias or allowed_token_ids"},
+	{"begin_suppress_tokens", bothAPIs, emptyValue, ""},
+	{"bad_words_ids", bothAPIs, emptyValue, "use bad_words"},
+	{"force_words_ids", bothAPIs, emptyValue, ""},
+	{"forced_bos_token_id", bothAPIs, never, ""},
+	{"forced_eos_token_id", bothAPIs, never, ""},
+	{"num_beams", bothAPIs, numbersFrom(0, 1), ""},
 	{"functions", chatAPI, emptyValue, ""},
 	{"function_call", chatAPI, oneOf(`"none"`, `"auto"`), ""},
 	{"tool_choice", chatAPI | tokenizeAPI, oneOf(`"none"`, `"auto"`),
@@ -104,6 +125,10 @@ var passed = []passedOver{
 	{"return_progress", oneOf("false"), ""},
 	{"timings_per_token", oneOf("false"), ""},
 	{"response_fields", emptyValue, ""},
+	{"preserved_tokens", emptyValue, ""},
+	{"generation_prompt", emptyValue, ""},
+	{"reasoning_control", oneOf("false"), ""},
+	{"backend_sampling", oneOf("false"), ""},
 	// vLLM
 	{"min_characters", numbersFrom(0, 0), ""},
 	{"spaces_between_special_tokens", oneOf("true"), ""},
@@ -129,6 +154,27 @@ var passed = []passedOver{
 	{"top_a", numbersFrom(0, 0), ""},
 	{"smoothing_factor", numbersFrom(0, 0), ""},
 	{"verbosity", oneOf(`"medium"`), ""}, // of OpenAI
+	{"thinking", disabled, ""},           // of Anthropic
+	{"reasoning", emptyValue, ""},        // of OpenAI's Responses API and OpenRouter
+	{"enable_thinking", never, ""},       // it belongs into chat_template_kwargs
+	{"do_sample", oneOf("true"), ""},     // of transformers
+	{"length_penalty", numbersFrom(1, 1), ""},
+	{"early_stopping", oneOf("false"), ""},
+	{"diversity_penalty", numbersFrom(0, 0), ""},
+	{"encoder_repetition_penalty", numbersFrom(1, 1), ""},
+	{"penalty_alpha", numbersFrom(0, 0), ""},
+	{"guidance_scale", numbersFrom(1, 1), ""},
+	{"cfg_scale", numbersFrom(1, 1), ""},
+	{"negative_prompt", emptyValue, ""},
+	{"max_length", never, ""},
+	{"num_predict", numbersFrom(-2, -1), ""}, // of Ollama
+	{"options", emptyValue, ""},
+	{"rep_pen", numbersFrom(1, 1), ""}, // of KoboldCpp
+	{"rep_pen_range", never, "rep_pen"},
+	{"rep_pen_slope", never, "rep_pen"},
+	{"typical", numbersFrom(1, 1), ""},
+	{"tfs", numbersFrom(1, 1), ""},
+	{"random_seed", never, ""}, // of Mistral
 }
 
 // IgnoredFields returns all names that Params.Ignored can have.
@@ -191,10 +237,34 @@ func oneOf(texts ...string) func(json.RawMessage) bool {
 	}
 }
 
+// typeText accepts {"type": "text"} and {}; other members must be null or empty.
 func typeText(raw json.RawMessage) bool {
+	return onlyMembers(raw, map[string]func(json.RawMessage) bool{"type": oneOf(`"text"`)})
+}
+
+// textFormat accepts what typeText does as the member format, and OpenAI's default of verbosity.
+func textFormat(raw json.RawMessage) bool {
+	return onlyMembers(raw, map[string]func(json.RawMessage) bool{"format": typeText, "verbosity": oneOf(`"medium"`)})
+}
+
+// disabled accepts {"type": "disabled"}.
+func disabled(raw json.RawMessage) bool {
+	return onlyMembers(raw, map[string]func(json.RawMessage) bool{"type": oneOf(`"disabled"`)})
+}
+
+// onlyMembers accepts an object whose members are null, empty, or accepted by name.
+func onlyMembers(raw json.RawMessage, harmless map[string]func(json.RawMessage) bool) bool {
 	m, err := object("", raw)
-	kind := string(m["type"])
-	return err == nil && (kind == `"text"` || kind == "null" || kind == "")
+	for name, v := range m {
+		accepts := harmless[name]
+		if accepts == nil {
+			accepts = emptyValue
+		}
+		if !isNull(v) && !accepts(v) {
+			return false
+		}
+	}
+	return err == nil
 }
 
 func onlyText(raw json.RawMessage) bool {

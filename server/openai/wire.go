@@ -78,8 +78,8 @@ type ChatChoice struct {
 	Message      Message       `json:"message"`
 	Logprobs     *ChatLogprobs `json:"logprobs"`
 	FinishReason string        `json:"finish_reason"`
-	StopReason   any           `json:"stop_reason"` // vLLM: the stop string or stop id that ended it, else null
-	TokenIDs     []int32       `json:"token_ids,omitempty"`
+	StopReason   any           `json:"stop_reason"`        // vLLM: the stop string or stop id that ended it, else null
+	TokenIDs     []int32       `json:"token_ids,omitzero"` // nil: not asked for
 }
 
 // ChatResponse is the answer of /v1/chat/completions.
@@ -177,7 +177,7 @@ type CompletionChoice struct {
 	FinishReason   *string                 `json:"finish_reason"`
 	StopReason     any                     `json:"stop_reason"`
 	PromptLogprobs []map[string]PromptRank `json:"prompt_logprobs,omitempty"`
-	TokenIDs       []int32                 `json:"token_ids,omitempty"`
+	TokenIDs       []int32                 `json:"token_ids,omitzero"` // nil: not asked for
 	PromptTokenIDs []int32                 `json:"prompt_token_ids,omitempty"`
 }
 
