@@ -21,8 +21,8 @@ CODE     := adapters cmd docs finetune internal quant runtime scripts server
 CONCURRENT = $(shell go list ./... | grep -v -e /device/ -e /runtime/model$$ -e /finetune/grad$$ -e /adapters/peft$$)
 
 .PHONY: help setup model build serve test test-race test-asan test-isa test-nocgo test-stores test-clients \
-  test-openapi test-guides test-python mutants soak fuzz bench bench-training microbench lint fmt docker-steps \
-  vulncheck check-deploy release ci clean
+  test-openapi test-attack test-guides test-python mutants soak fuzz bench bench-training microbench lint fmt \
+  docker-steps vulncheck check-deploy release ci clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -68,6 +68,9 @@ test-clients: build model ## official and generated clients and the endpoint pic
 
 test-openapi: build ## schemathesis looks for differences between the server and its OpenAPI document
 	scripts/schemathesis/run
+
+test-attack: build ## what attackers and mishaps did to weft, against the built program: 20 seconds
+	go run ./scripts/attack bin/weft
 
 test-guides: build model ## run the examples of README and the guides
 	scripts/guides/run
@@ -128,7 +131,7 @@ release: setup ## binaries, checksums and SBOMs of this version in dist/
 
 ci: ## everything that CI runs, each step with its seconds; the tests come last
 	@for step in lint build vulncheck check-deploy test-nocgo test-race test-asan test-isa fuzz docker-steps release \
-	  test-stores test-clients test-openapi test-guides test-python; do \
+	  test-stores test-clients test-openapi test-attack test-guides test-python; do \
 	  start=$$SECONDS; $(MAKE) --no-print-directory $$step; echo "ci: $$step took $$((SECONDS - start)) s"; done; \
 	  echo "ci: $$SECONDS s before the tests"
 	@$(MAKE) --no-print-directory test

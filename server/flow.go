@@ -179,8 +179,8 @@ func (s *Server) readBody(c *gin.Context) ([]byte, error) {
 	return body, nil
 }
 
-// readAll is io.ReadAll for a body whose length is announced, or -1. The buffer doubles as bytes arrive, and is never
-// larger than announced, so that little is copied and an announcement alone takes no memory.
+// readAll is io.ReadAll for a body whose length is announced, or -1. The buffer doubles as bytes arrive, and holds all of
+// the body once an eighth is there: little is copied, and an announcement alone takes no memory.
 func readAll(r io.Reader, announced int64) ([]byte, error) {
 	b := make([]byte, 0, 4096)
 	for {
@@ -194,8 +194,8 @@ func readAll(r io.Reader, announced int64) ([]byte, error) {
 		}
 		if len(b) == cap(b) {
 			want := 2 * cap(b)
-			if announced >= int64(len(b)) {
-				want = min(want, int(announced)+1) // one more, for the end
+			if whole := int(announced) + 1; whole > len(b) && whole <= 8*len(b) { // one more, for the end
+				want = whole
 			}
 			b = append(make([]byte, 0, want), b...)
 		}

@@ -78,7 +78,11 @@ type EncodeOptions struct {
 // Encode returns the ids of text. Invalid UTF-8 is read as U+FFFD, one for each invalid run.
 func (t *Tokenizer) Encode(text string, o EncodeOptions) []int32 {
 	text = strings.ToValidUTF8(text, "\uFFFD")
-	out := make([]int32, 0, len(text)/3+4)
+	guess := len(text)/3 + 4
+	if len(text) > 1<<16 { // where it is not enough, all that may be needed follows, and this is left
+		guess = len(text) / 16
+	}
+	out := make([]int32, 0, guess)
 	if o.AddSpecial {
 		out = append(out, t.before...)
 	}
