@@ -179,8 +179,8 @@ func (s *Server) readBody(c *gin.Context) ([]byte, error) {
 	return body, nil
 }
 
-// readAll is io.ReadAll for a body whose length is announced, or -1. The buffer doubles as bytes arrive, and holds all of
-// the body once an eighth is there: little is copied, and an announcement alone takes no memory.
+// readAll is io.ReadAll for a body whose length is announced, or -1. The buffer doubles as bytes arrive, and holds all
+// of the body once an eighth is there: little is copied, and an announcement alone takes no memory.
 func readAll(r io.Reader, announced int64) ([]byte, error) {
 	b := make([]byte, 0, 4096)
 	for {

@@ -2,6 +2,7 @@ package server
 
 import (
 	"net/http"
+	"runtime"
 
 	"github.com/gin-gonic/gin"
 
@@ -43,6 +44,7 @@ func (f flow[T]) rendered(s *Server) gin.HandlerFunc {
 const (
 	largeBody  = 64 << 10
 	largePlace = 16
+	largeText  = 1 << 20
 )
 
 // bound takes a place for a request with a large body.
@@ -91,7 +93,10 @@ func (s *Server) tokens(c *gin.Context) (*openai.Tokenized, error) {
 		out.Text = s.deps.Tokenizer.Token
 	}
 	add := in.AddSpecialTokens
-	in = nil // the text is the largest part of the request
+	in = nil
+	if len(text) > largeText {
+		runtime.GC() // what was read and parsed, before the text takes as much again
+	}
 	out.Tokens = s.deps.Tokenizer.Encode(text, add)
 	return out, nil
 }

@@ -128,7 +128,7 @@ func (t *Tokenizer) encoder(ids []int32, expected int) (*[]int32, func(part)) {
 	out := &ids
 	encode := func(p part) {
 		if c := cap(*out); c-len(*out) < len(p.text) && c < expected { // at once, not by and by: less is copied
-			*out = slices.Grow(*out, expected-len(*out))
+			*out = append(make([]int32, 0, expected), *out...) // slices.Grow would touch all of it
 		}
 		switch {
 		case !t.byteLevel:

@@ -127,7 +127,8 @@ func largeTexts(w *world) error {
 	done := make(chan map[int]int, 1)
 	go func() { done <- w.atOnce(40, call{method: "POST", path: "/tokenize", key: evil, body: body}) }()
 	for range 10 {
-		if _, err := w.want(200, call{method: "POST", path: "/tokenize", key: good, body: `{"prompt":"x"}`}); err != nil {
+		if _, err := w.want(200, call{method: "POST", path: "/tokenize", key: good,
+			body: `{"prompt":"x"}`}); err != nil {
 			return fmt.Errorf("another tenant meanwhile: %w", err)
 		}
 	}
@@ -148,7 +149,8 @@ func extremeNumbers(w *world) error {
 	}
 	tiny, huge := "5e-324", "1.7976931348623157e308"
 	for _, name := range []string{"repetition_penalty", "temperature", "top_p", "min_p", "presence_penalty",
-		"frequency_penalty", "typical_p", "repeat_penalty", "top_k", "seed", "max_tokens", "min_tokens", "n", "logprobs"} {
+		"frequency_penalty", "typical_p", "repeat_penalty", "top_k", "seed", "max_tokens", "min_tokens", "n",
+		"logprobs"} {
 		for _, value := range []string{tiny, "-" + tiny, huge, "-" + huge, "0", "-0", "1e-40", "9223372036854775807",
 			"-9223372036854775808", "18446744073709551616", "1e400", "2", "10"} {
 			for _, more := range []string{"", `,"repetition_penalty":` + tiny, `,"temperature":` + tiny,
@@ -169,7 +171,8 @@ func brokenUploads(w *world) error {
 	if err != nil {
 		return err
 	}
-	bodies := map[string]string{"nothing": "", "text": "no archive", "zip": "PK\x03\x04 broken", "gzip": "\x1f\x8b broken"}
+	bodies := map[string]string{"nothing": "", "text": "no archive", "zip": "PK\x03\x04 broken",
+		"gzip": "\x1f\x8b broken"}
 	for _, cut := range []string{"", "adapter_config.json", "adapter_model.safetensors"} {
 		if bodies["cut "+cut], err = zipOf(dir, cut); err != nil {
 			return err

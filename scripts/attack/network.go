@@ -148,7 +148,8 @@ func expiry(w *world) error {
 					secret = part
 				}
 			}
-			if _, err := w.want(200, call{method: "POST", path: "/v1/completions", key: secret, body: short}); err != nil {
+			if _, err := w.want(200, call{method: "POST", path: "/v1/completions", key: secret,
+				body: short}); err != nil {
 				return fmt.Errorf("the key of %s: %w", at, err)
 			}
 		}

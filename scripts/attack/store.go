@@ -48,8 +48,8 @@ func (w *world) storeKept(before int) error {
 	if err != nil {
 		return err
 	}
-	if _, err := w.want(409, call{method: "POST", path: "/admin/v1/tenants/default/adapters/new", kind: "application/zip",
-		body: archive}); err != nil {
+	if _, err := w.want(409, call{method: "POST", path: "/admin/v1/tenants/default/adapters/new",
+		kind: "application/zip", body: archive}); err != nil {
 		return err
 	}
 	if after, err := w.blobs(); err != nil || after != before {
