@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -30,7 +31,7 @@ func dataCommand() *cobra.Command {
 		Args:  noSuchCommand,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(dataInspectCommand(), dataConvertCommand())
+	cmd.AddCommand(dataInspectCommand(), dataConvertCommand(), dataSplitCommand(), dataMixCommand())
 	return cmd
 }
 
@@ -233,4 +234,145 @@ func printInspection(cmd *cobra.Command, in *dataset.Inspection, asJSON bool, pa
 		return printJSON(out, in)
 	}
 	return in.WriteText(out, terminal.Is(out) && os.Getenv("NO_COLOR") == "", chatclient.Printable)
+}
+
+func dataSplitCommand() *cobra.Command {
+	var f readFlags
+	var out string
+	var asJSON bool
+	s := dataset.SplitOptions{Validation: 0.1, Dedup: dataset.DedupExact, Threshold: dataset.DefaultThreshold,
+		Group: dataset.GroupConversation}
+	cmd := &cobra.Command{
+		Use:   "split FILE... --out DIR",
+		Short: "Split samples into training, validation and test without leaks, and without duplicates",
+		Long: "Split samples into DIR/train.jsonl, validation.jsonl and test.jsonl. A keyed digest of a sample's " +
+			"group " +
+			"decides on its side, so that no side changes when data is added: the group is the conversation (its " +
+			"conversation_id, or else the system text and the first user message), or the user. Samples for " +
+			"training that " +
+			"are equal to a held-out one are left out, with --dedup near also those that are near to one. " +
+			"manifest.json has " +
+			"the digests of inputs and outputs, the options and the counts, samples.jsonl.zst a line for each " +
+			"sample. " +
+			"`weft train --data DIR` trains on the folder and evaluates on its validation side. " + filesHelp,
+		Example: "  weft data split chats.jsonl --out chats\n" +
+			"  weft data split \"logs/*.jsonl.zst\" --out nightly --group user --max-per-user 50 --dedup near " +
+			"--test 0.05\n" +
+			"  weft train --data chats --out runs/chats",
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if out == "" {
+				return usagef("--out is empty: give a folder")
+			}
+			o, done, err := f.options(cmd)
+			if err != nil {
+				return err
+			}
+			if s.Dedup != dataset.DedupNear {
+				s.Threshold = 0
+			}
+			defer debug.SetGCPercent(debug.SetGCPercent(25)) // what is kept of each sample is large and stays
+			m, r, err := dataset.Split(args, out, s, o, version)
+			done()
+			if err != nil {
+				return dataUsage(err)
+			}
+			describeInput(cmd.ErrOrStderr(), r)
+			if asJSON {
+				return printJSON(cmd.OutOrStdout(), m)
+			}
+			return printSplit(cmd.OutOrStdout(), out, m)
+		},
+	}
+	fs := cmd.Flags()
+	output := settings.Topic(fs, topicOutput)
+	fs.StringVar(&out, "out", "", "output `folder`, a new one or one with an older data set")
+	addJSONFlag(fs, &asJSON)
+	output()
+	fs.Float64Var(&s.Validation, "validation", s.Validation, "`fraction` of the groups to validate on")
+	fs.Float64Var(&s.Test, "test", s.Test, "`fraction` of the groups to test on")
+	fs.Uint64Var(&s.Seed, "seed", s.Seed, "seed of the split")
+	fs.StringVar(&s.Group, "group", s.Group,
+		"`what` stays together on a side: conversation, user (a field user or user_id), or the name of a field")
+	fs.StringVar(&s.Dedup, "dedup", s.Dedup, "duplicates to remove: none, exact or near (`how`)")
+	fs.Float64Var(&s.Threshold, "threshold", s.Threshold, "with dedup near: Jaccard index of shingles of five "+
+		"words, or "+
+		"of five characters of Chinese and Japanese, from which two samples are near duplicates")
+	fs.IntVar(&s.MaxPerUser, "max-per-user", 0, "most samples of a user; 0: any number")
+	addReadFlags(fs, &f)
+	return cmd
+}
+
+func printSplit(w io.Writer, out string, m *dataset.Manifest) error {
+	var b strings.Builder
+	for _, side := range data.Sides {
+		fmt.Fprintf(&b, "%-12s%8d samples, %d bytes\n", side, m.Sides[side].Samples, m.Sides[side].Bytes)
+	}
+	fmt.Fprintf(&b, "removed: %d equal, %d near, %d equal or near to a held-out sample, %d above the limit of "+
+		"their user\n",
+		m.Removed.Exact, m.Removed.Near, m.Removed.Held, m.Removed.User)
+	for i, p := range m.Removed.Of {
+		if i == maxShown {
+			fmt.Fprintf(&b, "  … all are in %s\n", data.SamplesName)
+			break
+		}
+		fmt.Fprintln(&b, "  "+chatclient.Printable(p.String()))
+	}
+	fmt.Fprintln(&b, out)
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func dataMixCommand() *cobra.Command {
+	var f readFlags
+	var out, general string
+	var ratio float64
+	var seed uint64
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "mix FILE... --general FILE --ratio R --out FILE",
+		Short: "Add samples of a general set, so that training forgets less",
+		Long: "Write the samples of the files as OpenAI messages and, spread evenly between them, R times as many " +
+			"of a " +
+			"general set. Which ones depends on the seed and on each sample alone: more data changes no choice, a " +
+			"higher " +
+			"ratio adds to it. General samples that the files have too are not taken. " + filesHelp,
+		Example: "  weft data mix support/train.jsonl --general alpaca.parquet --ratio 0.5 --out mixed.jsonl",
+		Args:    cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if out == "" || general == "" {
+				return usagef("give --general, a file of general samples, and --out, a file that ends in .jsonl or " +
+					".parquet")
+			}
+			o, done, err := f.options(cmd)
+			if err != nil {
+				return err
+			}
+			m, err := dataset.Mix(args, general, out, ratio, seed, o)
+			done()
+			if err != nil {
+				return dataUsage(err)
+			}
+			for _, r := range m.Reports {
+				describeInput(cmd.ErrOrStderr(), r)
+			}
+			if asJSON {
+				return printJSON(cmd.OutOrStdout(), m)
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %d samples: %d of the files and %d of %d general ones, %d "+
+				"bytes\n",
+				m.Path, m.Samples, m.Own, m.General, m.Available, m.Bytes)
+			return err
+		},
+	}
+	fs := cmd.Flags()
+	output := settings.Topic(fs, topicOutput)
+	fs.StringVar(&out, "out", "", "output `file`: its name ends in .jsonl, .jsonl.gz, .jsonl.zst or .parquet")
+	addJSONFlag(fs, &asJSON)
+	output()
+	fs.StringVar(&general, "general", "", "`file` of the general set")
+	fs.Float64Var(&ratio, "ratio", 0.5, "general samples for each sample of the files")
+	fs.Uint64Var(&seed, "seed", 0, "seed of the choice")
+	addReadFlags(fs, &f)
+	return cmd
 }

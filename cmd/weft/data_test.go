@@ -2,7 +2,12 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -112,6 +117,117 @@ func TestDataInspect(t *testing.T) {
 		{"inspect", "x.jsonl", "--threshold", "2"}} {
 		if _, say, status := weftData(t, dir, "", args...); status != 2 {
 			t.Errorf("%v: %d, %s", args, status, say)
+		}
+	}
+}
+
+// A folder of `weft data split` is trained on and evaluated by its sides; its test side is not read, and what was
+// split is in the manifest.
+func TestDataSplit(t *testing.T) {
+	dir := t.TempDir()
+	var rows strings.Builder
+	for i := range 60 {
+		fmt.Fprintf(&rows, `{"prompt":"question %d","completion":"answer %d"}`+"\n", i, i)
+	}
+	rows.WriteString(`{"prompt":"question 7","completion":"answer 7"}`)
+	out, say, status := weftData(t, dir, rows.String(), "split", "-", "--out", "set", "--test", "0.2", "--seed", "3")
+	if status != 0 || !strings.Contains(out, "removed: 1 equal") || !strings.Contains(say, "61 samples") {
+		t.Fatalf("%d\n%s\n%s", status, out, say)
+	}
+	counts := map[string]int{}
+	for _, side := range []string{"train", "validation", "test"} {
+		text, err := os.ReadFile(filepath.Join(dir, "set", side+".jsonl"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		counts[side] = strings.Count(string(text), "\n")
+	}
+	if counts["train"]+counts["validation"]+counts["test"] != 60 || counts["test"] == 0 || counts["validation"] == 0 {
+		t.Errorf("%v", counts)
+	}
+	again, _, status := weftData(t, dir, rows.String(), "split", "-", "--out", "again", "--test", "0.2", "--seed", "3",
+		"--json")
+	manifest, err := os.ReadFile(filepath.Join(dir, "set", "manifest.json"))
+	var a, b struct {
+		Sides map[string]struct{ SHA256 string }
+	}
+	if status != 0 || errors.Join(err, json.Unmarshal(manifest, &a), json.Unmarshal([]byte(again), &b)) != nil ||
+		!maps.Equal(a.Sides, b.Sides) || len(a.Sides) != 3 {
+		t.Errorf("%d: %v\n%s\n%s", status, err, manifest, again)
+	}
+	_, say, status = runIn(t, dir, "", "train", "--model", tinyModel(t), "--data", "set", "--out", "run",
+		"--max-steps", "1",
+		"--memory", "1GiB", "--save-steps", "0")
+	for _, want := range []string{fmt.Sprintf("set/train.jsonl: prompt/completion, %d records", counts["train"]),
+		fmt.Sprintf("set/validation.jsonl: prompt/completion, %d records", counts["validation"]), "msg=evaluation"} {
+		if status != 0 || !strings.Contains(say, want) {
+			t.Errorf("train: %d, %s, want %s", status, say, want)
+		}
+	}
+	if strings.Contains(say, "training samples too") {
+		t.Errorf("a leak: %s", say)
+	}
+	for _, c := range []struct {
+		args   []string
+		status int
+		say    string
+	}{
+		{[]string{"inspect", "set"}, 1, "set is a dataset folder with sides: give the files that are meant"},
+		{[]string{"split", "set/train.jsonl", "--out", "run"}, 2, "the folder run holds other files than a data set"},
+		{[]string{"split", "set/train.jsonl", "--out", "new", "--validation", "0.0001"}, 1,
+			"leaves validation without a sample"},
+		{[]string{"split", "set/train.jsonl", "--out", "new", "--validation", "2"}, 2,
+			"give fractions whose sum is below 1"},
+		{[]string{"split", "set/train.jsonl"}, 2, "--out is empty"},
+		{[]string{"mix", "set/train.jsonl", "--out", "m.jsonl"}, 2, "give --general"},
+		{[]string{"mix", "set/train.jsonl", "--general", "set/test.jsonl", "--ratio", "9", "--out", "m.jsonl"}, 1,
+			"give a larger general set or a lower ratio"},
+	} {
+		if _, say, status := weftData(t, dir, "", c.args...); status != c.status || !strings.Contains(say, c.say) {
+			t.Errorf("%v: %d, %s, want %d, %s", c.args, status, say, c.status, c.say)
+		}
+	}
+	out, say, status = weftData(t, dir, "", "mix", "set/train.jsonl", "--general", "set/validation.jsonl", "--ratio",
+		"0.05",
+		"--out", "m.parquet")
+	if want := int(math.Round(0.05 * float64(counts["train"]))); status != 0 || !strings.Contains(out, fmt.Sprintf(
+		"m.parquet: %d samples: %d of the files and %d of %d general ones", counts["train"]+want, counts["train"], want,
+		counts["validation"])) {
+		t.Errorf("%d\n%s\n%s", status, out, say)
+	}
+}
+
+// A kill in the middle of a split or a conversion leaves nothing: no file under the final name, no temporary one.
+func TestDataKilled(t *testing.T) {
+	path, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"split", "-", "--out", "set", "--dedup", "near"}, {"convert", "-", "--out",
+		"x.jsonl"},
+		{"convert", "-", "--out", "x.parquet"}, {"inspect", "-", "--html", "x.html"}} {
+		dir := t.TempDir()
+		cmd := exec.Command(path, append([]string{"data"}, args...)...)
+		cmd.Dir = dir
+		cmd.Env = append(os.Environ(), "TMPDIR="+dir)
+		in, err := cmd.StdinPipe()
+		if err == nil {
+			err = cmd.Start()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 20_000 { // more than the pipe holds: it is being read
+			if _, err := fmt.Fprintf(in, `{"prompt":"question %d","completion":"%s"}`+"\n", i, strings.Repeat("x ", 50)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		_ = cmd.Wait() // it was killed
+		if list, err := os.ReadDir(dir); err != nil || len(list) != 0 {
+			t.Errorf("%v: left %v, %v", args, list, err)
 		}
 	}
 }

@@ -63,8 +63,8 @@ func trainCommand() *cobra.Command {
 	files := settings.Topic(own, topicData)
 	own.StringArrayVar(&f.Data, "data", nil,
 		"`file` of samples: Alpaca, ShareGPT, OpenAI messages or prompt and completion, as JSON, JSON Lines, CSV or "+
-			"Parquet, also compressed with gzip or zstd; a folder of such files, or a pattern; - for standard input; "+
-			"may be repeated")
+			"Parquet, also compressed with gzip or zstd; a folder of such files, or a pattern; a folder of weft data "+
+			"split, whose validation side is evaluated; - for standard input; may be repeated")
 	files()
 	files = settings.Topic(own, topicOutput)
 	own.StringVar(&f.Out, "out", "", "output `folder`")
@@ -105,6 +105,9 @@ func (f *trainFlags) run(cmd *cobra.Command) (err error) {
 		return usagef("--listen serves trained weights: it cannot be combined with --init random")
 	case f.model.Threads < 0 || f.model.Threads > 1024:
 		return usagef("--threads %d: give 0 to 1024", f.model.Threads)
+	}
+	if f.Data, err = f.Config.TakeSides(f.Data); err != nil {
+		return err
 	}
 	if err := errors.Join(train.CheckOutputName(f.Out), f.Config.Validate()); err != nil {
 		return usageError{err}

@@ -11,6 +11,7 @@ import (
 // Row is a record of one of several files.
 type Row struct {
 	File   int // index in Report.Files
+	Path   string
 	Line   int
 	Record *Record
 	Notes  []Finding // that work adds for the report
@@ -93,7 +94,7 @@ func each[T any](files []string, o *Options, r *Report, work func() func(*Row) (
 		f := &r.Files[b.file]
 		for i := range b.out {
 			m := &b.out[i]
-			m.row.File = b.file
+			m.row.File, m.row.Path = b.file, f.Path
 			_, err := inFormat(m.row.Record, m.format, &formats[b.file], m.row.Line, m.err)
 			var bad Finding
 			r.Records++

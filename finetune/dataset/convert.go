@@ -106,8 +106,11 @@ type lines struct {
 	flush  int64
 }
 
-func newLines(path string) (*lines, error) {
-	d, err := durable.NewDraft(path)
+func newLines(path string) (*lines, error) { return newLinesIn(filepath.Dir(path), path) }
+
+// newLinesIn writes in the folder dir first.
+func newLinesIn(dir, path string) (*lines, error) {
+	d, err := durable.NewDraftIn(dir, path)
 	if err != nil {
 		return nil, err
 	}

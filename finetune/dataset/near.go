@@ -196,13 +196,13 @@ func (h *hasher) keys(out, set []uint64) []uint64 {
 }
 
 // table maps keys to rows; a key may have several. It grows by segments, so that nothing is copied and an entry needs
-// no more of its key than a tag: five bytes in all. A row may therefore be found that has another key.
+// no more of its key than a tag: six bytes in all. A row may therefore be found that has another key.
 type table struct{ segments []segment }
 
 // segment is an open hash table of fixed size.
 type segment struct {
 	rows []uint32 // row + 1; 0: free
-	tags []uint8  // eight bits of the key
+	tags []uint16 // of the key
 	free int      // rows that may still be added
 }
 
@@ -213,7 +213,7 @@ const (
 
 // find yields the rows of a key, at most maxBucket.
 func (t *table) find(key uint64, yield func(row uint32)) (found int) {
-	tag := uint8(key >> 56)
+	tag := uint16(key >> 48)
 	for s := range t.segments {
 		seg := &t.segments[s]
 		mask := uint64(len(seg.rows) - 1)
@@ -242,7 +242,7 @@ func (t *table) add(key uint64, row uint32) {
 		for s := range t.segments {
 			size = min(lastSegment, max(size, 1<<bits.Len(uint(len(t.segments[s].rows)))))
 		}
-		t.segments = append(t.segments, segment{make([]uint32, size), make([]uint8, size), size * 4 / 5})
+		t.segments = append(t.segments, segment{make([]uint32, size), make([]uint16, size), size * 4 / 5})
 		last++
 	}
 	seg := &t.segments[last]
@@ -251,7 +251,7 @@ func (t *table) add(key uint64, row uint32) {
 	for seg.rows[i] != 0 {
 		i = (i + 1) & mask
 	}
-	seg.rows[i], seg.tags[i] = row+1, uint8(key>>56)
+	seg.rows[i], seg.tags[i] = row+1, uint16(key>>48)
 	seg.free--
 }
 

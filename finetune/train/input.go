@@ -31,6 +31,42 @@ type Files struct {
 	Progress func(data.Progress)
 }
 
+// TakeSides replaces folders of `weft data split` by the files that are meant: of one of the data its training side,
+// and, where nothing else is evaluated, its validation side as eval_data; of eval_data the validation side.
+func (c *Config) TakeSides(paths []string) ([]string, error) {
+	if sides, err := data.SidesOf(c.EvalData); c.EvalData != "" && !errors.Is(err, fs.ErrNotExist) {
+		if c.EvalData = sides["validation"]; err == nil && c.EvalData == "" {
+			err = fmt.Errorf("%w: the dataset folder of eval_data has no validation side", ErrConfig)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	out, own := slices.Clone(paths), c.EvalData != "" || c.EvalFraction > 0
+	for i, path := range paths {
+		sides, err := data.SidesOf(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if out[i] = sides["train"]; out[i] == "" {
+			return nil, fmt.Errorf("%w: the dataset folder %s has no training side", ErrConfig, path)
+		}
+		validation := sides["validation"]
+		switch {
+		case own || validation == "":
+		case c.EvalData != "":
+			return nil, fmt.Errorf("%w: data has more than one folder with a validation side: give one, or eval_data",
+				ErrConfig)
+		default:
+			c.EvalData = validation
+		}
+	}
+	return out, nil
+}
+
 // reads lists the places that a run reads; with random weights the base is the folder of its configuration.
 func (f *Files) reads(c *Config) []Place {
 	out := append([]Place{{"base model", f.Model}, {"evaluation data", c.EvalData},
@@ -146,6 +182,9 @@ func (in *Input) Repeated() int {
 	return data.Common(in.Train.Samples, in.HeldOut.Samples)
 }
 
+// shownLines is how many held-out samples that are trained on are named.
+const shownLines = 10
+
 // Describe prints to w what was read.
 func (in *Input) Describe(w io.Writer, log *slog.Logger) {
 	fmt.Fprintln(w, in.Train.Report.String())
@@ -160,7 +199,8 @@ func (in *Input) Describe(w io.Writer, log *slog.Logger) {
 	fmt.Fprintln(w, in.HeldOut.Report.String())
 	if n := in.Repeated(); n > 0 {
 		log.Warn("some held-out samples are training samples too: the evaluation loss does not show how well the "+
-			"model generalizes", "samples", n, "of", len(in.HeldOut.Samples))
+			"model generalizes; weft data split makes sides without common samples", "samples", n, "of",
+			len(in.HeldOut.Samples), "lines", data.CommonLines(in.Train.Samples, in.HeldOut.Samples, shownLines))
 	}
 }
 
@@ -268,7 +308,8 @@ func (in *Input) job() *Job {
 	return j
 }
 
-// besideWeights lists the files of a Hugging Face folder that a model trained from it needs too, as paths in the folder; a
+// besideWeights lists the files of a Hugging Face folder that a model trained from it needs too, as paths in the
+// folder; a
 // GGUF file has none.
 func besideWeights(path string) (names []string) {
 	root := os.DirFS(path)

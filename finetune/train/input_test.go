@@ -210,3 +210,53 @@ func TestModelLimits(t *testing.T) {
 		t.Errorf("standard input twice: %v", err)
 	}
 }
+
+// Folders of `weft data split` stand for their sides: the training side as data, the validation side as eval_data.
+func TestTakeSides(t *testing.T) {
+	folder := func(train, validation int) string {
+		dir := t.TempDir()
+		for name, text := range map[string]string{
+			data.ManifestName: fmt.Sprintf(`{"kind":%q,"sides":{"train":{"samples":%d},"validation":{"samples":%d},`+
+				`"test":{"samples":1}}}`, data.ManifestKind, train, validation),
+			"train.jsonl": "", "validation.jsonl": "", "test.jsonl": "",
+		} {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return dir
+	}
+	both, alone, none := folder(3, 2), folder(3, 0), folder(0, 2)
+	side := func(dir, name string) string { return filepath.Join(dir, name+".jsonl") }
+	for _, c := range []struct {
+		data     []string
+		eval     string
+		fraction float64
+		want     []string
+		wantEval string
+		say      string
+	}{
+		{[]string{both}, "", 0, []string{side(both, "train")}, side(both, "validation"), ""},
+		{[]string{both, "x.jsonl"}, "", 0, []string{side(both, "train"), "x.jsonl"}, side(both, "validation"), ""},
+		{[]string{both}, "", 0.1, []string{side(both, "train")}, "", ""},
+		{[]string{both}, "y.jsonl", 0, []string{side(both, "train")}, "y.jsonl", ""},
+		{[]string{both, folder(1, 1)}, both, 0, nil, "", ""},
+		{[]string{alone}, "", 0, []string{side(alone, "train")}, "", ""},
+		{[]string{"x.jsonl"}, both, 0, []string{"x.jsonl"}, side(both, "validation"), ""},
+		{[]string{"x.jsonl"}, alone, 0, nil, "", "has no validation side"},
+		{[]string{none}, "", 0, nil, "", "has no training side"},
+		{[]string{both, folder(1, 1)}, "", 0, nil, "", "more than one folder with a validation side"},
+	} {
+		cfg := Config{EvalData: c.eval, EvalFraction: c.fraction}
+		got, err := cfg.TakeSides(c.data)
+		if c.say != "" {
+			if err == nil || !strings.Contains(err.Error(), c.say) {
+				t.Errorf("%v: %v, want %s", c.data, err, c.say)
+			}
+			continue
+		}
+		if err != nil || c.want != nil && (!slices.Equal(got, c.want) || cfg.EvalData != c.wantEval) {
+			t.Errorf("%v: %v and %s, %v", c.data, got, cfg.EvalData, err)
+		}
+	}
+}

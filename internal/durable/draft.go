@@ -27,8 +27,11 @@ type Draft struct {
 }
 
 // NewDraft opens a draft of the file at path.
-func NewDraft(path string) (*Draft, error) {
-	dir := filepath.Dir(path)
+func NewDraft(path string) (*Draft, error) { return NewDraftIn(filepath.Dir(path), path) }
+
+// NewDraftIn opens a draft in the folder dir of a file at a path whose folder, in the same file system, need not exist
+// yet.
+func NewDraftIn(dir, path string) (*Draft, error) {
 	f, err := hidden(dir)
 	if err == nil {
 		return &Draft{File: f, path: path}, nil
@@ -44,7 +47,11 @@ func NewDraft(path string) (*Draft, error) {
 
 // Publish syncs the draft, closes it and gives it its name, in place of an older file. After an error the older file is
 // as it was. The folder is not synced: a caller that writes several files syncs it once.
-func (d *Draft) Publish() error {
+func (d *Draft) Publish() error { return d.PublishAs(d.path) }
+
+// PublishAs is Publish under another path.
+func (d *Draft) PublishAs(path string) error {
+	d.path = path
 	err := errors.Join(d.Chmod(0o644), d.Sync())
 	if err == nil && d.temporary == "" {
 		d.temporary = filepath.Join(filepath.Dir(d.path), "."+filepath.Base(d.path)+"."+rand.Text())
