@@ -5,10 +5,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"net/http"
+	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -25,36 +28,35 @@ const adminPrefix = "/admin/v1/"
 func (s *Server) adminRoutes(r *gin.Engine) {
 	ok := func(f func(*gin.Context) (any, error)) gin.HandlerFunc { return s.answer(http.StatusOK, f) }
 	created := func(f func(*gin.Context) (any, error)) gin.HandlerFunc { return s.answer(http.StatusCreated, f) }
-	operatorOnly, needAdapters := s.check(operatorOnly), s.check(s.needAdapters)
+	operatorOnly, needAdapters, noBody := s.check(operatorOnly), s.check(s.needAdapters), s.check(noBody)
 
 	operator := r.Group(adminPrefix, operatorOnly)
 	operator.GET("status", ok(s.status))
-	operator.POST("drain", s.answer(http.StatusAccepted, s.drainNow))
+	operator.POST("drain", noBody, s.answer(http.StatusAccepted, s.drainNow))
 	operator.GET("tenants", ok(s.listTenants))
 	operator.POST("tenants", created(s.createTenant))
-	known := s.check(s.knownTenant)
-	operator.PATCH("tenants/:tenant", known, ok(s.patchTenant))
-	operator.DELETE("tenants/:tenant", known, ok(s.deleteTenant))
 
 	r.GET(adminPrefix+"usage", s.usage)
 
-	own := r.Group(adminPrefix+"tenants/:tenant", known)
+	own := r.Group(adminPrefix+"tenants/:tenant", s.check(s.knownTenant))
 	own.GET("", ok(s.getTenant))
+	own.PATCH("", operatorOnly, ok(s.patchTenant))
+	own.DELETE("", operatorOnly, noBody, ok(s.deleteTenant))
 	own.GET("keys", ok(s.listKeys))
 	own.POST("keys", created(s.createKey))
-	own.DELETE("keys/:key", ok(s.revokeKey))
+	own.DELETE("keys/:key", noBody, ok(s.revokeKey))
 	own.GET("adapters", ok(s.listAdapters))
 
 	named := own.Group("adapters/:name", needAdapters)
 	named.GET("", ok(s.getAdapter))
 	named.POST("", created(s.uploadAdapter))
-	named.DELETE("", ok(s.removeAdapter))
+	named.DELETE("", noBody, ok(s.removeAdapter))
 	named.POST("rollback", ok(s.rollbackAdapter))
 	// Only the operator pins: pinned adapters take memory from all tenants.
-	named.PUT("pin", operatorOnly, ok(func(c *gin.Context) (any, error) { return s.pinAdapter(c, true) }))
-	named.DELETE("pin", operatorOnly, ok(func(c *gin.Context) (any, error) { return s.pinAdapter(c, false) }))
+	named.PUT("pin", operatorOnly, noBody, ok(func(c *gin.Context) (any, error) { return s.pinAdapter(c, true) }))
+	named.DELETE("pin", operatorOnly, noBody, ok(func(c *gin.Context) (any, error) { return s.pinAdapter(c, false) }))
 	named.PUT("tags/:tag", ok(s.tagAdapter))
-	named.DELETE("tags/:tag", ok(s.untagAdapter))
+	named.DELETE("tags/:tag", noBody, ok(s.untagAdapter))
 
 	r.POST(routeLoadLoRA, needAdapters, s.success("added", s.loadLoRA))
 	r.POST(routeUnloadLoRA, needAdapters, s.success("removed", s.unloadLoRA))
@@ -132,6 +134,32 @@ func (s *Server) optionalBody(c *gin.Context, v any) error {
 	return s.adminBody(c, v)
 }
 
+// noBody refuses a body, other than an empty object, of a request that changes something and takes none: what the
+// client asks for there would not be done.
+func noBody(c *gin.Context) error {
+	const most = 1 << 10
+	body, err := io.ReadAll(io.LimitReader(c.Request.Body, most))
+	text := strings.Join(strings.Fields(string(body)), "")
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return errSlowBody
+	case err != nil:
+		return fmt.Errorf("%w: %w", errBrokenBody, err)
+	case text != "" && text != "{}" || len(body) == most:
+		return errNoBody
+	}
+	return nil
+}
+
+// within adds the object to the name of the member that an error is about.
+func within(object string, err error) error {
+	var r *tenant.Refusal
+	if !errors.As(err, &r) {
+		return err
+	}
+	return &tenant.Refusal{Member: object + "." + r.Member, Code: r.Code, Text: r.Text}
+}
+
 func (s *Server) status(*gin.Context) (any, error) {
 	s.mu.Lock()
 	out := map[string]any{"model": s.cfg.Model, "version": s.cfg.Version, "ready": s.ready, "draining": s.drain,
@@ -162,17 +190,23 @@ func (s *Server) listTenants(c *gin.Context) (any, error) {
 
 func (s *Server) createTenant(c *gin.Context) (any, error) {
 	in := struct {
-		Name     string          `json:"name"`
+		Name     *string         `json:"name"`
 		Settings tenant.Settings `json:"settings"`
 	}{Settings: tenant.DefaultSettings()}
 	st, err := s.store()
 	if err == nil {
 		err = s.adminBody(c, &in)
 	}
-	if err != nil {
+	switch {
+	case err != nil:
+		return nil, err
+	case in.Name == nil:
+		return nil, openai.Invalid("name", "missing", "name is missing; the name of the tenant is expected.")
+	}
+	if err := within("settings", in.Settings.Validate()); err != nil {
 		return nil, err
 	}
-	t, err := st.Create(c.Request.Context(), in.Name, in.Settings)
+	t, err := st.Create(c.Request.Context(), *in.Name, in.Settings)
 	return s.changed(c, t, err)
 }
 
@@ -206,11 +240,17 @@ func (s *Server) patchTenant(c *gin.Context) (any, error) {
 	if err == nil {
 		err = s.adminBody(c, &in)
 	}
-	if err != nil {
+	switch {
+	case err != nil:
 		return nil, err
+	case in.Settings == nil:
+		return nil, openai.Invalid("settings", "missing", "settings is missing; an object of what changes is expected.")
 	}
 	t, err := st.Update(c.Request.Context(), c.Param("tenant"), func(set *tenant.Settings) error {
-		return openai.Decode(in.Settings, "settings", set)
+		if err := openai.Decode(in.Settings, "settings", set); err != nil {
+			return err
+		}
+		return within("settings", set.Validate())
 	})
 	return s.changed(c, t, err)
 }

@@ -406,13 +406,13 @@ func TestAdminTenantsAndKeys(t *testing.T) {
 		s.do("PATCH", "/admin/v1/tenants/default", s.root, `{"settings":{"weight":true}}`),
 		400,
 		"settings.weight",
-		"settings.weight must be a number of ordinary size, not a boolean.",
+		"settings.weight must be a number, not a boolean.",
 	)
 	wantError(
 		t,
 		s.do("PATCH", "/admin/v1/tenants/default", s.root, `{"settings":{"wait":1}}`),
 		400,
-		"settings",
+		"settings.wait",
 		`"wait" is not a member of settings.`,
 	)
 	if w := s.do("POST", "/admin/v1/drain", s.root, ""); w.Code != 202 {
@@ -420,6 +420,80 @@ func TestAdminTenantsAndKeys(t *testing.T) {
 	}
 	wantError(t, post(s.Server, "/v1/completions", `{"prompt":"x"}`, "Authorization", s.root), 503, "", "shutting down")
 	want(s.do("GET", "/admin/v1/status", s.root, ""), 200, `"draining":true`)
+}
+
+// TestAdminValues: whatever is wrong with a value of an admin route, the code says what kind of fault it is, param
+// names the member, and a range has both bounds.
+func TestAdminValues(t *testing.T) {
+	s := acmeServer(t)
+	type row struct{ method, path, body, param, code, message string }
+	const tenants, keys, usage = "/admin/v1/tenants", "/admin/v1/tenants/acme/keys", "/admin/v1/usage"
+	rows := []row{
+		{"POST", tenants, `{}`, "name", "missing", "name is missing"},
+		{"POST", tenants, `{"name":null}`, "name", "missing", "name is missing"},
+		{"POST", tenants, `{"name":""}`, "name", "invalid_value", `name "": 1 to 64 of`},
+		{"POST", tenants, `{"name":"A"}`, "name", "invalid_value", `name "A": 1 to 64 of`},
+		{"POST", tenants, `{"nome":"a"}`, "nome", "unknown_member", "not a member of the body"},
+		{"PATCH", tenants + "/acme", `{}`, "settings", "missing", "settings is missing"},
+		{"PATCH", tenants + "/acme", `{"settings":null}`, "settings", "missing", "settings is missing"},
+		{"POST", keys, `{"scopes":[]}`, "scopes", "invalid_value", "at least one of infer, admin and metrics"},
+		{"POST", keys, `{"scopes":["infer","bogus"]}`, "scopes[1]", "invalid_value",
+			`must be infer, admin or metrics, not "bogus"`},
+		{"POST", keys, `{"default_adapter":"../x"}`, "default_adapter", "invalid_value", `default_adapter "../x": 1 to 64`},
+		{"POST", keys, `{"expires":"2001-01-01T00:00:00Z"}`, "expires", "out_of_range",
+			"and at most 2262-04-11T23:47:16Z, not 2001-01-01T00:00:00Z."},
+		{"POST", keys, `{"expires":"2300-01-01T00:00:00Z"}`, "expires", "out_of_range", "expires must be after now, 2"},
+		{"GET", usage + "?from=2026-02-01&to=2026-01-01", "", "from", "out_of_range",
+			"from must be from 2024-12-31 to 2026-01-01, the last day, not 2026-02-01."},
+		{"GET", usage + "?from=2024-12-30&to=2026-01-01", "", "from", "out_of_range",
+			"from must be from 2024-12-31 to 2026-01-01, the last day, not 2024-12-30."},
+		{"GET", usage + "?to=2020-01-01", "", "to", "out_of_range",
+			"this month's first day, to 9999-12-31, not 2020-01-01"},
+		{"GET", usage + "?from=x", "", "from", "invalid_value", "from must be a date"},
+	}
+	const limit = "from 0 to 9007199254740991"
+	bounds := map[string]string{"weight": "above 0 and at most 1000", "requests_per_minute": limit,
+		"tokens_per_minute": limit, "concurrent_requests": limit, "max_tokens_per_request": limit,
+		"adapter_bytes": limit, "adapter_count": limit}
+	for member, want := range bounds {
+		values := []string{"-1", "9007199254740992", "9223372036854775808", "1e30", "1e400", "-1e400"}
+		if member == "weight" {
+			values = []string{"0", "1001", "-1", "1e30", "1e400", "1000.5"}
+		}
+		for _, v := range values {
+			settings := `"settings":{"` + member + `":` + v + `}}`
+			want := "settings." + member + " must be " + want + ", not "
+			at := "settings." + member
+			rows = append(rows, row{"PATCH", tenants + "/acme", "{" + settings, at, "out_of_range", want},
+				row{"POST", tenants, `{"name":"new",` + settings, at, "out_of_range", want})
+		}
+	}
+	for member, c := range map[string][2]string{
+		`"prefix_cache":"x"`:           {"prefix_cache", `must be tenant, shared or none, not "x"`},
+		`"adapters":["a","../x"]`:      {"adapters[1]", `"../x": 1 to 64`},
+		`"default_adapter":"a/b"`:      {"default_adapter", `"a/b": 1 to 64`},
+		`"default_adapter":"a@b c"`:    {"default_adapter", `has the version "b c": 1 to 64`},
+		`"requests_per_minute":1.5`:    {"requests_per_minute", "must be an integer, not 1.5"},
+		`"requests_per_minute":"many"`: {"requests_per_minute", "must be an integer, not a string"},
+		`"wait":1`:                     {"wait", "not a member of settings"},
+	} {
+		code := "invalid_value"
+		if strings.Contains(c[1], "integer") {
+			code = "invalid_type"
+		} else if c[0] == "wait" {
+			code = "unknown_member"
+		}
+		rows = append(rows, row{"PATCH", tenants + "/acme", `{"settings":{` + member + `}}`, "settings." + c[0], code, c[1]})
+	}
+	many := `"` + strings.Repeat(`a","`, 10000) + `a"`
+	rows = append(rows, row{"PATCH", tenants + "/acme", `{"settings":{"adapters":[` + many + `]}}`, "settings.adapters",
+		"too_many", "more than 10000 elements"})
+	for _, r := range rows {
+		w := s.do(r.method, r.path, s.root, r.body)
+		if wantError(t, w, 400, r.param, r.message); !strings.Contains(w.Body.String(), `"code":"`+r.code+`"`) {
+			t.Errorf("%s %s %.80s: %s, want %s", r.method, r.path, r.body, w.Body, r.code)
+		}
+	}
 }
 
 func TestAdminAdapters(t *testing.T) {

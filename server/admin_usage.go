@@ -49,6 +49,10 @@ func (s *Server) usageRows(c *gin.Context) ([]tenant.UsageRow, error) {
 			return nil, tenant.Unknown(q.Tenant)
 		}
 		q.Tenant = g.Tenant
+	} else if q.Tenant != "" {
+		if err := st.Known(c.Request.Context(), q.Tenant); err != nil {
+			return nil, err
+		}
 	}
 	for _, day := range []struct {
 		param string
@@ -64,17 +68,34 @@ func (s *Server) usageRows(c *gin.Context) ([]tenant.UsageRow, error) {
 	if f := c.Query("format"); f != "" && f != "json" && f != "csv" {
 		return nil, openai.Invalid("format", "invalid_value", "format must be json or csv, not %s.", names.Quote(f))
 	}
-	to := q.To
-	if to.IsZero() {
-		to = time.Now()
-	}
-	if !q.From.IsZero() && to.Sub(q.From) > maxUsageDays*24*time.Hour {
-		return nil, openai.Invalid("from", "invalid_value", "One request can ask for at most %d days.", maxUsageDays)
+	if err := checkPeriod(q); err != nil {
+		return nil, err
 	}
 	rows, err := st.Usage(c.Request.Context(), q)
 	if err == nil && len(rows) > maxUsageRows {
-		err = openai.Invalid("from", "invalid_value",
+		err = openai.Invalid("from", "too_many",
 			"The period has more than %d rows: ask for fewer days, or for one tenant.", maxUsageRows)
 	}
 	return rows, err
+}
+
+// checkPeriod refuses a first day that is not among the maxUsageDays before the last one, and a last day without a
+// first one, which is this month's, before that.
+func checkPeriod(q tenant.UsageQuery) error {
+	now := time.Now().UTC()
+	last, month := q.To, time.Date(now.Year(), now.Month(), 1, 0, 0, 0, 0, time.UTC)
+	if last.IsZero() {
+		last = now
+	}
+	earliest := last.AddDate(0, 0, -maxUsageDays).Truncate(24 * time.Hour)
+	switch {
+	case q.From.IsZero() && last.Before(month):
+		return openai.Invalid("to", "out_of_range",
+			"to must be from %s, this month's first day, to 9999-12-31, not %s; or give from too.",
+			month.Format(time.DateOnly), last.Format(time.DateOnly))
+	case !q.From.IsZero() && (last.Before(q.From) || earliest.After(q.From)):
+		return openai.Invalid("from", "out_of_range", "from must be from %s to %s, the last day, not %s.",
+			earliest.Format(time.DateOnly), last.Format(time.DateOnly), q.From.Format(time.DateOnly))
+	}
+	return nil
 }

@@ -45,6 +45,7 @@ var (
 	errMediaType   = errors.New("the body must be JSON: send Content-Type: application/json, without compression")
 	errSlowBody    = errors.New("the body did not arrive in time")
 	errBrokenBody  = errors.New("the body could not be read")
+	errNoBody      = errors.New("this route takes no body: leave it out, or send an empty object")
 	errClientGone  = errors.New("the client disconnected")
 	errNoTemplate  = errors.New("the model has no chat template: use /v1/completions")
 	errEngineEnded = errors.New("the engine ended a sequence without a reason")
@@ -76,6 +77,7 @@ var errorTable = []struct {
 	{sample.ErrNonFinite, http.StatusInternalServerError, openai.TypeServer, "not_finite", 0},
 	{errNoTemplate, http.StatusBadRequest, openai.TypeInvalidRequest, "no_chat_template", 0},
 	{errBrokenBody, http.StatusBadRequest, openai.TypeInvalidRequest, "invalid_body", 0},
+	{errNoBody, http.StatusBadRequest, openai.TypeInvalidRequest, "invalid_body", 0},
 	{errScope, http.StatusForbidden, openai.TypePermission, "insufficient_scope", 0},
 	{errHost, http.StatusForbidden, openai.TypePermission, "host_not_allowed", 0},
 	{errCrossOrigin, http.StatusForbidden, openai.TypePermission, "cross_origin", 0},
@@ -134,9 +136,13 @@ func failureOf(err error) failure {
 	var e *openai.Error
 	var limit *tenant.Limit
 	var tooLarge *http.MaxBytesError
+	var refusal *tenant.Refusal
 	switch {
 	case errors.As(err, &e):
 		return failure{e, cmp.Or(statusOf[e.Type], http.StatusInternalServerError), 0}
+	case errors.As(err, &refusal):
+		return failure{openai.Invalid(refusal.Member, refusal.Code, "%s %s.", refusal.Member, refusal.Text),
+			http.StatusBadRequest, 0}
 	case errors.As(err, &limit):
 		return failure{&openai.Error{Type: openai.TypeRateLimit, Code: "rate_limit_exceeded",
 			Message: sentence(limit.Error())}, http.StatusTooManyRequests, int(math.Ceil(limit.Retry.Seconds()))}

@@ -118,9 +118,27 @@ func TestUnknownTenants(t *testing.T) {
 				t.Errorf("%s %s, body %q: %s", r.Method, r.Path, body, got)
 			}
 		}
-		w := s.do(r.Method, strings.Replace(rest, ":tenant", "acme", 1), foreign, "{}")
-		if got := outcome(w); got != want("acme") && w.Code != http.StatusForbidden {
-			t.Errorf("%s %s with another tenant's key: %s", r.Method, r.Path, got)
+		for _, name := range []string{"acme", "nobody"} {
+			for _, body := range []string{"", "{}", "["} {
+				w := s.do(r.Method, strings.Replace(rest, ":tenant", name, 1), foreign, body)
+				if got := outcome(w); got != want(name) {
+					t.Errorf("%s %s with another tenant's key, body %q: %s", r.Method, r.Path, body, got)
+				}
+			}
+		}
+	}
+	for _, op := range []string{"PATCH ", "DELETE ", "PUT /adapters/foreign/pin", "DELETE /adapters/foreign/pin"} {
+		method, path, _ := strings.Cut(op, " ") // of its own tenant, which only the operator may do
+		if w := s.do(method, "/admin/v1/tenants/other"+path, foreign, "["); w.Code != http.StatusForbidden {
+			t.Errorf("%s of the own tenant: %d %s", op, w.Code, w.Body)
+		}
+	}
+	for _, query := range []string{"&from=bogus", "&format=bogus", "&from=2026-02-01&to=2026-01-01"} {
+		for key, name := range map[string]string{s.root: "nobody", foreign: "acme"} {
+			w := s.do(http.MethodGet, "/admin/v1/usage?tenant="+name+query, key, "")
+			if got := outcome(w); got != want(name) {
+				t.Errorf("usage of %s%s: %s", name, query, got)
+			}
 		}
 	}
 	if n < 12 {
@@ -177,6 +195,46 @@ func TestOptionalBodies(t *testing.T) {
 	}
 	if n < 3 {
 		t.Errorf("only %d routes have an optional body", n)
+	}
+}
+
+// TestNoBodies: a request that changes something and takes no body is refused with one, other than an empty object,
+// whatever its type, and changes nothing; a GET's body is not looked at.
+func TestNoBodies(t *testing.T) {
+	b, shared := newBodies(7), acmeServer(t)
+	n := 0
+	for path, methods := range b.doc["paths"].(map[string]any) {
+		for method, op := range methods.(map[string]any) {
+			if op.(map[string]any)["requestBody"] != nil {
+				continue
+			}
+			n++
+			for body, refused := range map[string]bool{"": false, "{}": false, " {\n} ": false, "[]": true,
+				"garbage":          true,
+				`{"version":"v1"}`: true, "null": true, "{": true, strings.Repeat(" ", 5000): true} {
+				for _, media := range []string{"application/json", "text/plain", ""} {
+					s := shared
+					if !refused && method != "get" {
+						s = acmeServer(t) // a new one, since the request changes it
+					}
+					r := httptest.NewRequest(strings.ToUpper(method),
+						strings.Replace(pathOfTest.Replace(path), "{key}", "key_1", 1), strings.NewReader(body))
+					r.Header.Set("Authorization", s.root)
+					if r.Header.Set("Content-Type", media); len(body) > 5 {
+						r.ContentLength = -1
+					}
+					w := httptest.NewRecorder()
+					checked(s.Server).ServeHTTP(w, r)
+					got := strings.Contains(w.Body.String(), "This route takes no body")
+					if want := refused && method != "get"; got != want || want && w.Code != http.StatusBadRequest {
+						t.Errorf("%s %s, body %.20q: %d %s", method, path, body, w.Code, w.Body)
+					}
+				}
+			}
+		}
+	}
+	if n < 25 {
+		t.Errorf("only %d operations take no body", n)
 	}
 }
 

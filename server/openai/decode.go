@@ -2,6 +2,7 @@ package openai
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"maps"
@@ -35,7 +36,7 @@ func Decode(data []byte, at string, v any) error {
 	}
 	var kind *json.UnmarshalTypeError
 	if errors.As(wrong, &kind) {
-		return typeError(b, at, kind)
+		return typeError(b, at, kind, v)
 	}
 	return Invalid(at, "invalid_json", "%s is refused: %s.", orBody(at), wrong)
 }
@@ -69,7 +70,8 @@ func normalValue(in any, at string, shape any) (any, *Error) {
 		known, _ := shape.(map[string]any)
 		for _, name := range slices.Sorted(maps.Keys(in)) {
 			if _, ok := known[name]; known != nil && !ok {
-				return nil, Invalid(at, "unknown_member", "%q is not a member of %s.", shorten(name), orBody(at))
+				return nil, Invalid(strings.TrimPrefix(at+"."+shorten(name), "."), "unknown_member",
+					"%q is not a member of %s.", shorten(name), orBody(at))
 			}
 			value, err := normalValue(in[name], strings.TrimPrefix(at+"."+name, "."), known[name])
 			if err != nil {
@@ -105,11 +107,46 @@ func orBody(at string) string {
 	return at
 }
 
-// typeError describes a decoder's type error with the names of JSON types instead of Go's.
-func typeError(b *body, at string, e *json.UnmarshalTypeError) *Error {
+// Ranged is implemented by structs with numbers that have a range: "from 0 to 9" of a member, "" for another member.
+type Ranged interface{ Range(member string) string }
+
+// rangeOf returns the range of the number at a path below v.
+func rangeOf(v any, path string) string {
+	names := strings.Split(path, ".")
+	at := reflect.ValueOf(v).Elem()
+	for _, name := range names[:len(names)-1] {
+		if at = memberOf(at, name); at.Kind() != reflect.Struct {
+			return ""
+		}
+	}
+	if r, ok := at.Addr().Interface().(Ranged); ok {
+		return r.Range(names[len(names)-1])
+	}
+	return ""
+}
+
+// memberOf returns the field of a struct that has a name in JSON; the zero Value where there is none.
+func memberOf(v reflect.Value, name string) reflect.Value {
+	for i := range v.NumField() {
+		if tag, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ","); tag == name {
+			return v.Field(i)
+		}
+	}
+	return reflect.Value{}
+}
+
+// typeError describes a decoder's type error with the names of JSON types instead of Go's. A number that its Go type
+// cannot hold is out of range, as one that it holds may be.
+func typeError(b *body, at string, e *json.UnmarshalTypeError, v any) *Error {
 	name := strings.TrimPrefix(at+"."+e.Field, ".")
 	want, came := wanted(e.Type), e.Value
 	if number, ok := strings.CutPrefix(came, "number "); ok {
+		// a float is infinite where it is too large
+		if f, _ := strconv.ParseFloat(number, 64); f == math.Trunc(f) {
+			bounds := cmp.Or(rangeOf(v, e.Field), want+map[string]string{"an integer": " of 64 bits",
+				"a number": " of ordinary size"}[want])
+			return Invalid(name, "out_of_range", "%s must be %s, not %s.", name, bounds, shorten(number))
+		}
 		return Invalid(name, "invalid_type", "%s must be %s, not %s.", name, want, shorten(number))
 	}
 	came = map[string]string{"bool": "a boolean", "string": "a string", "array": "an array",
@@ -147,7 +184,7 @@ func wanted(t reflect.Type) string {
 	case reflect.Bool:
 		return "true or false"
 	case reflect.Float32, reflect.Float64:
-		return "a number of ordinary size"
+		return "a number"
 	case reflect.Slice, reflect.Array:
 		return "an array"
 	case reflect.Struct, reflect.Map:

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -26,14 +27,42 @@ var (
 	ErrNoKey = errors.New("a valid API key is needed: send Authorization: Bearer KEY, or x-api-key: KEY")
 )
 
+// Refusal is an ErrInvalid about one member of a tenant or a key.
+type Refusal struct {
+	Member string // such as weight or adapters[3]
+	Code   string // one of the API's
+	Text   string // what follows the member's name in the message
+}
+
+func (r *Refusal) Error() string { return ErrInvalid.Error() + ": " + r.Member + " " + r.Text }
+
+// Unwrap returns ErrInvalid.
+func (r *Refusal) Unwrap() error { return ErrInvalid }
+
+// refuse returns a Refusal with the code invalid_value.
+func refuse(member, format string, args ...any) error {
+	return &Refusal{member, "invalid_value", fmt.Sprintf(format, args...)}
+}
+
+// outside returns a Refusal of a value that is out of its range.
+func outside(member, bounds string, value any) error {
+	return &Refusal{member, "out_of_range", fmt.Sprintf("must be %s, not %v", bounds, value)}
+}
+
+// refused makes the error of a check of names, whose message begins with the member, a Refusal.
+func refused(member string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return refuse(member, "%s", strings.TrimPrefix(err.Error(), member+" "))
+}
+
 // Default is the tenant of the operator: it always exists, the keys of --api-key-file belong to it, and its admin keys
 // may act on every tenant.
 const Default = "default"
 
 // CheckName returns ErrInvalid for an invalid name of a tenant or a tag; what is the word for it in the message.
 func CheckName(what, name string) error { return invalid(names.Check(what, name)) }
-
-func checkAdapter(what, name string) error { return invalid(names.CheckAdapter(what, name)) }
 
 func invalid(err error) error {
 	if err != nil {
@@ -82,40 +111,51 @@ func (s *Settings) MayUse(name string) bool {
 const (
 	maxAllowed = 10000 // names in Adapters
 	maxWeight  = 1000
+	maxLimit   = math.MaxInt64 / 1024 // 2^53 - 1
 )
 
-// Validate returns an ErrInvalid that names the first bad setting.
+// limits lists the members whose range is from 0 to maxLimit.
+func (s *Settings) limits() map[string]int64 {
+	return map[string]int64{"requests_per_minute": s.RequestsPerMinute, "tokens_per_minute": s.TokensPerMinute,
+		"concurrent_requests": s.ConcurrentRequests, "max_tokens_per_request": s.MaxTokens,
+		"adapter_bytes": s.AdapterBytes, "adapter_count": s.AdapterCount}
+}
+
+// Range returns the range of a member that is a number, in words; "": it is none.
+func (s *Settings) Range(member string) string {
+	if member == "weight" {
+		return fmt.Sprintf("above 0 and at most %d", maxWeight)
+	}
+	if _, ok := s.limits()[member]; ok {
+		return fmt.Sprintf("from 0 to %d", maxLimit)
+	}
+	return ""
+}
+
+// Validate returns a Refusal of the first bad setting.
 func (s *Settings) Validate() error {
 	if !(s.Weight > 0 && s.Weight <= maxWeight) {
-		return fmt.Errorf("%w: weight %v must be above 0 and at most %d", ErrInvalid, s.Weight, maxWeight)
+		return outside("weight", s.Range("weight"), s.Weight)
 	}
 	if err := checkDefault(s.DefaultAdapter); err != nil {
 		return err
 	}
 	if len(s.Adapters) > maxAllowed {
-		return fmt.Errorf("%w: %d allowed adapters; at most %d, or \"*\"", ErrInvalid, len(s.Adapters), maxAllowed)
+		return &Refusal{"adapters", "too_many", fmt.Sprintf("has more than %d elements", maxAllowed)}
 	}
-	for _, name := range s.Adapters {
-		if name != "*" {
-			if err := checkAdapter("allowed adapter", name); err != nil {
-				return err
-			}
+	for i, name := range s.Adapters {
+		member := fmt.Sprintf("adapters[%d]", i)
+		if err := refused(member, names.CheckAdapter(member, name)); name != "*" && err != nil {
+			return err
 		}
 	}
 	if !slices.Contains([]Prefix{PrefixTenant, PrefixShared, PrefixNone}, s.PrefixCache) {
-		return fmt.Errorf("%w: prefix_cache %s must be tenant, shared or none", ErrInvalid,
-			names.Quote(string(s.PrefixCache)))
+		return refuse("prefix_cache", "must be tenant, shared or none, not %s", names.Quote(string(s.PrefixCache)))
 	}
-	for _, l := range []struct {
-		name string
-		v    int64
-	}{
-		{"requests_per_minute", s.RequestsPerMinute}, {"tokens_per_minute", s.TokensPerMinute},
-		{"concurrent_requests", s.ConcurrentRequests},
-		{"max_tokens_per_request", s.MaxTokens}, {"adapter_bytes", s.AdapterBytes}, {"adapter_count", s.AdapterCount},
-	} {
-		if l.v < 0 || l.v > math.MaxInt64/1024 {
-			return fmt.Errorf("%w: %s %d must be 0 (no limit) or a positive number below 2^53", ErrInvalid, l.name, l.v)
+	limits := s.limits()
+	for _, name := range slices.Sorted(maps.Keys(limits)) {
+		if v := limits[name]; v < 0 || v > maxLimit {
+			return outside(name, s.Range(name), v)
 		}
 	}
 	return nil
@@ -127,10 +167,14 @@ func checkDefault(ref string) error {
 		return nil
 	}
 	name, version, tagged := strings.Cut(ref, "@")
-	if err := checkAdapter("default adapter", name); err != nil || !tagged {
-		return err
+	const member = "default_adapter"
+	if err := names.CheckAdapter(member, name); err != nil || !tagged {
+		return refused(member, err)
 	}
-	return CheckName("version of the default adapter", version)
+	if err := names.Check("version", version); err != nil {
+		return refuse(member, "has the %v", err)
+	}
+	return nil
 }
 
 // Tenant is a tenant as it is stored.
@@ -157,14 +201,15 @@ type KeySettings struct {
 	Hint           string  `json:"hint"`                      // the key's first characters, to recognize it
 }
 
-// Validate returns an ErrInvalid that names the first bad setting.
+// Validate returns a Refusal of the first bad setting.
 func (s *KeySettings) Validate() error {
-	if len(s.Scopes) == 0 || len(s.Scopes) > 3 {
-		return fmt.Errorf("%w: a key has one to three scopes: infer, admin, metrics", ErrInvalid)
+	if len(s.Scopes) == 0 {
+		return refuse("scopes", "is empty; at least one of infer, admin and metrics is needed")
 	}
-	for _, sc := range s.Scopes {
+	for i, sc := range s.Scopes {
 		if !slices.Contains([]Scope{Infer, Admin, Metrics}, sc) {
-			return fmt.Errorf("%w: scope %s is none of infer, admin, metrics", ErrInvalid, names.Quote(string(sc)))
+			return refuse(fmt.Sprintf("scopes[%d]", i), "must be infer, admin or metrics, not %s",
+				names.Quote(string(sc)))
 		}
 	}
 	return checkDefault(s.DefaultAdapter)

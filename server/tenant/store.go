@@ -1,6 +1,7 @@
 package tenant
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -63,7 +64,7 @@ func (s *Store) change(ctx context.Context, f func(*store.Tx) error) error {
 
 // Create adds a tenant: ErrInvalid, or ErrConflict where the name is taken.
 func (s *Store) Create(ctx context.Context, name string, set Settings) (Tenant, error) {
-	if err := errors.Join(CheckName("tenant", name), set.Validate()); err != nil {
+	if err := cmp.Or(refused("name", names.Check("name", name)), set.Validate()); err != nil {
 		return Tenant{}, err
 	}
 	text, err := json.Marshal(set)
@@ -212,18 +213,15 @@ func hashKey(key string) [sha256.Size]byte { return sha256.Sum256([]byte(key)) }
 // be zero.
 func (s *Store) AddKey(ctx context.Context, tenant string, set KeySettings, expires time.Time) (secret string, k Key,
 	err error) {
-	slices.Sort(set.Scopes)
-	set.Scopes = slices.Compact(set.Scopes)
 	if err := set.Validate(); err != nil {
 		return "", Key{}, err
 	}
-	switch {
-	case expires.IsZero():
-	case !expires.After(s.now()):
-		return "", Key{}, fmt.Errorf("%w: the key's expiry time lies in the past", ErrInvalid)
-	case expires.After(lastExpiry):
-		return "", Key{}, fmt.Errorf("%w: the key's expiry time must be at most %s: leave it out for a key that does "+
-			"not expire", ErrInvalid, lastExpiry.Format(time.RFC3339))
+	slices.Sort(set.Scopes)
+	set.Scopes = slices.Compact(set.Scopes)
+	if now := s.now(); !expires.IsZero() && (!expires.After(now) || expires.After(lastExpiry)) {
+		bounds := fmt.Sprintf("after now, %s, and at most %s", now.UTC().Format(time.RFC3339),
+			lastExpiry.Format(time.RFC3339))
+		return "", Key{}, outside("expires", bounds, expires.Format(time.RFC3339))
 	}
 	var random [keyBytes + 8]byte
 	if _, err := rand.Read(random[:]); err != nil {
@@ -311,6 +309,14 @@ func (s *Store) Keys(ctx context.Context, tenant string) ([]Key, error) {
 		out = append(out, k)
 	}
 	return out, errors.Join(rows.Err(), s.known(ctx, tenant, len(out)))
+}
+
+// Known returns ErrNotFound for a tenant that does not exist and of which there is no usage, which stays of a removed
+// one.
+func (s *Store) Known(ctx context.Context, tenant string) error {
+	var n int
+	err := s.db.QueryRow(ctx, "SELECT COUNT(*) FROM tenant_days WHERE tenant = ?", tenant).Scan(&n)
+	return errors.Join(err, s.known(ctx, tenant, n))
 }
 
 // known returns ErrNotFound where nothing was found of a tenant that does not exist. Of a removed tenant keys and usage

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/csv"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -167,7 +166,10 @@ func (s *Store) Usage(ctx context.Context, q UsageQuery) ([]UsageRow, error) {
 		return cmp.Or(cmp.Compare(a.Day, b.Day), cmp.Compare(a.Tenant, b.Tenant), cmp.Compare(a.Adapter, b.Adapter),
 			cmp.Compare(a.Key, b.Key))
 	})
-	return out, errors.Join(rows.Err(), s.known(ctx, q.Tenant, len(out)))
+	if err := rows.Err(); err != nil || q.Tenant == "" || len(out) > 0 {
+		return out, err
+	}
+	return out, s.Known(ctx, q.Tenant)
 }
 
 // WriteUsageCSV writes rows as CSV with a header line.
