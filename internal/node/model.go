@@ -85,8 +85,14 @@ func (c *ModelConfig) Validate() error {
 	if err := c.Load4Bit.Validate(); err != nil {
 		return refusef("%v", err)
 	}
-	_, err := kvType(c.KVType)
-	return err
+	if _, err := kvType(c.KVType); err != nil {
+		return err
+	}
+	dev, err := OpenDevice(c.DeviceConfig)
+	if err != nil {
+		return err
+	}
+	return dev.Close()
 }
 
 func kvType(name string) (tensor.DType, error) {

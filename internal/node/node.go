@@ -79,6 +79,9 @@ func Open(ctx context.Context, cfg Config) (n *Node, err error) {
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
 	}
+	if err := cfg.Model.Validate(); err != nil { // before a port and the stores are taken
+		return nil, err
+	}
 	if err := checkListeners(&cfg); err != nil {
 		return nil, err
 	}
