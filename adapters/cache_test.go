@@ -670,7 +670,7 @@ func TestLoadErrors(t *testing.T) {
 		engine := errors.New("prompt is too long")
 		for i, class := range []error{ErrLoadFailed, ErrLoadTimeout} {
 			f.fail = func(Version) error {
-				if class == ErrLoadTimeout {
+				if errors.Is(class, ErrLoadTimeout) {
 					return fmt.Errorf("%w: %w", class, engine)
 				}
 				return engine

@@ -154,7 +154,7 @@ func failureOf(err error) failure {
 	for _, row := range errorTable {
 		if errors.Is(err, row.err) {
 			text, hidden := discreet[row.err]
-			if why := adapters.Reason(err); row.err == errAdapterFails && why != "" {
+			if why := adapters.Reason(err); errors.Is(row.err, errAdapterFails) && why != "" {
 				text = "the adapter cannot be loaded: " + why
 			}
 			if !hidden {

@@ -97,8 +97,8 @@ func TestSettingsAreChecked(t *testing.T) {
 
 func TestKeys(t *testing.T) {
 	s := newTest(t, &fakeEngine{reply: "a"}, func(_ *Config, d *Deps) { d.Tenants = withKeys("key-one", "key-two") })
-	for _, path := range []string{"/v1/models", "/v1/models/x", "/version", "/metrics", "/openapi.json", "/nowhere", "/load",
-		"/tokenize", "/v1/chat/completions"} {
+	for _, path := range []string{"/v1/models", "/v1/models/x", "/version", "/metrics", "/openapi.json", "/nowhere",
+		"/load", "/tokenize", "/v1/chat/completions"} {
 		for _, auth := range []string{"", "Bearer", "Bearer nope", "key-one", "Basic key-one", "Bearer key-one2"} {
 			w := get(s, path, "Authorization", auth)
 			wantError(t, w, 401, "", "API key")

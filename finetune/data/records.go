@@ -472,7 +472,7 @@ func (p *reader) wrapper(first bool) (array int, err error) {
 	if found < 0 {
 		found = empty // without records, unless p.text is cut off before them
 	}
-	return found, nil //nolint:nilerr // what is cut off or broken is found when the records are read
+	return found, nil // what is cut off or broken is found when the records are read
 }
 
 func isOpen(t json.Token) int {

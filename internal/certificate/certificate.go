@@ -26,8 +26,9 @@ type pair struct {
 }
 
 // Config returns a configuration for HTTP/1.1 over TLS with the certificate (with its chain) and the key of two PEM
-// files. Connections made after the files have changed get the new certificate; files that are no pair, as in the middle
-// of a replacement, are logged, and the certificate before is used on. An error says that the files are no pair now.
+// files. Connections made after the files have changed get the new certificate; files that are no pair, as in the
+// middle of a replacement, are logged, and the certificate before is used on. An error says that the files are no pair
+// now.
 func Config(certFile, keyFile string, log *slog.Logger) (*tls.Config, error) {
 	p := &pair{certFile: certFile, keyFile: keyFile, log: log}
 	if err := p.read(); err != nil {

@@ -23,7 +23,8 @@ var running sync.Map
 // defaultModelOnly are folders that need the default model's weights; a set may lack them.
 var defaultModelOnly = []string{filepath.Join("serve", "smollm2"), filepath.Join("train", "I_anchor")}
 
-// publicFiles is a folder of files that make.py does not write; beside a set that it wrote, those of ../shared are used.
+// publicFiles is a folder of files that make.py does not write; beside a set that it wrote, those of ../shared are
+// used.
 var publicFiles = filepath.Join("data", "instruct")
 
 // committed is the set in the repository.
@@ -164,7 +165,8 @@ func find(t testing.TB, env string, root func(*set) string, elem []string) strin
 			return path
 		}
 	}
-	optional := public || slices.ContainsFunc(defaultModelOnly, func(p string) bool { return strings.HasPrefix(sub, p) })
+	optional := public ||
+		slices.ContainsFunc(defaultModelOnly, func(p string) bool { return strings.HasPrefix(sub, p) })
 	if !optional && (within && sets[0].required || os.Getenv(env) != "") {
 		t.Fatalf("the golden set lacks what this test needs: %s", path)
 	}

@@ -12,8 +12,8 @@ import (
 
 // Until returns a context that the first SIGINT, SIGTERM or SIGHUP ends; the next SIGINT or SIGTERM ends the process at
 // once, with exit status 1: a terminal that closes may send SIGHUP twice. SIGHUP stays ignored where it was when the
-// process started, as under nohup. Commands call Until once they can stop in order: before that, and in those that never
-// call it, a signal ends the process. The caller calls stop, which restores that.
+// process started, as under nohup. Commands call Until once they can stop in order: before that, and in those that
+// never call it, a signal ends the process. The caller calls stop, which restores that.
 func Until(ctx context.Context) (_ context.Context, stop context.CancelFunc) {
 	which := []os.Signal{os.Interrupt, syscall.SIGTERM}
 	if !signal.Ignored(syscall.SIGHUP) {

@@ -39,8 +39,8 @@ func stoppingCommand(how string) {
 	os.Exit(0)
 }
 
-// TestUntil: the first signal, SIGINT, SIGTERM or SIGHUP, lets a command stop in order; the second one ends it with exit
-// status 1. Under nohup SIGHUP does nothing.
+// TestUntil: the first signal, SIGINT, SIGTERM or SIGHUP, lets a command stop in order; the second one ends it with
+// exit status 1. Under nohup SIGHUP does nothing.
 func TestUntil(t *testing.T) {
 	if how := os.Getenv(actAsCommand); how != "" {
 		stoppingCommand(how)

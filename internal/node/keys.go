@@ -48,8 +48,10 @@ func (c *StoreConfig) hadKeys(dir string) (bool, error) {
 // markKeys records that the database has keys. A Postgres that is changed from a machine without a data directory is
 // not recorded there.
 func (c *StoreConfig) markKeys(dir string) error {
-	if _, err := os.Stat(dir); c.Database != "" && err != nil {
-		return nil
+	if c.Database != "" {
+		if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
 	}
 	had, err := c.hadKeys(dir)
 	if had || err != nil {

@@ -331,7 +331,8 @@ func (c *ModelConfig) plan(l limits.Limits) {
 		c.memoryFrom = fmt.Sprintf("without --memory the budget is half of %s, %s", bytesize.Format(l.Memory),
 			l.MemoryFrom)
 	case int64(c.Memory) > l.Memory && c.Log != nil:
-		c.Log.Warn("the memory budget is larger than what this process may still take: it may be killed; lower --memory",
+		c.Log.Warn("the memory budget is larger than what this process may still take: it may be killed; "+
+			"lower --memory",
 			"memory", bytesize.Format(int64(c.Memory)), "available", bytesize.Format(l.Memory), "from", l.MemoryFrom)
 	}
 }

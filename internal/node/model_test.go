@@ -80,7 +80,8 @@ func TestOpenModelRefuses(t *testing.T) {
 	}
 }
 
-// Where the settings name no budget, it is half of what the limits of the process leave; a larger one is only warned of.
+// Where the settings name no budget, it is half of what the limits of the process leave; a larger one is only warned
+// of.
 func TestMemoryFollowsLimits(t *testing.T) {
 	before := ownLimits
 	defer func() { ownLimits = before }()

@@ -129,8 +129,8 @@ func (e *Engine) readRow(w *wanted, logits []float32) {
 		w.err = r.sample(logits)
 	}
 	if e.cfg.KVDType == tensor.F16 && errors.Is(w.err, sample.ErrNonFinite) {
-		w.err = fmt.Errorf("%w: keys or values may be beyond those of f16 (65504), the type of the KV cache: serve the "+
-			"model with --kv-type bf16 or f32", w.err)
+		w.err = fmt.Errorf("%w: keys or values may be beyond those of f16 (65504), the type of the KV cache: serve "+
+			"the model with --kv-type bf16 or f32", w.err)
 	}
 }
 

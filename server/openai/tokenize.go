@@ -3,7 +3,6 @@ package openai
 import (
 	"bufio"
 	"fmt"
-	"strconv"
 )
 
 // TokenizeRequest is a checked body of /tokenize: either Prompt or Chat.
@@ -79,33 +78,34 @@ type Tokenized struct {
 	Text        func(id int32) string // nil: token_strs is null
 }
 
-// WriteJSON writes it.
+// WriteJSON writes it. A bufio.Writer keeps its first error, which the last write returns.
 func (t *Tokenized) WriteJSON(w *bufio.Writer) error {
 	fmt.Fprintf(w, `{"count":%d,"max_model_len":%d,"tokens":[`, len(t.Tokens), t.MaxModelLen)
-	var number [16]byte
 	for i, id := range t.Tokens {
-		if i > 0 {
-			w.WriteByte(',')
-		}
-		w.Write(strconv.AppendInt(number[:0], int64(id), 10))
+		fmt.Fprintf(w, "%s%d", comma(i), id)
 	}
 	if t.Text == nil {
-		_, err := w.WriteString(`],"token_strs":null}`)
+		_, err := fmt.Fprint(w, `],"token_strs":null}`)
 		return err
 	}
-	w.WriteString(`],"token_strs":[`)
+	fmt.Fprint(w, `],"token_strs":[`)
 	for i, id := range t.Tokens {
-		if i > 0 {
-			w.WriteByte(',')
-		}
 		text, err := Marshal(t.Text(id))
 		if err != nil {
 			return err
 		}
-		w.Write(text)
+		fmt.Fprintf(w, "%s%s", comma(i), text)
 	}
-	_, err := w.WriteString("]}") // a bufio.Writer keeps its first error
+	_, err := fmt.Fprint(w, "]}")
 	return err
+}
+
+// comma separates the elements of an array.
+func comma(i int) string {
+	if i == 0 {
+		return ""
+	}
+	return ","
 }
 
 // DetokenizeResponse is the answer of /detokenize.
