@@ -30,8 +30,8 @@ func serveCommand() *cobra.Command {
 		Use:   "serve",
 		Short: "Serve a model behind an OpenAI-compatible API",
 		Long: "Serve a model behind an OpenAI-compatible API. The default model is " + modelref.Default + ".\n" +
-			"SIGTERM or SIGHUP starts draining: new requests are answered with status 503, and running ones may finish " +
-			"within --drain-timeout. A second signal stops the server at once.",
+			"SIGTERM or SIGHUP starts draining: new requests are answered with status 503, and running ones may " +
+			"finish within --drain-timeout. A second signal stops the server at once.",
 		Example: "  weft serve --listen 127.0.0.1:8000 --memory 4GiB\n" +
 			"  weft serve --model Qwen2.5-0.5B-Instruct --adapter support=runs/support/adapter\n" +
 			"  weft serve --config weft.yaml --log-format json",
