@@ -10,6 +10,7 @@ import (
 	"maps"
 	"net/http"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -296,9 +297,8 @@ func (s *Server) createKey(c *gin.Context) (any, error) {
 	}
 	var expires time.Time
 	if in.Expires != nil {
-		if expires, err = time.Parse(time.RFC3339, *in.Expires); err != nil {
-			return nil, openai.Invalid("expires", "invalid_value",
-				"expires must be a time such as 2030-01-31T12:00:00Z (RFC 3339), not %s.", names.Quote(*in.Expires))
+		if expires, err = parseTime("expires", *in.Expires); err != nil {
+			return nil, err
 		}
 		if expires.IsZero() { // the first moment of the year 1 would mean never
 			expires = expires.Add(1)
@@ -306,7 +306,27 @@ func (s *Server) createKey(c *gin.Context) (any, error) {
 	}
 	secret, k, err := st.AddKey(c.Request.Context(), c.Param("tenant"),
 		tenant.KeySettings{Scopes: in.Scopes, DefaultAdapter: in.DefaultAdapter}, expires)
-	return s.changed(c, gin.H{"key": secret, "info": &k}, err)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.tenants.Refresh(c.Request.Context()); err != nil {
+		_ = c.Error(err) // for the log: the key is stored, so it must be shown
+	}
+	return gin.H{"key": secret, "info": &k}, nil
+}
+
+// rfc3339 is the grammar of RFC 3339, of which time.Parse takes more: offsets of a day, a comma before the fraction.
+var rfc3339 = regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]([01]\d|2[0-3]):[0-5]\d)$`)
+
+// parseTime reads a time as RFC 3339 writes it, with T and Z in either case. The answer is in UTC.
+func parseTime(member, text string) (time.Time, error) {
+	upper := strings.ToUpper(text)
+	t, err := time.Parse(time.RFC3339, upper)
+	if err != nil || !rfc3339.MatchString(upper) {
+		return t, openai.Invalid(member, "invalid_value",
+			"%s must be a time such as 2030-01-31T12:00:00Z (RFC 3339), not %s.", member, names.Quote(text))
+	}
+	return t.UTC(), nil
 }
 
 func (s *Server) revokeKey(c *gin.Context) (any, error) {

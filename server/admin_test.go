@@ -699,10 +699,21 @@ func TestExpiry(t *testing.T) {
 		{"1677-09-21T00:12:43Z", 400}, {"1970-01-01T00:00:00Z", 400}, {"2090-01-01T00:00:00.5+14:00", 201},
 		{"2262-04-11T23:47:16Z", 201}, {"2262-04-11T23:47:17Z", 400}, {"2262-04-12T00:00:00Z", 400},
 		{"2400-02-29T23:59:59Z", 400}, {"2554-07-21T23:34:34Z", 400}, {"9999-12-31T23:59:59Z", 400},
+		{"2262-04-12T09:47:16+10:00", 201}, {"2262-04-11T13:47:17-10:00", 400}, {"2090-01-01t00:00:00z", 201},
+		{"2090-01-01t00:00:00.25+23:59", 201}, {"2090-01-01T00:00:00-00:00", 201},
+		{"2090-01-01T00:00:00+24:00", 400}, {"2090-01-01T00:00:00-24:00", 400}, {"2090-01-01T00:00:00+23:60", 400},
+		{"2090-01-01T00:00:00,5Z", 400}, {"2090-01-01T0:00:00Z", 400}, {"2090-01-01 00:00:00Z", 400},
+		{"9999-12-31T23:59:59-23:59", 400}, {"0000-01-01T00:00:00+23:59", 400},
 	} {
-		w := s.do("POST", "/admin/v1/tenants/default/keys", s.root, `{"expires":"`+c.at+`"}`)
-		if w.Code != c.status {
+		const keys = "/admin/v1/tenants/default/keys"
+		count := func() int { return strings.Count(s.do("GET", keys, s.root, "").Body.String(), `"id":`) }
+		before := count()
+		w := s.do("POST", keys, s.root, `{"expires":"`+c.at+`"}`)
+		if w.Code != c.status || w.Code == 400 && !strings.Contains(w.Body.String(), `"param":"expires"`) {
 			t.Errorf("%s: %d %s", c.at, w.Code, w.Body)
+		}
+		if made := count() - before; (made == 1) != (w.Code == 201) {
+			t.Errorf("%s: %d, and %d keys were stored", c.at, w.Code, made)
 		}
 		if w.Code != 201 {
 			continue
@@ -714,7 +725,7 @@ func TestExpiry(t *testing.T) {
 		if err := json.Unmarshal(w.Body.Bytes(), &out); err != nil {
 			t.Fatal(err)
 		}
-		want, _ := time.Parse(time.RFC3339, c.at)
+		want := must(time.Parse(time.RFC3339, strings.ToUpper(c.at)))
 		if !out.Info.Expires.Equal(want) {
 			t.Errorf("%s: the key expires at %v", c.at, out.Info.Expires)
 		}

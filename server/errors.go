@@ -172,7 +172,7 @@ func failureOf(err error) failure {
 // notEncoded is sent in place of an answer that cannot be encoded as JSON.
 func notEncoded() (status int, body []byte) {
 	return http.StatusInternalServerError, []byte(`{"error":{"message":"The answer could not be encoded.",` +
-		`"type":"server_error","param":null,"code":null}}`)
+		`"type":"server_error","param":null,"code":"internal_error"}}`)
 }
 
 // serverFault reports whether a status is logged as an error: a fault of the server that a later retry does not fix.

@@ -230,7 +230,7 @@ func (s *Store) AddKey(ctx context.Context, tenant string, set KeySettings, expi
 	secret = keyPrefix + base64.RawURLEncoding.EncodeToString(random[:keyBytes])
 	set.Hint = secret[:hintLength]
 	k = Key{ID: "key_" + hex.EncodeToString(random[keyBytes:]), Tenant: tenant, Created: s.now().UTC(),
-		Expires: expires, KeySettings: set, hash: hashKey(secret)}
+		Expires: expires.UTC(), KeySettings: set, hash: hashKey(secret)}
 	text, err := json.Marshal(set)
 	if err != nil {
 		return "", Key{}, err
