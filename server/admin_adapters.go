@@ -161,7 +161,6 @@ func (s *Server) addOptions(c *gin.Context, name string) (adapters.AddOptions, e
 // receive writes the body to a temporary file and rewinds it; the caller closes and removes the file.
 func (s *Server) receive(c *gin.Context) (*os.File, error) {
 	if c.Request.ContentLength > s.cfg.MaxUpload {
-		c.Header("Connection", "close")
 		return nil, &http.MaxBytesError{Limit: s.cfg.MaxUpload}
 	}
 	file, err := os.CreateTemp(s.cfg.UploadDir, "weft-upload-*")

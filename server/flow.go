@@ -161,14 +161,12 @@ func (s *Server) readBody(c *gin.Context) ([]byte, error) {
 	control := http.NewResponseController(c.Writer)
 	_ = control.SetReadDeadline(time.Now().Add(s.cfg.BodyTimeout))
 	if c.Request.ContentLength > s.cfg.MaxBody {
-		s.discard(c)
 		return nil, &http.MaxBytesError{Limit: s.cfg.MaxBody}
 	}
 	body, err := readAll(http.MaxBytesReader(c.Writer, c.Request.Body, s.cfg.MaxBody), c.Request.ContentLength)
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
-		s.discard(c)
 		return nil, err
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return nil, errSlowBody
@@ -200,13 +198,4 @@ func readAll(r io.Reader, announced int64) ([]byte, error) {
 			b = append(make([]byte, 0, want), b...)
 		}
 	}
-}
-
-// discard reads, within bounds, the rest of a body that is too large: a client that is still writing would see a
-// connection reset instead of the early answer. A client that sends Expect: 100-continue has not sent its body yet.
-func (s *Server) discard(c *gin.Context) {
-	if c.GetHeader("Expect") == "" {
-		_, _ = io.CopyN(io.Discard, c.Request.Body, 16*s.cfg.MaxBody)
-	}
-	c.Header("Connection", "close")
 }

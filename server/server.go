@@ -161,7 +161,7 @@ func shorten(s string) string {
 }
 
 // Handler returns the routes, for tests and for callers with their own listener.
-func (s *Server) Handler() http.Handler { return canonicalRequests(s.router) }
+func (s *Server) Handler() http.Handler { return earlyAnswers(canonicalRequests(s.router)) }
 
 // SetReady lets the server accept requests; call it after the warm-up.
 func (s *Server) SetReady() {
@@ -226,9 +226,9 @@ func NewFront(l net.Listener, log *slog.Logger, origins ...string) *Front {
 	f := &Front{failed: make(chan error, 1)}
 	f.router.Store(loadingRoutes(log, origins))
 	f.http = &http.Server{
-		Handler: canonicalRequests(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		Handler: earlyAnswers(canonicalRequests(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			f.router.Load().ServeHTTP(w, r)
-		})),
+		}))),
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
