@@ -27,6 +27,10 @@ var (
 	ErrPinned = errors.New(
 		"pinned adapters leave too little memory for this adapter: an operator can unpin some, or raise the memory " +
 			"for adapters")
+	// ErrNoRoom says that one adapter needs more than all the memory for adapters.
+	ErrNoRoom = errors.New("the adapter needs more than the memory for adapters")
+	// ErrUnread says that the disk or the database, not the adapter, failed; the request may be sent again.
+	ErrUnread = errors.New("the stored adapter could not be read now")
 	// ErrLoadTimeout says that an adapter was not in memory in time; the request may be sent again.
 	ErrLoadTimeout = errors.New("adapter was not loaded in time")
 	// ErrLoadFailed says that an adapter cannot be loaded; the message has the reason.

@@ -226,7 +226,7 @@ func (c *Cache) Close() {
 var errClosed = fmt.Errorf("%w: the server is closing", ErrLoadTimeout)
 
 // Acquire returns a lease of the version's weights, at once where they are in memory, else after they have been loaded.
-// It returns ErrLoadTimeout, ErrLoadFailed, ErrPinned, or the context's error.
+// It returns ErrLoadTimeout, ErrUnread, ErrLoadFailed, ErrNoRoom, ErrPinned, or the context's error.
 func (c *Cache) Acquire(ctx context.Context, v Version) (Lease, error) {
 	c.mu.Lock()
 	if e := c.entries[v.Digest]; e != nil && e.phase == resident && !e.draining {
@@ -245,7 +245,7 @@ func (c *Cache) Acquire(ctx context.Context, v Version) (Lease, error) {
 
 // AcquireAll returns leases of all versions, in their order, or an error and none. While it waits for memory it holds
 // no adapter, so that requests cannot wait for each other. Versions that can never be in memory together are refused at
-// once: ErrTooLarge or, for one version, ErrLoadFailed; ErrPinned where pinned adapters have the memory. Other errors
+// once: ErrTooLarge or, for one version, ErrNoRoom; ErrPinned where pinned adapters have the memory. Other errors
 // are those of Acquire.
 func (c *Cache) AcquireAll(ctx context.Context, vs ...Version) ([]Lease, error) {
 	timer := time.NewTimer(c.cfg.LoadTimeout)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"syscall"
 	"time"
 
 	"weft/adapters/peft"
@@ -330,16 +331,37 @@ func (c *Cache) read(ctx context.Context, v Version) (res Resident, err error) {
 		}
 	}()
 	dir, err := c.cfg.Registry.Dir(ctx, v)
+	if err != nil && !ofAdapter(err) {
+		return nil, fmt.Errorf("%w: %w", ErrUnread, err)
+	}
 	if err != nil {
 		return nil, err
 	}
-	return c.cfg.Load(ctx, v, dir)
+	if res, err = c.cfg.Load(ctx, v, dir); ofSystem(err) && !ofAdapter(err) {
+		err = fmt.Errorf("%w: %w", ErrUnread, err)
+	}
+	return res, err
+}
+
+// adapterErrors are errors about an adapter and its files.
+var adapterErrors = []error{ErrNotFound, ErrInvalid, ErrCorrupt, peft.ErrRefused, peft.ErrParity}
+
+func ofAdapter(err error) bool {
+	return slices.ContainsFunc(adapterErrors, func(e error) bool { return errors.Is(err, e) })
+}
+
+// ofSystem reports whether an error is one of the operating system's.
+func ofSystem(err error) bool {
+	var code syscall.Errno
+	return errors.As(err, &code)
 }
 
 func (c *Cache) loadFailed(e *entry, err error) {
 	class := ErrLoadFailed
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) || errors.Is(err, ErrLoadTimeout) {
 		class = ErrLoadTimeout
+	} else if errors.Is(err, ErrUnread) {
+		class = ErrUnread
 	}
 	err = &loadError{class, e.version.Digest, err}
 	c.mu.Lock()
@@ -354,24 +376,21 @@ func (c *Cache) loadFailed(e *entry, err error) {
 // loadError is why a load failed. Of its cause it is only what this package and package peft say about an adapter: an
 // error of the engine, which computed the parity check, is not an error of the requests that wait.
 type loadError struct {
-	class  error // ErrLoadFailed or ErrLoadTimeout
+	class  error // ErrLoadFailed, ErrLoadTimeout or ErrUnread
 	digest string
 	cause  error
 }
 
 func (e *loadError) Error() string {
+	if errors.Is(e.cause, e.class) {
+		return fmt.Sprintf("version %.12s: %v", e.digest, e.cause)
+	}
 	return fmt.Sprintf("%v: version %.12s: %v", e.class, e.digest, e.cause)
 }
 
 // Is is for errors.Is.
 func (e *loadError) Is(target error) bool {
-	switch target {
-	case e.class:
-		return true
-	case ErrNotFound, ErrInvalid, ErrCorrupt, peft.ErrRefused, peft.ErrParity:
-		return errors.Is(e.cause, target)
-	}
-	return false
+	return target == e.class || slices.Contains(adapterErrors, target) && errors.Is(e.cause, target)
 }
 
 // Reason returns what an error says about an adapter's own content, for its tenant: neither files of this machine nor
@@ -385,7 +404,7 @@ func Reason(err error) string {
 	switch {
 	case errors.As(load.cause, &refused):
 		return (&peft.RefusedError{Path: "the adapter", Reasons: refused.Reasons, More: refused.More}).Error()
-	case errors.Is(load.cause, peft.ErrParity):
+	case ofAdapter(load.cause):
 		return load.cause.Error()
 	}
 	return ""
@@ -431,7 +450,8 @@ func (c *Cache) loaded(e *entry, res Resident) {
 	c.free(gone)
 }
 
-// watch polls the registry for changes: a removed version is freed at its last release, a pinned one is kept.
+// watch polls the registry for changes: a removed version is freed at its last release, a pinned one is kept, and one
+// whose load failed is tried again, since its files may have been added again.
 func (c *Cache) watch() {
 	tick := time.NewTicker(c.cfg.SyncEvery)
 	defer tick.Stop()
@@ -458,6 +478,9 @@ func (c *Cache) watch() {
 func (c *Cache) sync(pins map[string]bool) {
 	c.mu.Lock()
 	var gone []*entry
+	for _, digest := range c.failed.Keys() {
+		c.forgive(digest)
+	}
 	for digest, e := range c.entries {
 		pinned, there := pins[digest]
 		if e.pinned == pinned && e.removed == !there {

@@ -233,8 +233,8 @@ func (c *Cache) refusal(w *pendingLoad, pinned int64) error {
 		}
 		n := c.bytesOf(v)
 		if sum += n; n > c.cfg.Limit {
-			err := fmt.Errorf("%w: version %.12s takes %d bytes, more than the %d bytes for all adapters",
-				ErrLoadFailed, v.Digest, n, c.cfg.Limit)
+			err := fmt.Errorf("%w: version %.12s takes %d bytes, and all adapters together may take %d: an operator "+
+				"can raise --memory, --kv-memory or --adapter-memory", ErrNoRoom, v.Digest, n, c.cfg.Limit)
 			c.remember(v.Digest, err, nil)
 			return err
 		}
@@ -263,9 +263,10 @@ func (c *Cache) pinnedBytes() int64 {
 	return sum
 }
 
-// remember stores why a load failed, for the tenants whose requests got the error.
+// remember stores why a load failed, for the tenants whose requests got the error. What the machine did is not stored:
+// the next request may find it mended.
 func (c *Cache) remember(digest string, err error, users map[string]bool) {
-	if errors.Is(err, ErrLoadFailed) {
+	if errors.Is(err, ErrLoadFailed) || errors.Is(err, ErrNoRoom) {
 		if users == nil {
 			users = map[string]bool{}
 		}
@@ -274,6 +275,21 @@ func (c *Cache) remember(digest string, err error, users map[string]bool) {
 			again = max(again, parityRetry)
 		}
 		c.failed.Add(digest, failure{err, time.Now().Add(again), users})
+	}
+}
+
+// Retry forgets why the load of a version failed: its files have just been stored again. In other processes its next
+// requests get the error until the registry is polled.
+func (c *Cache) Retry(v Version) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.forgive(v.Digest)
+}
+
+// forgive removes a failure that files or rows may have caused which have changed since.
+func (c *Cache) forgive(digest string) {
+	if f, ok := c.failed.Peek(digest); ok && !errors.Is(f.err, peft.ErrParity) {
+		c.failed.Remove(digest)
 	}
 }
 

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -254,7 +256,7 @@ func TestCacheHopeless(t *testing.T) {
 	defer f.closeAll(c)
 	a, b := f.version(1, 30), f.version(2, 60)
 	_, err := c.Acquire(t.Context(), b)
-	wants(t, "more than can be reserved", err, ErrLoadFailed)
+	wants(t, "more than can be reserved", err, ErrNoRoom)
 	mustAcquire(t, c, a).Release()
 	_, err = c.AcquireAll(t.Context(), a, f.version(3, 21))
 	wants(t, "a combination of adapters of too much", err, ErrTooLarge)
@@ -357,7 +359,7 @@ func TestCacheFailures(t *testing.T) {
 		}
 		f.fail = nil
 		_, err = c.Acquire(t.Context(), f.version(4, 101))
-		wants(t, "larger than the limit", err, ErrLoadFailed)
+		wants(t, "larger than the limit", err, ErrNoRoom)
 		f.took = 10 * time.Second
 		_, err = c.Acquire(t.Context(), f.version(5, 10))
 		wants(t, "a slow store", err, ErrLoadTimeout)
@@ -661,6 +663,46 @@ func TestHeld(t *testing.T) {
 	})
 }
 
+// TestRepair: a failure of the files is forgotten when they are stored again, by this process (Retry) or by another one
+// (the registry changes); one of the machine is not remembered; a failed parity check, which no upload can mend, is.
+func TestRepair(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakes(t)
+		c := f.cache(CacheConfig{Limit: 100, RetryAfter: time.Hour})
+		var cause error
+		f.fail = func(Version) error { return cause }
+		fails := func(v Version, class error) {
+			t.Helper()
+			if _, err := c.Acquire(t.Context(), v); !errors.Is(err, class) {
+				t.Errorf("%v, want %v", err, class)
+			}
+		}
+		for i, why := range []error{&os.PathError{Op: "open", Path: "/gone", Err: syscall.EIO}, syscall.ENOENT} {
+			v := f.version(30+i, 10)
+			cause = why
+			fails(v, ErrUnread)
+			cause = nil
+			mustAcquire(t, c, v).Release()
+		}
+		for i, repair := range []func(Version){c.Retry, func(Version) { f.version(60, 10); time.Sleep(time.Second) }} {
+			damaged, wrong := f.version(40+i, 10), f.version(50+i, 10)
+			time.Sleep(time.Second) // the cache has seen these changes
+			cause = fmt.Errorf("%w: bit 7", ErrCorrupt)
+			fails(damaged, ErrLoadFailed)
+			cause = peft.ErrParity
+			fails(wrong, ErrLoadFailed)
+			cause = nil
+			fails(damaged, ErrLoadFailed)
+			repair(damaged)
+			repair(wrong)
+			mustAcquire(t, c, damaged).Release()
+			fails(wrong, ErrLoadFailed)
+		}
+		f.fail = nil
+		f.closeAll(c)
+	})
+}
+
 // TestLoadErrors: of the cause of a failed load only what is said about the adapter reaches the requests that wait: an
 // error of the engine would be answered as theirs. A failed parity check is not repeated soon.
 func TestLoadErrors(t *testing.T) {
@@ -699,6 +741,11 @@ func TestLoadErrors(t *testing.T) {
 		}
 		_, err := c.Acquire(t.Context(), f.version(21, 10))
 		if why := Reason(err); !strings.Contains(why, "rank 0") || strings.Contains(why, "secret") {
+			t.Errorf("%v has the reason %q", err, why)
+		}
+		f.fail = func(Version) error { return fmt.Errorf("%w: add it again", ErrCorrupt) }
+		_, err = c.Acquire(t.Context(), f.version(22, 10))
+		if why := Reason(err); !strings.Contains(why, "add it again") {
 			t.Errorf("%v has the reason %q", err, why)
 		}
 		f.fail = nil

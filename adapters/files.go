@@ -249,8 +249,8 @@ func (r *Registry) verify(ctx context.Context, dir string, files []File) error {
 			return err
 		}
 		if got != f.Digest {
-			return fmt.Errorf("%w: %s has SHA-256 %.12s…, not %.12s…: add the adapter again", ErrCorrupt, f.Name, got,
-				f.Digest)
+			return fmt.Errorf("%w: %s has SHA-256 %.12s…, not %.12s…: add the adapter again", ErrCorrupt, f.Name,
+				got, f.Digest)
 		}
 		r.verified.Add(path, st)
 	}
@@ -260,6 +260,9 @@ func (r *Registry) verify(ctx context.Context, dir string, files []File) error {
 // materialize makes the folder dir from the blob store and replaces a damaged one: with links to the blobs where that
 // is possible, else with copies. Files are not synced: after a loss of power the folder is verified and made again.
 func (r *Registry) materialize(ctx context.Context, dir string, files []File) error {
+	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
+		return err
+	}
 	work, err := r.workDir()
 	if err != nil {
 		return err

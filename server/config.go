@@ -74,7 +74,8 @@ type Adapters interface {
 	// is adapters.ErrNotFound.
 	Resolve(ctx context.Context, tenant, name, version string) (adapters.Version, error)
 	// AcquireAll waits until all of the versions are in memory and returns a lease of each, in their order, or an error
-	// and no lease: adapters.ErrLoadTimeout, adapters.ErrLoadFailed, adapters.ErrTooLarge, adapters.ErrPinned.
+	// and no lease: adapters.ErrLoadTimeout, adapters.ErrUnread, adapters.ErrLoadFailed, adapters.ErrNoRoom,
+	// adapters.ErrTooLarge, adapters.ErrPinned.
 	AcquireAll(ctx context.Context, vs ...adapters.Version) ([]adapters.Lease, error)
 	// Reacquire is AcquireAll for a request that has released its adapters before its end; it waits as long as ctx
 	// allows.

@@ -92,6 +92,8 @@ var errorTable = []struct {
 	{adapters.ErrConflict, http.StatusConflict, openai.TypeInvalidRequest, "conflict", 0},
 	{adapters.ErrQuota, http.StatusForbidden, openai.TypePermission, "adapter_quota_exceeded", 0},
 	{adapters.ErrPinned, http.StatusFailedDependency, openai.TypeServer, "adapter_no_room", 0},
+	{adapters.ErrNoRoom, http.StatusFailedDependency, openai.TypeServer, "adapter_no_room", 0},
+	{adapters.ErrUnread, http.StatusServiceUnavailable, openai.TypeUnavailable, "adapter_loading", 2},
 	{adapters.ErrLoadTimeout, http.StatusServiceUnavailable, openai.TypeUnavailable, "adapter_loading", 2},
 	{errNoTenants, http.StatusBadRequest, openai.TypeInvalidRequest, "no_tenants", 0},
 	{adapters.ErrTooLarge, http.StatusBadRequest, openai.TypeInvalidRequest, "adapter_not_mixable", 0},
@@ -112,6 +114,7 @@ var errorTable = []struct {
 var discreet = map[error]string{
 	errAdapterFails:    errAdapterFails.Error(),
 	adapters.ErrPinned: adapters.ErrPinned.Error(),
+	adapters.ErrUnread: adapters.ErrUnread.Error() + ": send the request again",
 	syscall.ENOSPC:     diskFull,
 	syscall.EDQUOT:     diskFull,
 }

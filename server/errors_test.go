@@ -63,6 +63,8 @@ func TestErrorTable(t *testing.T) {
 		{adapters.ErrConflict, 409, openai.TypeInvalidRequest, 0},
 		{adapters.ErrQuota, 403, openai.TypePermission, 0},
 		{adapters.ErrLoadTimeout, 503, openai.TypeUnavailable, 2},
+		{fmt.Errorf("%w: /data/versions", adapters.ErrUnread), 503, openai.TypeUnavailable, 2},
+		{adapters.ErrNoRoom, 424, openai.TypeServer, 0},
 		{fmt.Errorf("%w: %w: disk on fire", errAdapterFails, adapters.ErrLoadFailed), 424, openai.TypeServer, 0},
 		{&os.PathError{Op: "write", Path: "/fire", Err: syscall.ENOSPC}, 507, openai.TypeServer, 0},
 		{lora.ErrNotCombinable, 400, openai.TypeInvalidRequest, 0},

@@ -89,6 +89,12 @@ func (m *Model) replay(ctx context.Context, digest string, w *lora.Weights, ids 
 		err = ev.Err
 	}
 	<-released // from here on the weights may be freed
+	switch {
+	case errors.Is(err, sample.ErrNonFinite):
+		err = fmt.Errorf("%w: it cannot be checked: %w", peft.ErrParity, err)
+	case err != nil: // the engine ends
+		err = fmt.Errorf("%w: %w", adapters.ErrLoadTimeout, err)
+	}
 	return got, err
 }
 

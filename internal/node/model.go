@@ -32,7 +32,7 @@ type ModelConfig struct {
 	KVType         string        // of the KV cache: f16, bf16 or f32
 	PageLen        int           // tokens in a KV page, a multiple of 16
 	Memory         bytesize.Size // for weights, activations and KV cache together; 0: half of AvailableMemory
-	KVMemory       bytesize.Size // of it for the KV cache; 0: what is left, at most 4 GiB and MaxSeqs full contexts
+	KVMemory       bytesize.Size // of it for the KV cache; 0: what is left, at most 4 GiB and max(MaxSeqs, 2) contexts
 	MaxContext     int           // longest sequence in tokens; 0: what the model was trained for
 	MaxBatchTokens int           // tokens computed in one step
 	MaxSeqs        int           // sequences computed at once
@@ -293,7 +293,8 @@ func (c *ModelConfig) kvBudget(dev device.Device, kv device.KVConfig, context in
 	if c.KVMemory > 0 {
 		return min(left, int64(c.KVMemory))
 	}
-	full := int64((context+kv.PageLen-1)/kv.PageLen) * int64(c.MaxSeqs) * kv.PageBytes()
+	// one sequence's is never lent to adapters
+	full := int64((context+kv.PageLen-1)/kv.PageLen) * int64(max(c.MaxSeqs, 2)) * kv.PageBytes()
 	return min(left, full, maxDefaultKV)
 }
 

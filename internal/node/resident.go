@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"io"
 	"math"
 	"sync"
 
@@ -25,6 +26,25 @@ func (c catalog) AcquireAll(ctx context.Context, vs ...adapters.Version) ([]adap
 		c.used.use(&vs[i])
 	}
 	return c.Cache.AcquireAll(ctx, vs...)
+}
+
+// Add is the registry's. An adapter that is added again is loaded again where its load failed.
+func (c catalog) Add(ctx context.Context, tenant, name, dir string, opt adapters.AddOptions) (adapters.Version, error) {
+	v, err := c.Registry.Add(ctx, tenant, name, dir, opt)
+	if err == nil {
+		c.Cache.Retry(v)
+	}
+	return v, err
+}
+
+// AddArchive is the registry's, as Add.
+func (c catalog) AddArchive(ctx context.Context, tenant, name string, archive io.Reader,
+	opt adapters.AddOptions) (adapters.Version, error) {
+	v, err := c.Registry.AddArchive(ctx, tenant, name, archive, opt)
+	if err == nil {
+		c.Cache.Retry(v)
+	}
+	return v, err
 }
 
 // Limits of what the metrics say of adapters.
