@@ -1,24 +1,181 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"weft/finetune/data"
+	"weft/finetune/eval"
+	"weft/finetune/eval/checks"
 	"weft/finetune/eval/metrics"
+	"weft/internal/durable"
+	"weft/internal/interrupt"
+	"weft/internal/node"
+	"weft/internal/settings"
+	"weft/internal/terminal"
+	"weft/runtime/engine"
+	"weft/runtime/sample"
 )
 
 func evalCommand() *cobra.Command {
+	var f evalFlags
 	cmd := &cobra.Command{
-		Use:   "eval",
-		Short: "Measure models and adapters, or texts, by their answers",
-		Args:  noSuchCommand,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Use:   "eval --model REF --data FILE",
+		Short: "Measure a model and adapters on held-out samples, and check answers by rules",
+		Long: "Measure a model and adapters on held-out samples: loss, and metrics of the answers that they generate " +
+			"to everything before the last assistant message. Several adapters are computed in one batch and " +
+			"compared.\n" +
+			"An adapter is a folder or file, or TENANT/NAME[@VERSION] of the registry. The data are files as for " +
+			"`weft train`; of a folder of `weft data split` the test side, or without one the validation side.\n" +
+			"The exit status is 1 if a check fails. docs/evaluation.md describes metrics, rules and output.",
+		Example: "  weft eval --data held-out.jsonl --adapter runs/support/adapter --with-base\n" +
+			"  weft eval --data dataset --adapter acme/support@v1 --adapter acme/support@v2 --html report.html\n" +
+			"  weft eval --adapter runs/support/adapter --checks rules.yaml",
+		Args: noSuchCommand,
+		RunE: f.run,
 	}
+	f.add(cmd)
 	cmd.AddCommand(evalMetricsCommand())
 	return cmd
+}
+
+// evalFlags are the flags of weft eval.
+type evalFlags struct {
+	model                node.ModelConfig
+	stores               node.StoreConfig
+	metrics              metricFlags
+	adapters, files      []string
+	vars                 map[string]string
+	rules, html, on      string
+	maxTokens, resamples int
+	temperature          float64
+	seed                 uint64
+	withBase, json       bool
+}
+
+func (f *evalFlags) add(cmd *cobra.Command) {
+	fs := cmd.Flags()
+	addModelFlags(fs, &f.model)
+	addStoreFlags(fs, &f.stores, "data-dir")
+	evaluation := settings.Topic(fs, topicEval)
+	fs.StringArrayVar(&f.files, "data", nil, "`file` or folder of samples; may be repeated")
+	fs.StringToStringVar(&f.vars, "vars", nil, "`NAME=TEXT` for {{NAME}} in the samples")
+	fs.StringVar(&f.on, "train-on", data.OnAssistant, "the tokens that loss counts, as in training: `WHICH` of "+
+		"assistant, completion, all; plain text needs all")
+	fs.StringArrayVar(&f.adapters, "adapter", nil,
+		"`REF` of an adapter: a path, or TENANT/NAME[@VERSION]; may be repeated. Without one the base model is measured")
+	fs.BoolVar(&f.withBase, "with-base", false, "measure the base model beside the adapters")
+	all, defaults := eval.Names()
+	f.metrics.add(cmd, all, defaults)
+	fs.StringVar(&f.rules, "checks", "", "YAML `file` of rules for answers")
+	fs.IntVar(&f.maxTokens, "max-tokens", 256, "largest number of tokens of an answer")
+	fs.Float64Var(&f.temperature, "temperature", 0, "sampling temperature, 0 is greedy")
+	fs.Uint64Var(&f.seed, "seed", 0, "seed of sampling and of the intervals")
+	fs.IntVar(&f.resamples, "resamples", 1000, "bootstrap resamples for the intervals")
+	fs.StringVar(&f.html, "html", "", "also write a page with the worst answers side by side to this `file`")
+	evaluation()
+	addJSONFlag(fs, &f.json)
+}
+
+func (f *evalFlags) check(cmd *cobra.Command) (*checks.Suite, error) {
+	_, defaults := eval.Names()
+	if !cmd.Flags().Changed("metrics") {
+		f.metrics.names = defaults
+	}
+	switch {
+	case len(f.files) == 0 && f.rules == "":
+		return nil, usagef("give --data FILE, --checks RULES.yaml, or both")
+	case !slices.Contains([]string{data.OnAssistant, data.OnCompletion, data.OnAll}, f.on):
+		return nil, usagef("--train-on %q: give assistant, completion or all", f.on)
+	case f.maxTokens < 1:
+		return nil, usagef("--max-tokens %d: give at least 1", f.maxTokens)
+	case !(f.temperature >= 0 && f.temperature <= 2):
+		return nil, usagef("--temperature %v: give 0 to 2", f.temperature)
+	case f.resamples < 1 || f.resamples > 100_000:
+		return nil, usagef("--resamples %d: give 1 to 100000", f.resamples)
+	}
+	if err := eval.Check(f.metrics.names, f.metrics.o); err != nil {
+		return nil, usageError{err}
+	}
+	if f.rules == "" {
+		return nil, nil
+	}
+	return checks.Read(f.rules)
+}
+
+func (f *evalFlags) run(cmd *cobra.Command, args []string) (err error) {
+	if len(args) > 0 {
+		return noSuchCommand(cmd, args)
+	}
+	rules, err := f.check(cmd)
+	if err != nil {
+		return err
+	}
+	ctx, stop := interrupt.Until(cmd.Context())
+	defer stop()
+	paths, done, err := node.AdapterPaths(ctx, f.adapters, f.stores)
+	if err != nil {
+		return err
+	}
+	f.model.Adapters = paths
+	m, err := node.OpenModel(f.model)
+	if err = errors.Join(err, done()); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, m.Close()) }()
+	c := eval.Config{Engine: m.Engine, Model: data.Model{Tokenizer: m.Tokenizer, Template: m.Template},
+		Context: m.Context, Parallel: f.model.MaxSeqs, Metrics: f.metrics.names, Texts: f.metrics.o,
+		MaxTokens: f.maxTokens,
+		Resamples: f.resamples, Seed: f.seed, Checks: rules,
+		Sampling: sample.Params{Temperature: f.temperature, TopP: 1, RepetitionPenalty: 1, Seed: f.seed, Logprobs: -1}}
+	if len(f.adapters) == 0 || f.withBase {
+		c.Systems = append(c.Systems, eval.System{})
+	}
+	for i, ref := range f.adapters {
+		c.Systems = append(c.Systems, eval.System{Name: ref, With: func(reqs ...engine.Request) []engine.Request {
+			return m.With(i, reqs...)
+		}})
+	}
+	if len(f.files) > 0 {
+		if c.Questions, err = eval.Load(f.files, c.Model, data.Options{Loss: f.on, MaxTokens: m.Context,
+			Positions: m.Context,
+			Vocab:     m.Model.Config().Vocab, OnLong: data.Refuse, Vars: f.vars}); err != nil {
+			return err
+		}
+		var texts []metrics.Sample
+		for _, q := range c.Questions {
+			texts = append(texts, metrics.Sample{References: []string{q.Answer}})
+		}
+		f.metrics.warn(cmd.ErrOrStderr(), texts)
+	}
+	if terminal.Is(os.Stderr) {
+		c.Progress = func(done, all int) { fmt.Fprintf(os.Stderr, "\r%d of %d sequences\033[K", done, all) }
+		defer fmt.Fprint(os.Stderr, "\r\033[K")
+	}
+	r, err := eval.Run(ctx, c)
+	if err != nil {
+		return err
+	}
+	if f.html != "" {
+		if err := durable.Replace(f.html, r.WriteHTML); err != nil {
+			return err
+		}
+	}
+	if f.json {
+		err = printJSON(cmd.OutOrStdout(), r)
+	} else {
+		err = r.WriteTable(cmd.OutOrStdout())
+	}
+	if err == nil && !r.Passed() {
+		err = errors.New("a check failed")
+	}
+	return err
 }
 
 // metricFlags are how texts are compared.
@@ -27,8 +184,7 @@ type metricFlags struct {
 	o     metrics.Options
 }
 
-func (f *metricFlags) add(cmd *cobra.Command) {
-	all, defaults := metrics.Names()
+func (f *metricFlags) add(cmd *cobra.Command, all, defaults []string) {
 	fs := cmd.Flags()
 	fs.StringSliceVar(&f.names, "metrics", nil, "`metrics` to compute, of "+strings.Join(all, ", ")+" (default "+
 		strings.Join(defaults, ",")+")")
@@ -49,6 +205,7 @@ func evalMetricsCommand() *cobra.Command {
 	var f metricFlags
 	var predictions, references string
 	var asJSON bool
+	all, defaults := metrics.Names()
 	cmd := &cobra.Command{
 		Use:   "metrics --predictions FILE --references FILE",
 		Short: "Compare texts with references: BLEU, chrF, ROUGE, exact match, F1",
@@ -65,7 +222,7 @@ func evalMetricsCommand() *cobra.Command {
 				return usagef("give --predictions FILE and --references FILE")
 			}
 			if !cmd.Flags().Changed("metrics") {
-				_, f.names = metrics.Names()
+				f.names = defaults
 			}
 			if err := metrics.Check(f.names, f.o); err != nil {
 				return usageError{err}
@@ -95,7 +252,7 @@ func evalMetricsCommand() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&predictions, "predictions", "", "`file` of texts to measure")
 	cmd.Flags().StringVar(&references, "references", "", "`file` of what they should be, in the same order")
-	f.add(cmd)
+	f.add(cmd, all, defaults)
 	addJSONFlag(cmd.Flags(), &asJSON)
 	return cmd
 }

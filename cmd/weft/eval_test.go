@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"math"
+	"os"
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -69,6 +71,193 @@ func TestEvalMetrics(t *testing.T) {
 		_, _, err := inProcess(t, append([]string{"eval", "metrics"}, strings.Fields(c.args)...)...)
 		if err == nil || exitStatus(err) != c.status || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%s: %v", c.args, err)
+		}
+	}
+}
+
+// evalReport is what `weft eval --json` prints.
+type evalReport struct {
+	Results []struct {
+		Adapter string
+		N       int
+		Metrics map[string]struct{ Value, Low, High float64 }
+	}
+	Comparisons []struct {
+		A, B, Metric     string
+		Value, Low, High float64
+		P                float64 `json:"sign_flip_p"`
+	}
+	Checks []struct {
+		Adapter, Test, Type, Reason string
+		Pass                        bool
+		N, Failed                   int
+	}
+}
+
+func evalJSON(t *testing.T, fails bool, args ...string) (r evalReport) {
+	t.Helper()
+	stdout, stderr, err := inProcess(t, append([]string{"eval", "--json", "--memory", "1GiB", "--max-tokens", "8"},
+		args...)...)
+	if (err != nil) != fails {
+		t.Fatalf("%v: %s%v", args, stderr, err)
+	}
+	if err := json.Unmarshal([]byte(stdout), &r); err != nil {
+		t.Fatalf("%v: %s\n%v", args, stdout, err)
+	}
+	return r
+}
+
+const evalSamples = `{"prompt":"Once upon a time","completion":" there was a little girl."}
+{"prompt":"Tom had a","completion":" red ball."}
+{"prompt":"The sun","completion":" was warm and the sky was blue."}
+{"prompt":"Lily and Ben","completion":" went to the park."}
+`
+
+// Several adapters in one batch have the results that each has alone; differences are those of the results.
+func TestEval(t *testing.T) {
+	one, model := storiesAdapter(t, 1)
+	two, _ := storiesAdapter(t, 2)
+	data := writeFile(t, "held.jsonl", evalSamples)
+	page := t.TempDir() + "/page.html"
+	both := evalJSON(t, false, "--model", model, "--data", data, "--adapter", one, "--adapter", two, "--with-base",
+		"--html", page)
+	if len(both.Results) != 3 || len(both.Checks) != 0 || both.Results[0].Adapter != "" ||
+		both.Results[1].Adapter != one {
+		t.Fatalf("%+v", both)
+	}
+	if reflect.DeepEqual(both.Results[0].Metrics, both.Results[1].Metrics) ||
+		reflect.DeepEqual(both.Results[1].Metrics, both.Results[2].Metrics) {
+		t.Error("an adapter changes nothing")
+	}
+	alone := []evalReport{evalJSON(t, false, "--model", model, "--data", data),
+		evalJSON(t, false, "--model", model, "--data", data, "--adapter", one, "--max-seqs", "1")}
+	for i, r := range alone {
+		if len(r.Results) != 1 || !reflect.DeepEqual(r.Results[0].Metrics, both.Results[i].Metrics) ||
+			len(r.Comparisons) != 0 {
+			t.Errorf("alone %+v, with others %+v", r.Results, both.Results[i])
+		}
+	}
+	for _, r := range both.Results {
+		m := r.Metrics
+		if r.N != 4 || len(m) != 10 || math.Abs(m["perplexity"].Value-math.Exp(m["loss"].Value)) > 1e-9 ||
+			m["loss"].Low > m["loss"].Value || m["loss"].High < m["loss"].Value {
+			t.Errorf("%+v", r)
+		}
+	}
+	if len(both.Comparisons) != 30 {
+		t.Errorf("%d comparisons", len(both.Comparisons))
+	}
+	of := map[string]int{"": 0, one: 1, two: 2}
+	for _, c := range both.Comparisons {
+		want := both.Results[of[c.A]].Metrics[c.Metric].Value - both.Results[of[c.B]].Metrics[c.Metric].Value
+		if c.Value != want || c.P <= 0 || c.P > 1 || c.Low > c.High {
+			t.Errorf("%+v, want %v", c, want)
+		}
+	}
+	text, err := os.ReadFile(page)
+	for _, want := range []string{"Worst answers by f1", "Lily and Ben", "went to the park", one, "sign flips"} {
+		if err != nil || !strings.Contains(string(text), want) {
+			t.Errorf("the page lacks %q: %v", want, err)
+		}
+	}
+	table, _, err := inProcess(t, "eval", "--model", model, "--memory", "1GiB", "--data", data, "--metrics", "loss",
+		"--adapter", one, "--adapter", two)
+	if err != nil || !strings.Contains(table, two+" minus "+one) || strings.Contains(table, "bleu") {
+		t.Errorf("%s%v", table, err)
+	}
+}
+
+// Adapters of the registry, and the sides of a dataset folder.
+func TestEvalOfStores(t *testing.T) {
+	one, model := storiesAdapter(t, 1)
+	dir := t.TempDir()
+	stores := []string{"--data", dir + "/data"}
+	for _, args := range [][]string{{"tenants", "add", "acme"},
+		{"adapters", "add", "acme/support", one, "--model", model, "--tag", "v1"}} {
+		if _, err := weft(append(args, stores...)...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, stderr, err := inProcess(t, "data", "split", writeFile(t, "all.jsonl", evalSamples+`{"prompt":"A","completion":"b"}
+{"prompt":"C","completion":"d"}
+`), "--out", dir+"/set", "--validation", "0.5"); err != nil {
+		t.Fatal(stderr, err)
+	}
+	held, err := os.ReadFile(dir + "/set/validation.jsonl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := evalJSON(t, false, "--model", model, "--data", dir+"/set", "--data-dir", dir+"/data", "--adapter",
+		"acme/support@v1", "--adapter", one, "--metrics", "loss,end_of_turn")
+	if got.Results[0].Adapter != "acme/support@v1" || got.Results[0].N != strings.Count(string(held), "\n") ||
+		!reflect.DeepEqual(got.Results[0].Metrics, got.Results[1].Metrics) {
+		t.Errorf("%+v", got)
+	}
+	for ref, want := range map[string]string{"acme/support@v2": "no such adapter", "nothing": "no such file or folder",
+		"acme/other": "no such adapter"} {
+		_, _, err := inProcess(t, "eval", "--model", model, "--data", dir+"/set", "--data-dir", dir+"/data",
+			"--adapter", ref)
+		if err == nil || exitStatus(err) != 1 || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", ref, err)
+		}
+	}
+	_, _, err = inProcess(t, "eval", "--model", model, "--data", dir+"/set", "--data-dir", dir+"/none",
+		"--adapter", "a/b")
+	if err == nil || !strings.Contains(err.Error(), "registry cannot be opened") {
+		t.Error(err)
+	}
+}
+
+const plainTemplate = "{% for m in messages %}{{ m.content }} {% endfor %}"
+
+func TestEvalChecks(t *testing.T) {
+	one, model := storiesAdapter(t, 1)
+	rules := writeFile(t, "rules.yaml", `
+assert: [{type: finish-reason, value: length}]
+tests:
+  - prompt: Once upon a time
+    assert: [{type: regex, value: '[a-z]+'}, {type: not-is-json}]
+`)
+	data := writeFile(t, "held.jsonl", evalSamples)
+	args := []string{"--model", model, "--chat-template", plainTemplate, "--adapter", one, "--with-base"}
+	got := evalJSON(t, false, append(args, "--checks", rules, "--data", data, "--metrics", "end_of_turn")...)
+	if len(got.Checks) != 6 || got.Checks[2].N != 4 || got.Checks[0].Test != "Once upon a time" || !got.Checks[0].Pass {
+		t.Errorf("%+v", got.Checks)
+	}
+	bad := writeFile(t, "bad.yaml", "- {prompt: Hi, assert: [{type: is-json}, {type: not-is-json}]}")
+	got = evalJSON(t, true, append(args, "--checks", bad)...)
+	if len(got.Checks) != 4 || got.Checks[0].Pass || got.Checks[0].Failed != 1 || got.Checks[0].Reason == "" ||
+		!got.Checks[1].Pass || len(got.Results) != 0 {
+		t.Errorf("%+v", got)
+	}
+	plain := writeFile(t, "plain.jsonl", `{"text":"Only a text."}`)
+	got = evalJSON(t, false, "--model", model, "--data", plain, "--train-on", "all", "--metrics", "perplexity")
+	if m := got.Results[0].Metrics; m["perplexity"].Value <= 1 {
+		t.Errorf("%+v", m)
+	}
+	for _, c := range []struct {
+		args   []string
+		status int
+		says   string
+	}{
+		{[]string{"--checks", rules}, 1, "is for every answer to a data set"},
+		{[]string{"--checks", rules + "x"}, 1, "no such file"},
+		{[]string{"--checks", writeFile(t, "x.yaml", "- {type: maybe}")}, 1, `line 1: type "maybe" is none of`},
+		{nil, 2, "give --data FILE, --checks RULES.yaml, or both"},
+		{[]string{"--data", data, "--metrics", "score"}, 2, "also loss, perplexity, end_of_turn"},
+		{[]string{"--data", data, "--metrics", "loss,loss"}, 2, "named twice"},
+		{[]string{"--data", data, "--resamples", "0"}, 2, "--resamples 0"},
+		{[]string{"--data", data, "--train-on", "none"}, 2, "--train-on"},
+		{[]string{"--data", plain}, 1, "plain text has no answers"},
+		{[]string{"--data", plain, "--train-on", "all"}, 1, "plain.jsonl:1: the sample is plain text"},
+		{[]string{"--data", writeFile(t, "empty.jsonl", "")}, 1, "empty.jsonl"},
+		{[]string{"--data", writeFile(t, "long.jsonl", `{"prompt":"`+strings.Repeat("word ", 900)+`","completion":"b"}`)}, 1,
+			"tokens, more than"},
+	} {
+		_, _, err := inProcess(t, append([]string{"eval", "--model", model, "--memory", "1GiB", "--chat-template",
+			plainTemplate}, c.args...)...)
+		if err == nil || exitStatus(err) != c.status || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%v: %v", c.args, err)
 		}
 	}
 }

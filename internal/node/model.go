@@ -43,6 +43,7 @@ type ModelConfig struct {
 	GenerationConfig string
 	ChatTemplate     string                // file or text of the template instead of the model's; "": the model's
 	Adapter          string                // PEFT folder or GGUF adapter of every request; "" is the base
+	Adapters         []string              // more such adapters, for the requests of With
 	OnStep           func(engine.StepInfo) // called on the engine's loop after each step, or nil
 	Log              *slog.Logger          // nil: nothing is logged
 
@@ -122,8 +123,9 @@ type Model struct {
 	// to which the base was quantized when it was loaded, as parity files name it; "" is none
 	Quantization string
 
-	adapter *singleAdapter // of every request, or nil
-	hooks   hooks
+	adapter  *singleAdapter   // of every request, or nil
+	adapters []*singleAdapter // of With
+	hooks    hooks
 }
 
 // hooks are functions of a server that a running engine calls.
@@ -221,6 +223,13 @@ func OpenModel(c ModelConfig) (m *Model, err error) {
 	if m.adapter, err = m.loadSingle(c.Adapter); err != nil {
 		return m, err
 	}
+	for _, path := range c.Adapters {
+		a, err := m.loadSingle(path)
+		if err != nil {
+			return m, fmt.Errorf("adapter %s: %w", path, err)
+		}
+		m.adapters = append(m.adapters, a)
+	}
 	return m, m.startEngine(&c)
 }
 
@@ -309,6 +318,9 @@ func (m *Model) closeAfter(between func()) error {
 	}
 	between()
 	m.adapter.free()
+	for _, a := range m.adapters {
+		a.free()
+	}
 	if m.Model != nil {
 		errs = append(errs, m.Model.Close())
 	}

@@ -43,12 +43,19 @@ func (m *Model) loadSingle(path string) (*singleAdapter, error) {
 }
 
 // WithAdapter sets the model's single adapter, where it has one, in requests and returns them.
-func (m *Model) WithAdapter(reqs ...engine.Request) []engine.Request {
-	if m.adapter == nil {
+func (m *Model) WithAdapter(reqs ...engine.Request) []engine.Request { return m.adapter.in(reqs) }
+
+// With sets an adapter of ModelConfig.Adapters in requests and returns them.
+func (m *Model) With(adapter int, reqs ...engine.Request) []engine.Request {
+	return m.adapters[adapter].in(reqs)
+}
+
+func (a *singleAdapter) in(reqs []engine.Request) []engine.Request {
+	if a == nil {
 		return reqs
 	}
 	for i := range reqs {
-		reqs[i].LoRA, reqs[i].AdapterKey = []lora.Use{{Weights: m.adapter.weights, Scale: 1}}, m.adapter.digest
+		reqs[i].LoRA, reqs[i].AdapterKey = []lora.Use{{Weights: a.weights, Scale: 1}}, a.digest
 	}
 	return reqs
 }

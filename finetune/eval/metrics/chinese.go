@@ -1,7 +1,8 @@
 package metrics
 
 import (
-	"strings"
+	"bytes"
+	"slices"
 	"unicode/utf8"
 )
 
@@ -36,6 +37,22 @@ func rougeChinese(n int) func(Options) (measure, int) {
 
 // distinct counts the different n-grams of w.hyp, of w.refs[0], and of both.
 func (w *worker) distinct(n int) (both, hyp, ref float64) {
+	if n == 1 { // the first texts' words have the lower numbers
+		inRef := 0
+		for _, id := range w.refs[0] {
+			inRef = max(inRef, int(id)+1)
+		}
+		w.count = zeros(w.count, inRef)
+		for _, id := range w.hyp {
+			if int(id) < inRef {
+				w.count[id] = 1
+			}
+		}
+		for _, c := range w.count {
+			both += float64(c)
+		}
+		return both, both + float64(len(w.ends)-inRef), float64(inRef)
+	}
 	w.table.forget()
 	key := func(ids []int32, i int) uint64 {
 		k := uint64(1)
@@ -63,12 +80,16 @@ func (w *worker) distinct(n int) (both, hyp, ref float64) {
 // segmented takes the words between spaces, as rouge_chinese does: a line is a sentence, lines end after sentence marks
 // too, and a line of spaces only is an empty word.
 func (w *worker) segmented(text string, ids []int32) []int32 {
-	text = strings.TrimRightFunc(cutSentences(text), space)
+	cut := w.cutSentences(text)
+	if !bytes.Contains(cut, []byte("\n")) {
+		return w.split(cut, ids)
+	}
+	cut = bytes.TrimRightFunc(cut, space)
 	for more := true; more; {
-		var line string
-		if line, text, more = strings.Cut(text, "\n"); line != "" {
+		var line []byte
+		if line, cut, more = bytes.Cut(cut, []byte("\n")); len(line) > 0 {
 			before := len(ids)
-			if ids = w.spaced(line, ids); len(ids) == before {
+			if ids = w.split(line, ids); len(ids) == before {
 				ids = append(ids, w.id(nil))
 			}
 		}
@@ -78,58 +99,82 @@ func (w *worker) segmented(text string, ids []int32) []int32 {
 
 // cutSentences puts newlines after sentence marks. As in the library, each rule runs over what the one before wrote,
 // and does not look at what it has just matched.
-func cutSentences(text string) string {
-	if !strings.ContainsAny(text, "。！？?…") && !strings.Contains(text, "......") {
-		return text
+func (w *worker) cutSentences(text string) []byte {
+	w.buf = append(w.buf[:0], text...)
+	if !w.cuts(text) {
+		return w.buf
 	}
-	one := func(set string) func(string) int {
-		return func(s string) int {
-			if r, size := utf8.DecodeRuneInString(s); size > 0 && strings.ContainsRune(set, r) {
-				return size
+	for _, rule := range []struct {
+		mark   func(at []byte) int // the length of the mark that at begins with, or 0
+		except []string            // what may follow without a cut
+	}{
+		{sentenceMark, closing},
+		{func(at []byte) int { return prefix(at, "......") }, closing},
+		{func(at []byte) int { return prefix(at, "……") }, closing},
+		{closedMark, []string{"，", "。", "！", "？", "?"}},
+	} {
+		out := w.alt[:0]
+		for i := 0; i < len(w.buf); {
+			n := 0
+			if marks[w.buf[i]] {
+				n = rule.mark(w.buf[i:])
 			}
-			return 0
-		}
-	}
-	word := func(w string) func(string) int {
-		return func(s string) int {
-			if strings.HasPrefix(s, w) {
-				return len(w)
+			rest := w.buf[i+n:]
+			if n == 0 || len(rest) == 0 ||
+				slices.ContainsFunc(rule.except, func(s string) bool { return prefix(rest, s) > 0 }) {
+				out = append(out, w.buf[i])
+				i++
+				continue
 			}
-			return 0
+			_, size := utf8.DecodeRune(rest)
+			out = append(append(out, w.buf[i:i+n]...), '\n')
+			out = append(out, rest[:size]...)
+			i += n + size
 		}
+		w.buf, w.alt = out, w.buf
 	}
-	mark, closing := one("。！？?"), one("”’")
-	marked := func(s string) int {
-		if n := mark(s); n > 0 {
-			if k := closing(s[n:]); k > 0 {
-				return n + k
-			}
-		}
-		return 0
-	}
-	text = cut(text, mark, "”’")
-	text = cut(text, word("......"), "”’")
-	text = cut(text, word("……"), "”’")
-	return cut(text, marked, "，。！？?")
+	return w.buf
 }
 
-// cut puts a newline between what find finds and a character that is not in except.
-func cut(text string, find func(string) int, except string) string {
-	var b strings.Builder
-	for i := 0; i < len(text); {
-		n := find(text[i:])
-		r, size := utf8.DecodeRuneInString(text[i+n:])
-		switch {
-		case n > 0 && size > 0 && !strings.ContainsRune(except, r):
-			b.WriteString(text[i : i+n])
-			b.WriteByte('\n')
-			b.WriteString(text[i+n : i+n+size])
-			i += n + size
-		default:
-			_, size = utf8.DecodeRuneInString(text[i:])
-			b.WriteString(text[i : i+size])
-			i += size
+// cuts says whether there is a mark before the end of the text.
+func (w *worker) cuts(text string) bool {
+	for i := range len(text) {
+		if !marks[text[i]] {
+			continue
+		}
+		at := w.buf[i:]
+		if n := max(sentenceMark(at), prefix(at, "......"), prefix(at, "……")); n > 0 && n < len(at) {
+			return true
 		}
 	}
-	return b.String()
+	return false
+}
+
+// marks are the bytes that a sentence mark begins with.
+var marks = [256]bool{'?': true, '.': true, 0xe2: true, 0xe3: true, 0xef: true}
+
+var closing = []string{"”", "’"}
+
+func sentenceMark(at []byte) int {
+	return max(prefix(at, "?"), prefix(at, "。"), prefix(at, "！"), prefix(at, "？"))
+}
+
+// closedMark is a sentence mark and a closing quotation mark.
+func closedMark(at []byte) int {
+	n := sentenceMark(at)
+	if n == 0 {
+		return 0
+	}
+	if k := max(prefix(at[n:], closing[0]), prefix(at[n:], closing[1])); k > 0 {
+		return n + k
+	}
+	return 0
+}
+
+// prefix is the length of s if the text begins with it, else 0.
+func prefix(text []byte, s string) int {
+	if len(text) >= len(s) && string(text[:len(s)]) == s {
+		return len(s)
+	}
+	return 0
 }

@@ -2,7 +2,9 @@ package metrics
 
 import (
 	"bytes"
+	"encoding/binary"
 	"hash/maphash"
+	"math/bits"
 	"unicode/utf8"
 )
 
@@ -25,7 +27,9 @@ type worker struct {
 }
 
 func newWorker() *worker {
-	return &worker{vocabulary: vocabulary{seed: maphash.MakeSeed(), slots: make([]wordSlot, 256)},
+	seed := maphash.MakeSeed()
+	keys := [2]uint64{maphash.String(seed, "0"), maphash.String(seed, "1")}
+	return &worker{vocabulary: vocabulary{seed: seed, keys: keys, slots: make([]wordSlot, 256)},
 		matcher: matcher{table: gramTable{slots: make([]gramSlot, 256)}}, stems: map[string]string{}}
 }
 
@@ -46,15 +50,17 @@ func (w *worker) keep(i int, ids []int32) {
 // vocabulary numbers the different words of one sample, from 0.
 type vocabulary struct {
 	seed  maphash.Seed
+	keys  [2]uint64  // random, as seed
 	slots []wordSlot // open addressing; a power of two, at most half full
 	round uint32     // slots of other rounds are empty
 	text  []byte     // the words, one after another
 	ends  []int32    // where each word ends in text
 	one   []byte
-	ascii [utf8.RuneSelf]struct {
+	known [1024]struct { // numbers of words of one character; see character
+		r     rune
 		round uint32
 		id    int32
-	} // numbers of words of one ASCII character, of this round
+	}
 }
 
 type wordSlot struct {
@@ -68,22 +74,36 @@ func (v *vocabulary) forget() {
 	v.text, v.ends = v.text[:0], v.ends[:0]
 	if v.round++; v.round == 0 {
 		clear(v.slots)
-		clear(v.ascii[:])
+		clear(v.known[:])
 		v.round = 1
 	}
 }
 
 // character is the number of a word of one character.
-func (v *vocabulary) character(c string) int32 {
-	if len(c) > 1 {
-		v.one = append(v.one[:0], c...)
-		return v.id(v.one)
+func (v *vocabulary) character(r rune) int32 {
+	k := &v.known[r%rune(len(v.known))]
+	if k.r != r || k.round != v.round {
+		v.one = utf8.AppendRune(v.one[:0], r)
+		k.r, k.round, k.id = r, v.round, v.id(v.one)
 	}
-	known := &v.ascii[c[0]]
-	if known.round != v.round {
-		known.id, known.round = v.id([]byte{c[0]}), v.round
+	return k.id
+}
+
+// hash depends on random keys, so that no text can be made whose words all have one.
+func (v *vocabulary) hash(word []byte) uint32 {
+	var a, b uint64
+	switch n := len(word); {
+	case n > 16:
+		return uint32(maphash.Bytes(v.seed, word))
+	case n >= 8:
+		a, b = binary.LittleEndian.Uint64(word), binary.LittleEndian.Uint64(word[n-8:])
+	case n >= 4:
+		a, b = uint64(binary.LittleEndian.Uint32(word)), uint64(binary.LittleEndian.Uint32(word[n-4:]))
+	case n > 0:
+		a = uint64(word[0])<<16 | uint64(word[n/2])<<8 | uint64(word[n-1])
 	}
-	return known.id
+	hi, lo := bits.Mul64(a^v.keys[0], b^v.keys[1]^uint64(len(word)))
+	return uint32(hi ^ lo)
 }
 
 func (v *vocabulary) word(id int32) []byte {
@@ -96,7 +116,7 @@ func (v *vocabulary) word(id int32) []byte {
 
 // id is the number of a word.
 func (v *vocabulary) id(word []byte) int32 {
-	hash := uint32(maphash.Bytes(v.seed, word))
+	hash := v.hash(word)
 	at := hash & uint32(len(v.slots)-1)
 	for ; v.slots[at].round == v.round; at = (at + 1) & uint32(len(v.slots)-1) {
 		if s := &v.slots[at]; s.hash == hash && bytes.Equal(v.word(s.id), word) {
@@ -207,6 +227,21 @@ type matcher struct {
 // match counts, for n from 1 to len(out), the n-grams of hyp that are in refs, each at most as often as in the
 // reference that has most of it. Tokens are numbers below vocabulary.
 func (m *matcher) match(refs [][]int32, hyp []int32, vocabulary int, out []float64) {
+	if len(refs) == 1 && len(out) == 1 { // words alone
+		m.count = zeros(m.count, vocabulary)
+		for _, id := range refs[0] {
+			m.count[id]++
+		}
+		found := 0
+		for _, id := range hyp {
+			if m.count[id] > 0 {
+				m.count[id]--
+				found++
+			}
+		}
+		out[0] = float64(found)
+		return
+	}
 	for len(m.prev) <= len(refs) {
 		m.prev = append(m.prev, nil)
 	}

@@ -67,23 +67,24 @@ func parseTexts(text []byte, objects bool) (texts [][]string, line int, err erro
 		return nil, 1, errors.New("the text is UTF-16: convert it to UTF-8 first (iconv -f UTF-16 -t UTF-8)")
 	}
 	text = bytes.TrimPrefix(text, []byte("\ufeff"))
-	for len(text) > 0 {
-		var row []byte
-		row, text, _ = bytes.Cut(text, []byte("\n"))
-		row = bytes.TrimSuffix(row, []byte("\r"))
-		line++
-		if !utf8.Valid(row) {
-			return nil, line, errors.New("the text is not UTF-8")
+	if len(text) == 0 {
+		return nil, 0, nil
+	}
+	lines := make([]string, 0, bytes.Count(text, []byte("\n"))+1) // all in one piece of memory
+	for row := range strings.Lines(string(text)) {
+		row = strings.TrimSuffix(strings.TrimSuffix(row, "\n"), "\r")
+		if lines = append(lines, row); !utf8.ValidString(row) {
+			return nil, len(lines), errors.New("the text is not UTF-8")
 		}
-		if !objects {
-			texts = append(texts, []string{string(row)})
-			continue
+	}
+	texts = make([][]string, len(lines))
+	for i, row := range lines {
+		texts[i] = lines[i : i+1 : i+1]
+		if objects {
+			if texts[i], err = parseObject([]byte(row)); err != nil {
+				return nil, i + 1, err
+			}
 		}
-		list, err := parseObject(row)
-		if err != nil {
-			return nil, line, err
-		}
-		texts = append(texts, list)
 	}
 	return texts, 0, nil
 }

@@ -1,9 +1,12 @@
 package metrics
 
 import (
+	"bytes"
 	"slices"
 	"unicode"
 	"unicode/utf8"
+
+	"weft/internal/jinja"
 )
 
 func strictMatch(_ *worker, s *Sample, row []float64) {
@@ -15,6 +18,9 @@ func strictMatch(_ *worker, s *Sample, row []float64) {
 // exactMatch is 1 where the prediction equals a reference after SQuAD's normalization.
 func exactMatch(w *worker, s *Sample, row []float64) {
 	for _, reference := range s.References {
+		if w.differ(s.Prediction, reference) {
+			continue
+		}
 		w.forget()
 		w.keep(0, w.normalized(reference, w.reference(0)))
 		if w.hyp = w.normalized(s.Prediction, w.hyp[:0]); slices.Equal(w.hyp, w.refs[0]) {
@@ -22,6 +28,50 @@ func exactMatch(w *worker, s *Sample, row []float64) {
 			return
 		}
 	}
+}
+
+// differ says whether the two texts have another normalized word before either has a character beyond printable ASCII;
+// else they must be compared whole.
+func (w *worker) differ(a, b string) bool {
+	for {
+		var known bool
+		if w.buf, a, known = nextNormal(w.buf[:0], a); !known {
+			return false
+		}
+		if w.alt, b, known = nextNormal(w.alt[:0], b); !known {
+			return false
+		}
+		if !bytes.Equal(w.buf, w.alt) {
+			return true
+		}
+		if len(w.buf) == 0 {
+			return false
+		}
+	}
+}
+
+// nextNormal appends the next normalized word to word, and returns what follows it; not known is one with a character
+// beyond printable ASCII.
+func nextNormal(word []byte, text string) (_ []byte, rest string, known bool) {
+	for i := range len(text) {
+		if small := latinBytes[text[i]]; small != 0 {
+			word = append(word, small)
+			continue
+		}
+		switch k := kinds[text[i]]; {
+		case k&isSpace != 0:
+			if len(word) > 0 && !article(word) {
+				return word, text[i+1:], true
+			}
+			word = word[:0]
+		case k&punctuation == 0:
+			return word[:0], "", false
+		}
+	}
+	if article(word) {
+		word = word[:0]
+	}
+	return word, "", true
 }
 
 // squadF1 is the highest F1 of the words after SQuAD's normalization, over the references.
@@ -39,31 +89,63 @@ func squadF1(w *worker, s *Sample, row []float64) {
 	}
 }
 
-// normalized takes the words of the text in small letters, without ASCII punctuation and articles.
+// normalized takes the words of the text in small letters, without ASCII punctuation and articles. An article ends
+// where letters and numbers end, and divides what is around it; a word goes on to the next space.
 func (w *worker) normalized(text string, ids []int32) []int32 {
-	word, begin := w.buf[:0], len(ids)
-	put := func() {
-		if len(word) > 0 && !article(word) {
-			ids = append(ids, w.id(word))
-		}
-		word = word[:0]
-	}
-	for i := range len(text) {
+	before := len(ids)
+	word, run := w.buf[:0], 0 // where the letters and numbers at the word's end begin
+	for i := 0; i < len(text); {
 		c := text[i]
-		switch k := kinds[c]; {
-		case k&(lowerCase|digit) != 0:
-			word = append(word, c)
-		case k&upperCase != 0:
-			word = append(word, c|0x20)
+		if small := latinBytes[c]; small != 0 {
+			word = append(word, small)
+			i++
+			continue
+		}
+		k, r, size := kinds[c], rune(c), 1
+		if k == punctuation|isolated || k == punctuation|stop {
+			i++
+			continue
+		}
+		if k&isSpace != 0 {
+			ids, word, run = w.endWord(ids, word, run), word[:0], 0
+			i++
+			continue
+		}
+		if k == beyond || k == maybeSpace {
+			if r, size = utf8.DecodeRuneInString(text[i:]); space(r) {
+				k = isSpace
+			}
+		}
+		i += size
+		switch {
+		case foreign(r):
+			return w.normalized(jinja.Lower(text), ids[:before])
 		case k&isSpace != 0:
-			put()
-		case k&punctuation == 0: // words may end at such a character, and yet go on
-			w.buf = word
-			return w.normalizedUnicode(text, ids[:begin])
+			ids, word, run = w.endWord(ids, word, run), word[:0], 0
+		case k&punctuation != 0:
+		case unicode.IsLetter(r) || unicode.IsNumber(r):
+			word = utf8.AppendRune(word, unicode.ToLower(r))
+		default:
+			if article(word[run:]) {
+				ids, word = w.endWord(ids, word, run), word[:0]
+			}
+			word = utf8.AppendRune(word, r)
+			run = len(word)
 		}
 	}
-	put()
+	ids = w.endWord(ids, word, run)
 	w.buf = word
+	return ids
+}
+
+// endWord appends a word without the article that it may end with.
+func (w *worker) endWord(ids []int32, word []byte, run int) []int32 {
+	if article(word[run:]) {
+		word = word[:run]
+	}
+	if len(word) > 0 {
+		ids = append(ids, w.id(word))
+	}
 	return ids
 }
 
@@ -73,33 +155,4 @@ func article(word []byte) bool {
 		return true
 	}
 	return false
-}
-
-// normalizedUnicode is normalized for text with other characters than ASCII's printable ones. An article is one where
-// letters and numbers end, but a word goes on to the next space.
-func (w *worker) normalizedUnicode(text string, ids []int32) []int32 {
-	w.buf = lower(w.buf[:0], text)
-	out, run := w.alt[:0], 0 // where the letters and numbers at the end of out begin
-	end := func() {
-		if article(out[run:]) {
-			out = append(out[:run], ' ')
-		}
-		run = len(out)
-	}
-	for i := 0; i < len(w.buf); {
-		r, size := utf8.DecodeRune(w.buf[i:])
-		switch {
-		case r < utf8.RuneSelf && kinds[r]&punctuation != 0:
-		case unicode.IsLetter(r) || unicode.IsNumber(r):
-			out = append(out, w.buf[i:i+size]...)
-		default:
-			end()
-			out = append(out, w.buf[i:i+size]...)
-			run = len(out)
-		}
-		i += size
-	}
-	end()
-	w.alt = out
-	return w.split(out, ids)
 }

@@ -32,11 +32,14 @@ const (
 	upperCase               // A to Z
 	punctuation             // string.punctuation
 	beyond                  // part of a character beyond ASCII
+	maybeSpace              // the same, and a space may begin so
 )
 
 var kinds = func() (k [256]uint16) {
 	for c := range 256 {
 		switch {
+		case c == 0xc2, c == 0xe1, c == 0xe2, c == 0xe3:
+			k[c] = maybeSpace
 		case c >= utf8.RuneSelf:
 			k[c] = beyond
 		case '0' <= c && c <= '9':
@@ -63,7 +66,9 @@ var kinds = func() (k [256]uint16) {
 }()
 
 // space says whether Python's str.split takes a character for space: what Go does, and four separators.
-func space(r rune) bool { return unicode.IsSpace(r) || 0x1c <= r && r <= 0x1f }
+func space(r rune) bool {
+	return r <= 0x3000 && (unicode.IsSpace(r) || 0x1c <= r && r <= 0x1f)
+}
 
 // spaced takes words between spaces.
 func (w *worker) spaced(text string, ids []int32) []int32 {
@@ -84,7 +89,14 @@ func nextWord(text []byte, from int) (begin, end int) {
 	begin = -1
 	for i := from; i < len(text); {
 		k, size := kinds[text[i]], 1
-		if k == beyond {
+		if k&(isSpace|maybeSpace) == 0 {
+			if begin < 0 {
+				begin = i
+			}
+			i++
+			continue
+		}
+		if k == maybeSpace {
 			var r rune
 			if r, size = utf8.DecodeRune(text[i:]); space(r) {
 				k = isSpace
@@ -106,20 +118,10 @@ func nextWord(text []byte, from int) (begin, end int) {
 
 // characters takes every character that is no space.
 func (w *worker) characters(text string, ids []int32) []int32 {
-	for i := 0; i < len(text); {
-		size := 1
-		if c := text[i]; c >= utf8.RuneSelf {
-			var r rune
-			if r, size = utf8.DecodeRuneInString(text[i:]); space(r) {
-				i += size
-				continue
-			}
-		} else if kinds[c]&isSpace != 0 {
-			i++
-			continue
+	for _, r := range text {
+		if r < utf8.RuneSelf && kinds[r]&isSpace == 0 || r >= utf8.RuneSelf && !space(r) {
+			ids = append(ids, w.character(r))
 		}
-		ids = append(ids, w.character(text[i:i+size]))
-		i += size
 	}
 	return ids
 }
@@ -328,35 +330,42 @@ func rougeTokens(o Options) tokenizer {
 	return func(w *worker, text string, ids []int32) []int32 { return w.latin(text, ids, false) }
 }
 
+// latinBytes are the small letters and digits that bytes become in rouge-score, 0 for all else.
+var latinBytes = func() (b [256]byte) {
+	for c, k := range kinds {
+		switch {
+		case k&(lowerCase|digit) != 0:
+			b[c] = byte(c)
+		case k&upperCase != 0:
+			b[c] = byte(c) | 0x20
+		}
+	}
+	return b
+}()
+
 // latin takes runs of a to z and 0 to 9 in the text in small letters.
 func (w *worker) latin(text string, ids []int32, stem bool) []int32 {
-	word := w.buf[:0]
-	for i := 0; i < len(text); i++ {
-		c := text[i]
-		switch k := kinds[c]; {
-		case k&(lowerCase|digit) != 0:
-			word = append(word, c)
-			continue
-		case k&upperCase != 0:
-			word = append(word, c|0x20)
-			continue
-		case k == beyond && strings.HasPrefix(text[i:], "\u212a"): // K of Kelvin, whose small letter is k
-			word = append(word, 'k')
-			i += len("\u212a") - 1
-			continue
-		case k == beyond && strings.HasPrefix(text[i:], "\u0130"):
-			// I with dot, whose small letter is i with a combining dot
-			word = append(word, 'i')
-		}
-		if len(word) > 0 {
-			ids = append(ids, w.rougeWord(word, stem))
-			word = word[:0]
-		}
+	if cap(w.buf) < len(text) {
+		w.buf = make([]byte, 2*len(text))
 	}
-	if len(word) > 0 {
-		ids = append(ids, w.rougeWord(word, stem))
+	buf, begin, before := w.buf[:len(text)], 0, len(ids)
+	for i := range len(text) {
+		c := latinBytes[text[i]]
+		if buf[i] = c; c != 0 {
+			continue
+		}
+		if k := text[i]; k == 0xe2 && strings.HasPrefix(text[i:], "\u212a") ||
+			k == 0xc4 && strings.HasPrefix(text[i:], "\u0130") {
+			return w.latin(jinja.Lower(text), ids[:before], stem)
+		}
+		if begin < i {
+			ids = append(ids, w.rougeWord(buf[begin:i], stem))
+		}
+		begin = i + 1
 	}
-	w.buf = word
+	if begin < len(text) {
+		ids = append(ids, w.rougeWord(buf[begin:], stem))
+	}
 	return ids
 }
 
@@ -376,37 +385,46 @@ func (w *worker) rougeWord(word []byte, stem bool) int32 {
 	return w.id(w.prepared)
 }
 
+// foreign says whether the small letter of a character is ASCII (K of Kelvin), is two characters (I with a dot), or
+// depends on the letters around it (sigma).
+func foreign(r rune) bool { return r == '\u212a' || r == 'İ' || r == 'Σ' }
+
 // mixed takes runs of a to z and 0 to 9 in the text in small letters, and every other character that is no space.
 func (w *worker) mixed(text string, ids []int32) []int32 {
-	w.buf = lower(w.buf[:0], text)
-	begin := -1
-	for i := 0; i < len(w.buf); {
-		k, size, gap := kinds[w.buf[i]], 1, false
-		if k&(lowerCase|digit) != 0 {
-			if begin < 0 {
-				begin = i
+	word, before := w.buf[:0], len(ids)
+	for _, r := range text {
+		if r < utf8.RuneSelf {
+			if c := latinBytes[r]; c != 0 {
+				word = append(word, c)
+				continue
 			}
-			i++
-			continue
 		}
-		if begin >= 0 {
-			ids, begin = append(ids, w.id(w.buf[begin:i])), -1
+		if len(word) > 0 {
+			ids, word = append(ids, w.id(word)), word[:0]
 		}
-		if gap = k&isSpace != 0; k == beyond {
-			var r rune
-			r, size = utf8.DecodeRune(w.buf[i:])
-			gap = space(r)
+		switch {
+		case foreign(r):
+			w.buf = word
+			return w.mixed(jinja.Lower(text), ids[:before])
+		case r < utf8.RuneSelf && kinds[r]&isSpace != 0, r >= utf8.RuneSelf && space(r):
+		case r < caseless || r > caselessEnd:
+			ids = append(ids, w.character(unicode.ToLower(r)))
+		default:
+			ids = append(ids, w.character(r))
 		}
-		if !gap {
-			ids = append(ids, w.id(w.buf[i:i+size]))
-		}
-		i += size
 	}
-	if begin >= 0 {
-		ids = append(ids, w.id(w.buf[begin:]))
+	if len(word) > 0 {
+		ids = append(ids, w.id(word))
 	}
+	w.buf = word
 	return ids
 }
+
+// The characters from caseless to caselessEnd, most of Chinese and Japanese, are the same in small letters.
+const (
+	caseless    = 0x2e80
+	caselessEnd = 0xa63f
+)
 
 // lower appends the text in small letters as Python's str.lower has them.
 func lower(to []byte, text string) []byte {
@@ -425,7 +443,7 @@ func lower(to []byte, text string) []byte {
 		switch {
 		case r == 'İ' || r == 'Σ': // what they become depends on other letters, or is two
 			return append(to[:begin], jinja.Lower(text)...)
-		case r < 0x2e80 || r > 0xa63f: // those between have no case
+		case r < caseless || r > caselessEnd:
 			to = utf8.AppendRune(to, unicode.ToLower(r))
 		default:
 			to = append(to, text[i:i+size]...)
