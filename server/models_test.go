@@ -48,6 +48,36 @@ func TestServedNames(t *testing.T) {
 	}
 }
 
+// TestServedNamesAreChecked: names are used without blanks around them and once; one that no request could use, or that
+// would mean an adapter, is refused.
+func TestServedNamesAreChecked(t *testing.T) {
+	for given, want := range map[string]string{"a": "a", " a , b,a,b ": "a|b",
+		"org/a,llama:1b,llama-2": "org/a|llama:1b|llama-2",
+		"é x":                    "é x", "": ""} {
+		var list []string
+		if given != "" {
+			list = strings.Split(given, ",")
+		}
+		if got, err := ServedNames(list); err != nil || strings.Join(got, "|") != want {
+			t.Errorf("%q: %q, %v, want %q", given, got, err, want)
+		}
+	}
+	for given, reason := range map[string]string{"a,,b": "a name is empty", "a, ": "a name is empty", "a\nb": "printed",
+		"b:x,b": `"b:x" means the adapter "x" of "b"`, "b,b:x": "NAME:ADAPTER", strings.Repeat("n", 257): "longer than 256"} {
+		if got, err := ServedNames(strings.Split(given, ",")); err == nil || !strings.Contains(err.Error(), reason) {
+			t.Errorf("%q: %q, %v, want %q", given, got, err, reason)
+		}
+	}
+	// A name with a colon is the model, alone and before an adapter's name.
+	s := newTest(t, &fakeEngine{reply: "a"}, withAdapters(library()), func(c *Config, _ *Deps) { c.Model = "llama:1b" })
+	for model, adapter := range map[string]bool{"llama:1b": false, "llama:1b:support": true, "support": true} {
+		w := post(s, "/v1/completions", `{"prompt":"x","model":"`+model+`"}`)
+		if w.Code != http.StatusOK || (w.Header().Get("X-Weft-Adapter") != "") != adapter {
+			t.Errorf("%s: %d %v", model, w.Code, w.Header())
+		}
+	}
+}
+
 // TestSpellings: each form of an adapter's name that the metrics list is one that its tenant's requests may use;
 // another tenant's is none.
 func TestSpellings(t *testing.T) {

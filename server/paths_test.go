@@ -128,7 +128,9 @@ func TestPreflight(t *testing.T) {
 		h := w.Header()
 		if w.Code != http.StatusNoContent || h.Get("Access-Control-Allow-Origin") != page ||
 			h.Get("Access-Control-Allow-Headers") != asks[3] || !slices.Contains(h.Values("Vary"), "Origin") ||
-			!strings.Contains(h.Get("Access-Control-Allow-Methods"), r.Method) || w.Body.Len() > 0 {
+			!strings.Contains(h.Get("Access-Control-Allow-Methods"), r.Method) || w.Body.Len() > 0 ||
+			strings.Contains(h.Get("Allow"), "GET") != strings.Contains(h.Get("Allow"), "HEAD") ||
+			h.Get("Allow") != ask(s, http.MethodOptions, r.Path, "X-Api-Key", "k").Header().Get("Allow") {
 			t.Errorf("OPTIONS %s: %d %v", r.Path, w.Code, h)
 		}
 		w = ask(s, http.MethodOptions, r.Path, append(asks, "Origin", other)...)
@@ -164,6 +166,94 @@ func TestPreflight(t *testing.T) {
 	wantError(t, w, 405, "", "OPTIONS")
 }
 
+// TestOriginsAsBrowsersSendThem: an origin is compared in the form in which a browser sends it; one that no page has is
+// refused with a reason.
+func TestOriginsAsBrowsersSendThem(t *testing.T) {
+	for given, want := range map[string]string{
+		"HTTPS://CHAT.example.com:443": "https://chat.example.com", "http://a.test:80": "http://a.test",
+		" https://a.test ": "https://a.test", "http://a.test:443": "http://a.test:443",
+		"http://a.test:08080":  "http://a.test:8080",
+		"http://[0:0::1]:3000": "http://[::1]:3000", "http://127.0.0.1:80": "http://127.0.0.1",
+		"http://localhost:5173":     "http://localhost:5173",
+		"chrome-extension://abcdef": "chrome-extension://abcdef", "capacitor://localhost": "capacitor://localhost",
+		"*":                             "*",
+		"https://xn--bcher-kva.example": "https://xn--bcher-kva.example",
+	} {
+		got, err := Origins([]string{given, given})
+		if err != nil || len(got) != 1 || got[0] != want {
+			t.Errorf("%q: %q, %v, want %q once", given, got, err, want)
+			continue
+		}
+		s := newTest(t, &fakeEngine{}, func(c *Config, d *Deps) {
+			c.Origins, d.Tenants = []string{given}, withKeys("k")
+		})
+		w := ask(s, http.MethodGet, "/v1/models", "Origin", want, "X-Api-Key", "k")
+		if h := w.Header().Get("Access-Control-Allow-Origin"); h != want {
+			t.Errorf("%q: a page of %s gets %q", given, want, h)
+		}
+		loading := httptest.NewRecorder()
+		q := httptest.NewRequest(http.MethodGet, "/v1/models", nil)
+		q.Header.Set("Origin", want)
+		loadingRoutes(slog.New(slog.DiscardHandler), got).ServeHTTP(loading, q)
+		if h := loading.Header().Get("Access-Control-Allow-Origin"); h != want {
+			t.Errorf("%q: while loading a page of %s gets %q", given, want, h)
+		}
+	}
+	for given, reason := range map[string]string{"": "scheme://host", "https://*.x.com": "* stands alone",
+		"ftp://x":         "scheme ftp",
+		"https://u@x.com": "no user", "https://x.com/": "without a path", "https://x.com/a": "without a path",
+		"x.com":          "scheme://host",
+		"https://x.com?": "scheme://host", "https://x.com#": "scheme://host", "https://x.com:": "port",
+		"https://x.com:99999":    "port",
+		"https://bücher.example": "xn--", "null": "scheme://host", "file://x": "scheme file",
+		"https://a b": "scheme://host",
+		"WSS://x.com": "scheme wss"} {
+		got, err := Origins([]string{"https://ok.test", given})
+		if err == nil || !strings.Contains(err.Error(), reason) {
+			t.Errorf("%q: %q, %v, want %q", given, got, err, reason)
+		}
+		cfg := Config{Model: "m", Vocab: 1, Context: 1, Origins: []string{given}}
+		if _, err := New(cfg, Deps{Engine: &fakeEngine{}, Tokenizer: fakeTokenizer{}}); err == nil {
+			t.Errorf("a server starts with the origin %q", given)
+		}
+	}
+}
+
+// TestExposedHeaders: a page of another origin may read each header that the document describes.
+func TestExposedHeaders(t *testing.T) {
+	b := newBodies(8)
+	seen := map[string]bool{}
+	var walk func(v any)
+	walk = func(v any) {
+		switch v := v.(type) {
+		case map[string]any:
+			if headers, ok := v["headers"].(map[string]any); ok && v["description"] != nil {
+				for name := range headers {
+					seen[strings.ToLower(name)] = true
+				}
+			}
+			for _, inner := range v {
+				walk(inner)
+			}
+		case []any:
+			for _, inner := range v {
+				walk(inner)
+			}
+		}
+	}
+	walk(b.doc)
+	delete(seen, "allow") // what a page may ask is in the answer to its preflight
+	delete(seen, "www-authenticate")
+	for name := range seen {
+		if !strings.Contains(exposed+",", name+",") {
+			t.Errorf("%s is not exposed", name)
+		}
+	}
+	if len(seen) < 8 {
+		t.Errorf("only %v", seen)
+	}
+}
+
 // TestOriginsWithoutKeys: where no key is needed, only pages that are named may change anything: * needs a key.
 func TestOriginsWithoutKeys(t *testing.T) {
 	const page = "https://chat.example.com"
@@ -184,11 +274,11 @@ func TestOriginsWithoutKeys(t *testing.T) {
 		t.Error("any page may read what a server without keys answers")
 	}
 	for _, bad := range []string{"example.com", "https://example.com/path", "", "https://"} {
-		if CheckOrigins([]string{bad}) == nil {
+		if _, err := Origins([]string{bad}); err == nil {
 			t.Errorf("%q is taken", bad)
 		}
 	}
-	if err := CheckOrigins([]string{"*", "http://localhost:3000"}); err != nil {
+	if _, err := Origins([]string{"*", "http://localhost:3000"}); err != nil {
 		t.Error(err)
 	}
 }

@@ -153,6 +153,10 @@ func TestNoIDs(t *testing.T) {
 			t.Errorf("%s: %d %s", body, w.Code, w.Body)
 		}
 	}
+	w := post(s, "/v1/chat/completions", `{"n_predict":0,"return_token_ids":true,`+hi+`}`)
+	if w.Code != 200 || !strings.Contains(w.Body.String(), `"token_ids":[]`) {
+		t.Errorf("a chat: %d %s", w.Code, w.Body)
+	}
 }
 
 // TestContinuousUsage: each chunk of a choice has the choice's figures so far, the last chunk those of the request.

@@ -70,7 +70,10 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		tenants: deps.Tenants, created: time.Now().Unix(),
 		idle: make(chan struct{}), secret: make([]byte, 32), templates: map[[sha256.Size]byte]Renderer{}}
 	var err error
-	if s.trusted, err = trust(cfg.Origins); err != nil {
+	if s.cfg.Origins, err = Origins(cfg.Origins); err == nil {
+		s.trusted, err = trust(s.cfg.Origins)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("server settings: %w", err)
 	}
 	if _, err := rand.Read(s.secret); err != nil {
@@ -138,11 +141,16 @@ func (s *Server) otherRoutes(r *gin.Engine) {
 		return fmt.Errorf("%w: %s", errNoRoute, shorten(c.Request.URL.Path))
 	}))
 	r.NoMethod(s.check(func(c *gin.Context) error {
-		if allow := c.Writer.Header().Get("Allow"); strings.Contains(allow, http.MethodGet) {
-			c.Header("Allow", allow+", "+http.MethodHead)
-		}
+		allowHead(c)
 		return fmt.Errorf("%w: %s", errNoMethod, methodLabel(c.Request))
 	}))
+}
+
+// allowHead adds HEAD to the methods that the router names, where it names GET.
+func allowHead(c *gin.Context) {
+	if allow := c.Writer.Header().Get("Allow"); strings.Contains(allow, http.MethodGet) {
+		c.Header("Allow", allow+", "+http.MethodHead)
+	}
 }
 
 func shorten(s string) string {

@@ -271,7 +271,9 @@ func dataSplitCommand() *cobra.Command {
 			if s.Dedup != dataset.DedupNear {
 				s.Threshold = 0
 			}
-			defer debug.SetGCPercent(debug.SetGCPercent(25)) // what is kept of each sample is large and stays
+			// What is kept of each sample is large and stays: from here on memory is collected more often.
+			defer debug.SetMemoryLimit(debug.SetMemoryLimit(map[bool]int64{false: 180 << 20, true: 320 << 20}[s.Dedup ==
+				dataset.DedupNear]))
 			m, r, err := dataset.Split(args, out, s, o, version)
 			done()
 			if err != nil {

@@ -237,7 +237,7 @@ func checkSize(codec format.CompressionCodec, packed bool, body *bufio.Reader, s
 			return fmt.Errorf("it becomes %d bytes, its header says %d", n, size)
 		}
 		return nil
-	case codec == format.Uncompressed || codec == format.Lz4Raw: // at most 255 times the page
+	case codec == format.Uncompressed:
 		return nil
 	case codec == format.Gzip:
 		unpack, err = gzip.NewReader(body)
@@ -248,7 +248,7 @@ func checkSize(codec format.CompressionCodec, packed bool, body *bufio.Reader, s
 			defer dec.Close()
 		}
 		unpack = dec
-	default:
+	default: // of LZ4 the library takes twice the memory again and again where a page is damaged
 		return fmt.Errorf("it is compressed with %s: write the file with snappy, zstd or gzip", codec)
 	}
 	if err == nil {

@@ -23,17 +23,44 @@ const DefaultThreshold = 0.8
 
 // place is where a kept row is.
 type place struct {
-	offset int64  // in the file of its side
-	side   uint8  // index of data.Sides
-	file   uint32 // of the input
-	line   uint32
+	at   uint64 // offset in the file of its side, above the index of the side in data.Sides
+	file uint32 // of the input
+	line uint32
+}
+
+const sideBits = 2
+
+func placeOf(r *data.Row, side uint8) place {
+	return place{at: uint64(side), file: uint32(r.File), line: uint32(r.Line)}
+}
+
+func (p place) side() uint8       { return uint8(p.at & (1<<sideBits - 1)) }
+func (p place) offset() int64     { return int64(p.at >> sideBits) }
+func (p *place) put(offset int64) { p.at = uint64(offset)<<sideBits | uint64(p.side()) }
+
+// places are many places, which are not copied when they become more.
+type places struct {
+	blocks [][]place
+	n      int
+}
+
+const placesInBlock = 1 << 14
+
+func (p *places) of(row uint32) place { return p.blocks[row/placesInBlock][row%placesInBlock] }
+
+func (p *places) add(at place) {
+	if p.n%placesInBlock == 0 {
+		p.blocks = append(p.blocks, make([]place, placesInBlock))
+	}
+	p.blocks[p.n/placesInBlock][p.n%placesInBlock] = at
+	p.n++
 }
 
 // deduper knows the rows that are kept.
 type deduper struct {
 	exact digests
 	near  *index // nil: only equal rows are duplicates
-	rows  []place
+	rows  places
 	read  func(p place, buf []byte) (int, error) // reads the line of a row, and what follows, as io.ReaderAt
 	sets  *lru.Cache[uint32, []uint64]           // of rows that were compared lately
 	buf   []byte
@@ -90,11 +117,11 @@ func (d *deduper) find(sum [32]byte, keys []uint64, set func() ([]uint64, error)
 
 // keep makes a row one with which later ones are compared.
 func (d *deduper) keep(sum [32]byte, keys []uint64, p place) error {
-	if len(d.rows) == 1<<32-2 {
+	if d.rows.n == 1<<32-2 {
 		return errors.New("more than four billion samples")
 	}
-	row := uint32(len(d.rows))
-	d.rows = append(d.rows, p)
+	row := uint32(d.rows.n)
+	d.rows.add(p)
 	if _, ok := d.exact.find(sum); !ok {
 		d.exact.add(sum, row)
 	}
@@ -109,7 +136,7 @@ func (d *deduper) set(row uint32) ([]uint64, error) {
 	if s, ok := d.sets.Get(row); ok {
 		return s, nil
 	}
-	line, err := d.line(d.rows[row])
+	line, err := d.line(d.rows.of(row))
 	if err != nil {
 		return nil, err
 	}

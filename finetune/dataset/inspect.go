@@ -168,13 +168,13 @@ type collector struct {
 }
 
 func (c *collector) read(p place, buf []byte) (int, error) {
-	if p.offset+int64(len(buf)) > c.flushed && c.flushed < c.size {
+	if p.offset()+int64(len(buf)) > c.flushed && c.flushed < c.size {
 		if err := c.lines.Flush(); err != nil {
 			return 0, err
 		}
 		c.flushed = c.size
 	}
-	return c.spool.ReadAt(buf, p.offset)
+	return c.spool.ReadAt(buf, p.offset())
 }
 
 func (c *collector) worker(o data.Options) func(*data.Row) (*seen, error) {
@@ -256,7 +256,8 @@ func (c *collector) take(r *data.Row, s *seen) error {
 
 // compare looks for an earlier sample that this one repeats.
 func (c *collector) compare(r *data.Row, s *seen) error {
-	here := place{offset: c.size, file: uint32(r.File), line: uint32(r.Line)}
+	here := placeOf(r, 0)
+	here.put(c.size)
 	m, found, err := c.kept.find(s.sum, s.keys, func() ([]uint64, error) { return asSet(s.set), nil })
 	if err != nil {
 		return err
@@ -271,7 +272,7 @@ func (c *collector) compare(r *data.Row, s *seen) error {
 	} else {
 		c.in.Duplicates.Near++
 	}
-	if of := c.kept.rows[m.row]; len(c.pairFiles) < maxPairs {
+	if of := c.kept.rows.of(m.row); len(c.pairFiles) < maxPairs {
 		c.pairFiles = append(c.pairFiles, [2]uint32{here.file, of.file})
 		c.in.Duplicates.Pairs = append(c.in.Duplicates.Pairs, Pair{Line: r.Line, OfLine: int(of.line),
 			Jaccard: m.jaccard})

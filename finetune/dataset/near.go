@@ -208,8 +208,16 @@ type segment struct {
 
 const (
 	firstSegment = 1 << 12
-	lastSegment  = 1 << 20
+	lastSegment  = 1 << 19
 )
+
+// nextSegment returns the size of a segment behind the last one.
+func nextSegment(last int, size func() int) int {
+	if last < 0 {
+		return firstSegment
+	}
+	return min(lastSegment, 2*size())
+}
 
 // find yields the rows of a key, at most maxBucket.
 func (t *table) find(key uint64, yield func(row uint32)) (found int) {
@@ -238,10 +246,7 @@ func (t *table) add(key uint64, row uint32) {
 	}
 	last := len(t.segments) - 1
 	if last < 0 || t.segments[last].free == 0 {
-		size := firstSegment
-		for s := range t.segments {
-			size = min(lastSegment, max(size, 1<<bits.Len(uint(len(t.segments[s].rows)))))
-		}
+		size := nextSegment(last, func() int { return len(t.segments[last].rows) })
 		t.segments = append(t.segments, segment{make([]uint32, size), make([]uint16, size), size * 4 / 5})
 		last++
 	}
@@ -301,46 +306,46 @@ func (x *index) add(row uint32, keys []uint64) {
 	}
 }
 
-// digests maps the first 16 bytes of the digests of kept rows to the rows, as an open hash table.
-type digests struct {
+// digests maps the first 16 bytes of the digests of kept rows to the rows, in segments as table.
+type digests struct{ segments []digestSegment }
+
+type digestSegment struct {
 	keys [][2]uint64
 	rows []uint32 // row + 1; 0: free
-	n    int
+	free int
 }
 
 // find returns the row of a digest.
 func (d *digests) find(sum [32]byte) (row uint32, ok bool) {
-	if len(d.rows) == 0 {
-		return 0, false
+	key := halves(sum)
+	for s := range d.segments {
+		seg := &d.segments[s]
+		if i := seg.place(key); seg.rows[i] != 0 {
+			return seg.rows[i] - 1, true
+		}
 	}
-	i := d.place(halves(sum))
-	return d.rows[i] - 1, d.rows[i] != 0
+	return 0, false
 }
 
 // add adds a digest that is not there.
 func (d *digests) add(sum [32]byte, row uint32) {
-	if d.n*4 >= len(d.rows)*3 {
-		old := *d
-		size := max(firstSegment, 2*len(old.rows))
-		d.keys, d.rows = make([][2]uint64, size), make([]uint32, size)
-		for i, r := range old.rows {
-			if r != 0 {
-				at := d.place(old.keys[i])
-				d.keys[at], d.rows[at] = old.keys[i], r
-			}
-		}
+	last := len(d.segments) - 1
+	if last < 0 || d.segments[last].free == 0 {
+		size := nextSegment(last, func() int { return len(d.segments[last].rows) })
+		d.segments = append(d.segments, digestSegment{make([][2]uint64, size), make([]uint32, size), size * 4 / 5})
+		last++
 	}
-	key := halves(sum)
-	i := d.place(key)
-	d.keys[i], d.rows[i] = key, row+1
-	d.n++
+	seg, key := &d.segments[last], halves(sum)
+	i := seg.place(key)
+	seg.keys[i], seg.rows[i] = key, row+1
+	seg.free--
 }
 
 // place returns where a key is, or where it would be.
-func (d *digests) place(key [2]uint64) uint64 {
-	mask := uint64(len(d.rows) - 1)
+func (s *digestSegment) place(key [2]uint64) uint64 {
+	mask := uint64(len(s.rows) - 1)
 	i := key[0] & mask
-	for d.rows[i] != 0 && d.keys[i] != key {
+	for s.rows[i] != 0 && s.keys[i] != key {
 		i = (i + 1) & mask
 	}
 	return i

@@ -243,7 +243,7 @@ func (w *splitter) open(dir string) (err error) {
 	}
 	w.train = s2.NewWriter(w.spool, s2.WriterConcurrency(1), s2.WriterBlockSize(256<<10))
 	w.kept, err = newDeduper(w.o.Dedup, w.o.Threshold, func(p place, buf []byte) (int, error) {
-		return w.out[p.side].readAt(buf, p.offset)
+		return w.out[p.side()].readAt(buf, p.offset())
 	})
 	return err
 }
@@ -301,7 +301,7 @@ func (w *splitter) take(r *data.Row, s *sampled) error {
 	w.paths[r.File] = r.Path
 	w.named = w.named || w.o.Group == GroupConversation || w.o.Group == GroupUser && r.Record.User != "" ||
 		r.Record.Group != ""
-	p := place{side: s.side, file: uint32(r.File), line: uint32(r.Line)}
+	p := placeOf(r, s.side)
 	if s.side != trainSide {
 		return w.decide(p, s)
 	}
@@ -346,7 +346,7 @@ func (w *splitter) training(progress func(data.Progress), r *data.Report) error 
 			return err
 		}
 		n := func(i int) uint32 { return binary.LittleEndian.Uint32(head[4*i:]) }
-		p := place{side: trainSide, file: n(0), line: n(1)}
+		p := place{at: trainSide, file: n(0), line: n(1)}
 		s.content, s.user = int(n(2)), binary.LittleEndian.Uint64(head[20:])
 		s.sum, s.whole = [32]byte(head[28:60]), [32]byte(head[60:92])
 		keys := int(n(4))
@@ -388,7 +388,7 @@ func (w *splitter) decide(p place, s *sampled) error {
 	rm := &w.m.Removed
 	reason := ""
 	if found {
-		held := p.side == trainSide && w.kept.rows[m.row].side != trainSide
+		held := p.side() == trainSide && w.kept.rows.of(m.row).side() != trainSide
 		equal := isEqual(w.kept, s.sum)
 		switch {
 		case held:
@@ -410,13 +410,13 @@ func (w *splitter) decide(p place, s *sampled) error {
 		}
 	}
 	if reason != "" {
-		of := w.kept.rows[m.row]
+		of := w.kept.rows.of(m.row)
 		pair := &Pair{Source: w.paths[p.file], Line: int(p.line), Of: w.paths[of.file],
 			OfLine: int(of.line), Jaccard: m.jaccard}
 		return w.note(p, s, reason, pair)
 	}
-	l := w.out[p.side]
-	p.offset = l.size
+	l := w.out[p.side()]
+	p.put(l.size)
 	if err := l.write(s.line); err != nil {
 		return err
 	}
@@ -429,7 +429,7 @@ func (w *splitter) decide(p place, s *sampled) error {
 // note writes the line of a sample in the list of samples.
 func (w *splitter) note(p place, s *sampled, reason string, pair *Pair) error {
 	row := auditRow{Digest: hex.EncodeToString(s.whole[:]), Source: w.paths[p.file], Line: int(p.line),
-		Side: data.Sides[p.side], Reason: reason}
+		Side: data.Sides[p.side()], Reason: reason}
 	if reason != "" {
 		row.Side = "removed"
 	}

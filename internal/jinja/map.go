@@ -26,10 +26,23 @@ func (m *Map) Len() int { return len(m.keys) }
 
 // Get returns the value under a string key.
 func (m *Map) Get(key string) (any, bool) {
-	if i := m.find(key); i >= 0 {
+	if i := m.findText(key); i >= 0 {
 		return m.vals[i], true
 	}
 	return nil, false
+}
+
+// findText returns the place of a string key, or -1: only a string is equal to one.
+func (m *Map) findText(key string) int {
+	if m.index != nil {
+		return m.find(key)
+	}
+	for i, k := range m.keys {
+		if s, ok := k.(string); ok && s == key {
+			return i
+		}
+	}
+	return -1
 }
 
 // find returns the place of a key by its hash, or -1.
@@ -49,7 +62,13 @@ func (m *Map) find(hash any) int {
 }
 
 // Set stores v under a string key; a new key goes to the end, an old one keeps its place.
-func (m *Map) Set(key string, v any) { m.put(key, key, v) }
+func (m *Map) Set(key string, v any) {
+	if i := m.findText(key); i >= 0 {
+		m.vals[i] = v
+		return
+	}
+	m.add(key, key, v)
+}
 
 // At returns the i-th key, in insertion order, and its value.
 func (m *Map) At(i int) (key, value any) { return m.keys[i], m.vals[i] }
@@ -76,6 +95,11 @@ func (m *Map) put(hash, key, v any) {
 		m.vals[i] = v
 		return
 	}
+	m.add(hash, key, v)
+}
+
+// add adds a key that is not there.
+func (m *Map) add(hash, key, v any) {
 	m.keys = append(m.keys, key)
 	m.vals = append(m.vals, v)
 	switch n := len(m.keys); {

@@ -85,11 +85,11 @@ func Open(ctx context.Context, cfg Config) (n *Node, err error) {
 	if err := checkListeners(&cfg); err != nil {
 		return nil, err
 	}
-	if err := server.CheckOrigins(cfg.Origins); err != nil {
+	if cfg.Origins, err = server.Origins(cfg.Origins); err != nil {
 		return nil, refusef("cors-origin: %v", err)
 	}
-	if slices.Contains(cfg.ServedNames, "") {
-		return nil, refusef("served-model-name: a name is empty")
+	if cfg.ServedNames, err = server.ServedNames(cfg.ServedNames); err != nil {
+		return nil, refusef("served-model-name: %v", err)
 	}
 	if cfg.KeyFile != "" {
 		keys, err := tenant.ReadKeys(cfg.KeyFile)

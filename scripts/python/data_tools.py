@@ -3,6 +3,7 @@
 import argparse
 import sys
 
+import dataset_cases
 import metric_cases
 from checks import Checks
 
@@ -13,6 +14,7 @@ def main():
     p.add_argument("--only", default="", help="expression: the checks to make")
     a = p.parse_args()
     check = Checks(a.only)
+    dataset_cases.run(check, a)
     metric_cases.run(check, a)
     print(f"test-python: {check.passed} passed, {check.failed} failed, of metrics and datasets")
     sys.exit(1 if check.failed else 0)
