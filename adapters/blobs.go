@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
+	"time"
 
 	"weft/internal/bounded"
 	"weft/internal/durable"
@@ -51,18 +53,32 @@ type linker interface {
 	Link(digest, path string) error
 }
 
-// FolderBlobs keeps blobs as files ROOT/ab/abcdef…, written elsewhere and renamed into place.
-type FolderBlobs struct{ root string }
+// cleaner is a blob store in which a Put that is killed leaves a file that is no blob.
+type cleaner interface {
+	// Clean removes such files from before a time.
+	Clean(before time.Time) error
+}
+
+// FolderBlobs keeps blobs as files ROOT/ab/abcdef…, written elsewhere and renamed into place. ROOT may be a link,
+// also to another disk.
+type FolderBlobs struct {
+	root   string
+	rename func(from, to string) error // os.Rename
+}
 
 // NewFolderBlobs returns the blob store in the folder root, which is created at the first Put.
-func NewFolderBlobs(root string) *FolderBlobs { return &FolderBlobs{root} }
+func NewFolderBlobs(root string) *FolderBlobs { return &FolderBlobs{root, os.Rename} }
 
 func (b *FolderBlobs) path(digest string) string {
 	return filepath.Join(b.root, digest[:2], digest)
 }
 
-// Put renames path into place. An existing blob is replaced, so that adding an adapter again repairs a damaged one.
-func (b *FolderBlobs) Put(_ context.Context, digest, path string) error {
+// errNoFolder says that the whole store is missing, as where its disk is not mounted: its blobs are not lost.
+var errNoFolder = errors.New("the folder of the adapters' files is missing")
+
+// Put renames path into place, or copies it from another disk. An existing blob is replaced, so that adding an adapter
+// again repairs a damaged one.
+func (b *FolderBlobs) Put(ctx context.Context, digest, path string) error {
 	to := b.path(digest)
 	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
 		return err
@@ -70,15 +86,53 @@ func (b *FolderBlobs) Put(_ context.Context, digest, path string) error {
 	if err := os.Chmod(path, 0o400); err != nil {
 		return err
 	}
-	if err := os.Rename(path, to); err != nil {
+	err := b.rename(path, to)
+	if errors.Is(err, syscall.EXDEV) {
+		err = copyTo(ctx, path, to)
+	}
+	if err != nil {
 		return err
 	}
 	return errors.Join(durable.SyncDir(filepath.Dir(to)), durable.SyncDir(b.root))
 }
 
+// copyTo replaces the blob at to with a copy of the file at path.
+func copyTo(ctx context.Context, path, to string) error {
+	in, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	err = durable.Replace(to, func(w io.Writer) error {
+		_, err := io.Copy(w, durable.Reader(ctx, in))
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return os.Chmod(to, 0o400)
+}
+
+// Clean removes copies that were not finished.
+func (b *FolderBlobs) Clean(before time.Time) error {
+	copies, err := filepath.Glob(filepath.Join(b.root, "??", ".*"))
+	for _, path := range copies {
+		if st, e := os.Lstat(path); e == nil && st.ModTime().Before(before) {
+			err = errors.Join(err, os.Remove(path))
+		}
+	}
+	return err
+}
+
 // Open opens a blob's file.
 func (b *FolderBlobs) Open(_ context.Context, digest string) (io.ReadCloser, error) {
-	return os.Open(b.path(digest))
+	f, err := os.Open(b.path(digest))
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, gone := os.Stat(b.root); gone != nil {
+			return nil, errNoFolder
+		}
+	}
+	return f, err
 }
 
 // Link makes path a hard link to a blob.
@@ -95,10 +149,18 @@ func (b *FolderBlobs) Delete(_ context.Context, digest string) error {
 // All walks the folder; files that are not blobs are skipped.
 func (b *FolderBlobs) All(ctx context.Context) iter.Seq2[Blob, error] {
 	return func(yield func(Blob, error) bool) {
-		err := filepath.WalkDir(b.root, func(path string, d fs.DirEntry, err error) error {
+		root, err := filepath.EvalSymlinks(b.root) // WalkDir follows no link
+		if errors.Is(err, fs.ErrNotExist) {
+			return // nothing stored yet
+		}
+		if err != nil {
+			yield(Blob{}, fmt.Errorf("list blobs: %w", err))
+			return
+		}
+		err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 			switch {
 			case errors.Is(err, fs.ErrNotExist):
-				return nil // nothing stored yet, or deleted meanwhile
+				return nil // deleted meanwhile
 			case err != nil:
 				return err
 			case ctx.Err() != nil:

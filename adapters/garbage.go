@@ -132,6 +132,9 @@ func (r *Registry) endOld(ctx context.Context, before time.Time) error {
 	err := r.exclusive(ctx, func(tx *store.Tx) error {
 		return r.endClaims(ctx, tx, "at_ns <= ?", before.UnixNano())
 	})
+	if c, ok := r.cfg.Blobs.(cleaner); ok {
+		err = errors.Join(err, c.Clean(before))
+	}
 	return errors.Join(err, r.cleanTmp(before))
 }
 

@@ -4,7 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -251,4 +255,95 @@ func testOlderStore(t *testing.T, p place) {
 	}
 	_, err = empty.GarbageCollect(ctx, 0)
 	wants(t, "an empty database afterwards", err, ErrForeign)
+}
+
+// TestLinkedStore: a folder of files that is a link, as to another disk, is listed and collected as any other; files
+// that cannot be renamed into it are copied, and copies that were not finished are removed later.
+func TestLinkedStore(t *testing.T) {
+	ctx := t.Context()
+	p := localPlace(t)
+	disk, link := t.TempDir(), filepath.Join(t.TempDir(), "blobs")
+	if err := os.Symlink(disk, link); err != nil {
+		t.Fatal(err)
+	}
+	blobs := NewFolderBlobs(link)
+	blobs.rename = func(from, to string) error {
+		return &os.LinkError{Op: "rename", Old: from, New: to, Err: syscall.EXDEV}
+	}
+	p.blobs = blobs
+	r := p.open(t)
+	v := mustAdd(t, r, "t", "a", "x")
+	if got := content(t, r, v); got != "x" {
+		t.Errorf("the stored file has %q", got)
+	}
+	if err := r.Remove(ctx, "t", "a", ""); err != nil {
+		t.Fatal(err)
+	}
+	unfinished, err := os.CreateTemp(mustDir(t, disk), ".copy")
+	if err != nil {
+		t.Fatal(err)
+	}
+	unfinished.Close()
+	g, err := r.Collect(ctx, CollectOptions{DryRun: true})
+	if err != nil || g.Stored != 2 || g.Garbage != 2 {
+		t.Errorf("dry run: %+v, %v", g, err)
+	}
+	if _, err := os.Lstat(unfinished.Name()); err != nil {
+		t.Errorf("a copy that may go on: %v", err)
+	}
+	r.now = func() time.Time { return time.Now().Add(2 * time.Hour) }
+	g, err = r.GarbageCollect(ctx, 0)
+	if err != nil || g.Blobs != 2 || p.stored(t) != 0 {
+		t.Errorf("%+v, %v, %d blobs are left", g, err, p.stored(t))
+	}
+	if _, err := os.Lstat(unfinished.Name()); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a copy that was not finished: %v", err)
+	}
+}
+
+// mustDir returns a folder in dir.
+func mustDir(t *testing.T, dir string) string {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		if e.IsDir() {
+			return filepath.Join(dir, e.Name())
+		}
+	}
+	t.Fatal("no folder", err)
+	return ""
+}
+
+// TestStoreGone: while the folder of files is missing nothing is added to an empty one in its place, and a request for
+// an adapter is not told that its file is lost; when it is back all is as before.
+func TestStoreGone(t *testing.T) {
+	ctx := t.Context()
+	p := localPlace(t)
+	root := filepath.Join(t.TempDir(), "blobs")
+	p.blobs = NewFolderBlobs(root)
+	r := p.open(t)
+	v := mustAdd(t, r, "t", "a", "x")
+	if err := os.Rename(root, root+"-away"); err != nil {
+		t.Fatal(err)
+	}
+	_, err := r.Add(ctx, "t", "b", peftFolder(t, "y"), AddOptions{})
+	wants(t, "an upload", err, ErrForeign)
+	if err == nil || !strings.Contains(err.Error(), "it is empty") {
+		t.Errorf("an upload: %v", err)
+	}
+	_, err = r.GarbageCollect(ctx, 0)
+	wants(t, "a collection", err, ErrForeign)
+	if _, err := r.Dir(ctx, v); !errors.Is(err, errNoFolder) || errors.Is(err, ErrCorrupt) {
+		t.Errorf("a request: %v", err)
+	}
+	if _, err := os.Lstat(root); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a folder was made: %v", err)
+	}
+	if err := os.Rename(root+"-away", root); err != nil {
+		t.Fatal(err)
+	}
+	if got := content(t, r, v); got != "x" {
+		t.Errorf("the stored file has %q", got)
+	}
+	mustAdd(t, r, "t", "b", "y")
 }

@@ -32,8 +32,8 @@ func (r *Registry) identity(ctx context.Context) (id string, err error) {
 }
 
 // own returns nil where the store of files belongs to this database, else ErrForeign with the reason. A store without
-// an owner, as earlier versions of weft left it, is adopted where it is empty or this database refers to more than half
-// of its files.
+// an owner, as earlier versions of weft left it, is adopted where this database refers to more than half of its files,
+// or both are empty.
 func (r *Registry) own(ctx context.Context) error {
 	id, err := r.identity(ctx)
 	if err != nil {
@@ -52,8 +52,8 @@ func (r *Registry) own(ctx context.Context) error {
 	return r.takeStore(ctx, id)
 }
 
-// knowsMost returns ErrForeign unless this database refers to more than half of the files in the store, or there are
-// none.
+// knowsMost returns ErrForeign unless this database refers to more than half of the files in the store, or neither has
+// any.
 func (r *Registry) knowsMost(ctx context.Context) error {
 	blobs, used, err := r.storedBlobs(ctx)
 	if err != nil {
@@ -65,7 +65,15 @@ func (r *Registry) knowsMost(ctx context.Context) error {
 			known++
 		}
 	}
-	if len(blobs) > 0 && 2*known <= len(blobs) {
+	if len(blobs) == 0 {
+		stored, err := column(ctx, r.cfg.DB, "SELECT DISTINCT blob FROM adapter_files")
+		if err == nil && len(stored) > 0 {
+			err = fmt.Errorf("%w: it is empty, and this database refers to %d files: if they are on a disk that is "+
+				"not mounted, mount it; else %s", ErrForeign, len(stored), takeOver)
+		}
+		return err
+	}
+	if 2*known <= len(blobs) {
 		return fmt.Errorf("%w: it has %d files, and this database refers to %d of them: %s", ErrForeign, len(blobs),
 			known, takeOver)
 	}

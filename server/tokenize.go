@@ -39,8 +39,8 @@ func (f flow[T]) rendered(s *Server) gin.HandlerFunc {
 	})
 }
 
-// largeBody is the length from which the bodies of /tokenize and /detokenize need a place of their own: work and memory
-// grow with the text, which may be longer than any context.
+// largeBody is the length from which the bodies of /tokenize, /detokenize and /render need a place of their own: work
+// and memory grow with the text, which may be longer than any context.
 const (
 	largeBody  = 64 << 10
 	largePlace = 16

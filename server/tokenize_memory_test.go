@@ -130,6 +130,16 @@ func TestLargeTextsByTenant(t *testing.T) {
 			t.Errorf("%s: %d %.100s, want %d", what, w.Code, w.Body, c.status)
 		}
 	}
+	for path, body := range map[string]string{"/v1/completions/render": large, "/completions/render": large,
+		"/detokenize":                 `{"tokens":[` + strings.Repeat("1,", largeBody/2) + `1]}`,
+		"/v1/chat/completions/render": `{"messages":[{"role":"user","content":` + large[len(`{"prompt":`):] + `]}`} {
+		if w := s.do("POST", path, evil, body); w.Code != 429 {
+			t.Errorf("%s: %d %.100s, want 429", path, w.Code, w.Body)
+		}
+		if w := s.do("POST", path, good, body); w.Code == 429 || w.Code >= 500 {
+			t.Errorf("%s of another tenant: %d %.100s", path, w.Code, w.Body)
+		}
+	}
 }
 
 func checkMemory(t *testing.T, s *Server, what, path, body string) {
