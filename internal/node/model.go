@@ -200,6 +200,9 @@ func OpenModel(c ModelConfig) (m *Model, err error) {
 			m, err = nil, errors.Join(err, m.Close())
 		}
 	}()
+	if err = c.checkWeights(path); err != nil {
+		return m, err
+	}
 	if m.Sampling, err = samplingDefaults(path, c.GenerationConfig, c.Log); err != nil {
 		return m, err
 	}
@@ -348,6 +351,18 @@ func (c *ModelConfig) plan(l limits.Limits) {
 			"lower --memory",
 			"memory", bytesize.Format(int64(c.Memory)), "available", bytesize.Format(l.Memory), "from", l.MemoryFrom)
 	}
+}
+
+// checkWeights returns device.ErrOutOfMemory where the weights alone are larger than the budget, before any is read: in
+// a small container the system ends a process that reads them, without a word. It knows nothing of what is no model.
+func (c *ModelConfig) checkWeights(path string) error {
+	least, err := model.LeastBytes(path, c.Load4Bit.Wrap)
+	if err != nil || least <= int64(c.Memory) {
+		return nil // opening the model says what is wrong with it
+	}
+	return fmt.Errorf("%s: memory budget %s: %w: the weights take at least %s: raise --memory, give this process more "+
+		"memory, or use a smaller model", path, bytesize.Format(int64(c.Memory)), device.ErrOutOfMemory,
+		bytesize.Format(least))
 }
 
 // NumThreads returns the threads of the cpu device: as many as the settings name, else as many as the process

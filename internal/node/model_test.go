@@ -102,6 +102,12 @@ func TestMemoryFollowsLimits(t *testing.T) {
 	if !errors.Is(err, device.ErrOutOfMemory) || !strings.Contains(err.Error(), "memory.max of cgroup /x") {
 		t.Errorf("%v", err)
 	}
+	ownLimits = func() limits.Limits { return limits.Limits{Memory: 1 << 18, MemoryFrom: "memory.max of cgroup /x"} }
+	_, err = OpenModel(c)
+	if !errors.Is(err, device.ErrOutOfMemory) || !strings.Contains(err.Error(), "memory.max of cgroup /x") ||
+		!strings.Contains(err.Error(), "the weights take at least ") {
+		t.Errorf("less than the weights: %v", err)
+	}
 	var log bytes.Buffer
 	c.Memory, c.Log = 64<<20, slog.New(slog.NewTextHandler(&log, nil))
 	if m, err = OpenModel(c); err != nil {

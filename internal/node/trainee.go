@@ -21,6 +21,11 @@ type Trainee struct {
 // OpenTrainee loads the weights of in for a job that runs alone, within c.Memory bytes. The caller closes the Trainee.
 func OpenTrainee(in *train.Input, c ModelConfig) (t *Trainee, err error) {
 	c.Activations = "float" // gradients are those of the float32 forward pass
+	if in.Config.Init != "random" {
+		if err := c.checkWeights(in.Files.Model); err != nil {
+			return nil, err
+		}
+	}
 	t = &Trainee{}
 	if t.Device, err = OpenDevice(c.DeviceConfig); err != nil {
 		return nil, err

@@ -61,6 +61,34 @@ func Check(path string) error {
 	return nil
 }
 
+// LeastBytes returns a lower bound of the memory for the weights of the model at path, from the headers of its files
+// only: those that Options.Wrap changes are counted as wrap does.
+func LeastBytes(path string, wrap func(weights.Source) weights.Source) (int64, error) {
+	src, err := weights.Open(path)
+	if err != nil {
+		return 0, err
+	}
+	defer src.Close()
+	cfg, err := ConfigOf(path, src)
+	if err != nil {
+		return 0, err
+	}
+	if wrap != nil {
+		src = wrap(src)
+	}
+	l, err := plan(src, cfg, Options{})
+	if err != nil {
+		return 0, err
+	}
+	var sum int64
+	for name := range l.used {
+		if info, ok := src.Info(name); ok && !(cfg.Tied && name == "lm_head.weight") {
+			sum += info.Bytes
+		}
+	}
+	return sum, nil
+}
+
 // ConfigOf reads the configuration of the model that src was opened from: GGUF metadata, or the config.json in or
 // beside path. No tensor is read, except RoPE's divisors.
 func ConfigOf(path string, src weights.Source) (*Config, error) {
@@ -97,9 +125,6 @@ type loader struct {
 
 // Load copies the weights of src to dev. src may be closed afterwards.
 func Load(src weights.Source, cfg *Config, dev device.Device, opt Options) (Model, error) {
-	if err := cfg.validate(); err != nil {
-		return nil, err
-	}
 	if opt.MaxContext <= 0 || opt.MaxContext > cfg.MaxContext {
 		opt.MaxContext = cfg.MaxContext
 	}
@@ -107,13 +132,11 @@ func Load(src weights.Source, cfg *Config, dev device.Device, opt Options) (Mode
 		return nil, fmt.Errorf("%w: %d batch tokens and %d logit rows must be positive", ErrConfig, opt.MaxBatchTokens,
 			opt.MaxLogitRows)
 	}
-	l := &loader{src: src, dev: dev, cfg: cfg, used: map[string]bool{}, bytes: map[string]int64{}, dry: true}
-	l.decoder(opt)
-	l.leftovers()
-	if err := l.err(); err != nil {
+	l, err := plan(src, cfg, opt)
+	if err != nil {
 		return nil, err
 	}
-	l.dry = false
+	l.dev, l.dry = dev, false
 	d := l.decoder(opt)
 	if err := l.err(); err != nil {
 		for _, f := range l.free {
@@ -123,6 +146,18 @@ func Load(src weights.Source, cfg *Config, dev device.Device, opt Options) (Mode
 	}
 	d.free = l.free
 	return d, nil
+}
+
+// plan checks the configuration, that every tensor exists with its shape, and that none belongs to nothing. It reads
+// none.
+func plan(src weights.Source, cfg *Config, opt Options) (*loader, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	l := &loader{src: src, cfg: cfg, used: map[string]bool{}, bytes: map[string]int64{}, dry: true}
+	l.decoder(opt)
+	l.leftovers()
+	return l, l.err()
 }
 
 // maxErrors bounds how many tensor errors one error lists.

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"weft/internal/goldens"
 	"weft/internal/numtest"
 	"weft/quant"
 	"weft/runtime/device"
@@ -371,5 +372,27 @@ func TestRopeTableGrows(t *testing.T) {
 	}
 	if a.filled[0] != context {
 		t.Errorf("%d rows filled, want %d", a.filled[0], context)
+	}
+}
+
+// TestLeastBytes: what the headers tell is no more than what the weights take, and not much less.
+func TestLeastBytes(t *testing.T) {
+	for _, name := range []string{"stories260K", "llama-2-tiny-random"} {
+		path := goldens.Shared(t, "data", "weights", name, name+".gguf")
+		for _, bits := range []weights.Load4Bit{{}, {On: true}, {On: true, Double: true}} {
+			dev := closing(t, ref.New(ref.Options{}))
+			m, err := Open(path, dev, Options{MaxBatchTokens: 1, MaxLogitRows: 1, MaxContext: 1, Wrap: bits.Wrap})
+			if err != nil {
+				t.Fatal(err)
+			}
+			takes := dev.InUse(device.Weights)
+			m.Close()
+			if least, err := LeastBytes(path, bits.Wrap); err != nil || least > takes || least < takes/2 {
+				t.Errorf("%s, %q: at least %d bytes, takes %d, %v", name, bits.Name(), least, takes, err)
+			}
+		}
+	}
+	if _, err := LeastBytes(t.TempDir(), nil); err == nil {
+		t.Error("a folder without a model has a size")
 	}
 }

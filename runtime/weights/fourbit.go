@@ -20,11 +20,20 @@ type FourBit struct {
 
 // Applies reports whether the named tensor is quantized.
 func (f *FourBit) Applies(name string) bool {
-	info, ok := f.Info(name)
+	info, ok := f.Source.Info(name)
 	if !ok || len(info.Shape) != 2 || !strings.HasSuffix(name, "_proj.weight") {
 		return false
 	}
 	return info.Format != formatAWQ && info.Format != formatGPTQ && !strings.HasPrefix(info.Format, formatBNB)
+}
+
+// Info describes a tensor; Bytes are those of its codes if Applies.
+func (f *FourBit) Info(name string) (Info, bool) {
+	info, ok := f.Source.Info(name)
+	if f.Applies(name) {
+		info.Bytes = int64(info.Shape[0]) * int64(info.Shape[1]) / 2
+	}
+	return info, ok
 }
 
 // Matrix returns the tensor, quantized if Applies.

@@ -2,9 +2,17 @@
 
 package bench
 
-import "weft/runtime/device/cpu"
+import (
+	"weft/internal/limits"
+	"weft/runtime/device/cpu"
+)
 
-// ReadBandwidth measures the bytes a second that the threads can read from memory; 0 where this build cannot.
-func ReadBandwidth(threads int) float64 {
-	return cpu.MeasureReadBandwidth(threads, 256<<20, bandwidthTime) * 1e9
+// ReadBandwidth measures the bytes a second that the threads can read from memory; 0 where this build cannot, or where
+// l leaves less than twice the memory that this takes.
+func ReadBandwidth(threads int, l limits.Limits) float64 {
+	const bytes = 256 << 20 // beyond the caches
+	if l.Memory < 2*bytes {
+		return 0
+	}
+	return cpu.MeasureReadBandwidth(threads, bytes, bandwidthTime) * 1e9
 }

@@ -2,5 +2,7 @@
 
 package bench
 
+import "weft/internal/limits"
+
 // ReadBandwidth measures the bytes a second that the threads can read from memory; 0 where this build cannot.
-func ReadBandwidth(int) float64 { return 0 }
+func ReadBandwidth(int, limits.Limits) float64 { return 0 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"weft/internal/limits"
 	"weft/internal/node"
 	"weft/runtime/device"
 	"weft/runtime/engine"
@@ -93,7 +94,7 @@ func Run(ctx context.Context, m *node.Model, start time.Time, b Shape, threads i
 	r.Prefill, r.Decode = r.PrefillSpread.Median, r.DecodeSpread.Median
 	r.KVBytesPerPosition = m.KV.PageBytes() / int64(m.KV.PageLen)
 	r.BytesPerToken = r.WeightBytes - m.Model.GatheredBytes()
-	if bw := ReadBandwidth(threads); bw > 0 {
+	if bw := ReadBandwidth(threads, limits.Own()); bw > 0 {
 		r.ReadBandwidth = bw
 		r.BandwidthFraction = r.Decode / float64(b.Streams) * float64(r.BytesPerToken) / bw
 	}

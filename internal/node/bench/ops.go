@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"weft/internal/limits"
 	"weft/internal/node"
 	"weft/runtime/device"
 	"weft/runtime/device/cpu"
@@ -176,7 +177,8 @@ func (o *Ops) Run(ctx context.Context, prompt, gen int, streams []int) (*OpsResu
 	if err != nil {
 		return nil, err
 	}
-	r := &OpsResult{Model: s.Name, Device: s.Device.Describe(), Bandwidth: ReadBandwidth(o.threads), Peaks: peaks}
+	r := &OpsResult{Model: s.Name, Device: s.Device.Describe(), Bandwidth: ReadBandwidth(o.threads, limits.Own()),
+		Peaks: peaks}
 	if _, _, err := generate(ctx, s, prompt, 8, 1); err != nil { // warms up
 		return nil, err
 	}
