@@ -33,7 +33,7 @@ func TestUsage(t *testing.T) {
 		says   string
 	}{
 		{"nonsense", 2, `unknown command "nonsense"`},
-		{"data --listen x", 2, `unknown command "data"`},
+		{"export --listen x", 2, `unknown command "export"`},
 		{"servr --model x", 2, `unknown command "servr" (did you mean "serve"?)`},
 		{"tenants lst", 2, "unknown command \"lst\" of `weft tenants` (did you mean \"list\"?)"},
 		{"bench srve --url x", 2, "unknown command \"srve\" of `weft bench` (did you mean \"serve\"?)"},
