@@ -21,7 +21,7 @@ CODE     := adapters cmd docs finetune internal quant runtime scripts server
 CONCURRENT = $(shell go list ./... | grep -v -e /device/ -e /runtime/model$$ -e /finetune/grad$$ -e /adapters/peft$$)
 
 .PHONY: help setup model build serve test test-race test-asan test-isa test-nocgo test-stores test-clients \
-  test-openapi test-attack test-guides test-python mutants soak fuzz bench bench-training microbench lint fmt \
+  test-openapi test-attack test-guides test-python mutants soak fuzz bench bench-training bench-metrics microbench lint fmt \
   docker-steps vulncheck check-deploy release ci clean
 
 help: ## list these targets
@@ -94,10 +94,14 @@ bench: build model ## compare with llama.cpp (BASELINE=folder of its programs) a
 	go run ./scripts/bench -part adapters $(if $(BASELINE),-baseline $(BASELINE)) $(if $(MODELS),-models $(MODELS)) \
 	  $(if $(LORAS),-loras $(LORAS)) -out docs/benchmarks/adapters.md
 	$(MAKE) bench-training
+	$(MAKE) bench-metrics
 
 bench-training: build model ## only the comparison of training with PEFT and PyTorch (PEFT=script that trains with PEFT)
 	go run ./scripts/bench -part training -python "$$(scripts/python/environment)" \
 	  $(if $(PEFT),-peft-script $(PEFT)) $(if $(MODELS),-models $(MODELS)) -out docs/benchmarks/training.md
+
+bench-metrics: build ## only the metrics beside sacrebleu, rouge-score, rouge_chinese and SQuAD's rule
+	"$$(scripts/python/environment data)" -B scripts/python/metric_speed.py --weft bin/weft --out docs/benchmarks/metrics.md
 
 microbench: setup ## Go benchmarks of the hot paths
 	go test -run '^$$' -bench . -benchmem ./runtime/... ./quant

@@ -93,8 +93,23 @@ func squadF1(w *worker, s *Sample, row []float64) {
 // where letters and numbers end, and divides what is around it; a word goes on to the next space.
 func (w *worker) normalized(text string, ids []int32) []int32 {
 	before := len(ids)
+	raw := append(w.alt[:0], text...)
+	w.alt = raw
 	word, run := w.buf[:0], 0 // where the letters and numbers at the word's end begin
 	for i := 0; i < len(text); {
+		if len(word) == 0 { // most words are plain, and need no copy
+			j := i
+			for j < len(raw) && kinds[raw[j]]&(lowerCase|digit) != 0 {
+				j++
+			}
+			if j > i && (j == len(raw) || kinds[raw[j]]&isSpace != 0) {
+				if j-i > 3 || !article(raw[i:j]) {
+					ids = append(ids, w.id(raw[i:j]))
+				}
+				i = j + 1
+				continue
+			}
+		}
 		c := text[i]
 		if small := latinBytes[c]; small != 0 {
 			word = append(word, small)
