@@ -134,7 +134,7 @@ func expiry(w *world) error {
 	}
 	for at, status := range map[string]int{"0001-01-01T00:00:00Z": 400, "1677-09-21T00:12:43Z": 400,
 		"2262-04-11T00:00:00Z": 201, "2262-04-12T00:00:00Z": 400, "2300-01-01T00:00:00Z": 400,
-		"2554-07-21T23:34:34Z": 400, "9999-12-31T23:59:59Z": 400} {
+		"2554-07-21T23:34:34Z": 400, "9999-12-31T23:59:59Z": 400, "2090-01-01T00:00:00+24:00": 400} {
 		body, err := w.want(status, call{method: "POST", path: "/admin/v1/tenants/default/keys", key: key,
 			body: `{"expires":"` + at + `"}`})
 		if err != nil {
