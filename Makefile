@@ -21,8 +21,8 @@ CODE     := adapters cmd docs finetune internal quant runtime scripts server
 CONCURRENT = $(shell go list ./... | grep -v -e /device/ -e /runtime/model$$ -e /finetune/grad$$ -e /adapters/peft$$)
 
 .PHONY: help setup model build serve test test-race test-asan test-isa test-nocgo test-stores test-clients \
-  test-openapi test-attack test-guides test-python mutants soak fuzz bench bench-training bench-metrics microbench lint fmt \
-  docker-steps vulncheck check-deploy release ci clean
+  test-openapi test-attack test-guides test-python mutants soak fuzz bench bench-training bench-metrics bench-data microbench lint \
+  fmt docker-steps vulncheck check-deploy release ci clean
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -95,6 +95,7 @@ bench: build model ## compare with llama.cpp (BASELINE=folder of its programs) a
 	  $(if $(LORAS),-loras $(LORAS)) -out docs/benchmarks/adapters.md
 	$(MAKE) bench-training
 	$(MAKE) bench-metrics
+	$(MAKE) bench-data
 
 bench-training: build model ## only the comparison of training with PEFT and PyTorch (PEFT=script that trains with PEFT)
 	go run ./scripts/bench -part training -python "$$(scripts/python/environment)" \
@@ -102,6 +103,9 @@ bench-training: build model ## only the comparison of training with PEFT and PyT
 
 bench-metrics: build ## only the metrics beside sacrebleu, rouge-score, rouge_chinese and SQuAD's rule
 	"$$(scripts/python/environment data)" -B scripts/python/metric_speed.py --weft bin/weft --out docs/benchmarks/metrics.md
+
+bench-data: build ## only the figures of data sets, beside datasketch and rensa
+	go run ./scripts/bench -part data -python "$$(scripts/python/environment data)" -out docs/benchmarks/data.md
 
 microbench: setup ## Go benchmarks of the hot paths
 	go test -run '^$$' -bench . -benchmem ./runtime/... ./quant

@@ -1,0 +1,178 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+
+	"weft/internal/rng"
+)
+
+// The size of the files that are split, in bytes: weft's own figures, and those beside Python's tools, which are slow.
+const (
+	dataBytes     = 500e6
+	baselineBytes = 50e6
+)
+
+// dataSets measures `weft data split` on conversations of about 2 kB, of which one in twenty is a changed copy.
+func (s *suite) dataSets(ctx context.Context) error {
+	dir, err := os.MkdirTemp("", "weft-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	large, small := filepath.Join(dir, "large.jsonl"), filepath.Join(dir, "small.jsonl")
+	for path, size := range map[string]int{large: dataBytes, small: baselineBytes} {
+		if err := conversations(path, size); err != nil {
+			return err
+		}
+	}
+	for _, c := range []struct {
+		dedup        string
+		rate, memory float64 // goals
+	}{{"none", 60, 250}, {"exact", 60, 250}, {"near", 25, 400}} {
+		if !s.wants("split --dedup %s", c.dedup) {
+			continue
+		}
+		rate := row{what: "split --dedup " + c.dedup, unit: "MB/s", limit: c.rate}
+		used := row{what: "split --dedup " + c.dedup + ", by CPU time", unit: "MB/s of a core",
+			limit: c.rate / 2}
+		memory := row{what: "split --dedup " + c.dedup + ", peak memory", unit: "MiB", limit: c.memory, less: true}
+		for range s.rounds {
+			wall, cpu, peak, err := s.splitOnce(ctx, large, dir, c.dedup)
+			if err != nil {
+				return err
+			}
+			rate.weft = append(rate.weft, dataBytes/1e6/wall.Seconds())
+			used.weft = append(used.weft, dataBytes/1e6/cpu.Seconds())
+			memory.weft = append(memory.weft, peak)
+			rate.note = fmt.Sprintf("%.1f s, of CPU time %.1f s", wall.Seconds(), cpu.Seconds())
+		}
+		s.add(rate)
+		s.add(used)
+		s.add(memory)
+	}
+	if s.python == "" {
+		log.Print("without -python there are no baselines of data sets")
+		return nil
+	}
+	return s.besidePython(ctx, small, dir)
+}
+
+// besidePython measures near duplicates beside datasketch and rensa.
+func (s *suite) besidePython(ctx context.Context, file, dir string) error {
+	for _, c := range []struct {
+		tool string
+		goal float64
+	}{{"datasketch", 8}, {"rensa", 0}} {
+		if !s.wants("near duplicates beside %s", c.tool) {
+			continue
+		}
+		r := row{what: "near duplicates, beside " + c.tool + " on two processes", unit: "MB/s", goal: c.goal}
+		for range s.rounds {
+			wall, cpu, _, err := s.splitOnce(ctx, file, dir, "near")
+			if err != nil {
+				return err
+			}
+			out, err := exec.CommandContext(ctx, s.python, "scripts/python/dedup_speed.py", c.tool, file).Output()
+			var other struct {
+				Seconds, CPU float64
+				Duplicates   int
+			}
+			if err == nil {
+				err = json.Unmarshal(out, &other)
+			}
+			if err != nil {
+				return fmt.Errorf("%s: %w", c.tool, err)
+			}
+			r.weft = append(r.weft, baselineBytes/1e6/wall.Seconds())
+			r.baseline = append(r.baseline, baselineBytes/1e6/other.Seconds)
+			r.note = fmt.Sprintf("CPU time %.1f s, of %s %.1f s, which finds %d duplicates", cpu.Seconds(), c.tool,
+				other.CPU, other.Duplicates)
+		}
+		s.add(r)
+	}
+	return nil
+}
+
+// splitOnce splits a file and returns the time, the CPU time and the peak memory in MiB.
+func (s *suite) splitOnce(ctx context.Context, file, dir, dedup string) (wall, cpu time.Duration, peak float64,
+	err error) {
+	out := filepath.Join(dir, "out")
+	defer os.RemoveAll(out)
+	cmd := exec.CommandContext(ctx, s.weft, "data", "split", file, "--out", out, "--dedup", dedup)
+	cmd.Env = append(os.Environ(), "GOMAXPROCS="+strconv.Itoa(s.threads))
+	var say bytes.Buffer
+	cmd.Stderr = &say
+	begin := time.Now()
+	if err := cmd.Run(); err != nil {
+		return 0, 0, 0, fmt.Errorf("weft data split: %w: %s", err, say.Bytes())
+	}
+	wall = time.Since(begin)
+	use, _ := cmd.ProcessState.SysUsage().(*syscall.Rusage)
+	return wall, cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime(), float64(use.Maxrss) / 1024, nil
+}
+
+// conversations writes conversations of random words, the same for the same size.
+func conversations(path string, size int) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	w := bufio.NewWriter(f)
+	r := rng.New(7)
+	words := make([]string, 20_000)
+	for i := range words {
+		b := make([]byte, 2+r.Below(8))
+		for k := range b {
+			b[k] = byte('a' + r.Below(26))
+		}
+		words[i] = string(b)
+	}
+	var earlier [][4][]string
+	for written := 0; written < size; {
+		var texts [4][]string
+		if len(earlier) > 0 && r.Below(20) == 0 {
+			texts = earlier[r.Below(uint64(len(earlier)))]
+			texts[1] = append([]string(nil), texts[1]...)
+			for range r.Below(7) {
+				texts[1][r.Below(uint64(len(texts[1])))] = words[r.Below(uint64(len(words)))]
+			}
+		} else {
+			for i, n := range []int{70, 100, 40, 90} {
+				for range n {
+					texts[i] = append(texts[i], words[r.Below(uint64(len(words)))])
+				}
+			}
+		}
+		if len(earlier) < 5000 {
+			earlier = append(earlier, texts)
+		}
+		line := []byte(`{"messages":[`)
+		for i, text := range texts {
+			line = fmt.Appendf(line, `{"role":%q,"content":"`, []string{"user", "assistant"}[i%2])
+			for k, word := range text {
+				line = append(append(line, word...), []string{" ", " ", " ", `\n`}[k%4]...)
+			}
+			line = append(line, `"},`...)
+		}
+		line = append(line[:len(line)-1], "]}\n"...)
+		if _, err := w.Write(line); err != nil {
+			return err
+		}
+		written += len(line)
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	return f.Close()
+}
