@@ -3,6 +3,7 @@ package openai
 import (
 	"bufio"
 	"fmt"
+	"strconv"
 )
 
 // TokenizeRequest is a checked body of /tokenize: either Prompt or Chat.
@@ -78,25 +79,32 @@ type Tokenized struct {
 	Text        func(id int32) string // nil: token_strs is null
 }
 
-// WriteJSON writes it. A bufio.Writer keeps its first error, which the last write returns.
-func (t *Tokenized) WriteJSON(w *bufio.Writer) error {
-	fmt.Fprintf(w, `{"count":%d,"max_model_len":%d,"tokens":[`, len(t.Tokens), t.MaxModelLen)
+// WriteJSON writes it, without allocations for each token: there may be millions.
+func (t *Tokenized) WriteJSON(w *bufio.Writer) (err error) {
+	put := func(text []byte) {
+		if err == nil {
+			_, err = w.Write(text)
+		}
+	}
+	put(fmt.Appendf(nil, `{"count":%d,"max_model_len":%d,"tokens":[`, len(t.Tokens), t.MaxModelLen))
+	var number [16]byte
 	for i, id := range t.Tokens {
-		fmt.Fprintf(w, "%s%d", comma(i), id)
+		put(strconv.AppendInt(append(number[:0], comma(i)...), int64(id), 10))
 	}
 	if t.Text == nil {
-		_, err := fmt.Fprint(w, `],"token_strs":null}`)
+		put([]byte(`],"token_strs":null}`))
 		return err
 	}
-	fmt.Fprint(w, `],"token_strs":[`)
+	put([]byte(`],"token_strs":[`))
 	for i, id := range t.Tokens {
-		text, err := Marshal(t.Text(id))
-		if err != nil {
-			return err
+		text, failed := Marshal(t.Text(id))
+		if failed != nil {
+			return failed
 		}
-		fmt.Fprintf(w, "%s%s", comma(i), text)
+		put([]byte(comma(i)))
+		put(text)
 	}
-	_, err := fmt.Fprint(w, "]}")
+	put([]byte("]}"))
 	return err
 }
 
