@@ -74,6 +74,9 @@ func Perplexity(ctx context.Context, score Scorer, ids []int32, o Options) (*Res
 // OnEngine scores with an engine's model. with sets the adapter of each request; nil is the base model.
 func OnEngine(e *engine.Engine, with func(reqs ...engine.Request) []engine.Request) Scorer {
 	return func(ctx context.Context, ids []int32) ([]float64, error) {
+		if err := ctx.Err(); err != nil { // a short text may be scored before the engine sees it
+			return nil, err
+		}
 		reqs := []engine.Request{{
 			ID: "score", Prompt: slices.Clone(ids), PromptLogprobs: 0,
 			Sampling: sample.Params{TopP: 1, RepetitionPenalty: 1, Logprobs: -1},
