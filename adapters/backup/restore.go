@@ -169,6 +169,13 @@ func (b *Backup) Close() error {
 	return errors.Join(err, os.RemoveAll(b.work))
 }
 
+// HasKeys reports whether the backup has API keys, also revoked ones.
+func (b *Backup) HasKeys(ctx context.Context) (bool, error) {
+	var n int64
+	err := b.db.QueryRow(ctx, "SELECT COUNT(*) FROM tenant_keys").Scan(&n)
+	return n > 0, err
+}
+
 func (b *Backup) open(ctx context.Context) (err error) {
 	file := filepath.Join(b.work, databaseName)
 	b.Manifest, err = walk(ctx, b.path, func(f File, in io.Reader) error {

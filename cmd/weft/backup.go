@@ -78,6 +78,10 @@ func restoreCommand() *cobra.Command {
 			if check {
 				return printBackup(cmd.OutOrStdout(), asJSON, "complete and undamaged:", from, &b.Manifest)
 			}
+			keys, err := b.HasKeys(ctx)
+			if err := errors.Join(err, c.CheckRestore(keys)); err != nil {
+				return fmt.Errorf("restore: %w", err)
+			}
 			return node.WithBackupStore(ctx, c, store.Open, func(s backup.Store) error {
 				err := b.Restore(ctx, s, replace)
 				if errors.Is(err, backup.ErrExists) {

@@ -60,6 +60,39 @@ func TestDatabaseThatLostItsKeys(t *testing.T) {
 	}
 }
 
+// TestRestoreWithoutKeys: a backup without keys is not restored where there were keys, which nothing would open then,
+// and what is there stays.
+func TestRestoreWithoutKeys(t *testing.T) {
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	other, dir, saved := t.TempDir(), t.TempDir(), filepath.Join(t.TempDir(), "saved.tar")
+	_, err := weft("tenants", "add", "x", "--data", other)
+	must(err)
+	_, err = weft("backup", "--data", other, "--out", saved)
+	must(err)
+	_, err = weft("keys", "add", "--data", dir)
+	must(err)
+	mark := filepath.Join(dir, "had-keys")
+	_, err = weft("restore", "--data", dir, "--from", saved, "--replace")
+	if err == nil || !strings.Contains(err.Error(), mark) ||
+		!strings.Contains(err.Error(), "the backup has no API keys") {
+		t.Errorf("restored: %v", err)
+	}
+	if text, err := weft("keys", "list", "--data", dir); err != nil || strings.Count(text, "\n") != 2 {
+		t.Errorf("the keys after it: %q, %v", text, err)
+	}
+	must(os.Remove(mark))
+	_, err = weft("restore", "--data", dir, "--from", saved, "--replace")
+	must(err)
+	if text, err := weft("tenants", "list", "--data", dir); err != nil || !strings.Contains(text, "x") {
+		t.Errorf("the tenants of the backup: %q, %v", text, err)
+	}
+}
+
 // TestKeysOfARefusedCommand: a command that makes no key does not lock the directory.
 func TestKeysOfARefusedCommand(t *testing.T) {
 	dir := t.TempDir()

@@ -76,7 +76,23 @@ func (c *StoreConfig) checkFile(dir string) error {
 	}
 	st, err := os.Stat(filepath.Join(dir, "weft.db"))
 	if errors.Is(err, fs.ErrNotExist) || err == nil && st.Size() == 0 {
-		return c.lostKeys(dir)
+		return c.lostKeys(dir, "To start anew without the keys, tenants and adapters, delete %s and the folder blobs")
+	}
+	return err
+}
+
+// CheckRestore refuses to restore a backup without keys, not even revoked ones, into a store that has had keys: nothing
+// would open it.
+func (c *StoreConfig) CheckRestore(keys bool) error {
+	dir, err := c.Directory()
+	if err != nil {
+		return err
+	}
+	had, err := c.hadKeys(dir)
+	if had && !keys {
+		return fmt.Errorf("the backup has no API keys, and the database %s has had some: a server would answer "+
+			"without a key. Give another --data, or, if that is meant, delete %s first", c.databaseName(),
+			filepath.Join(dir, keyMark))
 	}
 	return err
 }
@@ -96,14 +112,16 @@ func (c *StoreConfig) checkKeys(ctx context.Context, dir string, db *store.DB, t
 		return err
 	}
 	if had {
-		return c.lostKeys(dir)
+		return c.lostKeys(dir, "To use without keys what the database has, delete %s")
 	}
 	tenants.OnKey(func() error { return c.markKeys(dir) })
 	return nil
 }
 
-func (c *StoreConfig) lostKeys(dir string) error {
+// lostKeys is the error for a database that has lost its keys; anew says how it can be opened without them, with the
+// path of the mark.
+func (c *StoreConfig) lostKeys(dir, anew string) error {
 	return fmt.Errorf("the database %s has had API keys and has lost them: it was removed, emptied or replaced, and a "+
-		"server would answer without a key. Put it back, or run `weft restore`. To start anew without the keys, "+
-		"tenants and adapters, delete %s and the folder blobs", c.databaseName(), filepath.Join(dir, keyMark))
+		"server would answer without a key. Put it back, or run `weft restore`. "+anew, c.databaseName(),
+		filepath.Join(dir, keyMark))
 }
