@@ -39,6 +39,8 @@ var (
 	errBusy     = errors.New("the server has reached its limit of concurrent requests, or this tenant's part of it")
 	errHost     = errors.New("without a key this server answers only for names of this machine: send requests to " +
 		"127.0.0.1 or localhost, create a key, or start it with --allowed-host NAME")
+	errMonitorHost = errors.New("this address needs no key and so answers only for names of this machine: send " +
+		"requests to 127.0.0.1 or localhost, or start the server with --allowed-host NAME")
 	errUploads     = errors.New("too many uploads are in progress: send them one after another")
 	errNoRoute     = errors.New("there is no such route")
 	errNoMethod    = errors.New("the route does not take this method")
@@ -80,6 +82,7 @@ var errorTable = []struct {
 	{errNoBody, http.StatusBadRequest, openai.TypeInvalidRequest, "invalid_body", 0},
 	{errScope, http.StatusForbidden, openai.TypePermission, "insufficient_scope", 0},
 	{errHost, http.StatusForbidden, openai.TypePermission, "host_not_allowed", 0},
+	{errMonitorHost, http.StatusForbidden, openai.TypePermission, "host_not_allowed", 0},
 	{errCrossOrigin, http.StatusForbidden, openai.TypePermission, "cross_origin", 0},
 	{errOperator, http.StatusForbidden, openai.TypePermission, "operator_only", 0},
 	{tenant.ErrNoKey, http.StatusUnauthorized, openai.TypeAuthentication, "invalid_api_key", 0},

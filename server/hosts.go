@@ -1,6 +1,8 @@
 package server
 
 import (
+	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -9,10 +11,28 @@ import (
 	"github.com/gin-gonic/gin"
 )
 
-// allowHosts refuses requests for a name that is neither loopback's nor one of hosts, while open returns true; hosts
-// nil allows any. A web page whose name was changed to the address 127.0.0.1 is no other site for the browser: only the
-// name tells it.
-func (s *Server) allowHosts(hosts []string, open func() bool) gin.HandlerFunc {
+// Hosts returns names of hosts as hostName writes them, each once. An entry that no Host header has is an error that
+// names it.
+func Hosts(hosts []string) ([]string, error) {
+	var out []string
+	var errs []error
+	for _, h := range hosts {
+		name := hostName(strings.TrimSpace(h))
+		_, err := netip.ParseAddr(name)
+		if err != nil && !plainHost.MatchString(name) || strings.ContainsRune(h, '/') {
+			errs = append(errs, fmt.Errorf("%q: write the name as it stands in the address of a browser, without "+
+				"scheme and path, e.g. models.example.com; a * stands for no name, other letters are xn--", h))
+		} else if !slices.Contains(out, name) {
+			out = append(out, name)
+		}
+	}
+	return out, errors.Join(errs...)
+}
+
+// allowHosts refuses requests with an error for a name that is neither loopback's nor one of hosts, while open returns
+// true; hosts nil allows any. A web page whose name was changed to the address 127.0.0.1 is no other site for the
+// browser: only the name tells it.
+func (s *Server) allowHosts(hosts []string, refusal error, open func() bool) gin.HandlerFunc {
 	return s.check(func(c *gin.Context) error {
 		if hosts == nil || !open() {
 			return nil
@@ -23,7 +43,7 @@ func (s *Server) allowHosts(hosts []string, open func() bool) gin.HandlerFunc {
 		}) {
 			return nil // only programs leave the name out, which HTTP/1.0 allows
 		}
-		return errHost
+		return refusal
 	})
 }
 

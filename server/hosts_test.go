@@ -1,8 +1,11 @@
 package server
 
 import (
+	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
+	"strings"
 	"testing"
 
 	"weft/server/tenant"
@@ -67,6 +70,27 @@ func TestHostsOfMonitor(t *testing.T) {
 			if w.Code != c.status {
 				t.Errorf("%s %s for %q of %v: %d, want %d", "GET", path, c.name, c.hosts, w.Code, c.status)
 			}
+			if text := w.Body.String(); c.status == 403 && (!strings.Contains(text, "--allowed-host NAME") ||
+				strings.Contains(text, "create a key")) {
+				t.Errorf("the refusal gives advice that does not help here: %s", text)
+			}
+		}
+	}
+}
+
+// TestHostNames: a name that no request can have is refused.
+func TestHostNames(t *testing.T) {
+	given := []string{"models.test", " Models.Test. ", "models.test:8000", "xn--n-pga.ex", "a_b", "192.0.2.1",
+		"[2001:db8::1]:80", "2001:DB8::1"}
+	want := []string{"models.test", "xn--n-pga.ex", "a_b", "192.0.2.1", "2001:db8::1"}
+	if got, err := Hosts(given); err != nil || !slices.Equal(got, want) {
+		t.Errorf("%q, %v, want %q", got, err, want)
+	}
+	for _, h := range []string{"http://x.ex", "*", ".example.com", "x.ex/", "ünï.ex", "", " ", "a b", "*.example.com",
+		"x..ex", ":80", "user@x.ex", "a,b", "x.ex:80/v1"} {
+		got, err := Hosts([]string{"models.test", h})
+		if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("%q", h)) {
+			t.Errorf("%q is taken: %q, %v", h, got, err)
 		}
 	}
 }

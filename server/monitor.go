@@ -15,7 +15,8 @@ func (f *Front) Monitor(s *Server, profiles bool, hosts []string) {
 
 func (s *Server) monitorRoutes(profiles bool, hosts []string) *gin.Engine {
 	r := newRouter()
-	r.Use(s.requestIDs, s.observe, s.recoverPanics, s.allowHosts(hosts, func() bool { return true }))
+	r.Use(s.requestIDs, s.observe, s.recoverPanics,
+		s.allowHosts(hosts, errMonitorHost, func() bool { return true }))
 	s.otherRoutes(r)
 	s.probeRoutes(r)
 	if profiles {

@@ -116,7 +116,7 @@ func newRouter() *gin.Engine {
 func (s *Server) routes() {
 	r := newRouter()
 	r.Use(s.requestIDs, s.observe, s.recoverPanics,
-		s.allowHosts(s.cfg.Hosts, func() bool { return !s.tenants.NeedsKey() }), s.allowOrigins,
+		s.allowHosts(s.cfg.Hosts, errHost, func() bool { return !s.tenants.NeedsKey() }), s.allowOrigins,
 		s.check(s.authenticate))
 	s.otherRoutes(r)
 	s.probeRoutes(r)

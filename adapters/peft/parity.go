@@ -63,8 +63,13 @@ func ReadParity(dir string) (*Parity, error) {
 		return nil, err
 	}
 	var p Parity
-	if err := json.Unmarshal(text, &p); err != nil {
-		return nil, fmt.Errorf("%s: %w", ParityFile, err)
+	err = json.Unmarshal(text, &p)
+	var kind *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &kind):
+		return nil, fmt.Errorf("%s: a JSON value of the wrong type, %s, at %q", ParityFile, kind.Value, kind.Field)
+	case err != nil:
+		return nil, fmt.Errorf("%s is not valid JSON: %w", ParityFile, err)
 	}
 	if len(p.Prompts) == 0 {
 		return nil, fmt.Errorf("%s has no prompts, so it verifies nothing: train the adapter again, or delete the file",
@@ -75,9 +80,13 @@ func ReadParity(dir string) (*Parity, error) {
 	}
 	for i := range p.Prompts {
 		q := &p.Prompts[i]
-		if len(q.IDs) == 0 || len(q.IDs) > maxParityTokens || len(q.Top) == 0 || len(q.Top) != len(q.Logprobs) {
-			return nil, fmt.Errorf("%s: prompt %d has %d tokens, %d next ones and %d log-probabilities", ParityFile, i,
-				len(q.IDs), len(q.Top), len(q.Logprobs))
+		switch {
+		case len(q.IDs) == 0 || len(q.IDs) > maxParityTokens:
+			return nil, fmt.Errorf("%s: prompt %d has %d tokens: 1 to %d are taken", ParityFile, i, len(q.IDs),
+				maxParityTokens)
+		case len(q.Top) == 0 || len(q.Top) != len(q.Logprobs):
+			return nil, fmt.Errorf("%s: prompt %d has %d next tokens and %d log-probabilities: give one "+
+				"log-probability for each of them, and one at least", ParityFile, i, len(q.Top), len(q.Logprobs))
 		}
 	}
 	return &p, nil

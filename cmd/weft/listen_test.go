@@ -97,10 +97,12 @@ func read(t *testing.T, url string) (int, string) {
 func TestListenSettings(t *testing.T) {
 	file := writeFile(t, "none.pem", "no certificate")
 	for args, says := range map[string]string{
-		"--metrics-listen nowhere":                       `--metrics-listen "nowhere": write HOST:PORT`,
-		"--pprof":                                        "--pprof needs the address of --metrics-listen",
-		"--tls-cert " + file:                             "--tls-cert needs --tls-key too",
-		"--tls-key " + file:                              "--tls-key needs --tls-cert too",
+		"--metrics-listen nowhere":                  `--metrics-listen "nowhere": write HOST:PORT`,
+		"--allowed-host http://x.ex":                `--allowed-host: "http://x.ex": write the name`,
+		"--allowed-host x.ex --allowed-host *.x.ex": `--allowed-host: "*.x.ex": write the name`,
+		"--pprof":            "--pprof needs the address of --metrics-listen",
+		"--tls-cert " + file: "--tls-cert needs --tls-key too",
+		"--tls-key " + file:  "--tls-key needs --tls-cert too",
 		"--tls-cert " + file + " --tls-key " + file:      "--tls-cert: ",
 		"--tls-cert " + file + "x --tls-key " + file:     "no such file",
 		"--listen 127.0.0.1 --metrics-listen 127.0.0.1:": `--listen "127.0.0.1": write HOST:PORT`,

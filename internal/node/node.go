@@ -88,6 +88,9 @@ func Open(ctx context.Context, cfg Config) (n *Node, err error) {
 	if cfg.Origins, err = server.Origins(cfg.Origins); err != nil {
 		return nil, refusef("cors-origin: %v", err)
 	}
+	if cfg.Hosts, err = server.Hosts(cfg.Hosts); err != nil {
+		return nil, refusef("allowed-host: %v", err)
+	}
 	if cfg.ServedNames, err = server.ServedNames(cfg.ServedNames); err != nil {
 		return nil, refusef("served-model-name: %v", err)
 	}
