@@ -2,6 +2,7 @@ package eval
 
 import (
 	"context"
+	"errors"
 	"math"
 	"path/filepath"
 	"testing"
@@ -90,7 +91,7 @@ func TestRun(t *testing.T) {
 		t.Error("a context of 3 tokens")
 	}
 	c.Context, c.Questions = 256, nil
-	if _, err := Run(t.Context(), c); err != metrics.ErrEmpty {
+	if _, err := Run(t.Context(), c); !errors.Is(err, metrics.ErrEmpty) {
 		t.Errorf("no sample: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())

@@ -358,7 +358,7 @@ func (c *ModelConfig) plan(l limits.Limits) {
 func (c *ModelConfig) checkWeights(path string) error {
 	least, err := model.LeastBytes(path, c.Load4Bit.Wrap)
 	if err != nil || least <= int64(c.Memory) {
-		return nil // opening the model says what is wrong with it
+		return nil //nolint:nilerr // opening the model says what is wrong with it
 	}
 	return fmt.Errorf("%s: memory budget %s: %w: the weights take at least %s: raise --memory, give this process more "+
 		"memory, or use a smaller model", path, bytesize.Format(int64(c.Memory)), device.ErrOutOfMemory,

@@ -69,7 +69,6 @@ type simResult struct {
 	ttft, e2e, perToken []float64 // of each request that has ended
 	tokens              int
 	work                float64 // cost of its tokens, without the steps' fixed costs
-	steps               int     // in which it had tokens
 }
 
 // simulation runs sources on a machine, step by step.

@@ -48,8 +48,12 @@ func endlessBodies(w *world) error {
 	last := conns[len(conns)-1]
 	_ = last.SetReadDeadline(time.Now().Add(10 * time.Second))
 	resp, err := http.ReadResponse(bufio.NewReader(last), nil)
-	if err != nil || resp.StatusCode != http.StatusTooManyRequests {
-		return fmt.Errorf("the last of 1030 requests is answered %v: %w", resp, err)
+	if err != nil {
+		return fmt.Errorf("the last of 1030 requests: %w", err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusTooManyRequests {
+		return fmt.Errorf("the last of 1030 requests is answered %s", resp.Status)
 	}
 	for range 20 {
 		if _, err := w.want(200, call{method: "POST", path: "/v1/completions", key: good, body: short}); err != nil {
@@ -105,13 +109,13 @@ func reboundName(w *world) error {
 		for _, host := range []string{"attacker.example", "attacker.example" + port, "0.0.0.0" + port} {
 			c.host = host
 			if _, err := w.want(403, c); err != nil {
-				return fmt.Errorf("Host %s: %w", host, err)
+				return fmt.Errorf("with Host %s: %w", host, err)
 			}
 		}
 	}
 	for _, host := range []string{"localhost" + port, "127.0.0.1" + port, "[::1]" + port, "models.test" + port} {
 		if _, err := w.want(200, call{method: "GET", path: "/v1/models", host: host}); err != nil {
-			return fmt.Errorf("Host %s: %w", host, err)
+			return fmt.Errorf("with Host %s: %w", host, err)
 		}
 	}
 	if err := w.stop(); err != nil {
