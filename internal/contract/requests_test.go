@@ -349,7 +349,8 @@ func (w *world) keyed() {
 	s.ask("adapter_id", completions, merge(request, `"adapter_id":"up"`))
 	s.ask("combination", completions, merge(request, `"lora":[{"id":"up","scale":0.5},{"id":"up@v1"}]`))
 	s.ask("combination streamed", completions, merge(request, `"lora":[{"id":"up"}],"stream":true`))
-	s.ask("adapter", chats, `{"model":"up","messages":[{"role":"user","content":"x"}],"max_tokens":1}`)
+	s.ask("adapter", chats, `{"model":"up","messages":[{"role":"user","content":"x"}],"max_tokens":1,`+
+		`"temperature":0,"ignore_eos":true}`)
 	s.ask("no model", completions, "{"+request+"}")
 	s.ask("two choices of an adapter", completions, merge(request, `"model":"up","adapter_id":"up"`))
 	s.ask("", "GET /v1/models", "")

@@ -105,7 +105,13 @@ func TestSetAside(t *testing.T) {
 
 // TestSetAsideMakesProgress: requests that are set aside again and again come to their ends, with their results.
 func TestSetAsideMakesProgress(t *testing.T) {
-	e := start(t, newFakeModel(t).config())
+	m := newFakeModel(t)
+	ask, asked := make(chan struct{}), make(chan struct{})
+	m.during = func(*model.Batch) { // in each step requests are set aside
+		ask <- struct{}{}
+		<-asked
+	}
+	e := start(t, m.config())
 	var released atomic.Int32
 	var wg sync.WaitGroup
 	var reqs []Request
@@ -139,7 +145,7 @@ func TestSetAsideMakesProgress(t *testing.T) {
 			select {
 			case <-stop:
 				return
-			default:
+			case <-ask:
 			}
 			mu.Lock()
 			var all []*lora.Weights
@@ -150,6 +156,7 @@ func TestSetAsideMakesProgress(t *testing.T) {
 			for _, w := range all {
 				e.SetAside(w)
 			}
+			asked <- struct{}{}
 		}
 	})
 	for i, s := range streams {
