@@ -49,13 +49,20 @@ func TestNonFiniteLogitsFailOnlyTheirRequest(t *testing.T) {
 	e := start(t, m.config())
 	good, bad := request([]int32{1, 2}, 10), request([]int32{1, 60}, 10)
 	bad.Sampling.Temperature = 1
-	streams, err := e.Submit(t.Context(), good, bad)
+	withAdapter := adapted([]int32{1, 60}, 10, "x")
+	streams, err := e.Submit(t.Context(), good, bad, withAdapter)
 	if err != nil {
 		t.Fatal(err)
 	}
 	compare(t, good, collect(t, streams[0]), plain(good, 512, 0))
 	if o := collect(t, streams[1]); o.finish != Failed || !errors.Is(o.err, sample.ErrNonFinite) {
 		t.Errorf("finish %d, error %v", o.finish, o.err)
+	} else if strings.Contains(o.err.Error(), "adapter") {
+		t.Errorf("%v: there is no adapter", o.err)
+	}
+	if o := collect(t, streams[2]); o.finish != Failed || !errors.Is(o.err, sample.ErrNonFinite) ||
+		!strings.Contains(o.err.Error(), "adapter") {
+		t.Errorf("with an adapter: finish %d, error %v", o.finish, o.err)
 	}
 	if err := e.Health(); err != nil {
 		t.Errorf("one bad request made the engine sick: %v", err)

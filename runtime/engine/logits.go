@@ -128,7 +128,13 @@ func (e *Engine) readRow(w *wanted, logits []float32) {
 	if w.sample && w.err == nil {
 		w.err = r.sample(logits)
 	}
-	if e.cfg.KVDType == tensor.F16 && errors.Is(w.err, sample.ErrNonFinite) {
+	if !errors.Is(w.err, sample.ErrNonFinite) {
+		return
+	}
+	if len(q.req.LoRA) > 0 {
+		w.err = fmt.Errorf("%w: the adapter's weights may be too large", w.err)
+	}
+	if e.cfg.KVDType == tensor.F16 {
 		w.err = fmt.Errorf("%w: keys or values may be beyond those of f16 (65504), the type of the KV cache: serve "+
 			"the model with --kv-type bf16 or f32", w.err)
 	}
