@@ -43,6 +43,10 @@ func TestServedNames(t *testing.T) {
 	}
 	wantError(t, get(s, "/v1/models/SmolLM2"), 404, "model",
 		`"SmolLM2" does not exist; this server has "main", "gpt-4o", "org/other".`)
+	for _, name := range []string{"default/main", "default/", "gpt-4o:nobody"} {
+		wantError(t, post(s, "/v1/completions", `{"model":"`+name+`","prompt":"x"}`), 404, "model",
+			`"`+name+`" does not exist`)
+	}
 	if strings.Contains(get(newTest(t, &fakeEngine{}), "/v1/models").Body.String(), "/tmp") {
 		t.Error("a path is shown")
 	}

@@ -77,7 +77,11 @@ func (s *Server) resolve(c *gin.Context, p *openai.Params) (*resolved, error) {
 	}
 	m := &resolved{param: param, name: s.cfg.Model}
 	for _, l := range named {
-		v, err := s.findVersion(c.Request.Context(), g, param, l.ID)
+		sent := l.ID
+		if param == "model" && p.Model != "" {
+			sent = p.Model // which may begin with the name of the base or tenant
+		}
+		v, err := s.findVersion(c.Request.Context(), g, param, sent, l.ID)
 		if err != nil {
 			return nil, err
 		}
@@ -148,8 +152,8 @@ func (s *Server) Spellings(tenant, ref string) []string {
 }
 
 // findVersion finds NAME[@VERSION] among the tenant's adapters. An adapter that does not exist, belongs to another
-// tenant or is not allowed gives the same error.
-func (s *Server) findVersion(ctx context.Context, g *tenant.Grant, param, ref string) (adapters.Version, error) {
+// tenant or is not allowed gives the same error, which names it as it was sent.
+func (s *Server) findVersion(ctx context.Context, g *tenant.Grant, param, sent, ref string) (adapters.Version, error) {
 	name, version, versioned := strings.Cut(ref, "@")
 	v, err := adapters.Version{}, adapters.ErrNotFound
 	if s.deps.Adapters != nil && (version != "" || !versioned) {
@@ -158,7 +162,7 @@ func (s *Server) findVersion(ctx context.Context, g *tenant.Grant, param, ref st
 	allowed := g.Settings.MayUse(name)
 	switch {
 	case errors.Is(err, adapters.ErrNotFound), errors.Is(err, adapters.ErrInvalid), err == nil && !allowed:
-		err = s.noModel(param, ref)
+		err = s.noModel(param, sent)
 	case err != nil:
 		err = fmt.Errorf("resolve %s: %w", names.Quote(ref), err)
 	}
