@@ -62,7 +62,7 @@ var parts = map[string]part{
 		"Data sets", "make bench-data",
 		"`weft data split` reads JSON Lines of random\nconversations of about 2 kB, 500 MB for its own figures and 50 MB " +
 			"beside Python's tools, and writes them to the\nsides, with the digests of all. One conversation in " +
-				"twenty is " +
+			"twenty is " +
 			"a copy with up to six words changed. The tools get\nthe same rows and shingles; they propose pairs and " +
 			"verify none. The goals are for two free cores; where other programs run, the rate by CPU time says more."},
 	"training": {[]func(*suite, context.Context) error{(*suite).training}, (*suite).makeOwnModels,
