@@ -169,7 +169,7 @@ func FuzzScratch(f *testing.F) {
 		if err != nil {
 			return
 		}
-		var members map[string]any
+		var members map[string]json.RawMessage
 		if err := json.Unmarshal(written, &members); err != nil {
 			t.Fatalf("%q became %q: %v", text, written, err)
 		}
