@@ -81,6 +81,10 @@ func (m *opsMeter) step(i engine.StepInfo) {
 	if m.dev == nil {
 		return
 	}
+	profile := m.dev.TakeProfile()
+	if len(profile) == 0 { // the step was computed before start, and is reported late
+		return
+	}
 	kind := stepKind{i.Tokens, i.Seqs}
 	c := m.steps[kind]
 	if c == nil {
@@ -90,7 +94,7 @@ func (m *opsMeter) step(i engine.StepInfo) {
 	c.steps++
 	c.total += i.Duration
 	c.device += i.Device
-	for _, o := range m.dev.TakeProfile() {
+	for _, o := range profile {
 		key := cpu.OpCost{Op: o.Op, Rows: o.Rows, In: o.In, Out: o.Out, Integers: o.Integers, Halves: o.Halves}
 		if sum := c.ops[key]; sum != nil {
 			sum.Calls, sum.Nanos, sum.Bytes, sum.Ops = sum.Calls+o.Calls, sum.Nanos+o.Nanos, sum.Bytes+o.Bytes,
