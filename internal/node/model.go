@@ -305,7 +305,7 @@ func (c *ModelConfig) kvBudget(dev device.Device, kv device.KVConfig, context in
 	if c.KVMemory > 0 {
 		return min(left, int64(c.KVMemory))
 	}
-	// one sequence's is never lent to adapters
+	// adapters never use the memory of one sequence
 	full := int64((context+kv.PageLen-1)/kv.PageLen) * int64(max(c.MaxSeqs, 2)) * kv.PageBytes()
 	return min(left, full, maxDefaultKV)
 }
