@@ -234,8 +234,8 @@ func (h *hfConfig) slidingLayers(c *Config, rule func(layer int) bool) error {
 	return nil
 }
 
-// everyLayer slides all layers where sliding_window is set, whatever layer_types says: transformers' classes for
-// Mistral and Phi-3 have one mask for the whole model.
+// everyLayer slides all layers where sliding_window is set, whatever layer_types says: transformers' class for Phi-3
+// has one mask for the whole model.
 func (h *hfConfig) everyLayer(c *Config) error {
 	h.LayerTypes = nil
 	return h.slidingLayers(c, func(int) bool { return true })

@@ -126,8 +126,12 @@ func TestParseConfigRefuses(t *testing.T) {
 		{"soft cap", m{"model_type": "gemma2", "attn_logit_softcapping": -1}, ErrConfig, "attn_logit_softcapping"},
 		{"query scalar", m{"model_type": "gemma2", "query_pre_attn_scalar": 0}, ErrConfig, "attention scale"},
 		{"pattern", m{"model_type": "gemma3_text", "sliding_window_pattern": 0}, ErrConfig, "sliding_window_pattern"},
-		{"rope of one kind for two", m{"model_type": "gemma3_text", "rope_parameters": m{"rope_theta": 1e6}}, ErrConfig,
+		{"rope of one kind for two",
+			m{"model_type": "gemma3_text", "num_hidden_layers": 7, "rope_parameters": m{"rope_theta": 1e6}}, ErrConfig,
 			"full_attention"},
+		{"a part of a head on gemma3's full layers", m{"model_type": "gemma3_text", "num_hidden_layers": 7,
+			"partial_rotary_factor": 0.5, "rope_scaling": m{"rope_type": "linear", "factor": 8}}, ErrUnsupported,
+			`partial_rotary_factor 0.5 with RoPE type "linear"`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			cfg, err := ParseConfig(base(t, c.edit))
@@ -192,8 +196,19 @@ func TestParseConfigDefaults(t *testing.T) {
 			m{"model_type": "gemma3_text", "attn_logit_softcapping": 3, "final_logit_softcapping": 7},
 			func(c *Config) bool { return c.AttnSoftcap == 0 && c.FinalSoftcap == 7 }},
 		{"gemma3 scales full layers only",
-			m{"model_type": "gemma3_text", "rope_scaling": m{"rope_type": "linear", "factor": 8}},
+			m{"model_type": "gemma3_text", "num_hidden_layers": 7, "rope_scaling": m{"rope_type": "linear", "factor": 8}},
 			func(c *Config) bool { return c.Ropes[0].Kind == "linear" && c.Ropes[1].Kind == "default" }},
+		{"gemma3 with the old name of the type", m{"model_type": "gemma3_text", "num_hidden_layers": 7,
+			"rope_scaling": m{"type": "linear", "factor": 8}},
+			func(c *Config) bool { return c.Ropes[0].Kind == "default" && c.Ropes[1].Kind == "default" }},
+		{"gemma3 without full layers",
+			m{"model_type": "gemma3_text", "rope_scaling": m{"rope_type": "linear", "factor": 8}, "partial_rotary_factor": 0.5},
+			func(c *Config) bool {
+				return c.Ropes[c.RopeOf[0]].Theta == 10000 && c.Ropes[c.RopeOf[1]].Kind == "default"
+			}},
+		{"mistral with layer_types is ministral",
+			m{"model_type": "mistral", "sliding_window": 32, "layer_types": []string{"full_attention", "sliding_attention"}},
+			func(c *Config) bool { return c.Windows[0] == 0 && c.Windows[1] == 32 }},
 		{"yarn", m{"rope_scaling": m{"type": "yarn", "factor": 4, "original_max_position_embeddings": 256}},
 			func(c *Config) bool { return c.MaxContext == 1024 && math.Abs(c.Ropes[0].Scale-1.1386294) < 1e-6 }},
 		{"longrope", m{"model_type": "phi3", "max_position_embeddings": 256, "original_max_position_embeddings": 64,

@@ -1,6 +1,9 @@
 package model
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // Gemma 3 (text): Gemma 2 without its soft caps (attn_logit_softcapping has no effect, the one on logits is off unless
 // the file has it), with norms of query and key heads and two RoPE frequencies: sliding layers turn faster than the
@@ -21,14 +24,17 @@ var gemma3Arch = architecture{
 		if err := h.slidingLayers(c, func(l int) bool { return (l+1)%h.WindowPattern != 0 }); err != nil {
 			return err
 		}
-		all, err := h.rope(c, full, h.Theta)
-		if err != nil {
-			return err
-		}
-		near, err := h.rope(c, sliding, h.LocalTheta)
-		c.Ropes = []Rope{all, near}
+		c.Ropes = make([]Rope, 2)
 		c.slideRopes()
-		return err
+		for i, kind := range []string{full, sliding} {
+			theta := []float64{h.Theta, h.LocalTheta}[i]
+			if !slices.Contains(c.RopeOf, i) { // what the file says of layers that it lacks has no effect
+				c.Ropes[i] = Rope{Kind: "default", Rot: c.HeadDim, Theta: theta, Scale: 1}
+			} else if c.Ropes[i], err = h.rope(c, kind, theta); err != nil {
+				return err
+			}
+		}
+		return nil
 	},
 	fromGGUF: func(c *Config, m ggufMeta) error {
 		c.gemmaGGUF(m)

@@ -6,7 +6,8 @@ var llamaArch = architecture{
 	name: "llama", hfTypes: []string{"llama", "mistral"}, gguf: []string{"llama"},
 	configure: func(c *Config, h *hfConfig) error {
 		if h.ModelType == "mistral" { // whose class has no biases, whatever the file says
-			if err := h.everyLayer(c); err != nil {
+			// layers differ where the file has layer_types, as in transformers' class Ministral, which such files get
+			if err := h.slidingLayers(c, func(int) bool { return true }); err != nil {
 				return err
 			}
 			return c.oneRope(h)

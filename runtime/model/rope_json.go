@@ -68,8 +68,8 @@ func (h *hfConfig) section(kind string) (ropeJSON, error) {
 		}
 		if kind == full && len(scaling) > 0 {
 			merged := maps.Clone(parameters)
-			if merged == nil {
-				merged = map[string]json.RawMessage{}
+			if merged == nil { // transformers fills in the default first, so that the old name "type" has no effect
+				merged = map[string]json.RawMessage{"rope_type": json.RawMessage(`"default"`)}
 			}
 			maps.Copy(merged, scaling)
 			parameters = merged
@@ -105,10 +105,10 @@ func (h *hfConfig) rope(c *Config, kind string, theta float64) (Rope, error) {
 	r := Rope{
 		Kind: "default", Rot: c.HeadDim, Theta: or(j.Theta, theta), Original: or(j.Original, c.MaxContext), Scale: 1,
 	}
-	partial := or(j.Partial, 1)
 	if kind == "" {
-		r.Original, partial = or(h.Original, r.Original), or(j.Partial, or(h.Partial, 1))
+		r.Original = or(h.Original, r.Original)
 	}
+	partial := or(j.Partial, or(h.Partial, 1))
 	if !(partial > 0 && partial <= 1) {
 		return r, fmt.Errorf("%w: partial_rotary_factor is %v, expected more than 0, at most 1", ErrConfig, partial)
 	}

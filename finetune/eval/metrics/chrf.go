@@ -61,7 +61,9 @@ func chrFValue(sum []float64, _ int) float64 {
 		return 0
 	}
 	precision, recall = precision/orders, recall/orders
-	return 100 * (1 + beta*beta) * precision * recall / (beta*beta*precision + recall)
+	// rounded step by step as sacrebleu does, since equal values decide which reference counts
+	above := float64((1+beta*beta)*precision) * recall
+	return 100 * (above / (float64(beta*beta*precision) + recall))
 }
 
 // chrFWords takes words between spaces without the ASCII punctuation at their end, or else at their start, which is a
