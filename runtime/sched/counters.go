@@ -129,7 +129,7 @@ func (s *Scheduler) charge(q *seq, n int) {
 	v, t := q.virtual(n), q.tenant
 	t.counter += v / t.weight
 	t.used.sum += v
-	s.used.sum += v
+	t.all.sum += v
 	q.charged = max(q.charged, q.computed+n)
 }
 

@@ -50,6 +50,44 @@ func TestManyTenantsAreAsFastAsOne(t *testing.T) {
 	}
 }
 
+// TestTenantsAfterOthers: what tenants compute who come after others have left, from their first request to the last
+// one, is at least 0.95 of what one tenant would: what those have used counts for nobody.
+func TestTenantsAfterOthers(t *testing.T) {
+	took := func(m machine, n int) float64 {
+		one := source{streams: 64, prompt: 64, gen: 128}
+		r := newSimulation(t, m, equal(n, one)...)
+		for range 300 {
+			r.step()
+		}
+		for id := range r.live {
+			r.s.Cancel(id)
+		}
+		r.due, r.live, r.done = nil, map[SeqID]*simRequest{}, 0
+		for i := range r.sources {
+			r.sources[i].total, r.sent[i] = 4*64/n, 0
+			for range 64 / n {
+				r.due = append(r.due, arrival{r.now, i})
+			}
+		}
+		began := r.now
+		for r.done < 4*64 {
+			r.step()
+		}
+		return r.now - began
+	}
+	for _, fixed := range fixedCosts {
+		m := machineOf(fixed)
+		alone, line := took(m, 1), ""
+		for _, n := range []int{2, 4, 16} {
+			got := alone / took(m, n)
+			if line += fmt.Sprintf(" | %.3f", got); got < 0.95 {
+				t.Errorf("fixed cost %v: %d tenants get %.3f of one tenant's throughput", fixed, n, got)
+			}
+		}
+		t.Logf("| %v%s |", fixed, line)
+	}
+}
+
 // TestPoliteTenant: beside a greedy tenant one with a single stream waits at most 1.5 times as long for a token as
 // alone, where steps are cheap 2 times; and it is the greedy one that gets the rest.
 func TestPoliteTenant(t *testing.T) {

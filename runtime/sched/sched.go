@@ -150,7 +150,6 @@ type Scheduler struct {
 	decoding float64           // cost of the running sequences that lack one token
 	shared   uint64            // the last step in which several tenants were active; 0: none
 	last     float64           // cost of the last step
-	used     recent            // by all tenants
 	items    []item            // scratch of divide
 	could    []*seq            // scratch: waiting sequences for which there are pages
 }

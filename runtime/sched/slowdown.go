@@ -110,13 +110,17 @@ func (s *Scheduler) measure() {
 		}
 	}
 	s.measureWaiting()
-	sum := s.weights()
-	s.used.advance(s.step)
+	used := 0.0
 	for _, t := range s.active {
 		t.counter = max(t.counter, highest-credit)
 		t.used.advance(s.step)
+		t.all.advance(s.step)
+		used += t.all.sum
+	}
+	sum := s.weights()
+	for _, t := range s.active {
 		t.short = 1
-		if share := s.used.sum * t.weight / sum; share > 0 {
+		if share := used * t.weight / sum; share > 0 {
 			t.used.sum = min(t.used.sum, maxUsed*share)
 			t.short = min(max((1-t.used.sum/share)/(1-enough), 0), 1)
 		}

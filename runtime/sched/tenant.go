@@ -16,7 +16,8 @@ type tenant struct {
 	waiting int
 	running int
 
-	used recent  // cost of its tokens in the last steps
+	all  recent  // what was charged for it in the last steps
+	used recent  // the same, bounded by maxUsed
 	late float64 // by how much its steps, and its wait for the first one, took too long
 
 	// Scratch of a step.
