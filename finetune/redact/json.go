@@ -1,0 +1,111 @@
+package redact
+
+import (
+	"bytes"
+	"encoding/json"
+	"strings"
+)
+
+// maxNested bounds how deep JSON inside of strings inside of JSON is read as JSON.
+const maxNested = 8
+
+// JSON returns JSON text whose string values are redacted. Keys and everything else stay byte for byte, and the result
+// is valid JSON. A string that holds JSON, as the arguments of a tool call do, stays JSON. A number that is redacted
+// becomes a string. What is not JSON is redacted as text.
+func (s *Scope) JSON(text []byte) []byte {
+	if out, changed := s.json(text, 0); changed {
+		return out
+	}
+	return text
+}
+
+func (s *Scope) json(text []byte, depth int) ([]byte, bool) {
+	if !json.Valid(text) {
+		return s.redact(nil, string(text))
+	}
+	var out []byte
+	done := 0 // text[:done] is in out
+	change := func(from, to int, value string) {
+		out = append(out, text[done:from]...)
+		out = appendQuoted(out, value)
+		done = to
+	}
+	for i := 0; i < len(text); {
+		c := text[i]
+		switch {
+		case c == '"':
+			end := stringEnd(text, i)
+			if !isKey(text, end) {
+				if v, changed := s.value(text[i:end], depth); changed {
+					change(i, end, v)
+				}
+			}
+			i = end
+		case c == '-' || c >= '0' && c <= '9':
+			end := i + 1
+			for end < len(text) && bytes.IndexByte([]byte("0123456789+-.eE"), text[end]) >= 0 {
+				end++
+			}
+			if end-i >= minNumber {
+				if v, changed := s.redact(nil, string(text[i:end])); changed {
+					change(i, end, string(v))
+				}
+			}
+			i = end
+		default:
+			i++
+		}
+	}
+	if done == 0 {
+		return text, false
+	}
+	return append(out, text[done:]...), true
+}
+
+// minNumber is the length from which a number of JSON may be a card or a telephone number.
+const minNumber = 11
+
+// value returns what a quoted string becomes.
+func (s *Scope) value(quoted []byte, depth int) (string, bool) {
+	text := string(quoted[1 : len(quoted)-1])
+	if strings.IndexByte(text, '\\') >= 0 {
+		if err := json.Unmarshal(quoted, &text); err != nil {
+			return "", false // json.Valid has accepted it
+		}
+	}
+	if t := strings.TrimLeft(text, " \t\r\n"); depth < maxNested && t != "" && (t[0] == '{' || t[0] == '[') &&
+		json.Valid([]byte(text)) {
+		out, changed := s.json([]byte(text), depth+1)
+		return string(out), changed
+	}
+	out, changed := s.redact(nil, text)
+	return string(out), changed
+}
+
+// stringEnd returns the end of the string that begins at i, in valid JSON.
+func stringEnd(text []byte, i int) int {
+	for i++; text[i] != '"'; i++ {
+		if text[i] == '\\' {
+			i++
+		}
+	}
+	return i + 1
+}
+
+// isKey says whether the string that ends at end is a key.
+func isKey(text []byte, end int) bool {
+	for end < len(text) && (text[end] == ' ' || text[end] == '\t' || text[end] == '\r' || text[end] == '\n') {
+		end++
+	}
+	return end < len(text) && text[end] == ':'
+}
+
+func appendQuoted(out []byte, value string) []byte {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(value); err != nil {
+		return append(out, `""`...) // a string can always be encoded
+	}
+	return append(out, bytes.TrimSuffix(b.Bytes(), []byte("\n"))...)
+}
