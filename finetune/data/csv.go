@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"weft/internal/jinja"
 )
 
 // BrokenCSV is the problem of a row that is no CSV, or has another number of fields than the header.
@@ -260,14 +262,14 @@ func (c *csvReader) record(row csvRow) raw {
 func appendText(out []byte, s string) []byte {
 	const hex = "0123456789abcdef"
 	out = append(out, '"')
-	begin := 0
-	for i := 0; i < len(s); i++ {
-		c := s[i]
-		if c >= ' ' && c != '"' && c != '\\' {
-			continue
+	for text := []byte(s); ; {
+		n := jinja.PlainJSON(text)
+		out = append(out, text[:n]...)
+		if n == len(text) {
+			return append(out, '"')
 		}
-		out = append(out, s[begin:i]...)
-		begin = i + 1
+		c := text[n]
+		text = text[n+1:]
 		switch c {
 		case '"', '\\':
 			out = append(out, '\\', c)
@@ -281,7 +283,6 @@ func appendText(out []byte, s string) []byte {
 			out = append(out, '\\', 'u', '0', '0', hex[c>>4], hex[c&15])
 		}
 	}
-	return append(append(out, s[begin:]...), '"')
 }
 
 // readLines yields each line of a text file that is not blank as a record of plain text.

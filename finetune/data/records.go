@@ -323,11 +323,8 @@ func (p *reader) object(first bool) error {
 		if at && !begin && part[0] == '{' && next < 0 && size <= p.o.MaxSampleBytes {
 			next, nextLine = size, of
 		}
-		for i, c := range part {
-			if s.plain(c) {
-				continue
-			}
-			if err := s.step(c); err != nil {
+		for i := s.skip(part); i < len(part); i += 1 + s.skip(part[i+1:]) {
+			if err := s.step(part[i]); err != nil {
 				p.keep(part, &size)
 				if done, err := p.unwrap(first, line, lead); done {
 					return err
@@ -533,10 +530,8 @@ func (p *reader) elements(s *shape) error {
 			return err
 		}
 		begin := 0 // of the element in the part
-		for i, c := range part {
-			if s.plain(c) {
-				continue
-			}
+		for i := s.skip(part); i < len(part); i += 1 + s.skip(part[i+1:]) {
+			c := part[i]
 			state, depth := s.next, len(s.open)
 			switch {
 			case s.ended(0) && !isSpace(c):

@@ -3,6 +3,8 @@ package data
 import (
 	"errors"
 	"fmt"
+
+	"weft/internal/jinja"
 )
 
 // shape follows the structure of JSON byte by byte, so that the end of a value, or a place where no value can go on, is
@@ -37,9 +39,13 @@ func (s *shape) ended(depth int) bool { return s.next == comma && len(s.open) ==
 
 func isSpace(c byte) bool { return c == ' ' || c == '\t' || c == '\r' || c == '\n' }
 
-// plain reports whether a byte is one within a string that changes nothing, for which step need not be called.
-func (s *shape) plain(c byte) bool {
-	return s.next == text && !s.esc && c >= ' ' && c != '"' && c != '\\'
+// skip returns how many bytes of part, which follow, change nothing, so that step need not be called for them: what is
+// plain within a string.
+func (s *shape) skip(part []byte) int {
+	if s.next != text || s.esc {
+		return 0
+	}
+	return jinja.PlainJSON(part)
 }
 
 // step takes the next byte.

@@ -2,6 +2,7 @@ package dataset
 
 import (
 	"bufio"
+	"bytes"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
@@ -263,11 +264,13 @@ func (w *splitter) close() error {
 
 func (w *splitter) worker() func(*data.Row) (*sampled, error) {
 	side := newSides(w.o)
+	var buf []byte
 	return func(r *data.Row) (*sampled, error) {
-		line, content, err := r.Record.Append(nil, data.ToSame)
+		line, content, err := r.Record.Append(buf[:0], data.ToSame)
 		if err != nil {
 			return nil, err
 		}
+		buf, line = line, bytes.Clone(line)
 		s := &sampled{line: line, content: content, kind: r.Record.Kind(), sum: sha256.Sum256(line[:content]),
 			whole: sha256.Sum256(line), side: side.of(groupOf(r.Record, w.o.Group))}
 		if r.Record.User != "" && w.o.MaxPerUser > 0 {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 )
@@ -66,6 +67,34 @@ func TestQueries(t *testing.T) {
 		if !tmpl.Mentions("content") || tmpl.Mentions("developer") {
 			t.Errorf("%s: what it mentions", src)
 		}
+	}
+}
+
+// TestDecodeJSONTexts compares texts of random escapes, halves of pairs and broken bytes with encoding/json.
+func TestDecodeJSONTexts(t *testing.T) {
+	parts := []string{"a", "plain text of some length", `\"`, `\\`, `\/`, `\b`, `\f`, `\n`, `\r`, `\t`, `\'`, `\x`, `\u0041`,
+		`\u00e9`, `\uD83D`, `\ude00`, `\ud83d\ude00`, `\u12`, `\uzzzz`, `\u0000`, `\`, "é", "你", "😀", "\xff", "\xe4\xbd",
+		"\xed\xa0\x80", "\x7f", "\x00", "\n", "\u2028", `"`}
+	r := rand.New(rand.NewPCG(3, 4))
+	valid := 0
+	for range 200_000 {
+		text := `"`
+		for range r.IntN(7) {
+			text += parts[r.IntN(len(parts))]
+		}
+		text += `"`
+		var want string
+		bad := json.Unmarshal([]byte(text), &want) != nil
+		got, err := DecodeJSON([]byte(text))
+		if bad != (err != nil) || !bad && got != want {
+			t.Fatalf("%q: %q %v, want %q", text, got, err, want)
+		}
+		if !bad {
+			valid++
+		}
+	}
+	if valid < 20_000 {
+		t.Errorf("only %d texts are valid", valid)
 	}
 }
 

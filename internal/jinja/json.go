@@ -2,6 +2,7 @@ package jinja
 
 import (
 	"bytes"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf16"
 	"unicode/utf8"
 )
 
@@ -48,6 +50,7 @@ type jsonReader struct {
 	data   []byte
 	at     int
 	unique bool
+	buf    []byte // of texts with escapes
 }
 
 func (d *jsonReader) document() (any, error) {
@@ -165,29 +168,80 @@ func (d *jsonReader) array(depth int) (any, error) {
 	}
 }
 
-// text reads a string: one without escapes and with valid UTF-8 here, any other with encoding/json.
+// text reads a string. What is no UTF-8, and half a pair of UTF-16, becomes U+FFFD, as in encoding/json.
 func (d *jsonReader) text() (string, error) {
-	begin, plain := d.at, true
-	for i := begin + 1; i < len(d.data); i++ {
-		switch c := d.data[i]; {
-		case c == '"':
-			d.at = i + 1
-			if inner := d.data[begin+1 : i]; plain && utf8.Valid(inner) {
-				return string(inner), nil
+	d.at++
+	begin, out := d.at, []byte(nil) // out: what is before begin, once there was an escape
+	for {
+		d.at += PlainJSON(d.data[d.at:])
+		if d.at == len(d.data) {
+			return "", errSyntax
+		}
+		switch d.data[d.at] {
+		case '"':
+			inner := d.data[begin:d.at]
+			d.at++
+			if out != nil {
+				out = append(out, inner...)
+				d.buf, inner = out, out
 			}
-			var s string
-			if json.Unmarshal(d.data[begin:d.at], &s) != nil {
+			if !utf8.Valid(inner) {
+				return string([]rune(string(inner))), nil
+			}
+			return string(inner), nil
+		case '\\':
+			if out == nil {
+				if d.buf == nil {
+					d.buf = make([]byte, 0, len(d.data)-begin) // a text is no longer than its JSON
+				}
+				out = d.buf[:0]
+			}
+			out = append(out, d.data[begin:d.at]...)
+			var ok bool
+			if out, ok = d.escape(out); !ok {
 				return "", errSyntax
 			}
-			return s, nil
-		case c == '\\':
-			plain = false
-			i++
-		case c < ' ':
+			begin = d.at
+		default:
 			return "", errSyntax
 		}
 	}
-	return "", errSyntax
+}
+
+// escapes are the characters behind a backslash that stand for one byte.
+var escapes = [256]byte{'"': '"', '\\': '\\', '/': '/', 'b': '\b', 'f': '\f', 'n': '\n', 'r': '\r', 't': '\t'}
+
+// escape appends what the escape at the place stands for, and passes it.
+func (d *jsonReader) escape(out []byte) (_ []byte, ok bool) {
+	if d.at+1 < len(d.data) {
+		if c := escapes[d.data[d.at+1]]; c != 0 {
+			d.at += 2
+			return append(out, c), true
+		}
+	}
+	r := d.unit(d.at)
+	if r < 0 {
+		return nil, false
+	}
+	d.at += 6
+	if utf16.IsSurrogate(r) {
+		if r = utf16.DecodeRune(r, d.unit(d.at)); r != utf8.RuneError {
+			d.at += 6
+		}
+	}
+	return utf8.AppendRune(out, r), true
+}
+
+// unit returns the UTF-16 unit of the escape \uHHHH at a place, -1 where none is there.
+func (d *jsonReader) unit(at int) rune {
+	if at+6 > len(d.data) || d.data[at] != '\\' || d.data[at+1] != 'u' {
+		return -1
+	}
+	var unit [2]byte
+	if _, err := hex.Decode(unit[:], d.data[at+2:at+6]); err != nil {
+		return -1
+	}
+	return rune(unit[0])<<8 | rune(unit[1])
 }
 
 func (d *jsonReader) number() (any, error) {
