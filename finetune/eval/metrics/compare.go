@@ -129,6 +129,26 @@ const (
 // Exact are values over every exchange: with at most 16 samples that differ, and for a mean whose differences all have
 // one size, such as exact match. Otherwise exchanges are drawn, the real one among them.
 func SignFlip(a, b *Scores, seed uint64) (p float64, exact bool) {
+	return exchangeTest(a, b, seed, 1, func(d, real float64) bool { return math.Abs(d) >= math.Abs(real)-rounding(real) },
+		func(plus, minus int) float64 { return min(1, 2*binomial(plus+minus, min(plus, minus))) })
+}
+
+// SignFlipBelow is the p-value of the hypothesis that the first system's value is not below the second's: how often
+// exchanging their results on some of the samples makes it lower by at least the real difference. Exchanges are drawn
+// as for SignFlip, but only until it is certain that p is above enough; p is then the fraction among those that were
+// drawn (Besag and Clifford 1991, "Sequential Monte Carlo p-values").
+func SignFlipBelow(a, b *Scores, seed uint64, enough float64) (p float64, exact bool) {
+	return exchangeTest(a, b, seed, enough, func(d, real float64) bool { return d <= real+rounding(real) },
+		func(plus, minus int) float64 { return binomial(plus+minus, plus) })
+}
+
+// rounding is how much sums may have lost in their last digits.
+func rounding(real float64) float64 { return 1e-9 * max(1, math.Abs(real)) }
+
+// exchangeTest counts the exchanges whose difference is as extreme as the real one. sided is p where a is higher in plus
+// and b in minus samples, by the same amount.
+func exchangeTest(a, b *Scores, seed uint64, enough float64, extreme func(d, real float64) bool,
+	sided func(plus, minus int) float64) (p float64, exact bool) {
 	var differ []int
 	for i := range a.Len() {
 		if !slices.Equal(a.row(i), b.row(i)) {
@@ -140,24 +160,29 @@ func SignFlip(a, b *Scores, seed uint64) (p float64, exact bool) {
 	}
 	x := newExchange(a, b, differ)
 	if x.plus+x.minus > 0 {
-		return binomial(x.plus, x.minus), true
+		return sided(x.plus, x.minus), true
 	}
+	real, count := x.difference(), 0
 	if len(differ) <= exactSamples {
-		count, all := 0, 1<<(len(differ)-1) // the last sample stays: exchanging all changes the sign only
+		all := 1 << (len(differ) - 1) // the last sample stays: exchanging all changes the sign only
 		for code := range all {
 			if code > 0 { // Gray code: one exchange each
 				x.flip(bits.TrailingZeros(uint(code)))
 			}
-			if x.extreme() {
+			d := x.difference()
+			if extreme(d, real) {
+				count++
+			}
+			if extreme(-d, real) {
 				count++
 			}
 		}
-		return float64(count) / float64(all), true
+		return float64(count) / float64(2*all), true
 	}
 	source := rng.New(seed)
 	draws := min(exchanges, max(exchangesMin, exchangeWork/(len(differ)*a.width)))
-	count := 1
-	for range draws {
+	count = 1
+	for draw := range draws {
 		var coins uint64
 		for k := range differ {
 			if k%64 == 0 {
@@ -167,8 +192,11 @@ func SignFlip(a, b *Scores, seed uint64) (p float64, exact bool) {
 				x.flip(k)
 			}
 		}
-		if x.extreme() {
+		if extreme(x.difference(), real) {
 			count++
+		}
+		if float64(count) > enough*float64(draws+1) {
+			return float64(count) / float64(draw+2), false
 		}
 	}
 	return float64(count) / float64(draws+1), false
@@ -180,13 +208,11 @@ type exchange struct {
 	differ      []int
 	exchanged   []bool
 	sumA, sumB  []float64
-	real        float64
 	plus, minus int // samples in which a, or b, is higher, if all differences of a mean have one size
 }
 
 func newExchange(a, b *Scores, differ []int) *exchange {
 	x := &exchange{a: a, b: b, differ: differ, exchanged: make([]bool, len(differ)), sumA: a.total(), sumB: b.total()}
-	x.real = math.Abs(x.difference())
 	if a.width != 1 {
 		return x
 	}
@@ -211,11 +237,6 @@ func (x *exchange) difference() float64 {
 	return x.a.value(x.sumA, n) - x.b.value(x.sumB, n)
 }
 
-// extreme says whether the difference is at least the real one; sums may have lost their last digits.
-func (x *exchange) extreme() bool {
-	return math.Abs(x.difference()) >= x.real-1e-9*max(1, x.real)
-}
-
 // flip exchanges the results on a sample that differs, or undoes that.
 func (x *exchange) flip(k int) {
 	a, b := x.a.row(x.differ[k]), x.b.row(x.differ[k])
@@ -230,12 +251,8 @@ func (x *exchange) flip(k int) {
 	}
 }
 
-// binomial is the two-sided sign test: the probability that the sides of plus+minus coins differ by at least as many.
-func binomial(plus, minus int) float64 {
-	n, k := plus+minus, min(plus, minus)
-	if plus == minus {
-		return 1
-	}
+// binomial is the probability that at most k of n coins show heads.
+func binomial(n, k int) float64 {
 	logChoose := func(k int) float64 {
 		all, _ := math.Lgamma(float64(n + 1))
 		some, _ := math.Lgamma(float64(k + 1))
@@ -244,7 +261,7 @@ func binomial(plus, minus int) float64 {
 	}
 	p := 0.0
 	for i := range k + 1 {
-		p += 2 * math.Exp(logChoose(i))
+		p += math.Exp(logChoose(i))
 	}
 	return min(p, 1)
 }

@@ -354,3 +354,65 @@ func TestSignFlip(t *testing.T) {
 		t.Errorf("%+v, %v", c, err)
 	}
 }
+
+// below is the definition of the one-sided test over a mean.
+func below(d []float64) float64 {
+	real, count := 0.0, 0
+	for _, v := range d {
+		real += v
+	}
+	for code := range 1 << len(d) {
+		sum := 0.0
+		for i, v := range d {
+			if code>>i&1 == 1 {
+				v = -v
+			}
+			sum += v
+		}
+		if sum <= real+1e-9 {
+			count++
+		}
+	}
+	return float64(count) / float64(int(1)<<len(d))
+}
+
+func TestSignFlipBelow(t *testing.T) {
+	r := rand.New(rand.NewPCG(17, 8))
+	scores := func(d []float64) (*Scores, *Scores) {
+		a, _ := Means("x", d)
+		b, _ := Means("x", make([]float64, len(d)))
+		return a, b
+	}
+	draw := func(n int, shift float64, ones bool) []float64 {
+		d := make([]float64, n)
+		for i := range d {
+			if d[i] = r.NormFloat64() + shift; ones {
+				d[i] = math.Copysign(1, d[i])
+			}
+		}
+		return d
+	}
+	for i := range 60 {
+		d := draw(1+r.IntN(12), []float64{-0.6, 0, 0.6}[i%3], i%2 == 0)
+		a, b := scores(d)
+		p, exact := SignFlipBelow(a, b, 1, 1)
+		if want := below(d); !exact || math.Abs(p-want) > 1e-9 {
+			t.Errorf("%v: %v (%v), want %v", d, p, exact, want)
+		}
+	}
+	d := draw(20, -0.4, false)
+	a, b := scores(d)
+	p, exact := SignFlipBelow(a, b, 1, 1)
+	if want := below(d); exact || math.Abs(p-want) > 0.01 {
+		t.Errorf("drawn: %v (%v), want about %v", p, exact, want)
+	}
+	// stopping early decides as all draws do
+	for i := range 200 {
+		a, b := scores(draw(30, -0.4, false))
+		all, _ := SignFlipBelow(a, b, uint64(i), 1)
+		early, _ := SignFlipBelow(a, b, uint64(i), 0.01)
+		if (all <= 0.01) != (early <= 0.01) || all <= 0.01 && all != early {
+			t.Errorf("p %v with all exchanges, %v where they end early", all, early)
+		}
+	}
+}
