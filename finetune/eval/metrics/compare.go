@@ -88,15 +88,24 @@ func Compare(a, b *Scores, resamples [][]int32, seed uint64) (*Comparison, error
 		return nil, fmt.Errorf("%s of %d samples, %s of %d samples: %w", a.Name, a.Len(), b.Name, b.Len(), ErrUnpaired)
 	}
 	c := &Comparison{Metric: a.Name}
-	va, vb := a.Resampled(resamples), b.Resampled(resamples)
-	for r := range va {
-		va[r] -= vb[r]
-	}
-	real := a.Value() - b.Value()
-	c.BootstrapP = bootstrapP(real, va)
-	c.Interval = interval(real, va)
+	real, values := difference(a, b, resamples)
+	c.BootstrapP = bootstrapP(real, values)
+	c.Interval = interval(real, values)
 	c.SignFlipP, c.Exact = SignFlip(a, b, seed)
 	return c, nil
+}
+
+// Difference is the first system's value minus the second's with its paired bootstrap interval.
+func Difference(a, b *Scores, resamples [][]int32) Interval {
+	return interval(difference(a, b, resamples))
+}
+
+func difference(a, b *Scores, resamples [][]int32) (real float64, values []float64) {
+	values = a.Resampled(resamples)
+	for r, v := range b.Resampled(resamples) {
+		values[r] -= v
+	}
+	return a.Value() - b.Value(), values
 }
 
 // bootstrapP is the p-value of sacrebleu's paired bootstrap test: how often a resample's difference, after subtracting
