@@ -138,7 +138,8 @@ const (
 // Exact are values over every exchange: with at most 16 samples that differ, and for a mean whose differences all have
 // one size, such as exact match. Otherwise exchanges are drawn, the real one among them.
 func SignFlip(a, b *Scores, seed uint64) (p float64, exact bool) {
-	return exchangeTest(a, b, seed, 1, func(d, real float64) bool { return math.Abs(d) >= math.Abs(real)-rounding(real) },
+	return exchangeTest(a, b, seed, 1,
+		func(d, real float64) bool { return math.Abs(d) >= math.Abs(real)-rounding(real) },
 		func(plus, minus int) float64 { return min(1, 2*binomial(plus+minus, min(plus, minus))) })
 }
 
@@ -154,8 +155,8 @@ func SignFlipBelow(a, b *Scores, seed uint64, enough float64) (p float64, exact 
 // rounding is how much sums may have lost in their last digits.
 func rounding(real float64) float64 { return 1e-9 * max(1, math.Abs(real)) }
 
-// exchangeTest counts the exchanges whose difference is as extreme as the real one. sided is p where a is higher in plus
-// and b in minus samples, by the same amount.
+// exchangeTest counts the exchanges whose difference is as extreme as the real one. sided is p where a is higher in
+// plus and b in minus samples, by the same amount.
 func exchangeTest(a, b *Scores, seed uint64, enough float64, extreme func(d, real float64) bool,
 	sided func(plus, minus int) float64) (p float64, exact bool) {
 	var differ []int
