@@ -70,9 +70,10 @@ func tenantsCommand() *cobra.Command {
 
 // settingsFlags are a tenant's settings; only those that were given are applied.
 type settingsFlags struct {
-	set    tenant.Settings
-	prefix string
-	bytes  byteSize
+	set     tenant.Settings
+	prefix  string
+	capture string
+	bytes   byteSize
 }
 
 func (f *settingsFlags) register(fs *pflag.FlagSet) {
@@ -94,6 +95,15 @@ func (f *settingsFlags) register(fs *pflag.FlagSet) {
 		"limit of generated tokens of a request, over all choices; 0 is no limit")
 	fs.Var(&f.bytes, "adapter-bytes", "limit of the size of all stored adapters; 0 is no limit")
 	fs.Int64Var(&f.set.AdapterCount, "adapter-count", 0, "limit of the number of adapter names; 0 is no limit")
+	fs.StringVar(&f.capture, "capture", string(tenant.CaptureOff),
+		"`which` chat completions are stored: off (none), on-request (store: true), on (all but store: false)")
+	fs.StringVar(&f.set.Retrain.Adapter, "retrain-adapter", "",
+		"`name` of the adapter that is trained from stored completions; until it exists the base model answers for it")
+	fs.BoolVar(&f.set.Retrain.BaseAlias, "retrain-base-alias", false,
+		"requests for the base model use the adapter of --retrain-adapter once it exists")
+	fs.BoolVar(&f.set.Retrain.RequireUser, "retrain-require-user", false,
+		"with --retrain-adapter: refuse requests whose completion would be stored without a user, instead of counting "+
+			"them")
 }
 
 // apply changes what was given on the command line, in the environment or in the file.
@@ -112,6 +122,10 @@ func (f *settingsFlags) apply(fs *pflag.FlagSet, to *tenant.Settings) {
 		"max-tokens-per-request": func() { to.MaxTokens = f.set.MaxTokens },
 		"adapter-bytes":          func() { to.AdapterBytes = int64(f.bytes) },
 		"adapter-count":          func() { to.AdapterCount = f.set.AdapterCount },
+		"capture":                func() { to.Capture = tenant.Capture(f.capture) },
+		"retrain-adapter":        func() { to.Retrain.Adapter = f.set.Retrain.Adapter },
+		"retrain-base-alias":     func() { to.Retrain.BaseAlias = f.set.Retrain.BaseAlias },
+		"retrain-require-user":   func() { to.Retrain.RequireUser = f.set.Retrain.RequireUser },
 	} {
 		if fs.Changed(name) {
 			set()
@@ -155,10 +169,11 @@ func tenantsSetCommand() *cobra.Command {
 	var f tenantFlags
 	var sf settingsFlags
 	cmd := &cobra.Command{
-		Use:     "set TENANT",
-		Short:   "Change settings of a tenant; settings that are not given stay as they are",
-		Example: "  weft tenants set acme --weight 2 --concurrent-requests 8",
-		Args:    cobra.ExactArgs(1),
+		Use:   "set TENANT",
+		Short: "Change settings of a tenant; settings that are not given stay as they are",
+		Example: "  weft tenants set acme --weight 2 --concurrent-requests 8\n" +
+			"  weft tenants set acme --capture on --retrain-adapter support",
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return f.with(cmd.Context(), func(s *tenant.Store) error {
 				t, err := s.Update(cmd.Context(), args[0],
@@ -212,13 +227,13 @@ func tenantsListCommand() *cobra.Command {
 				t := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 				fmt.Fprintln(t,
 					"TENANT\tWEIGHT\tDEFAULT\tALLOWED\tREQUESTS/MIN\tTOKENS/MIN\tCONCURRENT\tMAX "+
-						"TOKENS\tADAPTERS\tADAPTER BYTES\tPREFIX CACHE")
+						"TOKENS\tADAPTERS\tADAPTER BYTES\tPREFIX CACHE\tCAPTURE\tRETRAIN")
 				for _, x := range all {
 					s := &x.Settings
-					fmt.Fprintf(t, "%s\t%g\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", x.Name, s.Weight,
+					fmt.Fprintf(t, "%s\t%g\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", x.Name, s.Weight,
 						orDash(s.DefaultAdapter), orDash(strings.Join(s.Adapters, ",")), limit(s.RequestsPerMinute),
 						limit(s.TokensPerMinute), limit(s.ConcurrentRequests), limit(s.MaxTokens),
-						limit(s.AdapterCount), limit(s.AdapterBytes), s.PrefixCache)
+						limit(s.AdapterCount), limit(s.AdapterBytes), s.PrefixCache, s.Capture, orDash(s.Retrain.Adapter))
 				}
 				return t.Flush()
 			})

@@ -37,7 +37,9 @@ func TestTenantsAndKeys(t *testing.T) {
 	}
 	do("tenants", "add", "acme", "--weight", "2", "--requests-per-minute", "7", "--allow", "support,sales")
 	do("tenants", "set", "acme", "--tokens-per-minute", "900", "--adapter-bytes", "1GiB", "--prefix-cache", "none",
-		"--default-adapter", "support@v2")
+		"--default-adapter", "support@v2", "--capture", "on-request", "--retrain-adapter", "support",
+		"--retrain-base-alias")
+	do("tenants", "set", "acme", "--retrain-require-user") // the rest of retrain stays
 	var all []tenant.Tenant
 	if err := json.Unmarshal([]byte(do("tenants", "list", "--json")), &all); err != nil || len(all) != 2 {
 		t.Fatalf("%+v %v", all, err)
@@ -45,7 +47,8 @@ func TestTenantsAndKeys(t *testing.T) {
 	s := all[0].Settings
 	if all[0].Name != "acme" || s.Weight != 2 || s.RequestsPerMinute != 7 || s.TokensPerMinute != 900 ||
 		s.AdapterBytes != 1<<30 || s.PrefixCache != tenant.PrefixNone ||
-		s.DefaultAdapter != "support@v2" || strings.Join(s.Adapters, " ") != "support sales" {
+		s.Capture != tenant.CaptureOnRequest || s.Retrain != (tenant.Retrain{"support", true, true}) ||
+		all[1].Settings.Capture != tenant.CaptureOff || s.DefaultAdapter != "support@v2" || strings.Join(s.Adapters, " ") != "support sales" {
 		t.Errorf("%+v", s)
 	}
 	if text := do("tenants", "list"); !strings.Contains(text, "support,sales") || !strings.Contains(text, "900") {
@@ -92,7 +95,8 @@ func TestTenantsAndKeys(t *testing.T) {
 		2: {{"tenants", "add"}, {"tenants", "add", "No/Good"}, {"tenants", "add", strings.Repeat("x", 10_000)},
 			{"tenants", "add", "ok", "--weight", "-1"}, {"tenants", "frob"},
 			{"keys", "add", "--scope", "root"}, {"keys", "add", "--expires", "-1h"}, {"keys", "revoke"},
-			{"tenants", "add", "ok", "--prefix-cache", "all"}},
+			{"tenants", "add", "ok", "--prefix-cache", "all"}, {"tenants", "add", "ok", "--capture", "maybe"},
+			{"tenants", "add", "ok", "--retrain-adapter", "a/b"}},
 	} {
 		for _, args := range list {
 			if _, status := commandOut(t, append(args, "--data", dir)...); status != want {

@@ -82,6 +82,25 @@ const (
 	PrefixNone   Prefix = "none"   // no other request, not even the same tenant's
 )
 
+// Capture says which of a tenant's chat completions are stored.
+type Capture string
+
+// Settings of Capture.
+const (
+	CaptureOff       Capture = "off"        // none; the default
+	CaptureOnRequest Capture = "on-request" // those whose request has store: true
+	CaptureOn        Capture = "on"         // all but those whose request refuses it
+)
+
+// Retrain says which adapter is trained from a tenant's stored completions.
+type Retrain struct {
+	Adapter string `json:"adapter"` // its name; "": none is trained
+	// BaseAlias: requests for the base model use the adapter too, once it exists.
+	BaseAlias bool `json:"base_alias"`
+	// RequireUser: a completion that would be stored and whose request names no user is refused instead of counted.
+	RequireUser bool `json:"require_user"`
+}
+
 // Settings are what the operator grants a tenant. A limit of 0 means none.
 type Settings struct {
 	Weight float64 `json:"weight"` // weight in the fair scheduling of tenants; default 1
@@ -96,11 +115,14 @@ type Settings struct {
 	MaxTokens          int64 `json:"max_tokens_per_request"` // generated, over all choices of a request
 	AdapterBytes       int64 `json:"adapter_bytes"`
 	AdapterCount       int64 `json:"adapter_count"`
+
+	Capture Capture `json:"capture"`
+	Retrain Retrain `json:"retrain"`
 }
 
-// DefaultSettings are a new tenant's: all its adapters, no limits.
+// DefaultSettings are a new tenant's: all its adapters, no limits, nothing stored.
 func DefaultSettings() Settings {
-	return Settings{Weight: 1, Adapters: []string{"*"}, PrefixCache: PrefixTenant}
+	return Settings{Weight: 1, Adapters: []string{"*"}, PrefixCache: PrefixTenant, Capture: CaptureOff}
 }
 
 // MayUse says whether an adapter's name is allowed.
@@ -152,6 +174,12 @@ func (s *Settings) Validate() error {
 	if !slices.Contains([]Prefix{PrefixTenant, PrefixShared, PrefixNone}, s.PrefixCache) {
 		return refuse("prefix_cache", "must be tenant, shared or none, not %s", names.Quote(string(s.PrefixCache)))
 	}
+	if !slices.Contains([]Capture{CaptureOff, CaptureOnRequest, CaptureOn}, s.Capture) {
+		return refuse("capture", "must be off, on-request or on, not %s", names.Quote(string(s.Capture)))
+	}
+	if err := s.Retrain.validate(); err != nil {
+		return err
+	}
 	limits := s.limits()
 	for _, name := range slices.Sorted(maps.Keys(limits)) {
 		if v := limits[name]; v < 0 || v > maxLimit {
@@ -159,6 +187,14 @@ func (s *Settings) Validate() error {
 		}
 	}
 	return nil
+}
+
+func (r *Retrain) validate() error {
+	const member = "retrain.adapter"
+	if r.Adapter == "" {
+		return nil
+	}
+	return refused(member, names.CheckAdapter(member, r.Adapter))
 }
 
 // checkDefault accepts "", NAME or NAME@VERSION.
