@@ -18,7 +18,8 @@ var chatFlow = flow[*openai.ChatRequest]{
 		ids, err := s.encode("messages", 0, 1, text, &in.Params)
 		return []*prompt{{text: text, ids: ids}}, err
 	},
-	reply: func(r *request, _ *openai.ChatRequest) reply { return &chatReply{r} },
+	capture: (*Server).capture,
+	reply:   func(r *request, _ *openai.ChatRequest) reply { return &chatReply{r} },
 }
 
 // renderChat makes the prompt of a conversation with the chat template of the resolved model.

@@ -141,6 +141,8 @@ type Deps struct {
 	Tenants *tenant.Access
 	// Adapters is nil where only the base model is served.
 	Adapters Adapters
+	// Completions is nil where no chat completion is stored.
+	Completions Completions
 	// Status returns further members of /admin/v1/status: figures of the engine and the cache.
 	Status func() map[string]any
 

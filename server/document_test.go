@@ -381,10 +381,12 @@ func TestReferences(t *testing.T) {
 // Every query parameter of the document is looked at: a value that it cannot have is refused.
 func TestQueryParameters(t *testing.T) {
 	b := newBodies(3)
-	s, _ := newTenants(t, withAdapters(library()))
-	acme := "Bearer " + s.scopedKey(t, "acme", nil, tenant.Admin)
+	s, _ := newTenants(t, withAdapters(library()),
+		func(_ *Config, d *Deps) { d.Completions = &fakeCompletions{} })
+	acme := "Bearer " + s.scopedKey(t, "acme", nil, tenant.Admin, tenant.Infer)
 	wrong := map[string]string{"tenant": "default", "from": "today", "to": "2026-02-30", "format": "xml",
-		"version": "v7", "tag": "no%20tag"}
+		"version": "v7", "tag": "no%20tag", "after": "x", "limit": "0", "order": "up", "metadata": "x",
+		"model": strings.Repeat("x", 257)}
 	n := 0
 	for path, methods := range b.doc["paths"].(map[string]any) {
 		for method, op := range methods.(map[string]any) {

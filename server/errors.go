@@ -27,11 +27,17 @@ import (
 
 // Errors of the server itself; errorTable gives each its status.
 var (
-	errScope        = errors.New("the API key does not have the scope that this route needs")
-	errCrossOrigin  = errors.New("a web page of another site cannot use this server without a key")
-	errOperator     = errors.New("only an admin key of the tenant " + tenant.Default + " may do this")
-	errNoTenants    = errors.New("this server keeps no tenants: it was started without a data directory")
-	errNoAdapters   = errors.New("this server has no adapters")
+	errScope         = errors.New("the API key does not have the scope that this route needs")
+	errCrossOrigin   = errors.New("a web page of another site cannot use this server without a key")
+	errOperator      = errors.New("only an admin key of the tenant " + tenant.Default + " may do this")
+	errNoTenants     = errors.New("this server keeps no tenants: it was started without a data directory")
+	errNoAdapters    = errors.New("this server has no adapters")
+	errNoCompletions = errors.New("this server stores no completions: it was started without a data directory")
+	// ErrNoCompletion says that a tenant has no such stored completion: it never had, it has expired, was deleted, or
+	// it is another tenant's.
+	ErrNoCompletion = errors.New("there is no such stored completion")
+	// ErrNoChoice says that a stored completion does not have a choice.
+	ErrNoChoice     = errors.New("the stored completion has no such choice")
 	errAdapterFails = errors.New("the adapter cannot be loaded; its state in the admin API has the reason")
 
 	errDraining = errors.New("the server is shutting down")
@@ -98,6 +104,9 @@ var errorTable = []struct {
 	{adapters.ErrNoRoom, http.StatusFailedDependency, openai.TypeServer, "adapter_no_room", 0},
 	{adapters.ErrUnread, http.StatusServiceUnavailable, openai.TypeUnavailable, "adapter_loading", 2},
 	{adapters.ErrLoadTimeout, http.StatusServiceUnavailable, openai.TypeUnavailable, "adapter_loading", 2},
+	{ErrNoCompletion, http.StatusNotFound, openai.TypeNotFound, "not_found", 0},
+	{ErrNoChoice, http.StatusBadRequest, openai.TypeInvalidRequest, "out_of_range", 0},
+	{errNoCompletions, http.StatusBadRequest, openai.TypeInvalidRequest, "no_completions", 0},
 	{errNoTenants, http.StatusBadRequest, openai.TypeInvalidRequest, "no_tenants", 0},
 	{adapters.ErrTooLarge, http.StatusBadRequest, openai.TypeInvalidRequest, "adapter_not_mixable", 0},
 	{lora.ErrNotCombinable, http.StatusBadRequest, openai.TypeInvalidRequest, "adapter_not_mixable", 0},
@@ -117,6 +126,8 @@ var errorTable = []struct {
 var discreet = map[error]string{
 	errAdapterFails:    errAdapterFails.Error(),
 	adapters.ErrPinned: adapters.ErrPinned.Error(),
+	ErrNoCompletion:    ErrNoCompletion.Error(),
+	ErrNoChoice:        ErrNoChoice.Error(),
 	adapters.ErrUnread: adapters.ErrUnread.Error() + ": send the request again",
 	syscall.ENOSPC:     diskFull,
 	syscall.EDQUOT:     diskFull,

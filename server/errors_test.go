@@ -154,7 +154,7 @@ func TestRefusedRequests(t *testing.T) {
 	if w := post(s, "/v1/completions", `{"max_tokens":0,"prompt":"`+strings.Repeat("x", 63)+`"}`); w.Code != 200 {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
-	wantError(t, get(s, "/v1/chat/completions"), 405, "", "method")
+	wantError(t, get(s, "/v1/completions"), 405, "", "method")
 	wantError(t, get(s, "/v1/models/none"), 404, "model", "none")
 	wantError(t, post(s, "/v1/completions", `{"prompt":"x"}`, "Content-Type", "text/plain"), 415, "", "application/json")
 	wantError(t, post(s, "/v1/completions", `{"prompt":"x"}`, "Content-Encoding", "gzip"), 415, "", "application/json")

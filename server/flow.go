@@ -1,6 +1,7 @@
 package server
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -27,6 +28,8 @@ type flow[T generating] struct {
 	parse func(body []byte, limits openai.Limits) (T, error)
 	// render makes the prompts, at least one.
 	render func(s *Server, m *resolved, in T) ([]*prompt, error)
+	// capture sets r.record where the answer is stored; nil: it never is.
+	capture func(s *Server, c *gin.Context, r *request, in T) error
 	// reply builds the answer.
 	reply func(r *request, in T) reply
 }
@@ -44,6 +47,10 @@ type request struct {
 	resolved *resolved
 	param    string // as flow's
 	prompts  []*prompt
+	most     int // tokens of an answer at most
+
+	record  *Completion                // nil: the answer is not stored
+	further map[string]json.RawMessage // what record.Sampling has beside the parameters
 }
 
 func (f flow[T]) handler(s *Server) gin.HandlerFunc {
@@ -66,6 +73,11 @@ func (f flow[T]) prepare(s *Server, c *gin.Context) (r *request, in T, err error
 	if r.resolved, err = s.resolve(c, r.p); err != nil {
 		return nil, in, err
 	}
+	if f.capture != nil {
+		if err = f.capture(s, c, r, in); err != nil {
+			return nil, in, err
+		}
+	}
 	if r.prompts, err = f.render(s, r.resolved, in); err != nil {
 		return nil, in, err
 	}
@@ -86,6 +98,9 @@ func (f flow[T]) run(s *Server, c *gin.Context) error {
 	g, err := s.generate(c, r)
 	if err != nil {
 		return err
+	}
+	if r.record != nil {
+		defer s.recordings.begin(r.record)()
 	}
 	defer g.conclude(c)
 	if err := s.send(c, g, f.reply(r, in)); err != nil {

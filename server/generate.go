@@ -103,6 +103,7 @@ func (g *generation) sequences(id string) ([]engine.Request, error) {
 		if err != nil {
 			return nil, err
 		}
+		g.most = max(g.most, most)
 		for j := range g.p.N {
 			index := len(reqs)
 			req := g.engineRequest(fmt.Sprintf("%s-%d", id, index), pr.ids, most, choiceSeed(seed, j))
@@ -168,7 +169,10 @@ func (g *generation) pass(it indexed) {
 
 // conclude ends a generation and records its figures, however the answer ended.
 func (g *generation) conclude(c *gin.Context) {
-	g.close()
+	ended := g.close()
+	if g.record != nil {
+		g.handOver(c, ended)
+	}
 	u := g.usage()
 	ticketOf(c).Output(u.CompletionTokens)
 	ticketOf(c).Record(g.billed())
@@ -199,8 +203,9 @@ func (g *generation) billed() (adapter string, u tenant.Usage) {
 	return g.resolved.billedAs(), u
 }
 
-// close cancels the sequences that still run, waits for their terminal events and records every sequence.
-func (g *generation) close() {
+// close cancels the sequences that still run, waits for their terminal events and records every sequence. It returns
+// false where the engine did not end them in time.
+func (g *generation) close() bool {
 	g.unhook()
 	for _, ch := range g.choices {
 		ch.stream.Cancel()
@@ -215,7 +220,7 @@ func (g *generation) close() {
 	case <-ended:
 	case <-timer.C:
 		g.s.log.Error("the engine did not end a cancelled sequence in time")
-		return
+		return false
 	}
 	longest := 0
 	for _, ch := range g.choices {
@@ -226,6 +231,7 @@ func (g *generation) close() {
 		longest = max(longest, ch.tokens)
 	}
 	g.s.metrics.LongestChoice(longest)
+	return true
 }
 
 // err says why the request's context has ended.

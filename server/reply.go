@@ -69,6 +69,9 @@ func (s *Server) stream(c *gin.Context, g *generation, r reply) error {
 		}
 		// Events that have already arrived are sent in the same write.
 		for ; ok && err == nil; d, ok, err = g.more() {
+			if g.record != nil {
+				d.choice.text.WriteString(d.text)
+			}
 			if w.delta(r, d); w.full() {
 				break
 			}
@@ -245,7 +248,7 @@ type choice struct {
 	prefilled  bool // the first event has arrived
 	opened     bool // its first chunk was sent
 
-	// Collected for an answer that is not streamed.
+	// Collected for an answer that is not streamed; text also for one that is stored.
 	text         strings.Builder
 	scored       []scored
 	scoredPrompt []engine.TokenLogprobs

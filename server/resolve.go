@@ -82,6 +82,9 @@ func (s *Server) resolve(c *gin.Context, p *openai.Params) (*resolved, error) {
 			sent = p.Model // which may begin with the name of the base or tenant
 		}
 		v, err := s.findVersion(c.Request.Context(), g, param, sent, l.ID)
+		if errors.Is(err, errUntrained) {
+			continue // as an adapter that changes nothing
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -104,7 +107,7 @@ func (s *Server) resolve(c *gin.Context, p *openai.Params) (*resolved, error) {
 }
 
 // named lists the adapters of a request and the member that names them: lora, adapter_id or model, else the key's or
-// the tenant's default. None is the base model.
+// the tenant's default, else the adapter that stands in for the base model. None is the base model.
 func (s *Server) named(g *tenant.Grant, p *openai.Params) (param string, list []openai.LoRA, err error) {
 	ref, base := s.adapterRef(g.Tenant, p.Model)
 	byModel := p.Model != "" && !base
@@ -121,6 +124,9 @@ func (s *Server) named(g *tenant.Grant, p *openai.Params) (param string, list []
 		list = []openai.LoRA{{ID: ref, Scale: 1}}
 	case p.Model == "" && g.DefaultAdapter != "":
 		list = []openai.LoRA{{ID: g.DefaultAdapter, Scale: 1}}
+	case g.Settings.Retrain.BaseAlias && g.Settings.Retrain.Adapter != "" &&
+		g.Settings.MayUse(g.Settings.Retrain.Adapter):
+		list = []openai.LoRA{{ID: g.Settings.Retrain.Adapter, Scale: 1}}
 	}
 	return "model", list, err
 }
@@ -151,8 +157,12 @@ func (s *Server) Spellings(tenant, ref string) []string {
 	return slices.DeleteFunc(out, func(form string) bool { return slices.Contains(s.servedNames(), form) })
 }
 
+// errUntrained says that an adapter does not exist yet and is the one that is trained: the base model answers for it.
+var errUntrained = errors.New("the adapter is not trained yet")
+
 // findVersion finds NAME[@VERSION] among the tenant's adapters. An adapter that does not exist, belongs to another
-// tenant or is not allowed gives the same error, which names it as it was sent.
+// tenant or is not allowed gives the same error, which names it as it was sent; but errUntrained is that of the one
+// that is trained.
 func (s *Server) findVersion(ctx context.Context, g *tenant.Grant, param, sent, ref string) (adapters.Version, error) {
 	name, version, versioned := strings.Cut(ref, "@")
 	v, err := adapters.Version{}, adapters.ErrNotFound
@@ -161,6 +171,9 @@ func (s *Server) findVersion(ctx context.Context, g *tenant.Grant, param, sent, 
 	}
 	allowed := g.Settings.MayUse(name)
 	switch {
+	case errors.Is(err, adapters.ErrNotFound) && allowed && !versioned && name != "" &&
+		name == g.Settings.Retrain.Adapter:
+		err = errUntrained
 	case errors.Is(err, adapters.ErrNotFound), errors.Is(err, adapters.ErrInvalid), err == nil && !allowed:
 		err = s.noModel(param, sent)
 	case err != nil:

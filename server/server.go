@@ -44,6 +44,8 @@ type Server struct {
 	uploads places                      // of adapters that are being received
 	checks  chan struct{}
 
+	recordings recordings
+
 	templatesMu sync.Mutex
 	templates   map[[sha256.Size]byte]Renderer // by the hash of their source
 
@@ -128,6 +130,7 @@ func (s *Server) routes() {
 	r.POST("/v1/completions", s.admit, s.meter, completionFlow.handler(s))
 	r.POST("/v1/chat/completions/render", s.admit, s.meter, s.bound, chatFlow.rendered(s))
 	r.POST("/v1/completions/render", s.admit, s.meter, s.bound, completionFlow.rendered(s))
+	s.storedRoutes(r)
 	r.GET("/tokenizer_info", s.answer(http.StatusOK, s.tokenizerInfo))
 	r.POST("/tokenize", s.admit, s.meter, s.bound, s.tokenize)
 	r.POST("/detokenize", s.admit, s.meter, s.bound, s.answer(http.StatusOK, s.detokenize))

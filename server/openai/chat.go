@@ -19,6 +19,7 @@ type ChatRequest struct {
 	ReasoningEffort      string // for templates that use it
 	AddGenerationPrompt  bool
 	ContinueFinalMessage bool
+	Storage              Storage
 }
 
 // roles are those of the API; other ones are passed to the chat template as they are.
@@ -48,6 +49,7 @@ func ParseChat(data []byte, limits Limits) (*ChatRequest, error) {
 	b.conversation(r)
 	b.usableTools()
 	b.common(&r.Params, chatAPI)
+	r.Storage = b.storage()
 	if b.flag("logprobs", false) {
 		r.Logprobs = max(r.Logprobs, 0)
 	} else if r.Logprobs > 0 {

@@ -27,6 +27,13 @@ const (
 	MaxTokensAllowed = 1 << 24 // max_tokens; more than the context allows is reduced to that
 	MaxNameLength    = 256     // characters of model, user and other names
 
+	MaxMetadata      = 16  // pairs, as in the OpenAI API
+	MaxMetadataKey   = 64  // characters
+	MaxMetadataValue = 512 // characters
+
+	MaxComment       = 16 << 10 // characters of the comment of a feedback
+	MaxDemonstration = 1 << 20  // bytes of its demonstration, as JSON
+
 	MaxLogprobTokenIDs = 128 // as in vLLM
 	DefaultRepeatLast  = 64  // repeat_last_n, as in llama.cpp
 )

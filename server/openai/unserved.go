@@ -73,7 +73,7 @@ var refusals = []refusal{
 	{"multimodal_data", bothAPIs, emptyValue, "only text is"},
 	{"prediction", chatAPI, never, ""},
 	{"web_search_options", chatAPI, never, ""},
-	{"store", chatAPI, oneOf("false"), "answers are not stored"},
+	{"store", completionAPI, oneOf("false"), "only chat completions are stored"},
 	{"chat_template", chatAPI | tokenizeAPI, never, "a template comes from the model, not from a request"},
 	{"echo", chatAPI, oneOf("false"), "use /v1/completions"},
 	{"suffix", completionAPI, oneOf(`""`), ""},

@@ -57,7 +57,8 @@ type Metrics struct {
 	cfg      Config
 
 	promptTokens, generationTokens                   prometheus.Counter
-	success, rejections, ignored                     *prometheus.CounterVec
+	success, rejections, ignored, captures           *prometheus.CounterVec
+	capturedWithoutUser, feedback                    prometheus.Counter
 	firstToken, interToken, perToken, endToEnd       prometheus.Histogram
 	queue, prefill, decode, inference                prometheus.Histogram
 	promptLen, generationLen, maxGenerated           prometheus.Histogram
@@ -92,6 +93,17 @@ func NewMetrics(cfg Config) *Metrics {
 		"Requests refused before they were queued.", labels, "reason")
 	m.ignored = counterVec("weft:request_fields_ignored_total",
 		"Requests with a field that other servers know and this one passes over, by field.", nil, "field")
+	m.captures = counterVec("weft:captures_total", "Chat completions that were to be stored, by what became of them: "+
+		"stored (handed to the store), unfinished (they failed, or the client left), dropped (the store did not take "+
+		"them), refused (answered with a 400).", nil, "result")
+	m.capturedWithoutUser = register(m, prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "weft:captures_without_user_total",
+		Help: "Stored chat completions whose request names no user, by which they could be deleted."}))
+	m.feedback = register(m, prometheus.NewCounter(prometheus.CounterOpts{Name: "weft:feedback_total",
+		Help: "Feedback on stored chat completions that was accepted."}))
+	for _, result := range []string{CaptureStored, CaptureUnfinished, CaptureDropped, CaptureRefused} {
+		m.captures.WithLabelValues(result)
+	}
 	m.firstToken = histogram("vllm:time_to_first_token_seconds",
 		"Time from a request's arrival to its first token.",
 		firstTokenBuckets)
@@ -235,6 +247,23 @@ func (m *Metrics) Ignored(fields ...string) {
 		m.ignored.WithLabelValues(f).Inc()
 	}
 }
+
+// What became of a chat completion that was to be stored.
+const (
+	CaptureStored     = "stored"
+	CaptureUnfinished = "unfinished"
+	CaptureDropped    = "dropped"
+	CaptureRefused    = "refused"
+)
+
+// Captured counts a chat completion that was to be stored; result is one of the above.
+func (m *Metrics) Captured(result string) { m.captures.WithLabelValues(result).Inc() }
+
+// CapturedWithoutUser counts a stored completion whose request names no user.
+func (m *Metrics) CapturedWithoutUser() { m.capturedWithoutUser.Inc() }
+
+// FeedbackTaken counts accepted feedback.
+func (m *Metrics) FeedbackTaken() { m.feedback.Inc() }
 
 // HTTP records one HTTP request; handler is the route's pattern, so that the label has few values.
 func (m *Metrics) HTTP(handler, method string, status int, took time.Duration) {
