@@ -227,8 +227,8 @@ func wantMetric(t *testing.T, s *Server, line string) {
 
 // A record has what the request and its answer were, streamed or not.
 func TestRecord(t *testing.T) {
-	const members = `,"n":2,"seed":7,"temperature":0.5,"metadata":{"topic":"a"},"user":"u1","tools":[{"type":"function",` +
-		`"function":{"name":"f"}}],"tool_choice":"none"`
+	const members = `,"n":2,"seed":7,"temperature":0.5,"metadata":{"topic":"a"},"user":"u1","tools":[{` +
+		`"type":"function","function":{"name":"f"}}],"tool_choice":"none"`
 	s, kept, auth := capturing(t, &fakeEngine{reply: "abc"}, on)
 	answer := s.chat(auth, members)
 	stream := s.chat(auth, members+`,"stream":true`)
@@ -256,7 +256,8 @@ func TestRecord(t *testing.T) {
 			t.Errorf("%s %v", r.Sampling, err)
 		}
 		for j, ch := range r.Choices {
-			if ch.Index != j || string(ch.Message) != `{"content":"abc","role":"assistant"}` || ch.FinishReason != "stop" {
+			if ch.Index != j || string(ch.Message) != `{"content":"abc","role":"assistant"}` ||
+				ch.FinishReason != "stop" {
 				t.Errorf("choice %+v %s", ch, ch.Message)
 			}
 		}
@@ -616,8 +617,8 @@ func TestStored(t *testing.T) {
 	path := "/v1/chat/completions/" + ids[1]
 	want := `{"id":"` + ids[1] + `","object":"chat.completion","created":T,"model":"support","choices":[{"index":0,` +
 		`"message":{"content":"abc","role":"assistant"},"logprobs":null,"finish_reason":"stop"}],"usage":{` +
-		`"prompt_tokens":4,"completion_tokens":4,"total_tokens":8},"metadata":{"i":"1","odd":"true"},"input_user":"u",` +
-		`"temperature":0.5,"top_p":1,"presence_penalty":0,"frequency_penalty":0,"seed":3}`
+		`"prompt_tokens":4,"completion_tokens":4,"total_tokens":8},"metadata":{"i":"1","odd":"true"},` +
+		`"input_user":"u","temperature":0.5,"top_p":1,"presence_penalty":0,"frequency_penalty":0,"seed":3}`
 	want = fixed(want)
 	if w := s.do("GET", path, auth, ""); w.Code != 200 || fixed(w.Body.String()) != want {
 		t.Errorf("%d %s\nwant %s", w.Code, w.Body, want)
@@ -645,8 +646,8 @@ func TestStoredMessages(t *testing.T) {
 	list := []string{
 		`{"id":"$-0","role":"system","content":"s","content_parts":null}`,
 		`{"id":"$-1","role":"user","content":null,"content_parts":[{"type":"text","text":"a"}],"name":"n"}`,
-		`{"id":"$-2","role":"assistant","content":null,"content_parts":null,"tool_calls":[{"id":"c","type":"function",` +
-			`"function":{"name":"f","arguments":"{}"}}]}`,
+		`{"id":"$-2","role":"assistant","content":null,"content_parts":null,"tool_calls":[{"id":"c",` +
+			`"type":"function","function":{"name":"f","arguments":"{}"}}]}`,
 		`{"id":"$-3","role":"tool","content":"t","content_parts":null,"tool_call_id":"c"}`,
 	}
 	for query, at := range map[string][]int{"": {0, 1, 2, 3}, "?limit=2": {0, 1}, "?limit=2&after=$-1": {2, 3},
@@ -734,7 +735,9 @@ func TestRetrainedAdapter(t *testing.T) {
 	if got := answered(`,"model":"org/tiny"`); got != "" {
 		t.Errorf("without base_alias: %s", got)
 	}
-	s.tenantKey(t, "acme", func(set *tenant.Settings) { set.Retrain.BaseAlias = true; set.Adapters = []string{"support"} })
+	s.tenantKey(t, "acme", func(set *tenant.Settings) {
+		set.Retrain.BaseAlias, set.Adapters = true, []string{"support"}
+	})
 	if got := answered(`,"model":"org/tiny"`); got != "" {
 		t.Errorf("base_alias of an adapter that is not allowed: %s", got)
 	}

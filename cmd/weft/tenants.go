@@ -233,7 +233,8 @@ func tenantsListCommand() *cobra.Command {
 					fmt.Fprintf(t, "%s\t%g\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", x.Name, s.Weight,
 						orDash(s.DefaultAdapter), orDash(strings.Join(s.Adapters, ",")), limit(s.RequestsPerMinute),
 						limit(s.TokensPerMinute), limit(s.ConcurrentRequests), limit(s.MaxTokens),
-						limit(s.AdapterCount), limit(s.AdapterBytes), s.PrefixCache, s.Capture, orDash(s.Retrain.Adapter))
+						limit(s.AdapterCount), limit(s.AdapterBytes), s.PrefixCache, s.Capture,
+						orDash(s.Retrain.Adapter))
 				}
 				return t.Flush()
 			})

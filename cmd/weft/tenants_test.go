@@ -47,8 +47,10 @@ func TestTenantsAndKeys(t *testing.T) {
 	s := all[0].Settings
 	if all[0].Name != "acme" || s.Weight != 2 || s.RequestsPerMinute != 7 || s.TokensPerMinute != 900 ||
 		s.AdapterBytes != 1<<30 || s.PrefixCache != tenant.PrefixNone ||
-		s.Capture != tenant.CaptureOnRequest || s.Retrain != (tenant.Retrain{"support", true, true}) ||
-		all[1].Settings.Capture != tenant.CaptureOff || s.DefaultAdapter != "support@v2" || strings.Join(s.Adapters, " ") != "support sales" {
+		s.Capture != tenant.CaptureOnRequest ||
+		s.Retrain != (tenant.Retrain{Adapter: "support", BaseAlias: true, RequireUser: true}) ||
+		all[1].Settings.Capture != tenant.CaptureOff || s.DefaultAdapter != "support@v2" ||
+		strings.Join(s.Adapters, " ") != "support sales" {
 		t.Errorf("%+v", s)
 	}
 	if text := do("tenants", "list"); !strings.Contains(text, "support,sales") || !strings.Contains(text, "900") {
