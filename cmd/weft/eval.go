@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"slices"
 	"strings"
@@ -36,7 +37,8 @@ func evalCommand() *cobra.Command {
 			"The exit status is 1 if a check fails. docs/evaluation.md describes metrics, rules and output.",
 		Example: "  weft eval --data held-out.jsonl --adapter runs/support/adapter --with-base\n" +
 			"  weft eval --data dataset --adapter acme/support@v1 --adapter acme/support@v2 --html report.html\n" +
-			"  weft eval --adapter runs/support/adapter --checks rules.yaml",
+			"  weft eval --adapter runs/support/adapter --checks rules.yaml\n" +
+			"  weft eval --data texts.jsonl --metrics word_perplexity,bits_per_byte",
 		Args: noSuchCommand,
 		RunE: f.run,
 	}
@@ -51,6 +53,7 @@ type evalFlags struct {
 	stores               node.StoreConfig
 	metrics              metricFlags
 	adapters, files      []string
+	stops                []string
 	vars                 map[string]string
 	rules, html, on      string
 	maxTokens, resamples int
@@ -75,6 +78,7 @@ func (f *evalFlags) add(cmd *cobra.Command) {
 	f.metrics.add(cmd, all, defaults)
 	fs.StringVar(&f.rules, "checks", "", "YAML `file` of rules for answers")
 	fs.IntVar(&f.maxTokens, "max-tokens", 256, "largest number of tokens of an answer")
+	fs.StringArrayVar(&f.stops, "stop", nil, "`text` that ends an answer and is no part of it; may be repeated")
 	fs.Float64Var(&f.temperature, "temperature", 0, "sampling temperature, 0 is greedy")
 	fs.Uint64Var(&f.seed, "seed", 0, "seed of sampling and of the intervals")
 	fs.IntVar(&f.resamples, "resamples", 1000, "bootstrap resamples for the intervals")
@@ -93,6 +97,8 @@ func (f *evalFlags) check(cmd *cobra.Command) (*checks.Suite, error) {
 		return nil, usagef("give --data FILE, --checks RULES.yaml, or both")
 	case !slices.Contains([]string{data.OnAssistant, data.OnCompletion, data.OnAll}, f.on):
 		return nil, usagef("--train-on %q: give assistant, completion or all", f.on)
+	case slices.Contains(f.stops, ""):
+		return nil, usagef("--stop is empty: give a text")
 	case f.maxTokens < 1:
 		return nil, usagef("--max-tokens %d: give at least 1", f.maxTokens)
 	case !(f.temperature >= 0 && f.temperature <= 2):
@@ -131,7 +137,7 @@ func (f *evalFlags) run(cmd *cobra.Command, args []string) (err error) {
 	defer func() { err = errors.Join(err, m.Close()) }()
 	c := eval.Config{Engine: m.Engine, Model: data.Model{Tokenizer: m.Tokenizer, Template: m.Template},
 		Context: m.Context, Parallel: f.model.MaxSeqs, Metrics: f.metrics.names, Texts: f.metrics.o,
-		MaxTokens: f.maxTokens,
+		MaxTokens: f.maxTokens, Stops: f.stops,
 		Resamples: f.resamples, Seed: f.seed, Checks: rules,
 		Sampling: sample.Params{Temperature: f.temperature, TopP: 1, RepetitionPenalty: 1, Seed: f.seed, Logprobs: -1}}
 	if len(f.adapters) == 0 || f.withBase {
@@ -143,9 +149,12 @@ func (f *evalFlags) run(cmd *cobra.Command, args []string) (err error) {
 		}})
 	}
 	if len(f.files) > 0 {
-		if c.Questions, err = eval.Load(f.files, c.Model, data.Options{Loss: f.on, MaxTokens: m.Context,
-			Positions: m.Context,
-			Vocab:     m.Model.Config().Vocab, OnLong: data.Refuse, Vars: f.vars}); err != nil {
+		o := data.Options{Loss: f.on, MaxTokens: m.Context, Positions: m.Context, Vocab: m.Model.Config().Vocab,
+			OnLong: data.Refuse, Vars: f.vars}
+		if eval.OnlyRolling(f.metrics.names) {
+			o.MaxTokens, o.Positions, o.Loss = math.MaxInt, 0, data.OnAll
+		}
+		if c.Questions, err = eval.Load(f.files, c.Model, o); err != nil {
 			return err
 		}
 		var texts []metrics.Sample

@@ -17,6 +17,7 @@ type Question struct {
 	Text   string  // the prompt, as rendered
 	Answer string  // the message's text, or its tool calls as JSON
 	Tools  []any   // decoded JSON
+	Plain  string  // the text of a record that is plain text
 	Sample Sample  // the whole record, with its labels
 }
 
@@ -54,6 +55,7 @@ func Questions(paths []string, m Model, o Options) (questions []Question, r *Rep
 func (m Model) question(rec *Record, now time.Time) (q Question, err error) {
 	switch rec.kind {
 	case plain:
+		q.Plain = rec.Text
 		return q, nil
 	case split:
 		ids, labels := splitTokens(m.Tokenizer, rec, OnAssistant)

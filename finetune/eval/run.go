@@ -27,27 +27,29 @@ const (
 	EndOfTurnMetric  = "end_of_turn" // answers that end by themselves, of 100
 )
 
+var ownMetrics = []string{LossMetric, PerplexityMetric, EndOfTurnMetric, WordPerplexityMetric, BytePerplexityMetric,
+	BitsPerByteMetric}
+
 // Names are the metrics of a run; defaults are those that are computed where none is named.
 func Names() (all, defaults []string) {
 	texts, _ := metrics.Names()
-	return append([]string{LossMetric, PerplexityMetric, EndOfTurnMetric}, texts...), []string{LossMetric,
-		PerplexityMetric, "exact_match", "f1", "bleu", "chrf", "rougeL", EndOfTurnMetric, "length_ratio", "repetition"}
+	return append(slices.Clone(ownMetrics), texts...), []string{LossMetric, PerplexityMetric,
+		"exact_match", "f1", "bleu", "chrf", "rougeL", EndOfTurnMetric, "length_ratio", "repetition"}
 }
 
 // Check says what is wrong with names of metrics or a tokenizer.
 func Check(names []string, o metrics.Options) error {
-	own := []string{LossMetric, PerplexityMetric, EndOfTurnMetric}
 	for i, name := range names {
 		if slices.Contains(names[:i], name) {
 			return fmt.Errorf("metric %q is named twice", name)
 		}
 	}
-	texts := slices.DeleteFunc(slices.Clone(names), func(n string) bool { return slices.Contains(own, n) })
+	texts := slices.DeleteFunc(slices.Clone(names), func(n string) bool { return slices.Contains(ownMetrics, n) })
 	if len(texts) == 0 && len(names) > 0 {
 		texts = []string{"bleu"}
 	}
 	if err := metrics.Check(texts, o); err != nil {
-		return fmt.Errorf("%w; also %s", err, strings.Join(own, ", "))
+		return fmt.Errorf("%w; also %s", err, strings.Join(ownMetrics, ", "))
 	}
 	return nil
 }
@@ -69,7 +71,8 @@ type Config struct {
 	Questions []data.Question // may be none where Checks has tests
 	Metrics   []string
 	Texts     metrics.Options
-	MaxTokens int // of an answer
+	MaxTokens int      // of an answer
+	Stops     []string // texts that end an answer, and are no part of it
 	Sampling  sample.Params
 	Resamples int // of bootstrap intervals
 	Seed      uint64
@@ -212,7 +215,19 @@ func (r *run) measure(ctx context.Context, out *Report) error {
 			return err
 		}
 	}
-	ofAnswers := func(n string) bool { return n != LossMetric && n != PerplexityMetric }
+	rolling := make([][]float64, len(r.Systems))
+	if slices.ContainsFunc(r.Metrics, isRolling) {
+		for s := range rolling {
+			rolling[s] = make([]float64, n)
+		}
+		if err := r.each(ctx, n, func(ctx context.Context, s, i int) (err error) {
+			rolling[s][i], err = r.rolling(ctx, s, &r.Questions[i])
+			return r.named(i, err)
+		}); err != nil {
+			return err
+		}
+	}
+	ofAnswers := func(n string) bool { return n != LossMetric && n != PerplexityMetric && !isRolling(n) }
 	if slices.ContainsFunc(r.Metrics, ofAnswers) || r.Checks != nil && len(r.Checks.Every) > 0 {
 		if err := r.each(ctx, n, func(ctx context.Context, s, i int) (err error) {
 			out.answers[s][i], err = r.answer(ctx, s, r.Questions[i].Prompt, r.MaxTokens)
@@ -228,7 +243,7 @@ func (r *run) measure(ctx context.Context, out *Report) error {
 		result := SystemResult{Adapter: r.Systems[s].Name, N: n, Metrics: map[string]metrics.Interval{},
 			scores: map[string]*metrics.Scores{}}
 		for _, name := range r.Metrics {
-			scores, err := r.scores(name, losses[s], out, s)
+			scores, err := r.scores(name, losses[s], rolling[s], out, s)
 			if err != nil {
 				return err
 			}
@@ -259,7 +274,14 @@ func (r *run) named(i int, err error) error {
 	return fmt.Errorf("%s:%d: %w", q.Path, q.Line, err)
 }
 
-func (r *run) scores(name string, losses [][2]float64, out *Report, s int) (*metrics.Scores, error) {
+func (r *run) scores(name string, losses [][2]float64, rolling []float64, out *Report, s int) (*metrics.Scores, error) {
+	if m, ok := rollingMetrics[name]; ok {
+		sums := make([][2]float64, len(rolling))
+		for i, nll := range rolling {
+			sums[i] = [2]float64{nll, float64(m.units(r.Questions[i].Plain))}
+		}
+		return metrics.Ratios(name, sums, m.value)
+	}
 	switch name {
 	case LossMetric:
 		return metrics.Ratios(name, losses, func(x float64) float64 { return x })
@@ -281,10 +303,13 @@ func (r *run) scores(name string, losses [][2]float64, out *Report, s int) (*met
 	return metrics.Compute(name, samples, r.Texts)
 }
 
+func (r *run) scorer(system int) Scorer {
+	return OnEngine(r.Engine, func(reqs ...engine.Request) []engine.Request { return r.with(system, reqs[0]) })
+}
+
 // loss returns the negative log-likelihood of a sample's labels, and how many there are.
 func (r *run) loss(ctx context.Context, system int, s *data.Sample) (sum [2]float64, err error) {
-	score := OnEngine(r.Engine, func(reqs ...engine.Request) []engine.Request { return r.with(system, reqs[0]) })
-	logprobs, err := score(ctx, s.IDs)
+	logprobs, err := r.scorer(system)(ctx, s.IDs)
 	if err != nil {
 		return sum, err
 	}
@@ -328,6 +353,10 @@ func (r *run) answer(ctx context.Context, system int, prompt []int32, most int) 
 			if ev.Finish != engine.Stop {
 				text.WriteString(detok.Push(ev.Token))
 			}
+			if answer, ok := stopped(text.String(), r.Stops); ok {
+				a.Text, a.Stopped = answer, true
+				return a, nil
+			}
 		}
 		switch ev.Finish {
 		case engine.Stop:
@@ -339,8 +368,20 @@ func (r *run) answer(ctx context.Context, system int, prompt []int32, most int) 
 		}
 	}
 	text.WriteString(detok.Flush())
-	a.Text = text.String()
+	answer, ok := stopped(text.String(), r.Stops)
+	a.Text, a.Stopped = answer, a.Stopped || ok
 	return a, nil
+}
+
+// stopped returns the text before the first of the stops, and whether there is one.
+func stopped(text string, stops []string) (before string, found bool) {
+	end := len(text)
+	for _, stop := range stops {
+		if i := strings.Index(text[:end], stop); i >= 0 {
+			end, found = i, true
+		}
+	}
+	return text[:end], found
 }
 
 // check applies the rules.

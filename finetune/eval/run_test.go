@@ -2,9 +2,12 @@ package eval
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"math"
+	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"weft/finetune/data"
@@ -99,5 +102,95 @@ func TestRun(t *testing.T) {
 	c.Questions = questions
 	if _, err := Run(ctx, c); err == nil {
 		t.Error("a run that was ended")
+	}
+}
+
+// The metrics of plain text count every token once: the first is predicted from the token that begins texts, and those
+// of a window from one before it and from each other. Words are counted as Python does; other samples are refused.
+func TestRolling(t *testing.T) {
+	e, tok := stories(t)
+	text := " One day, Lily saw a big red ball.\nShe was happy. "
+	file := filepath.Join(t.TempDir(), "texts.jsonl")
+	line, _ := json.Marshal(map[string]string{"text": text})
+	if err := os.WriteFile(file, append(line, '\n'), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m := data.Model{Tokenizer: tok}
+	questions, err := Load([]string{file}, m, data.Options{MaxTokens: math.MaxInt, Loss: data.OnAll})
+	if err != nil || questions[0].Plain != text {
+		t.Fatalf("%+v, %v", questions, err)
+	}
+	bos, _ := tok.BOS()
+	ids := append([]int32{bos}, tok.Encode(text, tokenizer.EncodeOptions{})...)
+	score := OnEngine(e, nil)
+	sum := func(from, at, end int) (nll float64) {
+		values, err := score(t.Context(), ids[from:end])
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, v := range values[at-from-1:] {
+			nll -= v
+		}
+		return nll
+	}
+	n := len(ids)
+	if n < 16 || n >= 28 {
+		t.Fatalf("%d tokens", n)
+	}
+	c := Config{Engine: e, Model: m, Parallel: 4, Systems: []System{{}}, Questions: questions, Resamples: 10,
+		Metrics: []string{WordPerplexityMetric, BytePerplexityMetric, BitsPerByteMetric}}
+	for context, want := range map[int]float64{
+		256:   sum(0, 1, n),
+		n + 1: sum(0, 1, n),
+		16:    sum(0, 1, 15) + sum(n-15, 15, n), // windows of 14 tokens, of which the last is less
+	} {
+		c.Context = context
+		r, err := Run(t.Context(), c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, want := range map[string]float64{WordPerplexityMetric: math.Exp(want / 13),
+			BytePerplexityMetric: math.Exp(want / float64(len(text))),
+			BitsPerByteMetric:    want / math.Ln2 / float64(len(text))} {
+			if got := r.Results[0].Metrics[name].Value; math.Abs(got-want) > 1e-9*want {
+				t.Errorf("context %d: %s %v, want %v", context, name, got, want)
+			}
+		}
+	}
+	for text, want := range map[string]int{"": 1, "a": 1, " a b\t\n c ": 5, "a\x1cb\u3000c": 3, "你好 世界": 2} {
+		if got := words(text); got != want {
+			t.Errorf("%q has %d words, want %d", text, got, want)
+		}
+	}
+	if !OnlyRolling(c.Metrics) || OnlyRolling(nil) || OnlyRolling([]string{BitsPerByteMetric, LossMetric}) {
+		t.Error("OnlyRolling")
+	}
+	c.Questions = []data.Question{{Path: "x.jsonl", Line: 7}}
+	if _, err := Run(t.Context(), c); err == nil || !strings.Contains(err.Error(), "x.jsonl:7: word_perplexity") {
+		t.Errorf("no plain text: %v", err)
+	}
+}
+
+// A stop ends an answer, which is the text before it.
+func TestStops(t *testing.T) {
+	e, tok := stories(t)
+	c := Config{Engine: e, Model: data.Model{Tokenizer: tok}, Context: 256, Parallel: 1, Systems: []System{{}},
+		Sampling: sample.Params{TopP: 1, RepetitionPenalty: 1, Logprobs: -1}}
+	prompt := tok.Encode("Once upon a time", tokenizer.EncodeOptions{AddSpecial: true})
+	answer := func(stops ...string) Answer {
+		c.Stops = stops
+		a, err := (&run{Config: &c}).answer(t.Context(), 0, prompt, 20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a
+	}
+	full := answer("no such text")
+	before, _, ok := strings.Cut(full.Text, " was")
+	if !ok || full.Stopped || full.Tokens != 20 {
+		t.Fatalf("%+v", full)
+	}
+	if a := answer("never", "as a", " was"); a.Text != before || !a.Stopped || a.Tokens >= 20 {
+		t.Errorf("%+v, want %q", a, before)
 	}
 }
