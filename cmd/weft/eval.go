@@ -15,6 +15,7 @@ import (
 	"weft/finetune/eval"
 	"weft/finetune/eval/checks"
 	"weft/finetune/eval/metrics"
+	"weft/finetune/train"
 	"weft/internal/durable"
 	"weft/internal/interrupt"
 	"weft/internal/node"
@@ -60,6 +61,7 @@ type evalFlags struct {
 	temperature          float64
 	seed                 uint64
 	withBase, json       bool
+	allowOverlap         bool
 }
 
 func (f *evalFlags) add(cmd *cobra.Command) {
@@ -73,6 +75,8 @@ func (f *evalFlags) add(cmd *cobra.Command) {
 		"assistant, completion, all; plain text needs all")
 	fs.StringArrayVar(&f.adapters, "adapter", nil,
 		"`REF` of an adapter: a path, or TENANT/NAME[@VERSION]; may be repeated. Without one the base model is measured")
+	fs.BoolVar(&f.allowOverlap, "allow-overlap", false,
+		"measure on samples that an adapter or the model was trained on, too; they are refused otherwise")
 	fs.BoolVar(&f.withBase, "with-base", false, "measure the base model beside the adapters")
 	all, defaults := eval.Names()
 	f.metrics.add(cmd, all, defaults)
@@ -157,6 +161,9 @@ func (f *evalFlags) run(cmd *cobra.Command, args []string) (err error) {
 		if c.Questions, err = eval.Load(f.files, c.Model, o); err != nil {
 			return err
 		}
+		if err := f.overlap(cmd.ErrOrStderr(), c.Questions, append(paths, m.Path)); err != nil {
+			return err
+		}
 		var texts []metrics.Sample
 		for _, q := range c.Questions {
 			texts = append(texts, metrics.Sample{References: []string{q.Answer}})
@@ -185,6 +192,24 @@ func (f *evalFlags) run(cmd *cobra.Command, args []string) (err error) {
 		err = errors.New("a check failed")
 	}
 	return err
+}
+
+// overlap refuses samples that what is measured was trained on, as far as its training run left a list of them.
+func (f *evalFlags) overlap(stderr io.Writer, questions []data.Question, trained []string) error {
+	for _, path := range trained {
+		list := train.SamplesFile(path)
+		if list == "" {
+			continue
+		}
+		err := eval.CheckOverlap(questions, list)
+		switch {
+		case errors.Is(err, data.ErrOverlap) && f.allowOverlap:
+			fmt.Fprintf(stderr, "weft: %s: %v\n", path, err)
+		case err != nil:
+			return fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	return nil
 }
 
 // metricFlags are how texts are compared.

@@ -261,3 +261,46 @@ tests:
 		}
 	}
 }
+
+// Samples that the model or an adapter was trained on are refused by their names, unless that is wanted; weft train
+// refuses held-out samples that it would train on.
+func TestEvalOverlap(t *testing.T) {
+	model := tinyModel(t) // trained on a → b
+	own, out := writeFile(t, "own.jsonl", `{"prompt":"a","completion":"b"}`), t.TempDir()+"/run"
+	held := writeFile(t, "held.jsonl", `{"prompt":"x","completion":"y"}
+{"prompt":"c","completion":"d"}
+`)
+	set := writeFile(t, "set.jsonl", `{"prompt":"b","completion":"c"}
+
+{"prompt":"c","completion":"d"}
+`)
+	trainArgs := []string{"train", "--model", model, "--data", set, "--eval-data", held, "--out", out, "--max-steps",
+		"1", "--memory", "1GiB"}
+	if _, stderr, status := run(t, "", trainArgs...); status != 1 ||
+		!strings.Contains(stderr, "1 of 2: ") || !strings.Contains(stderr, held+":2 is "+set+":3") ||
+		!strings.Contains(stderr, "--allow-overlap") {
+		t.Errorf("weft train: %d %s", status, stderr)
+	}
+	if _, stderr, status := run(t, "", append(trainArgs, "--allow-overlap")...); status != 0 ||
+		!strings.Contains(stderr, held+":2 is "+set+":3") {
+		t.Fatalf("weft train --allow-overlap: %d %s", status, stderr)
+	}
+	for name, c := range map[string]struct {
+		args []string
+		says string
+	}{
+		"of the model":   {[]string{"--data", own}, own + ":1 is "},
+		"of the adapter": {[]string{"--data", held, "--adapter", out + "/adapter"}, held + ":2 is " + set + ":3"},
+		"none":           {[]string{"--data", held}, ""},
+	} {
+		args := append([]string{"eval", "--model", model, "--metrics", "loss", "--memory", "1GiB"}, c.args...)
+		_, _, err := inProcess(t, args...)
+		if c.says == "" != (err == nil) || err != nil && !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s: %v", name, err)
+		}
+		stdout, stderr, err := inProcess(t, append(args, "--allow-overlap")...)
+		if err != nil || !strings.Contains(stdout, "loss") || !strings.Contains(stderr, c.says) {
+			t.Errorf("%s, allowed: %s%v", name, stderr, err)
+		}
+	}
+}

@@ -136,7 +136,7 @@ func (f *trainFlags) run(cmd *cobra.Command) (err error) {
 		return err
 	}
 	f.model.Memory = max(1, f.model.Memory-byteSize(in.SampleBytes()))
-	in.Describe(cmd.ErrOrStderr(), log)
+	in.Describe(cmd.ErrOrStderr())
 	t, err := f.open(ctx, in, log)
 	if err != nil {
 		return err

@@ -117,6 +117,8 @@ func addOptimizerFlags(fs *pflag.FlagSet, c *train.Config) {
 func addEvaluationFlags(fs *pflag.FlagSet, c *train.Config) {
 	defer settings.Topic(fs, topicEval)()
 	fs.StringVar(&c.EvalData, "eval-data", c.EvalData, "`file` of held-out samples")
+	fs.BoolVar(&c.AllowOverlap, "allow-overlap", c.AllowOverlap,
+		"evaluate samples of eval-data that are trained on too; they are refused otherwise")
 	fs.Float64Var(&c.EvalFraction, "eval-fraction", c.EvalFraction, "`fraction` of the data to hold out instead; a "+
 		"sample's text and the seed decide, so that equal samples are not split")
 	fs.IntVar(&c.EvalSteps, "eval-steps", c.EvalSteps,

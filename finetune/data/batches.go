@@ -236,20 +236,3 @@ func Split(samples []Sample, share float64, seed uint64) (train, held []Sample) 
 	}
 	return train, held
 }
-
-// Common counts the samples of held that are in train too.
-func Common(train, held []Sample) int { return len(CommonLines(train, held, len(held))) }
-
-// CommonLines returns the lines of the first samples of held that are in train too.
-func CommonLines(train, held []Sample, most int) (lines []int) {
-	seen := make(map[[sha256.Size]byte]bool, len(train))
-	for i := range train {
-		seen[sha256.Sum256(train[i].appendTo(nil))] = true
-	}
-	for i := range held {
-		if len(lines) < most && seen[sha256.Sum256(held[i].appendTo(nil))] {
-			lines = append(lines, held[i].Line)
-		}
-	}
-	return lines
-}

@@ -162,15 +162,13 @@ func TestSplit(t *testing.T) {
 	if len(train)+len(held) != 2000 || len(held) < 150 || len(held) > 250 {
 		t.Fatalf("%d and %d", len(train), len(held))
 	}
-	if n := Common(train, held); n != 0 {
-		t.Errorf("%d samples are on both sides", n)
-	}
-	if n := Common(append(train, held[3], held[5]), held); n != 2 {
-		t.Errorf("Common counts %d of 2", n)
+	overlap := func(train, held []Sample) error { return Overlap(&Dataset{Samples: train}, &Dataset{Samples: held}) }
+	if err := overlap(train, held); err != nil {
+		t.Error(err)
 	}
 	twice := slices.Concat(samples, samples)
-	if train, held := Split(twice, 0.1, 1); Common(train, held) != 0 || len(train)+len(held) != 4000 {
-		t.Errorf("%d of the duplicate samples are on both sides", Common(train, held))
+	if train, held := Split(twice, 0.1, 1); overlap(train, held) != nil || len(train)+len(held) != 4000 {
+		t.Errorf("duplicate samples are on both sides: %v", overlap(train, held))
 	}
 	_, fewer := Split(samples[:1000], 0.1, 1)
 	for i, s := range fewer {

@@ -36,6 +36,7 @@ const Ignore = -100
 type Sample struct {
 	IDs, Labels []int32
 	Line        int // line in its file on which its record begins, from 1
+	File        int // of Report.Files
 }
 
 // Targets counts the trained tokens: those with a label, except the first of a sample, which nothing predicts.

@@ -88,6 +88,7 @@ func (d *Dataset) read(paths []string, m Model, o *Options) error {
 		}
 		for i := range b.out {
 			e := &b.out[i]
+			e.sample.File = b.file
 			if _, err := inFormat(nil, e.format, &formats[b.file], b.raws[i].line, nil); err != nil {
 				var bad Finding
 				errors.As(err, &bad)

@@ -27,9 +27,11 @@ var rollingMetrics = map[string]struct {
 	value func(nll float64) float64
 }{
 	WordPerplexityMetric: {words, math.Exp},
-	BytePerplexityMetric: {func(text string) int { return len(text) }, math.Exp},
-	BitsPerByteMetric:    {func(text string) int { return len(text) }, func(nll float64) float64 { return nll / math.Ln2 }},
+	BytePerplexityMetric: {octets, math.Exp},
+	BitsPerByteMetric:    {octets, func(nll float64) float64 { return nll / math.Ln2 }},
 }
+
+func octets(text string) int { return len(text) }
 
 func isRolling(name string) bool {
 	_, ok := rollingMetrics[name]

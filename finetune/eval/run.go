@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -476,4 +477,23 @@ func Load(paths []string, m data.Model, o data.Options) ([]data.Question, error)
 	}
 	questions, _, err := data.Questions(paths, m, o)
 	return questions, err
+}
+
+// CheckOverlap returns an error that wraps data.ErrOverlap if samples are in a list of those that were trained on, as
+// data.Dataset.WriteSamples writes it.
+func CheckOverlap(questions []data.Question, list string) (err error) {
+	f, err := os.Open(list)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	var held data.HeldOut
+	for i := range questions {
+		q := &questions[i]
+		held.Add(&q.Sample, data.Place{Path: q.Path, Line: q.Line})
+	}
+	if err := held.CompareSamples(f); err != nil {
+		return fmt.Errorf("%s: %w", list, err)
+	}
+	return held.Err()
 }

@@ -42,7 +42,10 @@ func (j *Job) decisive() json.RawMessage {
 	if j.start != nil {
 		c.InitAdapter = j.start.digest
 	}
-	settings, _ := json.Marshal(c)
+	settings, _ := json.Marshal(struct {
+		Config
+		AllowOverlap *bool `json:"allow_overlap,omitempty"` // hides the setting, which decides no result
+	}{Config: c})
 	return settings
 }
 

@@ -90,6 +90,7 @@ type Config struct {
 
 	EvalData      string  `json:"eval_data"`
 	EvalFraction  float64 `json:"eval_fraction"`
+	AllowOverlap  bool    `json:"allow_overlap"` // held-out samples may be training samples too
 	EvalSteps     int     `json:"eval_steps"`
 	Patience      int     `json:"early_stopping_patience"`
 	Threshold     float64 `json:"early_stopping_threshold"`

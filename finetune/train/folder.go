@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 
+	"weft/finetune/data"
 	"weft/internal/bounded"
 	"weft/internal/durable"
 )
@@ -111,9 +112,10 @@ func survey(dir string) (*contents, error) {
 		case c.manifest == nil:
 			c.outside = append(c.outside, name)
 		case regular && name == manifestFile:
-		case regular && (name == reportFile || name == pageFile):
+		case regular && (name == reportFile || name == pageFile || name == data.SamplesName):
 			c.own = append(c.own, name)
-		case regular && (strings.HasPrefix(name, "."+reportFile+".") || strings.HasPrefix(name, "."+pageFile+".")),
+		case regular && (strings.HasPrefix(name, "."+reportFile+".") || strings.HasPrefix(name, "."+pageFile+".") ||
+			strings.HasPrefix(name, "."+data.SamplesName+".")),
 			folder && (strings.HasPrefix(name, "."+checkpointPrefix) || strings.HasPrefix(name, writingPrefix)):
 			c.begun = append(c.begun, name)
 		case folder && c.manifest.owner(name) != nil:

@@ -309,7 +309,7 @@ func TestOverwrite(t *testing.T) {
 	for _, e := range entries {
 		names += e.Name() + " "
 	}
-	if names != ".lock events model report.html run.json weft-run.json " {
+	if names != ".lock events model report.html run.json samples.jsonl.zst weft-run.json " {
 		t.Errorf("the folder has %s", names)
 	}
 	if _, err := scratchJob(t, dir).Run(t.Context()); !errors.Is(err, ErrConfig) ||

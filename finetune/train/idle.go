@@ -37,6 +37,7 @@ func (c *Config) idleSettings() (bad []string) {
 	evaluates := c.EvalData != "" || c.EvalFraction > 0
 	needs(c.EvalData != "" && c.EvalFraction > 0,
 		"eval_data and eval_fraction are two ways to hold samples out: choose one")
+	needs(c.EvalData == "" && c.AllowOverlap, "allow_overlap is about the samples of eval_data")
 	needs(!evaluates && c.EvalSteps > 0, "eval_steps needs eval_data or eval_fraction")
 	needs(!evaluates && c.Patience > 0, "early_stopping_patience needs eval_data or eval_fraction")
 	needs(c.Threshold != 0 && c.Patience == 0, "early_stopping_threshold needs early_stopping_patience")

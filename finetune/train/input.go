@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -90,7 +89,7 @@ type Input struct {
 // Read reads the samples, before any model is loaded, and holds out the evaluation samples. m is the tokenizer and the
 // template of the model. Errors: ErrConfig if the output folder is refused (CheckOutput) or eval_fraction leaves one
 // side
-// empty, ErrMemory, data.ErrBad, or those of opening a file.
+// empty, data.ErrOverlap if it is not allowed, ErrMemory, data.ErrBad, or those of opening a file.
 func Read(c Config, f Files, m data.Model) (in *Input, err error) {
 	in = &Input{Config: c, Files: f}
 	if err := c.CheckOutput(f.Out, f.reads(&c)...); err != nil {
@@ -118,7 +117,9 @@ func Read(c Config, f Files, m data.Model) (in *Input, err error) {
 		if o.MaxMemory > 0 {
 			o.MaxMemory = max(1, o.MaxMemory-in.Train.Bytes())
 		}
-		in.HeldOut, err = in.load([]string{c.EvalData}, m, o)
+		if in.HeldOut, err = in.load([]string{c.EvalData}, m, o); err == nil && !c.AllowOverlap {
+			err = data.Overlap(in.Train, in.HeldOut)
+		}
 	case c.EvalFraction > 0:
 		err = in.holdOut()
 	}
@@ -174,19 +175,8 @@ func (in *Input) holdOut() error {
 	return nil
 }
 
-// Repeated counts the held-out samples that are trained on too.
-func (in *Input) Repeated() int {
-	if in.HeldOut == nil {
-		return 0
-	}
-	return data.Common(in.Train.Samples, in.HeldOut.Samples)
-}
-
-// shownLines is how many held-out samples that are trained on are named.
-const shownLines = 10
-
 // Describe prints to w what was read.
-func (in *Input) Describe(w io.Writer, log *slog.Logger) {
+func (in *Input) Describe(w io.Writer) {
 	fmt.Fprintln(w, in.Train.Report.String())
 	if in.HeldOut == nil {
 		return
@@ -197,10 +187,8 @@ func (in *Input) Describe(w io.Writer, log *slog.Logger) {
 		return
 	}
 	fmt.Fprintln(w, in.HeldOut.Report.String())
-	if n := in.Repeated(); n > 0 {
-		log.Warn("some held-out samples are training samples too: the evaluation loss does not show how well the "+
-			"model generalizes; weft data split makes sides without common samples", "samples", n, "of",
-			len(in.HeldOut.Samples), "lines", data.CommonLines(in.Train.Samples, in.HeldOut.Samples, shownLines))
+	if err := data.Overlap(in.Train, in.HeldOut); err != nil {
+		fmt.Fprintln(w, err)
 	}
 }
 

@@ -57,8 +57,9 @@ func TestInput(t *testing.T) {
 		t.Fatal(err)
 	}
 	if held := len(in.HeldOut.Samples); held == 0 || held > 20 ||
-		held+len(in.Train.Samples) != 40 || in.Repeated() != 0 {
-		t.Errorf("%d samples held out, %d trained on, %d on both sides", held, len(in.Train.Samples), in.Repeated())
+		held+len(in.Train.Samples) != 40 || data.Overlap(in.Train, in.HeldOut) != nil {
+		t.Errorf("%d samples held out, %d trained on, %v", held, len(in.Train.Samples),
+			data.Overlap(in.Train, in.HeldOut))
 	}
 	if err := in.CheckMemory(1 << 40); err != nil {
 		t.Error(err)
@@ -91,8 +92,18 @@ func TestInput(t *testing.T) {
 	}
 
 	c.EvalFraction, c.EvalData = 0, chats(t, "held.jsonl", 37, 5)
-	if in, err = Read(c, files, m); err != nil || in.Repeated() != 3 || len(in.Train.Samples) != 40 {
-		t.Errorf("%d samples on both sides, want 3: %v", in.Repeated(), err)
+	_, err = Read(c, files, m)
+	if says := "3 of 5: "; !errors.Is(err, data.ErrOverlap) || !strings.Contains(err.Error(), says) ||
+		!strings.Contains(err.Error(), "held.jsonl:1 is "+files.Data[0]+":38\n") {
+		t.Errorf("samples on both sides: %v", err)
+	}
+	c.AllowOverlap = true
+	if in, err = Read(c, files, m); err != nil || len(in.Train.Samples) != 40 || len(in.HeldOut.Samples) != 5 {
+		t.Fatalf("with allow_overlap: %v", err)
+	}
+	var say strings.Builder
+	if in.Describe(&say); !strings.Contains(say.String(), "3 of 5") {
+		t.Errorf("with allow_overlap it is said: %s", say.String())
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -73,10 +74,27 @@ func (j *Job) Report(res *Result, version string, read *data.Report) (*Report, e
 	}); err != nil {
 		return nil, fmt.Errorf("write run.json: %w; what was trained is in %s", err, r.Output)
 	}
+	seen := data.Dataset{Samples: j.Train, Report: *read}
+	if err := durable.Replace(filepath.Join(j.Dir, data.SamplesName), seen.WriteSamples); err != nil {
+		return nil, fmt.Errorf("write %s: %w; what was trained is in %s", data.SamplesName, err, r.Output)
+	}
 	if err := durable.Replace(filepath.Join(j.Dir, pageFile), r.page); err != nil {
 		return nil, fmt.Errorf("write report.html: %w; what was trained is in %s", err, r.Output)
 	}
 	return r, nil
+}
+
+// SamplesFile returns the list of samples of the training run that wrote an adapter or a model, as
+// [data.HeldOut.CompareSamples] reads it; "" where there is none.
+func SamplesFile(trained string) string {
+	run := filepath.Dir(filepath.Clean(trained))
+	list := filepath.Join(run, data.SamplesName)
+	for _, name := range []string{filepath.Join(run, manifestFile), list} {
+		if st, err := os.Stat(name); err != nil || !st.Mode().IsRegular() {
+			return ""
+		}
+	}
+	return list
 }
 
 // page writes the report for readers: curves and figures in one HTML file.

@@ -95,7 +95,7 @@ func (w *world) commands() {
 		"bench --json --model MODEL --runs 1 --gen 2 --prompt 16 --kv-memory 64MiB",
 		"bench ops --json --model MODEL --gen 2 --prompt 16 --streams 1 --kv-memory 64MiB",
 		"train --json --model MODEL --data DIR/data.jsonl --out DIR/lora --r 2 --max-steps 2 --save-steps 1" +
-			" --eval-data DIR/data.jsonl",
+			" --eval-data DIR/data.jsonl --allow-overlap",
 		"train --json --model MODEL --data DIR/data.jsonl --out DIR/full --method full --max-steps 1" +
 			" --per-device-train-batch-size 2",
 		"tenants add acme --json --data DIR/data --weight 2",
@@ -159,9 +159,9 @@ func (w *world) commands() {
 		"train --data DIR/none --out DIR/y --model MODEL",
 		"train --data DIR/data.jsonl --out DIR/lora --model MODEL",
 		"train --model MODEL --data DIR/other.jsonl --out DIR/lora --r 2 --max-steps 2 --save-steps 1" +
-			" --eval-data DIR/data.jsonl --resume",
+			" --eval-data DIR/data.jsonl --allow-overlap --resume",
 		"train --model MODEL --data DIR/data.jsonl --out DIR/lora --r 2 --max-steps 2 --save-steps 1" +
-			" --eval-data DIR/data.jsonl --resume",
+			" --eval-data DIR/data.jsonl --allow-overlap --resume",
 		"train --data x --out y --r 0",
 		"doctor --url http://127.0.0.1:1", "bench serve", "bench --gen 0",
 	} {

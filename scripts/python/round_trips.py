@@ -178,13 +178,15 @@ def curves(out, run):
 
 
 def tensorboard(a, out, folder, data):
-    return curves(out, train(a.weft, out, folder, data, *TINY, "--eval-data", data, "--eval-steps", "2"))
+    return curves(out, train(a.weft, out, folder, data, *TINY, "--eval-data", data, "--allow-overlap",
+        "--eval-steps", "2"))
 
 
 def resumed(a, out, folder, data):
     """A run that is killed before its first checkpoint, stopped, and killed again resumes each time; its curve has
     every step once."""
-    flags = [*TINY, "--eval-data", data, "--max-steps", "400", "--eval-steps", "7", "--save-steps", "11", "--resume"]
+    flags = [*TINY, "--eval-data", data, "--allow-overlap", "--max-steps", "400", "--eval-steps", "7",
+        "--save-steps", "11", "--resume"]
     for stop, after in ((signal.SIGKILL, 5), (signal.SIGINT, 30), (signal.SIGKILL, 70)):
         with subprocess.Popen([a.weft, "train", "--model", folder, "--data", data, "--out", out, *flags],
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as p:

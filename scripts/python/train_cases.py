@@ -27,7 +27,7 @@ def early_stopping(train, a, work, model, data):
     r = random.Random()
     stopped = 0
     for n in range(6):
-        flags = [*FLAGS, "--eval-data", data, "--seed", str(r.randrange(1 << 30))]
+        flags = [*FLAGS, "--eval-data", data, "--allow-overlap", "--seed", str(r.randrange(1 << 30))]
         losses = [e["loss"] for e in train(a.weft, work / f"stop {n}", model, data, *flags)["evaluations"]]
         falls = [x - y for x, y in zip(losses, losses[1:])]
         for _ in range(3):
