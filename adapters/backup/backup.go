@@ -1,7 +1,7 @@
 // Package backup copies the database of tenants, keys, usage and adapters, and the adapters' files, to one folder or
 // tar file. The copy is consistent while servers run, and can be restored into another kind of store. A backup contains
-// manifest.json, weft.db (always a SQLite database) and blobs/ab/abcdef… (the files of adapters by their SHA-256). The
-// manifest has the size and SHA-256 of every other file.
+// manifest.json, weft.db (always a SQLite database) and blobs/ab/abcdef… (the files of adapters by their SHA-256); not
+// what was captured. The manifest has the size and SHA-256 of every other file.
 package backup
 
 import (
@@ -79,8 +79,9 @@ const (
 )
 
 // transient are the tables that are not copied: the claims of uploads and backups in progress, and what belongs to one
-// store of files.
-var transient = []string{"adapter_claims", "adapter_store", "adapter_garbage"}
+// store of files. What was captured is not in a backup, so that what is forgotten is not kept there.
+var transient = []string{"adapter_claims", "adapter_store", "adapter_garbage", "capture_keys", "capture_segments",
+	"capture_records", "capture_prefixes", "capture_feedback", "capture_forgotten", "capture_places"}
 
 func blobName(digest string) string { return "blobs/" + digest[:2] + "/" + digest }
 

@@ -132,5 +132,10 @@ const (
 	DropDisk    = "disk"    // the segment could not be written
 	DropStore   = "store"   // the database did not answer
 	DropKey     = "key"     // the data key of the tenant cannot be used
-	DropInvalid = "invalid" // the record cannot be encoded, or it is too large
+	DropInvalid = "invalid" // the record cannot be encoded, is too large, or its id is taken
+	DropRedact  = "redact"  // it could not be redacted
+	// DropForgotten: its user or conversation was forgotten while it was on its way.
+	DropForgotten = "forgotten"
+	// DropTenantGone: the tenant was deleted.
+	DropTenantGone = "tenant"
 )
