@@ -1,7 +1,7 @@
 // Package backup copies the database of tenants, keys, usage and adapters, and the adapters' files, to one folder or
 // tar file. The copy is consistent while servers run, and can be restored into another kind of store. A backup contains
-// manifest.json, weft.db (always a SQLite database) and blobs/ab/abcdef… (the files of adapters by their SHA-256); not
-// what was captured. The manifest has the size and SHA-256 of every other file.
+// manifest.json, weft.db (always a SQLite database) and blobs/ab/abcdef… (the adapters' files by their SHA-256), and
+// nothing of what was captured. The manifest has the size and SHA-256 of every other file.
 package backup
 
 import (

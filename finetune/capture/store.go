@@ -97,8 +97,11 @@ func Open(ctx context.Context, opt Options) (*Store, error) {
 	if err := s.takePlace(); err != nil {
 		return nil, err
 	}
-	if err := s.sweepAll(ctx); err != nil {
+	if err := s.adopt(ctx); err != nil {
 		return nil, errors.Join(err, s.slot.Close())
+	}
+	if err := s.sweepAll(ctx, false); err != nil {
+		s.log.Warn("some captured data cannot be read", "error", err)
 	}
 	go s.write()
 	return s, nil

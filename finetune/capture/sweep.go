@@ -17,28 +17,27 @@ const fullEvery = 30
 
 // Sweep removes the bytes of what was deleted, now. It is also done every Options.SweepEvery.
 func (s *Store) Sweep(ctx context.Context) error {
-	return s.do(ctx, &item{run: s.sweepAll})
+	return s.do(ctx, &item{run: func(ctx context.Context) error { return s.sweepAll(ctx, true) }})
 }
 
 // tidy is a sweep that logs its error.
 func (s *Store) tidy(full bool) {
 	ctx := context.Background()
-	sweep := func(ctx context.Context) error { return s.sweep(ctx, s.writer, false) }
+	var err error
 	if full {
-		sweep = s.sweepAll
+		err = s.sweepAll(ctx, true)
+	} else {
+		err = s.sweep(ctx, s.writer, false, true)
 	}
-	if err := sweep(ctx); err != nil {
+	if err != nil {
 		s.log.Warn("deleted bytes of captured data were not all removed: it is tried again", "error", err)
 	}
 }
 
 // sweepAll sweeps the segments of this writer and of those whose process has ended. Only the goroutine that writes
 // calls it.
-func (s *Store) sweepAll(ctx context.Context) error {
-	if err := s.adopt(ctx); err != nil {
-		return err
-	}
-	errs := []error{s.sweep(ctx, s.writer, true)}
+func (s *Store) sweepAll(ctx context.Context, rewrite bool) error {
+	errs := []error{s.sweep(ctx, s.writer, true, rewrite)}
 	for i := range maxSlots {
 		if s.writerName(i) == s.writer {
 			continue
@@ -51,15 +50,16 @@ func (s *Store) sweepAll(ctx context.Context) error {
 			return fmt.Errorf("%w: %w", ErrDisk, err)
 		}
 		if f != nil {
-			errs = append(errs, s.sweep(ctx, s.writerName(i), true), f.Close())
+			errs = append(errs, s.sweep(ctx, s.writerName(i), true, rewrite), f.Close())
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// sweep recovers the segments of a writer that are not open here, where full is set, and rewrites those with deleted
-// bytes. A segment that cannot be read is reported, and the others are swept.
-func (s *Store) sweep(ctx context.Context, writer string, full bool) error {
+// sweep recovers the segments of a writer that are not open here and removes files without a row, where full is set,
+// and rewrites those with deleted bytes, where rewrite is. A segment that cannot be read is reported, and the others are
+// swept.
+func (s *Store) sweep(ctx context.Context, writer string, full, rewrite bool) error {
 	var files []string
 	if full { // before the rows: a segment's row is older than its file
 		var err error
@@ -85,7 +85,7 @@ func (s *Store) sweep(ctx context.Context, writer string, full bool) error {
 				continue
 			}
 		}
-		if r.dirty {
+		if r.dirty && rewrite {
 			errs = append(errs, s.rewrite(ctx, r))
 		}
 	}
