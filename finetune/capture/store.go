@@ -62,19 +62,22 @@ type Store struct {
 	keysMu sync.Mutex
 	keys   map[string]*dataKey
 
-	mu       sync.Mutex
-	queue    []*item
-	pending  map[string]int // records in memory by tenant and id
-	bytes    int64
-	closed   bool
-	stats    Stats
-	oldest   time.Time // when the oldest item in memory came
-	wake     chan struct{}
-	urgent   chan struct{} // somebody waits: no further delay
-	stop     chan struct{}
-	done     chan struct{}
-	active   map[string]*segment // by tenant; only the writer's goroutine uses it
-	sweepNow bool                // only the writer's goroutine uses it
+	mu      sync.Mutex
+	queue   []*item
+	pending map[string]int // records in memory by tenant and id
+	bytes   int64
+	closed  bool
+	stats   Stats
+	oldest  time.Time // when the oldest item in memory came
+	wake    chan struct{}
+	urgent  chan struct{} // a caller waits: no further delay
+	stop    chan struct{}
+	done    chan struct{}
+
+	// only the writer's goroutine uses what follows
+	active     map[string]*segment // by tenant
+	sweepNow   bool
+	recoverNow bool // with the segments whose index may lack records
 }
 
 // Open opens the store and recovers what a crash left: the end of a segment that has no whole record is cut, and whole

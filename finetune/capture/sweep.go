@@ -56,8 +56,8 @@ func (s *Store) sweepAll(ctx context.Context, rewrite bool) error {
 	return errors.Join(errs...)
 }
 
-// sweep recovers the segments of a writer that are not open here and removes files without a row, where full is set,
-// and rewrites those with deleted bytes, where rewrite is. A segment that cannot be read is reported, and the others are
+// sweep recovers the segments of a writer that are not open here and removes files without a row, where full is set;
+// where rewrite is, it rewrites those with deleted bytes. One that cannot be read is reported, and the others are
 // swept.
 func (s *Store) sweep(ctx context.Context, writer string, full, rewrite bool) error {
 	var files []string

@@ -37,8 +37,9 @@ func (s *Store) write() {
 			}
 			return
 		case s.sweepNow:
-			s.sweepNow = false
-			s.tidy(n%fullEvery == 0)
+			full := s.recoverNow || n%fullEvery == 0
+			s.sweepNow, s.recoverNow = false, false
+			s.tidy(full)
 			n++
 		}
 		select {
@@ -242,10 +243,10 @@ func (s *Store) store(ctx context.Context, tenant string, key *dataKey, entries 
 	if err != nil {
 		// Whether it was committed is not known: what the index lacks is added to it by the next recovery.
 		s.retire(g)
-		s.sweepNow = !errors.Is(err, errTenant)
 		if errors.Is(err, errTenant) {
 			return nil, err
 		}
+		s.sweepNow, s.recoverNow = true, true
 		return nil, unanswered(err)
 	}
 	g.end += int64(len(frames))
