@@ -11,6 +11,33 @@ func BenchmarkMetrics(b *testing.B) {
 	r := rand.New(rand.NewPCG(1, 1))
 	words := strings.Fields("The answer of the model, in other words: an adapter was trained on 3,000 samples and " +
 		"its evaluation loss (see below) fell from 2.5 to 1.9; state-of-the-art results need more than that.")
+	english := pairsOf(r, words)
+	characters := []rune("今天气很好我们去公园散步吧" +
+		"的是不了在有人这中大为上个国说到时要就出会" +
+		"可也你对生能而子那得于着下自之年过发后作里")
+	for i := range words {
+		words[i] = string(characters[r.IntN(len(characters)-3):][:1+r.IntN(3)])
+	}
+	chinese := pairsOf(r, words)
+	all, _ := Names()
+	for _, name := range all {
+		b.Run(name, func(b *testing.B) {
+			sums, width := find(name).sums(Options{})
+			w, row, samples := newWorker(), make([]float64, width), english
+			if strings.HasPrefix(name, "rouge-") {
+				samples = chinese
+			}
+			b.ReportAllocs()
+			for i := range b.N {
+				clear(row)
+				sums(w, &samples[i%len(samples)], row)
+			}
+		})
+	}
+}
+
+// pairsOf makes texts of 25 words, of which three in ten differ.
+func pairsOf(r *rand.Rand, words []string) []Sample {
 	samples := make([]Sample, 1000)
 	for i := range samples {
 		var hyp, ref []string
@@ -24,16 +51,5 @@ func BenchmarkMetrics(b *testing.B) {
 		}
 		samples[i] = Sample{strings.Join(hyp, " "), []string{strings.Join(ref, " ")}}
 	}
-	all, _ := Names()
-	for _, name := range all {
-		b.Run(name, func(b *testing.B) {
-			sums, width := find(name).sums(Options{})
-			w, row := newWorker(), make([]float64, width)
-			b.ReportAllocs()
-			for i := range b.N {
-				clear(row)
-				sums(w, &samples[i%len(samples)], row)
-			}
-		})
-	}
+	return samples
 }

@@ -27,7 +27,7 @@ func bleu(tokenizer string, choose func(hyp, a, b int) bool) measure {
 			}
 		}
 		row[0], row[1] = float64(len(w.hyp)), float64(length)
-		w.match(refs, w.hyp, len(w.ends), row[2:2+bleuOrder])
+		w.match(refs, w.hyp, w.kinds, row[2:2+bleuOrder])
 		for n := range bleuOrder {
 			row[2+bleuOrder+n] = float64(max(0, len(w.hyp)-n))
 		}

@@ -2,6 +2,7 @@ package metrics
 
 import (
 	"bytes"
+	"math/bits"
 	"slices"
 	"unicode/utf8"
 )
@@ -51,7 +52,13 @@ func (w *worker) distinct(n int) (both, hyp, ref float64) {
 		for _, c := range w.count {
 			both += float64(c)
 		}
-		return both, both + float64(len(w.ends)-inRef), float64(inRef)
+		return both, both + float64(w.kinds-inRef), float64(inRef)
+	}
+	refs, hyps := w.refs[0], w.hyp
+	if n == 2 && w.kinds <= 256 { // a bit for each pair of words is less than a table
+		w.pairs[0].mark(refs, w.kinds)
+		w.pairs[1].mark(hyps, w.kinds)
+		return w.pairs[0].count(w.pairs[1])
 	}
 	w.table.forget()
 	key := func(ids []int32, i int) uint64 {
@@ -61,13 +68,13 @@ func (w *worker) distinct(n int) (both, hyp, ref float64) {
 		}
 		return k
 	}
-	for i := range max(0, len(w.refs[0])-n+1) {
-		w.table.put(key(w.refs[0], i))
+	for i := range max(0, len(refs)-n+1) {
+		w.table.put(key(refs, i))
 	}
 	inRef := w.table.n
 	w.count = zeros(w.count, int(inRef))
-	for i := range max(0, len(w.hyp)-n+1) {
-		if id := w.table.put(key(w.hyp, i)); id < inRef {
+	for i := range max(0, len(hyps)-n+1) {
+		if id := w.table.put(key(hyps, i)); id < inRef {
 			w.count[id] = 1
 		}
 	}
@@ -75,6 +82,35 @@ func (w *worker) distinct(n int) (both, hyp, ref float64) {
 		both += float64(c)
 	}
 	return both, both + float64(w.table.n-inRef), float64(inRef)
+}
+
+// pairSet has a bit for each pair of words.
+type pairSet []uint64
+
+// mark makes it the pairs in ids, which are numbers below kinds.
+func (p *pairSet) mark(ids []int32, kinds int) {
+	n := (kinds*kinds + 63) / 64
+	if cap(*p) < n {
+		*p = make(pairSet, n, 2*n)
+	}
+	*p = (*p)[:n]
+	clear(*p)
+	for i := 1; i < len(ids); i++ {
+		at := uint(ids[i-1])*uint(kinds) + uint(ids[i])
+		(*p)[at/64] |= 1 << (at % 64)
+	}
+}
+
+// count returns how many pairs are in both sets, in the other, and in p.
+func (p pairSet) count(other pairSet) (both, others, own float64) {
+	var n [3]int
+	for i, a := range p {
+		b := other[i]
+		n[0] += bits.OnesCount64(a & b)
+		n[1] += bits.OnesCount64(b)
+		n[2] += bits.OnesCount64(a)
+	}
+	return float64(n[0]), float64(n[1]), float64(n[2])
 }
 
 // segmented takes the words between spaces, as rouge_chinese does: a line is a sentence, lines end after sentence marks

@@ -36,7 +36,7 @@ func chrF(words int) measure {
 // triples writes the counts of orders 1 to orders of w.hyp and w.refs[0].
 func (w *worker) triples(orders int, out []float64) {
 	var matches [charOrder]float64
-	w.match(w.refs[:1], w.hyp, len(w.ends), matches[:orders])
+	w.match(w.refs[:1], w.hyp, w.kinds, matches[:orders])
 	for n := range orders {
 		ref := max(0, len(w.refs[0])-n)
 		hyp := max(0, len(w.hyp)-n)

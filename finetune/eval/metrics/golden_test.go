@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"math"
 	"os"
@@ -74,9 +75,25 @@ func tokensOf(tokenizer, text string) string {
 	w.forget()
 	var words []string
 	for _, id := range tokenizers[tokenizer](w, text, nil) {
-		words = append(words, string(w.word(id)))
+		words = append(words, wordOf(w, id))
 	}
 	return strings.Join(words, " ")
+}
+
+// wordOf is the word with a number.
+func wordOf(w *worker, id int32) string {
+	for _, slot := range w.slots {
+		if slot.round != w.round || slot.id != id {
+			continue
+		}
+		s := slot.word
+		if s.size > maxShort {
+			return string(w.text[s.b : s.b+uint64(s.size)])
+		}
+		both := binary.LittleEndian.AppendUint64(binary.LittleEndian.AppendUint64(nil, s.a), s.b)
+		return string(both[:s.size])
+	}
+	return ""
 }
 
 func smoothOf(name string) smoothing {

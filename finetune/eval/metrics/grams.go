@@ -24,6 +24,7 @@ type worker struct {
 	flat     [2][]int32
 	counts   [2][]int32
 	seen     []bool
+	pairs    [2]pairSet
 }
 
 func newWorker() *worker {
@@ -47,14 +48,22 @@ func (w *worker) keep(i int, ids []int32) {
 	w.refs[i] = ids
 }
 
+// room returns w.buf with n bytes, and room for a short word behind them.
+func (w *worker) room(n int) []byte {
+	if cap(w.buf) < n+maxShort {
+		w.buf = make([]byte, 2*n+maxShort)
+	}
+	return w.buf[:n]
+}
+
 // vocabulary numbers the different words of one sample, from 0.
 type vocabulary struct {
 	seed  maphash.Seed
-	keys  [2]uint64  // random, as seed
+	keys  [2]uint64  // random, as seed: no text can be made whose words all have one slot
 	slots []wordSlot // open addressing; a power of two, at most half full
 	round uint32     // slots of other rounds are empty
-	text  []byte     // the words, one after another
-	ends  []int32    // where each word ends in text
+	kinds int        // words that are numbered
+	text  []byte     // the long words, one after another
 	one   []byte
 	known [1024]struct { // numbers of words of one character; see character
 		r     rune
@@ -63,15 +72,48 @@ type vocabulary struct {
 	}
 }
 
+// wordSlot holds a word and its number.
 type wordSlot struct {
-	hash  uint32
+	word  shortWord
 	round uint32
 	id    int32
 }
 
+// shortWord is a word of at most maxShort bytes, with zeros behind it. Of a longer one it is its hash, and where it
+// begins in the text of long words.
+type shortWord struct {
+	a, b uint64
+	size uint32
+}
+
+const maxShort = 16
+
+// masks keep the first bytes of eight.
+var masks = [9]uint64{0, 1<<8 - 1, 1<<16 - 1, 1<<24 - 1, 1<<32 - 1, 1<<40 - 1, 1<<48 - 1, 1<<56 - 1, 1<<64 - 1}
+
+// short reads a word without a branch on its length where its memory goes on behind it, as words within a text do.
+func short(word []byte) shortWord {
+	n := len(word)
+	if cap(word) < maxShort {
+		word = append(make([]byte, 0, maxShort), word...)
+	}
+	all := word[:maxShort]
+	return shortWord{binary.LittleEndian.Uint64(all) & masks[min(n, 8)],
+		binary.LittleEndian.Uint64(all[8:]) & masks[max(n, 8)-8], uint32(n)}
+}
+
+// first is the slot where the search for a word begins.
+func (v *vocabulary) first(s shortWord) uint32 {
+	hi, lo := bits.Mul64(s.a^v.keys[0], uint64(s.size)^v.keys[1])
+	if s.size <= maxShort {
+		hi, lo = bits.Mul64(s.a^v.keys[0], s.b^v.keys[1]^uint64(s.size))
+	}
+	return uint32(hi^lo) & uint32(len(v.slots)-1)
+}
+
 // forget empties the vocabulary.
 func (v *vocabulary) forget() {
-	v.text, v.ends = v.text[:0], v.ends[:0]
+	v.text, v.kinds = v.text[:0], 0
 	if v.round++; v.round == 0 {
 		clear(v.slots)
 		clear(v.known[:])
@@ -89,45 +131,40 @@ func (v *vocabulary) character(r rune) int32 {
 	return k.id
 }
 
-// hash depends on random keys, so that no text can be made whose words all have one.
-func (v *vocabulary) hash(word []byte) uint32 {
-	var a, b uint64
-	switch n := len(word); {
-	case n > 16:
-		return uint32(maphash.Bytes(v.seed, word))
-	case n >= 8:
-		a, b = binary.LittleEndian.Uint64(word), binary.LittleEndian.Uint64(word[n-8:])
-	case n >= 4:
-		a, b = uint64(binary.LittleEndian.Uint32(word)), uint64(binary.LittleEndian.Uint32(word[n-4:]))
-	case n > 0:
-		a = uint64(word[0])<<16 | uint64(word[n/2])<<8 | uint64(word[n-1])
-	}
-	hi, lo := bits.Mul64(a^v.keys[0], b^v.keys[1]^uint64(len(word)))
-	return uint32(hi ^ lo)
-}
-
-func (v *vocabulary) word(id int32) []byte {
-	begin := int32(0)
-	if id > 0 {
-		begin = v.ends[id-1]
-	}
-	return v.text[begin:v.ends[id]]
-}
-
 // id is the number of a word.
 func (v *vocabulary) id(word []byte) int32 {
-	hash := v.hash(word)
-	at := hash & uint32(len(v.slots)-1)
+	if len(word) > maxShort {
+		return v.long(word)
+	}
+	s := short(word)
+	at := v.first(s)
 	for ; v.slots[at].round == v.round; at = (at + 1) & uint32(len(v.slots)-1) {
-		if s := &v.slots[at]; s.hash == hash && bytes.Equal(v.word(s.id), word) {
-			return s.id
+		if v.slots[at].word == s {
+			return v.slots[at].id
 		}
 	}
-	id := int32(len(v.ends))
+	return v.add(at, s)
+}
+
+// long is the number of a word of more than maxShort bytes.
+func (v *vocabulary) long(word []byte) int32 {
+	s := shortWord{maphash.Bytes(v.seed, word), uint64(len(v.text)), uint32(len(word))}
+	at := v.first(s)
+	for ; v.slots[at].round == v.round; at = (at + 1) & uint32(len(v.slots)-1) {
+		other := v.slots[at].word
+		if other.a == s.a && other.size == s.size && bytes.Equal(v.text[other.b:other.b+uint64(s.size)], word) {
+			return v.slots[at].id
+		}
+	}
 	v.text = append(v.text, word...)
-	v.ends = append(v.ends, int32(len(v.text)))
-	v.slots[at] = wordSlot{hash, v.round, id}
-	if 2*len(v.ends) >= len(v.slots) {
+	return v.add(at, s)
+}
+
+// add gives a new word its number, and the slot that is free for it.
+func (v *vocabulary) add(at uint32, s shortWord) int32 {
+	id := int32(v.kinds)
+	v.slots[at] = wordSlot{s, v.round, id}
+	if v.kinds++; 2*v.kinds >= len(v.slots) {
 		v.grow()
 	}
 	return id
@@ -140,11 +177,11 @@ func (v *vocabulary) grow() {
 		if s.round != v.round {
 			continue
 		}
-		at := s.hash & uint32(len(v.slots)-1)
+		at := v.first(s.word)
 		for v.slots[at].round == v.round {
 			at = (at + 1) & uint32(len(v.slots)-1)
 		}
-		v.slots[at] = wordSlot{s.hash, v.round, s.id}
+		v.slots[at] = s
 	}
 }
 

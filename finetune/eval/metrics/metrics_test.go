@@ -8,6 +8,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode"
+	"unicode/utf8"
+
+	"weft/internal/jinja"
 )
 
 // texts draws texts of some words each, out of few, so that much matches.
@@ -413,6 +417,144 @@ func TestSignFlipBelow(t *testing.T) {
 		early, _ := SignFlipBelow(a, b, uint64(i), 0.01)
 		if (all <= 0.01) != (early <= 0.01) || all <= 0.01 && all != early {
 			t.Errorf("p %v with all exchanges, %v where they end early", all, early)
+		}
+	}
+}
+
+// TestDistinctPairs compares the pairs of few words, for which there is a bit each, with those in a table, and both
+// with the definition.
+func TestDistinctPairs(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 6))
+	w := newWorker()
+	for round := range 500 {
+		kinds := 1 + r.IntN(256)
+		ids := func() []int32 {
+			out := make([]int32, r.IntN(60))
+			for i := range out {
+				out[i] = int32(r.IntN(kinds))
+			}
+			return out
+		}
+		pairs := func(ids []int32) map[[2]int32]bool {
+			set := map[[2]int32]bool{}
+			for i := 1; i < len(ids); i++ {
+				set[[2]int32{ids[i-1], ids[i]}] = true
+			}
+			return set
+		}
+		w.keep(0, ids())
+		w.hyp = ids()
+		ref, hyp := pairs(w.refs[0]), pairs(w.hyp)
+		want := [3]float64{0, float64(len(hyp)), float64(len(ref))}
+		for p := range hyp {
+			if ref[p] {
+				want[0]++
+			}
+		}
+		for _, w.kinds = range []int{kinds, 256, 257, 100_000} {
+			var got [3]float64
+			if got[0], got[1], got[2] = w.distinct(2); got != want {
+				t.Fatalf("round %d, %d kinds: %v, want %v", round, w.kinds, got, want)
+			}
+		}
+	}
+}
+
+// TestVocabulary numbers words of all lengths, in memory that ends with them and in memory that goes on, in the order
+// in which they come.
+func TestVocabulary(t *testing.T) {
+	r := rand.New(rand.NewPCG(7, 8))
+	w := newWorker()
+	for range 20 {
+		w.forget()
+		numbers := map[string]int32{}
+		for range 3000 {
+			n := r.IntN(40)
+			text := make([]byte, n+r.IntN(20))
+			for i := range text {
+				text[i] = byte(r.IntN(3))
+			}
+			word := text[: n : n+r.IntN(len(text)-n+1)]
+			want, ok := numbers[string(word)]
+			if !ok {
+				want = int32(len(numbers))
+				numbers[string(word)] = want
+			}
+			if got := w.id(word); got != want || wordOf(w, got) != string(word) {
+				t.Fatalf("%q has the number %d of %q, want %d", word, got, wordOf(w, got), want)
+			}
+		}
+		if w.kinds != len(numbers) {
+			t.Fatalf("%d words, want %d", w.kinds, len(numbers))
+		}
+	}
+}
+
+// TestWords compares the words between spaces with the definition, on texts of every kind of byte.
+func TestWords(t *testing.T) {
+	r := rand.New(rand.NewPCG(9, 10))
+	parts := []string{"a", "word", "longer-than-8-bytes", " ", "  ", "\t", "\x00", "\x1c", "\x1f", "\x7f", "\u0085",
+		"\u00a0", "\u1680", "\u2000", "\u2028", "\u3000", "é", "Â", "ก", "䀀", "。", "你好", "😀",
+		"\xc2", "\xe3", "\xe2\x80", "\xff", "!"}
+	for range 20_000 {
+		var text string
+		for range r.IntN(12) {
+			text += parts[r.IntN(len(parts))]
+		}
+		var got []string
+		for begin, end := nextWord([]byte(text), 0); begin < end; begin, end = nextWord([]byte(text), end) {
+			got = append(got, text[begin:end])
+		}
+		if want := strings.FieldsFunc(text, space); !slices.Equal(got, want) {
+			t.Fatalf("%q: %q, want %q", text, got, want)
+		}
+	}
+}
+
+// TestNormalized compares SQuAD's normalization with its definition: small letters, no ASCII punctuation, no articles
+// between letters and numbers.
+func TestNormalized(t *testing.T) {
+	r := rand.New(rand.NewPCG(11, 12))
+	parts := []string{"a", "an", "the", "The", "AN", "w", "Word", "7", " ", " ", "\t", "-", ".", "'", "_",
+		"\x00", "\x01", "\x02", "\x7f", "é", "É", "Σ", "ΑΣ", "İ", "\u212a", "你", "½", "—",
+		"\u00a0", "\u2003", "\u0301", "😀"}
+	letter := func(c rune) bool { return unicode.IsLetter(c) || unicode.IsNumber(c) }
+	normal := func(text string) []string {
+		in := []rune(strings.Map(func(c rune) rune {
+			if c < utf8.RuneSelf && kinds[c]&punctuation != 0 {
+				return -1
+			}
+			return c
+		}, jinja.Lower(text)))
+		var out []rune
+	next:
+		for i := 0; i < len(in); {
+			for _, article := range []string{"a", "an", "the"} {
+				n := i + len(article)
+				if (i == 0 || !letter(in[i-1])) && n <= len(in) && string(in[i:n]) == article &&
+					(n == len(in) || !letter(in[n])) {
+					out, i = append(out, ' '), n
+					continue next
+				}
+			}
+			out = append(out, in[i])
+			i++
+		}
+		return strings.FieldsFunc(string(out), space)
+	}
+	w := newWorker()
+	for range 50_000 {
+		var text string
+		for range r.IntN(10) {
+			text += parts[r.IntN(len(parts))]
+		}
+		w.forget()
+		var got []string
+		for _, id := range w.normalized(text, nil) {
+			got = append(got, wordOf(w, id))
+		}
+		if want := normal(text); !slices.Equal(got, want) {
+			t.Fatalf("%q: %q, want %q", text, got, want)
 		}
 	}
 }

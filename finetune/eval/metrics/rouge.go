@@ -40,13 +40,13 @@ func keepBest(row []float64, i int, score scorer, w *worker) {
 func ngramScore(n int) scorer {
 	return func(w *worker) (float64, float64, float64) {
 		var out [2]float64
-		w.match(w.refs[:1], w.hyp, len(w.ends), out[:n])
+		w.match(w.refs[:1], w.hyp, w.kinds, out[:n])
 		return out[n-1], float64(max(0, len(w.hyp)-n+1)), float64(max(0, len(w.refs[0])-n+1))
 	}
 }
 
 func lcsScore(w *worker) (float64, float64, float64) {
-	return float64(w.length(w.refs[0], w.hyp, len(w.ends))), float64(len(w.hyp)), float64(len(w.refs[0]))
+	return float64(w.length(w.refs[0], w.hyp, w.kinds)), float64(len(w.hyp)), float64(len(w.refs[0]))
 }
 
 // rougeLsum compares lines: tokens of a reference's line that are in its longest common subsequence with any line of
@@ -84,7 +84,7 @@ func lsumScore(w *worker) (float64, float64, float64) {
 		return lcsScore(w)
 	}
 	for side := range w.counts {
-		w.counts[side] = zeros(w.counts[side], len(w.ends))
+		w.counts[side] = zeros(w.counts[side], w.kinds)
 		for _, t := range w.flat[side] {
 			w.counts[side][t]++
 		}
@@ -97,7 +97,7 @@ func lsumScore(w *worker) (float64, float64, float64) {
 		seen := w.seen[:len(ref)]
 		clear(seen)
 		for _, hyp := range hyps {
-			w.mark(ref, hyp, len(w.ends), seen)
+			w.mark(ref, hyp, w.kinds, seen)
 		}
 		for i, t := range ref {
 			if seen[i] && w.counts[0][t] > 0 && w.counts[1][t] > 0 {

@@ -81,7 +81,7 @@ func squadF1(w *worker, s *Sample, row []float64) {
 		w.keep(0, w.normalized(reference, w.reference(0)))
 		w.hyp = w.normalized(s.Prediction, w.hyp[:0])
 		var same [1]float64
-		w.match(w.refs[:1], w.hyp, len(w.ends), same[:])
+		w.match(w.refs[:1], w.hyp, w.kinds, same[:])
 		if same[0] > 0 {
 			p, r := same[0]/float64(len(w.hyp)), same[0]/float64(len(w.refs[0]))
 			row[0] = max(row[0], 2*p*r/(p+r))
@@ -89,55 +89,70 @@ func squadF1(w *worker, s *Sample, row []float64) {
 	}
 }
 
-// normalized takes the words of the text in small letters, without ASCII punctuation and articles. An article ends
-// where letters and numbers end, and divides what is around it; a word goes on to the next space.
+// normalized takes the words of the text in small letters, without ASCII punctuation and articles.
 func (w *worker) normalized(text string, ids []int32) []int32 {
+	buf := w.room(len(text))
+	from, begin, end := 0, 0, 0 // of the word: where it begins in the text; where it is in buf
+	for i := range len(text) {
+		c := squadBytes[text[i]]
+		buf[end] = c
+		switch {
+		case c > squadOther:
+			end++
+		case c == squadSpace:
+			if word := buf[begin:end]; len(word) > 3 || len(word) > 0 && !article(word) {
+				ids = append(ids, w.id(word))
+			}
+			from, begin = i+1, end
+		case c == squadOther:
+			return w.normalizedAny(text[from:], ids)
+		}
+	}
+	return w.endWord(ids, buf[begin:end], 0)
+}
+
+// What bytes become in SQuAD's normalization: small letters and digits, or one of these.
+const (
+	squadNone  = iota // punctuation
+	squadSpace        // between words
+	squadOther        // normalizedAny knows
+)
+
+var squadBytes = func() (b [256]byte) {
+	for c, k := range kinds {
+		switch {
+		case latinBytes[c] != 0:
+			b[c] = latinBytes[c]
+		case k&isSpace != 0:
+			b[c] = squadSpace
+		case k&punctuation == 0:
+			b[c] = squadOther
+		}
+	}
+	return b
+}()
+
+// normalizedAny is normalized for texts of any characters. An article ends where letters and numbers end, and divides
+// what is around it; a word goes on to the next space.
+func (w *worker) normalizedAny(text string, ids []int32) []int32 {
 	before := len(ids)
-	raw := append(w.alt[:0], text...)
-	w.alt = raw
 	word, run := w.buf[:0], 0 // where the letters and numbers at the word's end begin
 	for i := 0; i < len(text); {
-		if len(word) == 0 { // most words are plain, and need no copy
-			j := i
-			for j < len(raw) && kinds[raw[j]]&(lowerCase|digit) != 0 {
-				j++
-			}
-			if j > i && (j == len(raw) || kinds[raw[j]]&isSpace != 0) {
-				if j-i > 3 || !article(raw[i:j]) {
-					ids = append(ids, w.id(raw[i:j]))
-				}
-				i = j + 1
-				continue
-			}
-		}
-		c := text[i]
-		if small := latinBytes[c]; small != 0 {
-			word = append(word, small)
-			i++
-			continue
-		}
-		k, r, size := kinds[c], rune(c), 1
-		if k == punctuation|isolated || k == punctuation|stop {
-			i++
-			continue
-		}
-		if k&isSpace != 0 {
-			ids, word, run = w.endWord(ids, word, run), word[:0], 0
-			i++
-			continue
-		}
-		if k == beyond || k == maybeSpace {
+		c, r, size := squadBytes[text[i]], rune(0), 1
+		if c == squadOther {
 			if r, size = utf8.DecodeRuneInString(text[i:]); space(r) {
-				k = isSpace
+				c = squadSpace
 			}
 		}
 		i += size
 		switch {
-		case foreign(r):
-			return w.normalized(jinja.Lower(text), ids[:before])
-		case k&isSpace != 0:
+		case c > squadOther:
+			word = append(word, c)
+		case c == squadNone:
+		case c == squadSpace:
 			ids, word, run = w.endWord(ids, word, run), word[:0], 0
-		case k&punctuation != 0:
+		case foreign(r):
+			return w.normalizedAny(jinja.Lower(text), ids[:before])
 		case unicode.IsLetter(r) || unicode.IsNumber(r):
 			word = utf8.AppendRune(word, unicode.ToLower(r))
 		default:

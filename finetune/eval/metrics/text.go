@@ -25,7 +25,7 @@ func repetition(Options) (measure, int) {
 		}
 		w.keep(0, append(w.reference(0), w.hyp...))
 		var out [4]float64
-		w.match(w.refs[:1], nil, len(w.ends), out[:])
+		w.match(w.refs[:1], nil, w.kinds, out[:])
 		row[0] = 1 - float64(w.table.n)/float64(grams)
 	}, 1
 }

@@ -1,6 +1,8 @@
 package metrics
 
 import (
+	"encoding/binary"
+	"math/bits"
 	"slices"
 	"strings"
 	"unicode"
@@ -86,34 +88,46 @@ func (w *worker) split(text []byte, ids []int32) []int32 {
 
 // nextWord returns where the next word between spaces begins and ends, or the end of the text twice.
 func nextWord(text []byte, from int) (begin, end int) {
-	begin = -1
-	for i := from; i < len(text); {
-		k, size := kinds[text[i]], 1
-		if k&(isSpace|maybeSpace) == 0 {
-			if begin < 0 {
-				begin = i
-			}
-			i++
-			continue
-		}
-		if k == maybeSpace {
-			var r rune
-			if r, size = utf8.DecodeRune(text[i:]); space(r) {
-				k = isSpace
-			}
-		}
-		switch gap := k&isSpace != 0; {
-		case gap && begin >= 0:
+	if begin = from; begin < len(text) && text[begin] == ' ' {
+		begin++ // as between most words
+	}
+	for i := begin; ; {
+		i += unspaced(text[i:])
+		if i == len(text) {
 			return begin, i
-		case !gap && begin < 0:
-			begin = i
+		}
+		size := 1
+		if kinds[text[i]]&isSpace == 0 {
+			var r rune
+			if r, size = utf8.DecodeRune(text[i:]); !space(r) {
+				i += size
+				continue
+			}
+		}
+		if begin < i {
+			return begin, i
 		}
 		i += size
+		begin = i
 	}
-	if begin < 0 {
-		begin = len(text)
+}
+
+// unspaced returns how many bytes the text begins with of which none is a space or may begin one.
+func unspaced(text []byte) int {
+	const ones, highs = 0x0101010101010101, 0x8080808080808080
+	i := 0
+	for ; i+8 <= len(text); i += 8 {
+		x := binary.LittleEndian.Uint64(text[i:])
+		two, three := x^0xc2*ones, x&(0xfc*ones)^0xe0*ones // 0 where a byte is 0xc2, or one of 0xe0 to 0xe3
+		if found := ((x-0x21*ones)&^x | (two-ones)&^two | (three-ones)&^three) & highs; found != 0 {
+			// The lowest is exact, as only bytes above it can be set by a borrow; but not each of these is a space.
+			i += bits.TrailingZeros64(found) / 8
+			break
+		}
 	}
-	return begin, len(text)
+	for ; i < len(text) && kinds[text[i]]&(isSpace|maybeSpace) == 0; i++ {
+	}
+	return i
 }
 
 // characters takes every character that is no space.
@@ -345,10 +359,7 @@ var latinBytes = func() (b [256]byte) {
 
 // latin takes runs of a to z and 0 to 9 in the text in small letters.
 func (w *worker) latin(text string, ids []int32, stem bool) []int32 {
-	if cap(w.buf) < len(text) {
-		w.buf = make([]byte, 2*len(text))
-	}
-	buf, begin, before := w.buf[:len(text)], 0, len(ids)
+	buf, begin, before := w.room(len(text)), 0, len(ids)
 	for i := range len(text) {
 		c := latinBytes[text[i]]
 		if buf[i] = c; c != 0 {
