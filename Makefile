@@ -104,8 +104,9 @@ bench-training: build model ## only the comparison of training with PEFT and PyT
 bench-metrics: build ## only the metrics beside sacrebleu, rouge-score, rouge_chinese and SQuAD's rule
 	"$$(scripts/python/environment data)" -B scripts/python/metric_speed.py --weft bin/weft --out docs/benchmarks/metrics.md
 
-bench-data: build ## only the figures of data sets, beside datasketch and rensa
-	go run ./scripts/bench -part data -python "$$(scripts/python/environment data)" -out docs/benchmarks/data.md
+bench-data: build ## only the figures of data sets, beside datasketch and rensa (SIZE=5 for the goals' 5 GB)
+	go run ./scripts/bench -part data $(if $(SIZE),-size $(SIZE)) -python "$$(scripts/python/environment data)" \
+	  -out docs/benchmarks/data.md
 
 microbench: setup ## Go benchmarks of the hot paths
 	go test -run '^$$' -bench . -benchmem ./runtime/... ./quant

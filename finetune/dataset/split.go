@@ -476,15 +476,17 @@ func (w *splitter) publish(out string) (err error) {
 	if !w.named {
 		return fmt.Errorf("%w: no sample says its %s: use --group conversation", ErrOptions, w.o.Group)
 	}
+	for _, l := range files { // all that takes long, before anything has a name that a kill would leave behind
+		if err := errors.Join(l.finish(), l.draft.Sync()); err != nil {
+			return err
+		}
+	}
 	dir, err := os.MkdirTemp(filepath.Dir(out), "."+filepath.Base(out)+".*")
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	for name, l := range files {
-		if err := l.finish(); err != nil {
-			return err
-		}
 		if err := l.draft.PublishAs(filepath.Join(dir, name)); err != nil {
 			return err
 		}

@@ -11,17 +11,15 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
 	"weft/internal/rng"
 )
 
-// The size of the files that are split, in bytes: weft's own figures, and those beside Python's tools, which are slow.
-const (
-	dataBytes     = 500e6
-	baselineBytes = 50e6
-)
+// baselineBytes is the size of the file that Python's tools read too, which are slow; -size is that of weft's own.
+const baselineBytes = 50e6
 
 // dataSets measures `weft data split` on conversations of about 2 kB, of which one in twenty is a changed copy.
 func (s *suite) dataSets(ctx context.Context) error {
@@ -31,8 +29,9 @@ func (s *suite) dataSets(ctx context.Context) error {
 	}
 	defer os.RemoveAll(dir)
 	large, small := filepath.Join(dir, "large.jsonl"), filepath.Join(dir, "small.jsonl")
-	for path, size := range map[string]int{large: dataBytes, small: baselineBytes} {
-		if err := conversations(path, size); err != nil {
+	dataBytes := s.size * 1e9
+	for path, size := range map[string]float64{large: dataBytes, small: baselineBytes} {
+		if err := conversations(path, int(size)); err != nil {
 			return err
 		}
 	}
@@ -40,26 +39,28 @@ func (s *suite) dataSets(ctx context.Context) error {
 		dedup        string
 		rate, memory float64 // goals
 	}{{"none", 60, 250}, {"exact", 60, 250}, {"near", 25, 400}} {
-		if !s.wants("split --dedup %s", c.dedup) {
+		what := "split --dedup " + c.dedup
+		if !s.wants("%s", what) {
 			continue
 		}
-		rate := row{what: "split --dedup " + c.dedup, unit: "MB/s", limit: c.rate}
-		used := row{what: "split --dedup " + c.dedup + ", by CPU time", unit: "MB/s of a core",
-			limit: c.rate / 2}
-		memory := row{what: "split --dedup " + c.dedup + ", peak memory", unit: "MiB", limit: c.memory, less: true}
+		rate := row{what: what, unit: "MB/s", limit: c.rate}
+		used := row{what: what + ", by CPU time", unit: "MB/s of a core", limit: c.rate / 2}
+		memory := row{what: what + ", peak memory", unit: "MiB", limit: c.memory, less: true}
+		files := row{what: what + ", temporary files", unit: "MB", limit: 5000, less: true}
 		for range s.rounds {
-			wall, cpu, peak, err := s.splitOnce(ctx, large, dir, c.dedup)
+			u, err := s.splitOnce(ctx, large, dir, c.dedup)
 			if err != nil {
 				return err
 			}
-			rate.weft = append(rate.weft, dataBytes/1e6/wall.Seconds())
-			used.weft = append(used.weft, dataBytes/1e6/cpu.Seconds())
-			memory.weft = append(memory.weft, peak)
-			rate.note = fmt.Sprintf("%.1f s, of CPU time %.1f s", wall.Seconds(), cpu.Seconds())
+			rate.weft = append(rate.weft, dataBytes/1e6/u.wall.Seconds())
+			used.weft = append(used.weft, dataBytes/1e6/u.cpu.Seconds())
+			memory.weft = append(memory.weft, u.peak)
+			files.weft = append(files.weft, u.files)
+			rate.note = fmt.Sprintf("%.3g GB: %.1f s, of CPU time %.1f s", s.size, u.wall.Seconds(), u.cpu.Seconds())
 		}
-		s.add(rate)
-		s.add(used)
-		s.add(memory)
+		for _, r := range []row{rate, used, memory, files} {
+			s.add(r)
+		}
 	}
 	if s.python == "" {
 		log.Print("without -python there are no baselines of data sets")
@@ -79,7 +80,7 @@ func (s *suite) besidePython(ctx context.Context, file, dir string) error {
 		}
 		r := row{what: "near duplicates, beside " + c.tool + " on two processes", unit: "MB/s", goal: c.goal}
 		for range s.rounds {
-			wall, cpu, _, err := s.splitOnce(ctx, file, dir, "near")
+			u, err := s.splitOnce(ctx, file, dir, "near")
 			if err != nil {
 				return err
 			}
@@ -94,9 +95,9 @@ func (s *suite) besidePython(ctx context.Context, file, dir string) error {
 			if err != nil {
 				return fmt.Errorf("%s: %w", c.tool, err)
 			}
-			r.weft = append(r.weft, baselineBytes/1e6/wall.Seconds())
+			r.weft = append(r.weft, baselineBytes/1e6/u.wall.Seconds())
 			r.baseline = append(r.baseline, baselineBytes/1e6/other.Seconds)
-			r.note = fmt.Sprintf("CPU time %.1f s, of %s %.1f s, which finds %d duplicates", cpu.Seconds(), c.tool,
+			r.note = fmt.Sprintf("CPU time %.1f s, of %s %.1f s, which finds %d duplicates", u.cpu.Seconds(), c.tool,
 				other.CPU, other.Duplicates)
 		}
 		s.add(r)
@@ -104,9 +105,15 @@ func (s *suite) besidePython(ctx context.Context, file, dir string) error {
 	return nil
 }
 
-// splitOnce splits a file and returns the time, the CPU time and the peak memory in MiB.
-func (s *suite) splitOnce(ctx context.Context, file, dir, dedup string) (wall, cpu time.Duration, peak float64,
-	err error) {
+// cost is what a split took.
+type cost struct {
+	wall, cpu time.Duration
+	peak      float64 // memory in MiB
+	files     float64 // temporary files in MB
+}
+
+// splitOnce splits a file.
+func (s *suite) splitOnce(ctx context.Context, file, dir, dedup string) (u cost, err error) {
 	out := filepath.Join(dir, "out")
 	defer os.RemoveAll(out)
 	cmd := exec.CommandContext(ctx, s.weft, "data", "split", file, "--out", out, "--dedup", dedup)
@@ -114,12 +121,50 @@ func (s *suite) splitOnce(ctx context.Context, file, dir, dedup string) (wall, c
 	var say bytes.Buffer
 	cmd.Stderr = &say
 	begin := time.Now()
-	if err := cmd.Run(); err != nil {
-		return 0, 0, 0, fmt.Errorf("weft data split: %w: %s", err, say.Bytes())
+	if err := cmd.Start(); err != nil {
+		return u, err
 	}
-	wall = time.Since(begin)
+	ended, seen := make(chan struct{}), make(chan float64)
+	go func() {
+		most := 0.0
+		for {
+			select {
+			case <-ended:
+				seen <- most
+				return
+			case <-time.After(50 * time.Millisecond):
+				most = max(most, temporaryFiles(cmd.Process.Pid))
+			}
+		}
+	}()
+	err = cmd.Wait()
+	u.wall = time.Since(begin)
+	close(ended)
+	u.files = <-seen
+	if err != nil {
+		return u, fmt.Errorf("weft data split: %w: %s", err, say.Bytes())
+	}
 	use, _ := cmd.ProcessState.SysUsage().(*syscall.Rusage)
-	return wall, cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime(), float64(use.Maxrss) / 1024, nil
+	u.cpu, u.peak = cmd.ProcessState.UserTime()+cmd.ProcessState.SystemTime(), float64(use.Maxrss)/1024
+	return u, nil
+}
+
+// temporaryFiles returns the size in MB of the files that a process has open and whose names it has removed. Those that
+// never had one ("#" and a number) are drafts of its output.
+func temporaryFiles(process int) (size float64) {
+	dir := fmt.Sprintf("/proc/%d/fd", process)
+	list, _ := os.ReadDir(dir) // gone: the process has ended
+	for _, e := range list {
+		path := filepath.Join(dir, e.Name())
+		name, _ := os.Readlink(path)
+		if !strings.HasSuffix(name, " (deleted)") || strings.HasPrefix(filepath.Base(name), "#") {
+			continue
+		}
+		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
+			size += float64(info.Size()) / 1e6
+		}
+	}
+	return size
 }
 
 // conversations writes conversations of random words, the same for the same size.

@@ -30,6 +30,7 @@ type suite struct {
 	part         string // of parts
 	threads      int
 	rounds       int
+	size         float64 // GB of the data set that is split
 	only         *regexp.Regexp
 	rows         []row
 }
@@ -60,11 +61,12 @@ var parts = map[string]part{
 	"data": {[]func(*suite, context.Context) error{(*suite).dataSets},
 		func(*suite, context.Context) error { return nil },
 		"Data sets", "make bench-data",
-		"`weft data split` reads JSON Lines of random\nconversations of about 2 kB, 500 MB for its own figures and 50 MB " +
-			"beside Python's tools, and writes them to the\nsides, with the digests of all. One conversation in " +
-			"twenty is " +
-			"a copy with up to six words changed. The tools get\nthe same rows and shingles; they propose pairs and " +
-			"verify none. The goals are for two free cores; where other programs run, the rate by CPU time says more."},
+		"`weft data split` reads JSON Lines of random\nconversations of about 2 kB, of the size in the note for its own " +
+			"figures (-size) and 50 MB beside Python's tools, and writes\nthem to the sides, with the digests of " +
+			"all. One conversation in twenty is a copy with up to six words changed. Peak memory\nis what the system " +
+			"reports of the process; temporary files are those that have no name, seen every 50 ms. The tools get\n" +
+			"the same rows and shingles; they propose pairs and verify none. The goals are for two free cores; where " +
+			"other programs run,\nthe rate by CPU time says more."},
 	"training": {[]func(*suite, context.Context) error{(*suite).training}, (*suite).makeOwnModels,
 		"Training, beside PEFT and PyTorch", "make bench-training",
 		"LoRA is r = 8 on all linear layers of SmolLM2-135M-Instruct (Q4_1), `identity.json` (91 chats), batches of " +
@@ -98,6 +100,7 @@ func main() {
 		"script that trains with PEFT (default: train_peft.py of the test data)")
 	flag.IntVar(&s.threads, "threads", runtime.NumCPU(), "threads of weft and of the baseline")
 	flag.IntVar(&s.rounds, "rounds", 3, "how often each pair is measured in turn")
+	flag.Float64Var(&s.size, "size", 0.5, "GB of conversations that data sets are split of; the goals are for 5")
 	flag.StringVar(&only, "only", "", "measure only the rows that match")
 	flag.StringVar(&out, "out", "", "file to write (default: standard output)")
 	flag.Parse()
