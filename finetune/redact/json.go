@@ -3,7 +3,10 @@ package redact
 import (
 	"bytes"
 	"encoding/json"
+	"strconv"
 	"strings"
+	"unicode/utf16"
+	"unicode/utf8"
 )
 
 // maxNested bounds how deep JSON inside of strings inside of JSON is read as JSON.
@@ -21,9 +24,10 @@ func (s *Scope) JSON(text []byte) []byte {
 
 func (s *Scope) json(text []byte, depth int) ([]byte, bool) {
 	if !json.Valid(text) {
-		return s.redact(nil, string(text))
+		return s.redact(nil, string(text), "")
 	}
 	var out []byte
+	key := ""
 	done := 0 // text[:done] is in out
 	change := func(from, to int, value string) {
 		out = append(out, text[done:from]...)
@@ -35,10 +39,10 @@ func (s *Scope) json(text []byte, depth int) ([]byte, bool) {
 		switch {
 		case c == '"':
 			end := stringEnd(text, i)
-			if !isKey(text, end) {
-				if v, changed := s.value(text[i:end], depth); changed {
-					change(i, end, v)
-				}
+			if isKey(text, end) {
+				key = string(text[i+1 : min(end-1, i+1+maxHint)])
+			} else if v, changed := s.value(text[i:end], key, depth); changed {
+				change(i, end, v)
 			}
 			i = end
 		case c == '-' || c >= '0' && c <= '9':
@@ -47,7 +51,7 @@ func (s *Scope) json(text []byte, depth int) ([]byte, bool) {
 				end++
 			}
 			if end-i >= minNumber {
-				if v, changed := s.redact(nil, string(text[i:end])); changed {
+				if v, changed := s.redact(nil, string(text[i:end]), key); changed {
 					change(i, end, string(v))
 				}
 			}
@@ -65,20 +69,21 @@ func (s *Scope) json(text []byte, depth int) ([]byte, bool) {
 // minNumber is the length from which a number of JSON may be a card or a telephone number.
 const minNumber = 11
 
+// maxHint bounds how much of a key is looked at for words such as phone.
+const maxHint = 40
+
 // value returns what a quoted string becomes.
-func (s *Scope) value(quoted []byte, depth int) (string, bool) {
+func (s *Scope) value(quoted []byte, key string, depth int) (string, bool) {
 	text := string(quoted[1 : len(quoted)-1])
 	if strings.IndexByte(text, '\\') >= 0 {
-		if err := json.Unmarshal(quoted, &text); err != nil {
-			return "", false // json.Valid has accepted it
-		}
+		text = unescaped(text)
 	}
 	if t := strings.TrimLeft(text, " \t\r\n"); depth < maxNested && t != "" && (t[0] == '{' || t[0] == '[') &&
 		json.Valid([]byte(text)) {
 		out, changed := s.json([]byte(text), depth+1)
 		return string(out), changed
 	}
-	out, changed := s.redact(nil, text)
+	out, changed := s.redact(nil, text, key)
 	return string(out), changed
 }
 
@@ -108,4 +113,43 @@ func appendQuoted(out []byte, value string) []byte {
 		return append(out, `""`...) // a string can always be encoded
 	}
 	return append(out, bytes.TrimSuffix(b.Bytes(), []byte("\n"))...)
+}
+
+// unescaped returns what the inside of a quoted string of valid JSON means.
+func unescaped(text string) string {
+	out := make([]byte, 0, len(text))
+	for {
+		i := strings.IndexByte(text, '\\')
+		if i < 0 {
+			return string(append(out, text...))
+		}
+		out = append(out, text[:i]...)
+		c := text[i+1]
+		text = text[i+2:]
+		switch c {
+		case 'u':
+			r := hex(text)
+			text = text[4:]
+			if utf16.IsSurrogate(r) {
+				pair := rune(utf8.RuneError)
+				if len(text) >= 6 && text[:2] == `\u` {
+					pair = utf16.DecodeRune(r, hex(text[2:]))
+				}
+				if r = pair; r != utf8.RuneError {
+					text = text[6:]
+				}
+			}
+			out = utf8.AppendRune(out, r)
+		case 'b', 'f', 'n', 'r', 't':
+			out = append(out, "\b\f\n\r\t"[strings.IndexByte("bfnrt", c)])
+		default:
+			out = append(out, c)
+		}
+	}
+}
+
+// hex returns the value of four hexadecimal digits.
+func hex(text string) rune {
+	v, _ := strconv.ParseUint(text[:4], 16, 16) // json.Valid has seen them
+	return rune(v)
 }

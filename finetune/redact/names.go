@@ -10,7 +10,8 @@ import (
 // other text.
 type names struct {
 	root  *node
-	first [utf8.RuneSelf]bool // ASCII letters with which a name begins
+	first [utf8.RuneSelf]bool // ASCII characters with which a name begins
+	other [1 << 12]bool       // the low bits of other characters with which one begins
 }
 
 type node struct {
@@ -27,8 +28,16 @@ func newNames(list []string) *names {
 		at := n.root
 		for _, c := range strings.Join(strings.Fields(name), " ") {
 			c = lower(c)
-			if at == n.root && c < utf8.RuneSelf {
-				n.first[c], n.first[unicode.ToUpper(c)] = true, true
+			if at == n.root {
+				for f := unicode.SimpleFold(c); ; f = unicode.SimpleFold(f) {
+					if f < utf8.RuneSelf {
+						n.first[f] = true
+					}
+					n.other[f&(1<<12-1)] = true
+					if f == c {
+						break
+					}
+				}
 			}
 			if at.next == nil {
 				at.next = map[rune]*node{}
@@ -43,7 +52,13 @@ func newNames(list []string) *names {
 	return n
 }
 
-func lower(c rune) rune { return unicode.ToLower(unicode.SimpleFold(unicode.ToLower(c))) }
+// lower returns the form that all cases of c have in common; a curly apostrophe is an apostrophe.
+func lower(c rune) rune {
+	if c == '’' {
+		return '\''
+	}
+	return unicode.ToLower(c)
+}
 
 // at returns the length of the longest name that begins at i of text.
 func (n *names) at(text string, i int) int {
@@ -92,5 +107,11 @@ func wordRune(c rune) bool {
 
 // unspaced says whether words of c's script are written without spaces between them.
 func unspaced(c rune) bool {
-	return c >= 0x0E00 && unicode.In(c, unicode.Han, unicode.Hiragana, unicode.Katakana, unicode.Hangul, unicode.Thai)
+	switch {
+	case c < 0x0E00:
+		return false
+	case c < 0x0E80, c >= 0x2E80 && c < 0xA000, c >= 0xAC00 && c < 0xD7B0: // Thai; Han and kana; Hangul
+		return true
+	}
+	return c >= 0xF900 && c < 0xFB00 || c >= 0xFF66 && c < 0xFFA0 || c >= 0x20000 && c < 0x40000
 }

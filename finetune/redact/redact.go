@@ -24,6 +24,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash"
 	"maps"
 	"regexp"
 	"slices"
@@ -110,13 +111,14 @@ func (r *Redactor) Counts() map[string]int {
 func (r *Redactor) Conversation(id string) *Scope {
 	mac := hmac.New(sha256.New, r.secret)
 	mac.Write([]byte(id))
-	return &Scope{r: r, key: mac.Sum(nil), counts: map[string]int{}}
+	return &Scope{r: r, mac: hmac.New(sha256.New, mac.Sum(nil)), counts: map[string]int{}}
 }
 
 // Scope redacts the texts of one conversation. One goroutine uses it at a time.
 type Scope struct {
 	r      *Redactor
-	key    []byte
+	mac    hash.Hash
+	sum    [sha256.Size]byte
 	counts map[string]int
 	work   scratch
 }
@@ -126,7 +128,7 @@ func (s *Scope) Counts() map[string]int { return maps.Clone(s.counts) }
 
 // Text returns the text with placeholders. Placeholders that are in it already stay as they are.
 func (s *Scope) Text(text string) string {
-	out, changed := s.redact(nil, text)
+	out, changed := s.redact(nil, text, "")
 	if !changed {
 		return text
 	}
@@ -138,11 +140,11 @@ func (s *Scope) Text(text string) string {
 const maxRounds = 16
 
 // redact appends text with placeholders to out. Where nothing is found, out is as it was and changed is false.
-func (s *Scope) redact(out []byte, text string) (_ []byte, changed bool) {
+func (s *Scope) redact(out []byte, text, hint string) (_ []byte, changed bool) {
 	start := len(out)
 	pos := 0
 	for at := s.r.placeholder(text, 0); at[1] > 0; at = s.r.placeholder(text, at[1]) {
-		if s.piece(&out, text, pos, at[0], 0) {
+		if s.piece(&out, text, hint, pos, at[0], 0) {
 			changed = true
 		}
 		out = append(out, text[at[0]:at[1]]...)
@@ -150,14 +152,14 @@ func (s *Scope) redact(out []byte, text string) (_ []byte, changed bool) {
 	}
 	if pos == 0 {
 		// The usual text has no placeholder, and nothing is copied unless something is found in it.
-		found := s.r.find(text, &s.work)
+		found := s.r.find(text, hint, &s.work)
 		if len(found) == 0 {
 			return out, false
 		}
-		s.replace(&out, text, slices.Clone(found), 0)
+		s.replace(&out, text, hint, slices.Clone(found), 0)
 		return out, true
 	}
-	if s.piece(&out, text, pos, len(text), 0) {
+	if s.piece(&out, text, hint, pos, len(text), 0) {
 		changed = true
 	}
 	if !changed {
@@ -167,29 +169,31 @@ func (s *Scope) redact(out []byte, text string) (_ []byte, changed bool) {
 }
 
 // piece appends text[from:to], which has no placeholder.
-func (s *Scope) piece(out *[]byte, text string, from, to, round int) bool {
-	text = text[from:to]
+func (s *Scope) piece(out *[]byte, text, hint string, from, to, round int) bool {
+	if text = text[from:to]; from > 0 {
+		hint = "" // it says what the start of a value is
+	}
 	var found []Find
 	if text != "" && round < maxRounds {
-		found = s.r.find(text, &s.work)
+		found = s.r.find(text, hint, &s.work)
 	}
 	if len(found) == 0 {
 		*out = append(*out, text...)
 		return false
 	}
-	s.replace(out, text, slices.Clone(found), round)
+	s.replace(out, text, hint, slices.Clone(found), round)
 	return true
 }
 
 // replace appends text with placeholders for finds. What stays is scanned once more, as it will stand.
-func (s *Scope) replace(out *[]byte, text string, found []Find, round int) {
+func (s *Scope) replace(out *[]byte, text, hint string, found []Find, round int) {
 	pos := 0
 	for _, f := range found {
-		s.piece(out, text, pos, f.Start, round+1)
+		s.piece(out, text, hint, pos, f.Start, round+1)
 		*out = s.append(*out, f)
 		pos = f.End
 	}
-	s.piece(out, text, pos, len(text), round+1)
+	s.piece(out, text, hint, pos, len(text), round+1)
 }
 
 // append appends the placeholder of a find.
@@ -198,11 +202,11 @@ func (s *Scope) append(out []byte, f Find) []byte {
 	s.r.mu.Lock()
 	s.r.counts[f.Kind]++
 	s.r.mu.Unlock()
-	mac := hmac.New(sha256.New, s.key)
-	mac.Write([]byte(f.Kind))
-	mac.Write([]byte{0})
-	mac.Write([]byte(f.value))
-	n := lowest + binary.BigEndian.Uint64(mac.Sum(nil))%(highest-lowest+1)
+	s.mac.Reset()
+	s.mac.Write([]byte(f.Kind))
+	s.mac.Write([]byte{0})
+	s.mac.Write([]byte(f.value))
+	n := lowest + binary.BigEndian.Uint64(s.mac.Sum(s.sum[:0]))%(highest-lowest+1)
 	out = append(append(append(out, '['), f.Kind...), '_')
 	return append(strconv.AppendUint(out, n, 10), ']')
 }
@@ -227,7 +231,7 @@ func (r *Redactor) Find(text string) []Find {
 	var all []Find
 	pos := 0
 	piece := func(from, to int) {
-		for _, f := range r.find(text[from:to], &scratch{}) {
+		for _, f := range r.find(text[from:to], "", &scratch{}) {
 			f.Start += from
 			f.End += from
 			all = append(all, f)
@@ -268,9 +272,9 @@ func (r *Redactor) placeholder(text string, from int) (at [2]int) {
 }
 
 // find returns the finds of a text without placeholders. The result is valid until the next call with the same scratch.
-func (r *Redactor) find(text string, w *scratch) []Find {
+func (r *Redactor) find(text, hint string, w *scratch) []Find {
 	w.found = w.found[:0]
-	r.scan(text, w)
+	r.scan(text, hint, w)
 	for _, c := range r.rules {
 		for _, m := range c.re.FindAllStringIndex(text, -1) {
 			if m[1] > m[0] {

@@ -70,7 +70,7 @@ func (r *Rules) compile(leave map[string]bool) ([]compiled, error) {
 		kind := strings.ToUpper(rule.Name)
 		switch {
 		case !kindName.MatchString(kind):
-			return nil, fmt.Errorf("%w: rule %d: name %q: write 1 to %d letters, digits and _, a letter first", 
+			return nil, fmt.Errorf("%w: rule %d: name %q: write 1 to %d letters, digits and _, a letter first",
 				ErrOptions, i+1, rule.Name, maxKind)
 		case rule.Pattern == "":
 			return nil, fmt.Errorf("%w: rule %s: the pattern is empty", ErrOptions, rule.Name)
