@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +19,7 @@ import (
 	"weft/finetune/train"
 	"weft/internal/durable"
 	"weft/internal/interrupt"
+	"weft/internal/modelref"
 	"weft/internal/node"
 	"weft/internal/settings"
 	"weft/internal/terminal"
@@ -31,13 +33,14 @@ func evalCommand() *cobra.Command {
 		Use:   "eval --model REF --data FILE",
 		Short: "Measure a model and adapters on held-out samples, and check answers by rules",
 		Long: "Measure a model and adapters on held-out samples: loss, and metrics of the answers that they generate " +
-			"to everything before the last assistant message. Several adapters are computed in one batch and " +
-			"compared.\n" +
+			"to everything before the last assistant message. Several adapters are computed in one batch, and " +
+			"compared with each other and with the models of --against.\n" +
 			"An adapter is a folder or file, or TENANT/NAME[@VERSION] of the registry. The data are files as for " +
 			"`weft train`; of a folder of `weft data split` the test side, or without one the validation side.\n" +
 			"The exit status is 1 if a check fails. docs/evaluation.md describes metrics, rules and output.",
 		Example: "  weft eval --data held-out.jsonl --adapter runs/support/adapter --with-base\n" +
 			"  weft eval --data dataset --adapter acme/support@v1 --adapter acme/support@v2 --html report.html\n" +
+			"  weft eval --model runs/full/model --against SmolLM2-135M-Instruct --data held-out.jsonl\n" +
 			"  weft eval --adapter runs/support/adapter --checks rules.yaml\n" +
 			"  weft eval --data texts.jsonl --metrics word_perplexity,bits_per_byte",
 		Args: noSuchCommand,
@@ -54,7 +57,7 @@ type evalFlags struct {
 	stores               node.StoreConfig
 	metrics              metricFlags
 	adapters, files      []string
-	stops                []string
+	stops, against       []string
 	vars                 map[string]string
 	rules, html, on      string
 	maxTokens, resamples int
@@ -77,6 +80,8 @@ func (f *evalFlags) add(cmd *cobra.Command) {
 		"`REF` of an adapter: a path, or TENANT/NAME[@VERSION]; may be repeated. Without one the base model is measured")
 	fs.BoolVar(&f.allowOverlap, "allow-overlap", false,
 		"measure on samples that an adapter or the model was trained on, too; they are refused otherwise")
+	fs.StringArrayVar(&f.against, "against", nil,
+		"`REF` of another model, which is measured after the first on the same samples and compared; may be repeated")
 	fs.BoolVar(&f.withBase, "with-base", false, "measure the base model beside the adapters")
 	all, defaults := eval.Names()
 	f.metrics.add(cmd, all, defaults)
@@ -101,6 +106,10 @@ func (f *evalFlags) check(cmd *cobra.Command) (*checks.Suite, error) {
 		return nil, usagef("give --data FILE, --checks RULES.yaml, or both")
 	case !slices.Contains([]string{data.OnAssistant, data.OnCompletion, data.OnAll}, f.on):
 		return nil, usagef("--train-on %q: give assistant, completion or all", f.on)
+	case slices.Contains(f.against, ""):
+		return nil, usagef("--against is empty: give a model")
+	case len(f.against) > 0 && slices.Contains(f.files, data.Stdin):
+		return nil, usagef("--against reads the data once more: give --data as a file, not -")
 	case slices.Contains(f.stops, ""):
 		return nil, usagef("--stop is empty: give a text")
 	case f.maxTokens < 1:
@@ -129,54 +138,28 @@ func (f *evalFlags) run(cmd *cobra.Command, args []string) (err error) {
 	}
 	ctx, stop := interrupt.Until(cmd.Context())
 	defer stop()
+	if err := f.checkAgainst(); err != nil {
+		return err
+	}
 	paths, done, err := node.AdapterPaths(ctx, f.adapters, f.stores)
 	if err != nil {
 		return err
 	}
 	f.model.Adapters = paths
-	m, err := node.OpenModel(f.model)
-	if err = errors.Join(err, done()); err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, m.Close()) }()
-	c := eval.Config{Engine: m.Engine, Model: data.Model{Tokenizer: m.Tokenizer, Template: m.Template},
-		Context: m.Context, Parallel: f.model.MaxSeqs, Metrics: f.metrics.names, Texts: f.metrics.o,
-		MaxTokens: f.maxTokens, Stops: f.stops,
-		Resamples: f.resamples, Seed: f.seed, Checks: rules,
-		Sampling: sample.Params{Temperature: f.temperature, TopP: 1, RepetitionPenalty: 1, Seed: f.seed, Logprobs: -1}}
-	if len(f.adapters) == 0 || f.withBase {
-		c.Systems = append(c.Systems, eval.System{})
-	}
-	for i, ref := range f.adapters {
-		c.Systems = append(c.Systems, eval.System{Name: ref, With: func(reqs ...engine.Request) []engine.Request {
-			return m.With(i, reqs...)
-		}})
-	}
-	if len(f.files) > 0 {
-		o := data.Options{Loss: f.on, MaxTokens: m.Context, Positions: m.Context, Vocab: m.Model.Config().Vocab,
-			OnLong: data.Refuse, Vars: f.vars}
-		if eval.OnlyRolling(f.metrics.names) {
-			o.MaxTokens, o.Positions, o.Loss = math.MaxInt, 0, data.OnAll
-		}
-		if c.Questions, err = eval.Load(f.files, c.Model, o); err != nil {
-			return err
-		}
-		if err := f.overlap(cmd.ErrOrStderr(), c.Questions, append(paths, m.Path)); err != nil {
-			return err
-		}
-		var texts []metrics.Sample
-		for _, q := range c.Questions {
-			texts = append(texts, metrics.Sample{References: []string{q.Answer}})
-		}
-		f.metrics.warn(cmd.ErrOrStderr(), texts)
-	}
-	if terminal.Is(os.Stderr) {
-		c.Progress = func(done, all int) { fmt.Fprintf(os.Stderr, "\r%d of %d sequences\033[K", done, all) }
-		defer fmt.Fprint(os.Stderr, "\r\033[K")
-	}
-	r, err := eval.Run(ctx, c)
+	r, err := f.measure(ctx, cmd, f.model, "", rules, done)
 	if err != nil {
 		return err
+	}
+	for _, ref := range f.against {
+		other := f.model
+		other.Ref, other.Adapters = ref, nil
+		measured, err := f.measure(ctx, cmd, other, ref, rules, func() error { return nil })
+		if err == nil {
+			err = r.Add(measured)
+		}
+		if err != nil {
+			return fmt.Errorf("--against %s: %w", ref, err)
+		}
 	}
 	if f.html != "" {
 		if err := durable.Replace(f.html, r.WriteHTML); err != nil {
@@ -192,6 +175,80 @@ func (f *evalFlags) run(cmd *cobra.Command, args []string) (err error) {
 		err = errors.New("a check failed")
 	}
 	return err
+}
+
+// measure opens a model, measures it and closes it; name is that of a model of --against. opened is called once its
+// adapters are read.
+func (f *evalFlags) measure(ctx context.Context, cmd *cobra.Command, of node.ModelConfig, name string,
+	rules *checks.Suite, opened func() error) (r *eval.Report, err error) {
+	m, err := node.OpenModel(of)
+	if err = errors.Join(err, opened()); err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, m.Close()) }()
+	c := eval.Config{Engine: m.Engine, Model: data.Model{Tokenizer: m.Tokenizer, Template: m.Template},
+		Context: m.Context, Parallel: f.model.MaxSeqs, Metrics: f.metrics.names, Texts: f.metrics.o,
+		MaxTokens: f.maxTokens, Stops: f.stops,
+		Resamples: f.resamples, Seed: f.seed, Checks: rules,
+		Sampling: sample.Params{Temperature: f.temperature, TopP: 1, RepetitionPenalty: 1, Seed: f.seed, Logprobs: -1}}
+	if name != "" || len(f.adapters) == 0 || f.withBase {
+		c.Systems = append(c.Systems, eval.System{Model: name})
+	}
+	for i, ref := range f.adapters[:len(of.Adapters)] {
+		c.Systems = append(c.Systems, eval.System{Name: ref, With: func(reqs ...engine.Request) []engine.Request {
+			return m.With(i, reqs...)
+		}})
+	}
+	if len(f.files) > 0 {
+		o := f.options()
+		o.Vocab = m.Model.Config().Vocab
+		if !eval.OnlyRolling(f.metrics.names) {
+			o.MaxTokens, o.Positions = m.Context, m.Context
+		}
+		if c.Questions, err = eval.Load(f.files, c.Model, o); err != nil {
+			return nil, err
+		}
+		if err := f.overlap(cmd.ErrOrStderr(), c.Questions, slices.Concat(of.Adapters, []string{m.Path})); err != nil {
+			return nil, err
+		}
+		var texts []metrics.Sample
+		for _, q := range c.Questions {
+			texts = append(texts, metrics.Sample{References: []string{q.Answer}})
+		}
+		f.metrics.warn(cmd.ErrOrStderr(), texts)
+	}
+	if terminal.Is(os.Stderr) {
+		c.Progress = func(done, all int) { fmt.Fprintf(os.Stderr, "\r%d of %d sequences\033[K", done, all) }
+		defer fmt.Fprint(os.Stderr, "\r\033[K")
+	}
+	return eval.Run(ctx, c)
+}
+
+// options are how the data are read, without limits of a model.
+func (f *evalFlags) options() data.Options {
+	o := data.Options{Loss: f.on, MaxTokens: math.MaxInt, OnLong: data.Refuse, Vars: f.vars}
+	if eval.OnlyRolling(f.metrics.names) {
+		o.Loss = data.OnAll
+	}
+	return o
+}
+
+// checkAgainst finds what is wrong with the models of --against before the first is measured.
+func (f *evalFlags) checkAgainst() error {
+	for _, ref := range f.against {
+		path, _, err := modelref.Resolve(ref)
+		if err != nil {
+			return fmt.Errorf("--against %s: %w", ref, err)
+		}
+		tok, template, err := node.LoadTokenizer(path)
+		if err == nil && len(f.files) > 0 {
+			_, err = eval.Load(f.files, data.Model{Tokenizer: tok, Template: template}, f.options())
+		}
+		if err != nil {
+			return fmt.Errorf("--against %s: %w", ref, err)
+		}
+	}
+	return nil
 }
 
 // overlap refuses samples that what is measured was trained on, as far as its training run left a list of them.

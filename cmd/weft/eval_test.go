@@ -79,6 +79,7 @@ func TestEvalMetrics(t *testing.T) {
 type evalReport struct {
 	Results []struct {
 		Adapter string
+		Model   string
 		N       int
 		Metrics map[string]struct{ Value, Low, High float64 }
 	}
@@ -88,9 +89,9 @@ type evalReport struct {
 		P                float64 `json:"sign_flip_p"`
 	}
 	Checks []struct {
-		Adapter, Test, Type, Reason string
-		Pass                        bool
-		N, Failed                   int
+		Adapter, Model, Test, Type, Reason string
+		Pass                               bool
+		N, Failed                          int
 	}
 }
 
@@ -301,6 +302,60 @@ func TestEvalOverlap(t *testing.T) {
 		stdout, stderr, err := inProcess(t, append(args, "--allow-overlap")...)
 		if err != nil || !strings.Contains(stdout, "loss") || !strings.Contains(stderr, c.says) {
 			t.Errorf("%s, allowed: %s%v", name, stderr, err)
+		}
+	}
+}
+
+// Another model is measured on the same samples, with its own tokens: its results are those that it has alone, and the
+// differences are theirs.
+func TestEvalAgainst(t *testing.T) {
+	adapter, model := storiesAdapter(t, 1)
+	other, held, page := tinyModel(t), writeFile(t, "held.jsonl", evalSamples), t.TempDir()+"/page.html"
+	rules := writeFile(t, "rules.yaml", "[{type: regex, value: '.*'}]\n")
+	both := evalJSON(t, false, "--model", model, "--against", other, "--adapter", adapter, "--data", held, "--checks",
+		rules, "--html", page)
+	alone := []evalReport{evalJSON(t, false, "--model", model, "--adapter", adapter, "--data", held),
+		evalJSON(t, false, "--model", other, "--data", held)}
+	if len(both.Results) != 2 || len(both.Checks) != 2 || both.Checks[1].Model != other ||
+		both.Results[0].Adapter != adapter || both.Results[1].Adapter != "" || both.Results[1].Model != other {
+		t.Fatalf("%+v", both)
+	}
+	for i, r := range alone {
+		if !reflect.DeepEqual(r.Results[0].Metrics, both.Results[i].Metrics) {
+			t.Errorf("alone %+v, with others %+v", r.Results, both.Results[i])
+		}
+	}
+	if len(both.Comparisons) != 10 {
+		t.Errorf("%d comparisons", len(both.Comparisons))
+	}
+	for _, c := range both.Comparisons {
+		want := both.Results[1].Metrics[c.Metric].Value - both.Results[0].Metrics[c.Metric].Value
+		if c.A != other || c.B != adapter || c.Value != want || c.P <= 0 || c.P > 1 {
+			t.Errorf("%+v, want %v", c, want)
+		}
+	}
+	if text, err := os.ReadFile(page); err != nil || strings.Count(string(text), other) < 3 {
+		t.Errorf("the page does not name the other model: %v", err)
+	}
+	table, _, err := inProcess(t, "eval", "--model", model, "--against", other, "--memory", "1GiB", "--data", held,
+		"--metrics", "loss")
+	if err != nil || !strings.Contains(table, other+" minus base model") {
+		t.Errorf("%s%v", table, err)
+	}
+	chat := writeFile(t, "chat.jsonl", `{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"}]}`)
+	for _, c := range []struct {
+		status int
+		args   []string
+		says   string
+	}{
+		{1, []string{"--against", other + "x", "--data", held}, "--against " + other + "x: "},
+		{1, []string{"--against", other, "--data", chat}, "--against " + other + ": "}, // it has no chat template
+		{2, []string{"--against", other, "--data", "-"}, "give --data as a file"},
+		{2, []string{"--against", "", "--data", held}, "--against is empty"},
+	} {
+		_, _, err := inProcess(t, append([]string{"eval", "--model", model, "--memory", "1GiB"}, c.args...)...)
+		if err == nil || exitStatus(err) != c.status || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%v: %v", c.args, err)
 		}
 	}
 }

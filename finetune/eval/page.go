@@ -26,7 +26,7 @@ func (r *Report) WriteTable(out io.Writer) error {
 		if i > 0 {
 			fmt.Fprintln(w)
 		}
-		fmt.Fprintf(w, "%s, %d samples\n", title(s.Adapter), s.N)
+		fmt.Fprintf(w, "%s, %d samples\n", title(s.name()), s.N)
 		for _, name := range r.metrics {
 			m := s.Metrics[name]
 			fmt.Fprintf(w, "  %s\t%.4f\t%.4f to %.4f\n", name, m.Value, m.Low, m.High)
@@ -42,7 +42,7 @@ func (r *Report) WriteTable(out io.Writer) error {
 		if i == 0 {
 			fmt.Fprintln(w)
 		}
-		verdict, of := "ok", title(c.Adapter)
+		verdict, of := "ok", title(cmp.Or(c.Adapter, c.Model))
 		if !c.Pass {
 			verdict = "FAILED"
 		}
@@ -89,7 +89,7 @@ func (r *Report) worst() (metric string, samples []shown) {
 			v := result.scores[metric].Sample(k)
 			s.mean += v
 			s.Answers = append(s.Answers,
-				shownAnswer{title(result.Adapter), r.answers[n][k].Text, fmt.Sprintf("%.1f", v)})
+				shownAnswer{title(result.name()), r.answers[n][k].Text, fmt.Sprintf("%.1f", v)})
 		}
 		samples = append(samples, s)
 	}
@@ -118,7 +118,7 @@ td.text { white-space: pre-wrap; overflow-wrap: anywhere; min-width: 12rem }
 <body>
 <h1>Evaluation</h1>
 {{$names := .Names}}{{range .Report.Results}}{{$values := .Metrics}}
-<h2>{{title .Adapter}}, {{.N}} samples</h2>
+<h2>{{title (or .Adapter .Model)}}, {{.N}} samples</h2>
 <table>
 <tr><th>metric</th><th>value</th><th>95 % interval</th></tr>
 {{range $names}}{{$v := index $values .}}<tr><td>{{.}}</td><td>{{number $v.Value}}</td>` + `<td>{{number $v.Low}} to {{number $v.High}}</td></tr>
@@ -133,7 +133,7 @@ td.text { white-space: pre-wrap; overflow-wrap: anywhere; min-width: 12rem }
 {{with .Report.Checks}}<h2>Checks</h2>
 <table>
 <tr><th>verdict</th><th>adapter</th><th>test</th><th>rule</th><th>passed</th><th>why not</th><th>answer</th></tr>
-{{range .}}<tr><td{{if not .Pass}} class="failed"{{end}}>{{if .Pass}}ok{{else}}failed{{end}}</td><td>{{title .Adapter}}</td>` + `<td>{{.Test}}</td><td>{{.Type}} {{with .Value}}{{.}}{{end}}</td><td>{{.N}} answers, {{.Failed}} failed</td>` + `<td>{{.Reason}}</td><td class="text">{{.Answer}}</td></tr>
+{{range .}}<tr><td{{if not .Pass}} class="failed"{{end}}>{{if .Pass}}ok{{else}}failed{{end}}</td><td>{{title (or .Adapter .Model)}}</td>` + `<td>{{.Test}}</td><td>{{.Type}} {{with .Value}}{{.}}{{end}}</td><td>{{.N}} answers, {{.Failed}} failed</td>` + `<td>{{.Reason}}</td><td class="text">{{.Answer}}</td></tr>
 {{end}}</table>{{end}}
 {{if .Samples}}<h2>Worst answers by {{.Metric}}</h2>
 <table>

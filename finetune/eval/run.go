@@ -57,7 +57,8 @@ func Check(names []string, o metrics.Options) error {
 
 // System is the base model or one with an adapter.
 type System struct {
-	Name string // "" is the base model
+	Name  string // of the adapter; "" is the base model
+	Model string // of a model that is compared with the first; "" is the first
 	// With sets the adapter of requests; nil: the base model
 	With func(reqs ...engine.Request) []engine.Request
 }
@@ -91,7 +92,8 @@ type Answer struct {
 
 // SystemResult is what a system reached. The field names are those of the command's JSON.
 type SystemResult struct {
-	Adapter string                      `json:"adapter"` // "" is the base model
+	Adapter string                      `json:"adapter"`         // "" is the base model
+	Model   string                      `json:"model,omitempty"` // "" is the first
 	N       int                         `json:"n"`
 	Metrics map[string]metrics.Interval `json:"metrics"`
 	scores  map[string]*metrics.Scores
@@ -107,6 +109,7 @@ type Comparison struct {
 // CheckResult is a rule's verdict on a test, or on all answers to the data set.
 type CheckResult struct {
 	Adapter string `json:"adapter"`
+	Model   string `json:"model,omitempty"`
 	Test    string `json:"test,omitempty"` // "": every answer to the data set
 	Type    string `json:"type"`
 	Value   any    `json:"value,omitempty"`
@@ -125,7 +128,10 @@ type Report struct {
 	Checks      []CheckResult  `json:"checks"`
 
 	questions []data.Question
-	answers   [][]Answer // per system, per question
+	answers   [][]Answer     // per system, per question
+	losses    [][][2]float64 // as answers: sum and number of tokens
+	resamples int
+	seed      uint64
 	metrics   []string
 }
 
@@ -144,7 +150,7 @@ type run struct {
 func Run(ctx context.Context, c Config) (*Report, error) {
 	r := &run{Config: &c}
 	out := &Report{Results: []SystemResult{}, Comparisons: []Comparison{}, Checks: []CheckResult{},
-		questions: c.Questions, metrics: c.Metrics}
+		questions: c.Questions, metrics: c.Metrics, resamples: c.Resamples, seed: c.Seed}
 	if len(c.Questions) == 0 && (c.Checks == nil || len(c.Checks.Tests) == 0) {
 		return nil, metrics.ErrEmpty
 	}
@@ -216,6 +222,7 @@ func (r *run) measure(ctx context.Context, out *Report) error {
 			return err
 		}
 	}
+	out.losses = losses
 	rolling := make([][]float64, len(r.Systems))
 	if slices.ContainsFunc(r.Metrics, isRolling) {
 		for s := range rolling {
@@ -241,8 +248,8 @@ func (r *run) measure(ctx context.Context, out *Report) error {
 	}
 	resamples := metrics.Draw(r.Resamples, n, r.Seed)
 	for s := range r.Systems {
-		result := SystemResult{Adapter: r.Systems[s].Name, N: n, Metrics: map[string]metrics.Interval{},
-			scores: map[string]*metrics.Scores{}}
+		result := SystemResult{Adapter: r.Systems[s].Name, Model: r.Systems[s].Model, N: n,
+			Metrics: map[string]metrics.Interval{}, scores: map[string]*metrics.Scores{}}
 		for _, name := range r.Metrics {
 			scores, err := r.scores(name, losses[s], rolling[s], out, s)
 			if err != nil {
@@ -252,18 +259,40 @@ func (r *run) measure(ctx context.Context, out *Report) error {
 		}
 		out.Results = append(out.Results, result)
 	}
-	for b := range out.Results {
+	return out.compare(0, resamples)
+}
+
+// compare compares each two systems of which the second is among those from first on.
+func (r *Report) compare(first int, resamples [][]int32) error {
+	for b := first; b < len(r.Results); b++ {
 		for a := range b {
-			for _, name := range r.Metrics {
-				c, err := metrics.Compare(out.Results[b].scores[name], out.Results[a].scores[name], resamples, r.Seed)
+			for _, name := range r.metrics {
+				c, err := metrics.Compare(r.Results[b].scores[name], r.Results[a].scores[name], resamples, r.seed)
 				if err != nil {
 					return err
 				}
-				out.Comparisons = append(out.Comparisons, Comparison{r.Systems[b].Name, r.Systems[a].Name, *c})
+				r.Comparisons = append(r.Comparisons, Comparison{r.Results[b].name(), r.Results[a].name(), *c})
 			}
 		}
 	}
 	return nil
+}
+
+// name is how comparisons call a system.
+func (s *SystemResult) name() string { return cmp.Or(s.Adapter, s.Model) }
+
+// Add adds the report of another model over the same samples, and compares its systems with those of r.
+func (r *Report) Add(other *Report) error {
+	same := func(a, b data.Question) bool { return a.Path == b.Path && a.Line == b.Line }
+	if !slices.EqualFunc(r.questions, other.questions, same) || !slices.Equal(r.metrics, other.metrics) {
+		return metrics.ErrUnpaired
+	}
+	first := len(r.Results)
+	r.Results = append(r.Results, other.Results...)
+	r.Checks = append(r.Checks, other.Checks...)
+	r.answers = append(r.answers, other.answers...)
+	r.losses = append(r.losses, other.losses...)
+	return r.compare(first, metrics.Draw(r.resamples, len(r.questions), r.seed))
 }
 
 // named adds the sample to an error.
@@ -275,7 +304,8 @@ func (r *run) named(i int, err error) error {
 	return fmt.Errorf("%s:%d: %w", q.Path, q.Line, err)
 }
 
-func (r *run) scores(name string, losses [][2]float64, rolling []float64, out *Report, s int) (*metrics.Scores, error) {
+func (r *run) scores(name string, losses [][2]float64, rolling []float64, out *Report,
+	s int) (*metrics.Scores, error) {
 	if m, ok := rollingMetrics[name]; ok {
 		sums := make([][2]float64, len(rolling))
 		for i, nll := range rolling {
@@ -414,7 +444,7 @@ func (r *run) check(ctx context.Context, out *Report) error {
 	for s, system := range r.Systems {
 		for i, t := range tests {
 			for k := range t.Rules {
-				c := CheckResult{Adapter: system.Name, Test: t.Name}
+				c := CheckResult{Adapter: system.Name, Model: system.Model, Test: t.Name}
 				c.judge(&t.Rules[k], &answers[s][i], 0, t.Tools)
 				out.Checks = append(out.Checks, c)
 			}
@@ -424,7 +454,7 @@ func (r *run) check(ctx context.Context, out *Report) error {
 				return fmt.Errorf("the rule of line %d is for every answer to a data set: give --data, or put it "+
 					"under a test", r.Checks.Every[k].Line)
 			}
-			c := CheckResult{Adapter: system.Name}
+			c := CheckResult{Adapter: system.Name, Model: system.Model}
 			for i := range r.Questions {
 				q := &r.Questions[i]
 				c.judge(&r.Checks.Every[k], &out.answers[s][i], q.Line, plain(q.Tools))
