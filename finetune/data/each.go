@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"strings"
 )
 
@@ -19,11 +18,8 @@ type Row struct {
 
 // Each reads the records of files: work makes something of each record, on all cores, and take gets it, in the files'
 // order. An error of work that is a Finding or wraps ErrFormat makes the record bad; any other error of the two ends
-// the
-// reading.
-// Records that cannot be used are in the report, which is returned in any case; with the policy Refuse they are an
-// error
-// in the end. Options.OnProgress is called in between.
+// the reading. Records that cannot be used are in the report, which is returned in any case; with the policy Refuse
+// they are an error in the end. Options.OnProgress is called in between.
 func Each[T any](paths []string, o Options, work func() func(*Row) (T, error), take func(*Row, T) error) (r *Report,
 	err error) {
 	r = &Report{Path: strings.Join(paths, ", "), Counts: map[Problem]int{}}
@@ -83,7 +79,7 @@ func each[T any](files []string, o *Options, r *Report, work func() func(*Row) (
 	for b := range p.ordered {
 		<-b.done
 		if b.failed != nil {
-			return fmt.Errorf("%s%w", prefixIf(len(files) > 1, files[b.file]+": "), b.failed)
+			return fmt.Errorf("%s%w", textIf(len(files) > 1, files[b.file]+": "), b.failed)
 		}
 		for ; before < b.file; before++ {
 			r.Files[before].SHA256 = sums[before] // the file was read to its end before the next one was opened
@@ -100,14 +96,12 @@ func each[T any](files []string, o *Options, r *Report, work func() func(*Row) (
 			r.Records++
 			f.Records++
 			for _, n := range m.row.Notes {
-				n.File = prefixIf(len(files) > 1, f.Path)
+				n.File = textIf(len(files) > 1, f.Path)
 				r.add(o, n)
 			}
 			switch {
 			case errors.As(err, &bad):
-				if len(files) > 1 {
-					bad.File = f.Path
-				}
+				bad.File = textIf(len(files) > 1, f.Path)
 				r.add(o, bad)
 				continue
 			case err != nil:
@@ -127,14 +121,14 @@ func each[T any](files []string, o *Options, r *Report, work func() func(*Row) (
 	for i := range files {
 		r.Files[i].SHA256 = sums[i]
 	}
-	slices.Sort(formats)
-	r.Format = strings.Join(slices.DeleteFunc(slices.Compact(formats), func(f string) bool { return f == "" }), ", ")
+	r.formats(formats)
 	return nil
 }
 
-func prefixIf(has bool, s string) string {
-	if has {
-		return s
+// textIf is the text, or "" where it does not apply.
+func textIf(applies bool, text string) string {
+	if applies {
+		return text
 	}
 	return ""
 }

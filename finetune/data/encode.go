@@ -18,8 +18,7 @@ type encoded struct {
 }
 
 // NewEncoder returns what encodes records, for one goroutine: the sample, and the findings about it; ok is false where
-// it
-// cannot be trained on.
+// it cannot be trained on.
 func NewEncoder(m Model, o Options) (func(*Record) (s Sample, found []Finding, ok bool), error) {
 	if err := o.fill(); err != nil {
 		return nil, err

@@ -10,7 +10,6 @@ import (
 	"io"
 	"runtime"
 	"slices"
-	"strings"
 	"sync/atomic"
 
 	"weft/internal/bytesize"
@@ -109,7 +108,7 @@ func (d *Dataset) read(paths []string, m Model, o *Options) error {
 					"memory",
 				ErrMemory,
 				b.raws[len(b.raws)-1].line,
-				prefixed(" of ", fileName(several, files[b.file])),
+				textIf(several, " of "+files[b.file]),
 				bytesize.Format(need),
 				bytesize.Format(o.MaxMemory),
 			)
@@ -122,17 +121,9 @@ func (d *Dataset) read(paths []string, m Model, o *Options) error {
 			o.OnProgress(Progress{Path: files[b.file], Records: r.Records, Bytes: b.read, Size: b.size})
 		}
 	}
-	slices.Sort(formats)
-	r.Format = strings.Join(slices.DeleteFunc(slices.Compact(formats), func(f string) bool { return f == "" }), ", ")
+	r.formats(formats)
 	r.SHA256 = hex.EncodeToString(p.sum.Sum(nil))
 	return nil
-}
-
-func fileName(several bool, name string) string {
-	if !several {
-		return ""
-	}
-	return name
 }
 
 // keep appends the samples of a batch, all in one piece of memory, and returns their tokens.

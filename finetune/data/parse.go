@@ -651,8 +651,7 @@ func (f fields) tools() ([]any, error) {
 // Stanford Alpaca's prompts (https://github.com/tatsu-lab/stanford_alpaca).
 const (
 	alpacaWithInput = "Below is an instruction that describes a task, paired with an input that provides further " +
-		"context. " +
-		"Write a response that appropriately completes the request.\n\n### Instruction:\n%s\n\n### " +
+		"context. Write a response that appropriately completes the request.\n\n### Instruction:\n%s\n\n### " +
 		"Input:\n%s\n\n### Response:\n"
 	alpacaAlone = "Below is an instruction that describes a task. Write a response that appropriately completes the " +
 		"request.\n\n### Instruction:\n%s\n\n### Response:\n"

@@ -423,9 +423,8 @@ func (p *reader) broken(size, line, next, nextLine int, several bool) error {
 var errSeveralLists = errors.New(
 	"the object has more than one list: put the records to train on into a file of their own")
 
-// wrapper returns the offset in p.text of the array in an object like {"data": [{…}, …]}: the object has no field
-// of a
-// record and one array of objects, beside which it may have other values. -1: it is none. p.text may be cut off.
+// wrapper returns the offset in p.text of the array in an object like {"data": [{}, {}]}: the object has no field of
+// a record and one array of objects, beside which it may have other values. -1: it is none. p.text may be cut off.
 func (p *reader) wrapper(first bool) (array int, err error) {
 	if !first {
 		return -1, nil

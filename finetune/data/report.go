@@ -108,6 +108,12 @@ func (r *Report) add(o *Options, found ...Finding) {
 	}
 }
 
+// formats sets the format to the files' own, each once.
+func (r *Report) formats(ofFiles []string) {
+	slices.Sort(ofFiles)
+	r.Format = strings.Join(slices.DeleteFunc(slices.Compact(ofFiles), func(f string) bool { return f == "" }), ", ")
+}
+
 // verdict applies the policies to the findings.
 func (r *Report) verdict(o *Options, samples int) error {
 	r.Findings = slices.Concat(r.found[0], r.found[1], r.found[2])

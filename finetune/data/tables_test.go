@@ -87,14 +87,12 @@ func TestCSV(t *testing.T) {
 			"3 broken CSV: 1 fields, the header has 2 (separated by ',')", "4 d>e"}},
 		{"bare quote", "a.csv", "prompt,completion\n5\" pipe,b\nd,e\n", []string{
 			"2 broken CSV: a quote within a field that does not begin with one: put the field in quotes and write " +
-				"the " +
-				"quote as two", "3 d>e"}},
+				"the quote as two", "3 d>e"}},
 		{"text behind a quote", "a.csv", "prompt,completion\n\"a\"b,c\n\"x\ny\"z,w\nd,e\n", []string{
 			"2 broken CSV: text behind the quote that closes a field: write a quote within a field as two",
 			"3 broken CSV: text behind the quote that closes a field: write a quote within a field as two",
 			"4 broken CSV: a quote within a field that does not begin with one: put the field in quotes and write " +
-				"the " +
-				"quote as two", "5 d>e"}},
+				"the quote as two", "5 d>e"}},
 		{"open quote", "a.csv", "prompt,completion\n\"a,b\nd,e\nf,g\n", []string{
 			"2 broken CSV: the quote that opens a field in line 2 is never closed", "3 d>e", "4 f>g"}},
 		{"no column", "a.csv", "x,y\n1,2\n", []string{`bad training data: line 1: no column says what to train on; the ` +

@@ -143,8 +143,7 @@ func TestConvertRefuses(t *testing.T) {
 		{turns + "\n" + calls, "x.jsonl", "alpaca", "line 2: unknown fields or types: the format has no place for " +
 			"it: tools"},
 		{turns + "\n" + calls, "x.jsonl", "sharegpt", "line 2: unknown fields or types: message 4: the format has " +
-			"no place " +
-			"for it: an answer of weight 0"},
+			"no place for it: an answer of weight 0"},
 		{`{"text":"a"}`, "x.jsonl", "messages", "plain text has no question and answer"},
 		{`{"messages":[{"role":"user","content":"A"},{"role":"user","content":"A"},{"role":"assistant","content":"B"}]}`,
 			"x.jsonl", "alpaca", "message 1 is of user where assistant follows"},

@@ -83,15 +83,15 @@ func newDeduper(mode string, threshold float64, read func(p place, buf []byte) (
 // match is the kept row that a row repeats.
 type match struct {
 	row     uint32
-	jaccard float64 // 1 where they are equal
+	jaccard float64
+	equal   bool
 }
 
 // find returns the kept row that a row repeats: an equal one, or one that is near; set is called for the shingles of
-// the
-// row only where another one may be near.
+// the row only where another one may be near.
 func (d *deduper) find(sum [32]byte, keys []uint64, set func() ([]uint64, error)) (match, bool, error) {
 	if row, ok := d.exact.find(sum); ok {
-		return match{row, 1}, true, nil
+		return match{row, 1, true}, true, nil
 	}
 	if d.near == nil || len(keys) == 0 {
 		return match{}, false, nil
@@ -109,7 +109,7 @@ func (d *deduper) find(sum [32]byte, keys []uint64, set func() ([]uint64, error)
 			return match{}, false, err
 		}
 		if j := jaccard(own, other); j >= d.near.threshold {
-			return match{c.row, j}, true, nil
+			return match{row: c.row, jaccard: j}, true, nil
 		}
 	}
 	return match{}, false, nil

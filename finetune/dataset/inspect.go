@@ -267,7 +267,7 @@ func (c *collector) compare(r *data.Row, s *seen) error {
 		_, err := c.lines.Write(append(s.line, '\n'))
 		return errors.Join(err, c.kept.keep(s.sum, s.keys, here))
 	}
-	if m.jaccard == 1 && isEqual(c.kept, s.sum) {
+	if m.equal {
 		c.in.Duplicates.Exact++
 	} else {
 		c.in.Duplicates.Near++
@@ -278,11 +278,6 @@ func (c *collector) compare(r *data.Row, s *seen) error {
 			Jaccard: m.jaccard})
 	}
 	return nil
-}
-
-func isEqual(d *deduper, sum [32]byte) bool {
-	_, ok := d.exact.find(sum)
-	return ok
 }
 
 func count(b bool) int {

@@ -33,8 +33,7 @@ func pair(question, answer string) string {
 }
 
 // An inspection counts what is there: problems with lines, roles, scripts, duplicates of both kinds, tokens and how
-// many
-// are trained on; its page and text show samples with what is trained on, and nothing of a file becomes a command.
+// many are trained on; its page and text show samples with what is trained on, and nothing of a file becomes a command.
 func TestInspect(t *testing.T) {
 	long := ""
 	for i := range 100 {

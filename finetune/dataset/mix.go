@@ -1,23 +1,17 @@
 package dataset
 
 import (
-	"bufio"
 	"container/heap"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"math"
-	"os"
 	"path/filepath"
 	"slices"
 
-	"github.com/klauspost/compress/s2"
-
 	"weft/finetune/data"
-	"weft/internal/durable"
 )
 
 // Mixed is the result of Mix.
@@ -58,9 +52,6 @@ func Mix(paths []string, general, out string, ratio float64, seed uint64, o data
 	defer func() { err = errors.Join(err, x.spool.Close()) }()
 	report, err := data.Each(paths, o, mixWorker, x.own)
 	m.Reports = append(m.Reports, report)
-	if err == nil {
-		err = x.pack.Close()
-	}
 	if err != nil {
 		return nil, err
 	}
@@ -112,9 +103,7 @@ func mixWorker() func(*data.Row) (mixLine, error) {
 // mixer chooses samples of the general set and puts them between the others.
 type mixer struct {
 	out              writer
-	spool            *os.File // the files' samples
-	pack             *s2.Writer
-	in               *bufio.Reader
+	spool            *spool  // the files' samples
 	seen             digests // of the files, and of the general set so far
 	owned, available int
 	want             int
@@ -127,11 +116,8 @@ type mixer struct {
 }
 
 func newMixer(dir string, out writer) (*mixer, error) {
-	f, err := durable.Scratch(dir)
-	if err != nil {
-		return nil, err
-	}
-	return &mixer{out: out, spool: f, pack: s2.NewWriter(f, s2.WriterConcurrency(1), s2.WriterBlockSize(256<<10))}, nil
+	s, err := newSpool(dir)
+	return &mixer{out: out, spool: s}, err
 }
 
 func (x *mixer) own(_ *data.Row, l mixLine) error {
@@ -140,7 +126,8 @@ func (x *mixer) own(_ *data.Row, l mixLine) error {
 	}
 	x.owned++
 	x.head = binary.LittleEndian.AppendUint32(x.head[:0], uint32(len(l.line)))
-	_, err := x.pack.Write(append(x.head, l.line...))
+	x.head = append(x.head, l.line...)
+	_, err := x.spool.Write(x.head)
 	return err
 }
 
@@ -184,11 +171,7 @@ func (x *mixer) rewind() error {
 	if x.want > 0 {
 		x.limit = slices.Max(x.least)
 	}
-	if _, err := x.spool.Seek(0, 0); err != nil {
-		return err
-	}
-	x.in = bufio.NewReaderSize(s2.NewReader(x.spool), 1<<16)
-	return nil
+	return x.spool.rewind()
 }
 
 // take writes a general sample that is chosen, behind as many of the files' samples as stand before it.
@@ -209,16 +192,13 @@ func (x *mixer) take(_ *data.Row, l mixLine) error {
 
 // upTo writes the files' samples up to the n-th.
 func (x *mixer) upTo(n int) error {
-	var size [4]byte
 	for ; x.written < n; x.written++ {
-		if _, err := io.ReadFull(x.in, size[:]); err != nil {
+		size, err := x.spool.next(4)
+		if err != nil {
 			return err
 		}
-		if need := int(binary.LittleEndian.Uint32(size[:])); cap(x.head) < need {
-			x.head = make([]byte, need)
-		}
-		line := x.head[:binary.LittleEndian.Uint32(size[:])]
-		if _, err := io.ReadFull(x.in, line); err != nil {
+		line, err := x.spool.next(int(binary.LittleEndian.Uint32(size)))
+		if err != nil {
 			return err
 		}
 		if err := x.out.write(line); err != nil {

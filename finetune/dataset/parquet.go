@@ -21,8 +21,7 @@ import (
 )
 
 // parquetWriter writes a Parquet file. Its columns must be known before the first row, so that the lines are first
-// written to a
-// file without name, while the fields that occur are noted.
+// written to a file without name, while the fields that occur are noted.
 type parquetWriter struct {
 	path, to string
 	spool    *os.File

@@ -1,7 +1,6 @@
 package dataset
 
 import (
-	"bufio"
 	"bytes"
 	"crypto/hmac"
 	"crypto/sha256"
@@ -16,8 +15,6 @@ import (
 	"path/filepath"
 	"slices"
 
-	"github.com/klauspost/compress/s2"
-
 	"weft/finetune/data"
 	"weft/internal/durable"
 )
@@ -25,8 +22,7 @@ import (
 // Which samples stay together on one side.
 const (
 	// GroupConversation are those of a conversation: with its id, or without one with the same system text and first
-	// user
-	// message, so that a conversation that gains turns keeps its side.
+	// user message, so that a conversation that gains turns keeps its side.
 	GroupConversation = "conversation"
 	GroupUser         = "user" // those of a user; a sample without one is grouped by conversation
 )
@@ -164,8 +160,7 @@ type splitter struct {
 	o     *SplitOptions
 	out   [3]*lines
 	audit *lines
-	spool *os.File
-	train *s2.Writer
+	train *spool // the samples for training, until the held-out ones are decided on
 	kept  *deduper
 	users map[uint64]int
 	kind  string
@@ -239,10 +234,9 @@ func (w *splitter) open(dir string) (err error) {
 	if w.audit, err = newLinesIn(dir, data.SamplesName); err != nil {
 		return err
 	}
-	if w.spool, err = durable.Scratch(dir); err != nil {
+	if w.train, err = newSpool(dir); err != nil {
 		return err
 	}
-	w.train = s2.NewWriter(w.spool, s2.WriterConcurrency(1), s2.WriterBlockSize(256<<10))
 	w.kept, err = newDeduper(w.o.Dedup, w.o.Threshold, func(p place, buf []byte) (int, error) {
 		return w.out[p.side()].readAt(buf, p.offset())
 	})
@@ -256,8 +250,8 @@ func (w *splitter) close() error {
 			list = append(list, l.discard())
 		}
 	}
-	if w.spool != nil {
-		list = append(list, w.spool.Close())
+	if w.train != nil {
+		list = append(list, w.train.Close())
 	}
 	return errors.Join(list...)
 }
@@ -333,31 +327,23 @@ const headSize = 5*4 + 8 + 2*sha256.Size
 
 // training decides on the samples that were put aside.
 func (w *splitter) training(progress func(data.Progress), r *data.Report) error {
-	if err := w.train.Close(); err != nil {
+	if err := w.train.rewind(); err != nil {
 		return err
 	}
-	if _, err := w.spool.Seek(0, io.SeekStart); err != nil {
-		return err
-	}
-	in := bufio.NewReaderSize(s2.NewReader(w.spool), 1<<16)
-	var head [headSize]byte
 	var s sampled
-	var rest []byte
 	done := int64(0)
 	for i := range w.count {
-		if _, err := io.ReadFull(in, head[:]); err != nil {
+		head, err := w.train.next(headSize)
+		if err != nil {
 			return err
 		}
 		n := func(i int) uint32 { return binary.LittleEndian.Uint32(head[4*i:]) }
 		p := place{at: trainSide, file: n(0), line: n(1)}
 		s.content, s.user = int(n(2)), binary.LittleEndian.Uint64(head[20:])
 		s.sum, s.whole = [32]byte(head[28:60]), [32]byte(head[60:92])
-		keys := int(n(4))
-		if need := int(n(3)) + 8*keys; cap(rest) < need {
-			rest = make([]byte, need)
-		}
-		rest = rest[:int(n(3))+8*keys]
-		if _, err := io.ReadFull(in, rest); err != nil {
+		size, keys := int(n(3)), int(n(4))
+		rest, err := w.train.next(8*keys + size)
+		if err != nil {
 			return err
 		}
 		s.keys = s.keys[:0]
@@ -392,13 +378,12 @@ func (w *splitter) decide(p place, s *sampled) error {
 	reason := ""
 	if found {
 		held := p.side() == trainSide && w.kept.rows.of(m.row).side() != trainSide
-		equal := isEqual(w.kept, s.sum)
 		switch {
 		case held:
 			rm.Held++
 			reason = "of held-out"
-		case equal && w.o.Dedup == DedupNone: // it stays
-		case equal:
+		case m.equal && w.o.Dedup == DedupNone: // it stays
+		case m.equal:
 			rm.Exact++
 			reason = "equal"
 		default:

@@ -1,0 +1,56 @@
+package dataset
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"os"
+
+	"github.com/klauspost/compress/s2"
+
+	"weft/internal/durable"
+)
+
+// spool keeps what is written, compressed, in a file without name, and gives it back once, from its start.
+type spool struct {
+	file *os.File
+	pack *s2.Writer
+	in   *bufio.Reader
+	buf  []byte
+}
+
+func newSpool(dir string) (*spool, error) {
+	f, err := durable.Scratch(dir)
+	if err != nil {
+		return nil, err
+	}
+	return &spool{file: f, pack: s2.NewWriter(f, s2.WriterConcurrency(1), s2.WriterBlockSize(256<<10))}, nil
+}
+
+func (s *spool) Write(b []byte) (int, error) { return s.pack.Write(b) }
+
+// rewind ends the writing and begins the reading.
+func (s *spool) rewind() error {
+	if err := s.pack.Close(); err != nil {
+		return err
+	}
+	if _, err := s.file.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	s.in = bufio.NewReaderSize(s2.NewReader(s.file), 1<<16)
+	return nil
+}
+
+// next returns the next n bytes; they are valid until the next call.
+func (s *spool) next(n int) ([]byte, error) {
+	if cap(s.buf) < n {
+		s.buf = make([]byte, n+n/2)
+	}
+	_, err := io.ReadFull(s.in, s.buf[:n])
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
+	return s.buf[:n], err
+}
+
+func (s *spool) Close() error { return s.file.Close() }
