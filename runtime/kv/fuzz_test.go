@@ -73,8 +73,12 @@ func FuzzPool(f *testing.F) {
 				refs += len(pages)
 			case 1:
 				if len(held) > 0 {
-					k := arg % len(held)
-					p.Release(held[k].pages)
+					k, spare := arg%len(held), p.Spare()
+					if arg%2 == 0 {
+						p.Release(held[k].pages)
+					} else if p.ReleaseEarly(held[k].pages); p.Spare() < spare {
+						t.Fatalf("%d pages are spare after one was released early, %d before", p.Spare(), spare)
+					}
 					refs -= len(held[k].pages)
 					held = slices.Delete(held, k, k+1)
 				}

@@ -35,6 +35,7 @@ type page struct {
 	parent     Key
 	tokens     []int32 // of an indexed page; the memory stays with the page
 	prev, next PageID  // LRU list of cached pages
+	early      bool    // cached by ReleaseEarly
 }
 
 // Pool owns the pages. Its memory is bounded by their number. It is not safe for concurrent use.
@@ -46,6 +47,7 @@ type Pool struct {
 	oldest   PageID
 	newest   PageID
 	cached   int
+	early    int // of cached, those of ReleaseEarly
 	reserved int
 }
 
@@ -145,6 +147,17 @@ func (p *Pool) Release(ids []PageID) {
 	}
 }
 
+// ReleaseEarly is Release of pages that are reclaimed before all others that are cached.
+func (p *Pool) ReleaseEarly(ids []PageID) {
+	p.Release(ids)
+	for _, id := range ids { // so that the last page is the first of the list
+		if pg := &p.pages[id]; pg.ref == 0 && pg.indexed {
+			p.unlink(id)
+			p.pushFirst(id)
+		}
+	}
+}
+
 // Reset forgets every cached page.
 func (p *Pool) Reset() {
 	for p.oldest != none {
@@ -208,8 +221,25 @@ func (p *Pool) push(id PageID) {
 	p.cached++
 }
 
+func (p *Pool) pushFirst(id PageID) {
+	pg := &p.pages[id]
+	pg.prev, pg.next, pg.early = none, p.oldest, true
+	if p.oldest != none {
+		p.pages[p.oldest].prev = id
+	} else {
+		p.newest = id
+	}
+	p.oldest = id
+	p.cached++
+	p.early++
+}
+
 func (p *Pool) unlink(id PageID) {
 	pg := &p.pages[id]
+	if pg.early {
+		pg.early = false
+		p.early--
+	}
 	if pg.prev != none {
 		p.pages[pg.prev].next = pg.next
 	} else {
@@ -234,6 +264,9 @@ func (p *Pool) Counts() Counts {
 
 // Available returns how many pages Alloc can still return.
 func (p *Pool) Available() int { return p.free.n + p.cached }
+
+// Spare returns how many pages Alloc can return before it reclaims one that Release has cached.
+func (p *Pool) Spare() int { return p.free.n + p.early }
 
 // PageLen returns the tokens in a page.
 func (p *Pool) PageLen() int { return p.pageLen }

@@ -78,6 +78,38 @@ func TestPrefixIsFoundAndReclaimedFromItsTail(t *testing.T) {
 	}
 }
 
+// Pages that are released early are reclaimed before those that were cached long before, from their tail; what is taken
+// again and released as others are keeps its place among those.
+func TestEarlyPagesAreReclaimedFirst(t *testing.T) {
+	p := NewPool(4, 16)
+	kept, early := Root("", "kept", 0), Root("", "early", 0)
+	p.Release(fill(t, p, kept, tokens(0, 32)))
+	p.ReleaseEarly(fill(t, p, early, tokens(0, 32)))
+	want(t, p, 0, 4, 0)
+	if p.Spare() != 2 {
+		t.Errorf("%d pages are spare, want the 2 released early", p.Spare())
+	}
+	if _, err := p.Alloc(); err != nil {
+		t.Fatal(err)
+	}
+	hit := match(p, early, tokens(0, 32), 32)
+	if len(hit) != 1 || p.Spare() != 0 {
+		t.Fatalf("%d pages are found and %d spare after the tail was reclaimed, want 1 and 0", len(hit), p.Spare())
+	}
+	p.Release(hit)
+	if p.Spare() != 0 {
+		t.Errorf("%d pages are spare, none was released early", p.Spare())
+	}
+	for range 2 {
+		if _, err := p.Alloc(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if hit := match(p, early, tokens(0, 32), 32); len(hit) != 1 {
+		t.Errorf("%d pages are found, want the one that was released last", len(hit))
+	}
+}
+
 func TestKeysKeepSequencesApart(t *testing.T) {
 	p := NewPool(8, 16)
 	toks := tokens(0, 32)

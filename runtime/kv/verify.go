@@ -26,7 +26,7 @@ func (p *Pool) Verify(refs int) error {
 	if members != p.free.n {
 		return fmt.Errorf("%d pages are free, noted are %d", members, p.free.n)
 	}
-	walked, last := 0, none
+	walked, early, last := 0, 0, none
 	for id := p.oldest; id != none; id = p.pages[id].next {
 		if pg := &p.pages[id]; state[id] != unknown || pg.ref != 0 || !pg.indexed || pg.prev != last {
 			return fmt.Errorf("page %d on the LRU list: seen as %d, %d references, indexed %v, after %d "+
@@ -35,10 +35,15 @@ func (p *Pool) Verify(refs int) error {
 		}
 		state[id], last = cached, id
 		walked++
+		if p.pages[id].early {
+			if early++; early != walked {
+				return fmt.Errorf("page %d is to be reclaimed early, and is behind others on the LRU list", id)
+			}
+		}
 	}
-	if walked != p.cached || last != p.newest {
-		return fmt.Errorf("the LRU list has %d pages and ends with %d, noted are %d and %d", walked, last, p.cached,
-			p.newest)
+	if walked != p.cached || last != p.newest || early != p.early {
+		return fmt.Errorf("the LRU list has %d pages, %d of them early, and ends with %d, noted are %d, %d and %d",
+			walked, early, last, p.cached, p.early, p.newest)
 	}
 	inUse, indexed, held := 0, 0, 0
 	for i := range p.pages {
