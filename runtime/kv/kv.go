@@ -268,6 +268,9 @@ func (p *Pool) Available() int { return p.free.n + p.cached }
 // Spare returns how many pages Alloc can return before it reclaims one that Release has cached.
 func (p *Pool) Spare() int { return p.free.n + p.early }
 
+// Refs returns the number of references to a page.
+func (p *Pool) Refs(id PageID) int { return int(p.pages[id].ref) }
+
 // PageLen returns the tokens in a page.
 func (p *Pool) PageLen() int { return p.pageLen }
 

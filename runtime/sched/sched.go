@@ -109,6 +109,7 @@ type seq struct {
 	cancel   bool
 	aside    bool // to be set aside, or set aside
 	first    bool
+	taken    bool // chosen by victims
 	admitted bool // at least once
 	planned  int  // tokens in the plan that is not committed yet
 	cached   int

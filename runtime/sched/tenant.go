@@ -3,6 +3,8 @@ package sched
 import (
 	"fmt"
 	"slices"
+
+	"weft/runtime/kv"
 )
 
 // tenant is the scheduler's state of one tenant: counters.go and slowdown.go use it to divide steps, this file to
@@ -63,18 +65,42 @@ func (s *Scheduler) takePages(p *Plan) {
 	if over < need-s.pool.Available() {
 		return
 	}
-	for need > s.pool.Available() {
-		v := s.victim()
-		if v == nil || !s.owes(v, q.tenant) {
-			break
-		}
+	victims := s.victims(q.tenant, need)
+	if victims == nil {
+		return // q could not be admitted all the same
+	}
+	for _, v := range victims {
 		s.preempt(v)
 		p.Preempted = append(p.Preempted, v.id)
-		need--
 	}
 	if i = slices.Index(s.waiting, q); s.admit(q) {
 		s.dequeue(i)
 	}
+}
+
+// victims returns the sequences to preempt so that t gets need pages, nil where those that may be do not suffice.
+func (s *Scheduler) victims(t *tenant, need int) (out []*seq) {
+	free, refs := s.pool.Available(), map[kv.PageID]int{}
+	defer func() {
+		for _, q := range s.running {
+			q.taken = false
+		}
+	}()
+	for need > free {
+		v := s.victim()
+		if v == nil || !s.owes(v, t) {
+			return nil
+		}
+		v.taken = true
+		out = append(out, v)
+		for _, id := range v.pages { // those that other sequences have too are not free
+			if refs[id]++; refs[id] == s.pool.Refs(id) {
+				free++
+			}
+		}
+		need--
+	}
+	return out
 }
 
 // owes reports whether v may be preempted for t: its tenant is not behind t, has more than its share of pages and,
@@ -91,7 +117,9 @@ func (s *Scheduler) countPages() {
 		t.pages = 0
 	}
 	for _, q := range s.running {
-		q.tenant.pages += len(q.pages)
+		if !q.taken {
+			q.tenant.pages += len(q.pages)
+		}
 	}
 }
 
@@ -102,7 +130,7 @@ func (s *Scheduler) victim() *seq {
 	s.countPages()
 	var worst *seq
 	for i, q := range slices.Backward(s.running) {
-		if q.planned > 0 || i == 0 {
+		if q.planned > 0 || q.taken || i == 0 {
 			continue
 		}
 		if worst == nil || float64(q.tenant.pages)*worst.tenant.weight > float64(worst.tenant.pages)*q.tenant.weight {
