@@ -29,6 +29,8 @@ func FuzzSchedule(f *testing.F) {
 	f.Add([]byte{0, 1, 2, 1, 0, 1, 2, 2, 1, 0}, uint8(1), uint8(1))
 	f.Add([]byte{0, 90, 0, 91, 0, 92, 1, 5, 1, 3, 1, 0, 3, 1, 1, 2, 1, 9}, uint8(9), uint8(63))
 	f.Add([]byte{0, 90, 4, 91, 8, 92, 1, 3, 130, 0, 1, 5, 1, 38, 130, 1, 1, 3, 130, 2, 1, 0}, uint8(60), uint8(40))
+	f.Add([]byte{128, 90, 132, 55, 1, 1, 0, 90, 1, 1, 1, 0, 4, 60, 1, 5, 131, 0, 128, 30, 1, 2}, uint8(4), uint8(40))
+	f.Add([]byte{128, 80, 128, 80, 1, 1, 1, 1, 130, 1, 1, 0, 131, 0, 1, 1, 0, 9, 1, 1}, uint8(8), uint8(63))
 	f.Add([]byte{0, 90, 3, 3, 4, 91, 8, 92, 1, 5, 3, 2, 1, 3, 1, 0, 7, 1, 1, 2, 1, 9}, uint8(60), uint8(63))
 	f.Fuzz(func(t *testing.T, ops []byte, numPages, budget uint8) {
 		pool := kv.NewPool(int(numPages%32)+1, 16)
@@ -87,8 +89,13 @@ var fuzzCosts = []cost.Costs{
 // next plans with idle pages and checks that the plan takes no more of them than it says.
 func (r *fuzzRun) next(arg int) (*Plan, bool) {
 	reserved := r.pool.Counts().Reserved
-	in := Input{Idle: []int{reserved, arg % (reserved + 1), 0}[r.idle], Costs: r.costs[arg%len(r.costs)]}
+	c := r.costs[arg%len(r.costs)]
+	in := Input{Idle: []int{reserved, arg % (reserved + 1), 0}[r.idle], Costs: c, Background: c,
+		Longest: []float64{0, 20, 1e-9}[arg%3], Hold: arg%13 == 5}
 	p, ok := r.s.Next(in)
+	if b := r.s.Background(); b.Running > 0 && p.Reclaimed > 0 && p == &r.s.plan {
+		r.t.Fatalf("%d idle pages are taken while background sequences have %d", p.Reclaimed, b.Pages)
+	}
 	if got := reserved - r.pool.Counts().Reserved; p.Reclaimed != got || got > in.Idle {
 		r.t.Fatalf("%d pages are no longer reserved, the plan says %d, %d were idle", got, p.Reclaimed, in.Idle)
 	}
@@ -115,7 +122,11 @@ func (r *fuzzRun) op(op byte, arg int) {
 			prompt[j] = int32(j % (3 + arg%2*4))
 		}
 		score := arg%7 == 0
-		ids, err := r.s.Add(Seq{Prompt: prompt, MaxTokens: arg%29 + 1, Key: []string{"", "a", "b"}[arg%3],
+		add := r.s.Add
+		if op >= 128 {
+			add = r.s.AddBackground
+		}
+		ids, err := add(Seq{Prompt: prompt, MaxTokens: arg%29 + 1, Key: []string{"", "a", "b"}[arg%3],
 			ScoreAll: score,
 			Tenant:   []string{"", "t", "u", "v"}[op/4%4], Weight: float64(op / 16 % 3)})
 		if err == nil {
@@ -128,6 +139,12 @@ func (r *fuzzRun) op(op byte, arg int) {
 	case 2:
 		r.cancel(arg)
 	case 3:
+		if op >= 128 {
+			if r.s.EvictBackground(); r.s.Background().Pages > 0 {
+				r.t.Fatalf("after all were evicted: %+v", r.s.Background())
+			}
+			return
+		}
 		if arg%2 == 0 {
 			r.s.Reserve(arg / 2 % 8)
 		} else {
@@ -160,13 +177,19 @@ func (r *fuzzRun) step(arg int) bool {
 		if q := r.alive[id]; q != nil {
 			q.computed = 0
 		}
+		if id > 0 && r.s.cfg.RopeSwitch == 0 && r.s.Background().Running > 0 {
+			r.t.Fatalf("sequence %d is preempted while background sequences have pages", id)
+		}
 	}
 	if !ok {
 		return false
 	}
-	total := 0
+	total, live := 0, len(r.alive) > 0 && slices.Max(r.ids()) > 0
 	for i := range p.Chunks {
 		c := &p.Chunks[i]
+		if c.Seq < 0 && live {
+			r.t.Fatalf("background sequence %d is in a step beside another sequence", c.Seq)
+		}
 		total += len(c.Tokens)
 		r.checkChunk(c)
 		if i > 0 && p.Chunks[i-1].Key > c.Key {

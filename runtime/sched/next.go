@@ -11,7 +11,16 @@ import (
 // Next plans a step; false if nothing can be computed. Commit or Abandon must follow a plan. Plan.Reclaimed is set in
 // both cases.
 func (s *Scheduler) Next(in Input) (*Plan, bool) {
-	invariant.Check(!s.inPlan, "Next before Commit")
+	invariant.Check(!s.inPlan && !s.behind.inPlan, "Next before Commit")
+	if len(s.seqs) > 0 || len(s.behind.seqs) == 0 || in.Hold {
+		return s.next(in)
+	}
+	in.Costs = in.Background
+	return s.behind.next(in)
+}
+
+// next is Next of one class.
+func (s *Scheduler) next(in Input) (*Plan, bool) {
 	p := &s.plan
 	p.Chunks, p.Tokens, p.Reclaimed = p.Chunks[:0], 0, 0
 	s.idle = min(max(in.Idle, 0), s.pool.Counts().Reserved)
@@ -19,10 +28,14 @@ func (s *Scheduler) Next(in Input) (*Plan, bool) {
 	s.moved = s.moved[:0]
 	s.step++
 	s.take(in.Costs)
+	if s.background {
+		s.limit = s.bound(in.Longest)
+	}
+	s.evict(p)
 	s.takePages(p)
 	s.order = append(s.order[:0], s.running...)
 	s.allow()
-	if s.fill(p); len(p.Chunks) == 0 && len(s.active) > 0 {
+	if s.fill(p); len(p.Chunks) == 0 && len(s.active) > 0 && !s.background {
 		s.lift() // what was divided cannot be computed, for lack of pages
 		s.fill(p)
 	}

@@ -11,6 +11,7 @@
 //   - a sequence that waits or is set aside has no page; a running one has pages for its computed tokens at least
 //   - the pool's references are those of the running sequences
 //   - no more than MaxSeqs are in a step, and no more than twice as many run
+//   - no background sequence is in a step while another sequence is live
 package sched
 
 import (
@@ -51,6 +52,11 @@ type Input struct {
 	Idle int
 	// Costs are those of a step, estimated from the last ones; zero: not known yet.
 	Costs cost.Costs
+	// Hold keeps background sequences out of the step. Otherwise Background are the costs of a step of them, and
+	// Longest how long it may take, in the same unit: at least a token is computed; 0: no limit.
+	Hold       bool
+	Background cost.Costs
+	Longest    float64
 }
 
 // Seq is what Add needs to know of a sequence. The scheduler reads Prompt and never writes to it.
@@ -130,6 +136,7 @@ type Scheduler struct {
 	running []*seq // by admission, the oldest first
 	waiting []*seq // the next first
 	lastID  SeqID
+	behind  *Scheduler // of background sequences; nil in itself
 	inPlan  bool
 	plan    Plan    // memory of the current plan
 	idle    int     // of Input.Idle, the pages that the current plan may still take
@@ -142,7 +149,11 @@ type Scheduler struct {
 	joined  uint64
 	step    uint64
 
+	background bool // this is the class of background sequences
+
 	costs    cost.Costs        // of this step, scaled
+	known    bool              // costs are estimated
+	limit    float64           // how long the step may take, whatever the tenants use
 	sum      uint64            // number of the current sum of costs
 	adapters map[string]uint64 // by key, the last sum in which a sequence with it was
 	cap      float64           // how long the last step might take
@@ -164,8 +175,14 @@ type Stats struct {
 
 // New returns an empty scheduler over pool.
 func New(cfg Config, pool *kv.Pool) *Scheduler {
+	s := newClass(cfg, pool)
+	s.behind = newBehind(cfg, pool)
+	return s
+}
+
+func newClass(cfg Config, pool *kv.Pool) *Scheduler {
 	return &Scheduler{cfg: cfg, pool: pool, seqs: map[SeqID]*seq{}, tenants: map[string]*tenant{},
-		adapters: map[string]uint64{}, cap: unlimited}
+		adapters: map[string]uint64{}, cap: unlimited, limit: unlimited}
 }
 
 // Add queues sequences, all or none.
@@ -180,7 +197,9 @@ func (s *Scheduler) Add(in ...Seq) ([]SeqID, error) {
 	}
 	ids := make([]SeqID, len(in))
 	for i, a := range in {
-		s.lastID++
+		if s.lastID++; s.background {
+			s.lastID -= 2
+		}
 		// the first output token copies it to new memory
 		q := &seq{id: s.lastID, Seq: a, tokens: slices.Clip(a.Prompt), tenant: s.join(a.Tenant, a.Weight)}
 		s.seqs[q.id] = q
@@ -254,6 +273,7 @@ func pages(tokens, pageLen int) int { return (tokens + pageLen - 1) / pageLen }
 // SetAside takes a sequence's pages and its place in the queue, at once or, if it is in the current step, when that is
 // committed or abandoned, until Resume. Its tenant is idle meanwhile where it has no other.
 func (s *Scheduler) SetAside(id SeqID) {
+	s = s.class(id)
 	if q := s.seqs[id]; q != nil && !q.aside {
 		if q.aside = true; q.planned == 0 {
 			s.setAside(q)
@@ -270,6 +290,7 @@ func (s *Scheduler) setAside(q *seq) {
 
 // Resume puts a sequence that is set aside at the head of the queue, to be recomputed.
 func (s *Scheduler) Resume(id SeqID) {
+	s = s.class(id)
 	q := s.seqs[id]
 	if q == nil || q.state != aside {
 		return
@@ -282,6 +303,7 @@ func (s *Scheduler) Resume(id SeqID) {
 
 // Cancel ends a sequence; its pages are free when the current step is committed, or at once if it is not in the step.
 func (s *Scheduler) Cancel(id SeqID) {
+	s = s.class(id)
 	q := s.seqs[id]
 	if q == nil {
 		return
@@ -315,7 +337,11 @@ func (s *Scheduler) detach(q *seq) {
 }
 
 func (s *Scheduler) release(q *seq) {
-	s.pool.Release(q.pages)
+	if s.background {
+		s.pool.ReleaseEarly(q.pages)
+	} else {
+		s.pool.Release(q.pages)
+	}
 	q.pages, q.computed, q.indexed = q.pages[:0], 0, 0
 }
 
@@ -335,6 +361,14 @@ func (s *Scheduler) preempt(q *seq) {
 // Commit records that the plan was computed: tokens[i] is the new token of Chunks[i], -1 for none; ended[i] that the
 // sequence is over. Cancelled sequences of the plan are removed whatever their token.
 func (s *Scheduler) Commit(p *Plan, tokens []int32, ended []bool) {
+	s.planner(p).commit(p, tokens, ended)
+	if invariant.Enabled {
+		err := s.Verify()
+		invariant.Check(err == nil, "%v", err)
+	}
+}
+
+func (s *Scheduler) commit(p *Plan, tokens []int32, ended []bool) {
 	invariant.Check(s.inPlan && len(tokens) == len(p.Chunks) && len(ended) == len(tokens),
 		"Commit of %d chunks with %d tokens", len(p.Chunks), len(tokens))
 	s.inPlan = false
@@ -354,10 +388,6 @@ func (s *Scheduler) Commit(p *Plan, tokens []int32, ended []bool) {
 			s.setAside(q)
 		}
 	}
-	if invariant.Enabled {
-		err := s.Verify()
-		invariant.Check(err == nil, "%v", err)
-	}
 }
 
 // extend appends a token.
@@ -374,6 +404,7 @@ func (s *Scheduler) extend(q *seq, token int32) {
 // Abandon records that the plan was not computed. Its sequences keep their state from before it; those cancelled
 // meanwhile are removed.
 func (s *Scheduler) Abandon(p *Plan) {
+	s = s.planner(p)
 	s.inPlan = false
 	for i := range p.Chunks {
 		q := s.seqs[p.Chunks[i].Seq]
@@ -408,42 +439,54 @@ func (s *Scheduler) indexPages(q *seq) {
 
 // Verify walks all sequences and pages and returns the first broken invariant of those listed in the package comment.
 func (s *Scheduler) Verify() error {
-	refs := 0
+	refs, err := s.verifyClass()
+	if err != nil {
+		return err
+	}
+	more, err := s.behind.verifyClass()
+	if err != nil {
+		return err
+	}
+	return s.pool.Verify(refs + more)
+}
+
+// verifyClass is Verify of the sequences of one class. It returns the references to pages that they have.
+func (s *Scheduler) verifyClass() (refs int, err error) {
 	for _, q := range s.running {
 		refs += len(q.pages)
 		if q.state != running || len(q.pages)*s.pool.PageLen() < q.computed || q.computed > len(q.tokens) {
-			return fmt.Errorf("sequence %d runs with %d pages for %d of %d tokens", q.id, len(q.pages), q.computed,
+			return 0, fmt.Errorf("sequence %d runs with %d pages for %d of %d tokens", q.id, len(q.pages), q.computed,
 				len(q.tokens))
 		}
 	}
 	for _, q := range s.waiting {
 		if q.state != waiting || len(q.pages) != 0 || q.computed != 0 {
-			return fmt.Errorf("sequence %d waits with %d pages", q.id, len(q.pages))
+			return 0, fmt.Errorf("sequence %d waits with %d pages", q.id, len(q.pages))
 		}
 	}
 	if err := s.verifyTenants(); err != nil {
-		return err
+		return 0, err
 	}
 	apart := 0
 	for _, q := range s.seqs {
 		if q.state == aside {
 			if apart++; len(q.pages) != 0 || q.computed != 0 {
-				return fmt.Errorf("sequence %d is set aside with %d pages", q.id, len(q.pages))
+				return 0, fmt.Errorf("sequence %d is set aside with %d pages", q.id, len(q.pages))
 			}
 		}
 	}
 	if len(s.running) > 2*s.cfg.MaxSeqs || len(s.running)+len(s.waiting)+apart != len(s.seqs) {
-		return fmt.Errorf("%d run, %d wait and %d are set aside of %d, at most %d may run", len(s.running),
+		return 0, fmt.Errorf("%d run, %d wait and %d are set aside of %d, at most %d may run", len(s.running),
 			len(s.waiting), apart, len(s.seqs), 2*s.cfg.MaxSeqs)
 	}
-	return s.pool.Verify(refs)
+	return refs, nil
 }
 
-// Running returns the number of admitted sequences that are being computed.
+// Running returns the number of admitted sequences that are being computed, without background ones.
 func (s *Scheduler) Running() int { return len(s.running) }
 
-// Waiting returns the number of queued sequences.
+// Waiting returns the number of queued sequences, without background ones.
 func (s *Scheduler) Waiting() int { return len(s.waiting) }
 
-// Stats returns the counters.
+// Stats returns the counters, without those of background sequences.
 func (s *Scheduler) Stats() Stats { return s.stats }

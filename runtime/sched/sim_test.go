@@ -19,6 +19,8 @@ type machine struct {
 	stall   int     // every so many steps one takes thirty times as long; 0: none
 	// whether the scheduler gets the costs: as they are, as cost.Estimator finds them, or none at all
 	knows knowledge
+	// how long a step of background sequences may take; 0: no limit
+	longest float64
 }
 
 type knowledge int
@@ -46,6 +48,7 @@ type source struct {
 	prompt, gen int
 	varies      bool // lengths are uniform between half of prompt and gen and one and a half
 	adapter     string
+	background  bool
 }
 
 // lengths returns those of the next request.
@@ -67,6 +70,7 @@ type simRequest struct {
 // simResult is what one source saw.
 type simResult struct {
 	ttft, e2e, perToken []float64 // of each request that has ended
+	waited              []float64 // of each request that came during a step of background sequences, for its end
 	tokens              int
 	work                float64 // cost of its tokens, without the steps' fixed costs
 }
@@ -85,6 +89,7 @@ type simulation struct {
 	now     float64
 	steps   int
 	longest float64
+	behind  bool // the last step was one of background sequences
 	costs   cost.Estimator
 	out     []simResult
 }
@@ -136,10 +141,17 @@ func (r *simulation) admit() {
 			continue
 		}
 		prompt, gen := src.lengths(r.rng)
-		ids, err := r.s.Add(Seq{Prompt: make([]int32, prompt), MaxTokens: gen, Tenant: src.tenant, Weight: src.weight,
+		add := r.s.Add
+		if src.background {
+			add = r.s.AddBackground
+		}
+		ids, err := add(Seq{Prompt: make([]int32, prompt), MaxTokens: gen, Tenant: src.tenant, Weight: src.weight,
 			Key: src.adapter})
 		if err != nil {
 			r.t.Fatal(err)
+		}
+		if r.behind {
+			r.out[a.src].waited = append(r.out[a.src].waited, r.now-a.at)
 		}
 		r.live[ids[0]] = &simRequest{src: a.src, arrived: a.at, gen: gen, left: gen}
 	}
@@ -149,9 +161,9 @@ func (r *simulation) admit() {
 func (r *simulation) input() Input {
 	switch r.m.knows {
 	case exact:
-		return Input{Costs: r.m.costs}
+		return Input{Costs: r.m.costs, Background: r.m.costs, Longest: r.m.longest}
 	case estimated:
-		return Input{Costs: r.costs.Costs()}
+		return Input{Costs: r.costs.Costs(), Background: r.costs.Costs(), Longest: r.m.longest}
 	}
 	return Input{}
 }
@@ -165,7 +177,7 @@ func (r *simulation) step() *Plan {
 		if len(r.due) == 0 {
 			r.t.Fatalf("nothing to do, %d requests done", r.done)
 		}
-		r.now = max(r.now, r.due[0].at)
+		r.now, r.behind = max(r.now, r.due[0].at), false
 		return nil
 	}
 	r.steps++
@@ -187,7 +199,7 @@ func (r *simulation) step() *Plan {
 	}
 	r.costs.Observe(all, took)
 	r.now += took
-	r.longest = max(r.longest, took)
+	r.longest, r.behind = max(r.longest, took), p.Chunks[0].Seq < 0
 	r.finish(p)
 	return p
 }

@@ -51,8 +51,8 @@ const unlimited = math.MaxFloat64
 // take sets the costs of this step, where they are known.
 func (s *Scheduler) take(c cost.Costs) {
 	sum := c.Step + c.Of(cost.Work{Tokens: 1, Outputs: 1, Context: 1, Adapters: 1})
-	if least := min(c.Step, c.Token, c.Output, c.Context, c.Adapter); !(least >= 0) || !(c.Token+c.Output > 0) ||
-		math.IsInf(sum, 0) {
+	least := min(c.Step, c.Token, c.Output, c.Context, c.Adapter)
+	if s.known = least >= 0 && c.Token+c.Output > 0 && !math.IsInf(sum, 0); !s.known {
 		c = defaultCosts
 	}
 	s.costs = c
@@ -87,7 +87,9 @@ func (s *Scheduler) allow() {
 	s.cap = s.longest()
 	s.work, s.spent = s.cap-s.costs.Step, 0
 	if len(s.active) == 1 {
-		s.active[0].may, s.active[0].places = s.work, math.MaxInt
+		if s.active[0].may, s.active[0].places = s.work, math.MaxInt; s.background {
+			s.active[0].may = max(s.work, math.SmallestNonzeroFloat64) // at least a token
+		}
 		return
 	}
 	s.divide()
@@ -180,7 +182,7 @@ func (s *Scheduler) longest() float64 {
 		x := knee * full / (s.costs.Step + full)
 		limit = min(limit, s.costs.Step+max(s.decoding, s.costs.Step*x/(1-x)))
 	}
-	return limit
+	return min(limit, s.limit)
 }
 
 // weights returns the sum of the active tenants' weights.
@@ -250,7 +252,11 @@ func (s *Scheduler) affordable(q *seq, n int) int {
 	if t.may <= 0 || t.places <= 0 {
 		return 0
 	}
-	if s.costs.Token*float64(n) > t.may {
+	if s.background {
+		if per := s.perToken(q, n); per*float64(n) > t.may {
+			n = max(int(t.may/per), 1)
+		}
+	} else if s.costs.Token*float64(n) > t.may {
 		n = max(int(math.Ceil(t.may/s.costs.Token)), 1)
 	}
 	return n
