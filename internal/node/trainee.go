@@ -57,7 +57,11 @@ func OpenServedTrainee(ctx context.Context, c Config) (*Trainee, error) {
 // Run runs j, as a background job of the engine where there is a server: requests come first.
 func (t *Trainee) Run(ctx context.Context, j *train.Job) (*train.Result, error) {
 	if t.node != nil {
-		background := t.node.Model.Engine.Background()
+		background, err := t.node.Model.Engine.Background(ctx, "training")
+		if err != nil {
+			return nil, err
+		}
+		defer background.Close()
 		background.Enter()
 		defer background.Leave()
 		j.Yield = background.Yield

@@ -43,11 +43,13 @@ func (e *Engine) deliver(r *result, c *sched.Chunk, now time.Time) {
 	if !q.began && r.err == nil {
 		q.began = true
 		q.times.FirstToken = now
-		e.stats.TokensIn += uint64(len(q.req.Prompt))
+		if !q.background {
+			e.stats.TokensIn += uint64(len(q.req.Prompt))
+		}
 		q.stream.push(Event{Token: -1, StopID: -1, PromptLogprobs: q.prompt, CachedTokens: c.Cached})
 		q.prompt = nil
 	}
-	if r.token >= 0 {
+	if r.token >= 0 && !q.background {
 		e.stats.TokensOut++
 	}
 	if r.event.Finish == Running {

@@ -38,6 +38,9 @@ type Config struct {
 	// a lock. nil: no step uses it.
 	UseIdle func(plan func(idle int64) (used int64))
 	OnStep  func(StepInfo) // called by the loop after each step; may be nil
+	// BackgroundStep is how long a step of background sequences takes at most, about, because a request that comes waits
+	// for its end; at least a token is computed. 0: no limit.
+	BackgroundStep time.Duration
 }
 
 // Validate returns an error if the limits are invalid.
@@ -65,9 +68,10 @@ type StepInfo struct {
 	Preempted    int           // sequences preempted since the last step
 	Duration     time.Duration // from planning to delivery
 	Device       time.Duration // of Duration, spent in the model's forward and head
+	Background   bool          // of background sequences
 }
 
-// Stats are the engine's figures; counters never decrease.
+// Stats are the engine's figures, without background sequences except for Pages and Background; counters never decrease.
 type Stats struct {
 	Running, Waiting           int
 	Pages                      kv.Counts
@@ -76,6 +80,7 @@ type Stats struct {
 	Preemptions                uint64
 	TokensIn, TokensOut, Steps uint64
 	StepTime, DeviceTime       time.Duration // DeviceTime of StepTime was spent in the model
+	Background                 BackgroundStats
 }
 
 // Engine uses scheduler, pages, model and device; its loop is the only goroutine that calls model and device. mu guards
@@ -89,7 +94,8 @@ type Engine struct {
 	turns   turns
 	working bool // the loop has the device; used by the loop only
 
-	costs cost.Estimator // of steps; used by the loop only
+	costs    cost.Estimator // of steps of requests; used by the loop only
+	allCosts cost.Estimator // of all steps, for those of background sequences; used by the loop only
 
 	// The memory of a step; used by the loop only.
 	batch   model.Batch
@@ -104,7 +110,10 @@ type Engine struct {
 	sched    *sched.Scheduler
 	pool     *kv.Pool
 	live     map[sched.SeqID]*sequence
-	asides   int // of live, those that are set aside
+	asides   int           // of live, those that are set aside
+	places   []*Background // the one that has the place, then those that wait for it
+	held     int           // callers that keep background sequences out of steps
+	settled  sync.Cond     // L is mu; when a step is over
 	stats    Stats
 	reserved int64
 	// pages that ReserveIdle has reserved are being returned to the system: none leaves the reserved ones meanwhile
@@ -137,8 +146,10 @@ type sequence struct {
 	least    int
 	stop     func() // ends Reacquire; nil: it was not called
 	ended    bool   // its terminal event was sent
-	times    Times
-	unhook   func() bool
+
+	background bool
+	times      Times
+	unhook     func() bool
 }
 
 // New allocates the KV cache and starts the loop.
@@ -169,6 +180,7 @@ func prepare(cfg Config) (*Engine, error) {
 		wake: make(chan struct{}, 1), idle: make(chan struct{}), done: make(chan struct{}),
 	}
 	e.turns.init()
+	e.settled.L = &e.mu
 	limits := sched.Config{
 		MaxSeqs: cfg.MaxSeqs, MaxQueued: cfg.MaxQueued, MaxBatchTokens: cfg.MaxBatchTokens,
 		MaxPrefillChunk: cfg.MaxPrefillChunk,
@@ -180,6 +192,11 @@ func prepare(cfg Config) (*Engine, error) {
 
 // Submit admits all of reqs or none and returns one stream each. When ctx ends they are cancelled.
 func (e *Engine) Submit(ctx context.Context, reqs ...Request) ([]*Stream, error) {
+	return e.submit(ctx, nil, reqs)
+}
+
+// submit is Submit; of background sequences where b is not nil.
+func (e *Engine) submit(ctx context.Context, b *Background, reqs []Request) ([]*Stream, error) {
 	seqs := make([]sched.Seq, len(reqs))
 	for i := range reqs {
 		r := &reqs[i]
@@ -189,6 +206,9 @@ func (e *Engine) Submit(ctx context.Context, reqs ...Request) ([]*Stream, error)
 		seqs[i] = sched.Seq{Prompt: r.Prompt, MaxTokens: r.MaxTokens, Key: r.AdapterKey, Salt: r.Salt,
 			Tenant: r.tenant(),
 			Weight: r.Weight, ScoreAll: r.PromptLogprobs >= 0}
+		if b != nil {
+			seqs[i].Salt = backgroundSalt + r.Salt
+		}
 	}
 	now := time.Now()
 	e.mu.Lock()
@@ -198,8 +218,14 @@ func (e *Engine) Submit(ctx context.Context, reqs ...Request) ([]*Stream, error)
 		return nil, fmt.Errorf("%w: %w", ErrUnhealthy, e.failure)
 	case e.draining || e.closed:
 		return nil, ErrDraining
+	case b != nil && !e.holds(b):
+		return nil, fmt.Errorf("%w: the place for background work is closed", ErrInvalid)
 	}
-	ids, err := e.sched.Add(seqs...)
+	add := e.sched.Add
+	if b != nil {
+		add = e.sched.AddBackground
+	}
+	ids, err := add(seqs...)
 	switch {
 	case errors.Is(err, sched.ErrTooLong):
 		return nil, fmt.Errorf("%w: %w", ErrNoMemory, err)
@@ -209,7 +235,7 @@ func (e *Engine) Submit(ctx context.Context, reqs ...Request) ([]*Stream, error)
 	streams := make([]*Stream, len(reqs))
 	for i, id := range ids {
 		q := &sequence{id: id, req: reqs[i], sampler: sample.New(reqs[i].Sampling, reqs[i].Prompt),
-			times: Times{Submitted: now}}
+			times: Times{Submitted: now}, background: b != nil}
 		if reqs[i].PromptLogprobs >= 0 {
 			q.prompt = unscored(reqs[i].Prompt)
 		}
@@ -336,6 +362,7 @@ func (e *Engine) settle() {
 	}
 	clear(e.results) // so that no ended sequence stays reachable
 	e.results = e.results[:0]
+	e.settled.Broadcast()
 }
 
 // unlock releases mu and then calls the collected Release functions, so that a Release may take any lock.

@@ -6,16 +6,17 @@ import (
 )
 
 // Drain refuses new requests and waits until the running ones are over; when ctx ends first, the rest are cancelled and
-// its error is returned.
+// its error is returned. Background sequences end at once with ErrDraining.
 func (e *Engine) Drain(ctx context.Context) error {
 	e.mu.Lock()
 	if !e.draining {
+		e.endBackground(Event{Token: -1, Finish: Failed, StopID: -1, Err: ErrDraining})
 		e.draining = true
 		if len(e.live) == 0 {
 			close(e.idle)
 		}
 	}
-	e.mu.Unlock()
+	e.unlock()
 	select {
 	case <-e.idle:
 		return nil
@@ -65,6 +66,10 @@ func (e *Engine) Stats() Stats {
 	s, c := e.stats, e.sched.Stats()
 	s.Running, s.Waiting, s.Pages = e.sched.Running(), e.sched.Waiting(), e.pool.Counts()
 	s.PageBytes, s.Reserved = e.pageBytes, e.reserved
+	s.Background.Background = e.sched.Background()
+	for _, b := range e.places {
+		s.Background.Jobs = append(s.Background.Jobs, b.name)
+	}
 	s.Preemptions, s.PrefixQueries, s.PrefixHits = c.Preemptions, c.PrefixQueries, c.PrefixHits
 	return s
 }

@@ -85,20 +85,34 @@ func (e *Engine) turn() (worked bool, err error) {
 		e.mu.Unlock() // over settles
 		return true, err
 	}
-	info := StepInfo{Tokens: plan.Tokens, Seqs: len(plan.Chunks), Preempted: len(plan.Preempted), Device: device}
+	info := StepInfo{Tokens: plan.Tokens, Seqs: len(plan.Chunks), Preempted: len(plan.Preempted), Device: device,
+		Background: e.results[0].seq.background}
 	work := e.workOf(plan)
 	e.commit(plan)
-	e.costs.Observe(work, time.Since(began).Seconds())
+	took := time.Since(began).Seconds()
+	if e.allCosts.Observe(work, took); !info.Background {
+		e.costs.Observe(work, took)
+	}
 	info.Duration = time.Since(start)
-	e.mu.Lock()
-	e.stats.Steps++
-	e.stats.StepTime += info.Duration
-	e.stats.DeviceTime += info.Device
-	e.mu.Unlock()
+	e.count(&info)
 	if e.cfg.OnStep != nil {
 		e.cfg.OnStep(info)
 	}
 	return true, nil
+}
+
+// count adds a step to the figures.
+func (e *Engine) count(info *StepInfo) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if info.Background {
+		e.stats.Background.Steps++
+		e.stats.Background.Tokens += uint64(info.Tokens)
+		return
+	}
+	e.stats.Steps++
+	e.stats.StepTime += info.Duration
+	e.stats.DeviceTime += info.Device
 }
 
 // next returns the plan of the next step, nil if there is nothing to compute.
@@ -121,7 +135,8 @@ func (e *Engine) plan(now time.Time, idle int64) (*sched.Plan, int64, error) {
 	if e.closed {
 		return nil, 0, nil
 	}
-	plan, ok := e.sched.Next(sched.Input{Idle: e.idlePages(idle), Costs: e.costs.Costs()})
+	plan, ok := e.sched.Next(sched.Input{Idle: e.idlePages(idle), Costs: e.costs.Costs(), Hold: e.held > 0,
+		Background: e.allCosts.Costs(), Longest: e.cfg.BackgroundStep.Seconds()})
 	used := e.use(plan.Reclaimed)
 	if !ok {
 		return nil, used, e.checkIdle()
@@ -143,16 +158,21 @@ func (e *Engine) plan(now time.Time, idle int64) (*sched.Plan, int64, error) {
 	return plan, used, nil
 }
 
-// checkIdle is called when there is nothing to compute: then no sequence may be live, and no page may be in use.
+// checkIdle is called when there is nothing to compute: then no sequence may be live, and no page may be in use, but for
+// background sequences that are kept out.
 func (e *Engine) checkIdle() error {
-	if n := len(e.live) - e.asides; n > 0 {
+	n, b := len(e.live)-e.asides, e.sched.Background()
+	if e.held > 0 || e.asides > 0 {
+		n -= b.Running + b.Waiting
+	}
+	if n > 0 {
 		return fmt.Errorf("%d sequences live and none can be computed: %d run, %d wait, pages %+v", n,
 			e.sched.Running(), e.sched.Waiting(), e.pool.Counts())
 	}
 	if invariant.Enabled {
 		c := e.pool.Counts()
 		err := e.sched.Verify()
-		invariant.Check(err == nil && c.InUse == 0, "idle with %d pages in use: %v", c.InUse, err)
+		invariant.Check(err == nil && c.InUse == b.Pages, "idle with %d pages in use: %v", c.InUse, err)
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"weft/internal/deadline"
 	"weft/runtime/lora"
@@ -165,14 +166,14 @@ func randomLimits(rng *rand.Rand, m *fakeModel) Config {
 	return cfg
 }
 
-// TestMetamorphic runs random requests of several tenants under random limits, with cancels, while idle KV memory is
-// reserved and released, and compares each with its run alone, bit for bit.
+// TestMetamorphic runs random requests of several tenants, and background sequences, under random limits, with cancels,
+// while idle KV memory is reserved and released, and compares each with its run alone, bit for bit.
 func TestMetamorphic(t *testing.T) {
 	seeds := 80
 	if testing.Short() {
 		seeds = 20
 	}
-	preempted, hits, refused, reserved, reclaimed := uint64(0), uint64(0), 0, 0, 0
+	preempted, hits, refused, reserved, reclaimed, evicted := uint64(0), uint64(0), 0, 0, 0, uint64(0)
 	for seed := range uint64(seeds) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 77))
@@ -183,7 +184,12 @@ func TestMetamorphic(t *testing.T) {
 			if rng.IntN(3) > 0 {
 				cfg.UseIdle = b.useIdle
 			}
+			cfg.BackgroundStep = time.Duration(seed % 2)
 			e := start(t, cfg)
+			place, err := e.Background(t.Context(), "evaluation")
+			if err != nil {
+				t.Fatal(err)
+			}
 			stop := b.run(t, e, rand.New(rand.NewPCG(seed, 5)))
 			defer stop()
 			var wg sync.WaitGroup
@@ -204,7 +210,11 @@ func TestMetamorphic(t *testing.T) {
 				for j := range reqs {
 					reserved[j] = withRelease(reqs[j], &released)
 				}
-				streams, err := e.Submit(t.Context(), reserved...)
+				submit := e.Submit
+				if i%3 == 0 {
+					submit = place.Submit
+				}
+				streams, err := submit(t.Context(), reserved...)
 				if least := len(r.Prompt) + min(r.MaxTokens, 1); least > limit {
 					if want := map[bool]error{true: ErrPromptTooLong,
 						false: ErrNoMemory}[least > cfg.MaxContext]; !errors.Is(err, want) {
@@ -233,6 +243,7 @@ func TestMetamorphic(t *testing.T) {
 			reserved, reclaimed = reserved+b.reserved, reclaimed+b.reclaimed
 			becomesIdle(t, e)
 			s := e.Stats()
+			evicted += s.Background.Preemptions
 			if s.Reserved != b.held || s.Pages.Reserved != e.reservedPages(b.held) {
 				t.Errorf("%d bytes are reserved, %d pages reserved; the reserver holds %d bytes", s.Reserved,
 					s.Pages.Reserved,
@@ -244,9 +255,9 @@ func TestMetamorphic(t *testing.T) {
 			preempted, hits = preempted+s.Preemptions, hits+s.PrefixHits
 		})
 	}
-	t.Logf("%d preemptions, %d prefix hits, %d refusals, %d loans, %d reclaimed", preempted, hits, refused, reserved,
-		reclaimed)
-	if preempted == 0 || hits == 0 || refused == 0 || reserved == 0 || reclaimed == 0 {
+	t.Logf("%d preemptions, %d of background sequences, %d prefix hits, %d refusals, %d loans, %d reclaimed", preempted,
+		evicted, hits, refused, reserved, reclaimed)
+	if preempted == 0 || evicted == 0 || hits == 0 || refused == 0 || reserved == 0 || reclaimed == 0 {
 		t.Error("the schedules prove too little")
 	}
 }

@@ -8,8 +8,8 @@ import (
 )
 
 // ReserveIdle reserves bytes of the KV cache's memory for another purpose, such as adapters: the free and cached pages
-// with the highest ids, whose memory the device returns to the system before ReserveIdle returns. It returns false if
-// one of these pages is in use, or if the longest sequence would no longer fit. Sums are rounded up to pages, not each
+// with the highest ids, whose memory the device returns to the system before ReserveIdle returns. Background sequences
+// give up theirs. It returns false if one of these pages is in use, or if the longest sequence would no longer fit. Sums are rounded up to pages, not each
 // call. Any goroutine may call it.
 func (e *Engine) ReserveIdle(bytes int64) bool {
 	e.returns.Lock()
@@ -35,11 +35,16 @@ func (e *Engine) reserve(bytes int64) (begin, end int, ok bool) {
 	if bytes < 0 || e.closed || e.failure != nil {
 		return 0, 0, false
 	}
-	reserved := e.pool.Counts().Reserved
-	more := max(e.reservedPages(e.reserved+bytes)-reserved, 0)
-	if !e.sched.Reserve(more) {
+	more := e.moreReserved(bytes)
+	if ok = e.sched.Reserve(more); !ok && e.sched.Background().Pages > 0 {
+		e.evictBackground()
+		more = e.moreReserved(bytes) // ReleaseIdle may have been called meanwhile
+		ok = !e.closed && e.failure == nil && e.sched.Reserve(more)
+	}
+	if !ok {
 		return 0, 0, false
 	}
+	reserved := e.pool.Counts().Reserved - more
 	e.reserved += bytes
 	if _, ok := e.cfg.Device.(device.PageReleaser); !ok || more == 0 {
 		return 0, 0, true
@@ -66,6 +71,11 @@ func (e *Engine) ReleaseIdle(bytes int64) {
 
 // reservedPages returns the number of pages for bytes.
 func (e *Engine) reservedPages(bytes int64) int { return int((bytes + e.pageBytes - 1) / e.pageBytes) }
+
+// moreReserved returns the number of pages to reserve for more bytes.
+func (e *Engine) moreReserved(bytes int64) int {
+	return max(e.reservedPages(e.reserved+bytes)-e.pool.Counts().Reserved, 0)
+}
 
 // giveBack releases bytes. The caller holds mu.
 func (e *Engine) giveBack(bytes int64) {
