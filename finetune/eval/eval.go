@@ -71,8 +71,13 @@ func Perplexity(ctx context.Context, score Scorer, ids []int32, o Options) (*Res
 	return r, nil
 }
 
+// Submitter is an engine, or its place for background work.
+type Submitter interface {
+	Submit(ctx context.Context, reqs ...engine.Request) ([]*engine.Stream, error)
+}
+
 // OnEngine scores with an engine's model. with sets the adapter of each request; nil is the base model.
-func OnEngine(e *engine.Engine, with func(reqs ...engine.Request) []engine.Request) Scorer {
+func OnEngine(e Submitter, with func(reqs ...engine.Request) []engine.Request) Scorer {
 	return func(ctx context.Context, ids []int32) ([]float64, error) {
 		if err := ctx.Err(); err != nil { // a short text may be scored before the engine sees it
 			return nil, err

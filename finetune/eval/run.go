@@ -143,10 +143,12 @@ func (r *Report) Passed() bool {
 // run is a measurement under way.
 type run struct {
 	*Config
+	place     *engine.Background
 	done, all atomic.Int64
 }
 
-// Run measures all systems in one batch: their sequences are computed together.
+// Run measures all systems in one batch: their sequences are computed together, as background sequences of the engine.
+// It waits for the engine's place for them while a training job or another evaluation has it.
 func Run(ctx context.Context, c Config) (*Report, error) {
 	r := &run{Config: &c}
 	out := &Report{Results: []SystemResult{}, Comparisons: []Comparison{}, Checks: []CheckResult{},
@@ -154,6 +156,11 @@ func Run(ctx context.Context, c Config) (*Report, error) {
 	if len(c.Questions) == 0 && (c.Checks == nil || len(c.Checks.Tests) == 0) {
 		return nil, metrics.ErrEmpty
 	}
+	var err error
+	if r.place, err = c.Engine.Background(ctx, "evaluation"); err != nil {
+		return nil, err
+	}
+	defer r.place.Close()
 	if len(c.Questions) > 0 {
 		if err := r.measure(ctx, out); err != nil {
 			return nil, err
@@ -335,7 +342,7 @@ func (r *run) scores(name string, losses [][2]float64, rolling []float64, out *R
 }
 
 func (r *run) scorer(system int) Scorer {
-	return OnEngine(r.Engine, func(reqs ...engine.Request) []engine.Request { return r.with(system, reqs[0]) })
+	return OnEngine(r.place, func(reqs ...engine.Request) []engine.Request { return r.with(system, reqs[0]) })
 }
 
 // loss returns the negative log-likelihood of a sample's labels, and how many there are.
@@ -368,7 +375,7 @@ func (r *run) answer(ctx context.Context, system int, prompt []int32, most int) 
 		return a, fmt.Errorf("%w (%d tokens of %d)", ErrLong, len(prompt), r.Context)
 	}
 	tok := r.Model.Tokenizer
-	streams, err := r.Engine.Submit(ctx, r.with(system, engine.Request{
+	streams, err := r.place.Submit(ctx, r.with(system, engine.Request{
 		ID: "eval", Prompt: slices.Clone(prompt), MaxTokens: min(most, r.Context-len(prompt)), StopIDs: tok.StopIDs(),
 		PromptLogprobs: -1, Sampling: r.Sampling,
 	})...)

@@ -9,6 +9,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"weft/internal/bounded"
 	"weft/internal/bytesize"
@@ -45,6 +46,7 @@ type ModelConfig struct {
 	Adapter          string                // PEFT folder or GGUF adapter of every request; "" is the base
 	Adapters         []string              // more such adapters, for the requests of With
 	OnStep           func(engine.StepInfo) // called on the engine's loop after each step, or nil
+	BackgroundStep   time.Duration         // engine.Config.BackgroundStep; Open sets it where it is 0
 	Log              *slog.Logger          // nil: nothing is logged
 
 	memoryFrom string // what a budget that the settings do not name was taken from, for people
@@ -131,7 +133,7 @@ type Model struct {
 // hooks are functions of a server that a running engine calls.
 type hooks struct {
 	useIdle atomic.Pointer[func(plan func(idle int64) int64)] // lets a step use the memory of idle adapters
-	step    atomic.Pointer[func(tokens int)]                  // called after each step
+	step    atomic.Pointer[func(tokens int)]                  // called after each step of requests
 }
 
 // LoadTokenizer reads the tokenizer of the model at path, a folder, a GGUF file, a tokenizer.json or a
@@ -271,7 +273,7 @@ func (m *Model) startEngine(c *ModelConfig) error {
 		Model: m.Model, Device: m.Device,
 		PageLen: kv.PageLen, NumPages: kv.NumPages, KVDType: dtype,
 		MaxSeqs: c.MaxSeqs, MaxQueued: c.MaxQueued, MaxBatchTokens: c.MaxBatchTokens, MaxContext: m.Context,
-		PrefixCache: c.PrefixCache,
+		PrefixCache: c.PrefixCache, BackgroundStep: c.BackgroundStep,
 		UseIdle: func(plan func(idle int64) int64) {
 			if f := m.hooks.useIdle.Load(); f != nil {
 				(*f)(plan)
@@ -280,7 +282,7 @@ func (m *Model) startEngine(c *ModelConfig) error {
 			}
 		},
 		OnStep: func(i engine.StepInfo) {
-			if f := m.hooks.step.Load(); f != nil {
+			if f := m.hooks.step.Load(); f != nil && !i.Background {
 				(*f)(i.Tokens)
 			}
 			if c.OnStep != nil {

@@ -3,6 +3,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -123,6 +124,7 @@ func Open(ctx context.Context, cfg Config) (n *Node, err error) {
 	if err := n.addNamed(ctx); err != nil {
 		return n, err
 	}
+	cfg.Model.BackgroundStep = cmp.Or(cfg.Model.BackgroundStep, backgroundStep)
 	if n.Model, err = loadUntil(ctx, cfg.Model); err != nil {
 		return n, err
 	}
@@ -143,6 +145,10 @@ func Open(ctx context.Context, cfg Config) (n *Node, err error) {
 	n.log.Info("ready", "url", n.URL()+"/v1", "model", n.Model.Name)
 	return n, nil
 }
+
+// backgroundStep is how long a step of an evaluation takes at most, about, in a server: a request that comes then waits
+// for its end, no more than 30 ms with what estimates of costs are wrong by.
+const backgroundStep = 20 * time.Millisecond
 
 // URL returns http://HOST:PORT, or https:// with TLS.
 func (n *Node) URL() string {

@@ -166,6 +166,8 @@ func (n *Node) status() map[string]any {
 		"running": st.Running, "waiting": st.Waiting, "memory_bytes": n.Model.memoryInUse(),
 		"kv_pages": map[string]int{"free": st.Pages.Free, "cached": st.Pages.Cached, "in_use": st.Pages.InUse,
 			"lent": st.Pages.Reserved},
+		"background": map[string]any{"jobs": append([]string{}, st.Background.Jobs...),
+			"running": st.Background.Running, "waiting": st.Background.Waiting, "kv_pages": st.Background.Pages},
 	}
 	if n.cache != nil {
 		c := n.cache.Stats()
@@ -184,9 +186,11 @@ func (n *Node) engineStats() telemetry.EngineStats {
 	m, st := n.Model, n.Model.Engine.Stats()
 	out := telemetry.EngineStats{
 		Running: st.Running, Waiting: st.Waiting,
-		KVUsage:       float64(st.Pages.InUse) / float64(max(m.KV.NumPages-st.Pages.Reserved, 1)),
+		KVUsage:       float64(st.Pages.InUse-st.Background.Pages) / float64(max(m.KV.NumPages-st.Pages.Reserved, 1)),
 		PrefixQueries: st.PrefixQueries, PrefixHits: st.PrefixHits, Preemptions: st.Preemptions,
 		MemoryBytes: m.memoryInUse(),
+		Background: telemetry.BackgroundStats{Jobs: len(st.Background.Jobs), Running: st.Background.Running,
+			Waiting: st.Background.Waiting, Tokens: st.Background.Tokens, Preemptions: st.Background.Preemptions},
 	}
 	out.MemoryBytes[device.KV.String()] -= int64(st.Pages.Reserved) * st.PageBytes
 	out.RunningAdapters, out.WaitingAdapters, out.MaxAdapters = n.adapterNames()

@@ -29,7 +29,8 @@ func TestBackgroundYields(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer g.Close()
-	stop, stretches := make(chan struct{}), 0
+	stop := make(chan struct{})
+	var stretches atomic.Int32
 	done := make(chan struct{})
 	end := sync.OnceFunc(func() { close(stop) })
 	defer end() // otherwise the engine could not be closed
@@ -41,7 +42,7 @@ func TestBackgroundYields(t *testing.T) {
 			owner.Store(1)
 			time.Sleep(time.Millisecond)
 			owner.Store(0)
-			stretches++
+			stretches.Add(1)
 			select {
 			case <-stop:
 				return
@@ -50,7 +51,7 @@ func TestBackgroundYields(t *testing.T) {
 			}
 		}
 	}()
-	for range 20 {
+	for i := 0; i < 20 || stretches.Load() < 5 && i < 10_000; i++ {
 		st, err := e.Submit(t.Context(), request([]int32{1, 2, 3}, 5))
 		if err != nil {
 			t.Fatal(err)
@@ -61,8 +62,8 @@ func TestBackgroundYields(t *testing.T) {
 	}
 	end()
 	deadline.Receive(t, done, "the background job's end")
-	if stretches < 5 {
-		t.Errorf("the background job had %d stretches", stretches)
+	if n := stretches.Load(); n < 5 {
+		t.Errorf("the background job had %d stretches", n)
 	}
 }
 
@@ -132,7 +133,7 @@ func TestBackgroundPlaceGoesInTurn(t *testing.T) {
 func TestBackgroundSequencesWait(t *testing.T) {
 	m := newFakeModel(t)
 	var order []byte // by step: of which class it was
-	began := make(chan struct{})
+	began, submitted := make(chan struct{}), make(chan struct{})
 	m.during = func(b *model.Batch) {
 		class := byte('b') // the background sequences have an adapter
 		if len(b.LoRA) == 0 {
@@ -142,6 +143,7 @@ func TestBackgroundSequencesWait(t *testing.T) {
 		}
 		if order = append(order, class); len(order) == 5 {
 			close(began)
+			<-submitted
 		}
 	}
 	cfg := m.config()
@@ -161,8 +163,11 @@ func TestBackgroundSequencesWait(t *testing.T) {
 	}
 	deadline.Receive(t, began, "the fifth step")
 	long := request(make([]int32, 180), 30) // takes most of the pages
-	for range 3 {
+	for i := range 3 {
 		st, err := e.Submit(t.Context(), long)
+		if i == 0 {
+			close(submitted)
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -171,7 +176,9 @@ func TestBackgroundSequencesWait(t *testing.T) {
 	for i, st := range evaluated {
 		compare(t, reqs[i], collect(t, st), plain(reqs[i], 256, 0))
 	}
-	becomesIdle(t, e)
+	if err := e.Close(); err != nil { // the last step is counted
+		t.Fatal(err)
+	}
 	runs, last := 0, byte('b')
 	for _, class := range order {
 		if class == 'r' && last == 'b' {
@@ -186,6 +193,25 @@ func TestBackgroundSequencesWait(t *testing.T) {
 	if s.TokensIn != 3*180 || s.TokensOut != 3*30 || s.Preemptions != 0 || s.Background.Preemptions == 0 ||
 		int(s.Steps+s.Background.Steps) != len(order) || s.Background.Tokens < 6*(8+59) || s.PrefixQueries != 3*180 {
 		t.Errorf("%+v after %d steps", s, len(order))
+	}
+}
+
+// TestBackgroundCache: background sequences find each other's prefixes and not those of requests, nor the other way.
+func TestBackgroundCache(t *testing.T) {
+	e := start(t, newFakeModel(t).config())
+	evaluation := place(t, e, "evaluation")
+	defer evaluation.Close()
+	for i, c := range []struct {
+		submit func(context.Context, ...Request) ([]*Stream, error)
+		cached int
+	}{{evaluation.Submit, 0}, {e.Submit, 0}, {evaluation.Submit, 32}, {e.Submit, 32}} {
+		st, err := c.submit(t.Context(), request(make([]int32, 40), 2))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if o := collect(t, st[0]); o.cached != c.cached {
+			t.Errorf("sequence %d: %d tokens are cached, want %d", i, o.cached, c.cached)
+		}
 	}
 }
 
@@ -237,6 +263,18 @@ func TestReserveTakesBackgroundPages(t *testing.T) {
 	}
 	reserved := make(chan bool)
 	go func() { reserved <- e.ReserveIdle(8 * e.pageBytes) }()
+	waits := func() bool {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		return e.held == 1
+	}
+	for !waits() {
+		select {
+		case ok := <-reserved:
+			t.Fatalf("reserved at once: %v, while a step uses the pages", ok)
+		case <-time.After(time.Millisecond):
+		}
+	}
 	close(goOn)
 	if ok, _ := deadline.Receive(t, reserved, "the reservation"); !ok {
 		t.Error("the pages of background sequences were not reserved")

@@ -19,6 +19,16 @@ type EngineStats struct {
 	WaitingAdapters  []string         // of the adapters that requests wait for
 	MaxAdapters      int              // so many names there could be without an eviction
 	MemoryBytes      map[string]int64 // device memory in use by purpose
+	Background       BackgroundStats
+}
+
+// BackgroundStats are the figures of background work, which are in no other figure of EngineStats. Tokens and
+// Preemptions are counters.
+type BackgroundStats struct {
+	Jobs             int // the one that has the engine's place and those that wait for it
+	Running, Waiting int // sequences
+	Tokens           uint64
+	Preemptions      uint64
 }
 
 // Watch adds the engine's gauges; stats is called at each scrape, from any goroutine. Call it once.
@@ -41,6 +51,16 @@ func (m *Metrics) Watch(stats func() EngineStats) {
 			"Names of adapters in memory and of those that requests wait for, and how many fit without an eviction; "+
 				"the value is the time in Unix seconds.",
 			[]string{"max_lora", "running_lora_adapters", "waiting_lora_adapters"}, nil),
+		jobs: prometheus.NewDesc("weft:background_jobs",
+			"Training jobs and evaluations that have the engine's place for background work (running: at most 1) or "+
+				"wait for it.", []string{"state"}, nil),
+		sequences: prometheus.NewDesc("weft:background_sequences",
+			"Sequences of an evaluation: those that have pages (running) and those that have none (waiting).",
+			[]string{"state"}, nil),
+		computed: prometheus.NewDesc("weft:background_tokens_total",
+			"Tokens computed for evaluations, prompts included.", nil, nil),
+		evicted: prometheus.NewDesc("weft:background_preemptions_total",
+			"Preemptions of an evaluation's sequences, most because a request needed their pages.", nil, nil),
 		memory: prometheus.NewDesc("weft:memory_bytes", "Device memory in use by purpose.", []string{"purpose"}, nil),
 	})
 }
@@ -48,13 +68,13 @@ func (m *Metrics) Watch(stats func() EngineStats) {
 type engineCollector struct {
 	stats                                                               func() EngineStats
 	running, waiting, usage, oldUsage, queries, hits, preemptions, lora *prometheus.Desc
-	memory                                                              *prometheus.Desc
+	memory, jobs, sequences, computed, evicted                          *prometheus.Desc
 }
 
 // Describe sends the descriptions of the metrics.
 func (c *engineCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{c.running, c.waiting, c.usage, c.oldUsage, c.queries, c.hits, c.preemptions,
-		c.lora, c.memory} {
+		c.lora, c.memory, c.jobs, c.sequences, c.computed, c.evicted} {
 		ch <- d
 	}
 }
@@ -77,6 +97,13 @@ func (c *engineCollector) Collect(ch chan<- prometheus.Metric) {
 	counter(c.preemptions, s.Preemptions)
 	gauge(c.lora, float64(time.Now().Unix()), strconv.Itoa(s.MaxAdapters), listed(s.RunningAdapters),
 		listed(s.WaitingAdapters))
+	b := &s.Background
+	gauge(c.jobs, float64(min(b.Jobs, 1)), "running")
+	gauge(c.jobs, float64(max(b.Jobs-1, 0)), "waiting")
+	gauge(c.sequences, float64(b.Running), "running")
+	gauge(c.sequences, float64(b.Waiting), "waiting")
+	counter(c.computed, b.Tokens)
+	counter(c.evicted, b.Preemptions)
 	for purpose, bytes := range s.MemoryBytes {
 		gauge(c.memory, float64(bytes), purpose)
 	}

@@ -34,7 +34,10 @@ func scrape(t *testing.T, m *Metrics) string {
 func TestNamesAreThereAtOnce(t *testing.T) {
 	m := NewMetrics(Config{Model: "tiny", MaxContext: 8192,
 		Cache: CacheInfo{PageLen: 16, NumPages: 7, PrefixCache: true}})
-	m.Watch(func() EngineStats { return EngineStats{MemoryBytes: map[string]int64{"weights": 5}} })
+	m.Watch(func() EngineStats {
+		return EngineStats{MemoryBytes: map[string]int64{"weights": 5},
+			Background: BackgroundStats{Jobs: 3, Running: 4, Waiting: 5, Tokens: 6, Preemptions: 7}}
+	})
 	text := scrape(t, m)
 	types := map[string]string{}
 	for sc := bufio.NewScanner(strings.NewReader(text)); sc.Scan(); {
@@ -61,6 +64,8 @@ func TestNamesAreThereAtOnce(t *testing.T) {
 		"vllm:request_params_max_tokens": "histogram",
 		"vllm:cache_config_info":         "gauge", "vllm:lora_requests_info": "gauge",
 		"vllm:admission_rejections_total": "counter", "weft:memory_bytes": "gauge",
+		"weft:background_jobs": "gauge", "weft:background_sequences": "gauge",
+		"weft:background_tokens_total": "counter", "weft:background_preemptions_total": "counter",
 	} {
 		if types[name] != kind {
 			t.Errorf("%s is %q, want %q", name, types[name], kind)
@@ -70,6 +75,9 @@ func TestNamesAreThereAtOnce(t *testing.T) {
 		`vllm:request_success_total{engine="0",finished_reason="stop",model_name="tiny"} 0`,
 		`vllm:cache_config_info{block_size="16",enable_prefix_caching="True",engine="0",model_name="tiny",num_gpu_blocks="7"} 1`,
 		`weft:memory_bytes{purpose="weights"} 5`,
+		`weft:background_jobs{state="running"} 1`, `weft:background_jobs{state="waiting"} 2`,
+		`weft:background_sequences{state="running"} 4`, `weft:background_sequences{state="waiting"} 5`,
+		`weft:background_tokens_total 6`, `weft:background_preemptions_total 7`,
 		`vllm:request_prompt_tokens_bucket{engine="0",model_name="tiny",le="5000"} 0`,
 		`vllm:time_to_first_token_seconds_bucket{engine="0",model_name="tiny",le="2560"} 0`,
 	} {
