@@ -143,7 +143,7 @@ func (r *Report) Passed() bool {
 // run is a measurement under way.
 type run struct {
 	*Config
-	place     *engine.Background
+	place     Submitter
 	done, all atomic.Int64
 }
 
@@ -156,11 +156,12 @@ func Run(ctx context.Context, c Config) (*Report, error) {
 	if len(c.Questions) == 0 && (c.Checks == nil || len(c.Checks.Tests) == 0) {
 		return nil, metrics.ErrEmpty
 	}
-	var err error
-	if r.place, err = c.Engine.Background(ctx, "evaluation"); err != nil {
+	place, err := c.Engine.Background(ctx, "evaluation")
+	if err != nil {
 		return nil, err
 	}
-	defer r.place.Close()
+	defer place.Close()
+	r.place = place
 	if len(c.Questions) > 0 {
 		if err := r.measure(ctx, out); err != nil {
 			return nil, err

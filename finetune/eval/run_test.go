@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"weft/finetune/data"
 	"weft/finetune/eval/metrics"
@@ -67,6 +68,19 @@ func TestRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if s := e.Stats(); s.TokensIn+s.TokensOut != 0 || s.Background.Tokens == 0 || len(s.Background.Jobs) != 0 {
+		t.Errorf("%+v: the sequences are not in the background", s)
+	}
+	training, err := e.Background(t.Context(), "training")
+	if err != nil {
+		t.Fatal(err)
+	}
+	late, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	if _, err := Run(late, c); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "training") {
+		t.Errorf("%v while a training job has the engine's place", err)
+	}
+	training.Close()
 	nll, targets, all := 0.0, 0, 0
 	score := OnEngine(e, nil)
 	for _, q := range questions {
@@ -179,7 +193,7 @@ func TestStops(t *testing.T) {
 	prompt := tok.Encode("Once upon a time", tokenizer.EncodeOptions{AddSpecial: true})
 	answer := func(stops ...string) Answer {
 		c.Stops = stops
-		a, err := (&run{Config: &c}).answer(t.Context(), 0, prompt, 20)
+		a, err := (&run{Config: &c, place: e}).answer(t.Context(), 0, prompt, 20)
 		if err != nil {
 			t.Fatal(err)
 		}

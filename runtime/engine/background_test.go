@@ -97,7 +97,7 @@ func TestBackgroundPlaceGoesInTurn(t *testing.T) {
 		t.Errorf("in line are %q", got)
 	}
 	cancel()
-	if err, _ := deadline.Receive(t, gone, "the error of the one that is cancelled"); !errors.Is(err, context.Canceled) {
+	if err, _ := deadline.Receive(t, gone, "the error of the cancelled one"); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v, want the context's error", err)
 	}
 	select {

@@ -38,8 +38,8 @@ type Config struct {
 	// a lock. nil: no step uses it.
 	UseIdle func(plan func(idle int64) (used int64))
 	OnStep  func(StepInfo) // called by the loop after each step; may be nil
-	// BackgroundStep is how long a step of background sequences takes at most, about, because a request that comes waits
-	// for its end; at least a token is computed. 0: no limit.
+	// BackgroundStep is how long a step of background sequences takes at most, about: a request that comes waits for
+	// its end. At least a token is computed. 0: no limit.
 	BackgroundStep time.Duration
 }
 
@@ -71,7 +71,7 @@ type StepInfo struct {
 	Background   bool          // of background sequences
 }
 
-// Stats are the engine's figures, without background sequences except for Pages and Background; counters never decrease.
+// Stats are the engine's figures; counters never decrease. Background sequences are in Pages and Background only.
 type Stats struct {
 	Running, Waiting           int
 	Pages                      kv.Counts

@@ -158,8 +158,8 @@ func (e *Engine) plan(now time.Time, idle int64) (*sched.Plan, int64, error) {
 	return plan, used, nil
 }
 
-// checkIdle is called when there is nothing to compute: then no sequence may be live, and no page may be in use, but for
-// background sequences that are kept out.
+// checkIdle is called when there is nothing to compute: then no sequence may be live, and no page may be in use, except
+// for background sequences that are kept out.
 func (e *Engine) checkIdle() error {
 	n, b := len(e.live)-e.asides, e.sched.Background()
 	if e.held > 0 || e.asides > 0 {

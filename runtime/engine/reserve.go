@@ -9,8 +9,8 @@ import (
 
 // ReserveIdle reserves bytes of the KV cache's memory for another purpose, such as adapters: the free and cached pages
 // with the highest ids, whose memory the device returns to the system before ReserveIdle returns. Background sequences
-// give up theirs. It returns false if one of these pages is in use, or if the longest sequence would no longer fit. Sums are rounded up to pages, not each
-// call. Any goroutine may call it.
+// give up theirs. It returns false if one of these pages is in use, or if the longest sequence would no longer fit.
+// Sums are rounded up to pages, not each call. Any goroutine may call it.
 func (e *Engine) ReserveIdle(bytes int64) bool {
 	e.returns.Lock()
 	defer e.returns.Unlock()
