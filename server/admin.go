@@ -161,6 +161,20 @@ func within(object string, err error) error {
 	return &tenant.Refusal{Member: object + "." + r.Member, Code: r.Code, Text: r.Text}
 }
 
+// checkSettings refuses invalid settings of a tenant.
+func (s *Server) checkSettings(set *tenant.Settings) error {
+	if err := within("settings", set.Validate()); err != nil || set.Redact == "" {
+		return err
+	}
+	if s.deps.CheckRedaction == nil {
+		return errNoCompletions
+	}
+	if err := s.deps.CheckRedaction(set.Redact); err != nil {
+		return openai.Invalid("settings.redact", "invalid_value", "settings.redact is refused: %v.", err)
+	}
+	return nil
+}
+
 func (s *Server) status(*gin.Context) (any, error) {
 	s.mu.Lock()
 	out := map[string]any{"model": s.cfg.Model, "version": s.cfg.Version, "ready": s.ready, "draining": s.drain,
@@ -204,7 +218,7 @@ func (s *Server) createTenant(c *gin.Context) (any, error) {
 	case in.Name == nil:
 		return nil, openai.Invalid("name", "missing", "name is missing; the name of the tenant is expected.")
 	}
-	if err := within("settings", in.Settings.Validate()); err != nil {
+	if err := s.checkSettings(&in.Settings); err != nil {
 		return nil, err
 	}
 	t, err := st.Create(c.Request.Context(), *in.Name, in.Settings)
@@ -251,7 +265,7 @@ func (s *Server) patchTenant(c *gin.Context) (any, error) {
 		if err := openai.Decode(in.Settings, "settings", set); err != nil {
 			return err
 		}
-		return within("settings", set.Validate())
+		return s.checkSettings(set)
 	})
 	return s.changed(c, t, err)
 }

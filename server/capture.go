@@ -212,7 +212,7 @@ const finishAbort = "abort"
 func (g *generation) worthKeeping(clientGone bool) bool {
 	text := 0
 	for _, ch := range g.choices {
-		if ch.failed || ch.finish == "" && !(clientGone && g.p.Stream) {
+		if ch.finish == "" && !(clientGone && g.p.Stream) {
 			return false
 		}
 		text += ch.text.Len()

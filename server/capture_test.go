@@ -711,7 +711,11 @@ func TestRetrainedAdapter(t *testing.T) {
 		t.Error(w.Body)
 	}
 
-	s.tenantKey(t, "acme", func(set *tenant.Settings) { set.Retrain.BaseAlias = true })
+	s.tenantKey(t, "acme", func(set *tenant.Settings) { set.Adapters = []string{"support"} })
+	wantError(t, s.chat(auth, `,"model":"night"`), 404, "model", "does not exist")
+	s.tenantKey(t, "acme", func(set *tenant.Settings) {
+		set.Retrain.BaseAlias, set.Adapters = true, []string{"*"}
+	})
 	if got := answered(""); got != "" {
 		t.Errorf("before it exists: %s", got)
 	}
@@ -742,4 +746,41 @@ func TestRetrainedAdapter(t *testing.T) {
 		t.Errorf("base_alias of an adapter that is not allowed: %s", got)
 	}
 	wantError(t, s.chat(auth, `,"model":"night"`), 404, "model", "does not exist")
+}
+
+// TestRedactionSetting: the rules are checked where they are set.
+func TestRedactionSetting(t *testing.T) {
+	s, st := newTenants(t, func(_ *Config, d *Deps) {
+		d.CheckRedaction = func(rules string) error {
+			if rules != "good" {
+				return errors.New("line 1 is bad")
+			}
+			return nil
+		}
+	})
+	set := func(rules string) string {
+		return encoded(map[string]any{"settings": map[string]string{"redact": rules}})
+	}
+	s.tenantKey(t, "acme", nil)
+	for _, rules := range []string{"bad", strings.Repeat("x", 64<<10+1)} {
+		w := s.do("PATCH", "/admin/v1/tenants/acme", s.root, set(rules))
+		wantError(t, w, 400, "settings.redact", "settings.redact ")
+	}
+	if w := s.do("PATCH", "/admin/v1/tenants/acme", s.root, set("good")); w.Code != 200 {
+		t.Fatal(w.Body)
+	}
+	if a, err := st.Get(t.Context(), "acme"); err != nil || a.Settings.Redact != "good" {
+		t.Errorf("%+v %v", a, err)
+	}
+	if a, ok := s.tenants.Settings("acme"); !ok || a.Redact != "good" {
+		t.Errorf("%+v", a)
+	}
+	if _, ok := s.tenants.Settings("nobody"); ok {
+		t.Error("settings of no tenant")
+	}
+	bare, _ := newTenants(t)
+	wantError(t, bare.do("PATCH", "/admin/v1/tenants/default", bare.root, set("good")), 400, "", "no completions")
+	if w := bare.do("PATCH", "/admin/v1/tenants/default", bare.root, set("")); w.Code != 200 {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
 }

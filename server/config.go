@@ -143,6 +143,8 @@ type Deps struct {
 	Adapters Adapters
 	// Completions is nil where no chat completion is stored.
 	Completions Completions
+	// CheckRedaction says what is wrong with the rules of a tenant's setting redact; nil: only empty ones are accepted.
+	CheckRedaction func(rules string) error
 	// Status returns further members of /admin/v1/status: figures of the engine and the cache.
 	Status func() map[string]any
 

@@ -13,6 +13,8 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"weft/finetune/redact"
+	"weft/internal/bounded"
 	"weft/internal/node"
 	"weft/internal/settings"
 	"weft/server/tenant"
@@ -73,6 +75,7 @@ type settingsFlags struct {
 	set     tenant.Settings
 	prefix  string
 	capture string
+	redact  string
 	bytes   byteSize
 }
 
@@ -97,6 +100,8 @@ func (f *settingsFlags) register(fs *pflag.FlagSet) {
 	fs.Int64Var(&f.set.AdapterCount, "adapter-count", 0, "limit of the number of adapter names; 0 is no limit")
 	fs.StringVar(&f.capture, "capture", string(tenant.CaptureOff),
 		"`which` chat completions are stored: off (none), on-request (store: true), on (all but store: false)")
+	fs.StringVar(&f.redact, "redact-rules", "",
+		"YAML `file` with rules of the tenant's own for the redaction of what is stored; an empty value: none")
 	fs.StringVar(&f.set.Retrain.Adapter, "retrain-adapter", "",
 		"`name` of the adapter that is trained from stored completions; until it exists the base model answers for it")
 	fs.BoolVar(&f.set.Retrain.BaseAlias, "retrain-base-alias", false,
@@ -123,6 +128,7 @@ func (f *settingsFlags) apply(fs *pflag.FlagSet, to *tenant.Settings) {
 		"adapter-bytes":          func() { to.AdapterBytes = int64(f.bytes) },
 		"adapter-count":          func() { to.AdapterCount = f.set.AdapterCount },
 		"capture":                func() { to.Capture = tenant.Capture(f.capture) },
+		"redact-rules":           func() { to.Redact = f.set.Redact },
 		"retrain-adapter":        func() { to.Retrain.Adapter = f.set.Retrain.Adapter },
 		"retrain-base-alias":     func() { to.Retrain.BaseAlias = f.set.Retrain.BaseAlias },
 		"retrain-require-user":   func() { to.Retrain.RequireUser = f.set.Retrain.RequireUser },
@@ -131,6 +137,22 @@ func (f *settingsFlags) apply(fs *pflag.FlagSet, to *tenant.Settings) {
 			set()
 		}
 	}
+}
+
+// read reads the files that flags name.
+func (f *settingsFlags) read() error {
+	if f.redact == "" {
+		return nil
+	}
+	text, err := bounded.ReadFile(f.redact, redact.MaxFile)
+	if err != nil {
+		return err
+	}
+	if _, err := redact.ParseRules(text); err != nil {
+		return usageError{fmt.Errorf("%s: %w", f.redact, err)}
+	}
+	f.set.Redact = string(text)
+	return nil
 }
 
 func (f *tenantFlags) printTenant(w io.Writer, what string, t tenant.Tenant) error {
@@ -151,6 +173,9 @@ func tenantsAddCommand() *cobra.Command {
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			set := tenant.DefaultSettings()
+			if err := sf.read(); err != nil {
+				return err
+			}
 			sf.apply(cmd.Flags(), &set)
 			return f.with(cmd.Context(), func(s *tenant.Store) error {
 				t, err := s.Create(cmd.Context(), args[0], set)
@@ -175,6 +200,9 @@ func tenantsSetCommand() *cobra.Command {
 			"  weft tenants set acme --capture on --retrain-adapter support",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := sf.read(); err != nil {
+				return err
+			}
 			return f.with(cmd.Context(), func(s *tenant.Store) error {
 				t, err := s.Update(cmd.Context(), args[0],
 					func(set *tenant.Settings) error { sf.apply(cmd.Flags(), set); return nil })

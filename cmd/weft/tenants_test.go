@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -40,6 +42,13 @@ func TestTenantsAndKeys(t *testing.T) {
 		"--default-adapter", "support@v2", "--capture", "on-request", "--retrain-adapter", "support",
 		"--retrain-base-alias")
 	do("tenants", "set", "acme", "--retrain-require-user") // the rest of retrain stays
+	rules, bad := filepath.Join(dir, "rules.yaml"), filepath.Join(dir, "bad.yaml")
+	for path, text := range map[string]string{rules: "names: [Ada]\n", bad: "rules: [{name: X, pattern: '('}]\n"} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	do("tenants", "set", "acme", "--redact-rules", rules)
 	var all []tenant.Tenant
 	if err := json.Unmarshal([]byte(do("tenants", "list", "--json")), &all); err != nil || len(all) != 2 {
 		t.Fatalf("%+v %v", all, err)
@@ -47,7 +56,7 @@ func TestTenantsAndKeys(t *testing.T) {
 	s := all[0].Settings
 	if all[0].Name != "acme" || s.Weight != 2 || s.RequestsPerMinute != 7 || s.TokensPerMinute != 900 ||
 		s.AdapterBytes != 1<<30 || s.PrefixCache != tenant.PrefixNone ||
-		s.Capture != tenant.CaptureOnRequest ||
+		s.Capture != tenant.CaptureOnRequest || s.Redact != "names: [Ada]\n" ||
 		s.Retrain != (tenant.Retrain{Adapter: "support", BaseAlias: true, RequireUser: true}) ||
 		all[1].Settings.Capture != tenant.CaptureOff || s.DefaultAdapter != "support@v2" ||
 		strings.Join(s.Adapters, " ") != "support sales" {
@@ -98,6 +107,7 @@ func TestTenantsAndKeys(t *testing.T) {
 			{"tenants", "add", "ok", "--weight", "-1"}, {"tenants", "frob"},
 			{"keys", "add", "--scope", "root"}, {"keys", "add", "--expires", "-1h"}, {"keys", "revoke"},
 			{"tenants", "add", "ok", "--prefix-cache", "all"}, {"tenants", "add", "ok", "--capture", "maybe"},
+			{"tenants", "add", "ok", "--redact-rules", bad},
 			{"tenants", "add", "ok", "--retrain-adapter", "a/b"}},
 	} {
 		for _, args := range list {

@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	"weft/adapters"
+	"weft/finetune/redact"
 	"weft/runtime/chat"
 	"weft/runtime/device"
 	"weft/runtime/engine"
@@ -89,6 +90,7 @@ func (n *Node) openServer(ctx context.Context) (err error) {
 			return m.renderer(t), nil
 		},
 		Tenants: n.Access, Status: n.status, Metrics: metrics, Traces: n.traces, Log: n.cfg.Log,
+		CheckRedaction: func(rules string) error { _, err := redact.ParseRules([]byte(rules)); return err },
 	}
 	if n.cache != nil {
 		deps.Adapters = catalog{n.Stores.Registry, n.cache, n.used}

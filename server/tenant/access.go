@@ -100,6 +100,15 @@ func Open() *Access {
 // Store returns the store, nil where there is none.
 func (a *Access) Store() *Store { return a.opt.Store }
 
+// Settings returns a tenant's settings as they were at the last look at the database; false: there is no such tenant.
+func (a *Access) Settings(tenant string) (Settings, bool) {
+	set, ok := a.view.Load().tenants[tenant]
+	if !ok {
+		return Settings{}, false
+	}
+	return *set, true
+}
+
 // NeedsKey reports whether requests need a key: always, unless Open was given and no key was ever made.
 func (a *Access) NeedsKey() bool {
 	return !a.opt.Open || len(a.keys) > 0 || a.closed.Load()

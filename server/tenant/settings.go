@@ -117,6 +117,7 @@ type Settings struct {
 	AdapterCount       int64 `json:"adapter_count"`
 
 	Capture Capture `json:"capture"`
+	Redact  string  `json:"redact"` // rules of the tenant's own (YAML) for the redaction of what is stored; "": none
 	Retrain Retrain `json:"retrain"`
 }
 
@@ -134,6 +135,7 @@ const (
 	maxAllowed = 10000 // names in Adapters
 	maxWeight  = 1000
 	maxLimit   = math.MaxInt64 / 1024 // 2^53 - 1
+	maxRedact  = 64 << 10             // bytes of Redact
 )
 
 // limits lists the members whose range is from 0 to maxLimit.
@@ -176,6 +178,9 @@ func (s *Settings) Validate() error {
 	}
 	if !slices.Contains([]Capture{CaptureOff, CaptureOnRequest, CaptureOn}, s.Capture) {
 		return refuse("capture", "must be off, on-request or on, not %s", names.Quote(string(s.Capture)))
+	}
+	if len(s.Redact) > maxRedact {
+		return refuse("redact", "has %d bytes, at most %d are allowed", len(s.Redact), maxRedact)
 	}
 	if err := s.Retrain.validate(); err != nil {
 		return err
