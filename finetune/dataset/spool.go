@@ -11,13 +11,19 @@ import (
 	"weft/internal/durable"
 )
 
-// spool keeps what is written, compressed, in a file without name, and gives it back once, from its start.
+// spool keeps what is written, compressed, in a file without name, and gives it back once, from its start. What was
+// read is removed from the disk, so that input of some size does not need twice the space.
 type spool struct {
-	file *os.File
-	pack *s2.Writer
-	in   *bufio.Reader
-	buf  []byte
+	file     *os.File
+	pack     *s2.Writer
+	in       *bufio.Reader
+	buf      []byte
+	read     int64 // bytes of the file
+	released int64 // of these
 }
+
+// releaseEvery is how much of the file is read before its space is given back.
+const releaseEvery = 16 << 20
 
 func newSpool(dir string) (*spool, error) {
 	f, err := durable.Scratch(dir)
@@ -37,8 +43,22 @@ func (s *spool) rewind() error {
 	if _, err := s.file.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
-	s.in = bufio.NewReaderSize(s2.NewReader(s.file), 1<<16)
+	s.in = bufio.NewReaderSize(s2.NewReader(releasing{s}), 1<<16)
 	return nil
+}
+
+// releasing reads the file of a spool.
+type releasing struct{ *spool }
+
+func (s releasing) Read(b []byte) (int, error) {
+	n, err := s.file.Read(b)
+	if s.read += int64(n); s.read-s.released >= releaseEvery {
+		if err == nil {
+			err = durable.Release(s.file, s.released, s.read-s.released)
+		}
+		s.released = s.read
+	}
+	return n, err
 }
 
 // next returns the next n bytes; they are valid until the next call.

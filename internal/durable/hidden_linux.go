@@ -29,3 +29,13 @@ func noHidden(err error) bool {
 	return errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EISDIR) || errors.Is(err, unix.EINVAL) ||
 		errors.Is(err, unix.ENOENT)
 }
+
+// Release gives the space of n bytes of a file back to the system, where the file system can: they are not
+// read again. The file's size stays.
+func Release(f *os.File, offset, n int64) error {
+	err := unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, offset, n)
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
+		return nil
+	}
+	return os.NewSyscallError("fallocate", err)
+}

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log"
 	"os"
@@ -219,5 +220,5 @@ func conversations(path string, size int) error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	return f.Close()
+	return errors.Join(f.Sync(), f.Close()) // so that a split does not wait for this file's way to the disk
 }
