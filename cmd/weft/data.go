@@ -15,7 +15,9 @@ import (
 
 	"weft/finetune/data"
 	"weft/finetune/dataset"
+	"weft/finetune/redact"
 	"weft/finetune/train"
+	"weft/internal/bounded"
 	"weft/internal/chatclient"
 	"weft/internal/durable"
 	"weft/internal/modelref"
@@ -27,11 +29,12 @@ import (
 func dataCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "data",
-		Short: "Look at training data, convert it, split it without leaks, mix it",
+		Short: "Look at training data, convert it, split it without leaks, mix it, try redaction rules",
 		Args:  noSuchCommand,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(dataInspectCommand(), dataConvertCommand(), dataSplitCommand(), dataMixCommand())
+	cmd.AddCommand(dataInspectCommand(), dataConvertCommand(), dataSplitCommand(), dataMixCommand(),
+		dataRedactCommand())
 	return cmd
 }
 
@@ -377,4 +380,68 @@ func dataMixCommand() *cobra.Command {
 	fs.Uint64Var(&seed, "seed", 0, "seed of the choice")
 	addReadFlags(fs, &f)
 	return cmd
+}
+
+func dataRedactCommand() *cobra.Command {
+	var f readFlags
+	var rules string
+	var shown int
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "redact FILE... [--rules FILE]",
+		Short: "Show what would be redacted in conversations, to try rules before capture is turned on",
+		Long: "Show which personal data and secrets would be replaced by placeholders if the conversations were " +
+			"captured: counts by kind, and the first finds of each kind with the text around them. Nothing is " +
+			"written. The numbers of the placeholders differ from those of a server, which have a key of their own. " +
+			"--rules is a YAML file with the lists names, rules (name and pattern) and leave (kinds that stay). " +
+			filesHelp,
+		Example: "  weft data redact chats.jsonl\n" +
+			"  weft data redact \"logs/*.jsonl.zst\" --rules rules.yaml --json",
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if shown < 0 {
+				return usagef("--samples %d: give 0 or more", shown)
+			}
+			o, done, err := f.options(cmd)
+			if err != nil {
+				return err
+			}
+			r, err := openRedactor(rules)
+			if err != nil {
+				return err
+			}
+			found, err := dataset.Redact(args, r, shown, o)
+			done()
+			if err != nil {
+				return dataUsage(err)
+			}
+			describeInput(cmd.ErrOrStderr(), found.Report)
+			out := cmd.OutOrStdout()
+			if asJSON {
+				return printJSON(out, found)
+			}
+			return found.WriteText(out, terminal.Is(out) && os.Getenv("NO_COLOR") == "", chatclient.Printable)
+		},
+	}
+	fs := cmd.Flags()
+	fs.StringVar(&rules, "rules", "", "YAML `file` with the tenant's names, own rules, and kinds that stay")
+	fs.IntVar(&shown, "samples", 3, "finds of each kind to show")
+	addJSONFlag(fs, &asJSON)
+	addReadFlags(fs, &f)
+	return cmd
+}
+
+// openRedactor reads a file of rules; no file is no rules. The key is not secret: nothing is kept.
+func openRedactor(path string) (*redact.Redactor, error) {
+	var rules redact.Rules
+	if path != "" {
+		text, err := bounded.ReadFile(path, redact.MaxFile)
+		if err != nil {
+			return nil, err
+		}
+		if rules, err = redact.ParseRules(text); err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	return redact.New(redact.Options{Rules: rules, Secret: []byte("weft data redact")})
 }

@@ -231,3 +231,59 @@ func TestDataKilled(t *testing.T) {
 		}
 	}
 }
+
+// What would be redacted is shown with file and line, by the built-in kinds and by a file of rules; nothing is written,
+// and rules that cannot hold are refused by name.
+func TestDataRedact(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		"chats.jsonl": `{"messages":[{"role":"user","content":"I am Anna Schmidt, mail a@example.com, ticket T-77"},` +
+			`{"role":"assistant","content":"","tool_calls":[{"id":"c","type":"function","function":{"name":"send",` +
+			`"arguments":"{\"phone\":\"2025550143\",\"n\":1}"}}]}]}` + "\n" +
+			`{"messages":[{"role":"user","content":"What is 1 + 1?"},{"role":"assistant","content":"2"}]}` + "\n",
+		"rules.yaml": "names: [Anna Schmidt]\nrules:\n- name: ticket\n  pattern: 'T-\\d+'\nleave: [email]\n",
+		"bad.yaml":   "rules:\n- name: ticket\n  pattern: '('\n",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out, say, status := weftData(t, dir, "", "redact", "chats.jsonl")
+	for _, want := range []string{"1 of 2 samples would be redacted", "  EMAIL        1\n", "  PHONE        1\n",
+		"chats.jsonl:1 [EMAIL_", "I am Anna Schmidt, mail «a@example.com», ticket T-77", "«2025550143»"} {
+		if status != 0 || !strings.Contains(out, want) {
+			t.Errorf("%d\n%s\n%s\nwant %q", status, out, say, want)
+		}
+	}
+	out, say, status = weftData(t, dir, "", "redact", "chats.jsonl", "--rules", "rules.yaml", "--json")
+	var got struct {
+		Counts map[string]int
+		Shown  []struct {
+			Line               int
+			Value, Placeholder string
+		}
+	}
+	if err := json.Unmarshal([]byte(out), &got); err != nil || status != 0 ||
+		!maps.Equal(got.Counts, map[string]int{"NAME": 1, "TICKET": 1, "PHONE": 1}) ||
+		len(got.Shown) != 3 || got.Shown[0].Value != "Anna Schmidt" || got.Shown[0].Line != 1 {
+		t.Errorf("%d %v\n%s\n%s", status, err, out, say)
+	}
+	for _, c := range []struct {
+		args   []string
+		status int
+		say    string
+	}{
+		{[]string{"chats.jsonl", "--rules", "bad.yaml"}, 1, "bad.yaml: redaction: rule ticket: error parsing regexp"},
+		{[]string{"chats.jsonl", "--rules", "absent.yaml"}, 1, "no such file"},
+		{[]string{"chats.jsonl", "--samples", "-1"}, 2, "--samples -1: give 0 or more"},
+		{[]string{"absent.jsonl"}, 1, "no such file"},
+	} {
+		if _, say, status := weftData(t, dir, "", append([]string{"redact"}, c.args...)...); status != c.status ||
+			!strings.Contains(say, c.say) {
+			t.Errorf("%v: %d %s", c.args, status, say)
+		}
+	}
+	if list, err := os.ReadDir(dir); err != nil || len(list) != 3 {
+		t.Errorf("left %v, %v", list, err)
+	}
+}

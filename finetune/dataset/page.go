@@ -13,7 +13,7 @@ import (
 
 // Marks of text that is trained on, on a terminal and elsewhere.
 const (
-	green, dim, reset = "\x1b[32m", "\x1b[2m", "\x1b[0m"
+	green, red, dim, reset = "\x1b[32m", "\x1b[31m", "\x1b[2m", "\x1b[0m"
 )
 
 // WriteText prints the inspection; with colours, text that is trained on is green and other text dim, without, it

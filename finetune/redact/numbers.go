@@ -284,7 +284,7 @@ func identity(d string, next byte) bool {
 	return check == d[17]
 }
 
-// lengths of IBANs by country. Other countries have any length from 15 to 34.
+// lengths of IBANs by country. Other countries have any length up to 34.
 var lengths = map[string]int{"AD": 24, "AE": 23, "AL": 28, "AT": 20, "AZ": 28, "BA": 20, "BE": 16, "BG": 22, "BH": 22,
 	"BR": 29, "BY": 28, "CH": 21, "CR": 22, "CY": 28, "CZ": 24, "DE": 22, "DK": 18, "DO": 28, "EE": 20, "EG": 29,
 	"ES": 24, "FI": 18, "FO": 18, "FR": 27, "GB": 22, "GE": 22, "GI": 23, "GL": 18, "GR": 27, "GT": 28, "HR": 21,
@@ -293,6 +293,9 @@ var lengths = map[string]int{"AD": 24, "AE": 23, "AL": 28, "AT": 20, "AZ": 28, "
 	"MU": 30, "NL": 18, "NO": 15, "PK": 24, "PL": 28, "PS": 29, "PT": 25, "QA": 29, "RO": 24, "RS": 22, "SA": 24,
 	"SC": 31, "SE": 24, "SI": 19, "SK": 24, "SM": 27, "ST": 25, "SV": 28, "TL": 23, "TN": 24, "TR": 26, "UA": 29,
 	"VA": 22, "VG": 24, "XK": 20}
+
+// minUnknown is the least length of an IBAN of another country: waybills look like short ones.
+const minUnknown = 18
 
 // account adds the IBAN whose check digits begin at i. It returns its end, or i.
 func (s *scanner) account(i int) int {
@@ -320,7 +323,7 @@ func (s *scanner) account(i int) int {
 		d = append(d, c)
 		block++
 		if n := len(d); n >= 15 && !wordByte(at(text, b+1)) {
-			if want := lengths[string(d[:2])]; (want == 0 && upper || want == n) && mod97(d) == 1 {
+			if want := lengths[string(d[:2])]; (want == 0 && upper && n >= minUnknown || want == n) && mod97(d) == 1 {
 				best, value = b+1, string(d)
 			}
 		}

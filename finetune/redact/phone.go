@@ -12,11 +12,11 @@ var (
 		"mobil", "erreichbar", "téléphone", "tél", "portable", "appelez", "appeler", "joindre",
 		"mon numéro", "meine nummer", "电话", "手机", "致电", "拨打", "座机", "传真", "热线",
 		"客服")
-	weakWords  = newWords("call", "dial", "ring", "contact", "ruf an", "anrufen", "rufen sie", "联系", "号码")
+	weakWords  = newWords("call", "dial", "ring", "contact", "ruf an", "anrufen", "rufen sie", "联系")
 	otherWords = newWords("order", "invoice", "ticket", "tracking", "serial", "isbn", "issn", "orcid",
 		"sku", "ean", "upc", "imei", "reference", "model", "bestellnummer", "rechnung", "rechnungsnummer",
 		"kundennummer", "artikel", "artikelnummer", "aktenzeichen", "commande", "facture", "référence",
-		"订单", "单号", "编号", "运单", "快递", "qq", "群号", "#", "sample", "version")
+		"订单", "发票", "单号", "编号", "运单", "快递", "qq", "群号", "#", "sample", "version")
 )
 
 // filler may stand between a word and its number.

@@ -121,7 +121,11 @@ type Scope struct {
 	sum    [sha256.Size]byte
 	counts map[string]int
 	work   scratch
+	watch  func(text string, f Find, placeholder string)
 }
+
+// Watch has watch called for each find with the text that it is in, before it is replaced.
+func (s *Scope) Watch(watch func(text string, f Find, placeholder string)) { s.watch = watch }
 
 // Counts returns how many placeholders this scope has set, by kind.
 func (s *Scope) Counts() map[string]int { return maps.Clone(s.counts) }
@@ -190,7 +194,11 @@ func (s *Scope) replace(out *[]byte, text, hint string, found []Find, round int)
 	pos := 0
 	for _, f := range found {
 		s.piece(out, text, hint, pos, f.Start, round+1)
+		start := len(*out)
 		*out = s.append(*out, f)
+		if s.watch != nil {
+			s.watch(text, f, string((*out)[start:]))
+		}
 		pos = f.End
 	}
 	s.piece(out, text, hint, pos, len(text), round+1)

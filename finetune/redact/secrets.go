@@ -146,11 +146,12 @@ func (s *scanner) part(a, b int) {
 		if i > a && wordByte(text[i-1]) {
 			continue
 		}
-		if n := keyLength(text[i:b]); n > 0 {
+		n, is := keyLength(text[i:b], at(text, i-1))
+		if is {
 			s.add(i, i+n, Key, "")
 			a = i + n
-			i = a - 1
 		}
+		i += max(n-1, 0) // what is no key has no key within, and is not read again
 	}
 	if b-a < minNear {
 		return
@@ -171,27 +172,33 @@ func (s *scanner) part(a, b int) {
 	}
 }
 
-// keyLength returns the length of the key of a known service that text begins with.
-func keyLength(text string) int {
-	if strings.HasPrefix(text, "eyJ") {
-		return tokenLength(text)
+// keyLength returns the length of the key of a known service that text begins with, or of words in which there is none;
+// before is the byte before text.
+func keyLength(text string, before byte) (n int, is bool) {
+	if strings.HasPrefix(text, "eyJ") && before != '-' {
+		if n = tokenLength(text); n > 0 {
+			return n, true
+		}
 	}
 	for _, p := range prefixes {
 		if !strings.HasPrefix(text, p.text) {
 			continue
 		}
-		n, digits := len(p.text), 0
+		n, words := len(p.text), true // lower case and hyphens only, such as sk-learn
 		for n < len(text) && (wordByte(text[n]) || strings.IndexByte(p.also, text[n]) >= 0) {
-			if digit(text[n]) {
-				digits++
+			if c := text[n]; digit(c) || c >= 'A' && c <= 'Z' {
+				words = false
 			}
 			n++
 		}
-		if n-len(p.text) >= p.rest && (digits > 0 || n > 40) {
-			return n
+		switch {
+		case words:
+			return n, false
+		case n-len(p.text) >= p.rest:
+			return n, true
 		}
 	}
-	return 0
+	return 0, false
 }
 
 // tokenLength returns the length of the JSON Web Token that text begins with: three parts of base64, or five.
