@@ -3,11 +3,14 @@ package server
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
 	sdk "github.com/openai/openai-go"
 	"github.com/openai/openai-go/option"
+
+	"weft/server/tenant"
 )
 
 // The official Go client reads everything that the server answers.
@@ -86,5 +89,60 @@ func TestOfficialClient(t *testing.T) {
 			!strings.Contains(e.Message, c.message) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// The official Go client stores completions, finds them page by page, and changes and deletes them.
+func TestOfficialClientReadsStoredCompletions(t *testing.T) {
+	tenants, _, auth := capturing(t, nil, func(set *tenant.Settings) { set.Capture = tenant.CaptureOnRequest })
+	addr, _ := serveTest(t, tenants.Server)
+	ctx := context.Background()
+	client := sdk.NewClient(option.WithBaseURL("http://"+addr+"/v1"), option.WithMaxRetries(0),
+		option.WithAPIKey(strings.TrimPrefix(auth, "Bearer ")), option.WithHTTPClient(checkedClient))
+	var ids []string
+	for _, topic := range []string{"a", "b", "a", "a"} {
+		answer, err := client.Chat.Completions.New(ctx, sdk.ChatCompletionNewParams{Model: "org/tiny",
+			Messages: []sdk.ChatCompletionMessageParamUnion{sdk.SystemMessage("s"), sdk.UserMessage("hi")},
+			Store:    sdk.Bool(true), Metadata: map[string]string{"topic": topic}, User: sdk.String("u")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, answer.ID)
+	}
+	completions := client.Chat.Completions
+	var found []string
+	pages := completions.ListAutoPaging(ctx, sdk.ChatCompletionListParams{Limit: sdk.Int(2),
+		Order: sdk.ChatCompletionListParamsOrderDesc, Metadata: map[string]string{"topic": "a"}})
+	for pages.Next() {
+		found = append(found, pages.Current().ID)
+	}
+	if want := []string{ids[3], ids[2], ids[0]}; pages.Err() != nil || !slices.Equal(found, want) {
+		t.Errorf("%v %v, want %v", found, pages.Err(), want)
+	}
+	one, err := completions.Update(ctx, ids[1], sdk.ChatCompletionUpdateParams{Metadata: map[string]string{"x": "y"}})
+	if err != nil || one.ID != ids[1] {
+		t.Errorf("%+v %v", one, err)
+	}
+	one, err = completions.Get(ctx, ids[1])
+	if err != nil || one.Choices[0].Message.Content != "abc" || one.Choices[0].FinishReason != "stop" ||
+		one.Usage.TotalTokens == 0 || one.Model != "org/tiny" ||
+		!strings.Contains(one.RawJSON(), `"metadata":{"x":"y"}`) {
+		t.Errorf("%+v %v", one, err)
+	}
+	messages, err := completions.Messages.List(ctx, ids[1], sdk.ChatCompletionMessageListParams{})
+	if err != nil || len(messages.Data) != 2 || messages.Data[1].Content != "hi" || messages.Data[0].ID == "" {
+		t.Errorf("%+v %v", messages, err)
+	}
+	var taken map[string]any
+	err = client.Post(ctx, "feedback", map[string]any{"id": ids[1], "value": true}, &taken)
+	if err != nil || taken["id"] != ids[1] {
+		t.Errorf("%v %v", taken, err)
+	}
+	if gone, err := completions.Delete(ctx, ids[1]); err != nil || !gone.Deleted || gone.ID != ids[1] {
+		t.Errorf("%+v %v", gone, err)
+	}
+	var refused *sdk.Error
+	if _, err := completions.Get(ctx, ids[1]); !errors.As(err, &refused) || refused.StatusCode != 404 {
+		t.Errorf("%v", err)
 	}
 }
