@@ -195,6 +195,9 @@ func prepend(text string) normStep {
 // replace puts content in the place of each match.
 func replace(find finder, content string) normStep {
 	return func(p part) part {
+		if p.text == "" { // in which the library looks for nothing, not even for the empty string
+			return p
+		}
 		var b strings.Builder
 		begin, zero, whole := 0, 0, true // whole: all that is written stems from the first character
 		write := func(text string, first int) {

@@ -325,3 +325,11 @@ func FuzzRegex(f *testing.F) {
 		})
 	})
 }
+
+// The library looks for nothing in an empty text.
+func TestReplaceInNothing(t *testing.T) {
+	steps := replace(func(text string, found func(at, end int)) { found(0, 0) }, " ")
+	if got := steps(part{}); got != (part{}) {
+		t.Errorf("%+v of an empty text", got)
+	}
+}
