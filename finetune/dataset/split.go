@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"hash"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -105,16 +104,14 @@ type sides struct {
 }
 
 func newSides(o *SplitOptions) *sides {
-	return &sides{mac: hmac.New(sha256.New, keyOf(o.Seed)), test: o.Test, validation: o.Validation}
+	return &sides{mac: hmac.New(sha256.New, keyOf(o.Seed)), test: o.Test, validation: o.Validation,
+		sum: make([]byte, 0, sha256.Size)}
 }
 
 // of returns the index of the side in data.Sides: it depends on the group, the seed and the fractions only, and a group
 // of the test side stays there whatever the other fraction is.
 func (s *sides) of(group string) uint8 {
-	s.mac.Reset()
-	_, _ = io.WriteString(s.mac, group) // a hash returns no error
-	s.sum = s.mac.Sum(s.sum[:0])
-	switch x := float64(binary.LittleEndian.Uint64(s.sum)>>11) * 0x1p-53; {
+	switch x := position(s.mac, s.sum, group); {
 	case x < s.test:
 		return testSide
 	case x < s.test+s.validation:
