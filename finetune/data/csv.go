@@ -61,8 +61,8 @@ func readCSV(in *pieces, first []byte, tabs bool, o *Options, take func(raw) boo
 	}
 	c.header = slices.Clone(c.header)
 	if !slices.ContainsFunc(c.header, func(name string) bool { return o.wants(strings.TrimSpace(name)) }) {
-		return fmt.Errorf("%w: line %d: no column says what to train on; the columns are %q: %s", ErrBad, line,
-			c.header, mapHint)
+		return fmt.Errorf("%w: line %d: no column says what to train on; the columns are %q%s", ErrBad, line,
+			c.header, o.hint())
 	}
 	for i, name := range c.header {
 		if c.header[i] = strings.TrimSpace(name); c.header[i] != "" && slices.Index(c.header, c.header[i]) < i {

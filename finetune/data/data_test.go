@@ -503,8 +503,9 @@ func TestBadOnesFirst(t *testing.T) {
 		{Truncate, "1 of 200 records (1 × unknown fields or types); fix them, or leave them out with bad_samples " +
 			"skip:\n" +
 			"  line 151: unknown fields or types: none of messages, conversations, instruction, prompt with " +
-			"completion, text is among its fields \"a\": convert the file with weft data convert --columns " +
-			"instruction=QUESTION,output=ANSWER\n  besides, not refused: 1 × longer than the limit, " +
+			"completion, " +
+			"text is among its fields \"a\": convert the file with weft data convert FILE --columns " +
+			"instruction=QUESTION,output=ANSWER --out NEW.jsonl\n  besides, not refused: 1 × longer than the limit, " +
 			"198 × placeholder without value"},
 		{Refuse, "2 of 200 records (1 × longer than the limit, 1 × unknown fields or types); fix them, or leave " +
 			"them out with bad_samples skip; raise max_length, or set overlong to truncate or skip for what is too " +

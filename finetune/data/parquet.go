@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/andybalholm/brotli"
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	"github.com/parquet-go/parquet-go"
@@ -148,7 +149,8 @@ func (p *parquetReader) open(src io.ReaderAt, size int64) (err error) {
 	case len(p.leaves) > maxLeaves:
 		return fmt.Errorf("%d columns in columns, more than %d", len(p.leaves), maxLeaves)
 	case len(p.top) == 0:
-		return fmt.Errorf("no column says what to train on; the columns are %s: %s", strings.Join(names, ", "), mapHint)
+		return fmt.Errorf("no column says what to train on; the columns are %s%s", strings.Join(names, ", "),
+			p.o.hint())
 	}
 	for _, group := range p.file.Metadata().RowGroups {
 		for _, l := range p.leaves {
@@ -248,8 +250,12 @@ func checkSize(codec format.CompressionCodec, packed bool, body *bufio.Reader, s
 			defer dec.Close()
 		}
 		unpack = dec
-	default: // of LZ4 the library takes twice the memory again and again where a page is damaged
-		return fmt.Errorf("it is compressed with %s: write the file with snappy, zstd or gzip", codec)
+	case codec == format.Brotli:
+		unpack = brotli.NewReader(body)
+	default: // the library reads LZ4 wrongly, and takes endless memory for a damaged page
+		return fmt.Errorf("it is compressed with %s, which is not read: write the file anew with: python -c 'import "+
+			"pyarrow.parquet as p; p.write_table(p.read_table(\"IN.parquet\"), \"OUT.parquet\", "+
+			"compression=\"zstd\")'", codec)
 	}
 	if err == nil {
 		var n int64

@@ -329,7 +329,7 @@ func (o *Options) hint() string {
 	if o.Guess {
 		return ": " + mapHint
 	}
-	return ": convert the file with weft data convert --columns instruction=QUESTION,output=ANSWER"
+	return ": convert the file with weft data convert FILE --columns instruction=QUESTION,output=ANSWER --out NEW.jsonl"
 }
 
 func keys(m *jinja.Map) string {

@@ -15,7 +15,6 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/parquet-go/parquet-go"
-	"github.com/parquet-go/parquet-go/compress"
 
 	"weft/runtime/chat"
 )
@@ -96,7 +95,8 @@ func TestCSV(t *testing.T) {
 		{"open quote", "a.csv", "prompt,completion\n\"a,b\nd,e\nf,g\n", []string{
 			"2 broken CSV: the quote that opens a field in line 2 is never closed", "3 d>e", "4 f>g"}},
 		{"no column", "a.csv", "x,y\n1,2\n", []string{`bad training data: line 1: no column says what to train on; the ` +
-			`columns are ["x" "y"]: name them with --columns, as --columns instruction=QUESTION,output=ANSWER`}},
+			`columns are ["x" "y"]: convert the file with weft data convert FILE --columns instruction=QUESTION,output=ANSWER ` +
+			`--out NEW.jsonl`}},
 		{"column twice", "a.csv", "prompt,completion,prompt\n1,2,3\n",
 			[]string{`bad training data: line 1: the column "prompt" stands twice in the header`}},
 		{"empty", "a.csv", "", []string{"bad training data: the file is empty"}},
@@ -140,7 +140,7 @@ func TestColumns(t *testing.T) {
 				`instruction=QUESTION,output=ANSWER`, ""},
 		{`{"question":"Hi","answer":"a"}`, Options{}, `1 unknown fields or types: none of messages, conversations, ` +
 			`instruction, prompt with completion, text is among its fields "question", "answer": convert the file with ` +
-			`weft data convert --columns instruction=QUESTION,output=ANSWER`, ""},
+			`weft data convert FILE --columns instruction=QUESTION,output=ANSWER --out NEW.jsonl`, ""},
 		{`{"question":"Hi","answer":"Hello"}`, Options{Guess: true, Set: map[string]string{"instruction": "Answer."}},
 			"1 user Answer.\nHi | assistant Hello", ""},
 		{`{"x":"Hi","y":"Hello"}`, Options{Columns: map[string]string{"input": "x", "output": "y"},
@@ -354,17 +354,21 @@ func TestParquetBombs(t *testing.T) {
 	// every damage is an error or other records, never a crash
 	small, _ := pqRows(20)
 	file := []byte(parquetFile(t, small, parquet.Compression(&parquet.Snappy)))
-	for _, codec := range []compress.Codec{&parquet.Lz4Raw, &parquet.Brotli} {
-		got := said(t, "", parquetFile(t, small, parquet.Compression(codec)), o)
-		if len(got) != 1 || !strings.Contains(got[0], "write the file with snappy, zstd or gzip") {
-			t.Errorf("%v: %q", codec, got)
-		}
+	packed := parquetFile(t, small, parquet.Compression(&parquet.Brotli))
+	if want, got := said(t, "", string(file), o), said(t, "", packed, o); len(got) != 20 || !slices.Equal(got, want) {
+		t.Errorf("Brotli: %q, want %q", got, want)
 	}
-	for i := range file {
-		damaged := slices.Clone(file)
-		damaged[i] ^= 0x55
-		_ = readRaw(bytes.NewReader(damaged), "", &o, func(raw) bool { return true })
-		_ = readRaw(bytes.NewReader(file[:i]), "", &o, func(raw) bool { return true })
+	got := said(t, "", parquetFile(t, small, parquet.Compression(&parquet.Lz4Raw)), o)
+	if len(got) != 1 || !strings.Contains(got[0], `compressed with LZ4_RAW, which is not read: write the file anew`) {
+		t.Errorf("LZ4: %q", got)
+	}
+	for _, file := range [][]byte{file, []byte(packed)} {
+		for i := range file {
+			damaged := slices.Clone(file)
+			damaged[i] ^= 0x55
+			_ = readRaw(bytes.NewReader(damaged), "", &o, func(raw) bool { return true })
+			_ = readRaw(bytes.NewReader(file[:i]), "", &o, func(raw) bool { return true })
+		}
 	}
 	if _, err := Load([]string{named(t, "x.parquet", parquetFile(t, []listed{{[]int32{1}}}))},
 		Model{Tokenizer: words(t)}, Options{MaxTokens: 9}); err == nil {
@@ -373,9 +377,13 @@ func TestParquetBombs(t *testing.T) {
 	type none struct {
 		A string `parquet:"zz"`
 	}
-	got := said(t, "", parquetFile(t, []none{{"x"}}), o)
-	if len(got) != 1 || !strings.Contains(got[0], `the columns are "zz": name them with --columns`) {
-		t.Errorf("%q", got)
+	for guess, says := range map[bool]string{true: "name them with --columns",
+		false: "convert the file with weft data convert FILE --columns"} {
+		o.Guess = guess
+		got = said(t, "", parquetFile(t, []none{{"x"}}), o)
+		if len(got) != 1 || !strings.Contains(got[0], `the columns are "zz": `+says) {
+			t.Errorf("%q", got)
+		}
 	}
 }
 

@@ -486,7 +486,24 @@ func (w *splitter) publish(out string) (err error) {
 	if err := durable.Create(filepath.Join(dir, data.ManifestName), append(text, '\n'), 0o644); err != nil {
 		return err
 	}
+	if err := durable.Create(filepath.Join(dir, cardName), w.card(), 0o644); err != nil {
+		return err
+	}
 	return replaceFolder(dir, out)
+}
+
+// cardName is the dataset card of Hugging Face, by which `datasets.load_dataset(DIR)` knows the sides that have
+// samples: it refuses a file without.
+const cardName = "README.md"
+
+func (w *splitter) card() []byte {
+	b := []byte("---\nconfigs:\n- config_name: default\n  data_files:\n")
+	for i, side := range data.Sides {
+		if w.out[i].out.Samples > 0 {
+			b = fmt.Appendf(b, "  - split: %s\n    path: %s.jsonl\n", side, side)
+		}
+	}
+	return fmt.Appendf(b, "---\n\nMade by `weft data split`; %s says from what.\n", data.ManifestName)
 }
 
 // replaceFolder gives the folder dir the name out, in place of an older data set.

@@ -298,6 +298,13 @@ func TestSplitEqualsInMemory(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			card, err := os.ReadFile(filepath.Join(dir, "README.md"))
+			for _, side := range data.Sides {
+				row := "  - split: " + side + "\n    path: " + side + ".jsonl\n"
+				if err != nil || strings.Contains(string(card), row) != (m.Sides[side].Samples > 0) {
+					t.Errorf("README.md and %s: %v\n%s", side, err, card)
+				}
+			}
 			list := map[string]int{}
 			for _, a := range audit(t, dir) {
 				list[a.Side]++

@@ -96,6 +96,11 @@ def split_folder(a):
         manifest = json.loads((d / "set/manifest.json").read_text())
         got = datasets.load_dataset("json", data_files={s: str(d / f"set/{s}.jsonl") for s in manifest["sides"]},
             cache_dir=str(d / "cache"))
+        weft(a, "split", d / "in.jsonl", "--out", d / "two")  # without a test side
+        for folder, sides in (("set", ["train", "validation", "test"]), ("two", ["train", "validation"])):
+            loaded = datasets.load_dataset(str(d / folder), cache_dir=str(d / "cache"))
+            assert sorted(loaded) == sorted(sides), (folder, loaded)
+            assert all(loaded[s].num_rows == len(rows(d / folder / f"{s}.jsonl")) for s in sides), loaded
         digests = {}
         for side, f in manifest["sides"].items():
             data = (d / f"set/{side}.jsonl").read_bytes()
@@ -121,16 +126,20 @@ def read(a):
         table = ds.data.table
         large = pyarrow.table({"messages": table["messages"], "user": table["user"].cast(pyarrow.large_string())})
         coded = table.set_column(table.schema.get_field_index("user"), "user", table["user"].dictionary_encode())
-        for i, (t, o) in enumerate([(table, {"compression": c}) for c in ("none", "snappy", "gzip", "zstd")] + [
+        codecs = ("none", "snappy", "gzip", "zstd", "brotli")
+        for i, (t, o) in enumerate([(table, {"compression": c}) for c in codecs] + [
                 (table, {"data_page_version": "2.0", "row_group_size": 37}), (table, {"use_dictionary": False}),
                 (table, {"data_page_size": 256}), (large, {}), (coded, {}),
                 (table, {"use_compliant_nested_type": False})]):
             pyarrow.parquet.write_table(t, d / f"{i}.parquet", **o)
             weft(a, "convert", d / f"{i}.parquet", "--out", d / "got.jsonl")
             assert (d / "got.jsonl").read_text() == want, (i, o)
-        for codec in ("brotli", "lz4"):
-            pyarrow.parquet.write_table(table, d / "b.parquet", compression=codec)
-            assert "write the file with snappy" in weft(a, "convert", d / "b.parquet", "--out", d / "x.jsonl", status=1)
+        pyarrow.parquet.write_table(table, d / "IN.parquet", compression="lz4")
+        say = weft(a, "convert", d / "IN.parquet", "--out", d / "x.jsonl", status=1)
+        line = re.search(r"write the file anew with: (python -c '.*')", say).group(1)
+        subprocess.run(["bash", "-c", line.replace("python", sys.executable, 1)], check=True, cwd=d)
+        weft(a, "convert", d / "OUT.parquet", "--out", d / "got.jsonl")
+        assert (d / "got.jsonl").read_text() == want, "LZ4"
         ds.to_json(d / "out.jsonl")
         ds.to_parquet(d / "out.parquet")
         flat = datasets.Dataset.from_list([{"question": text(r), "answer": text(r)} for _ in range(200)])
