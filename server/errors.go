@@ -37,7 +37,9 @@ var (
 	// it is another tenant's.
 	ErrNoCompletion = errors.New("there is no such stored completion")
 	// ErrNoChoice says that a stored completion does not have a choice.
-	ErrNoChoice     = errors.New("the stored completion has no such choice")
+	ErrNoChoice = errors.New("the stored completion has no such choice")
+	// ErrUnstored says that the store of completions cannot be read or written at present.
+	ErrUnstored     = errors.New("the store of completions does not answer at present: send the request again later")
 	errAdapterFails = errors.New("the adapter cannot be loaded; its state in the admin API has the reason")
 
 	errDraining = errors.New("the server is shutting down")
@@ -113,6 +115,7 @@ var errorTable = []struct {
 	{errNoAdapters, http.StatusBadRequest, openai.TypeInvalidRequest, "no_adapters", 0},
 	{syscall.ENOSPC, http.StatusInsufficientStorage, openai.TypeServer, "disk_full", 0},
 	{syscall.EDQUOT, http.StatusInsufficientStorage, openai.TypeServer, "disk_full", 0},
+	{ErrUnstored, http.StatusServiceUnavailable, openai.TypeUnavailable, "store_unavailable", 5},
 	{errNoRoute, http.StatusNotFound, openai.TypeNotFound, "not_found", 0},
 	{errNoMethod, http.StatusMethodNotAllowed, openai.TypeInvalidRequest, "method_not_allowed", 0},
 	{errSlowBody, http.StatusRequestTimeout, openai.TypeInvalidRequest, "timeout", 0},
@@ -128,6 +131,7 @@ var discreet = map[error]string{
 	adapters.ErrPinned: adapters.ErrPinned.Error(),
 	ErrNoCompletion:    ErrNoCompletion.Error(),
 	ErrNoChoice:        ErrNoChoice.Error(),
+	ErrUnstored:        ErrUnstored.Error(),
 	adapters.ErrUnread: adapters.ErrUnread.Error() + ": send the request again",
 	syscall.ENOSPC:     diskFull,
 	syscall.EDQUOT:     diskFull,

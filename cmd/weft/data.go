@@ -29,12 +29,12 @@ import (
 func dataCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "data",
-		Short: "Look at training data, convert it, split it without leaks, mix it, try redaction rules",
+		Short: "Look at training data, convert, split and mix it, try redaction rules; delete stored completions",
 		Args:  noSuchCommand,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(dataInspectCommand(), dataConvertCommand(), dataSplitCommand(), dataMixCommand(),
-		dataRedactCommand())
+		dataRedactCommand(), dataForgetCommand())
 	return cmd
 }
 

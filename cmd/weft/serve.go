@@ -45,6 +45,7 @@ func serveCommand() *cobra.Command {
 	f.addAdapterFlags(fs)
 	addCacheFlags(fs, &f.Config)
 	addStoreFlags(fs, &f.stores, "data")
+	addCaptureFlags(fs, &f.Config, &f.stores)
 	addLogFlag(fs, &f.logLevel)
 	defer settings.Topic(fs, topicLog)()
 	fs.StringVar(&f.logFormat, "log-format", "text", "`format` of log lines on standard error: text or json")

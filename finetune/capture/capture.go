@@ -6,6 +6,7 @@ package capture
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -17,6 +18,8 @@ var (
 	ErrKey = errors.New("the master key of captured data")
 	// ErrInvalid says that a record, feedback or a selection cannot be used.
 	ErrInvalid = errors.New("invalid")
+	// ErrChoice says that a record does not have a choice; it is an ErrInvalid too.
+	ErrChoice = fmt.Errorf("%w: the completion has no such choice", ErrInvalid)
 	// ErrDisk says that the disk or the database did not take what was to be kept.
 	ErrDisk = errors.New("captured data cannot be written")
 	// ErrClosed says that the store is closed.

@@ -243,3 +243,42 @@ func countOver(ctx context.Context, tx *store.Tx, tenant string, bytes int64) (n
 	}
 	return n, rows.Err()
 }
+
+// RetainAll is Retain for every tenant that has captured data. The error of one tenant does not stop the others.
+func (s *Store) RetainAll(ctx context.Context, limits Retention) (out Retained, err error) {
+	tenants, err := s.Tenants(ctx)
+	if err != nil {
+		return out, err
+	}
+	var errs []error
+	for _, t := range tenants {
+		if ctx.Err() != nil {
+			break
+		}
+		one, err := s.Retain(ctx, t, limits)
+		if err != nil {
+			errs = append(errs, tenantError(t, err))
+		}
+		out.Records += one.Records
+		out.Feedback += one.Feedback
+		out.Held += one.Held
+	}
+	return out, errors.Join(append(errs, ctx.Err())...)
+}
+
+// Tenants lists the tenants that have captured data, or had some.
+func (s *Store) Tenants(ctx context.Context) (out []string, err error) {
+	rows, err := s.opt.DB.Query(ctx, "SELECT tenant FROM capture_keys ORDER BY tenant")
+	if err != nil {
+		return nil, unanswered(err)
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var t string
+		if err := rows.Scan(&t); err != nil {
+			return nil, err
+		}
+		out = append(out, t)
+	}
+	return out, rows.Err()
+}

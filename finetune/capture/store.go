@@ -65,7 +65,8 @@ type Store struct {
 	mu      sync.Mutex
 	queue   []*item
 	pending map[string]int // records in memory by tenant and id
-	bytes   int64
+	held    int            // items with a size, in the queue or being written
+	bytes   int64          // of these
 	closed  bool
 	stats   Stats
 	oldest  time.Time // when the oldest item in memory came
@@ -246,7 +247,7 @@ func (s *Store) enqueue(i *item) error {
 	if s.closed {
 		return ErrClosed
 	}
-	if i.size > 0 && (len(s.queue) >= s.opt.MaxQueued || s.bytes+i.size > s.opt.MaxQueuedBytes) {
+	if i.size > 0 && (s.held >= s.opt.MaxQueued || s.bytes+i.size > s.opt.MaxQueuedBytes) {
 		if i.record != nil {
 			s.stats.Dropped[DropQueue]++
 		}
@@ -258,6 +259,9 @@ func (s *Store) enqueue(i *item) error {
 	}
 	s.queue = append(s.queue, i)
 	s.bytes += i.size
+	if i.size > 0 {
+		s.held++
+	}
 	if i.record != nil {
 		s.pending[pendingKey(i.record.Tenant, i.record.ID)]++
 	}
@@ -398,7 +402,7 @@ func (s *Store) Stats() Stats {
 	for k, v := range s.stats.Dropped {
 		out.Dropped[k] = v
 	}
-	out.Queued, out.Bytes = len(s.pending), s.bytes
+	out.Queued, out.Bytes = s.held, s.bytes
 	if !s.oldest.IsZero() {
 		out.Lag = max(0, s.opt.now().Sub(s.oldest))
 	}

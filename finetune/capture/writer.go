@@ -102,6 +102,9 @@ func (s *Store) finish(items []*item, errs []error) {
 	defer s.mu.Unlock()
 	for n, i := range items {
 		s.bytes -= i.size
+		if i.size > 0 {
+			s.held--
+		}
 		if i.record != nil {
 			key := pendingKey(i.record.Tenant, i.record.ID)
 			if s.pending[key]--; s.pending[key] == 0 {
@@ -426,7 +429,7 @@ func (b *batchOf) prepareFeedback(ctx context.Context, f Feedback) (*storedFeedb
 		return nil, err
 	}
 	if f.Choice >= at.choices {
-		return nil, fmt.Errorf("%w: choice %d: the completion has %d", ErrInvalid, f.Choice, at.choices)
+		return nil, fmt.Errorf("%w: choice %d: the completion has %d", ErrChoice, f.Choice, at.choices)
 	}
 	if p := f.PreferredTo; p != nil {
 		worse, err := b.place(ctx, p.ID)
@@ -434,7 +437,7 @@ func (b *batchOf) prepareFeedback(ctx context.Context, f Feedback) (*storedFeedb
 			return nil, err
 		}
 		if p.Choice >= worse.choices {
-			return nil, fmt.Errorf("%w: choice %d of preferred_to: the completion has %d", ErrInvalid, p.Choice,
+			return nil, fmt.Errorf("%w: choice %d of preferred_to: the completion has %d", ErrChoice, p.Choice,
 				worse.choices)
 		}
 	}

@@ -18,6 +18,7 @@ import (
 
 	"weft/adapters"
 	"weft/adapters/peft"
+	"weft/finetune/capture"
 	"weft/internal/bytesize"
 	"weft/internal/modelref"
 	"weft/internal/settings/network"
@@ -39,6 +40,8 @@ type Config struct {
 	AdapterDirs    []string       // folders below which /v1/load_lora_adapter may read
 	AdapterMemory  bytesize.Size  // adapters in memory at most; 0: what the KV cache does not need
 	AdapterTimeout time.Duration  // how long a request waits for its adapter; 0: 30 s
+	CaptureAge     time.Duration  // older stored completions are deleted; 0: none
+	CaptureBytes   bytesize.Size  // stored completions of a tenant at most; 0: any
 	Version        string         // as /version reports it
 	Log            *slog.Logger   // nil: nothing is logged
 }
@@ -61,7 +64,8 @@ type Node struct {
 	log     *slog.Logger
 	base    *peft.ModelFile
 	cache   *adapters.Cache
-	used    *usedNames // by requests, of adapters
+	capture *capture.Store // nil where completions are not stored
+	used    *usedNames     // by requests, of adapters
 	front   *server.Front
 	monitor *server.Front // of Config.Monitor, or nil
 	server  *server.Server
@@ -135,6 +139,9 @@ func Open(ctx context.Context, cfg Config) (n *Node, err error) {
 	if err := n.openAdapters(); err != nil {
 		return n, err
 	}
+	if err := n.openCapture(ctx); err != nil {
+		return n, err
+	}
 	if err := n.openServer(ctx); err != nil {
 		return n, err
 	}
@@ -197,6 +204,9 @@ func (n *Node) Close() error {
 				n.cache.Close()
 			}
 		}))
+	}
+	if n.capture != nil {
+		errs = append(errs, n.capture.Close())
 	}
 	if n.Access != nil {
 		end, cancel := context.WithTimeout(context.Background(), 5*time.Second)

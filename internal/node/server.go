@@ -95,6 +95,10 @@ func (n *Node) openServer(ctx context.Context) (err error) {
 	if n.cache != nil {
 		deps.Adapters = catalog{n.Stores.Registry, n.cache, n.used}
 	}
+	if n.capture != nil {
+		deps.Completions = completions{n.capture}
+		metrics.WatchCapture(n.captureStats)
+	}
 	fingerprint, err := m.Fingerprint(&n.cfg.Model, n.cfg.Version)
 	if err != nil {
 		return err

@@ -14,6 +14,7 @@ import (
 	"weft/adapters"
 	"weft/adapters/backup"
 	"weft/adapters/peft"
+	"weft/finetune/capture"
 	"weft/internal/modelref"
 	"weft/internal/store"
 	"weft/server/tenant"
@@ -27,6 +28,9 @@ type StoreConfig struct {
 	Bucket         string // s3://BUCKET[/PREFIX] for the adapters' files; "": a folder of the data directory
 	BucketEndpoint string // URL of the S3-compatible server
 	BucketRegion   string // "": the server is asked
+	// CaptureKey is the file of the master key of stored completions; "": capture-key in the folder weft of
+	// $XDG_CONFIG_HOME or ~/.config.
+	CaptureKey string
 }
 
 // DefaultBucketEndpoint is the server of buckets that name none.
@@ -110,6 +114,7 @@ func OpenTenants(ctx context.Context, c StoreConfig) (*Stores, error) {
 	}
 	tenants, err := tenant.NewStore(ctx, db, adapters.CountNames)
 	if err == nil {
+		tenants.OnDelete(capture.DropTenant)
 		err = c.checkKeys(ctx, dir, db, tenants)
 	}
 	if err != nil {

@@ -26,6 +26,7 @@ type Store struct {
 	adapters AdapterCounter
 	now      func() time.Time
 	onKey    func() error
+	onDelete func(ctx context.Context, tx *store.Tx, tenant string) error
 }
 
 // AdapterCounter returns how many adapters a tenant has, within a transaction over the same database.
@@ -50,6 +51,11 @@ func NewStore(ctx context.Context, db *store.DB, adapters AdapterCounter) (*Stor
 // OnKey sets what AddKey calls once a key is stored, before it returns the key. An error of it is not the key's: what f
 // records can be recorded at the next start.
 func (s *Store) OnKey(f func() error) { s.onKey = f }
+
+// OnDelete sets what Delete calls within its transaction: it deletes what else belongs to the tenant.
+func (s *Store) OnDelete(f func(ctx context.Context, tx *store.Tx, tenant string) error) {
+	s.onDelete = f
+}
 
 // change runs f in a transaction and increments the counter.
 func (s *Store) change(ctx context.Context, f func(*store.Tx) error) error {
@@ -195,6 +201,9 @@ func (s *Store) Delete(ctx context.Context, name string) error {
 		}
 		_, err = tx.Exec(ctx, "UPDATE tenant_keys SET revoked_ns = ? WHERE tenant = ? AND revoked_ns = 0",
 			s.now().UnixNano(), name)
+		if err == nil && s.onDelete != nil {
+			err = s.onDelete(ctx, tx, name)
+		}
 		return err
 	})
 }
