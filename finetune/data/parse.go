@@ -2,6 +2,7 @@ package data
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -120,6 +121,9 @@ func (f fields) format() string {
 func parseRecord(raw []byte, o *Options) (rec *Record, format string, problem Problem, err error) {
 	v, err := jinja.DecodeUniqueJSON(raw)
 	if err != nil {
+		if numberless.MatchString(err.Error()) {
+			err = fmt.Errorf("%w: NaN and Infinity are no JSON: write null", err)
+		}
 		return nil, "", BrokenJSON, err
 	}
 	if at := loneSurrogate(raw); at >= 0 {
@@ -140,6 +144,9 @@ func parseRecord(raw []byte, o *Options) (rec *Record, format string, problem Pr
 	rec, problem, err = f.record(format, o)
 	return f.identified(rec, o), format, problem, err
 }
+
+// numberless is how the decoder refuses NaN, Infinity and -Infinity.
+var numberless = regexp.MustCompile("invalid character '[NI]' (looking for beginning of value|in numeric literal)")
 
 // Names of the columns of a question, of its answer and of what it is about, in other people's data sets, in lower
 // case.
@@ -338,7 +345,7 @@ func keys(m *jinja.Map) string {
 		k, _ := m.At(i)
 		names = append(names, fmt.Sprintf("%q", k))
 	}
-	return strings.Join(names, ", ")
+	return cmp.Or(strings.Join(names, ", "), "(it has none)")
 }
 
 // list returns a field that is a list, also as JSON in a text, as cells of tables hold it.

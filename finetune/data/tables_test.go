@@ -467,3 +467,21 @@ func TestFoldersOfRows(t *testing.T) {
 		t.Errorf("a folder with sides: %v", err)
 	}
 }
+
+// The message about a line says what to do about NaN and Infinity, which Python's json writes, and about a row of a
+// table that has nothing.
+func TestNoNumbers(t *testing.T) {
+	o := Options{Loss: OnAll}
+	for line, says := range map[string]string{
+		`{"prompt":"a","completion":NaN}`:       "2 broken JSON",
+		`{"prompt":"a","completion":Infinity}`:  "2 broken JSON",
+		`{"prompt":"a","completion":-Infinity}`: "2 broken JSON",
+		`{}`:                                    "its fields (it has none): convert the file",
+	} {
+		got := said(t, "", `{"prompt":"a","completion":"b"}`+"\n"+line+"\n", o)
+		if len(got) != 2 || !strings.Contains(got[1], says) ||
+			strings.Contains(says, "JSON") && !strings.HasSuffix(got[1], "NaN and Infinity are no JSON: write null") {
+			t.Errorf("%s: %q", line, got)
+		}
+	}
+}
