@@ -22,6 +22,8 @@ func TestJSONKeys(t *testing.T) {
 		`{"commit":"0123456789abcdef0123456789abcdef"}`:               `{"commit":"0123456789abcdef0123456789abcdef"}`,
 		`{"version":"10.2.3.4","host":"10.2.3.4"}`:                    `{"version":"10.2.3.4","host":"[IP]"}`,
 		`{"x":"{\"y\":\"{\\\"z\\\":\\\"a@example.com\\\"}\"}"}`:       `{"x":"{\"y\":\"{\\\"z\\\":\\\"[EMAIL]\\\"}\"}"}`,
+		`{"x":"{\"b@example.com\":\"\\u0061@example.com\"}"}`:         `{"x":"{\"b@example.com\":\"[EMAIL]\"}"}`,
+		`{"x":"[4111111111111111, 5]"}`:                               `{"x":"[\"[CARD]\", 5]"}`,
 		`{"x":"{\"y\": a@example.com"}`:                               `{"x":"{\"y\": [EMAIL]"}`,
 		`["a\ud83d\ude00b@example.com \ud800", "\ud83d\ude00\u0041"]`: `["a😀[EMAIL] �", "\ud83d\ude00\u0041"]`,
 		`["tab\tb@example.com\nx\/y\"z\\"]`:                           `["tab\t[EMAIL]\nx/y\"z\\"]`,
@@ -85,12 +87,15 @@ func TestSameValue(t *testing.T) {
 
 // Finds that overlap become one, of the kind of the longest, and no part of either stays.
 func TestOverlaps(t *testing.T) {
-	s := newRedactor(t, Rules{Rules: []Rule{{"who", `by \S+`}, {"inner", `exam`}, {"line", `(?m)^all .*$`}}}).
+	s := newRedactor(t, Rules{Rules: []Rule{{"who", `by \S+`}, {"inner", `exam`}, {"line", `(?m)^all .*$`},
+		{"long", `x+y`}, {"tail", `yz+`}}}).
 		Conversation("c")
 	for in, want := range map[string]string{
 		"by a@example.com.":                "[WHO]",
 		"x@example.com and exam":           "[EMAIL] and [INNER]",
 		"all of a@example.com, 4111\nnext": "[LINE]\nnext",
+		"= xxxxxxyzz =":                    "= [LONG] =",
+		"= xyzzzzz =":                      "= [TAIL] =",
 		"stand by aaaaaaaaaa@example.com":  "stand [WHO]",
 	} {
 		if got := short(s.Text(in)); got != want {
@@ -114,6 +119,32 @@ func TestLeave(t *testing.T) {
 		s := newRedactor(t, rules).Conversation("c")
 		if got := short(s.Text(text)); got != want {
 			t.Errorf("leave %q: %q, want %q", leave, got, want)
+		}
+	}
+}
+
+// What docs/redaction.md says about text that may be one thing or another.
+func TestDecisions(t *testing.T) {
+	const digest = "0123456789abcdef0123456789abcdef01234567"
+	const uuid = "f47ac10b-58cc-4372-a567-0e02b2c3d479"
+	s := newRedactor(t, Rules{}).Conversation("c")
+	for in, want := range map[string]string{
+		"a list 1.2.3.4 of parts":           "a list 1.2.3.4 of parts",
+		"ping 1.1.1.1":                      "ping [IP]",
+		"version 10.2.3.4":                  "version 10.2.3.4",
+		"127.0.0.1 and ::1":                 "127.0.0.1 and ::1",
+		"commit " + digest:                  "commit " + digest,
+		"secret " + digest:                  "secret [KEY]",
+		"id " + uuid:                        "id " + uuid,
+		"api key: " + uuid:                  "api key: [KEY]",
+		"order 13800138000, 13800138000":    "order 13800138000, 13800138000",
+		"2025550143 or tel. 2025550143":     "2025550143 or tel. [PHONE]",
+		"[PHONE_13800138000] is no number":  "[PHONE_[PHONE]] is no number",
+		"https://me:pw@example.com/x?y@z.w": "https://me:[KEY]@example.com/x?y@z.w",
+		"\\nbob@example.com\\n":             "\\n[EMAIL]\\n",
+	} {
+		if got := short(s.Text(in)); got != want {
+			t.Errorf("%q became %q, want %q", in, got, want)
 		}
 	}
 }

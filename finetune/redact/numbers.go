@@ -174,7 +174,7 @@ func (s *scanner) card(groups []group) (end int) {
 // cardAt returns how many groups the card or identity number has that groups begin with.
 func (s *scanner) cardAt(groups []group) int {
 	start := groups[0].start
-	if c := at(s.text, start-1); wordByte(c) || (c == '.' || c == ',') && digit(at(s.text, start-2)) {
+	if c := at(s.text, start-1); letter(c) || digit(c) || (c == '.' || c == ',') && digit(at(s.text, start-2)) {
 		return 0
 	}
 	total, best := 0, 0

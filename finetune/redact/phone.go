@@ -71,7 +71,7 @@ func (s *scanner) phone(groups []group) int {
 		plus = true
 	}
 	switch c := at(text, start-1); {
-	case wordByte(c), (c == '.' || c == ',' || c == ':' && !plus) && digit(at(text, start-2)),
+	case letter(c), digit(c), (c == '.' || c == ',' || c == ':' && !plus) && digit(at(text, start-2)),
 		!plus && strings.IndexByte("$#/-+*", c) >= 0:
 		return 0
 	case c >= 0x80 && (strings.HasSuffix(text[:start], "€") || strings.HasSuffix(text[:start], "£")):
