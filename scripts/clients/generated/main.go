@@ -62,12 +62,45 @@ func run(ctx context.Context) error {
 	if list.JSON200 == nil || len(list.JSON200.Adapters) != 2 {
 		return fmt.Errorf("adapters: %s", list.Body)
 	}
+	if err := stored(ctx, acme); err != nil {
+		return err
+	}
 	foreign, err := admin.ListAdaptersWithResponse(ctx, "globex")
 	if err != nil {
 		return err
 	}
 	if foreign.JSON404 == nil || *foreign.JSON404.Error.Code != "not_found" {
 		return fmt.Errorf("adapters of another tenant: %s", foreign.Body)
+	}
+	return nil
+}
+
+// stored checks that a completion is stored, found and deleted.
+func stored(ctx context.Context, c *ClientWithResponses) error {
+	var ask ChatRequest
+	if err := json.Unmarshal([]byte(`{"messages":[{"role":"user","content":"Hello"}],"max_tokens":4,"store":true,`+
+		`"metadata":{"by":"generated go client"}}`), &ask); err != nil {
+		return err
+	}
+	answer, err := c.CreateChatCompletionWithResponse(ctx, ask)
+	if err != nil {
+		return err
+	}
+	list, err := c.ListStoredCompletionsWithResponse(ctx, &ListStoredCompletionsParams{
+		Metadata: &map[string]string{"by": "generated go client"}})
+	if err != nil {
+		return err
+	}
+	if answer.JSON200 == nil || list.JSON200 == nil || len(list.JSON200.Data) != 1 ||
+		list.JSON200.Data[0].Id != answer.JSON200.Id {
+		return fmt.Errorf("stored %s, listed %s", answer.Body, list.Body)
+	}
+	gone, err := c.DeleteStoredCompletionWithResponse(ctx, answer.JSON200.Id)
+	if err != nil {
+		return err
+	}
+	if gone.JSON200 == nil || !gone.JSON200.Deleted {
+		return fmt.Errorf("deleted: %s", gone.Body)
 	}
 	return nil
 }
