@@ -39,6 +39,8 @@ var forbidden = []struct{ from, to, why string }{
 	{"runtime/kv", "runtime/device", "kv is bookkeeping: indices only"},
 	{"runtime/sched", "time", "the scheduler is pure: no clock"},
 	{"runtime/kv", "time", "kv is pure: no clock"},
+	{"finetune/retrain/gate", "time", "the gate is a function of measurements: no clock"},
+	{"finetune/retrain/plan", "time", "the plan is a function of records: no clock"},
 	{"runtime/tokenizer", "runtime/engine", "the tokenizer knows no engine"},
 }
 
