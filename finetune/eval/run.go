@@ -175,7 +175,8 @@ func Run(ctx context.Context, c Config) (*Report, error) {
 	return out, nil
 }
 
-// each calls work for every system and item, as many at once as Parallel says, those of one item together.
+// each calls work for every system and item, as many at once as Parallel says, those of one system together: steps then
+// have few adapters, and prompts of one system share prefixes.
 func (r *run) each(ctx context.Context, items int, work func(ctx context.Context, system, item int) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -190,7 +191,7 @@ func (r *run) each(ctx context.Context, items int, work func(ctx context.Context
 				if k >= total {
 					return
 				}
-				if err := work(ctx, k%len(r.Systems), k/len(r.Systems)); err != nil {
+				if err := work(ctx, k/items, k%items); err != nil {
 					cancel(err)
 					return
 				}

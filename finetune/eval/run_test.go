@@ -4,9 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -182,6 +184,18 @@ func TestRolling(t *testing.T) {
 	c.Questions = []data.Question{{Path: "x.jsonl", Line: 7}}
 	if _, err := Run(t.Context(), c); err == nil || !strings.Contains(err.Error(), "x.jsonl:7: word_perplexity") {
 		t.Errorf("no plain text: %v", err)
+	}
+}
+
+// Every system gets every item, one system after the other.
+func TestSystemsFollowEachOther(t *testing.T) {
+	var order []string
+	r := &run{Config: &Config{Parallel: 1, Systems: make([]System, 2)}}
+	if err := r.each(t.Context(), 3, func(_ context.Context, system, item int) error {
+		order = append(order, fmt.Sprint(system, item))
+		return nil
+	}); err != nil || !slices.Equal(order, []string{"0 0", "0 1", "0 2", "1 0", "1 1", "1 2"}) {
+		t.Errorf("%q, %v", order, err)
 	}
 }
 
