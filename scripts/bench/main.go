@@ -67,6 +67,13 @@ var parts = map[string]part{
 			"reports of the process; temporary files are those that have no name, seen every 50 ms. The tools get\n" +
 			"the same rows and shingles; they propose pairs and verify none. The goals are for two free cores; where " +
 			"other programs run,\nthe rate by CPU time says more."},
+	"evaluation": {[]func(*suite, context.Context) error{(*suite).evaluation},
+		func(s *suite, _ context.Context) error { return s.linkSmall() },
+		"Evaluations", "go run ./scripts/bench -part evaluation",
+		"SmolLM2-135M-Instruct (Q4_1). Requests have 64 tokens in and 64 out and come at random times, half or a " +
+			"tenth as many in a second as\n16 streams reach; the evaluation, in the same process, has 16 streams of " +
+			"64 tokens in and up to 64 out. Tokens per second count those of prompts too. Adapters are random ones " +
+			"of rank 16 on all linear layers."},
 	"training": {[]func(*suite, context.Context) error{(*suite).training}, (*suite).makeOwnModels,
 		"Training, beside PEFT and PyTorch", "make bench-training",
 		"LoRA is r = 8 on all linear layers of SmolLM2-135M-Instruct (Q4_1), `identity.json` (91 chats), batches of " +
@@ -89,7 +96,7 @@ func main() {
 		"folder of the models; what is missing is made there")
 	flag.StringVar(&s.loras, "loras", filepath.Join(cache, "weft-baseline", "loras"),
 		"folder of 16 adapters for each model as llama-server wants them: MODEL-r16-00.gguf, …")
-	flag.StringVar(&s.part, "part", "cpu", "cpu, adapters, fairness, data or training: which table")
+	flag.StringVar(&s.part, "part", "cpu", "cpu, adapters, fairness, data, evaluation or training: which table")
 	flag.StringVar(&s.trace, "trace", "", "AzureLLMInferenceTrace_code.csv")
 	flag.StringVar(&s.shared, "shared", cmp.Or(os.Getenv("WEFT_TESTDATA"), filepath.Join("..", "shared")),
 		"folder of the test data, for training")
@@ -112,7 +119,7 @@ func main() {
 	}
 	chosen, ok := parts[s.part]
 	if !ok {
-		log.Fatalf("-part %q: cpu, adapters, fairness, data or training", s.part)
+		log.Fatalf("-part %q: cpu, adapters, fairness, data, evaluation or training", s.part)
 	}
 	s.peftScript = cmp.Or(s.peftScript, filepath.Join(s.shared, "peer", "train_peft.py"))
 	if err := chosen.models(s, ctx); err != nil {
