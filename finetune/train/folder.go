@@ -334,7 +334,10 @@ func (r *run) claim() (unlock func(), err error) {
 	if err := os.MkdirAll(r.Dir, 0o777); err != nil {
 		return nil, fmt.Errorf("the run's folder %s: %w", r.Dir, err)
 	}
-	if unlock, err = lockFile(filepath.Join(r.Dir, lockName)); err != nil {
+	if unlock, err = durable.Lock(filepath.Join(r.Dir, lockName)); err != nil {
+		if errors.Is(err, durable.ErrLocked) {
+			err = fmt.Errorf("%w: %w", ErrBusy, err)
+		}
 		return nil, err
 	}
 	in, err := r.Config.checkOutput(r.Dir, r.Reads) // again: another run may just have ended

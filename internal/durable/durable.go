@@ -14,6 +14,9 @@ import (
 	"syscall"
 )
 
+// ErrLocked says that another process has the lock.
+var ErrLocked = errors.New("another process has the lock")
+
 // Replace replaces the file at path with what fill writes: it writes a temporary file in the same folder, syncs and
 // renames it, and syncs the folder. Until then an older file stays; after an error the temporary file is removed.
 func Replace(path string, fill func(w io.Writer) error) error {
