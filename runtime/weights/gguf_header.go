@@ -48,6 +48,7 @@ type ggufHeader struct {
 	version uint32
 	meta    map[string]any
 	tensors []ggufTensor
+	metaEnd int // where the metadata ends in the file
 }
 
 // ggufTensor is one stored tensor; its blocks are data[begin:end) of the whole file.
@@ -94,6 +95,7 @@ func parseGGUF(data []byte) (*ggufHeader, error) {
 		}
 		h.meta[key] = value
 	}
+	h.metaEnd = c.at
 	for i := 0; i < numTensors && c.err == nil; i++ {
 		h.tensors = append(h.tensors, c.tensor())
 	}
