@@ -60,6 +60,7 @@ type evalFlags struct {
 	stops, against       []string
 	vars                 map[string]string
 	rules, html, on      string
+	answers              string
 	maxTokens, resamples int
 	temperature          float64
 	seed                 uint64
@@ -92,6 +93,8 @@ func (f *evalFlags) add(cmd *cobra.Command) {
 	fs.Uint64Var(&f.seed, "seed", 0, "seed of sampling and of the intervals")
 	fs.IntVar(&f.resamples, "resamples", 1000, "bootstrap resamples for the intervals")
 	fs.StringVar(&f.html, "html", "", "also write a page with the worst answers side by side to this `file`")
+	fs.StringVar(&f.answers, "answers", "", "also write the answer to every sample, and its loss, as a line of JSON "+
+		"to this `file`")
 	evaluation()
 	addJSONFlag(fs, &f.json)
 }
@@ -159,6 +162,11 @@ func (f *evalFlags) run(cmd *cobra.Command, args []string) (err error) {
 		}
 		if err != nil {
 			return fmt.Errorf("--against %s: %w", ref, err)
+		}
+	}
+	if f.answers != "" {
+		if err := durable.Replace(f.answers, r.WriteLines); err != nil {
+			return err
 		}
 	}
 	if f.html != "" {

@@ -114,14 +114,48 @@ const evalSamples = `{"prompt":"Once upon a time","completion":" there was a lit
 {"prompt":"Lily and Ben","completion":" went to the park."}
 `
 
+// checkAnswers holds the lines of --answers to the report: every sample of every adapter, with the loss's parts.
+func checkAnswers(t *testing.T, path string, r *evalReport) {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+	if len(lines) != 4*len(r.Results) {
+		t.Fatalf("%d lines:\n%s", len(lines), text)
+	}
+	for s, result := range r.Results {
+		sum, labels := 0.0, 0.0
+		for i, line := range lines[4*s:][:4] {
+			var l struct {
+				Adapter, Expected string
+				Line              int
+				LossSum           float64 `json:"loss_sum"`
+				Labels            float64
+				Answer            *struct{ Tokens int }
+			}
+			if err := json.Unmarshal([]byte(line), &l); err != nil || l.Adapter != result.Adapter || l.Line != i+1 ||
+				l.Expected == "" || l.Answer == nil || l.Answer.Tokens == 0 {
+				t.Errorf("%s: %v", line, err)
+			}
+			sum, labels = sum+l.LossSum, labels+l.Labels
+		}
+		if math.Abs(sum/labels-result.Metrics["loss"].Value) > 1e-9 {
+			t.Errorf("loss %v by lines, %v", sum/labels, result.Metrics["loss"].Value)
+		}
+	}
+}
+
 // Several adapters in one batch have the results that each has alone; differences are those of the results.
 func TestEval(t *testing.T) {
 	one, model := storiesAdapter(t, 1)
 	two, _ := storiesAdapter(t, 2)
 	data := writeFile(t, "held.jsonl", evalSamples)
-	page := t.TempDir() + "/page.html"
+	page, answers := t.TempDir()+"/page.html", t.TempDir()+"/answers.jsonl"
 	both := evalJSON(t, false, "--model", model, "--data", data, "--adapter", one, "--adapter", two, "--with-base",
-		"--html", page)
+		"--html", page, "--answers", answers)
+	checkAnswers(t, answers, &both)
 	if len(both.Results) != 3 || len(both.Checks) != 0 || both.Results[0].Adapter != "" ||
 		both.Results[1].Adapter != one {
 		t.Fatalf("%+v", both)

@@ -223,6 +223,7 @@ func (r *run) measure(ctx context.Context, out *Report) error {
 	for s := range r.Systems {
 		losses[s], out.answers[s] = make([][2]float64, n), make([]Answer, n)
 	}
+	out.losses = losses
 	if r.wants(LossMetric, PerplexityMetric) {
 		if err := r.each(ctx, n, func(ctx context.Context, s, i int) (err error) {
 			losses[s][i], err = r.loss(ctx, s, &r.Questions[i].Sample)
@@ -231,7 +232,6 @@ func (r *run) measure(ctx context.Context, out *Report) error {
 			return err
 		}
 	}
-	out.losses = losses
 	rolling := make([][]float64, len(r.Systems))
 	if slices.ContainsFunc(r.Metrics, isRolling) {
 		for s := range rolling {
