@@ -48,6 +48,14 @@ type Table struct {
 // WritePage writes the page as one HTML file that needs nothing else: no script, no style sheet, no network.
 func WritePage(w io.Writer, p Page) error { return page.Execute(w, p) }
 
+// WriteSVG writes a chart as an SVG file. Its lines and texts are grey where they have no colour of their own, to be
+// read on a light and on a dark page.
+func WriteSVG(w io.Writer, c Chart) error {
+	_, err := fmt.Fprintf(w, `<svg xmlns="http://www.w3.org/2000/svg" style="color:#777;font:11px sans-serif" %s`+"\n",
+		strings.TrimPrefix(string(draw(c)), "<svg "))
+	return err
+}
+
 var page = template.Must(template.New("page").Funcs(template.FuncMap{"svg": draw}).Parse(`<!doctype html>
 <html lang="en">
 <head>

@@ -114,3 +114,15 @@ func TestTicks(t *testing.T) {
 		}
 	}
 }
+
+// An SVG file is XML with the namespace that browsers ask for.
+func TestWriteSVG(t *testing.T) {
+	var b strings.Builder
+	if err := WriteSVG(&b, Chart{Title: "a < b", Series: []Series{{"x & y", []Point{{1, 2}, {2, 1}}}}}); err != nil {
+		t.Fatal(err)
+	}
+	if len(svgs(t, b.String())) != 1 || !strings.HasPrefix(b.String(), `<svg xmlns="http://www.w3.org/2000/svg" `) ||
+		strings.Count(b.String(), "<polyline") != 1 {
+		t.Error(b.String())
+	}
+}
