@@ -19,12 +19,8 @@ func (j *Job) Estimate(m *model.Config) (int64, error) {
 	}
 	c := &j.Config
 	g := grad.Config{MaxTokens: r.course.most, MaxSample: r.course.longest, Checkpoint: c.Checkpointing}
-	var params []int
-	var use grad.Adapters
-	var err error
-	if c.Method == "full" {
-		params = grad.Weights(m)
-	} else if params, use, err = c.adapterSizes(m); err != nil {
+	params, use, err := c.parameterSizes(m)
+	if err != nil {
 		return 0, err
 	}
 	total := g.Bytes(m, use)
@@ -42,6 +38,14 @@ func (j *Job) Estimate(m *model.Config) (int64, error) {
 		total += state.StateBytes(n, true) - state.StateBytes(n, false)
 	}
 	return total, nil
+}
+
+// parameterSizes are the sizes of the trained parameters.
+func (c *Config) parameterSizes(m *model.Config) (params []int, use grad.Adapters, err error) {
+	if c.Method == "full" {
+		return grad.Weights(m), use, nil
+	}
+	return c.adapterSizes(m)
 }
 
 // adapterSizes are the sizes of the trained parameters of a run with frozen weights.

@@ -211,6 +211,59 @@ func (in *Input) CheckMemory(limit int64) error {
 	return j.CheckMemory(cfg, size)
 }
 
+// Needs returns how many bytes the base's weights take in memory and how many training adds, from the model's
+// configuration and the samples.
+func (in *Input) Needs() (base, training int64, err error) {
+	cfg, err := in.modelConfig()
+	if err != nil {
+		return 0, 0, err
+	}
+	c := &in.Config
+	wrap := weights.Load4Bit{On: c.LoadIn4Bit, Type: c.QuantType, Double: c.DoubleQuant}.Wrap
+	if c.Init != "random" {
+		if base, err = model.LeastBytes(in.Files.Model, wrap); err != nil {
+			return 0, 0, err
+		}
+	}
+	training, err = in.job().Estimate(cfg)
+	return base, training, err
+}
+
+// TrainedParameters returns how many parameters a run trains.
+func (in *Input) TrainedParameters() (n int64, err error) {
+	cfg, err := in.modelConfig()
+	if err != nil {
+		return 0, err
+	}
+	sizes, _, err := in.Config.parameterSizes(cfg)
+	for _, size := range sizes {
+		n += int64(size)
+	}
+	return n, err
+}
+
+// StepsFor returns after how many optimizer steps a run has computed at least the given number of training tokens, and
+// how many it has then computed.
+func (in *Input) StepsFor(tokens int64) (steps int, computed int64, err error) {
+	r := newRun(in.job())
+	if err := r.plan(); err != nil {
+		return 0, 0, err
+	}
+	for epoch := 0; computed < tokens; epoch++ {
+		before, batches := computed, r.order.Epoch(epoch)
+		for within := 0; within < r.course.perEpoch && computed < tokens; within++ {
+			for _, b := range r.Config.microBatches(batches, within) {
+				computed += int64(tokensOf(r.Train, b))
+			}
+			steps++
+		}
+		if computed == before {
+			return 0, 0, fmt.Errorf("%w: no sample to train on", ErrConfig)
+		}
+	}
+	return steps, computed, nil
+}
+
 // source opens the weights that the run starts from, and their configuration.
 func (in *Input) source() (weights.Source, *model.Config, error) {
 	if in.Config.Init == "random" {

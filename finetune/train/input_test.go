@@ -67,6 +67,21 @@ func TestInput(t *testing.T) {
 	if err := in.CheckMemory(1 << 10); !errors.Is(err, ErrMemory) {
 		t.Errorf("1 KiB: %v", err)
 	}
+	// a step has 8 samples; the last one of an epoch has the rest
+	all := int64(0)
+	for i := range in.Train.Samples {
+		all += int64(len(in.Train.Samples[i].IDs))
+	}
+	perEpoch := (len(in.Train.Samples) + 7) / 8
+	if steps, n, err := in.StepsFor(all); err != nil || steps != perEpoch || n != all {
+		t.Errorf("an epoch: %d steps of %d tokens, want %d of %d: %v", steps, n, perEpoch, all, err)
+	}
+	if steps, n, err := in.StepsFor(2*all + 1); err != nil || steps != 2*perEpoch+1 || n <= 2*all {
+		t.Errorf("more than two epochs: %d steps of %d tokens: %v", steps, n, err)
+	}
+	if weights, training, err := in.Needs(); err != nil || weights <= 0 || training <= 0 {
+		t.Errorf("needs %d and %d bytes: %v", weights, training, err)
+	}
 	dev := newDevice(t)
 	base, err := in.LoadModel(dev, nil)
 	if err != nil {
@@ -89,6 +104,14 @@ func TestInput(t *testing.T) {
 		len(j.Train) != len(in.Train.Samples) || len(j.Eval) != len(in.HeldOut.Samples) ||
 		!slices.Contains(j.Beside, "config.json") {
 		t.Errorf("%+v", j)
+	}
+	trained, err := in.TrainedParameters()
+	if err != nil {
+		t.Fatal(err)
+	}
+	j.Config.MaxSteps, j.Dir = 1, t.TempDir()
+	if res, err := j.Run(t.Context()); err != nil || res.Trainable != trained {
+		t.Errorf("%d trained parameters, planned %d: %v", res.Trainable, trained, err)
 	}
 
 	c.EvalFraction, c.EvalData = 0, chats(t, "held.jsonl", 37, 5)

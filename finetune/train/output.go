@@ -153,23 +153,8 @@ func (r *run) writeModel(path string) error {
 				tensors[name] = toBF16(t)
 			}
 		}
-		for _, name := range r.Beside {
-			text, err := os.ReadFile(filepath.Join(r.BaseDir, name))
-			if err != nil {
-				return err
-			}
-			if name == "config.json" {
-				if text, err = modelConfig(text, dtype); err != nil {
-					return err
-				}
-			}
-			to := filepath.Join(dir, name)
-			if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
-				return err
-			}
-			if err := durable.Create(to, text, 0o644); err != nil {
-				return err
-			}
+		if err := copyBeside(r.Beside, r.BaseDir, dir, dtype); err != nil {
+			return err
 		}
 		if err := weights.WriteSafetensors(filepath.Join(dir, "model.safetensors"), tensors,
 			map[string]string{"format": "pt"}); err != nil {
