@@ -21,7 +21,8 @@ CODE     := adapters cmd docs finetune internal quant runtime scripts server
 CONCURRENT = $(shell go list ./... | grep -v -e /device/ -e /runtime/model$$ -e /finetune/grad$$ -e /adapters/peft$$)
 
 .PHONY: help setup model build serve test test-race test-asan test-isa test-nocgo test-stores test-clients \
-  test-openapi test-attack test-guides test-python mutants soak fuzz bench bench-training bench-metrics bench-data microbench lint \
+  test-openapi test-attack test-guides test-python mutants soak fuzz bench bench-training bench-metrics bench-data \
+  bench-methods microbench lint \
   fmt docker-steps vulncheck check-deploy release ci clean
 
 help: ## list these targets
@@ -107,6 +108,10 @@ bench-metrics: build ## only the metrics beside sacrebleu, rouge-score, rouge_ch
 bench-data: build ## only the figures of data sets, beside datasketch and rensa (SIZE=5 for the goals' 5 GB)
 	go run ./scripts/bench -part data $(if $(SIZE),-size $(SIZE)) -python "$$(scripts/python/environment data)" \
 	  -out docs/benchmarks/data.md
+
+bench-methods: build model ## full, LoRA and QLoRA on the default model (GENERAL=file of general chats): half an hour
+	bin/weft compare methods --out $(CACHE)/methods $(if $(GENERAL),--general $(GENERAL))
+	cp $(CACHE)/methods/methods.md $(CACHE)/methods/methods-*.svg docs/benchmarks/
 
 microbench: setup ## Go benchmarks of the hot paths
 	go test -run '^$$' -bench . -benchmem ./runtime/... ./quant

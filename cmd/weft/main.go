@@ -88,7 +88,7 @@ func rootCommand() *cobra.Command {
 	add("Serving", serveCommand(), chatCommand(), generateCommand())
 	add("Adapters and tenants", adaptersCommand(), tenantsCommand(), keysCommand(), usageCommand(), backupCommand(),
 		restoreCommand())
-	add("Training", dataCommand(), trainCommand(), evalCommand(), scoreCommand())
+	add("Training", dataCommand(), trainCommand(), evalCommand(), compareCommand(), scoreCommand())
 	add("Tools", benchCommand(), inspectCommand(), tokenizeCommand(), doctorCommand(), configCommand(),
 		versionCommand())
 	root.SetUsageFunc(settings.Usage(topics...))

@@ -7,7 +7,8 @@ import (
 
 // Line is what a system made of a sample.
 type Line struct {
-	Adapter  string  `json:"adapter"` // "" is the base model
+	Adapter  string  `json:"adapter"`         // "" is the base model
+	Model    string  `json:"model,omitempty"` // "" is the first
 	Path     string  `json:"path"`
 	Line     int     `json:"line"`
 	Expected string  `json:"expected"`
@@ -22,8 +23,8 @@ func (r *Report) WriteLines(w io.Writer) error {
 	enc.SetEscapeHTML(false)
 	for s := range r.Results {
 		for i, q := range r.questions {
-			l := Line{Adapter: r.Results[s].Adapter, Path: q.Path, Line: q.Line, Expected: q.Answer,
-				LossSum: r.losses[s][i][0], Labels: r.losses[s][i][1]}
+			l := Line{Adapter: r.Results[s].Adapter, Model: r.Results[s].Model, Path: q.Path, Line: q.Line,
+				Expected: q.Answer, LossSum: r.losses[s][i][0], Labels: r.losses[s][i][1]}
 			if r.answers != nil {
 				l.Answer = &r.answers[s][i]
 			}
