@@ -248,13 +248,14 @@ func locked(path string) bool {
 
 // A GGUF model, whose full finetuning is written as a GGUF file: with a learning rate of nothing it is the base.
 func TestCompareGGUF(t *testing.T) {
-	var samples strings.Builder
+	var samples, other strings.Builder
 	for i := range 40 {
+		fmt.Fprintf(&other, `{"prompt":"Lily saw %d birds.","completion":" They sang."}`+"\n", i)
 		fmt.Fprintf(&samples, `{"prompt":"Tom had %d red balls and","completion":" gave Lily %d."}`+"\n", i, i/2)
 	}
 	file, out := writeFile(t, "data.jsonl", samples.String()), filepath.Join(t.TempDir(), "out")
 	args := []string{"--model", goldens.Shared(t, "data", "weights", "stories260K", "stories260K.gguf"), "--data", file,
-		"--general", file, "--studies", "none", "--methods", "full,qlora",
+		"--general", writeFile(t, "general.jsonl", other.String()), "--studies", "none", "--methods", "full,qlora",
 		"--learning-rate", "full=1e-12", "--out", out}
 	plan, stderr, status := run(t, "", append(slices.Clone(small), append(args, "--dry-run")...)...)
 	if _, err := os.Stat(out); status != 0 || err == nil || !strings.Contains(plan, `"tokens_per_second"`) ||
@@ -283,6 +284,11 @@ func TestCompareGGUF(t *testing.T) {
 func TestCompareRefuses(t *testing.T) {
 	model, dir := chatStories(t), t.TempDir()
 	file := writeFile(t, "data.jsonl", strings.Repeat(`{"prompt":"a","completion":"b"}`+"\n", 3))
+	var twenty strings.Builder
+	for i := range 20 {
+		fmt.Fprintf(&twenty, `{"prompt":"number %d","completion":"yes"}`+"\n", i)
+	}
+	many := writeFile(t, "many.jsonl", twenty.String())
 	full := filepath.Join(dir, "full")
 	if err := os.MkdirAll(full, 0o755); err != nil {
 		t.Fatal(err)
@@ -313,6 +319,8 @@ func TestCompareRefuses(t *testing.T) {
 		{"--tokenize ja", 2, "--tokenize"},
 		{"--data " + sides, 2, "has no validation side: split it with weft data split"},
 		{"--data " + file, 1, "--data: bad training data: the fraction 0.2 leaves validation without a sample"},
+		{"--data " + many + " --general " + many + " --validation 0.1 --studies none", 1,
+			"--general: held-out samples are training samples too"},
 		{"--data " + filepath.Join(dir, "absent.jsonl"), 1, "no such file"},
 		{"--out " + full, 2, "files that no comparison wrote (notes.txt)"},
 		{"--memory 30MiB", 1, "full takes"},

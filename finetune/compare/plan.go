@@ -10,6 +10,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"weft/finetune/data"
 	"weft/finetune/train"
 	"weft/internal/bytesize"
 	"weft/runtime/device"
@@ -118,6 +119,13 @@ func (x *comparison) planRun(s *spec, r *PlannedRun) error {
 		Out: x.path(runsDir, s.name, "train"), Memory: x.Memory}, x.Text)
 	if err != nil {
 		return err
+	}
+	probe, err := data.Load([]string{x.sets[probeSet]}, x.Text, c.Data())
+	if err == nil {
+		err = data.Overlap(in.Train, probe)
+	}
+	if err != nil {
+		return fmt.Errorf("--general: %w", err)
 	}
 	if r.Steps, r.Tokens, err = in.StepsFor(x.Tokens); err != nil {
 		return err
