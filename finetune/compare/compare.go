@@ -76,8 +76,7 @@ type Config struct {
 
 // Default returns the default settings. The learning rates: of 3e-4, 1e-3 and 3e-3, LoRA reached the lowest validation
 // loss of SmolLM2-135M-Instruct on the built-in samples with 3e-3 after 16 steps (2.09, 0.49, 0.11); full finetuning
-// has a
-// fifteenth of it, the ratio that "LoRA Without Regret" (Schulman et al. 2025) gives for runs below 100 steps.
+// has a fifteenth of it, the ratio that "LoRA Without Regret" (Schulman et al. 2025) gives for runs below 100 steps.
 func Default() Config {
 	return Config{Methods: Methods, Studies: Studies, Tokens: 60_000,
 		Rates: map[string]float64{Full: 2e-4, LoRA: 3e-3, QLoRA: 3e-3}, Rank: 16, Alpha: 32, BatchSize: 8,
