@@ -10,9 +10,9 @@ import (
 	"weft/runtime/weights"
 )
 
-// Dequantize writes the model at path, whatever its weights are stored in, with values rounded to bfloat16, into the new
-// folder out, and returns the path of the written model. A GGUF file becomes a GGUF file, other models a Hugging Face
-// folder.
+// Dequantize writes the model at path, whatever its weights are stored in, with values rounded to bfloat16, into the
+// new folder out, and returns the path of the written model. A GGUF file becomes a GGUF file, other models a Hugging
+// Face folder.
 func Dequantize(path, out string) (model string, err error) {
 	src, err := weights.Open(path)
 	if err != nil {
