@@ -53,8 +53,7 @@ func Dequantize(path, out string) (model string, err error) {
 }
 
 // RewriteGGUF writes the result of a whole model's training, the folder trained, as a GGUF file with the metadata of
-// the
-// GGUF file base from which it was trained: its tokenizer and configuration.
+// the GGUF file base from which it was trained: its tokenizer and configuration.
 func RewriteGGUF(base, trained, out string) (err error) {
 	g, err := weights.OpenGGUF(base)
 	if err != nil {

@@ -11,8 +11,7 @@ import (
 )
 
 // Lock takes an exclusive lock on the file at path, which it creates; it ends with unlock or the process. ErrLocked
-// says
-// that another has it.
+// says that another has it.
 func Lock(path string) (unlock func(), err error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o666)
 	if err != nil {
