@@ -87,7 +87,7 @@ func stored(ctx context.Context, c *ClientWithResponses) error {
 		return err
 	}
 	list, err := c.ListStoredCompletionsWithResponse(ctx, &ListStoredCompletionsParams{
-		Metadata: &map[string]string{"by": "generated go client"}})
+		Metadata: &map[string]any{"by": "generated go client"}})
 	if err != nil {
 		return err
 	}
