@@ -41,10 +41,10 @@ func runAgainstModel(t *testing.T, rng *rand.Rand, steps int) {
 		return nil
 	})
 	points := []string{atWriting, atWritten, atSynced, atIndexing, atIndexed}
-	clock := time.Unix(1_700_000_000, 0)
-	small := func(o *Options) {
-		o.SegmentBytes, o.now = 2<<10, func() time.Time { return clock }
-	}
+	var seconds atomic.Int64 // the writer reads it, too
+	seconds.Store(1_700_000_000)
+	now := func() time.Time { return time.Unix(seconds.Load(), 0) }
+	small := func(o *Options) { o.SegmentBytes, o.now = 2<<10, now }
 	s := p.open(t, small)
 	m := model{records: map[string]*modelRecord{}}
 	ctx := t.Context()
@@ -60,11 +60,11 @@ func runAgainstModel(t *testing.T, rng *rand.Rand, steps int) {
 		return n
 	}
 	for step := range steps {
-		clock = clock.Add(time.Second)
+		seconds.Add(1)
 		switch rng.IntN(12) {
 		default: // the most frequent: put
 			r := record(id(), users[rng.IntN(3)], "a", fmt.Sprint("q", step))
-			r.Created = clock
+			r.Created = now()
 			r.Metadata = map[string]string{"conversation_id": fmt.Sprint(rng.IntN(9)), "k": fmt.Sprint(step)}
 			if m.records[r.ID] == nil {
 				m.records[r.ID] = &modelRecord{user: r.User, conversation: r.Metadata["conversation_id"],

@@ -155,7 +155,7 @@ func (s *Store) removeUnknown(writer string, files []string, rows []segmentRow) 
 		if !slices.ContainsFunc(rows, func(r segmentRow) bool {
 			return r.tenant == filepath.Base(filepath.Dir(path))
 		}) {
-			os.Remove(filepath.Dir(path)) //nolint:errcheck // fails while it is not empty
+			os.Remove(filepath.Dir(path)) // fails while it is not empty
 		}
 	}
 	return errors.Join(errs...)

@@ -401,10 +401,10 @@ func processor() string {
 	if err != nil {
 		return "a processor"
 	}
-	_, rest, ok := strings.Cut(string(text), "model name")
+	_, rest, _ := strings.Cut(string(text), "model name")
 	name, _, _ := strings.Cut(rest, "\n")
-	if _, name, ok = strings.Cut(name, ":"); !ok {
-		return "a processor"
+	if _, name, found := strings.Cut(name, ":"); found {
+		return strings.TrimSpace(name)
 	}
-	return strings.TrimSpace(name)
+	return "a processor"
 }

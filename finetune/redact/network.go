@@ -239,7 +239,7 @@ func (s *scanner) six(a, b int) {
 	}
 	groups := strings.FieldsFunc(text[a:b], func(c rune) bool { return c == ':' })
 	first := strings.IndexByte(text[a:b], ':')
-	if len(groups) < 3 && !ip.Is4In6() && (first != 4 || strings.IndexAny(text[a:b], "0123456789") < 0) {
+	if len(groups) < 3 && !ip.Is4In6() && (first != 4 || !strings.ContainsAny(text[a:b], "0123456789")) {
 		return // such as ab::c of a program
 	}
 	if len(groups) == 8 && b-a == 8*3-1 {

@@ -80,7 +80,7 @@ func (r *Rules) compile(leave map[string]bool) ([]compiled, error) {
 		}
 		re, err := regexp.Compile(rule.Pattern)
 		if err != nil {
-			return nil, fmt.Errorf("%w: rule %s: %v", ErrOptions, rule.Name, err)
+			return nil, fmt.Errorf("%w: rule %s: %w", ErrOptions, rule.Name, err)
 		}
 		if re.MatchString("") {
 			return nil, fmt.Errorf("%w: rule %s: the pattern %q matches the empty text", ErrOptions, rule.Name,
