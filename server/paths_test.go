@@ -75,6 +75,9 @@ func TestHead(t *testing.T) {
 	s := newTest(t, &fakeEngine{})
 	w := post(s, "/v1/models", "{}")
 	wantError(t, w, 405, "", "does not take this method: POST")
+	if allow := ask(s, http.MethodOptions, renderPath).Header().Get("Allow"); allow != "POST" {
+		t.Errorf("Allow of %s: %q", renderPath, allow)
+	}
 	if allow := w.Header().Get("Allow"); allow != "GET, HEAD" {
 		t.Errorf("Allow: %s", allow)
 	}

@@ -128,7 +128,7 @@ func (s *Server) routes() {
 	r.GET("/v1/models/*id", s.answer(http.StatusOK, s.model))
 	r.POST("/v1/chat/completions", s.admit, s.meter, chatFlow.handler(s))
 	r.POST("/v1/completions", s.admit, s.meter, completionFlow.handler(s))
-	r.POST("/v1/chat/completions/render", s.admit, s.meter, s.bound, chatFlow.rendered(s))
+	r.POST(renderPath, s.admit, s.meter, s.bound, chatFlow.rendered(s))
 	r.POST("/v1/completions/render", s.admit, s.meter, s.bound, completionFlow.rendered(s))
 	s.storedRoutes(r)
 	r.GET("/tokenizer_info", s.answer(http.StatusOK, s.tokenizerInfo))
@@ -138,12 +138,18 @@ func (s *Server) routes() {
 	s.router = r
 }
 
+// renderPath is no id of a stored completion.
+const renderPath = "/v1/chat/completions/render"
+
 // otherRoutes answers what is no route.
 func (s *Server) otherRoutes(r *gin.Engine) {
 	r.NoRoute(s.check(func(c *gin.Context) error {
 		return fmt.Errorf("%w: %s", errNoRoute, shorten(c.Request.URL.Path))
 	}))
 	r.NoMethod(s.check(func(c *gin.Context) error {
+		if c.Request.URL.Path == renderPath { // the router also names the methods of a completion with this id
+			c.Header("Allow", http.MethodPost)
+		}
 		allowHead(c)
 		return fmt.Errorf("%w: %s", errNoMethod, methodLabel(c.Request))
 	}))

@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -208,6 +209,9 @@ func TestTLS(t *testing.T) {
 
 // TestHangup: SIGHUP drains like SIGTERM; metrics and probes are answered meanwhile.
 func TestHangup(t *testing.T) {
+	caught := make(chan os.Signal, 1) // so that the program does not inherit that it is ignored, as under nohup
+	signal.Notify(caught, syscall.SIGHUP)
+	defer signal.Stop(caught)
 	port := freePort(t)
 	p := startServer(t, "--model", stories(t), "--metrics-listen", "127.0.0.1:"+port)
 	release := p.hold()

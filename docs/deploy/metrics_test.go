@@ -24,6 +24,9 @@ func exposed(t *testing.T) map[string][]string {
 	m.WatchAdapters(func() telemetry.AdapterStats {
 		return telemetry.AdapterStats{Tiers: []telemetry.AdapterTier{{Tier: "disk"}}}
 	})
+	m.WatchCapture(func() telemetry.CaptureStats {
+		return telemetry.CaptureStats{Dropped: map[string]int64{"full": 1}}
+	})
 	m.Finished(telemetry.Sequence{Reason: "stop", Tenant: "acme"})
 	m.AdapterLoaded("disk", time.Second, false)
 	m.HTTP("/v1/completions", "POST", 200, time.Second)
