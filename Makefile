@@ -18,7 +18,8 @@ FUZZTIME ?= 5s
 CODE     := adapters cmd docs finetune internal quant runtime scripts server
 # what the race detector checks: packages without cgo, but for those that compute in one goroutine, and of two others that
 # compute for minutes only the tests that share work between goroutines
-CONCURRENT = $(shell go list ./... | grep -v -e /device/ -e /runtime/model$$ -e /finetune/grad$$ -e /adapters/peft$$)
+CONCURRENT = $(shell go list ./... | grep -v -e /device/ -e /runtime/model$$ -e /finetune/grad$$ -e /adapters/peft$$ \
+  -e /finetune/retrain/)
 
 .PHONY: help setup model build serve test test-race test-asan test-isa test-nocgo test-stores test-clients \
   test-openapi test-attack test-guides test-python mutants soak fuzz bench bench-training bench-metrics bench-data \

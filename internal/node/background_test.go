@@ -43,6 +43,11 @@ func TestServesBesideBackground(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	for late := time.Now().Add(10 * time.Second); n.Model.Engine.Stats().Background.Tokens == 0; {
+		if time.Sleep(time.Millisecond); time.Now().After(late) {
+			t.Fatal("the evaluation does not begin")
+		}
+	}
 	get := func(resp *http.Response, err error) string {
 		t.Helper()
 		if err != nil {
