@@ -117,10 +117,14 @@ func masterID(master []byte) string {
 // master returns the master key. It is made where there is none yet and no data key was encrypted with one.
 func (s *Store) master(ctx context.Context, create bool) ([]byte, error) {
 	key, err := readMaster(s.opt.KeyFile)
-	if errors.Is(err, fs.ErrNotExist) {
+	if s.opt.KeyFile == "" || errors.Is(err, fs.ErrNotExist) {
 		var used int64
 		if err := s.opt.DB.QueryRow(ctx, "SELECT COUNT(*) FROM capture_keys").Scan(&used); err != nil {
 			return nil, err
+		}
+		if s.opt.KeyFile == "" && (used > 0 || create) {
+			return nil, fmt.Errorf("%w: no file is named for it, and there is no folder of settings: set capture-key",
+				ErrKey)
 		}
 		if used > 0 {
 			return nil, fmt.Errorf("%w: %s is missing, and captured data of %d tenants is encrypted with it: put it "+

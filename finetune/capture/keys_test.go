@@ -169,3 +169,26 @@ func TestManyStoresInOneFolder(t *testing.T) {
 		get(t, all[0], fmt.Sprint("c", i))
 	}
 }
+
+// Without a file for the master key a store opens, and what is put is dropped and counted; with data keys that need one
+// it does not open.
+func TestNoFileOfMasterKey(t *testing.T) {
+	p := setup{t.TempDir()}
+	none := func(o *Options) { o.KeyFile = "" }
+	s := p.open(t, none)
+	put(t, s, record("c1", "anna", "a", "q"))
+	must(t, s.flush(t.Context()))
+	if st := s.Stats(); st.Written != 0 || st.Dropped[DropKey] != 1 {
+		t.Errorf("%+v", st)
+	}
+	must(t, s.Close())
+	s = p.open(t)
+	put(t, s, record("c2", "anna", "a", "q"))
+	get(t, s, "c2")
+	must(t, s.Close())
+	opt := p.options(t)
+	opt.KeyFile = ""
+	if _, err := Open(t.Context(), opt); !errors.Is(err, ErrKey) || !strings.Contains(err.Error(), "set capture-key") {
+		t.Error(err)
+	}
+}

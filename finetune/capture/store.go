@@ -27,6 +27,7 @@ type Options struct {
 	Dir string // of the segments
 	// KeyFile has the master key, 64 hexadecimal digits. It is made when the first data key is; its folder must not be
 	// in a backup of Dir or of the database.
+	// "": there is none, and nothing can be stored.
 	KeyFile string
 	// Redact returns what redacts the texts of a tenant's conversation before they are written; nil: nothing is
 	// redacted. secret is the tenant's and is the same in every process. A record that cannot be redacted is dropped.

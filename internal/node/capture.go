@@ -20,13 +20,13 @@ import (
 )
 
 // captureKey returns the file of the master key, which must not be in the data directory: a copy of the directory would
-// hold the key to what is in it.
+// hold the key to what is in it; "" if there is no folder of settings.
 func (c *StoreConfig) captureKey(dir string) (string, error) {
 	path := c.CaptureKey
 	if path == "" {
 		base, err := os.UserConfigDir()
-		if err != nil {
-			return "", refusef("capture-key: name a file: %v", err)
+		if err != nil { // as in a container without $HOME: a key is needed only once a chat is to be stored
+			return "", nil
 		}
 		path = filepath.Join(base, "weft", "capture-key")
 	}
