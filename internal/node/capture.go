@@ -24,11 +24,10 @@ import (
 func (c *StoreConfig) captureKey(dir string) (string, error) {
 	path := c.CaptureKey
 	if path == "" {
-		base, err := os.UserConfigDir()
-		if err != nil { // as in a container without $HOME: a key is needed only once a chat is to be stored
-			return "", nil
-		}
-		path = filepath.Join(base, "weft", "capture-key")
+		path = defaultCaptureKey()
+	}
+	if path == "" {
+		return "", nil
 	}
 	absolute, err := filepath.Abs(path)
 	if err != nil {
@@ -42,6 +41,15 @@ func (c *StoreConfig) captureKey(dir string) (string, error) {
 			"directory does not hold the key to what is in it", path)
 	}
 	return absolute, nil
+}
+
+// defaultCaptureKey returns a file in the folder of settings; "" if there is none, as in a container without $HOME: a
+// key is needed only once a chat is to be stored.
+func defaultCaptureKey() string {
+	if base, err := os.UserConfigDir(); err == nil {
+		return filepath.Join(base, "weft", "capture-key")
+	}
+	return ""
 }
 
 // OpenCapture opens the store of completions in the data directory and its database. Texts are redacted before they are
