@@ -128,6 +128,6 @@ func (s *Server) allowOrigins(c *gin.Context) {
 		h.Add("Vary", "Access-Control-Request-Headers")
 	}
 	h.Set("Access-Control-Max-Age", "600")
-	allowHead(c)
+	nameMethods(c)
 	c.AbortWithStatus(http.StatusNoContent)
 }

@@ -147,16 +147,17 @@ func (s *Server) otherRoutes(r *gin.Engine) {
 		return fmt.Errorf("%w: %s", errNoRoute, shorten(c.Request.URL.Path))
 	}))
 	r.NoMethod(s.check(func(c *gin.Context) error {
-		if c.Request.URL.Path == renderPath { // the router also names the methods of a completion with this id
-			c.Header("Allow", http.MethodPost)
-		}
-		allowHead(c)
+		nameMethods(c)
 		return fmt.Errorf("%w: %s", errNoMethod, methodLabel(c.Request))
 	}))
 }
 
-// allowHead adds HEAD to the methods that the router names, where it names GET.
-func allowHead(c *gin.Context) {
+// nameMethods corrects the methods that the router names: HEAD is where GET is, and the router takes the path of render
+// for a completion's, too.
+func nameMethods(c *gin.Context) {
+	if c.Request.URL.Path == renderPath && c.Writer.Header().Get("Allow") != "" {
+		c.Header("Allow", http.MethodPost)
+	}
 	if allow := c.Writer.Header().Get("Allow"); strings.Contains(allow, http.MethodGet) {
 		c.Header("Allow", allow+", "+http.MethodHead)
 	}
